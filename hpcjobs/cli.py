@@ -1,0 +1,264 @@
+"""The verbs. A handler reads its flags, imports its stage, and says what came of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import typer
+
+import hpcjobs
+from hpcjobs.errors import HpcJobsError, UsageError
+
+app = typer.Typer(
+    name="hpcjobs", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
+    help="Slurm batch jobs for models and data: complete, scored results whatever dies on the way.\n\n"
+    "RUN is a run folder, a name under the runs root (HPCJOBS_RUNS, default runs/), or 'last'.\n\n"
+    "Exit codes: 0 done, 1 failed, 2 wrong usage or config, 3 finished but incomplete, 130 interrupted.",
+)  # fmt: skip
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="Run folder, name, or 'last'.")]
+Nodes = Annotated[int | None, typer.Option(min=1, help="Number of nodes.")]
+Gpus = Annotated[int | None, typer.Option(min=0, help="GPUs in total, as Slurm's --gpus; 0 for a CPU job.")]
+GpusPerNode = Annotated[int | None, typer.Option(min=0, help="GPUs a node.")]
+Ntasks = Annotated[int | None, typer.Option("--ntasks-per-node", min=1, help="Ranks a node; on GPUs it follows from them.")]
+Cpus = Annotated[int | None, typer.Option("--cpus-per-task", min=1, help="Cores a rank.")]
+Mem = Annotated[str | None, typer.Option(help="Memory a node, such as 64G.")]
+Time = Annotated[str | None, typer.Option(help="Time limit: minutes, H:M:S or D-H:M:S.")]
+Word = Annotated[str | None, typer.Option(help="As sbatch's.")]
+Executor = Annotated[str | None, typer.Option(help="auto, slurm, local or debug.")]
+Sbatch = Annotated[list[str] | None, typer.Option("--sbatch", metavar="KEY=VALUE", help="Any other sbatch option; repeatable.")]
+Comment = Annotated[str | None, typer.Option(help="sbatch's --comment.")]
+WaitFlag = Annotated[bool, typer.Option("--wait", help="Wait until merged; end with the run's exit code.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before queueing.")]
+
+
+def _flags(values: dict[str, Any]) -> dict[str, Any]:
+    """The flags that name config keys, out of a handler's locals."""
+    from hpcjobs.submit import FLAGS
+
+    return {name: values.get(name) for name in FLAGS}
+
+
+@app.command(context_settings={"ignore_unknown_options": False})
+def submit(
+    job: Annotated[str, typer.Argument(metavar="{eval,generate,script}", help="What each rank does.")],
+    argv: Annotated[list[str] | None, typer.Argument(metavar="[-- PROGRAM ARGS]", help="For script: prog.py args, or -m module args.")] = None,
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="YAML; default: the shipped configs/<job>.yaml.")] = None,
+    sets: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="One config value; repeatable.")] = None,
+    profile: Annotated[str | None, typer.Option(help="Site profile: configs/clusters/<name>.yaml.")] = None,
+    run_dir: Annotated[Path | None, typer.Option(help="The run folder; default: runs root and a made-up name.")] = None,
+    name: Annotated[str | None, typer.Option(help="The run's name under the runs root.")] = None,
+    model: Annotated[str | None, typer.Option(help="model.name: asset, folder or hub id.")] = None,
+    data: Annotated[str | None, typer.Option(help="data.name: asset, file, folder or hub id.")] = None,
+    max_samples: Annotated[int | None, typer.Option(min=0, help="Only the first N rows.")] = None,
+    nodes: Nodes = None, gpus: Gpus = None, gpus_per_node: GpusPerNode = None, ntasks_per_node: Ntasks = None,
+    cpus_per_task: Cpus = None, mem: Mem = None, time: Time = None, partition: Word = None, account: Word = None,
+    qos: Word = None, constraint: Word = None, reservation: Word = None,
+    exclusive: Annotated[bool | None, typer.Option("--exclusive", help="Whole nodes.")] = None,
+    requeue: Annotated[bool | None, typer.Option("--requeue/--no-requeue", help="Start again after preemption or a node failure.")] = None,
+    executor: Executor = None, sbatch: Sbatch = None, comment: Comment = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print plan and exact scripts; touch neither queue nor disk.")] = False,
+    plan_only: Annotated[bool, typer.Option("--plan-only", help="Write the run folder, queue nothing: for sbatch/*.sbatch by hand.")] = False,
+    wait: WaitFlag = False, yes: Yes = False, json_: Json = False,
+) -> None:  # fmt: skip
+    """Plan a run, show the plan, and queue it: its ranks, and the merge job behind them."""
+    from hpcjobs import screen
+    from hpcjobs.submit import Order, draft_of
+
+    extra = [*(sbatch or ()), *([f"comment={comment}"] if comment is not None else ())]
+    flags = _flags(locals())
+    order = Order(job, config, profile, sets or [], flags, extra, argv or [], run_dir)
+    draft, places = draft_of(order)
+    screen.show_plan(draft, places if dry_run else None, json_ and dry_run)
+    if not dry_run:
+        _go(draft, plan_only, wait, yes, json_)
+
+
+def _go(draft: Any, plan_only: bool, wait: bool, yes: bool, json_: bool) -> None:
+    from hpcjobs import screen
+    from hpcjobs.submit import start
+
+    if plan_only:
+        draft.write()
+        return screen.say_planned(draft.paths, json_)
+    if not yes and sys.stdin.isatty() and sys.stderr.isatty():
+        typer.confirm("Queue it?", default=True, abort=True, err=True)
+    screen.say_launched(draft.paths, start(draft), json_)
+    if wait or draft.config.cluster.executor == "debug":
+        _wait(draft.paths, json_)
+    return None
+
+
+def _wait(paths: Any, json_: bool) -> None:
+    from hpcjobs import screen
+    from hpcjobs.submit import wait
+
+    code = wait(paths, screen.progress(paths, json_))
+    screen.show_end(paths, json_)
+    raise typer.Exit(code)
+
+
+@app.command()
+def status(
+    run: RunName = "last", watch: Annotated[bool, typer.Option("--watch", help="Again and again, until it is over.")] = False, json_: Json = False
+) -> None:  # fmt: skip
+    """Done and total, rate, time left, each rank's state, why it is pending, the first error."""
+    from hpcjobs import screen
+    from hpcjobs.paths import find_run
+
+    screen.show_status(find_run(run), watch, json_)
+
+
+@app.command()
+def logs(
+    run: RunName = "last",
+    rank: Annotated[int | None, typer.Option(help="Only this rank.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines come.")] = False,
+    errors: Annotated[bool, typer.Option("--errors", help="Only errors, with their tracebacks.")] = False,
+    json_: Json = False,
+) -> None:
+    """The ranks' logs, merged by time."""
+    from hpcjobs import logs
+    from hpcjobs.paths import find_run
+    from hpcjobs.screen import show_entry
+
+    paths = find_run(run)
+    for entry in logs.follow(paths, rank, errors) if follow else logs.entries(paths, rank, errors):
+        show_entry(entry, json_)
+
+
+@app.command()
+def cancel(run: RunName, json_: Json = False) -> None:
+    """End the jobs of this run; what is finished stays, and `resume` goes on from there."""
+    from hpcjobs.cancel import cancel
+    from hpcjobs.paths import find_run
+
+    ended = cancel(find_run(run))
+    typer.echo(json.dumps({"cancelled": ended}) if json_ else f"cancelled: {', '.join(ended) or 'nothing was running'}")
+
+
+@app.command()
+def resume(
+    run: RunName, nodes: Nodes = None, gpus: Gpus = None, gpus_per_node: GpusPerNode = None, ntasks_per_node: Ntasks = None,
+    cpus_per_task: Cpus = None, mem: Mem = None, time: Time = None, partition: Word = None, account: Word = None,
+    qos: Word = None, constraint: Word = None, reservation: Word = None, executor: Executor = None, sbatch: Sbatch = None,
+    wait: WaitFlag = False, yes: Yes = False, json_: Json = False,
+) -> None:  # fmt: skip
+    """Run what is missing, on the same shape or another one."""
+    from hpcjobs import screen
+    from hpcjobs.paths import find_run
+    from hpcjobs.submit import resume
+
+    paths, flags = find_run(run), _flags(locals())
+    launched = resume(paths, flags, sbatch or [], lambda text: typer.echo(text, err=True))
+    if launched:
+        screen.say_launched(paths, launched, json_)
+    if launched is None or wait:
+        _wait(paths, json_)
+
+
+@app.command()
+def merge(run: RunName, json_: Json = False) -> None:
+    """Merge the journals, prove completeness, fold the metrics, write the report. Safe at any time."""
+    from hpcjobs import screen
+    from hpcjobs.entry import exit_code, merge_and_report
+    from hpcjobs.paths import find_run
+
+    paths = find_run(run)
+    merged = merge_and_report(paths)
+    screen.show_end(paths, json_)
+    raise typer.Exit(exit_code(merged))
+
+
+@app.command()
+def score(
+    run: RunName,
+    metric: Annotated[list[str] | None, typer.Option("--metric", help="Instead of the run's metrics; repeatable.")] = None,
+    target: Annotated[str | None, typer.Option(help="Instead of the run's task.target.")] = None,
+    json_: Json = False,
+) -> None:
+    """Metrics anew from results.parquet, without generating."""
+    from hpcjobs import screen
+    from hpcjobs.paths import find_run
+    from hpcjobs.score import rescore
+
+    paths = find_run(run)
+    summary = rescore(paths, metric or [], target)
+    screen.show_end(paths, json_)
+    raise typer.Exit(0 if summary["complete"] else 3)
+
+
+@app.command()
+def report(run: RunName = "last", json_: Json = False) -> None:
+    """Write report.html again."""
+    from hpcjobs.paths import find_run
+    from hpcjobs.report import write_report
+
+    path = write_report(find_run(run))
+    typer.echo(json.dumps({"report": str(path)}) if json_ else str(path))
+
+
+@app.command()
+def runs(json_: Json = False) -> None:
+    """The runs under the runs root, oldest first."""
+    from hpcjobs import screen
+    from hpcjobs.paths import list_runs, runs_root
+
+    screen.show_runs(list_runs(runs_root()), json_)
+
+
+@app.command(hidden=True)
+def version() -> None:
+    """The version."""
+    typer.echo(hpcjobs.__version__)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = _take(words, "--debug")
+    if words[:1] == ["--version"]:
+        words = ["version"]
+    try:
+        code = app(words, prog_name="hpcjobs", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except (HpcJobsError, click.exceptions.ClickException, click.exceptions.Abort, KeyboardInterrupt, OSError) as error:
+        if debug:
+            traceback.print_exc()
+        return _told(error)
+    except Exception as error:
+        if debug:
+            raise
+        print(f"internal error: {type(error).__name__}: {error}\nnext: the same command with --debug", file=sys.stderr)
+        return 1
+
+
+def _take(words: list[str], flag: str) -> bool:
+    """Remove `flag` from what stands before `--`; whether it was there."""
+    end = words.index("--") if "--" in words else len(words)
+    if flag not in words[:end]:
+        return False
+    words.remove(flag)
+    return True
+
+
+def _told(error: BaseException) -> int:
+    """Say an error in its own words; the exit code that goes with it."""
+    if isinstance(error, KeyboardInterrupt | click.exceptions.Abort):
+        print("interrupted", file=sys.stderr)
+        return 130
+    if isinstance(error, click.exceptions.ClickException):
+        error.show()
+        return UsageError.exit_code
+    if isinstance(error, BrokenPipeError):  # `hpcjobs logs | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    print(f"error: {error}", file=sys.stderr)
+    return error.exit_code if isinstance(error, HpcJobsError) else 1

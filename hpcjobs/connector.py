@@ -1,0 +1,208 @@
+"""AccelerateConnector: one class for inference and fine-tuning, on 1, 2, 4 or N processes without code changes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hpcjobs.config import GenerationConfig
+from hpcjobs.engines.base import Engine, Source
+from hpcjobs.errors import HpcJobsError, UsageError, did_you_mean
+from hpcjobs.model_loader import ModelSource, load_model
+from hpcjobs.rank import Rank
+from hpcjobs.records import Completion, Prompt, Request
+
+if TYPE_CHECKING:
+    import torch
+    from accelerate import Accelerator, PartialState
+
+log = logging.getLogger(__name__)
+MIXED_PRECISIONS = ("no", "bf16", "fp16")
+
+
+@dataclass(frozen=True)
+class ConnectorOptions:
+    """What is seldom set: the model's pin, its dtype on load, GPUs for one replica, the group's deadline (s)."""
+
+    revision: str | None = None
+    dtype: torch.dtype | None = None
+    trust_remote_code: bool = False
+    gpus_per_rank: int = 1
+    timeout: float = 600.0
+
+
+class AccelerateConnector:
+    """A model on this process's device, and its share of a data set.
+
+    Under `accelerate launch`, torchrun or a step of this project the processes form a group; alone there is
+    none. `state` may be given where the group was joined before. Completions of a sample do not depend on
+    the number of processes.
+    """
+
+    def __init__(
+        self,
+        model_name: str,
+        cache_dir: str | None = None,
+        batch_size: int = 1,
+        mixed_precision: str = "bf16",
+        generation: GenerationConfig | None = None,
+        options: ConnectorOptions | None = None,
+    ) -> None:
+        if mixed_precision not in MIXED_PRECISIONS:
+            raise UsageError(f"mixed_precision {mixed_precision!r} is not one of {', '.join(MIXED_PRECISIONS)}")
+        if batch_size < 1:
+            raise UsageError(f"batch_size {batch_size} is not a number of samples")
+        self.options = options or ConnectorOptions()
+        self.source = ModelSource(model_name, self.options.revision, cache_dir, self.options.trust_remote_code)
+        self.batch_size, self.mixed_precision = batch_size, mixed_precision
+        self.generation = generation or GenerationConfig()
+        self._model: Any = None
+        self._tokenizer: Any = None
+        self._state: PartialState | None = None
+        self._accelerator: Accelerator | None = None
+
+    @property
+    def state(self) -> PartialState:
+        """accelerate's state; joins the group on first use."""
+        if self._state is None:
+            from accelerate import PartialState
+
+            from hpcjobs.group import join_group
+
+            # A second one in a process, or the user's own Accelerator before it: the group is there already.
+            joined = PartialState._shared_state != {}
+            self._state = PartialState() if joined else join_group(Rank.from_env(), None, self.options.timeout)
+        return self._state
+
+    @property
+    def is_main_process(self) -> bool:
+        return bool(self.state.is_main_process)
+
+    @property
+    def model(self) -> Any:
+        self.load_model_once()
+        return self._model
+
+    @property
+    def tokenizer(self) -> Any:
+        self.load_model_once()
+        return self._tokenizer
+
+    def load_model_once(self) -> None:
+        """Load model and tokenizer onto this process's device; later calls do nothing."""
+        if self._model is None:
+            device = self.state.device
+            if device.type == "cpu" and self.state.is_main_process:
+                log.info("no GPU answers: the model runs on CPU")
+            self._model, self._tokenizer = load_model(self.source, device, self._dtype(), self.options.gpus_per_rank)
+
+    def _dtype(self) -> torch.dtype | None:
+        """Weights for inference: what was asked, else float32 on CPU and the mixed precision's type on a GPU."""
+        import torch
+
+        if self.options.dtype is not None or self.state.device.type == "cpu":
+            return self.options.dtype
+        return {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.mixed_precision]
+
+    def engine(self, generation: GenerationConfig | None = None) -> Engine:
+        """The engine that runs this model."""
+        from hpcjobs.engines.generate import GenerateEngine
+
+        return GenerateEngine(self.model, self.tokenizer, generation or self.generation, self.batch_size)
+
+    def complete(self, messages: Prompt, **kwargs: Any) -> Completion:
+        """The completion of one chat or prompt; `kwargs` are fields of GenerationConfig for this call."""
+        return self.complete_batch([messages], **kwargs)[0]
+
+    def complete_batch(self, messages_batch: Sequence[Prompt], **kwargs: Any) -> list[Completion]:
+        """Completions in the order of the prompts; `kwargs` as in `complete`, and `seed` (int) for sampling."""
+        seed = int(kwargs.pop("seed", 0))
+        engine = self.engine(self._generation(kwargs))
+        requests = (Request(n, str(n), prompt, seed + n) for n, prompt in enumerate(messages_batch))
+        return sorted(engine.stream(requests), key=lambda completion: completion.index)
+
+    def _generation(self, changes: Mapping[str, Any]) -> GenerationConfig:
+        for name in changes:
+            if name not in GenerationConfig.model_fields:
+                valid = GenerationConfig.model_fields
+                raise UsageError(f"unknown option {name!r}{did_you_mean(name, valid)}; valid: {', '.join(valid)}, seed")
+        values = self.generation.model_dump() | changes
+        values["stop"] = (values["stop"],) if isinstance(values["stop"], str) else tuple(values["stop"] or ())
+        return GenerationConfig.model_validate(values)
+
+    def stream(self, requests: Source) -> Iterator[Completion]:
+        """Iterator in, iterator out, in any order: what the worker uses."""
+        return self.engine().stream(requests)
+
+    def split_dataset(self, dataset: Any) -> Any:
+        """This process's part: items r, r+W, r+2W... No padding, no duplicates, sizes differ by at most one.
+
+        A `datasets.Dataset` gives a Dataset, any other sequence a list.
+        """
+        rank, world = self.state.process_index, self.state.num_processes
+        mine = range(rank, len(dataset), world)
+        return dataset.select(mine) if hasattr(dataset, "select") else [dataset[index] for index in mine]
+
+    def gather_results(self, results: Sequence[Any]) -> list[Any]:
+        """On the main process all processes' results in input order, on the others an empty list.
+
+        Each gives one result for each item of its `split_dataset`, in that order.
+        """
+        if self.state.num_processes == 1:
+            return list(results)
+        import torch.distributed as dist
+
+        parts: list[Any] | None = [None] * self.state.num_processes if self.is_main_process else None
+        dist.gather_object(list(results), parts, dst=0)
+        return interleave(parts) if parts is not None else []
+
+    def prepare_for_training(self, model: Any, optimizer: Any, *dataloaders: Any) -> tuple[Any, ...]:
+        """(model, optimizer, *dataloaders) ready for a distributed loop; the precision is `mixed_precision`.
+
+        Weights are trained in float32, under autocast where the precision is a lower one.
+        """
+        if any(p.is_floating_point() and p.element_size() < 4 for p in model.parameters()):
+            model.float()  # in place: the optimizer keeps its parameters
+        model.train()
+        return tuple(self.accelerator.prepare(model, optimizer, *dataloaders))
+
+    @property
+    def accelerator(self) -> Accelerator:
+        """accelerate's Accelerator over the same group, made on first use."""
+        if self._accelerator is None:
+            from accelerate import Accelerator
+
+            cpu = self.state.device.type == "cpu"
+            self._accelerator = Accelerator(mixed_precision=self.mixed_precision, cpu=cpu)
+        return self._accelerator
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Backward pass; gradients are averaged over all processes."""
+        self.accelerator.backward(loss)
+
+    def save_model(self, model: Any, output_dir: str | Path) -> None:
+        """Write safetensors, config and tokenizer that plain `from_pretrained` loads; returns when it is whole."""
+        accelerator = self.accelerator
+        accelerator.wait_for_everyone()
+        state_dict = accelerator.get_state_dict(model)
+        if accelerator.is_main_process:
+            folder = Path(output_dir)
+            accelerator.unwrap_model(model).save_pretrained(folder, state_dict=state_dict, safe_serialization=True)
+            self.tokenizer.save_pretrained(folder)
+        accelerator.wait_for_everyone()
+
+
+def interleave(parts: Sequence[Sequence[Any]]) -> list[Any]:
+    """Items r, r+W, r+2W... of each rank r back in one order; an HpcJobsError where the sizes cannot be a split."""
+    total = sum(len(part) for part in parts)
+    world = len(parts)
+    sizes = [len(range(rank, total, world)) for rank in range(world)]
+    if [len(part) for part in parts] != sizes:
+        raise HpcJobsError(
+            f"gather_results: ranks gave {[len(part) for part in parts]} results where a split of {total} has {sizes}: "
+            "each rank gives one result for each item of its split_dataset"
+        )
+    return [parts[index % world][index // world] for index in range(total)]

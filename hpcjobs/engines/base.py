@@ -1,0 +1,31 @@
+"""What an engine is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from hpcjobs.records import Completion, Request
+
+# A None says: nothing to hand out now. Finish what you hold, then ask again. So an engine that looks ahead
+# never sits on requests while their giver waits for them.
+Source = Iterator[Request | None]
+
+
+class Engine(Protocol):
+    """Turns requests into completions, in any order, one for each; it never raises for a bad request."""
+
+    def stream(self, requests: Source) -> Iterator[Completion]:
+        """Take requests as there is room, give completions as they finish."""
+        ...
+
+
+def take(requests: Source, most: int) -> tuple[list[Request], bool]:
+    """Up to `most` requests, fewer at a pause; and whether the source has ended."""
+    window: list[Request] = []
+    for request in requests:
+        if request is not None:
+            window.append(request)
+        if len(window) >= most or (request is None and window):
+            return window, False
+    return window, True

@@ -1,0 +1,37 @@
+"""Sampling that depends on the sample alone: not on its batch, its rank or its neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+
+class SeededSampler:
+    """A logits processor: after it, the largest logit is a draw from softmax(logits / temperature), top-p.
+
+    Each row draws from its own generator, seeded by its sample, so a greedy loop over these logits samples
+    the same text in any batch. Source: the Gumbel-max trick (Gumbel 1954; Maddison et al., 2014); nucleus
+    sampling: Holtzman et al., 2020.
+    """
+
+    def __init__(self, seeds: Sequence[int], temperature: float, top_p: float) -> None:
+        self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self._temperature, self._top_p = temperature, top_p
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """`scores` [rows, vocabulary] in any float type; float32 of the same shape on its device."""
+        scaled = scores.float() / self._temperature
+        if self._top_p < 1:
+            scaled = nucleus(scaled, self._top_p)
+        vocabulary = scaled.shape[-1]
+        uniform = torch.stack([torch.rand(vocabulary, generator=generator) for generator in self._generators])
+        noise = -torch.log(-torch.log(uniform.clamp(min=1e-20, max=1 - 1e-7)))
+        return scaled + noise.to(scaled.device)
+
+
+def nucleus(scores: torch.Tensor, top_p: float) -> torch.Tensor:
+    """Scores with all but the smallest set of tokens whose probability reaches `top_p` at minus infinity."""
+    values, order = scores.sort(dim=-1, descending=True)
+    before = values.softmax(dim=-1).cumsum(dim=-1) - values.softmax(dim=-1)
+    return scores.masked_fill((before >= top_p).scatter(-1, order, before >= top_p), float("-inf"))

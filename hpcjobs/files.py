@@ -1,0 +1,132 @@
+"""Files that are whole or not there: what a shared file system lets one rely on.
+
+Only three things are relied on: exclusive create (`os.link` to a name, or O_EXCL), rename inside a
+folder, and append by a single writer. No locks, no mmap writes: NFS, Lustre and GPFS break them.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+FOLDER_MODE = 0o700
+FILE_MODE = 0o600
+# What a file system answers that has no hard links (some FUSE mounts, SMB, a few object stores).
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
+
+
+def make_folder(path: Path) -> Path:
+    """Make `path` and its parents, private to the user; an existing folder is left as it is."""
+    path.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+    return path
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in `folder` durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:  # some network file systems refuse fsync on folders; the data itself is synced
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(handle)
+
+
+def temporary_name(path: Path) -> Path:
+    """A name beside `path` that nobody else uses; readers pass over names that start with a dot."""
+    return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(6)}.tmp")
+
+
+def write_all(handle: int, data: bytes) -> None:
+    """Write every byte: `os.write` may write fewer, when a disk is nearly full for one."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(handle, view) :]
+
+
+def _write_temporary(path: Path, data: bytes, sync: bool) -> Path:
+    temporary = temporary_name(path)
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE)
+    try:
+        write_all(handle, data)
+        if sync:
+            os.fsync(handle)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(handle)
+    return temporary
+
+
+def write_whole(path: Path, data: bytes | str) -> None:
+    """Replace `path` by `data`: at every moment a reader sees the old file or the new one, whole."""
+    raw = data.encode() if isinstance(data, str) else data
+    temporary = _write_temporary(path, raw, sync=True)
+    replace_whole(temporary, path)
+
+
+def replace_whole(temporary: Path, path: Path) -> None:
+    """Move a finished temporary file to its name, durably."""
+    try:
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`write_whole` of `value` as readable JSON."""
+    write_whole(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The JSON value in `path`; errors as `open` and `json.loads` raise them."""
+    return json.loads(path.read_bytes())
+
+
+def create_once(path: Path, data: bytes | str) -> bool:
+    """Create `path` whole, or answer False because somebody already has: one creator wins, for ever.
+
+    A hard link is atomic on NFS too and never shows half a file. After a link whose reply was lost, the
+    link count tells who won.
+    """
+    raw = data.encode() if isinstance(data, str) else data
+    temporary = _write_temporary(path, raw, sync=True)
+    try:
+        return _link(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _link(temporary: Path, path: Path) -> bool:
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        # NFS may repeat a request that had succeeded: two names on our file means that we are the creator.
+        return os.stat(temporary).st_nlink == 2
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        return _create_exclusive(temporary, path)
+    return True
+
+
+def _create_exclusive(temporary: Path, path: Path) -> bool:
+    """Without hard links: O_EXCL decides who wins; a reader may see an unfinished file and reads again."""
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE)
+    except FileExistsError:
+        return False
+    try:
+        write_all(handle, temporary.read_bytes())
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+    return True

@@ -1,0 +1,1 @@
+"""What a rank does with its work."""

@@ -1,0 +1,167 @@
+"""Config layers: YAML files, `--set` and flags, each value with the place it came from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hpcjobs.errors import ConfigError
+
+# Of each pair one value is meant: a higher layer that sets one takes the other out of the lower layers.
+EITHER_OR = (("task.prompt", "task.messages"), ("cluster.gpus", "cluster.gpus_per_node"))
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML with the numbers and booleans of YAML 1.2.
+
+    YAML 1.1, PyYAML's default, reads `time: 1:30:00` as 5400, `1e-4` as a string and `no` as False.
+    """
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag in ("tag:yaml.org,2002:null", "tag:yaml.org,2002:merge")]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+for _tag, _pattern, _first in (
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", r"[-+]?[0-9]+", "-+0123456789"),
+    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", "-+.0123456789"),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
+# Plain decimal: PyYAML's own constructor would read 010 as octal.
+_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(loader.construct_scalar(node)))
+_Loader.add_constructor(
+    "tag:yaml.org,2002:float",
+    lambda loader, node: float(loader.construct_scalar(node).lower().replace(".inf", "inf").replace(".nan", "nan")),
+)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One source of config: nested values, and for each dotted key the place where it stands."""
+
+    values: dict[str, Any]
+    places: dict[str, str] = field(default_factory=dict)
+
+
+def parse_yaml(text: str) -> Any:
+    """One YAML value, as config files read it."""
+    return yaml.load(text, Loader=_Loader)
+
+
+def file_layer(path: Path) -> Layer:
+    """The layer in a YAML file; a ConfigError names file and line for what is not a config."""
+    try:
+        return text_layer(path.read_text(encoding="utf-8"), str(path))
+    except FileNotFoundError:
+        raise ConfigError(f"config file {path} does not exist") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"config file {path} cannot be read: {error}") from None
+
+
+def text_layer(text: str, source: str) -> Layer:
+    """The layer in YAML text; `source` is what messages call it."""
+    try:
+        loader = _Loader(text)
+        root = loader.get_single_node()
+        if root is None:
+            return Layer({})
+        if not isinstance(root, yaml.MappingNode):
+            raise ConfigError(f"{source}:{root.start_mark.line + 1}: a config is a mapping of sections")
+        places: dict[str, str] = {}
+        _find_places(root, "", source, places)
+        return Layer(loader.construct_document(root), places)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise ConfigError(f"{source}{line}: not YAML: {getattr(error, 'problem', None) or error}") from None
+
+
+def _find_places(node: yaml.Node, prefix: str, source: str, places: dict[str, str]) -> None:
+    if isinstance(node, yaml.SequenceNode):
+        for number, item in enumerate(node.value):
+            _find_places(item, f"{prefix}{number}.", source, places)
+    if not isinstance(node, yaml.MappingNode):
+        return
+    for key_node, value_node in node.value:
+        key = f"{prefix}{key_node.value}"
+        place = f"{source}:{key_node.start_mark.line + 1}"
+        if key in places:
+            raise ConfigError(f"{place}: key '{key}' stands twice (first at {places[key]})")
+        places[key] = place
+        _find_places(value_node, f"{key}.", source, places)
+
+
+def dotted_layer(values: Mapping[str, Any], place: str | Mapping[str, str]) -> Layer:
+    """The layer of flags: dotted key -> value; `place` says where each came from."""
+    layer = Layer({})
+    for key, value in values.items():
+        where = place if isinstance(place, str) else place[key]
+        target = layer.values
+        *sections, last = key.split(".")
+        for section in sections:
+            target = target.setdefault(section, {})
+            if not isinstance(target, dict):
+                raise ConfigError(f"{where}: '{key}' goes through a value that is no section")
+        target[last] = value
+        layer.places[key] = where
+    return layer
+
+
+def set_layer(assignments: Iterable[str]) -> Layer:
+    """The layer of `--set a.b=c` words; values are YAML."""
+    values: dict[str, Any] = {}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals or not re.fullmatch(r"[A-Za-z_][\w-]*(\.[A-Za-z_][\w-]*)+", key):
+            raise ConfigError(f"--set {assignment!r}: write it as section.key=value, such as model.name=tiny")
+        try:
+            values[key] = parse_yaml(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {assignment!r}: the value is not YAML: {error}") from None
+    return dotted_layer(values, {key: f"--set {key}" for key in values})
+
+
+def merge_layers(layers: Iterable[Layer]) -> Layer:
+    """Later layers over earlier ones: sections merge, everything else is replaced."""
+    merged = Layer({})
+    for layer in layers:
+        for one, other in EITHER_OR:
+            for ours, theirs in ((one, other), (other, one)):
+                if _get(layer.values, ours) is not None and _get(layer.values, theirs) is None:
+                    _drop(merged, theirs)
+        _overlay(merged.values, layer.values)
+        for key in layer.places:
+            for stale in [old for old in merged.places if old.startswith(f"{key}.")]:
+                if _get(merged.values, stale) is None:
+                    del merged.places[stale]
+        merged.places.update(layer.places)
+    return merged
+
+
+def _overlay(base: dict[str, Any], over: Mapping[str, Any]) -> None:
+    for key, value in over.items():
+        if isinstance(value, Mapping) and isinstance(base.get(key), dict):
+            _overlay(base[key], value)
+        else:
+            base[key] = dict(value) if isinstance(value, Mapping) else value
+
+
+def _get(values: Mapping[str, Any], dotted: str) -> Any:
+    for part in dotted.split("."):
+        if not isinstance(values, Mapping):
+            return None
+        values = values.get(part)  # type: ignore[assignment]
+    return values
+
+
+def _drop(layer: Layer, dotted: str) -> None:
+    section, key = dotted.split(".")
+    if isinstance(layer.values.get(section), dict):
+        layer.values[section].pop(key, None)
+        layer.places.pop(dotted, None)

@@ -1,0 +1,73 @@
+"""Loading a model and its tokenizer once, ready to generate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hpcjobs.data import ASSETS
+from hpcjobs.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where a model comes from: an asset's name, a folder or a hub id, and how it is read."""
+
+    name: str
+    revision: str | None = None
+    cache_dir: str | None = None
+    trust_remote_code: bool = False
+
+    @property
+    def location(self) -> str:
+        """What `from_pretrained` is given."""
+        asset = ASSETS / self.name
+        return str(asset) if self.name and (asset / "config.json").is_file() else self.name
+
+
+def load_model(
+    source: ModelSource | str, device: torch.device | str = "cpu", dtype: torch.dtype | None = None, gpus: int = 1
+) -> tuple[Any, Any]:
+    """(model in eval mode on `device`, tokenizer padding on the left); a ConfigError where they cannot be had.
+
+    `dtype` None is float32 on CPU and bfloat16 on GPUs. With `gpus` above 1 the model is spread over that
+    many, from `device` on.
+    """
+    import torch
+    import transformers
+
+    source = ModelSource(source) if isinstance(source, str) else source
+    common = {"revision": source.revision, "cache_dir": source.cache_dir, "trust_remote_code": source.trust_remote_code}
+    device = torch.device(device)
+    dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source.location, padding_side="left", **common)
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            source.location, dtype=dtype, device_map=_device_map(device, gpus), use_safetensors=True, **common
+        )
+    except (OSError, ValueError, KeyError) as error:
+        where = "a folder" if Path(source.location).exists() else "the hub (or its cache, when offline)"
+        raise ConfigError(f"model {source.name!r} cannot be loaded from {where}: {error}") from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if gpus == 1:
+        model = model.to(device)
+    return model.eval(), tokenizer
+
+
+def _device_map(device: torch.device, gpus: int) -> Any:
+    """None for one device; else accelerate's 'auto' split over this rank's own GPUs."""
+    if gpus == 1 or device.type != "cuda":
+        return None
+    return "balanced"
+
+
+def torch_dtype(name: str) -> torch.dtype | None:
+    """The dtype of a config's word, None for 'auto'."""
+    import torch
+
+    return {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]

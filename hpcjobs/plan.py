@@ -1,0 +1,287 @@
+"""The plan: what a config comes to on a cluster, before anything is written or queued."""
+
+from __future__ import annotations
+
+import dataclasses
+import getpass
+import hashlib
+import os
+import platform
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+import hpcjobs
+from hpcjobs.chunks import default_chunk_size, plan_chunks, write_chunks
+from hpcjobs.config import ClusterConfig, Config, dump
+from hpcjobs.data import ASSETS, expected_work, load_table, locate, table_bytes, user_row
+from hpcjobs.errors import ConfigError, DataError, UsageError, did_you_mean
+from hpcjobs.files import make_folder, read_json, write_json, write_whole
+from hpcjobs.metrics import find_metrics
+from hpcjobs.paths import RunPaths, checked_name, runs_root
+from hpcjobs.prompts import Prompts
+
+JOBS = ("eval", "generate", "script")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Where ranks stand: Slurm's words made exact."""
+
+    nodes: int
+    ranks_per_node: int
+    gpus_per_node: int
+    gpus_per_rank: int
+
+    @property
+    def ranks(self) -> int:
+        return self.nodes * self.ranks_per_node
+
+    def __str__(self) -> str:
+        nodes = f"{self.nodes} node{'s' if self.nodes > 1 else ''}"
+        ranks = f"{self.ranks} rank{'s' if self.ranks > 1 else ''}"
+        if self.gpus_per_node:
+            per = f"{self.gpus_per_node} GPU{'s' if self.gpus_per_node > 1 else ''}"
+            replica = f" ({self.gpus_per_rank} GPUs a rank)" if self.gpus_per_rank > 1 else ""
+            return f"{nodes} x {per} = {ranks}{replica}"
+        return f"{nodes} x {self.ranks_per_node} task{'s' if self.ranks_per_node > 1 else ''} = {ranks} on CPU"
+
+
+def shape_of(cluster: ClusterConfig, gpus_per_rank: int, script: bool = False) -> Shape:
+    """The shape that a cluster section asks for; a UsageError says which numbers would do."""
+    per_node = cluster.gpus_per_node or 0
+    if cluster.gpus is not None:
+        per_node, rest = divmod(cluster.gpus, cluster.nodes)
+        if rest:
+            low, high = cluster.gpus - rest, cluster.gpus - rest + cluster.nodes
+            would = " or ".join(f"--gpus {number}" for number in (low, high) if number)
+            raise UsageError(
+                f"--gpus {cluster.gpus} is the total for the job and does not divide by --nodes {cluster.nodes}: "
+                f"use {would}, or another number of nodes"
+            )
+    if not per_node:
+        return Shape(cluster.nodes, cluster.ntasks_per_node or 1, 0, gpus_per_rank)
+    ranks, rest = divmod(per_node, gpus_per_rank)
+    if rest and not script:
+        raise UsageError(f"{per_node} GPUs a node do not divide by model.gpus_per_rank {gpus_per_rank}")
+    if cluster.ntasks_per_node not in (None, ranks) and not script:
+        raise UsageError(
+            f"--ntasks-per-node {cluster.ntasks_per_node} does not fit {per_node} GPUs a node with "
+            f"{gpus_per_rank} a rank: that is {ranks} ranks a node; leave --ntasks-per-node out"
+        )
+    return Shape(cluster.nodes, cluster.ntasks_per_node or ranks, per_node, gpus_per_rank)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """plan.json: nodes, ranks, GPUs, chunking, and what was hashed so that one knows what ran."""
+
+    run: str
+    job: str
+    shape: Shape
+    rows: int
+    chunk_size: int
+    chunks: int
+    data: dict[str, Any]
+    model: dict[str, Any]
+    config_sha256: str
+    code: dict[str, Any]
+    created_at: float
+    argv: list[str] = field(default_factory=list)
+    version: int = 1
+
+    @classmethod
+    def read(cls, path: Path) -> Plan:
+        values = read_json(path)
+        return cls(**values | {"shape": Shape(**values["shape"])})
+
+    def write(self, path: Path) -> None:
+        write_json(path, dataclasses.asdict(self))
+
+    def summary(self) -> list[str]:
+        """The plan in a few lines, for people."""
+        lines = [f"run     {self.run}", f"job     {self.job}: {self.shape}"]
+        if self.job == "script":
+            return [*lines, f"command {' '.join(self.argv)}"]
+        lines.append(f"model   {self.model['name']} (engine {self.model['engine']})")
+        chunks = f"{self.chunks} chunks of at most {self.chunk_size}, tapering to single samples"
+        return [*lines, f"data    {self.data['name']}: {self.rows} rows in {chunks}"]
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A plan with all that will be written, still in memory: checked, nothing on disk."""
+
+    paths: RunPaths
+    config: Config
+    plan: Plan
+    table: pa.Table | None
+    chunks: list[list[int]]
+
+    def write(self) -> None:
+        """Make the run folder; a UsageError where the name is taken. What fails half way leaves no folder."""
+        make_folder(self.paths.root.parent)
+        try:
+            self.paths.root.mkdir(mode=0o700)
+        except FileExistsError:
+            raise UsageError(
+                f"run {self.paths.root} exists: choose another --name, or go on with it: hpcjobs resume {self.plan.run}"
+            ) from None
+        try:
+            self._fill()
+        except BaseException:
+            remove_folder(self.paths.root)
+            raise
+
+    def _fill(self) -> None:
+        paths = self.paths
+        for folder in (paths.inputs, paths.heartbeats, paths.ranks, paths.logs, paths.rendezvous, paths.round(0)):
+            make_folder(folder)
+        write_whole(paths.config, dump(self.config))
+        if self.table is not None:
+            write_whole(paths.data, table_bytes(self.table))
+            write_chunks(paths.chunks(0), self.chunks)
+        self.plan.write(paths.plan)
+
+
+def remove_folder(folder: Path) -> None:
+    """Take a run folder away that nothing was queued for."""
+    import shutil
+
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def make_plan(job: str, config: Config, folder: Path | None = None) -> Draft:
+    """Check everything that can be checked before the queue, and plan the run."""
+    shape = shape_of(config.cluster, config.model.gpus_per_rank)
+    config = _located(config)
+    metrics = config.task.metrics if job == "eval" else ()
+    if job == "eval" and not metrics:
+        raise ConfigError("task.metrics is empty: name a metric, or use `submit generate` for answers without scores")
+    config = config.model_copy(update={"task": config.task.model_copy(update={"metrics": metrics})})
+    needing = [metric.name for metric in find_metrics(metrics) if getattr(metric, "needs_target", True)]
+    if needing and config.task.target is None:
+        raise ConfigError(f"task.target is not set, and {', '.join(needing)} compare with it")
+    model = _checked_model(config)
+    table = load_table(config.data)
+    prompts = Prompts(config.task, [name.removeprefix("source_") for name in table.column_names])
+    _try_first(prompts, table)
+    size = config.run.chunk_size or default_chunk_size(len(table))
+    chunks = plan_chunks(expected_work(table, prompts.columns & set(table.column_names)), size)
+    content = hashlib.sha256(table_bytes(table)).hexdigest()
+    data = {"name": config.data.name, "rows": len(table), "sha256": content, "columns": table.column_names}
+    return _draft(job, config, folder, shape, table=table, chunks=chunks, chunk_size=size, data=data, model=model)
+
+
+def make_script_plan(config: Config, argv: list[str], folder: Path | None = None) -> Draft:
+    """The plan of `submit script`: the program is checked, there is no data."""
+    if not argv or argv == ["-m"]:
+        raise UsageError("nothing to run: hpcjobs submit script --nodes 2 -- prog.py args, or -- -m module args")
+    if argv[0] != "-m" and argv[0].endswith(".py") and not Path(argv[0]).is_file():
+        raise UsageError(f"script {argv[0]} does not exist")
+    return _draft("script", config, folder, shape_of(config.cluster, 1, script=True), argv=argv)
+
+
+def _draft(
+    job: str,
+    config: Config,
+    folder: Path | None,
+    shape: Shape,
+    *,
+    table: pa.Table | None = None,
+    chunks: list[list[int]] | None = None,
+    **details: Any,
+) -> Draft:
+    root = folder or _root(config) / (config.run.name or _default_name(job, config))
+    checked_name(root.name, "run name")
+    run = config.run.model_copy(update={"name": root.name, "root": str(root.parent.absolute())})
+    config = config.model_copy(update={"run": run})
+    blank: dict[str, Any] = {"chunk_size": 0, "data": {}, "model": {}}
+    plan = Plan(
+        run=root.name, job=job, shape=shape, rows=0 if table is None else len(table), chunks=len(chunks or ()),
+        config_sha256=hashlib.sha256(dump(config).encode()).hexdigest(), code=_code(), created_at=time.time(),
+        **blank | details,
+    )  # fmt: skip
+    return Draft(RunPaths(root.absolute()), config, plan, table, chunks or [])
+
+
+def _root(config: Config) -> Path:
+    return Path(config.run.root).expanduser() if config.run.root else runs_root()
+
+
+def _default_name(job: str, config: Config) -> str:
+    parts = [job]
+    if job != "script":
+        parts += [Path(config.model.name).name or "model", Path(config.data.name).stem]
+    safe = "-".join("".join(c if c.isalnum() and c.isascii() else "-" for c in part).strip("-") for part in parts)
+    return f"{safe[:80]}-{time.strftime('%Y%m%d-%H%M%S')}-{os.urandom(2).hex()}"
+
+
+def _located(config: Config) -> Config:
+    """Paths made absolute: ranks run in another folder."""
+    data = config.data.model_copy(update={"name": locate(config.data.name)})
+    model_path = Path(config.model.name).expanduser()
+    name = str(model_path.resolve()) if config.model.name and model_path.is_dir() else config.model.name
+    return config.model_copy(update={"data": data, "model": config.model.model_copy(update={"name": name})})
+
+
+def _checked_model(config: Config) -> dict[str, Any]:
+    model = config.model
+    engine = "generate" if model.engine == "auto" else model.engine
+    facts = {"name": model.name or engine, "engine": engine, "revision": model.revision, "dtype": model.dtype}
+    if engine == "dummy":
+        return facts
+    assets = sorted(path.parent.name for path in ASSETS.glob("*/config.json"))
+    if not model.name:
+        raise ConfigError(f"model.name is not set: a folder, a hub id, or the asset {', '.join(assets)}")
+    folder = ASSETS / model.name if model.name in assets else Path(model.name)
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise ConfigError(f"model folder {folder} has no config.json: not a saved transformers model")
+        return facts | {"weights_sha256": _weights_fingerprint(folder)}
+    if model.name.startswith((".", "/", "~")) or model.name.count("/") > 1:
+        raise ConfigError(f"model folder {model.name} does not exist{did_you_mean(model.name, assets)}")
+    return facts
+
+
+def _weights_fingerprint(folder: Path) -> str:
+    """A hash over the names, sizes and headers of the files: what a swapped model changes, without reading GBs."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+        with path.open("rb") as file:
+            digest.update(f"{path.name}\0{path.stat().st_size}\0".encode() + file.read(1 << 20))
+    return digest.hexdigest()
+
+
+def _try_first(prompts: Prompts, table: pa.Table) -> None:
+    """Render one row here, not after hours of queueing."""
+    for row in table.slice(0, 1).to_pylist():
+        try:
+            prompts.prompt(user_row(row))
+            prompts.target(user_row(row))
+        except Exception as error:  # a template may raise anything
+            raise DataError(f"the task's templates fail on the first row (id {row['id']!r}): {error}") from None
+
+
+def _code() -> dict[str, Any]:
+    """Which code this is: version, commit, interpreter, and where ranks look for the user's modules."""
+    facts: dict[str, Any] = {"hpcjobs": hpcjobs.__version__, "python": platform.python_version()}
+    facts |= {"executable": sys.executable, "cwd": os.getcwd(), "user": getpass.getuser()}
+    facts["host"] = platform.node()
+    commit = _git("rev-parse", "HEAD")
+    if commit:
+        facts |= {"commit": commit, "dirty": bool(_git("status", "--porcelain"))}
+    return facts
+
+
+def _git(*words: str) -> str:
+    try:
+        done = subprocess.run(["git", *words], capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

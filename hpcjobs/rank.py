@@ -1,0 +1,195 @@
+"""Rank.from_env(): who this process is among its ranks. The only reader of SLURM_*, SUBMITIT_*, RANK...
+
+Slurm, submitit's local executor, `accelerate launch`/torchrun, or nothing at all come to one frozen
+`Rank`, and the environment that torch and accelerate read is set from it alone.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass
+
+from hpcjobs.errors import RendezvousError
+
+
+@dataclass(frozen=True)
+class Rank:
+    """One process's place: `rank` of `world_size`, `local_rank` of `local_world_size` on node `node`.
+
+    `attempt` names this start of the job: a requeue, a resume and a second step have other ones.
+    """
+
+    rank: int
+    world_size: int
+    local_rank: int
+    local_world_size: int
+    node: int
+    attempt: str
+    launcher: str
+    host: str
+    job_id: str | None = None
+    master: tuple[str, int] | None = None
+    launch_address: str | None = None
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] | None = None) -> Rank:
+        """The rank that `env` (default: this process's) describes; a RendezvousError where it contradicts itself.
+
+        torchrun inside a Slurm step wins over Slurm, since it is the nearer launcher.
+        """
+        env = os.environ if env is None else env
+        if "TORCHELASTIC_RUN_ID" in env:
+            rank = _from_torch(env)
+        elif "SLURM_PROCID" in env and "SLURM_NTASKS" in env and not _in_batch_script(env):
+            rank = _from_slurm(env)
+        elif "SUBMITIT_LOCAL_GLOBALID" in env:
+            rank = _from_submitit(env)
+        elif {"RANK", "WORLD_SIZE"} <= env.keys():
+            rank = _from_torch(env)
+        else:
+            rank = cls(0, 1, 0, 1, 0, env.get("HPCJOBS_ATTEMPT") or _own_attempt(), "single", _host(env))
+        _check(rank)
+        return rank
+
+    def exports(self, master: tuple[str, int] | None, use_cpu: bool) -> dict[str, str]:
+        """The environment that torch.distributed and accelerate read for this rank."""
+        values = {
+            "RANK": self.rank, "WORLD_SIZE": self.world_size, "LOCAL_RANK": self.local_rank,
+            "LOCAL_WORLD_SIZE": self.local_world_size,
+            # accelerate's own names for how many machines there are and which one this is
+            "ACCELERATE_MACHINE_RANK": self.node,
+        }  # fmt: skip
+        if master:
+            values |= {"MASTER_ADDR": master[0], "MASTER_PORT": master[1]}
+        if use_cpu:
+            values["ACCELERATE_USE_CPU"] = "true"
+        return {name: str(value) for name, value in values.items()}
+
+    def limit_threads(self, env: MutableMapping[str, str]) -> None:
+        """Share the node's cores between its ranks, where nobody has said otherwise; before torch is imported."""
+        cores = len(os.sched_getaffinity(0))
+        asked = env.get("SLURM_CPUS_PER_TASK", "")
+        share = min(int(asked), cores) if asked.isdigit() and int(asked) else cores // self.local_world_size
+        env.setdefault("OMP_NUM_THREADS", str(max(1, share)))
+
+    def succeeds(self, attempt: str) -> bool:
+        """Whether `attempt` is known to be over because this one is a later start of the same Slurm job."""
+        ours, theirs = self.attempt.split("."), attempt.split(".")
+        if self.launcher != "slurm" or len(ours) != 3 or len(theirs) != 3 or ours[0] != theirs[0]:
+            return False
+        return theirs[1].isdigit() and int(theirs[1]) < int(ours[1])
+
+
+def refuse_lone_process(env: Mapping[str, str] | None = None) -> None:
+    """A RendezvousError where Slurm gave several tasks and this process was not started as one of them.
+
+    Without it every process of a job takes itself for the only one: N full copies of the work.
+    """
+    env = os.environ if env is None else env
+    tasks = env.get("SLURM_NTASKS", "1")
+    if _in_batch_script(env) and tasks.isdigit() and int(tasks) > 1 and "TORCHELASTIC_RUN_ID" not in env:
+        raise RendezvousError(
+            f"this Slurm job has {tasks} tasks, and this process was started outside of srun: it would do all the "
+            "work alone. Start it with: srun python -m hpcjobs.worker RUN"
+        )
+
+
+def assert_world(rank: Rank, num_processes: int) -> None:
+    """A RendezvousError unless accelerate sees as many processes as the launcher started."""
+    if num_processes != rank.world_size:
+        raise RendezvousError(
+            f"accelerate sees {num_processes} process(es), {rank.launcher} started {rank.world_size}: every rank "
+            "would do all the work. Check RANK, WORLD_SIZE and LOCAL_RANK in the job's environment"
+        )
+
+
+def _in_batch_script(env: Mapping[str, str]) -> bool:
+    """Slurm sets SLURM_PROCID=0 in the batch script too; only srun sets a numeric step id."""
+    return env.get("ENVIRONMENT") == "BATCH" and "SLURM_STEP_ID" not in env
+
+
+def _from_slurm(env: Mapping[str, str]) -> Rank:
+    world = _number(env, "SLURM_STEP_NUM_TASKS", _number(env, "SLURM_NTASKS"))
+    node, local = _number(env, "SLURM_NODEID", 0), _number(env, "SLURM_LOCALID", 0)
+    local_world = _tasks_on_node(env.get("SLURM_STEP_TASKS_PER_NODE") or env.get("SLURM_TASKS_PER_NODE", ""), node)
+    restart, step = env.get("SLURM_RESTART_COUNT", "0"), env.get("SLURM_STEP_ID", "0")
+    attempt = env.get("HPCJOBS_ATTEMPT") or f"{env.get('SLURM_JOB_ID', 'slurm')}.{restart}.{step}"
+    return Rank(
+        _number(env, "SLURM_PROCID"), world, local, local_world or max(1, world // _number(env, "SLURM_NNODES", 1)),
+        node, attempt, "slurm", _host(env), env.get("SLURM_JOB_ID"),
+        launch_address=env.get("SLURM_LAUNCH_NODE_IPADDR") or env.get("SLURM_SRUN_COMM_HOST"),
+    )  # fmt: skip
+
+
+def _tasks_on_node(text: str, node: int) -> int | None:
+    """Tasks of a node from Slurm's compressed list: '4(x2),3' is 4, 4, 3."""
+    counts: list[int] = []
+    for part in filter(None, text.split(",")):
+        number, _, times = part.partition("(x")
+        if not number.isdigit():
+            return None
+        counts += [int(number)] * (int(times.rstrip(")")) if times else 1)
+    return counts[node] if node < len(counts) else None
+
+
+def _from_submitit(env: Mapping[str, str]) -> Rank:
+    world, rank = _number(env, "SUBMITIT_LOCAL_NTASKS"), _number(env, "SUBMITIT_LOCAL_GLOBALID")
+    job = env.get("SUBMITIT_LOCAL_JOB_ID", "0")
+    attempt = env.get("HPCJOBS_ATTEMPT") or f"local{job}"
+    local = _number(env, "SUBMITIT_LOCAL_LOCALID", rank)
+    return Rank(rank, world, local, world, 0, attempt, "local", _host(env), job)
+
+
+def _from_torch(env: Mapping[str, str]) -> Rank:
+    rank, world = _number(env, "RANK"), _number(env, "WORLD_SIZE")
+    local_world = _number(env, "LOCAL_WORLD_SIZE", world)
+    master = (env["MASTER_ADDR"], _number(env, "MASTER_PORT")) if {"MASTER_ADDR", "MASTER_PORT"} <= env.keys() else None
+    return Rank(
+        rank, world, _number(env, "LOCAL_RANK", rank % local_world), local_world,
+        _number(env, "GROUP_RANK", rank // local_world), env.get("HPCJOBS_ATTEMPT") or _own_attempt(), "torchrun",
+        _host(env), env.get("SLURM_JOB_ID"), master,
+    )  # fmt: skip
+
+
+def _check(rank: Rank) -> None:
+    if not (0 <= rank.rank < rank.world_size and 0 <= rank.local_rank < rank.local_world_size):
+        raise RendezvousError(
+            f"{rank.launcher} says rank {rank.rank} of {rank.world_size}, local rank {rank.local_rank} of "
+            f"{rank.local_world_size}: that cannot be"
+        )
+
+
+def _number(env: Mapping[str, str], name: str, default: int | None = None) -> int:
+    text = env.get(name, "")
+    if not text and default is not None:
+        return default
+    try:
+        return int(text)
+    except ValueError:
+        raise RendezvousError(f"{name}={text!r} is not a number: the launcher's environment is broken") from None
+
+
+def _host(env: Mapping[str, str]) -> str:
+    return env.get("SLURMD_NODENAME") or socket.gethostname()
+
+
+def _own_attempt() -> str:
+    """A name for a start that no launcher has named: this process and when it began."""
+    return f"p{os.getpid()}t{process_start(os.getpid())}"
+
+
+def process_start(pid: int) -> str | None:
+    """When a process of this machine began (clock ticks since boot), None when there is none: pids are reused."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return None if sys.platform == "linux" else "0"
+    return None if fields[0] in (b"Z", b"X") else fields[19].decode()

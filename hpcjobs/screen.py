@@ -1,0 +1,197 @@
+"""What people see: plans, progress, status and results on a terminal; the same as JSON for programs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import typer
+
+from hpcjobs.files import read_json
+from hpcjobs.logs import Entry
+from hpcjobs.paths import RunPaths
+from hpcjobs.plan import Draft
+from hpcjobs.status import Status, read_status
+from hpcjobs.submission import Launch
+
+
+def _err(text: str = "") -> None:
+    typer.echo(text, err=True)
+
+
+def show_plan(draft: Draft, places: Mapping[str, str] | None, as_json: bool) -> None:
+    """The plan; for --dry-run (`places` given) also where values came from and the exact scripts."""
+    from hpcjobs.launch import executor_of
+
+    executor = executor_of(draft.config)
+    scripts: dict[str, str] = {}
+    if places is not None and executor == "slurm":
+        from hpcjobs.sbatch import scripts as scripts_of
+
+        scripts = scripts_of(draft.config, draft.plan.shape, draft.paths, draft.plan.job != "script")
+    if as_json:
+        plan = dataclasses.asdict(draft.plan)
+        config = draft.config.model_dump(mode="json")
+        typer.echo(json.dumps({"plan": plan, "config": config, "from": places, "executor": executor, "scripts": scripts}, indent=2))
+        return
+    out = typer.echo if places is not None else _err
+    for line in [*draft.plan.summary(), f"by      {executor}", f"folder  {draft.paths.root}"]:
+        out(line)
+    if executor == "local" and draft.plan.shape.nodes > 1:
+        out(f"note    the local executor has this machine only: all {draft.plan.shape.ranks} ranks run here")
+    if places is not None:
+        _show_dry(draft, places, executor, scripts)
+
+
+def _show_dry(draft: Draft, places: Mapping[str, str], executor: str, scripts: Mapping[str, str]) -> None:
+    typer.echo("\n# config: where each value came from (all others are built-in defaults)")
+    for key, place in sorted(places.items()):
+        value: Any = draft.config.model_dump(mode="json")
+        for part in key.split("."):
+            value = value[int(part)] if isinstance(value, list) else value.get(part) if isinstance(value, dict) else None
+        if not isinstance(value, dict | list) or not value:
+            typer.echo(f"{key} = {json.dumps(value)}    # {place}")
+    for kind, text in scripts.items():
+        typer.echo(f"\n# script: {kind}\n{text.rstrip()}")
+    if not scripts:
+        typer.echo(f"\n# command ({executor})\n{sys.executable} -m hpcjobs.supervisor {draft.paths.root} 0")
+
+
+def say_planned(paths: RunPaths, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps({"run": paths.root.name, "folder": str(paths.root), "planned": True}))
+        return
+    typer.echo(f"planned {paths.root}\nnext    sbatch sbatch/eval.sbatch {paths.root}")
+
+
+def say_launched(paths: RunPaths, launch: Launch, as_json: bool) -> None:
+    if as_json:
+        value = {"run": paths.root.name, "folder": str(paths.root), "jobs": launch.jobs, "executor": launch.executor}
+        typer.echo(json.dumps(value))
+        return
+    jobs = ", ".join(f"{kind} {job_id}" for kind, job_id in launch.jobs.items())
+    _err(f"started {launch.executor}: {jobs or 'in this process'}")
+    _err(f"next    hpcjobs status {paths.root.name if paths.root.parent.name == 'runs' else paths.root}")
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "?"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
+
+
+def status_line(status: Status) -> str:
+    """One line: how far, how fast, how long still."""
+    parts = [status.state]
+    if status.job != "script":
+        share = f" ({status.done / status.rows:.0%})" if status.rows else ""
+        parts.append(f"{status.done}/{status.rows} samples{share}")
+    if not status.over:
+        live = sum(rank.live for rank in status.ranks)
+        parts.append(f"{live} rank{'s' if live != 1 else ''} live")
+        if status.rate:
+            parts.append(f"{status.rate:.3g}/s, {_duration(status.eta)} left")
+        parts += [f"{job.state.lower()}: {job.reason}" for kind, job in status.jobs.items() if kind == "work" and job.reason]
+    return ", ".join(parts)
+
+
+def progress(paths: RunPaths, as_json: bool) -> Callable[[Status], None]:
+    """A function that shows a status on stderr: in place on a terminal, else one line a change, at most every 10 s."""
+    last = {"text": "", "at": 0.0}
+
+    def show(status: Status) -> None:
+        text = status_line(status)
+        if as_json:
+            return
+        if sys.stderr.isatty():
+            sys.stderr.write(f"\r\033[K{text}" + ("\n" if status.over else ""))
+        elif text != last["text"] and (status.over or time.monotonic() - float(last["at"]) > 10):
+            _err(text)
+            last.update(text=text, at=time.monotonic())
+
+    return show
+
+
+def show_status(paths: RunPaths, watch: bool, as_json: bool) -> None:
+    while True:
+        status = read_status(paths)
+        if watch and sys.stdout.isatty():
+            typer.echo("\033[2J\033[H", nl=False)
+        typer.echo(json.dumps(status.values()) if as_json else _status_text(status))
+        if not watch or status.over:
+            return
+        time.sleep(2.0)
+
+
+def _status_text(status: Status) -> str:
+    lines = [f"run     {status.run}  ({status.folder})", f"state   {status_line(status)}"]
+    for kind, job in status.jobs.items():
+        detail = ", ".join(filter(None, [job.state, job.reason, job.nodes, f"exit {job.exit_code}" if job.exit_code else ""]))
+        lines.append(f"job     {job.job_id} ({kind}): {detail} [{job.source}]")
+    if status.ranks:
+        lines.append("rank  attempt            host          state       done  errors    rate  last sample")
+    for rank in status.ranks:
+        v = rank.vitals
+        lines.append(
+            f"{v.rank:>4}  {v.attempt:<17}  {v.host[:12]:<12}  {rank.state:<9} {v.samples:>6}  {v.errors:>6}  "
+            f"{rank.rate:>6.3g}  {'' if v.last_index is None else v.last_index}"
+        )
+    lines += [f"note    {note}" for note in status.notes]
+    if status.first_error:
+        lines.append(f"error   {status.first_error}")
+    return "\n".join(lines)
+
+
+def show_entry(entry: Entry, as_json: bool) -> None:
+    typer.echo(json.dumps(dataclasses.asdict(entry)) if as_json else entry.text)
+
+
+def show_end(paths: RunPaths, as_json: bool) -> None:
+    """What a finished run came to: metrics, counts, files."""
+    status = read_status(paths)
+    if as_json:
+        typer.echo(json.dumps({"run": status.run, "folder": status.folder, "state": status.state, "metrics": status.metrics}))
+    elif status.metrics:
+        typer.echo(metrics_text(read_json(paths.metrics)))
+        typer.echo(f"folder  {paths.root}")
+        if not status.metrics["complete"]:
+            _err(f"incomplete: see {paths.missing}; next: hpcjobs resume {paths.root}")
+    else:
+        typer.echo(f"{status.state}  {paths.root}")
+        if status.state == "failed":
+            _err(f"error: {status.first_error or 'no rank said why'}\nnext: hpcjobs logs --errors {paths.root}")
+
+
+def metrics_text(metrics: Mapping[str, Any]) -> str:
+    """Metrics with intervals, and the counts that they stand on; a score from fewer samples says so."""
+    counts = metrics["counts"]
+    lines = []
+    for name, value in metrics["metrics"].items():
+        if value["value"] is None:
+            lines.append(f"{name:<16} -         n={value['n']}")
+            continue
+        interval = "" if value["ci95"] is None else f"  95% [{value['ci95'][0]:.4f}, {value['ci95'][1]:.4f}]"
+        partial = "" if metrics["complete"] else "  INCOMPLETE"
+        lines.append(f"{name:<16} {value['value']:.4f}{interval}  n={value['n']}{partial}")
+    said = f"samples {counts['accepted']} of {counts['rows']}, missing {counts['missing']}, errors {counts['errors']}"
+    said += f"; tokens {counts['prompt_tokens']} in, {counts['completion_tokens']} out"
+    return "\n".join([*lines, said, *(f"warning: {text}" for text in metrics["warnings"])])
+
+
+def show_runs(runs: Sequence[RunPaths], as_json: bool) -> None:
+    """One line a run."""
+    for paths in runs:
+        status = read_status(paths)
+        if as_json:
+            typer.echo(json.dumps({"run": status.run, "job": status.job, "state": status.state, "rows": status.rows, "done": status.done, "folder": status.folder}))
+            continue
+        stamp = time.strftime("%Y-%m-%d %H:%M", time.localtime(paths.plan.stat().st_mtime))
+        metrics = (status.metrics or {}).get("metrics", {})
+        scores = "  ".join(f"{name} {value['value']:.4f}" for name, value in metrics.items() if value["value"] is not None)
+        typer.echo(f"{stamp}  {status.run:<44} {status.job:<8} {status_line(status)}  {scores}")
