@@ -9,7 +9,6 @@ import traceback
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 
 import hpcjobs
@@ -21,6 +20,9 @@ app = typer.Typer(
     "RUN is a run folder, a name under the runs root (HPCJOBS_RUNS, default runs/), or 'last'.\n\n"
     "Exit codes: 0 done, 1 failed, 2 wrong usage or config, 3 finished but incomplete, 130 interrupted.",
 )  # fmt: skip
+
+# What typer raises for wrong words: click's own class, or that of the copy of click in newer typers.
+_WrongWords: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="Run folder, name, or 'last'.")]
@@ -48,8 +50,8 @@ def _flags(values: dict[str, Any]) -> dict[str, Any]:
 
 @app.command(context_settings={"ignore_unknown_options": False})
 def submit(
-    job: Annotated[str, typer.Argument(metavar="{eval,generate,script}", help="What each rank does.")],
-    argv: Annotated[list[str] | None, typer.Argument(metavar="[-- PROGRAM ARGS]", help="For script: prog.py args, or -m module args.")] = None,
+    job: Annotated[str, typer.Argument(metavar="eval|generate|script", help="What each rank does.")],
+    argv: Annotated[list[str] | None, typer.Argument(metavar="-- PROGRAM ARGS", help="For script: prog.py args, or -m module args.")] = None,
     config: Annotated[Path | None, typer.Option("--config", "-c", help="YAML; default: the shipped configs/<job>.yaml.")] = None,
     sets: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="One config value; repeatable.")] = None,
     profile: Annotated[str | None, typer.Option(help="Site profile: configs/clusters/<name>.yaml.")] = None,
@@ -100,7 +102,11 @@ def _wait(paths: Any, json_: bool) -> None:
     from hpcjobs import screen
     from hpcjobs.submit import wait
 
-    code = wait(paths, screen.progress(paths, json_))
+    try:
+        code = wait(paths, screen.progress(paths, json_))
+    except KeyboardInterrupt:
+        screen.say_left(paths)
+        raise typer.Exit(130) from None
     screen.show_end(paths, json_)
     raise typer.Exit(code)
 
@@ -229,7 +235,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         code = app(words, prog_name="hpcjobs", standalone_mode=False)
         return code if isinstance(code, int) else 0
-    except (HpcJobsError, click.exceptions.ClickException, click.exceptions.Abort, KeyboardInterrupt, OSError) as error:
+    except (HpcJobsError, _WrongWords, typer.Abort, KeyboardInterrupt, OSError) as error:
         if debug:
             traceback.print_exc()
         return _told(error)
@@ -251,10 +257,10 @@ def _take(words: list[str], flag: str) -> bool:
 
 def _told(error: BaseException) -> int:
     """Say an error in its own words; the exit code that goes with it."""
-    if isinstance(error, KeyboardInterrupt | click.exceptions.Abort):
+    if isinstance(error, KeyboardInterrupt | typer.Abort):
         print("interrupted", file=sys.stderr)
         return 130
-    if isinstance(error, click.exceptions.ClickException):
+    if isinstance(error, _WrongWords):
         error.show()
         return UsageError.exit_code
     if isinstance(error, BrokenPipeError):  # `hpcjobs logs | head`

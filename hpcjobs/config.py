@@ -13,14 +13,13 @@ import pydantic
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from hpcjobs.errors import ConfigError, did_you_mean
+from hpcjobs.errors import ConfigError, UsageError, did_you_mean
 from hpcjobs.layers import Layer, file_layer, merge_layers
 from hpcjobs.paths import checked_name
 
-Name = Annotated[str, AfterValidator(lambda name: checked_name(name, "name"))]
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _SECRET = re.compile(r"token|secret|password|passwd|api_?key|credential", re.IGNORECASE)
-_SBATCH_KEY = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
+_SBATCH_KEY = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # What hpcjobs itself writes into its scripts: through `cluster.sbatch` they would contradict the plan.
 _OWN_SBATCH = {
@@ -37,11 +36,19 @@ _OWN_SBATCH = {
 def one_line(value: str) -> str:
     """`value`, if it can stand on an #SBATCH line; a newline there would become a line of the script."""
     if _CONTROL.search(value):
-        raise ValueError(f"{value!r} has a control character (a newline would become a line of the script)")
+        raise ValueError("has a control character (a newline would become a line of the script)")
     return value
 
 
+def _name(value: str) -> str:
+    try:
+        return checked_name(value, "name")
+    except UsageError as error:
+        raise ValueError(str(error)) from None  # so that pydantic says where it stands
+
+
 Line = Annotated[str, AfterValidator(one_line)]
+Name = Annotated[str, AfterValidator(_name)]
 
 
 class Section(BaseModel):
@@ -65,7 +72,7 @@ class ModelConfig(Section):
     @pydantic.model_validator(mode="after")
     def _pinned(self) -> ModelConfig:
         if self.trust_remote_code and not self.revision:
-            raise ValueError("trust_remote_code runs code from the hub: pin it with model.revision")
+            raise ValueError("model.trust_remote_code runs code from the hub: pin it with model.revision")
         return self
 
 
@@ -129,26 +136,29 @@ class RunConfig(Section):
         return self
 
 
-def _container_words(value: dict[str, Line]) -> dict[str, Line]:
-    for key in value:
-        if not _SBATCH_KEY.fullmatch(key):
-            raise ValueError(f"sbatch option {key!r} is not a long option's name")
-        owner = _OWN_SBATCH.get(key.replace("_", "-"))
-        if owner:
-            hint = f"set {owner} instead" if owner != "nothing" else "hpcjobs sets it itself"
-            raise ValueError(f"sbatch option {key!r} is not for cluster.sbatch: {hint}")
-    return value
+def _sbatch_key(key: str) -> str:
+    owner = _OWN_SBATCH.get(key.replace("_", "-"))
+    if owner:
+        hint = f"set {owner} instead" if owner != "nothing" else "hpcjobs sets it itself"
+        raise ValueError(f"sbatch option {key!r} is not for cluster.sbatch: {hint}")
+    if not _SBATCH_KEY.fullmatch(key):
+        raise ValueError(f"sbatch option {key!r} is not a long option's name")
+    return key
 
 
-def _no_secrets(value: dict[str, Line]) -> dict[str, Line]:
-    for key in value:
-        if not _ENV_NAME.fullmatch(key):
-            raise ValueError(f"{key!r} is not the name of an environment variable")
-        if _SECRET.search(key):
-            raise ValueError(
-                f"{key} looks like a secret, and scripts and config files are kept: export it in the shell "
-                "that submits, sbatch hands the environment on"
-            )
+def _env_name(key: str) -> str:
+    if not _ENV_NAME.fullmatch(key):
+        raise ValueError(f"{key!r} is not the name of an environment variable")
+    if _SECRET.search(key):
+        raise ValueError(
+            f"{key} looks like a secret, and scripts and config files are kept: export it in the shell "
+            "that submits, sbatch hands the environment on"
+        )
+    return key
+
+
+def _slurm_time(value: str | int) -> str | int:
+    slurm_minutes(value)
     return value
 
 
@@ -162,7 +172,7 @@ class ClusterConfig(Section):
     ntasks_per_node: Annotated[int, Field(ge=1)] | None = None
     cpus_per_task: Annotated[int, Field(ge=1)] | None = None
     mem: Line | None = None
-    time: Line | int = "1:00:00"
+    time: Annotated[Line | int, AfterValidator(_slurm_time)] = "1:00:00"
     partition: Line | None = None
     account: Line | None = None
     qos: Line | None = None
@@ -173,19 +183,14 @@ class ClusterConfig(Section):
     setup: tuple[str, ...] = ()
     container: Line | None = None
     modules: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/+-]*$")], ...] = ()
-    env: Annotated[dict[str, Line], AfterValidator(_no_secrets)] = {}
-    sbatch: Annotated[dict[str, Line | int | bool], AfterValidator(_container_words)] = {}
+    env: dict[Annotated[str, AfterValidator(_env_name)], Line] = {}
+    sbatch: dict[Annotated[str, AfterValidator(_sbatch_key)], Line | int | bool] = {}
     srun_args: tuple[Line, ...] = ()
 
     @property
     def minutes(self) -> int:
         """The time limit in whole minutes, rounded up."""
         return slurm_minutes(self.time)
-
-    @pydantic.model_validator(mode="after")
-    def _time(self) -> ClusterConfig:
-        slurm_minutes(self.time)
-        return self
 
 
 def slurm_minutes(time: str | int) -> int:
@@ -256,11 +261,30 @@ def resolve(job: str, config: Path | None, profile: str | None, upper: Sequence[
 
 
 def validate(layer: Layer) -> Config:
-    """A checked Config from merged layers; the first problem as a ConfigError with place and valid keys."""
+    """A checked Config from merged layers; the first problems as a ConfigError with place and valid keys."""
+    values = _tuples(layer.values)
     try:
-        return Config.model_validate(_tuples(layer.values))
+        return Config.model_validate(values)
     except pydantic.ValidationError as error:
-        raise ConfigError("\n".join(_explain(problem, layer.places) for problem in error.errors()[:5])) from None
+        # Unknown keys first: what is missing may be what was misspelt. One problem a key: pydantic tells one
+        # for each type that a value might have had.
+        problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
+        said: dict[str, str] = {}
+        for problem in problems:
+            location = _location(problem["loc"], values)
+            said.setdefault(".".join(location), _explain(problem, location, layer.places))
+        raise ConfigError("\n".join(list(said.values())[:5])) from None
+
+
+def _location(parts: Sequence[Any], values: Any) -> list[str]:
+    """The config key that pydantic's location means: what it adds about types and keys is cut off."""
+    location = []
+    for part in parts:
+        if not isinstance(values, Mapping | tuple) or (isinstance(values, tuple) and not isinstance(part, int)):
+            break
+        location.append(str(part))
+        values = values.get(part) if isinstance(values, Mapping) else values[part]
+    return location
 
 
 def _tuples(value: Any) -> Any:
@@ -270,14 +294,35 @@ def _tuples(value: Any) -> Any:
     return tuple(_tuples(item) for item in value) if isinstance(value, list | tuple) else value
 
 
-def _explain(problem: Any, places: Mapping[str, str]) -> str:
-    location = [str(part) for part in problem["loc"] if not str(part).startswith("function-")]
-    key = ".".join(location)
-    place = next((places[p] for p in (".".join(location[:n]) for n in range(len(location), 0, -1)) if p in places), "config")
+def _explain(problem: Any, location: Sequence[str], places: Mapping[str, str]) -> str:
+    key, message = ".".join(location), problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
         valid = _valid_keys(location[:-1])
-        return f"{place}: unknown key '{key}'{did_you_mean(location[-1], valid)}; valid here: {', '.join(valid)}"
-    return f"{place}: {key}: {problem['msg'].removeprefix('Value error, ')} (got {problem['input']!r})"[:2000]
+        hint = f"{did_you_mean(location[-1], valid)}; valid here: {', '.join(valid)}"
+        return f"{_place(location, places)}: unknown key '{key}'{hint}"
+    if isinstance(problem["input"], Mapping) and problem["type"] == "value_error":
+        # About several keys of a section: the message names them, the first that somebody has set is the place.
+        named = [word for word in re.findall(r"\w+\.\w+", message) if word in places]
+        return f"{places[named[0]] if named else _place(location, places)}: {message}"
+    shown = isinstance(problem["input"], str | int | float | None) and problem["loc"][-1] != "[key]"
+    got = f" (got {problem['input']!r})" if shown and not key.startswith("cluster.env.") else ""  # may be a secret
+    return f"{_place(location, places)}: {key}: {_WORDS.get(problem['type'], message)}{got}"[:2000]
+
+
+def _place(location: Sequence[str], places: Mapping[str, str]) -> str:
+    """Where a key stands, else the nearest section around it, else something in it."""
+    around = [".".join(location[:length]) for length in range(len(location), 0, -1)]
+    inside = [key for key in places if key.startswith(f"{around[0]}.")]
+    return next((places[key] for key in [around[0], *inside, *around] if key in places), "config")
+
+
+# pydantic speaks of Python's types where the user writes YAML.
+_WORDS = {
+    "model_type": "is a section: write its keys below it",
+    "dict_type": "holds keys and values, such as {key: value}",
+    "tuple_type": "is a list, such as [one, two]",
+    "missing": "is missing",
+}
 
 
 def _valid_keys(section: Sequence[str]) -> list[str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hpcjobs.config import GenerationConfig
 from hpcjobs.engines.base import Engine, Source
 from hpcjobs.errors import HpcJobsError, UsageError, did_you_mean
-from hpcjobs.model_loader import ModelSource, load_model
+from hpcjobs.model_loader import ModelSource, load_model, precision_dtype
 from hpcjobs.rank import Rank
 from hpcjobs.records import Completion, Prompt, Request
 
@@ -101,11 +101,9 @@ class AccelerateConnector:
 
     def _dtype(self) -> torch.dtype | None:
         """Weights for inference: what was asked, else float32 on CPU and the mixed precision's type on a GPU."""
-        import torch
-
         if self.options.dtype is not None or self.state.device.type == "cpu":
             return self.options.dtype
-        return {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.mixed_precision]
+        return precision_dtype(self.mixed_precision)
 
     def engine(self, generation: GenerationConfig | None = None) -> Engine:
         """The engine that runs this model."""
@@ -129,7 +127,7 @@ class AccelerateConnector:
             if name not in GenerationConfig.model_fields:
                 valid = GenerationConfig.model_fields
                 raise UsageError(f"unknown option {name!r}{did_you_mean(name, valid)}; valid: {', '.join(valid)}, seed")
-        values = self.generation.model_dump() | changes
+        values = self.generation.model_dump() | dict(changes)
         values["stop"] = (values["stop"],) if isinstance(values["stop"], str) else tuple(values["stop"] or ())
         return GenerationConfig.model_validate(values)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,9 @@ ASSETS = Path(__file__).parent / "assets"
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 _ROWS_A_BATCH = 4096
-# The user's own columns of these names stay reachable: the table keeps them under `source_...`.
-_RESERVED = ("index", "id")
+# The user's own columns `index` and `id` stay reachable: the table keeps them with one more `source_` in front,
+# and so a column that has this look already.
+_OWN = re.compile(r"(source_)*(index|id)")
 
 
 def asset_names() -> list[str]:
@@ -43,17 +44,26 @@ def load_table(config: DataConfig) -> pa.Table:
     if config.max_samples is not None:
         table = table.slice(0, config.max_samples)
     ids = _ids(table, config.id_column)
-    for name in _RESERVED:
-        if name in table.column_names:
-            table = table.rename_columns([f"source_{c}" if c == name else c for c in table.column_names])
+    for name, ours in (("index", list(range(len(table)))), ("id", ids)):
+        if name in table.column_names and table.column(name).to_pylist() == ours:
+            table = table.drop_columns([name])  # the same values: no need to keep them twice
+    table = table.rename_columns([f"source_{c}" if _OWN.fullmatch(c) else c for c in table.column_names])
     table = table.add_column(0, "index", pa.array(range(len(table)), pa.int64()))
     return table.add_column(1, "id", pa.array(ids, pa.string()))
 
 
 def user_row(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row as its template sees it: the user's own `index` and `id` where they had some."""
-    shown = {name: value for name, value in row.items() if name not in ("source_index", "source_id")}
-    return shown | {name: row[f"source_{name}"] for name in _RESERVED if f"source_{name}" in row}
+    return {_shown(name): value for name, value in row.items()}  # the user's own come later and win
+
+
+def user_columns(names: Iterable[str]) -> list[str]:
+    """A table's columns as templates name them."""
+    return list(dict.fromkeys(_shown(name) for name in names))
+
+
+def _shown(name: str) -> str:
+    return name.removeprefix("source_") if _OWN.fullmatch(name) else name
 
 
 def _ids(table: pa.Table, id_column: str | None) -> list[str]:
@@ -161,8 +171,8 @@ def _from_hub(config: DataConfig) -> pa.Table:
         loaded = datasets.load_dataset(config.name, config.config, split=config.split)
     except Exception as error:  # network, names, scripts: the library raises many kinds
         raise DataError(
-            f"data.name {config.name!r} is no asset ({', '.join(asset_names())}), no file or folder here, and "
-            f"the hub did not give it: {type(error).__name__}: {error}"
+            f"data.name {config.name!r} is no asset{did_you_mean(config.name, asset_names())}, no file or folder here "
+            f"(assets: {', '.join(asset_names())}), and the hub did not give it: {type(error).__name__}: {error}"
         ) from None
     return _of_dataset(loaded, config)
 

@@ -56,10 +56,10 @@ def _meet(rank: Rank, meeting: Meeting | None, use_cpu: bool) -> tuple[str, int]
 
 def host_store(listener: socket.socket, world_size: int, timeout: float) -> tuple[str, int]:
     """Let torch's store serve on the socket that was published, and every rank be its client."""
-    from torch.distributed import TCPStore
+    import torch.distributed as dist
 
     port = listener.getsockname()[1]
-    store = TCPStore(
+    store = dist.TCPStore(  # type: ignore[attr-defined]
         "127.0.0.1", port, world_size, True, timedelta(seconds=timeout), wait_for_workers=False,
         master_listen_fd=listener.detach(),
     )  # fmt: skip

@@ -33,12 +33,18 @@ for _tag, _pattern, _first in (
     ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", "-+.0123456789"),
 ):
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
-# Plain decimal: PyYAML's own constructor would read 010 as octal.
-_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(loader.construct_scalar(node)))
-_Loader.add_constructor(
-    "tag:yaml.org,2002:float",
-    lambda loader, node: float(loader.construct_scalar(node).lower().replace(".inf", "inf").replace(".nan", "nan")),
-)
+
+
+def _decimal(loader: _Loader, node: yaml.ScalarNode) -> int:
+    return int(loader.construct_scalar(node))  # PyYAML's own would read 010 as octal
+
+
+def _float(loader: _Loader, node: yaml.ScalarNode) -> float:
+    return float(str(loader.construct_scalar(node)).lower().replace(".inf", "inf").replace(".nan", "nan"))
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _decimal)
+_Loader.add_constructor("tag:yaml.org,2002:float", _float)
 
 
 @dataclass(frozen=True)
@@ -79,7 +85,14 @@ def text_layer(text: str, source: str) -> Layer:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
-        raise ConfigError(f"{source}{line}: not YAML: {getattr(error, 'problem', None) or error}") from None
+        raise ConfigError(f"{source}{line}: not YAML: {_why(error)}") from None
+
+
+def _why(error: yaml.YAMLError) -> str:
+    """The parser's words in one line, with the cure for the commonest slip, a template without quotes."""
+    problem = getattr(error, "problem", None) or str(error)
+    hint = "; a text that starts with {{ needs quotes around it: \"{{ column }}\""
+    return f"{problem}{hint if problem == 'found unhashable key' else ''}"
 
 
 def _find_places(node: yaml.Node, prefix: str, source: str, places: dict[str, str]) -> None:
@@ -123,7 +136,7 @@ def set_layer(assignments: Iterable[str]) -> Layer:
         try:
             values[key] = parse_yaml(text)
         except yaml.YAMLError as error:
-            raise ConfigError(f"--set {assignment!r}: the value is not YAML: {error}") from None
+            raise ConfigError(f"--set {assignment!r}: the value is not YAML: {_why(error)}") from None
     return dotted_layer(values, {key: f"--set {key}" for key in values})
 
 
@@ -148,7 +161,7 @@ def _overlay(base: dict[str, Any], over: Mapping[str, Any]) -> None:
     for key, value in over.items():
         if isinstance(value, Mapping) and isinstance(base.get(key), dict):
             _overlay(base[key], value)
-        else:
+        elif not isinstance(value, Mapping) or base.get(key) is None:  # else not a section: validation shall say so
             base[key] = dict(value) if isinstance(value, Mapping) else value
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,8 @@ def load_model(
     import transformers
 
     source = ModelSource(source) if isinstance(source, str) else source
+    if not sys.stderr.isatty():
+        transformers.utils.logging.disable_progress_bar()  # a thousand ranks' logs need no bars
     common = {"revision": source.revision, "cache_dir": source.cache_dir, "trust_remote_code": source.trust_remote_code}
     device = torch.device(device)
     dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
@@ -71,3 +74,10 @@ def torch_dtype(name: str) -> torch.dtype | None:
     import torch
 
     return {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
+
+
+def precision_dtype(mixed_precision: str) -> torch.dtype:
+    """The weights' dtype for inference on a GPU under accelerate's word for a precision."""
+    import torch
+
+    return {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[mixed_precision]

@@ -19,7 +19,7 @@ import pyarrow as pa
 import hpcjobs
 from hpcjobs.chunks import default_chunk_size, plan_chunks, write_chunks
 from hpcjobs.config import ClusterConfig, Config, dump
-from hpcjobs.data import ASSETS, expected_work, load_table, locate, table_bytes, user_row
+from hpcjobs.data import ASSETS, expected_work, load_table, locate, table_bytes, user_columns, user_row
 from hpcjobs.errors import ConfigError, DataError, UsageError, did_you_mean
 from hpcjobs.files import make_folder, read_json, write_json, write_whole
 from hpcjobs.metrics import find_metrics
@@ -55,6 +55,11 @@ class Shape:
 def shape_of(cluster: ClusterConfig, gpus_per_rank: int, script: bool = False) -> Shape:
     """The shape that a cluster section asks for; a UsageError says which numbers would do."""
     per_node = cluster.gpus_per_node or 0
+    if cluster.gpus is not None and cluster.gpus_per_node is not None and cluster.gpus != per_node * cluster.nodes:
+        raise UsageError(
+            f"--gpus {cluster.gpus} (in total) and --gpus-per-node {per_node} on {cluster.nodes} node(s) contradict "
+            "each other: leave one out"
+        )
     if cluster.gpus is not None:
         per_node, rest = divmod(cluster.gpus, cluster.nodes)
         if rest:
@@ -169,7 +174,7 @@ def make_plan(job: str, config: Config, folder: Path | None = None) -> Draft:
         raise ConfigError(f"task.target is not set, and {', '.join(needing)} compare with it")
     model = _checked_model(config)
     table = load_table(config.data)
-    prompts = Prompts(config.task, [name.removeprefix("source_") for name in table.column_names])
+    prompts = Prompts(config.task, user_columns(table.column_names))
     _try_first(prompts, table)
     size = config.run.chunk_size or default_chunk_size(len(table))
     chunks = plan_chunks(expected_work(table, prompts.columns & set(table.column_names)), size)
@@ -182,8 +187,8 @@ def make_script_plan(config: Config, argv: list[str], folder: Path | None = None
     """The plan of `submit script`: the program is checked, there is no data."""
     if not argv or argv == ["-m"]:
         raise UsageError("nothing to run: hpcjobs submit script --nodes 2 -- prog.py args, or -- -m module args")
-    if argv[0] != "-m" and argv[0].endswith(".py") and not Path(argv[0]).is_file():
-        raise UsageError(f"script {argv[0]} does not exist")
+    if not argv[0].startswith("-") and not Path(argv[0]).is_file():
+        raise UsageError(f"script {argv[0]} does not exist: submit script runs a Python file, or -m module")
     return _draft("script", config, folder, shape_of(config.cluster, 1, script=True), argv=argv)
 
 

@@ -60,7 +60,7 @@ class Rank:
 
     def exports(self, master: tuple[str, int] | None, use_cpu: bool) -> dict[str, str]:
         """The environment that torch.distributed and accelerate read for this rank."""
-        values = {
+        values: dict[str, object] = {
             "RANK": self.rank, "WORLD_SIZE": self.world_size, "LOCAL_RANK": self.local_rank,
             "LOCAL_WORLD_SIZE": self.local_world_size,
             # accelerate's own names for how many machines there are and which one this is
@@ -108,6 +108,27 @@ def assert_world(rank: Rank, num_processes: int) -> None:
             f"accelerate sees {num_processes} process(es), {rank.launcher} started {rank.world_size}: every rank "
             "would do all the work. Check RANK, WORLD_SIZE and LOCAL_RANK in the job's environment"
         )
+
+
+def lone_launch_hint(env: Mapping[str, str] | None = None) -> str | None:
+    """Why `accelerate launch --cpu --num_processes N` has started one process, where it has; else None.
+
+    Without an MPI host file accelerate's launcher starts a single process on CPU, whatever N says.
+    """
+    env = os.environ if env is None else env
+    launched = "ACCELERATE_MIXED_PRECISION" in env and "MASTER_PORT" in env and "WORLD_SIZE" not in env
+    if not launched:
+        return None
+    return (
+        "accelerate launch has started this one process (with --cpu it starts no more, without an MPI host file); "
+        "for N on CPU: torchrun --nproc_per_node N -m hpcjobs.runner --use_accelerate ..."
+    )
+
+
+def node_gpus(env: Mapping[str, str] | None = None) -> int:
+    """GPUs that Slurm gave this job on this node; 0 where it gave none or does not say."""
+    text = (os.environ if env is None else env).get("SLURM_GPUS_ON_NODE", "")
+    return int(text) if text.isdigit() else 0
 
 
 def _in_batch_script(env: Mapping[str, str]) -> bool:

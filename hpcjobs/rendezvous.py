@@ -55,15 +55,16 @@ class Meeting:
         """The address and port at which rank 0 answers; a RendezvousError after `timeout` seconds."""
         deadline = time.monotonic() + self.timeout
         tried: list[str] = []
+        place: dict[str, Any] | None = None
         while time.monotonic() < deadline:
-            place = self._published()
+            place = self.published() or place
             if place:
                 tried = [a for a in place["addresses"] if self._may_reach(a, place)]
                 for address in tried:
                     if answers(address, place["port"], min(2.0, max(0.1, deadline - time.monotonic()))):
                         return address, int(place["port"])
             time.sleep(_POLL_SECONDS)
-        if tried:
+        if place and tried:
             raise RendezvousError(
                 f"rank {self.rank.rank} on {self.rank.host} could not reach rank 0 on {place['host']} at "
                 f"{', '.join(tried)} port {place['port']} within {self.timeout:g} s: a firewall between nodes?"
@@ -73,7 +74,8 @@ class Meeting:
             f"share the run folder ({self.folder})"
         )
 
-    def _published(self) -> dict[str, Any] | None:
+    def published(self) -> dict[str, Any] | None:
+        """What rank 0 has told, None while it has not."""
         with contextlib.suppress(OSError, ValueError):
             place: dict[str, Any] = read_json(self.folder / "master.json")
             return place

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hpcjobs.config import read_config
-from hpcjobs.data import Inputs, user_row
+from hpcjobs.data import Inputs, user_columns, user_row
 from hpcjobs.errors import ConfigError, UsageError
 from hpcjobs.files import read_json, write_json
 from hpcjobs.metrics import Fold, Metric, find_metrics, score_sample
@@ -37,7 +37,7 @@ def rescore(paths: RunPaths, metric_names: Sequence[str], target: str | None) ->
     if task.target is None and any(getattr(metric, "needs_target", True) for metric in metrics):
         raise ConfigError("the run has no task.target to compare with: give one, --target '{{ answer }}'")
     inputs, folds = Inputs(paths.data), {metric.name: Fold() for metric in metrics}
-    prompts = Prompts(task, [name.removeprefix("source_") for name in inputs.columns])
+    prompts = Prompts(task, user_columns(inputs.columns))
     with ResultsWriter(paths.results, schema_of(list(folds), inputs.schema)) as writer:
         for batch in pq.ParquetFile(paths.results).iter_batches(_BATCH):
             scores = [_score(row, metrics, prompts, inputs) for row in batch.select(_READ).to_pylist()]

@@ -78,6 +78,11 @@ def say_launched(paths: RunPaths, launch: Launch, as_json: bool) -> None:
     _err(f"next    hpcjobs status {paths.root.name if paths.root.parent.name == 'runs' else paths.root}")
 
 
+def say_left(paths: RunPaths) -> None:
+    """Ctrl-C has ended the waiting, not the run."""
+    _err(f"\ninterrupted: the run goes on; next: hpcjobs status {paths.root}, or hpcjobs cancel {paths.root}")
+
+
 def _duration(seconds: float | None) -> str:
     if seconds is None:
         return "?"
@@ -103,7 +108,7 @@ def status_line(status: Status) -> str:
 
 def progress(paths: RunPaths, as_json: bool) -> Callable[[Status], None]:
     """A function that shows a status on stderr: in place on a terminal, else one line a change, at most every 10 s."""
-    last = {"text": "", "at": 0.0}
+    last: dict[str, Any] = {"text": "", "at": 0.0}
 
     def show(status: Status) -> None:
         text = status_line(status)
@@ -111,7 +116,7 @@ def progress(paths: RunPaths, as_json: bool) -> Callable[[Status], None]:
             return
         if sys.stderr.isatty():
             sys.stderr.write(f"\r\033[K{text}" + ("\n" if status.over else ""))
-        elif text != last["text"] and (status.over or time.monotonic() - float(last["at"]) > 10):
+        elif text != last["text"] and (status.over or time.monotonic() - last["at"] > 10):
             _err(text)
             last.update(text=text, at=time.monotonic())
 

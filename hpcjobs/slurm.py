@@ -63,7 +63,7 @@ def submit(script: Path) -> str:
     """Queue a batch script; the job id. A LaunchError has sbatch's own words."""
     done = _run(["sbatch", "--parsable", str(script)], env=clean_environment())
     if done.returncode:
-        raise LaunchError(f"sbatch refused {script.name}: {_words(done.stderr)}")
+        raise LaunchError(f"sbatch refused the job: {_words(done.stderr)}")
     match = re.search(r"^(\d+)(;\S+)?\s*$", done.stdout, re.MULTILINE)
     if not match:
         raise LaunchError(f"sbatch gave no job id: {done.stdout!r} {done.stderr!r}")

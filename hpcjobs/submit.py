@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcjobs.config import Config, resolve, validate
-from hpcjobs.errors import LaunchError, UsageError
+from hpcjobs.errors import LaunchError, UsageError, did_you_mean
 from hpcjobs.files import write_whole
 from hpcjobs.launch import executor_of, launch
 from hpcjobs.layers import Layer, dotted_layer, set_layer
@@ -60,7 +60,7 @@ def flag_layer(flags: dict[str, Any], sbatch: Sequence[str]) -> Layer:
 def draft_of(order: Order) -> tuple[Draft, dict[str, str]]:
     """The checked plan of an order, still in memory, and where each config value came from."""
     if order.job not in JOBS:
-        raise UsageError(f"no job {order.job!r}; there are: {', '.join(JOBS)}")
+        raise UsageError(f"no job {order.job!r}{did_you_mean(order.job, JOBS)}; there are: {', '.join(JOBS)}")
     if order.argv and order.job != "script":
         raise UsageError(f"submit {order.job} takes no words after its options: {' '.join(order.argv)}")
     upper = [set_layer(order.sets), flag_layer(order.flags, order.sbatch)]
@@ -74,10 +74,8 @@ def draft_of(order: Order) -> tuple[Draft, dict[str, str]]:
     if executor == "debug" and draft.plan.shape.ranks > 1:
         raise UsageError(f"--executor debug runs one rank, not {draft.plan.shape.ranks}: use --executor local")
     if draft.paths.root.exists():
-        raise UsageError(
-            f"run folder {draft.paths.root} exists: choose another --name or --run-dir, or go on with it: "
-            f"hpcjobs resume {draft.paths.root}"
-        )
+        further = f", or go on with it: hpcjobs resume {draft.paths.root}" if draft.paths.plan.is_file() else ""
+        raise UsageError(f"run folder {draft.paths.root} exists: choose another --name or --run-dir{further}")
     return draft, places
 
 

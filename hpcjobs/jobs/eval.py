@@ -6,15 +6,15 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hpcjobs.chunks import ChunkList
 from hpcjobs.claims import Claims, Lease
-from hpcjobs.data import Inputs, user_row
+from hpcjobs.data import Inputs, user_columns, user_row
 from hpcjobs.engines.base import Source
 from hpcjobs.identity import Identity
 from hpcjobs.journal import Journal
-from hpcjobs.ledger import Ledger, LeaseWatch, Rules
+from hpcjobs.ledger import LeaseWatch, Ledger, Rules
 from hpcjobs.metrics import Metric, find_metrics, score_sample
 from hpcjobs.prompts import Prompts, sample_seed
 from hpcjobs.records import Completion, Record, Request, SampleError
@@ -81,7 +81,7 @@ class Shift:
         number = work.paths.rounds()[-1]
         self._work, self._journal = work, journal
         self._inputs = Inputs(work.paths.data)
-        self._prompts = Prompts(config.task, [name.removeprefix("source_") for name in self._inputs.columns])
+        self._prompts = Prompts(config.task, user_columns(self._inputs.columns))
         self._metrics: list[Metric] = find_metrics(config.task.metrics)
         owner = Lease(0, 0, rank.attempt, rank.rank, rank.host, journal.path.name, Identity.own())
         self._ledger = Ledger(

@@ -1,0 +1,202 @@
+"""The same work without Slurm: plain, or on several processes under `accelerate launch`.
+
+    python -m hpcjobs.runner --data_file canned_50_quick --max_samples 5
+    accelerate launch --num_processes 4 -m hpcjobs.runner --use_accelerate --data_file unified --max_samples 100
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hpcjobs.config import Config, DataConfig, GenerationConfig, resolve
+from hpcjobs.data import load_table, user_row
+from hpcjobs.errors import HpcJobsError
+from hpcjobs.files import make_folder, write_json, write_whole
+from hpcjobs.layers import dotted_layer, set_layer
+from hpcjobs.metrics import Fold, find_metrics, score_sample
+from hpcjobs.prompts import Prompts, sample_seed
+from hpcjobs.rank import lone_launch_hint
+from hpcjobs.records import Completion, Request, SampleError
+
+if TYPE_CHECKING:
+    from hpcjobs.connector import AccelerateConnector
+
+log = logging.getLogger(__name__)
+Row = dict[str, Any]
+
+
+def load_validation_data(data_file: str, max_samples: int | None = None) -> list[Row]:
+    """The first `max_samples` rows (default: all) of an asset, file, folder or hub id, with `index` and `id`."""
+    rows: list[Row] = load_table(DataConfig(name=data_file, max_samples=max_samples)).to_pylist()
+    return rows
+
+
+def run_inference_with_prompt(
+    model: Any, tokenizer: Any, dataset: Sequence[Row], config: Config | None = None
+) -> list[dict[str, Any]]:
+    """One result a row, in the rows' order, on this process alone; `config` (default: configs/eval.yaml) has the task."""
+    from hpcjobs.engines.generate import GenerateEngine
+
+    config = config or default_config()
+    engine = GenerateEngine(model, tokenizer, config.task.generation, config.model.batch_size)
+    return _run(engine.stream, dataset, config)
+
+
+def run_inference_with_accelerate(
+    connector: AccelerateConnector, dataset: Sequence[Row], config: Config | None = None
+) -> list[dict[str, Any]]:
+    """One result a row, in the rows' order, on the main process; an empty list on the others."""
+    mine = _run(connector.stream, connector.split_dataset(dataset), config or default_config())
+    return connector.gather_results(mine)
+
+
+def default_config() -> Config:
+    """The shipped configs/eval.yaml."""
+    return resolve("eval", None, None, [])[0]
+
+
+def _run(stream: Any, dataset: Sequence[Row], config: Config) -> list[dict[str, Any]]:
+    columns = [name.removeprefix("source_") for name in (dataset[0] if dataset else {"messages": None})]
+    prompts = Prompts(config.task, columns) if dataset else None
+    requests: list[Request] = []
+    done: dict[int, Completion] = {}
+    for row in dataset:
+        try:
+            assert prompts is not None
+            prompt = prompts.prompt(user_row(row))
+            requests.append(Request(row["index"], row["id"], prompt, sample_seed(config.run.seed, row["id"])))
+        except Exception as error:  # a template may raise anything; it is this row's problem alone
+            done[row["index"]] = Completion.failed(row["index"], SampleError.of(error))
+    done |= {completion.index: completion for completion in stream(iter(requests))}
+    return [_result(row, done[row["index"]], prompts, config) for row in dataset]
+
+
+def _result(row: Row, completion: Completion, prompts: Prompts | None, config: Config) -> dict[str, Any]:
+    """What is saved of a row: nothing that depends on how many processes there were."""
+    asked, metrics = user_row(row), find_metrics(config.task.metrics)
+    failed = completion.error
+    target = None if failed or prompts is None else prompts.target(asked)
+    scores = dict.fromkeys((m.name for m in metrics), 0.0) if failed else score_sample(metrics, completion.text, target, asked)
+    return {
+        "index": row["index"], "id": row["id"], "completion": completion.text, "target": target,
+        "finish_reason": completion.finish_reason, "prompt_tokens": completion.prompt_tokens,
+        "completion_tokens": completion.completion_tokens, "scores": scores,
+        "error": {"type": failed.type, "message": failed.message} if failed else None,
+    }  # fmt: skip
+
+
+def save_results(results: Sequence[Mapping[str, Any]], output_dir: str | Path, facts: Mapping[str, Any]) -> Path:
+    """Write results.jsonl and metrics.json (`facts` and the folded scores) to a folder; the folder."""
+    folder = make_folder(Path(output_dir))
+    write_whole(folder / "results.jsonl", "".join(json.dumps(result) + "\n" for result in results))
+    folds: dict[str, Fold] = {}
+    for result in results:
+        for name, value in result["scores"].items():
+            folds.setdefault(name, Fold()).add(value)
+    counts = {"rows": len(results), "errors": sum(result["error"] is not None for result in results)}
+    metrics = {name: fold.summary() for name, fold in folds.items()}
+    write_json(folder / "metrics.json", {"metrics": metrics, "counts": counts, **facts})
+    return folder
+
+
+def parser() -> argparse.ArgumentParser:
+    """The runner's flags."""
+    parse = argparse.ArgumentParser(prog="hpcjobs.runner", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parse.add_argument("--data_file", default=None, help="asset, file, folder or hub id (default: the config's)")
+    parse.add_argument("--max_samples", type=int, default=None, help="only the first N rows")
+    parse.add_argument("--use_accelerate", action="store_true", help="split over the processes of accelerate launch")
+    parse.add_argument("--model_name", default=None, help="asset, folder or hub id (default: the config's)")
+    parse.add_argument("--cache_dir", default=None, help="where hub downloads are kept")
+    parse.add_argument("--batch_size", type=int, default=None, help="samples a batch")
+    parse.add_argument("--mixed_precision", choices=("no", "bf16", "fp16"), default="bf16", help="weights on a GPU")
+    parse.add_argument("--max_new_tokens", type=int, default=None)
+    parse.add_argument("--config", type=Path, default=None, help="YAML as for hpcjobs submit eval")
+    parse.add_argument("--set", action="append", default=[], metavar="A.B=C", help="one config value; repeatable")
+    parse.add_argument("--output_dir", type=Path, default=None, help="default: runner_results/<data>")
+    return parse
+
+
+def config_of(args: argparse.Namespace) -> Config:
+    """The config that flags, file and defaults come to."""
+    keys = {
+        "data.name": args.data_file, "data.max_samples": args.max_samples, "model.name": args.model_name,
+        "model.batch_size": args.batch_size, "task.generation.max_new_tokens": args.max_new_tokens,
+    }  # fmt: skip
+    flags = dotted_layer({key: value for key, value in keys.items() if value is not None}, "a flag of the runner")
+    return resolve("eval", args.config, None, [set_layer(args.set), flags])[0]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run and save; the exit code. Only the main process saves and prints."""
+    args = parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        return _main(args, config_of(args))
+    except HpcJobsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+
+
+def _main(args: argparse.Namespace, config: Config) -> int:
+    rows = load_validation_data(config.data.name, config.data.max_samples)
+    if rows:
+        Prompts(config.task, [name.removeprefix("source_") for name in rows[0]])  # before the model is loaded
+    results = _with_accelerate(args, config, rows) if args.use_accelerate else _plain(args, config, rows)
+    if results is None:
+        return 0
+    facts = {"model": config.model.name, "data": config.data.name, "generation": _generation(config.task.generation)}
+    folder = save_results(results, args.output_dir or Path("runner_results") / Path(config.data.name).stem, facts)
+    summary = json.loads((folder / "metrics.json").read_text())
+    for name, value in summary["metrics"].items():
+        print(f"{name:<16} {value['value']:.4f}  n={value['n']}")
+    print(f"{len(results)} results, {summary['counts']['errors']} errors: {folder}")
+    return 0
+
+
+def _generation(generation: GenerationConfig) -> dict[str, Any]:
+    return generation.model_dump(mode="json")
+
+
+def _plain(args: argparse.Namespace, config: Config, rows: Sequence[Row]) -> list[dict[str, Any]]:
+    import torch
+
+    from hpcjobs.model_loader import ModelSource, load_model, precision_dtype, torch_dtype
+
+    model = config.model
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = torch_dtype(model.dtype) or (None if device == "cpu" else precision_dtype(args.mixed_precision))
+    source = ModelSource(model.name, model.revision, args.cache_dir, model.trust_remote_code)
+    loaded, tokenizer = load_model(source, device, dtype)
+    return run_inference_with_prompt(loaded, tokenizer, rows, config)
+
+
+def _with_accelerate(args: argparse.Namespace, config: Config, rows: Sequence[Row]) -> list[dict[str, Any]] | None:
+    """The results on the main process, None on the others."""
+    from hpcjobs.connector import AccelerateConnector, ConnectorOptions
+    from hpcjobs.group import leave_group
+    from hpcjobs.model_loader import torch_dtype
+
+    model = config.model
+    options = ConnectorOptions(model.revision, torch_dtype(model.dtype), model.trust_remote_code, model.gpus_per_rank)
+    connector = AccelerateConnector(
+        model.name, args.cache_dir, model.batch_size, args.mixed_precision, config.task.generation, options
+    )
+    connector.load_model_once()
+    if hint := lone_launch_hint():
+        log.warning("%s", hint)
+    results = run_inference_with_accelerate(connector, rows, config)
+    main_process = connector.is_main_process
+    leave_group()
+    return results if main_process else None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
