@@ -1,0 +1,157 @@
+"""submit eval on a real cluster: the straight line, and what users do around it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+
+import pytest
+
+from hpcjobs.heartbeat import read_heartbeats
+from tests.slurm.site import DUMMY, Site
+
+
+@pytest.mark.model
+def test_eight_ranks_of_a_real_model_on_two_nodes(site: Site) -> None:
+    for node in ("node1", "node2"):  # what hangs plain torch: the names do not resolve
+        with pytest.raises(OSError, match=r".*"):
+            socket.getaddrinfo(node, 80)
+    out = site.hpcjobs("submit", "eval", "--nodes", "2", "--gpus", "8", "--name", "eight", "--wait")
+    assert "2 nodes x 4 GPUs = 8 ranks" in out
+    assert len(site.paths("eight").journals()) == 8
+    metrics = site.metrics("eight")
+    assert metrics["complete"] is True
+    assert metrics["metrics"]["exact_match"]["value"] > 0.8
+    rows = site.rows("eight")
+    assert [row["index"] for row in rows] == list(range(50))
+    assert site.paths("eight").report.exists()
+    jobs = site.jobs("eight")
+    work, merge = site.cluster.sacct(jobs["work"])[0], site.cluster.sacct(jobs["merge"])[0]
+    assert (work["State"], merge["State"]) == ("COMPLETED", "COMPLETED")
+    assert work["NNodes"] == "2"
+    assert (
+        f"afterany:{jobs['work']}"
+        in json.loads(site.paths("eight").submission.read_text())["launches"][0]["scripts"]["merge"]
+    )
+    said = site.hpcjobs("logs", "eight")
+    assert said.count("no GPU answers") == 1
+
+
+def test_status_and_logs_of_a_running_job_then_cancel_and_resume_on_another_shape(site: Site) -> None:
+    slow = ("--data", "unified", "--set", "model.dummy_delay=0.1", *DUMMY)
+    site.hpcjobs("submit", "eval", "--nodes", "2", "--ntasks-per-node", "2", "--gpus", "0", "--name", "r", *slow)
+    site.until("some samples", lambda: site.status("r")["done"] >= 60)
+    status = site.status("r")
+    assert status["state"] == "running"
+    assert len(status["ranks"]) == 4
+    assert status["rate"] > 0
+    assert {rank["host"] for rank in status["ranks"]} == {"node1", "node2"}
+    assert "rank 3 of 4" in site.hpcjobs("logs", "r", "--rank", "3")
+    assert "still going" in site.hpcjobs("resume", "r", code=2)
+    assert "job" in site.hpcjobs("cancel", "r")
+    site.cluster.wait_job(site.jobs("r")["work"], "CANCELLED", "COMPLETED", "FAILED")
+    assert "incomplete" in site.hpcjobs("merge", "r", code=3)
+    merged = site.metrics("r")
+    assert merged["complete"] is False
+    finished = merged["counts"]["accepted"]
+    assert 60 <= finished < 600
+    site.hpcjobs(
+        "resume", "r", "--nodes", "1", "--ntasks-per-node", "3", "--set-nothing", code=2
+    )  # a typo starts nothing
+    site.hpcjobs("resume", "r", "--nodes", "1", "--ntasks-per-node", "3", "--wait")
+    assert site.metrics("r")["complete"] is True
+    assert len(site.rows("r")) == 600
+    again = sum(v.samples for v in read_heartbeats(site.paths("r").heartbeats) if v.world_size == 3)
+    assert again == 600 - finished  # nothing that was finished was run again
+
+
+def test_a_killed_rank_costs_its_unfinished_chunk_alone(site: Site) -> None:
+    slow = ("--data", "unified", "--max-samples", "300", "--set", "model.dummy_delay=0.1", *DUMMY)
+    site.hpcjobs("submit", "eval", "--nodes", "2", "--ntasks-per-node", "2", "--gpus", "0", "--name", "k", *slow)
+    site.until("some samples", lambda: site.status("k")["done"] >= 40)
+    victim = next(v for v in read_heartbeats(site.paths("k").heartbeats) if v.rank == 0)
+    os.kill(victim.identity["pid"], signal.SIGKILL)
+    site.until("the end", lambda: site.status("k")["state"] == "complete", timeout=120)
+    assert len(site.rows("k")) == 300
+    notes = " ".join(site.status("k")["notes"])
+    assert "rank 0" in notes
+    assert "dead" in notes
+
+
+def test_the_merge_runs_also_when_the_work_never_did(site: Site) -> None:
+    with _busy(site):
+        site.hpcjobs("submit", "eval", "--nodes", "2", "--ntasks-per-node", "8", "--gpus", "0", "--name", "p", *DUMMY)
+        assert site.status("p")["state"] == "pending"
+        assert site.status("p")["jobs"]["work"]["reason"]
+        site.run("scancel", site.jobs("p")["work"])
+    site.until("the merge's word", lambda: site.status("p")["state"] == "incomplete")
+    assert site.metrics("p")["counts"]["missing"] == 50
+    assert "never started" in site.paths("p").missing.read_text()
+    site.hpcjobs("resume", "p", "--nodes", "1", "--ntasks-per-node", "1", "--wait")
+    assert site.metrics("p")["complete"] is True
+
+
+@contextlib.contextmanager
+def _busy(site: Site):  # type: ignore[no-untyped-def]
+    """Hold all nodes, so that what is submitted meanwhile has to wait."""
+    done = site.run("sbatch", "--parsable", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap", "sleep 600")
+    holder = done.stdout.strip()
+    site.cluster.wait_job(holder, "RUNNING")
+    try:
+        yield
+    finally:
+        site.run("scancel", holder)
+
+
+def test_submit_from_inside_a_job_is_not_confused_by_it(site: Site) -> None:
+    inside = [
+        sys.executable,
+        "-m",
+        "hpcjobs",
+        "submit",
+        "eval",
+        "--nodes",
+        "2",
+        "--ntasks-per-node",
+        "1",
+        "--gpus",
+        "0",
+    ]
+    site.run("srun", "--ntasks=1", "--nodes=1", "--export=ALL,RANK=7,WORLD_SIZE=9", *inside, "--name", "in", *DUMMY)
+    site.until("the end", lambda: site.status("in")["state"] == "complete", timeout=90)
+    assert {rank["world_size"] for rank in site.status("in")["ranks"]} == {2}
+
+
+def test_what_sbatch_refuses_leaves_nothing_behind(site: Site) -> None:
+    said = site.hpcjobs("submit", "eval", "--partition", "nowhere", "--name", "x", *DUMMY, code=1)
+    assert "invalid partition" in said.lower()
+    assert not site.paths("x").root.exists()
+    said = site.hpcjobs("submit", "eval", "--nodes", "2", "--gpus", "10", "--name", "x", *DUMMY, code=1)
+    assert "sbatch refused" in said
+    assert not site.paths("x").root.exists()
+    assert site.run("squeue", "--noheader").stdout == ""
+
+
+def test_generate_has_answers_and_no_metrics(site: Site) -> None:
+    site.hpcjobs(
+        "submit",
+        "generate",
+        "--nodes",
+        "2",
+        "--ntasks-per-node",
+        "1",
+        "--gpus",
+        "0",
+        "--name",
+        "g",
+        "--wait",
+        *DUMMY,
+    )
+    assert site.metrics("g")["metrics"] == {}
+    assert "scores" not in site.rows("g")[0]
+    assert len(site.rows("g")) == 50
+    assert "exact_match" in site.hpcjobs("score", "g", "--metric", "exact_match", "--target", "{{ answer }}")
