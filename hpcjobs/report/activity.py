@@ -1,0 +1,162 @@
+"""What each rank of each attempt did, when: out of heartbeats and journals, one record in memory at a time."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from hpcjobs.errors import MergeError
+from hpcjobs.heartbeat import Vitals, read_heartbeats
+from hpcjobs.identity import Identity
+from hpcjobs.journal import read_journal
+from hpcjobs.paths import RunPaths
+from hpcjobs.report.intervals import Floats, Intervals
+
+KINDS = ("load", "work", "idle", "unknown")
+_NOTHING = np.empty((0, 2))
+
+
+@dataclass
+class Activity:
+    """One rank of one attempt. Times in Unix seconds; `work` has (start, end) rows, `busy` their exact sum.
+
+    `state` is done, failed, died (its process is gone, or it has been silent), or what a live rank last said.
+    """
+
+    attempt: str
+    rank: int
+    host: str = "?"
+    device: str = ""
+    state: str = "no heartbeat"
+    first_error: str | None = None
+    start: float = math.inf
+    ready: float | None = None
+    end: float = -math.inf
+    samples: int = 0
+    errors: int = 0
+    tokens: int = 0
+    work: Floats = field(default_factory=lambda: _NOTHING)
+    busy: float = 0.0
+    journal: str = "none"
+
+    @property
+    def seconds(self) -> float:
+        return max(0.0, self.end - self.start)
+
+    @property
+    def load(self) -> float:
+        """Seconds from start until ready for work; all of them where it never got ready."""
+        return min(max(0.0, (self.end if self.ready is None else self.ready) - self.start), self.seconds)
+
+    @property
+    def idle(self) -> float:
+        """Seconds neither loading nor working; 0 where what it did is not known."""
+        return max(0.0, self.seconds - self.load - self.busy) if self.known else 0.0
+
+    @property
+    def known(self) -> bool:
+        """Whether it can be said when this rank worked."""
+        return self.journal == "read" or not self.samples
+
+    @property
+    def lost(self) -> bool:
+        return self.state in ("died", "failed", "no heartbeat")
+
+    @property
+    def live(self) -> bool:
+        """Whether it may still be running."""
+        return self.state != "done" and not self.lost
+
+    def parts(self, kind: str) -> Floats:
+        """The (start, end) rows of one of KINDS: the four together are the rank's whole time."""
+        ready = self.start + self.load
+        if kind == "load":
+            return np.array([[self.start, ready]])
+        if not self.known:
+            return np.array([[ready, self.end]]) if kind == "unknown" else _NOTHING
+        if kind == "work":
+            return self.work
+        return _between(self.work, ready, self.end) if kind == "idle" else _NOTHING
+
+
+def _between(work: Floats, start: float, end: float) -> Floats:
+    """What `work` leaves of start..end."""
+    gaps = np.column_stack([np.append(start, work[:, 1]), np.append(work[:, 0], end)])
+    gaps = gaps.clip(start, max(start, end))
+    return gaps[gaps[:, 1] > gaps[:, 0]]
+
+
+def read_activities(paths: RunPaths, heartbeat: float, script: bool = False) -> tuple[list[Activity], list[str]]:
+    """All ranks of all attempts, by start and rank; and what could not be read.
+
+    `heartbeat` is the seconds between beats: a rank without an end that missed three of them is called dead.
+    A script's ranks have no journals: they count as working while they run.
+    """
+    found = {vitals.name: _of_vitals(vitals, heartbeat, script) for vitals in read_heartbeats(paths.heartbeats)}
+    notes = []
+    for path in paths.journals():
+        attempt, _, rank = path.stem.rpartition("-")
+        activity = found.setdefault(path.stem, Activity(attempt, int(rank) if rank.isdigit() else 0))
+        try:
+            _read_journal(path, activity)
+        except (MergeError, OSError) as error:
+            activity.journal = "broken"
+            notes.append(str(error))
+    timed = [activity for activity in found.values() if activity.start <= activity.end]
+    first = {activity.attempt: math.inf for activity in timed}
+    for activity in timed:
+        first[activity.attempt] = min(first[activity.attempt], activity.start)
+    return sorted(timed, key=lambda a: (first[a.attempt], a.attempt, a.rank)), notes
+
+
+def _of_vitals(vitals: Vitals, heartbeat: float, script: bool) -> Activity:
+    device = " ".join(filter(None, [vitals.device, vitals.gpu]))
+    end = vitals.ended_at or vitals.beat_at
+    activity = Activity(
+        vitals.attempt, vitals.rank, vitals.host, device, _state(vitals, heartbeat), vitals.first_error,
+        vitals.started_at, vitals.ready_at, end, vitals.samples, vitals.errors, vitals.tokens,
+    )  # fmt: skip
+    if script:
+        activity.ready, activity.busy, activity.journal = vitals.started_at, activity.seconds, "read"
+        activity.work = np.array([[activity.start, max(activity.start, end)]])
+    return activity
+
+
+def _state(vitals: Vitals, heartbeat: float) -> str:
+    if vitals.state in ("done", "failed") or vitals.ended_at is not None:
+        return vitals.state
+    silent = time.time() - vitals.beat_at > 3 * heartbeat
+    return "died" if silent or Identity(**vitals.identity).is_dead() else vitals.state
+
+
+def _read_journal(path: Path, activity: Activity) -> None:
+    """Count a journal's records and join their times; a MergeError leaves what the heartbeat said."""
+    work, start, last = Intervals(), activity.start if activity.ready is None else activity.ready, -math.inf
+    samples = errors = tokens = 0
+    for record in read_journal(path):
+        samples += 1
+        errors += record.error is not None
+        tokens += record.completion_tokens
+        begun = max(record.started_at, start if math.isfinite(start) else record.started_at)
+        ended = record.started_at + max(0.0, record.seconds)
+        if record.started_at > 0 and begun <= ended < math.inf:
+            work.add(begun, ended)
+            last = max(last, ended)
+    activity.samples, activity.errors, activity.tokens = samples, errors, tokens
+    activity.work, activity.busy, activity.journal = work.array(), work.total, "read"
+    activity.end = max(activity.end, last)
+    if len(activity.work) and not math.isfinite(start):
+        activity.start = activity.ready = float(activity.work[0, 0])
+
+
+def alive_seconds(activities: Sequence[Activity]) -> float:
+    """Seconds in which at least one rank ran."""
+    union = Intervals()
+    for activity in activities:
+        union.add(activity.start, activity.end)
+    return union.total

@@ -1,0 +1,136 @@
+"""The page: everything about a run in one HTML file, for people who have no access to the cluster."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+import hpcjobs
+from hpcjobs.config import Config, read_config
+from hpcjobs.errors import HpcJobsError
+from hpcjobs.files import read_json, write_whole
+from hpcjobs.paths import RunPaths
+from hpcjobs.plan import Plan
+from hpcjobs.report import text
+from hpcjobs.report.activity import Activity, alive_seconds, read_activities
+from hpcjobs.report.provenance import launch_rows, provenance
+from hpcjobs.report.samples import Samples, read_missing, read_samples
+from hpcjobs.report.scores import score_of
+from hpcjobs.report.timeline import draw, summary
+from hpcjobs.report.verdict import verdict_of
+from hpcjobs.submission import Launch, read_launches
+
+MOST_RANKS = 4096
+MOST_ERRORS = 10
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a run folder says; `notes` has what could not be read."""
+
+    paths: RunPaths
+    plan: Plan
+    config: Config
+    metrics: dict[str, Any] | None
+    launches: list[Launch]
+    activities: list[Activity]
+    samples: Samples | None
+    notes: list[str]
+
+
+def write_report(paths: RunPaths) -> Path:
+    """Write report.html from what is in the run folder, finished or not; its path."""
+    page = _environment().get_template("page.html").render(_context(_read(paths)))
+    write_whole(paths.report, page.encode("utf-8", "replace"))
+    return paths.report
+
+
+def _read(paths: RunPaths) -> Facts:
+    plan, notes = Plan.read(paths.plan), list[str]()
+    config = Config()
+    try:
+        config = read_config(paths.config)
+    except (HpcJobsError, OSError) as error:
+        notes.append(f"config.yaml cannot be read: {error}")
+    metrics = read_json(paths.metrics) if paths.metrics.exists() else None
+    activities, broken = read_activities(paths, config.run.heartbeat, plan.job == "script")
+    samples = None
+    if paths.results.exists():
+        samples = read_samples(paths.results, config.task)
+    elif metrics:
+        notes.append("results.parquet is gone: no rows can be shown")
+    return Facts(paths, plan, config, metrics, read_launches(paths), activities, samples, notes + broken)
+
+
+def _context(facts: Facts) -> dict[str, Any]:
+    metrics, activities, plan = facts.metrics, facts.activities, facts.plan
+    verdict = verdict_of(facts.paths, plan, metrics, activities, facts.launches)
+    config = facts.paths.config.read_text(errors="replace") if facts.paths.config.exists() else ""
+    return {
+        "plan": plan, "verdict": verdict, "metrics": metrics,
+        "scores": [score_of(name, value) for name, value in (metrics["metrics"] if metrics else {}).items()],
+        "warnings": [*(metrics["warnings"] if metrics else []), *facts.notes],
+        "tiles": _tiles(facts), "timeline": draw(activities),
+        "ranks": _ranks(activities), "rank_count": len(activities),
+        "rank_errors": [a for a in activities if a.first_error][:MOST_ERRORS],
+        "ranks_with_errors": sum(a.first_error is not None for a in activities),
+        "rank_summary": summary(activities), "samples": facts.samples, "missing": read_missing(facts.paths.missing),
+        "provenance": provenance(facts.paths, plan, metrics, activities), "launches": launch_rows(facts.launches),
+        "config": config, "written": text.stamp(time.time()), "version": hpcjobs.__version__,
+    }  # fmt: skip
+
+
+def _tiles(facts: Facts) -> list[tuple[str, str, str]]:
+    """(label, value, detail) of the numbers that one looks for first."""
+    counts = (facts.metrics or {}).get("counts", {})
+    activities, seconds = facts.activities, alive_seconds(facts.activities)
+    samples = sum(activity.samples for activity in activities)
+    tokens = sum(activity.tokens for activity in activities)
+    tiles = []
+    if counts:
+        tiles.append(("accepted", text.count(counts["accepted"]), f"of {text.plural(counts['rows'], 'row')}"))
+        tiles += [(name, text.count(counts[name]), "") for name in ("missing", "errors")]
+    elif facts.plan.job != "script":
+        tiles.append(("samples so far", text.count(samples), f"of {text.plural(facts.plan.rows, 'row')}"))
+    if activities:
+        tiles.append(("time", text.duration(seconds), f"on {text.plural(len(activities), 'rank')}"))
+    if samples and seconds:
+        tiles.append(("samples/s", text.rate(samples / seconds), "all ranks"))
+        tiles.append(("tokens/s", text.rate(tokens / seconds), "completions"))
+    return tiles
+
+
+def _ranks(activities: Sequence[Activity]) -> list[dict[str, Any]]:
+    return [{"activity": activity, **_speeds(activity)} for activity in activities[:MOST_RANKS]]
+
+
+def _speeds(activity: Activity) -> dict[str, str]:
+    seconds = activity.seconds - activity.load
+    known = activity.known and activity.seconds > 0
+    return {
+        "speed": text.rate(activity.tokens / seconds) if seconds > 0 and activity.tokens else "–",
+        "busy": text.percent(activity.busy / activity.seconds) if known else "?",
+        "load": f"{activity.load:.1f}",
+    }
+
+
+def _shown(value: Any) -> Any:
+    """Any plain text that a template puts out: escaped, with hidden characters shown."""
+    return text.visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("hpcjobs.report", "templates"), undefined=jinja2.StrictUndefined, autoescape=True,
+        finalize=_shown, trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters |= {"plain": text.plain, "count": text.count, "percent": text.percent, "plural": text.plural}
+    return environment

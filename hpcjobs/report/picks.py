@@ -1,0 +1,102 @@
+"""Which rows of results.parquet are shown: failed ones, the worst, and some spread over the data set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+MOST_FAILED, MOST_WORST, MOST_SPREAD = 50, 20, 20
+_BATCH = 8192
+
+
+@dataclass(frozen=True)
+class Picks:
+    """Row numbers in results.parquet. `failed_in_all` rows have an error, `worst_in_all` the lowest `metric`."""
+
+    failed: list[int]
+    failed_in_all: int
+    worst: list[int]
+    worst_in_all: int
+    metric: str
+    spread: list[int]
+
+    @property
+    def rows(self) -> set[int]:
+        return {*self.failed, *self.worst, *self.spread}
+
+
+def pick_rows(path: Path) -> Picks:
+    """Read the scores and errors once, batch by batch.
+
+    The first metric that tells rows apart decides what is worst. Rows with an error are not among the worst
+    (they are shown as failed), nor are rows that score as well as the best one.
+    """
+    file = pq.ParquetFile(path)
+    metrics = metric_names(file)
+    failed, failed_in_all, start = list[int](), 0, 0
+    rankings = {name: _Ranking() for name in metrics}
+    for batch in file.iter_batches(_BATCH, columns=["error", *(["scores"] if metrics else [])]):
+        wrong = np.asarray(pc.is_valid(batch.column("error")))
+        rows = np.flatnonzero(wrong) + start
+        failed += rows[: MOST_FAILED - len(failed)].tolist()
+        failed_in_all += len(rows)
+        for name, ranking in rankings.items():
+            scores = pc.struct_field(batch.column("scores"), name).to_numpy(zero_copy_only=False)
+            ranking.add(np.where(wrong, np.nan, scores.astype(float)), start)
+        start += batch.num_rows
+    spread = np.unique(np.linspace(0, start - 1, min(MOST_SPREAD, start)).round().astype(int)).tolist()
+    telling = next((name for name, ranking in rankings.items() if ranking.worst()), "")
+    ranking = rankings.get(telling, _Ranking())
+    return Picks(failed, failed_in_all, ranking.worst(), ranking.ties, telling, spread)
+
+
+def metric_names(file: pq.ParquetFile) -> list[str]:
+    """The metrics that the rows have scores of."""
+    schema: pa.Schema = file.schema_arrow
+    return [field.name for field in schema.field("scores").type] if "scores" in schema.names else []
+
+
+class _Ranking:
+    """The rows with the lowest scores so far, and how many share the very lowest."""
+
+    def __init__(self) -> None:
+        self._scores, self._rows = np.empty(0), np.empty(0, int)
+        self._lowest, self._best, self.ties = np.inf, -np.inf, 0
+
+    def add(self, scores: Any, start: int) -> None:
+        rows = np.flatnonzero(~np.isnan(scores))
+        if not len(rows):
+            return
+        scores, low = scores[rows], float(scores[rows].min())
+        self._best = max(self._best, float(scores.max()))
+        if low < self._lowest:
+            self._lowest, self.ties = low, 0
+        self.ties += int((scores == self._lowest).sum())
+        every, places = np.append(self._scores, scores), np.append(self._rows, rows + start)
+        order = np.lexsort((places, every))[:MOST_WORST]
+        self._scores, self._rows = every[order], places[order]
+
+    def worst(self) -> list[int]:
+        found: list[int] = self._rows[self._scores < self._best].tolist()
+        return found
+
+
+def read_rows(path: Path, wanted: Sequence[int]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(row number, row) of each wanted row number, rising; only the row groups that have one are read."""
+    file, start = pq.ParquetFile(path), 0
+    numbers = np.array(sorted(wanted), int)
+    for group in range(file.num_row_groups):
+        stop = start + file.metadata.row_group(group).num_rows
+        if len(numbers[(numbers >= start) & (numbers < stop)]):
+            for batch in file.iter_batches(_BATCH, row_groups=[group]):
+                inside = numbers[(numbers >= start) & (numbers < start + batch.num_rows)]
+                yield from zip(inside.tolist(), batch.take(pa.array(inside - start)).to_pylist(), strict=True)
+                start += batch.num_rows
+        start = stop

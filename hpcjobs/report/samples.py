@@ -1,0 +1,125 @@
+"""Rows of results.parquet and missing.jsonl as texts to show."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from hpcjobs.config import TaskConfig
+from hpcjobs.data import user_row
+from hpcjobs.errors import HpcJobsError
+from hpcjobs.prompts import Prompts
+from hpcjobs.report.picks import pick_rows, read_rows
+from hpcjobs.report.text import Cut
+
+MOST_MISSING = 50
+_COLUMNS_SHOWN = 40
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One row: what was asked, what came, how it scored. Turns are (role, text); columns (name, text)."""
+
+    index: int
+    id: Cut
+    turns: list[tuple[str, Cut]]
+    columns: list[tuple[str, Cut]]
+    targets: list[Cut]
+    completion: Cut
+    finish_reason: str
+    tokens: int
+    scores: list[tuple[str, str]]
+    error: tuple[str, Cut] | None
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The rows that are shown, and of how many; `metric` decided which are worst, `lowest` of them tie there."""
+
+    failed: list[Sample]
+    failed_in_all: int
+    worst: list[Sample]
+    lowest: int
+    metric: str
+    spread: list[Sample]
+
+
+@dataclass(frozen=True)
+class Missing:
+    """The first missing rows (index, id, reason), and how many there are."""
+
+    rows: list[tuple[int, Cut, Cut]]
+    total: int
+
+
+def read_missing(path: Path) -> Missing:
+    """The first rows of missing.jsonl and its length; nothing where there is no such file."""
+    if not path.exists():
+        return Missing([], 0)
+    with path.open("rb") as file:
+        lines = [json.loads(line) for line in itertools.islice(file, MOST_MISSING)]
+        total = len(lines) + sum(1 for _ in file)
+    return Missing([(line["index"], Cut.of(line["id"]), Cut.of(line["reason"])) for line in lines], total)
+
+
+def read_samples(path: Path, task: TaskConfig) -> Samples:
+    """The rows to show out of results.parquet."""
+    picks, schema = pick_rows(path), pq.read_schema(path)
+    names = [field.name for field in schema.field("input").type] if "input" in schema.names else []
+    prompts = _prompts(task, ["index", "id", *(name.removeprefix("source_") for name in names)])
+    rows = {number: _sample(row, prompts) for number, row in read_rows(path, sorted(picks.rows))}
+    failed, worst, spread = ([rows[n] for n in numbers] for numbers in (picks.failed, picks.worst, picks.spread))
+    return Samples(failed, picks.failed_in_all, worst, picks.worst_in_all, picks.metric, spread)
+
+
+def _prompts(task: TaskConfig, columns: list[str]) -> Prompts | None:
+    try:
+        return Prompts(task, columns)
+    except HpcJobsError:
+        return None  # the config was changed by hand: the columns still show what was asked
+
+
+def _sample(row: Mapping[str, Any], prompts: Prompts | None) -> Sample:
+    asked = user_row({"index": row["index"], "id": row["id"], **(row.get("input") or {})})
+    error = row["error"] and (row["error"]["type"], Cut.of(row["error"]["message"]))
+    scores = [(name, "none" if value is None else f"{value:.4g}") for name, value in (row.get("scores") or {}).items()]
+    own = {name: value for name, value in asked.items() if name != "index" and value != row["id"]}
+    columns = [(name, Cut.of(_text(value))) for name, value in list(own.items())[:_COLUMNS_SHOWN]]
+    return Sample(
+        row["index"], Cut.of(row["id"]), _turns(asked, prompts), columns, _targets(asked, prompts),
+        Cut.of(row["completion"]), row["finish_reason"], row["completion_tokens"], scores, error,
+    )  # fmt: skip
+
+
+def _turns(asked: Mapping[str, Any], prompts: Prompts | None) -> list[tuple[str, Cut]]:
+    try:
+        prompt = prompts.prompt(asked) if prompts else []
+    except Exception as problem:  # a template may raise anything
+        return [("no prompt", Cut.of(f"the template fails on this row: {problem}"))]
+    turns = [{"role": "prompt", "content": prompt}] if isinstance(prompt, str) else prompt
+    return [(turn["role"], Cut.of(turn["content"])) for turn in turns]
+
+
+def _targets(asked: Mapping[str, Any], prompts: Prompts | None) -> list[Cut]:
+    try:
+        target = prompts.target(asked) if prompts else None
+    except Exception as problem:  # a template may raise anything
+        return [Cut.of(f"the template fails on this row: {problem}")]
+    return [Cut.of(text) for text in ([target] if isinstance(target, str) else target or [])]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bytes):
+        return f"{len(value)} bytes"
+    try:
+        return json.dumps(value, ensure_ascii=False, default=str)
+    except ValueError:
+        return str(value)
