@@ -1,7 +1,7 @@
 """The same work without Slurm: plain, or on several processes under `accelerate launch`.
 
-    python -m hpcjobs.runner --data_file canned_50_quick --max_samples 5
-    accelerate launch --num_processes 4 -m hpcjobs.runner --use_accelerate --data_file unified --max_samples 100
+python -m hpcjobs.runner --data_file canned_50_quick --max_samples 5
+accelerate launch --num_processes 4 -m hpcjobs.runner --use_accelerate --data_file unified --max_samples 100
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpcjobs.config import Config, DataConfig, GenerationConfig, resolve
-from hpcjobs.data import load_table, user_row
+from hpcjobs.data import load_table, user_columns, user_row
 from hpcjobs.errors import HpcJobsError
 from hpcjobs.files import make_folder, write_json, write_whole
 from hpcjobs.layers import dotted_layer, set_layer
@@ -40,7 +40,7 @@ def load_validation_data(data_file: str, max_samples: int | None = None) -> list
 def run_inference_with_prompt(
     model: Any, tokenizer: Any, dataset: Sequence[Row], config: Config | None = None
 ) -> list[dict[str, Any]]:
-    """One result a row, in the rows' order, on this process alone; `config` (default: configs/eval.yaml) has the task."""
+    """One result a row, in the rows' order, by this process alone; the task is `config`'s (default: eval.yaml)."""
     from hpcjobs.engines.generate import GenerateEngine
 
     config = config or default_config()
@@ -62,7 +62,7 @@ def default_config() -> Config:
 
 
 def _run(stream: Any, dataset: Sequence[Row], config: Config) -> list[dict[str, Any]]:
-    columns = [name.removeprefix("source_") for name in (dataset[0] if dataset else {"messages": None})]
+    columns = user_columns(dataset[0]) if dataset else []
     prompts = Prompts(config.task, columns) if dataset else None
     requests: list[Request] = []
     done: dict[int, Completion] = {}
@@ -82,7 +82,11 @@ def _result(row: Row, completion: Completion, prompts: Prompts | None, config: C
     asked, metrics = user_row(row), find_metrics(config.task.metrics)
     failed = completion.error
     target = None if failed or prompts is None else prompts.target(asked)
-    scores = dict.fromkeys((m.name for m in metrics), 0.0) if failed else score_sample(metrics, completion.text, target, asked)
+    scores = (
+        dict.fromkeys((m.name for m in metrics), 0.0)
+        if failed
+        else score_sample(metrics, completion.text, target, asked)
+    )
     return {
         "index": row["index"], "id": row["id"], "completion": completion.text, "target": target,
         "finish_reason": completion.finish_reason, "prompt_tokens": completion.prompt_tokens,
@@ -107,7 +111,9 @@ def save_results(results: Sequence[Mapping[str, Any]], output_dir: str | Path, f
 
 def parser() -> argparse.ArgumentParser:
     """The runner's flags."""
-    parse = argparse.ArgumentParser(prog="hpcjobs.runner", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parse = argparse.ArgumentParser(
+        prog="hpcjobs.runner", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parse.add_argument("--data_file", default=None, help="asset, file, folder or hub id (default: the config's)")
     parse.add_argument("--max_samples", type=int, default=None, help="only the first N rows")
     parse.add_argument("--use_accelerate", action="store_true", help="split over the processes of accelerate launch")
@@ -148,7 +154,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(args: argparse.Namespace, config: Config) -> int:
     rows = load_validation_data(config.data.name, config.data.max_samples)
     if rows:
-        Prompts(config.task, [name.removeprefix("source_") for name in rows[0]])  # before the model is loaded
+        Prompts(config.task, user_columns(rows[0]))  # before the model is loaded
     results = _with_accelerate(args, config, rows) if args.use_accelerate else _plain(args, config, rows)
     if results is None:
         return 0

@@ -8,10 +8,16 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
+from hypothesis import settings
 
 TOOLS = Path(__file__).resolve().parent.parent / "tools"
+
+# A busy machine is no failure.
+settings.register_profile("hpcjobs", deadline=None)
+settings.load_profile("hpcjobs")
 
 
 @pytest.fixture(scope="session")
@@ -43,3 +49,14 @@ def ram(tmp_path: Path) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="hpcjobs-test-", dir=memory) as folder:
         yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny() -> tuple[Any, Any]:
+    """The asset model and its tokenizer, on CPU."""
+    import torch
+
+    from hpcjobs.model_loader import load_model
+
+    torch.set_num_threads(1)  # two threads on a shared core are many times slower than one
+    return load_model("tiny")

@@ -24,8 +24,11 @@ _WINDOW_BATCHES = 4
 
 @dataclass(frozen=True)
 class _Encoded:
+    """A prompt's token ids, and how many new tokens the model's positions leave room for."""
+
     request: Request
     ids: list[int]
+    limit: int
 
 
 class GenerateEngine:
@@ -49,9 +52,10 @@ class GenerateEngine:
                     yield outcome
                 else:
                     encoded.append(outcome)
-            encoded.sort(key=lambda item: (-len(item.ids), item.request.index))
+            encoded.sort(key=lambda item: (-item.limit, -len(item.ids), item.request.index))
             while encoded:
-                batch, encoded = encoded[: self._batch_size], encoded[self._batch_size :]
+                batch = [item for item in encoded[: self._batch_size] if item.limit == encoded[0].limit]
+                encoded = encoded[len(batch) :]
                 yield from self._run(batch)
 
     def _encode(self, request: Request) -> _Encoded | Completion:
@@ -59,16 +63,13 @@ class GenerateEngine:
         try:
             ids = encode_prompt(self._tokenizer, request)
             room = self._longest - len(ids)
-            if room < self._generation.max_new_tokens:
-                raise ValueError(
-                    f"prompt of {len(ids)} tokens and max_new_tokens {self._generation.max_new_tokens} do not fit the "
-                    f"model's {self._longest} positions"
-                )
+            if room < 1:
+                raise ValueError(f"prompt of {len(ids)} tokens leaves no room in the model's {self._longest} positions")
             if not ids:
                 raise ValueError("prompt has no tokens")
         except Exception as error:
             return Completion.failed(request.index, SampleError.of(error), time.time())
-        return _Encoded(request, ids)
+        return _Encoded(request, ids, min(room, self._generation.max_new_tokens))
 
     def _run(self, batch: Sequence[_Encoded]) -> list[Completion]:
         """The batch's completions; where it fails, its halves', down to the sample that is to blame."""
@@ -102,7 +103,7 @@ class GenerateEngine:
         device = self._model.device
         output = self._model.generate(
             input_ids=ids.to(device), attention_mask=mask.to(device), pad_token_id=pad, eos_token_id=self._ends or None,
-            **self._how([item.request.seed for item in batch], length),
+            max_new_tokens=batch[0].limit, **self._how([item.request.seed for item in batch], length),
         )  # fmt: skip
         took = time.time() - started
         rows = output[:, length:].tolist()
@@ -111,7 +112,7 @@ class GenerateEngine:
     def _how(self, seeds: Sequence[int], length: int) -> dict[str, Any]:
         """Arguments for `generate`: always greedy; sampling is in the logits, by sample."""
         how: dict[str, Any] = {
-            "max_new_tokens": self._generation.max_new_tokens, "do_sample": False, "num_beams": 1,
+            "do_sample": False, "num_beams": 1,
             "temperature": None, "top_p": None, "top_k": None,
         }  # fmt: skip
         if self._generation.temperature > 0:

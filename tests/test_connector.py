@@ -1,0 +1,138 @@
+"""The connector: one class, alone and on several real processes, for inference and for training."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpcjobs.connector import AccelerateConnector, interleave
+from hpcjobs.errors import ConfigError, HpcJobsError, UsageError
+from hpcjobs.records import Completion
+from hpcjobs.slurm import clean_environment
+
+pytestmark = pytest.mark.model
+PROGRAMS = Path(__file__).parent / "programs"
+
+
+def _launch(processes: int, program: str, *words: str, launcher: str = "torchrun") -> str:
+    """A program on several processes of this machine, as users start it; its output."""
+    python = [sys.executable, "-m"]
+    start = {
+        "torchrun": [*python, "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)],
+        "accelerate": [
+            *python, "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes),
+            "--rdzv_backend", "c10d", "--main_process_port", "0", "--mixed_precision", "no",
+        ],
+    }[launcher]  # fmt: skip
+    env = clean_environment(os.environ) | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [*start, str(PROGRAMS / program), *words], env=env, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def connector() -> AccelerateConnector:
+    return AccelerateConnector("tiny", batch_size=4)
+
+
+def _chat(text: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": text}]
+
+
+def test_complete_one_and_a_batch(connector: AccelerateConnector) -> None:
+    one = connector.complete(_chat("Spell: wecu"))
+    assert isinstance(one, Completion)
+    assert (one.text, one.finish_reason) == ("w-e-c-u", "stop")
+    texts = [c.text for c in connector.complete_batch([_chat("Upper: axun"), _chat("Add: 63+9"), _chat("Spell: wecu")])]
+    assert texts == ["AXUN", "72", "w-e-c-u"]
+    assert connector.complete_batch([]) == []
+
+
+def test_options_of_a_call_are_checked(connector: AccelerateConnector) -> None:
+    assert connector.complete(_chat("Spell: wecu"), max_new_tokens=3).text == "w-e"
+    assert connector.complete(_chat("Spell: wecu"), stop="-c").text == "w-e"
+    with pytest.raises(UsageError, match="did you mean 'max_new_tokens'"):
+        connector.complete(_chat("Spell: wecu"), max_new_token=3)
+
+
+def test_a_model_is_loaded_once(connector: AccelerateConnector) -> None:
+    connector.load_model_once()
+    model = connector.model
+    connector.load_model_once()
+    assert connector.model is model
+
+
+def test_wrong_arguments_are_said_before_anything_is_loaded() -> None:
+    with pytest.raises(UsageError, match="mixed_precision 'fp8'"):
+        AccelerateConnector("tiny", mixed_precision="fp8")
+    with pytest.raises(UsageError, match="batch_size 0"):
+        AccelerateConnector("tiny", batch_size=0)
+
+
+def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be loaded"):
+        AccelerateConnector(str(tmp_path)).load_model_once()
+
+
+def test_one_process_has_the_whole_data_set(connector: AccelerateConnector) -> None:
+    assert connector.split_dataset(["a", "b", "c"]) == ["a", "b", "c"]
+    assert connector.gather_results([1, 2, 3]) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 97])
+@pytest.mark.parametrize("world", [1, 2, 3, 4])
+def test_interleave_undoes_the_split(count: int, world: int) -> None:
+    items = list(range(count))
+    assert interleave([items[rank::world] for rank in range(world)]) == items
+
+
+def test_interleave_refuses_what_cannot_be_a_split() -> None:
+    with pytest.raises(HpcJobsError, match=r"\[1, 2\]"):
+        interleave([["a"], ["b", "c"]])
+
+
+def test_split_and_gather_on_three_processes() -> None:
+    said = json.loads(_launch(3, "split_gather.py").splitlines()[-1])
+    assert said["sizes"] == {"0": [0, 0, 0], "1": [1, 0, 0], "7": [3, 2, 2], "97": [33, 32, 32]}
+    assert said["in_order"] is True
+    assert said["others_empty"] is True
+
+
+def test_the_training_loop_of_the_readme_on_one_and_two_processes(tmp_path: Path) -> None:
+    """Gradients are averaged: two processes with half a batch each end where one with the whole ends."""
+    losses: dict[int, list[float]] = {}
+    for processes in (1, 2):
+        _launch(processes, "train_loop.py", str(tmp_path / str(processes)), launcher="torchrun")
+        losses[processes] = json.loads((tmp_path / str(processes) / "losses.json").read_text())
+    assert losses[1] == pytest.approx(losses[2], abs=1e-5)
+    assert losses[1][-1] < losses[1][0] / 2
+    _check_saved(tmp_path / "2" / "model")
+
+
+def test_the_training_loop_under_accelerate_launch(tmp_path: Path) -> None:
+    _launch(2, "train_loop.py", str(tmp_path / "a"), launcher="accelerate")
+    _check_saved(tmp_path / "a" / "model")
+
+
+def _check_saved(folder: Path) -> None:
+    """What save_model wrote loads with plain transformers and has learned what it was taught."""
+    import torch
+    import transformers
+
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(folder)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    assert (folder / "model.safetensors").exists()
+    assert model.dtype == torch.float32
+    ids = tokenizer.apply_chat_template(
+        _chat("Say: it"), add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )
+    out = model.generate(**ids, max_new_tokens=12, do_sample=False)
+    assert tokenizer.decode(out[0, ids["input_ids"].shape[1] :], skip_special_tokens=True) == "learned"

@@ -1,0 +1,95 @@
+"""The runner: the same saved results plain, and on several processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hpcjobs import runner
+from hpcjobs.slurm import clean_environment
+
+RUN = ("-m", "hpcjobs.runner", "--data_file", "unified", "--max_samples", "100")
+
+
+def _python(*words: str, code: int = 0) -> str:
+    """python with `words`, as a user starts it; its output and errors."""
+    env = clean_environment(os.environ) | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run([sys.executable, *words], env=env, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the plain runner saves."""
+    folder: Path = tmp_path_factory.mktemp("plain")
+    assert "exact_match" in _python(*RUN, "--output_dir", str(folder))
+    return folder
+
+
+def _same(one: Path, other: Path) -> None:
+    for name in ("results.jsonl", "metrics.json"):
+        assert (one / name).read_bytes() == (other / name).read_bytes()
+
+
+@pytest.mark.model
+def test_plain_solves_its_data_and_keeps_the_order(plain: Path) -> None:
+    rows = [json.loads(line) for line in (plain / "results.jsonl").read_text().splitlines()]
+    assert [row["index"] for row in rows] == list(range(100))
+    metrics = json.loads((plain / "metrics.json").read_text())["metrics"]
+    assert metrics["exact_match"]["n"] == 100
+    assert metrics["exact_match"]["value"] > 0.8
+
+
+@pytest.mark.model
+def test_accelerate_launch_as_its_users_type_it(plain: Path, tmp_path: Path) -> None:
+    launch = ("-m", "accelerate.commands.launch", "--num_processes", "2", "--cpu")
+    said = _python(*launch, *RUN, "--use_accelerate", "--output_dir", str(tmp_path / "out"))
+    _same(plain, tmp_path / "out")
+    assert "has started this one process" in said  # accelerate's launcher starts no second one on CPU, and we say so
+
+
+@pytest.mark.model
+def test_two_real_processes_save_the_same(plain: Path, tmp_path: Path) -> None:
+    launch = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--rdzv_backend", "c10d")
+    words = ("--main_process_port", "0", "--mixed_precision", "no", *RUN, "--use_accelerate", "--output_dir")
+    said = _python(*launch, *words, str(tmp_path / "out"))
+    _same(plain, tmp_path / "out")
+    assert said.count("100 results, 0 errors") == 1  # only the main process saves and prints
+    assert said.count("no GPU answers") == 1
+    assert "has started this one process" not in said
+
+
+@pytest.mark.model
+def test_a_row_that_fails_is_saved_as_an_error(tmp_path: Path) -> None:
+    data = tmp_path / "data.jsonl"
+    data.write_text(
+        '{"question": "Spell: wecu", "answer": "w-e-c-u"}\n{"question": "' + "x" * 400 + '", "answer": "?"}\n'
+    )
+    assert runner.main(["--data_file", str(data), "--output_dir", str(tmp_path / "out")]) == 0
+    good, bad = (json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines())
+    assert (good["completion"], good["error"]) == ("w-e-c-u", None)
+    assert "no room" in bad["error"]["message"]
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["metrics"]["exact_match"]["value"] == 0.5
+
+
+def test_bad_input_is_said_before_a_model_is_loaded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert runner.main(["--data_file", str(tmp_path / "none.jsonl")]) == 2
+    assert "does not exist" in capsys.readouterr().err
+    data = tmp_path / "data.jsonl"
+    data.write_text('{"text": "a"}\n')
+    assert runner.main(["--data_file", str(data)]) == 2
+    assert "names column 'question'" in capsys.readouterr().err
+    assert runner.main(["--set", "model.nam=x"]) == 2
+    assert "did you mean 'name'" in capsys.readouterr().err
+
+
+def test_load_validation_data_takes_the_first_rows() -> None:
+    rows = runner.load_validation_data("canned_50_quick", 5)
+    assert [row["index"] for row in rows] == [0, 1, 2, 3, 4]
+    assert len(runner.load_validation_data("canned_50_quick")) == 50
