@@ -1,4 +1,4 @@
-"""`accelerate launch` on every node of a Slurm job: `srun --ntasks-per-node=1 python -m hpcjobs.accelerate_node MEETING ...`.
+"""`accelerate launch` on every node: `srun --ntasks-per-node=1 python -m hpcjobs.accelerate_node MEETING PROGRAM`.
 
 accelerate's launcher wants the first node's address and a port on its command line, the same on all nodes.
 Here the first node tells the others through the folder MEETING, by an address that they have reached.
@@ -20,15 +20,16 @@ _TIMEOUT = 600.0
 
 
 def launch_command(rank: Rank, master: tuple[str, int], gpus: int, words: list[str]) -> list[str]:
-    """accelerate's command line for this node; without a GPU driver on it the processes run on CPU."""
+    """accelerate's command line for this node.
+
+    --multi_gpu chooses its launcher of several processes; with --cpu it would start one alone.
+    """
     each = gpus or 2
     command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(each * rank.world_size)]
     command += ["--num_machines", str(rank.world_size), "--machine_rank", str(rank.rank), "--rdzv_backend", "static"]
     command += ["--main_process_ip", master[0], "--main_process_port", str(master[1])]
     command += ["--mixed_precision", "no", "--dynamo_backend", "no"]
-    if not Path("/proc/driver/nvidia").exists():
-        command.append("--cpu")
-    elif each * rank.world_size > 1:
+    if each * rank.world_size > 1:
         command.append("--multi_gpu")
     return [*command, *words]
 
@@ -54,6 +55,8 @@ def main(argv: list[str]) -> int:
     if interface := interface_towards(master[0]):
         env.setdefault("GLOO_SOCKET_IFNAME", interface)
     rank.limit_threads(env)
+    if not Path("/proc/driver/nvidia").exists() and not Path("/dev/kfd").exists():
+        env.setdefault("ACCELERATE_USE_CPU", "true")
     return subprocess.run(launch_command(rank, master, node_gpus(), argv[1:]), env=env, check=False).returncode
 
 

@@ -22,8 +22,8 @@ class Acceptance:
 
     def __init__(self, paths: RunPaths, number: int, rows: int) -> None:
         claims, self.chunks = Claims(paths.round(number)), ChunkList.read(paths.chunks(number))
-        listing = claims.list()
-        self.unfinished = set(range(len(self.chunks))) - listing.settled
+        listing, self._claims = claims.list(), claims
+        self.unfinished = set(range(len(self.chunks))) - (listing.done - listing.closed)
         self._verdicts: dict[int, Verdict] = {}
         for chunk, generation in listing.leased.items():
             self._verdicts[chunk] = _verdict(claims, chunk, generation, listing.closed, listing.done)
@@ -57,10 +57,19 @@ class Acceptance:
         chunk = int(self._chunk_of[index])
         return chunk if chunk >= 0 else None
 
-    def holder(self, chunk: int) -> str | None:
-        """The journal that was to hold a chunk's samples; None where nobody ever claimed it."""
+    def holder(self, chunk: int, index: int) -> str | None:
+        """The journal that was to hold a sample; None where nobody ever started its chunk."""
+        if former := self._formers.get((chunk, index)):
+            return former.journal
         verdict = self._verdicts.get(chunk)
-        return verdict.journal if verdict else None
+        return (verdict.journal or self._last_holder(verdict)) if verdict else None
+
+    def _last_holder(self, closed: Verdict) -> str | None:
+        """Who held a chunk before its closing: a closer has no journal."""
+        for generation in range(closed.generation, -1, -1):
+            if journal := self._claims.read_lease(closed.chunk, generation).journal:
+                return journal
+        return None
 
 
 def _verdict(claims: Claims, chunk: int, generation: int, closed: set[int], done: set[int]) -> Verdict:
@@ -73,5 +82,5 @@ def _verdict(claims: Claims, chunk: int, generation: int, closed: set[int], done
 
 
 def unnamed_journals(paths: RunPaths, named: set[str]) -> list[Path]:
-    """Journals in `ranks/` that no claim names: copies, or strangers."""
-    return [path for path in paths.journals() if path.name not in named]
+    """Journals in `ranks/` with records of which none is accepted: copies, strangers, or all taken over."""
+    return [path for path in paths.journals() if path.name not in named and path.stat().st_size]

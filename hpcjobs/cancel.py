@@ -8,6 +8,7 @@ import signal
 import time
 
 from hpcjobs import slurm
+from hpcjobs.heartbeat import read_heartbeats
 from hpcjobs.identity import Identity
 from hpcjobs.paths import RunPaths
 from hpcjobs.submission import read_launches
@@ -25,15 +26,25 @@ def cancel(paths: RunPaths) -> list[str]:
             slurm.cancel(live)
             said += [f"job {job_id}" for job_id in live]
         elif launch.supervisor and (identity := Identity(**launch.supervisor)).machine == Identity.own().machine:
-            said += _end_session(identity)
+            said += _end_session(identity) if _is_ours(paths, identity) else []
     return said
+
+
+def _is_ours(paths: RunPaths, supervisor: Identity) -> bool:
+    """Whether the group of that number is still the supervisor's: it lives, or ranks have outlived it there."""
+    if not supervisor.is_dead():
+        return True
+    with contextlib.suppress(ProcessLookupError):
+        ranks = [Identity(**vitals.identity) for vitals in read_heartbeats(paths.heartbeats)]
+        live = [rank.pid for rank in ranks if rank.machine == supervisor.machine and not rank.is_dead()]
+        return any(os.getpgid(pid) == supervisor.pid for pid in live)
+    return False
 
 
 def _end_session(supervisor: Identity) -> list[str]:
     """The supervisor leads a process group of its own: ask all of it to end, then make it."""
-    if supervisor.is_dead():
-        return []
-    os.killpg(supervisor.pid, signal.SIGTERM)
+    with contextlib.suppress(ProcessLookupError):  # it may end just now
+        os.killpg(supervisor.pid, signal.SIGTERM)
     deadline = time.monotonic() + _GRACE_SECONDS
     while time.monotonic() < deadline and _group_lives(supervisor.pid):
         time.sleep(0.1)

@@ -29,13 +29,17 @@ RunName = Annotated[str, typer.Argument(metavar="RUN", help="Run folder, name, o
 Nodes = Annotated[int | None, typer.Option(min=1, help="Number of nodes.")]
 Gpus = Annotated[int | None, typer.Option(min=0, help="GPUs in total, as Slurm's --gpus; 0 for a CPU job.")]
 GpusPerNode = Annotated[int | None, typer.Option(min=0, help="GPUs a node.")]
-Ntasks = Annotated[int | None, typer.Option("--ntasks-per-node", min=1, help="Ranks a node; on GPUs it follows from them.")]
+Ntasks = Annotated[
+    int | None, typer.Option("--ntasks-per-node", min=1, help="Ranks a node; on GPUs it follows from them.")
+]
 Cpus = Annotated[int | None, typer.Option("--cpus-per-task", min=1, help="Cores a rank.")]
 Mem = Annotated[str | None, typer.Option(help="Memory a node, such as 64G.")]
 Time = Annotated[str | None, typer.Option(help="Time limit: minutes, H:M:S or D-H:M:S.")]
 Word = Annotated[str | None, typer.Option(help="As sbatch's.")]
 Executor = Annotated[str | None, typer.Option(help="auto, slurm, local or debug.")]
-Sbatch = Annotated[list[str] | None, typer.Option("--sbatch", metavar="KEY=VALUE", help="Any other sbatch option; repeatable.")]
+Sbatch = Annotated[
+    list[str] | None, typer.Option("--sbatch", metavar="KEY=VALUE", help="Any other sbatch option; repeatable.")
+]
 Comment = Annotated[str | None, typer.Option(help="sbatch's --comment.")]
 WaitFlag = Annotated[bool, typer.Option("--wait", help="Wait until merged; end with the run's exit code.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before queueing.")]
@@ -51,25 +55,50 @@ def _flags(values: dict[str, Any]) -> dict[str, Any]:
 @app.command(context_settings={"ignore_unknown_options": False})
 def submit(
     job: Annotated[str, typer.Argument(metavar="eval|generate|script", help="What each rank does.")],
-    argv: Annotated[list[str] | None, typer.Argument(metavar="-- PROGRAM ARGS", help="For script: prog.py args, or -m module args.")] = None,
-    config: Annotated[Path | None, typer.Option("--config", "-c", help="YAML; default: the shipped configs/<job>.yaml.")] = None,
-    sets: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="One config value; repeatable.")] = None,
+    argv: Annotated[
+        list[str] | None, typer.Argument(metavar="-- PROGRAM ARGS", help="For script: prog.py args, or -m module args.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", help="YAML; default: the shipped configs/<job>.yaml.")
+    ] = None,
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", metavar="A.B=C", help="One config value; repeatable.")
+    ] = None,
     profile: Annotated[str | None, typer.Option(help="Site profile: configs/clusters/<name>.yaml.")] = None,
     run_dir: Annotated[Path | None, typer.Option(help="The run folder; default: runs root and a made-up name.")] = None,
     name: Annotated[str | None, typer.Option(help="The run's name under the runs root.")] = None,
     model: Annotated[str | None, typer.Option(help="model.name: asset, folder or hub id.")] = None,
     data: Annotated[str | None, typer.Option(help="data.name: asset, file, folder or hub id.")] = None,
     max_samples: Annotated[int | None, typer.Option(min=0, help="Only the first N rows.")] = None,
-    nodes: Nodes = None, gpus: Gpus = None, gpus_per_node: GpusPerNode = None, ntasks_per_node: Ntasks = None,
-    cpus_per_task: Cpus = None, mem: Mem = None, time: Time = None, partition: Word = None, account: Word = None,
-    qos: Word = None, constraint: Word = None, reservation: Word = None,
+    nodes: Nodes = None,
+    gpus: Gpus = None,
+    gpus_per_node: GpusPerNode = None,
+    ntasks_per_node: Ntasks = None,
+    cpus_per_task: Cpus = None,
+    mem: Mem = None,
+    time: Time = None,
+    partition: Word = None,
+    account: Word = None,
+    qos: Word = None,
+    constraint: Word = None,
+    reservation: Word = None,
     exclusive: Annotated[bool | None, typer.Option("--exclusive", help="Whole nodes.")] = None,
-    requeue: Annotated[bool | None, typer.Option("--requeue/--no-requeue", help="Start again after preemption or a node failure.")] = None,
-    executor: Executor = None, sbatch: Sbatch = None, comment: Comment = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print plan and exact scripts; touch neither queue nor disk.")] = False,
-    plan_only: Annotated[bool, typer.Option("--plan-only", help="Write the run folder, queue nothing: for sbatch/*.sbatch by hand.")] = False,
-    wait: WaitFlag = False, yes: Yes = False, json_: Json = False,
-) -> None:  # fmt: skip
+    requeue: Annotated[
+        bool | None, typer.Option("--requeue/--no-requeue", help="Start again after preemption or a node failure.")
+    ] = None,
+    executor: Executor = None,
+    sbatch: Sbatch = None,
+    comment: Comment = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print plan and exact scripts; touch neither queue nor disk.")
+    ] = False,
+    plan_only: Annotated[
+        bool, typer.Option("--plan-only", help="Write the run folder, queue nothing: for sbatch/*.sbatch by hand.")
+    ] = False,
+    wait: WaitFlag = False,
+    yes: Yes = False,
+    json_: Json = False,
+) -> None:
     """Plan a run, show the plan, and queue it: its ranks, and the merge job behind them."""
     from hpcjobs import screen
     from hpcjobs.submit import Order, draft_of
@@ -89,7 +118,7 @@ def _go(draft: Any, plan_only: bool, wait: bool, yes: bool, json_: bool) -> None
 
     if plan_only:
         draft.write()
-        return screen.say_planned(draft.paths, json_)
+        return screen.say_planned(draft, json_)
     if not yes and sys.stdin.isatty() and sys.stderr.isatty():
         typer.confirm("Queue it?", default=True, abort=True, err=True)
     screen.say_launched(draft.paths, start(draft), json_)
@@ -113,8 +142,10 @@ def _wait(paths: Any, json_: bool) -> None:
 
 @app.command()
 def status(
-    run: RunName = "last", watch: Annotated[bool, typer.Option("--watch", help="Again and again, until it is over.")] = False, json_: Json = False
-) -> None:  # fmt: skip
+    run: RunName = "last",
+    watch: Annotated[bool, typer.Option("--watch", help="Again and again, until it is over.")] = False,
+    json_: Json = False,
+) -> None:
     """Done and total, rate, time left, each rank's state, why it is pending, the first error."""
     from hpcjobs import screen
     from hpcjobs.paths import find_run
@@ -152,11 +183,25 @@ def cancel(run: RunName, json_: Json = False) -> None:
 
 @app.command()
 def resume(
-    run: RunName, nodes: Nodes = None, gpus: Gpus = None, gpus_per_node: GpusPerNode = None, ntasks_per_node: Ntasks = None,
-    cpus_per_task: Cpus = None, mem: Mem = None, time: Time = None, partition: Word = None, account: Word = None,
-    qos: Word = None, constraint: Word = None, reservation: Word = None, executor: Executor = None, sbatch: Sbatch = None,
-    wait: WaitFlag = False, yes: Yes = False, json_: Json = False,
-) -> None:  # fmt: skip
+    run: RunName,
+    nodes: Nodes = None,
+    gpus: Gpus = None,
+    gpus_per_node: GpusPerNode = None,
+    ntasks_per_node: Ntasks = None,
+    cpus_per_task: Cpus = None,
+    mem: Mem = None,
+    time: Time = None,
+    partition: Word = None,
+    account: Word = None,
+    qos: Word = None,
+    constraint: Word = None,
+    reservation: Word = None,
+    executor: Executor = None,
+    sbatch: Sbatch = None,
+    wait: WaitFlag = False,
+    yes: Yes = False,
+    json_: Json = False,
+) -> None:
     """Run what is missing, on the same shape or another one."""
     from hpcjobs import screen
     from hpcjobs.paths import find_run
@@ -186,7 +231,9 @@ def merge(run: RunName, json_: Json = False) -> None:
 @app.command()
 def score(
     run: RunName,
-    metric: Annotated[list[str] | None, typer.Option("--metric", help="Instead of the run's metrics; repeatable.")] = None,
+    metric: Annotated[
+        list[str] | None, typer.Option("--metric", help="Instead of the run's metrics; repeatable.")
+    ] = None,
     target: Annotated[str | None, typer.Option(help="Instead of the run's task.target.")] = None,
     json_: Json = False,
 ) -> None:

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from hpcjobs.errors import ConfigError, UsageError, did_you_mean
-from hpcjobs.layers import Layer, file_layer, merge_layers
+from hpcjobs.layers import Layer, dump_yaml, file_layer, merge_layers
 from hpcjobs.paths import checked_name
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -29,7 +28,8 @@ _OWN_SBATCH = {
     "account": "cluster.account", "qos": "cluster.qos", "constraint": "cluster.constraint",
     "reservation": "cluster.reservation", "exclusive": "cluster.exclusive", "requeue": "cluster.requeue",
     "job-name": "run.name", "output": "nothing", "error": "nothing", "dependency": "nothing", "array": "nothing",
-    "open-mode": "nothing", "wrap": "nothing", "parsable": "nothing", "chdir": "nothing",
+    "open-mode": "nothing", "wrap": "nothing", "parsable": "nothing", "chdir": "nothing", "signal": "nothing",
+    "no-kill": "nothing", "no-requeue": "cluster.requeue", "gpus-per-task": "cluster.gpus", "clusters": "nothing",
 }  # fmt: skip
 
 
@@ -40,6 +40,13 @@ def one_line(value: str) -> str:
     return value
 
 
+def sbatch_word(value: str) -> str:
+    """`value`, if sbatch reads it from an #SBATCH line as it is: it drops backslashes, in quotes too."""
+    if "\\" in value:
+        raise ValueError("has a backslash, which sbatch would drop from its #SBATCH line")
+    return one_line(value)
+
+
 def _name(value: str) -> str:
     try:
         return checked_name(value, "name")
@@ -48,6 +55,7 @@ def _name(value: str) -> str:
 
 
 Line = Annotated[str, AfterValidator(one_line)]
+SbatchWord = Annotated[str, AfterValidator(sbatch_word)]
 Name = Annotated[str, AfterValidator(_name)]
 
 
@@ -171,20 +179,20 @@ class ClusterConfig(Section):
     gpus_per_node: Annotated[int, Field(ge=0)] | None = None
     ntasks_per_node: Annotated[int, Field(ge=1)] | None = None
     cpus_per_task: Annotated[int, Field(ge=1)] | None = None
-    mem: Line | None = None
+    mem: SbatchWord | None = None
     time: Annotated[Line | int, AfterValidator(_slurm_time)] = "1:00:00"
-    partition: Line | None = None
-    account: Line | None = None
-    qos: Line | None = None
-    constraint: Line | None = None
-    reservation: Line | None = None
+    partition: SbatchWord | None = None
+    account: SbatchWord | None = None
+    qos: SbatchWord | None = None
+    constraint: SbatchWord | None = None
+    reservation: SbatchWord | None = None
     exclusive: bool = False
     requeue: bool = True
     setup: tuple[str, ...] = ()
     container: Line | None = None
     modules: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/+-]*$")], ...] = ()
     env: dict[Annotated[str, AfterValidator(_env_name)], Line] = {}
-    sbatch: dict[Annotated[str, AfterValidator(_sbatch_key)], Line | int | bool] = {}
+    sbatch: dict[Annotated[str, AfterValidator(_sbatch_key)], SbatchWord | int | bool] = {}
     srun_args: tuple[Line, ...] = ()
 
     @property
@@ -195,17 +203,17 @@ class ClusterConfig(Section):
 
 def slurm_minutes(time: str | int) -> int:
     """Slurm's time formats (sbatch --time): M, M:S, H:M:S, D-H, D-H:M, D-H:M:S; in minutes, rounded up."""
-    match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", str(time).strip())
+    match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", str(time).strip(), re.ASCII)
     if not match:
         raise ValueError(f"time {time!r} is not Slurm's: minutes, M:S, H:M:S, D-H, D-H:M or D-H:M:S")
     days, *rest = match.groups()
     numbers = [int(number) for number in rest if number is not None]
     if days is not None:
-        hours, minutes, seconds = (numbers + [0, 0])[:3]
+        hours, minutes, seconds = [*numbers, 0, 0][:3]
     elif len(numbers) == 3:
         hours, minutes, seconds = numbers
     else:
-        hours, (minutes, seconds) = 0, (numbers + [0])[:2]
+        hours, (minutes, seconds) = 0, [*numbers, 0][:2]
     total = math.ceil((int(days or 0) * 86400 + hours * 3600 + minutes * 60 + seconds) / 60)
     if total < 1:
         raise ValueError(f"time {time!r} is no time at all")
@@ -245,7 +253,9 @@ def profile_file(profile: str) -> Path:
     raise ConfigError(f"no profile {profile!r}{did_you_mean(profile, known)}; there are: {', '.join(known) or 'none'}")
 
 
-def resolve(job: str, config: Path | None, profile: str | None, upper: Sequence[Layer]) -> tuple[Config, dict[str, str]]:
+def resolve(
+    job: str, config: Path | None, profile: str | None, upper: Sequence[Layer]
+) -> tuple[Config, dict[str, str]]:
     """The config of a job and where each value came from (dotted key -> place).
 
     Built-in defaults < profile < user's config < `config` (default: the shipped one of the job) < `upper`.
@@ -341,7 +351,7 @@ def _section_of(annotation: Any) -> Any:
 
 def dump(config: Config) -> str:
     """The config as YAML that `read_config` reads back to an equal one."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
+    return dump_yaml(config.model_dump(mode="json"))
 
 
 def read_config(path: Path) -> Config:

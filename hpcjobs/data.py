@@ -41,6 +41,9 @@ def locate(name: str) -> str:
 def load_table(config: DataConfig) -> pa.Table:
     """The rows with `index` (int64, 0..N-1) and `id` (unique text), in their order; else a DataError."""
     table = _read(config)
+    twice = sorted({name for name in table.column_names if table.column_names.count(name) > 1})
+    if twice:
+        raise DataError(f"data set {config.name} has two columns of one name: {', '.join(twice)}")
     if config.max_samples is not None:
         table = table.slice(0, config.max_samples)
     ids = _ids(table, config.id_column)

@@ -21,7 +21,9 @@ _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV
 
 def make_folder(path: Path) -> Path:
     """Make `path` and its parents, private to the user; an existing folder is left as it is."""
-    path.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+    if not path.parent.is_dir():  # mkdir(parents=True) would give the parents the umask's mode
+        make_folder(path.parent)
+    path.mkdir(mode=FOLDER_MODE, exist_ok=True)
     return path
 
 

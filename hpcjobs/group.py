@@ -37,14 +37,18 @@ def join_group(rank: Rank, meeting: Meeting | None, timeout: float) -> PartialSt
     try:
         state = PartialState(cpu=use_cpu, backend="gloo", timeout=timedelta(seconds=timeout))
     except (RuntimeError, ValueError) as error:  # torch's DistError and its kin
-        raise RendezvousError(f"rank {rank.rank} on {rank.host}: no process group within {timeout:g} s: {error}") from error
+        raise RendezvousError(
+            f"rank {rank.rank} on {rank.host}: no process group within {timeout:g} s: {error}"
+        ) from error
     assert_world(rank, state.num_processes)
     return state
 
 
 def _meet(rank: Rank, meeting: Meeting | None, use_cpu: bool) -> tuple[str, int]:
     if meeting is None:
-        raise RendezvousError(f"{rank.world_size} ranks under {rank.launcher} need a run folder to meet in, or MASTER_ADDR")
+        raise RendezvousError(
+            f"{rank.world_size} ranks under {rank.launcher} need a run folder to meet in, or MASTER_ADDR"
+        )
     meeting.arrive({"gpus": [] if use_cpu else [_gpu_id(rank)]})
     if not rank.is_main:
         os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "True"

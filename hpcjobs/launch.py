@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from hpcjobs import slurm
 from hpcjobs.config import Config
-from hpcjobs.errors import UsageError
+from hpcjobs.errors import HpcJobsError, LaunchError, UsageError
 from hpcjobs.identity import Identity
 from hpcjobs.paths import RunPaths
 from hpcjobs.plan import Shape
@@ -51,10 +52,18 @@ def _slurm(paths: RunPaths, config: Config, shape: Shape, with_merge: bool, numb
             merge = merge_executor(config, jobs["work"], paths)
             jobs["merge"], texts["merge"] = merge.queue(finish_run, paths), merge.script
             record_launch(paths, record)
-    except BaseException:
-        slurm.cancel(jobs.values())  # half a submission is none
+    except BaseException as error:
+        _take_back(jobs.values(), paths, error)
         raise
     return record
+
+
+def _take_back(job_ids: Iterable[str], paths: RunPaths, why: BaseException) -> None:
+    """Half a submission is none; where it cannot be taken back, its folder must stay: a live job needs it."""
+    try:
+        slurm.cancel(job_ids)
+    except LaunchError as error:
+        raise HpcJobsError(f"{why}; and the job is still queued: {error}; next: hpcjobs cancel {paths.root}") from why
 
 
 def _local(paths: RunPaths, config: Config, shape: Shape, with_merge: bool, number: int) -> Launch:
@@ -68,7 +77,14 @@ def _local(paths: RunPaths, config: Config, shape: Shape, with_merge: bool, numb
         )
     identity = Identity(Identity.own().machine, process.pid, process_start(process.pid) or "0")
     record = Launch(
-        number, "local", {"supervisor": str(process.pid)}, str(shape), shape.ranks, {}, [" ".join(command)], identity.values()
+        number,
+        "local",
+        {"supervisor": str(process.pid)},
+        str(shape),
+        shape.ranks,
+        {},
+        [" ".join(command)],
+        identity.values(),
     )
     record_launch(paths, record)
     return record

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -24,13 +25,19 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag in ("tag:yaml.org,2002:null", "tag:yaml.org,2002:merge")]
+    first: [
+        (tag, pattern) for tag, pattern in resolvers if tag in ("tag:yaml.org,2002:null", "tag:yaml.org,2002:merge")
+    ]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 for _tag, _pattern, _first in (
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
     ("int", r"[-+]?[0-9]+", "-+0123456789"),
-    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", "-+.0123456789"),
+    (
+        "float",
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        "-+.0123456789",
+    ),
 ):
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
 
@@ -47,6 +54,23 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _decimal)
 _Loader.add_constructor("tag:yaml.org,2002:float", _float)
 
 
+class _Dumper(yaml.SafeDumper):
+    """Quotes what either version of YAML would take for more than a text: `1e4`, as well as `yes`."""
+
+
+def _text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    """Unicode's line breaks as escapes: outside double quotes a reader may fold them into others."""
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if _BREAKS.search(text) else None)
+
+
+_BREAKS = re.compile("[\r\x85\u2028\u2029]")
+_Dumper.add_representer(str, _text)
+_Dumper.yaml_implicit_resolvers = {
+    first: [*yaml.SafeDumper.yaml_implicit_resolvers.get(first, []), *_Loader.yaml_implicit_resolvers.get(first, [])]
+    for first in {*yaml.SafeDumper.yaml_implicit_resolvers, *_Loader.yaml_implicit_resolvers}
+}
+
+
 @dataclass(frozen=True)
 class Layer:
     """One source of config: nested values, and for each dotted key the place where it stands."""
@@ -58,6 +82,12 @@ class Layer:
 def parse_yaml(text: str) -> Any:
     """One YAML value, as config files read it."""
     return yaml.load(text, Loader=_Loader)
+
+
+def dump_yaml(value: Any) -> str:
+    """YAML text that `parse_yaml`, and any other reader, gives back as `value`."""
+    text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+    return text
 
 
 def file_layer(path: Path) -> Layer:
@@ -75,7 +105,7 @@ def text_layer(text: str, source: str) -> Layer:
     try:
         loader = _Loader(text)
         root = loader.get_single_node()
-        if root is None:
+        if root is None or root.tag == "tag:yaml.org,2002:null":
             return Layer({})
         if not isinstance(root, yaml.MappingNode):
             raise ConfigError(f"{source}:{root.start_mark.line + 1}: a config is a mapping of sections")
@@ -91,7 +121,7 @@ def text_layer(text: str, source: str) -> Layer:
 def _why(error: yaml.YAMLError) -> str:
     """The parser's words in one line, with the cure for the commonest slip, a template without quotes."""
     problem = getattr(error, "problem", None) or str(error)
-    hint = "; a text that starts with {{ needs quotes around it: \"{{ column }}\""
+    hint = '; a text that starts with {{ needs quotes around it: "{{ column }}"'
     return f"{problem}{hint if problem == 'found unhashable key' else ''}"
 
 
@@ -162,7 +192,7 @@ def _overlay(base: dict[str, Any], over: Mapping[str, Any]) -> None:
         if isinstance(value, Mapping) and isinstance(base.get(key), dict):
             _overlay(base[key], value)
         elif not isinstance(value, Mapping) or base.get(key) is None:  # else not a section: validation shall say so
-            base[key] = dict(value) if isinstance(value, Mapping) else value
+            base[key] = copy.deepcopy(value)
 
 
 def _get(values: Mapping[str, Any], dotted: str) -> Any:

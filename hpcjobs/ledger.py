@@ -26,7 +26,9 @@ class LeaseWatch:
     hosts are never compared.
     """
 
-    def __init__(self, heartbeats: Path, rank: Rank, timeout: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, heartbeats: Path, rank: Rank, timeout: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._heartbeats, self._rank, self._timeout, self._clock = heartbeats, rank, timeout, clock
         self._seen: dict[str, tuple[bytes, float]] = {}
 
@@ -60,7 +62,9 @@ class Ledger:
     r, r+W, r+2W..., in which claims do not collide until the tail.
     """
 
-    def __init__(self, claims: Claims, chunks: ChunkList, owner: Lease, watch: LeaseWatch, world: tuple[int, int], rules: Rules) -> None:
+    def __init__(
+        self, claims: Claims, chunks: ChunkList, owner: Lease, watch: LeaseWatch, world: tuple[int, int], rules: Rules
+    ) -> None:
         self._claims, self._chunks, self._owner, self._watch, self._rules = claims, chunks, owner, watch, rules
         rank, world_size = world
         stride = range(rank, len(chunks), world_size)
@@ -126,7 +130,11 @@ class Ledger:
                 former = () if self._rules.deterministic else self.whole_samples(lease)
                 if taken := self._try(chunk, generation + 1, former):
                     log.warning(
-                        "took over chunk %d from rank %d of attempt %s on %s: lost", chunk, lease.rank, lease.attempt, lease.host
+                        "took over chunk %d from rank %d of attempt %s on %s: lost",
+                        chunk,
+                        lease.rank,
+                        lease.attempt,
+                        lease.host,
                     )
                     return taken
         return None

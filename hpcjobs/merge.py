@@ -102,7 +102,7 @@ def _collect(paths: RunPaths, rounds: Sequence[Acceptance], spill: Spill, tally:
                 log.warning("journal %s is gone", name)
     tally.unnamed_journals = [path.name for path in unnamed_journals(paths, named)]
     for name in tally.unnamed_journals:
-        log.warning("journal %s is named by no claim: not used", name)
+        log.warning("journal %s is not used: no settled claim names it", name)
 
 
 def _sift(journal: str, record: Record, acceptance: Acceptance, spill: Spill, tally: Tally) -> None:
@@ -115,23 +115,32 @@ def _sift(journal: str, record: Record, acceptance: Acceptance, spill: Spill, ta
 
 
 def _choose(records: Sequence[Record], inputs: Inputs, indexes: range, tally: Tally) -> dict[int, Record]:
-    """One record a sample. The same line twice counts once; two lines that differ count as none."""
+    """One record a sample, the first journal's. A line that stands twice counts once.
+
+    A journal with two lines that differ, or a foreign id, does not count for this sample; a later round's may.
+    """
     ids = inputs.ids(indexes.start, indexes.stop)
-    chosen: dict[int, Record] = {}
+    chosen, wrong = dict[int, Record](), set[tuple[int, str, int]]()
     for record in records:
-        if record.id != ids[record.index - indexes.start]:
-            tally.foreign += 1
-            tally.problems[record.index] = f"its record has the foreign id {record.id!r}"
+        source, other = (record.index, record.attempt, record.rank), chosen.get(record.index)
+        tally.duplicates += other is not None
+        if other and (other.attempt, other.rank) != source[1:]:
             continue
-        other = chosen.setdefault(record.index, record)
-        if other is record:
-            continue
-        tally.duplicates += 1
-        if (other.attempt, other.rank) == (record.attempt, record.rank) and other != record:
-            tally.problems[record.index] = "its journal has two records that differ"
-    for index in tally.problems:
-        chosen.pop(index, None)
+        right_id = ids[record.index - indexes.start]
+        tally.foreign += record.id != right_id
+        if problem := _problem(record, other, right_id):
+            tally.problems[record.index] = problem
+            chosen.pop(record.index, None)
+            wrong.add(source)
+        elif source not in wrong:
+            chosen.setdefault(record.index, record)
     return chosen
+
+
+def _problem(record: Record, other: Record | None, right_id: str) -> str | None:
+    if record.id != right_id:
+        return f"its record has the foreign id {record.id!r}"
+    return "its journal has two records that differ" if other not in (None, record) else None
 
 
 def _fold(records: Sequence[Record], folds: Mapping[str, Fold], tally: Tally) -> None:
@@ -158,7 +167,7 @@ def _reason(index: int, rounds: Sequence[Acceptance], tally: Tally) -> str:
         chunk = acceptance.chunk_of(index)
         if chunk is None:
             continue
-        journal = acceptance.holder(chunk)
+        journal = acceptance.holder(chunk, index)
         if journal is None:
             return f"chunk {chunk} was never started"
         if journal in tally.lost_journals:
@@ -169,7 +178,9 @@ def _reason(index: int, rounds: Sequence[Acceptance], tally: Tally) -> str:
     return "not in any round"
 
 
-def _metrics_json(config: Config, plan: Plan, tally: Tally, missing: Sequence[int], metrics: Mapping[str, Any]) -> dict[str, Any]:
+def _metrics_json(
+    config: Config, plan: Plan, tally: Tally, missing: Sequence[int], metrics: Mapping[str, Any]
+) -> dict[str, Any]:
     return {
         "complete": not missing,
         "metrics": metrics,
@@ -190,7 +201,7 @@ def _metrics_json(config: Config, plan: Plan, tally: Tally, missing: Sequence[in
 
 def _warnings(tally: Tally) -> list[str]:
     said = [f"journal {name} is gone" for name in sorted(tally.lost_journals)]
-    said += [f"journal {name} is named by no claim: not used" for name in tally.unnamed_journals]
+    said += [f"journal {name} is not used: no settled claim names it" for name in tally.unnamed_journals]
     if tally.foreign:
         said.append(f"{tally.foreign} foreign records were not used")
     if tally.errors:

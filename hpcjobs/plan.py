@@ -18,7 +18,7 @@ import pyarrow as pa
 
 import hpcjobs
 from hpcjobs.chunks import default_chunk_size, plan_chunks, write_chunks
-from hpcjobs.config import ClusterConfig, Config, dump
+from hpcjobs.config import ClusterConfig, Config, dump, sbatch_word
 from hpcjobs.data import ASSETS, expected_work, load_table, locate, table_bytes, user_columns, user_row
 from hpcjobs.errors import ConfigError, DataError, UsageError, did_you_mean
 from hpcjobs.files import make_folder, read_json, write_json, write_whole
@@ -113,8 +113,11 @@ class Plan:
         lines = [f"run     {self.run}", f"job     {self.job}: {self.shape}"]
         if self.job == "script":
             return [*lines, f"command {' '.join(self.argv)}"]
-        lines.append(f"model   {self.model['name']} (engine {self.model['engine']})")
+        by = "" if self.model["engine"] == self.model["name"] else f" (engine {self.model['engine']})"
+        lines.append(f"model   {self.model['name']}{by}")
         chunks = f"{self.chunks} chunks of at most {self.chunk_size}, tapering to single samples"
+        if self.chunks == self.rows:
+            chunks = f"{self.chunks} chunks of one"
         return [*lines, f"data    {self.data['name']}: {self.rows} rows in {chunks}"]
 
 
@@ -204,6 +207,12 @@ def _draft(
 ) -> Draft:
     root = folder or _root(config) / (config.run.name or _default_name(job, config))
     checked_name(root.name, "run name")
+    try:
+        sbatch_word(str(root.absolute()))
+        if "%" in str(root.absolute()):
+            raise ValueError("has a '%', which Slurm would take for a pattern of its own")
+    except ValueError as error:  # it stands on #SBATCH lines, for the log files
+        raise UsageError(f"run folder {str(root.absolute())!r} {error}") from None
     run = config.run.model_copy(update={"name": root.name, "root": str(root.parent.absolute())})
     config = config.model_copy(update={"run": run})
     blank: dict[str, Any] = {"chunk_size": 0, "data": {}, "model": {}}
@@ -240,7 +249,7 @@ def _checked_model(config: Config) -> dict[str, Any]:
     engine = "generate" if model.engine == "auto" else model.engine
     facts = {"name": model.name or engine, "engine": engine, "revision": model.revision, "dtype": model.dtype}
     if engine == "dummy":
-        return facts
+        return facts | {"name": "dummy"}
     assets = sorted(path.parent.name for path in ASSETS.glob("*/config.json"))
     if not model.name:
         raise ConfigError(f"model.name is not set: a folder, a hub id, or the asset {', '.join(assets)}")

@@ -104,7 +104,11 @@ class Prompts:
 def _checked(value: Any) -> Prompt:
     if isinstance(value, str):
         return value
-    if isinstance(value, list) and value and all(isinstance(m, dict) and {"role", "content"} <= m.keys() for m in value):
+    if (
+        isinstance(value, list)
+        and value
+        and all(isinstance(m, dict) and {"role", "content"} <= m.keys() for m in value)
+    ):
         chat: Chat = [{"role": str(message["role"]), "content": str(message["content"])} for message in value]
         return chat
     raise ValueError(f"neither a text nor a chat: {value!r}"[:300])

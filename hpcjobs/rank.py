@@ -121,7 +121,7 @@ def lone_launch_hint(env: Mapping[str, str] | None = None) -> str | None:
         return None
     return (
         "accelerate launch has started this one process (with --cpu it starts no more, without an MPI host file); "
-        "for N on CPU: torchrun --nproc_per_node N -m hpcjobs.runner --use_accelerate ..."
+        "for N on CPU: accelerate launch --multi_gpu --num_processes N -m hpcjobs.runner --use_accelerate ..."
     )
 
 
@@ -170,7 +170,7 @@ def _from_submitit(env: Mapping[str, str]) -> Rank:
 
 def _from_torch(env: Mapping[str, str]) -> Rank:
     rank, world = _number(env, "RANK"), _number(env, "WORLD_SIZE")
-    local_world = _number(env, "LOCAL_WORLD_SIZE", world)
+    local_world = max(1, _number(env, "LOCAL_WORLD_SIZE", world))
     master = (env["MASTER_ADDR"], _number(env, "MASTER_PORT")) if {"MASTER_ADDR", "MASTER_PORT"} <= env.keys() else None
     return Rank(
         rank, world, _number(env, "LOCAL_RANK", rank % local_world), local_world,

@@ -86,7 +86,9 @@ class Meeting:
 
     def arrive(self, facts: dict[str, Any]) -> None:
         """Tell the others what this rank has: host, process, GPUs."""
-        write_json(self.folder / f"rank-{self.rank.rank}.json", {"rank": self.rank.rank, "host": self.rank.host} | facts)
+        write_json(
+            self.folder / f"rank-{self.rank.rank}.json", {"rank": self.rank.rank, "host": self.rank.host} | facts
+        )
 
     def arrivals(self) -> list[dict[str, Any]]:
         """Rank 0: wait for all ranks and give what each has; a RendezvousError names those who did not come."""

@@ -46,7 +46,9 @@ def rows_of(records: Sequence[Record], asked: pa.Table, schema: pa.Schema) -> pa
     if "input" in schema.names:
         names = [field.name for field in schema.field("input").type]
         parts = [asked.column(name).combine_chunks() for name in names]
-        arrays.append(pa.StructArray.from_arrays([_one(part) for part in parts], fields=list(schema.field("input").type)))
+        arrays.append(
+            pa.StructArray.from_arrays([_one(part) for part in parts], fields=list(schema.field("input").type))
+        )
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
@@ -75,7 +77,9 @@ class ResultsWriter:
     def __enter__(self) -> ResultsWriter:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._writer.close()
         if kind:
             self._temporary.unlink(missing_ok=True)

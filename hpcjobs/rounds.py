@@ -46,7 +46,9 @@ def open_round(paths: RunPaths, number: int, missing: Iterable[int], chunk_size:
         raise HpcJobsError(f"round {number} of {paths.root} was opened by another resume: see hpcjobs status")
 
 
-def _next_chunks(paths: RunPaths, number: int, missing: set[int], chunk_size: int, deterministic: bool) -> Sequence[Sequence[int]]:
+def _next_chunks(
+    paths: RunPaths, number: int, missing: set[int], chunk_size: int, deterministic: bool
+) -> Sequence[Sequence[int]]:
     """Missing samples in the planned order; with `deterministic` the planned chunks, whole."""
     planned = ChunkList.read(paths.chunks(0))
     if deterministic:

@@ -18,6 +18,8 @@ from hpcjobs.paths import RunPaths
 from hpcjobs.plan import Shape
 
 _MERGE_MINUTES = 60
+# What of cluster.sbatch is also the merge job's: not its resources, holds and begin times.
+_FOR_MERGE = {"comment", "mail-type", "mail-user", "wckey"}
 _WARNING_SECONDS = 90
 
 
@@ -75,7 +77,8 @@ def work_executor(config: Config, shape: Shape, paths: RunPaths) -> Executor:
     executor.update_parameters(
         **_common(cluster, paths), job_name=paths.root.name, time=cluster.minutes, nodes=shape.nodes,
         ntasks_per_node=shape.ranks_per_node, cpus_per_task=cluster.cpus_per_task,
-        gpus_per_node=shape.gpus_per_node or None, signal_delay_s=_WARNING_SECONDS, srun_args=[*srun, *cluster.srun_args],
+        gpus_per_node=shape.gpus_per_node or None, signal_delay_s=_WARNING_SECONDS,
+        srun_args=[*srun, *cluster.srun_args],
         additional_parameters=_additional(cluster) | more,
     )  # fmt: skip
     return executor
@@ -108,7 +111,8 @@ def _additional(cluster: ClusterConfig, merge: bool = False) -> dict[str, Any]:
     values: dict[str, Any] = {"reservation": cluster.reservation}
     if not merge:
         values |= {"constraint": cluster.constraint, "mem": cluster.mem}
-    values |= {key.replace("_", "-"): value for key, value in cluster.sbatch.items()}
+    given = {key.replace("_", "-"): value for key, value in cluster.sbatch.items()}
+    values |= {key: value for key, value in given.items() if not merge or key in _FOR_MERGE}
     return {key: value for key, value in values.items() if value is not None and value is not False}
 
 

@@ -46,7 +46,8 @@ def rescore(paths: RunPaths, metric_names: Sequence[str], target: str | None) ->
                     fold.add(sample[name])
             table = pa.Table.from_batches([batch])
             columns = [
-                pa.array(scores, field.type) if field.name == "scores" else table.column(field.name) for field in writer.schema
+                pa.array(scores, field.type) if field.name == "scores" else table.column(field.name)
+                for field in writer.schema
             ]
             writer.write(pa.Table.from_arrays(columns, schema=writer.schema))
     summary: dict[str, Any] = read_json(paths.metrics)

@@ -36,7 +36,11 @@ def show_plan(draft: Draft, places: Mapping[str, str] | None, as_json: bool) -> 
     if as_json:
         plan = dataclasses.asdict(draft.plan)
         config = draft.config.model_dump(mode="json")
-        typer.echo(json.dumps({"plan": plan, "config": config, "from": places, "executor": executor, "scripts": scripts}, indent=2))
+        typer.echo(
+            json.dumps(
+                {"plan": plan, "config": config, "from": places, "executor": executor, "scripts": scripts}, indent=2
+            )
+        )
         return
     out = typer.echo if places is not None else _err
     for line in [*draft.plan.summary(), f"by      {executor}", f"folder  {draft.paths.root}"]:
@@ -52,7 +56,9 @@ def _show_dry(draft: Draft, places: Mapping[str, str], executor: str, scripts: M
     for key, place in sorted(places.items()):
         value: Any = draft.config.model_dump(mode="json")
         for part in key.split("."):
-            value = value[int(part)] if isinstance(value, list) else value.get(part) if isinstance(value, dict) else None
+            value = (
+                value[int(part)] if isinstance(value, list) else value.get(part) if isinstance(value, dict) else None
+            )
         if not isinstance(value, dict | list) or not value:
             typer.echo(f"{key} = {json.dumps(value)}    # {place}")
     for kind, text in scripts.items():
@@ -61,11 +67,14 @@ def _show_dry(draft: Draft, places: Mapping[str, str], executor: str, scripts: M
         typer.echo(f"\n# command ({executor})\n{sys.executable} -m hpcjobs.supervisor {draft.paths.root} 0")
 
 
-def say_planned(paths: RunPaths, as_json: bool) -> None:
+def say_planned(draft: Draft, as_json: bool) -> None:
+    """Where the plan lies, and how it is started by hand."""
+    paths = draft.paths
     if as_json:
         typer.echo(json.dumps({"run": paths.root.name, "folder": str(paths.root), "planned": True}))
         return
-    typer.echo(f"planned {paths.root}\nnext    sbatch sbatch/eval.sbatch {paths.root}")
+    start = "srun python -m hpcjobs.worker" if draft.plan.job == "script" else "sbatch sbatch/eval.sbatch"
+    typer.echo(f"planned {paths.root}\nnext    {start} {paths.root}")
 
 
 def say_launched(paths: RunPaths, launch: Launch, as_json: bool) -> None:
@@ -99,10 +108,12 @@ def status_line(status: Status) -> str:
         parts.append(f"{status.done}/{status.rows} samples{share}")
     if not status.over:
         live = sum(rank.live for rank in status.ranks)
-        parts.append(f"{live} rank{'s' if live != 1 else ''} live")
+        parts.append(f"{live} rank{'s' if live != 1 else ''} live" if live or status.done else "no rank has started")
         if status.rate:
             parts.append(f"{status.rate:.3g}/s, {_duration(status.eta)} left")
-        parts += [f"{job.state.lower()}: {job.reason}" for kind, job in status.jobs.items() if kind == "work" and job.reason]
+        parts += [
+            f"{job.state.lower()}: {job.reason}" for kind, job in status.jobs.items() if kind == "work" and job.reason
+        ]
     return ", ".join(parts)
 
 
@@ -137,7 +148,9 @@ def show_status(paths: RunPaths, watch: bool, as_json: bool) -> None:
 def _status_text(status: Status) -> str:
     lines = [f"run     {status.run}  ({status.folder})", f"state   {status_line(status)}"]
     for kind, job in status.jobs.items():
-        detail = ", ".join(filter(None, [job.state, job.reason, job.nodes, f"exit {job.exit_code}" if job.exit_code else ""]))
+        detail = ", ".join(
+            filter(None, [job.state, job.reason, job.nodes, f"exit {job.exit_code}" if job.exit_code else ""])
+        )
         lines.append(f"job     {job.job_id} ({kind}): {detail} [{job.source}]")
     if status.ranks:
         lines.append("rank  attempt            host          state       done  errors    rate  last sample")
@@ -161,7 +174,9 @@ def show_end(paths: RunPaths, as_json: bool) -> None:
     """What a finished run came to: metrics, counts, files."""
     status = read_status(paths)
     if as_json:
-        typer.echo(json.dumps({"run": status.run, "folder": status.folder, "state": status.state, "metrics": status.metrics}))
+        typer.echo(
+            json.dumps({"run": status.run, "folder": status.folder, "state": status.state, "metrics": status.metrics})
+        )
     elif status.metrics:
         typer.echo(metrics_text(read_json(paths.metrics)))
         typer.echo(f"folder  {paths.root}")
@@ -194,9 +209,22 @@ def show_runs(runs: Sequence[RunPaths], as_json: bool) -> None:
     for paths in runs:
         status = read_status(paths)
         if as_json:
-            typer.echo(json.dumps({"run": status.run, "job": status.job, "state": status.state, "rows": status.rows, "done": status.done, "folder": status.folder}))
+            typer.echo(
+                json.dumps(
+                    {
+                        "run": status.run,
+                        "job": status.job,
+                        "state": status.state,
+                        "rows": status.rows,
+                        "done": status.done,
+                        "folder": status.folder,
+                    }
+                )
+            )
             continue
         stamp = time.strftime("%Y-%m-%d %H:%M", time.localtime(paths.plan.stat().st_mtime))
         metrics = (status.metrics or {}).get("metrics", {})
-        scores = "  ".join(f"{name} {value['value']:.4f}" for name, value in metrics.items() if value["value"] is not None)
+        scores = "  ".join(
+            f"{name} {value['value']:.4f}" for name, value in metrics.items() if value["value"] is not None
+        )
         typer.echo(f"{stamp}  {status.run:<44} {status.job:<8} {status_line(status)}  {scores}")

@@ -53,7 +53,16 @@ def clean_environment(env: Mapping[str, str] | None = None) -> dict[str, str]:
     """`env` (default: this process's) without what an enclosing job or launcher left in it."""
     env = os.environ if env is None else env
     leaks = ("SLURM_", "SBATCH_", "SRUN_", "SUBMITIT_", "PMI_", "PMIX_", "TORCHELASTIC_")
-    names = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "GROUP_RANK", "ENVIRONMENT"}
+    names = {
+        "RANK",
+        "WORLD_SIZE",
+        "LOCAL_RANK",
+        "LOCAL_WORLD_SIZE",
+        "MASTER_ADDR",
+        "MASTER_PORT",
+        "GROUP_RANK",
+        "ENVIRONMENT",
+    }
     return {
         name: value for name, value in env.items() if name in _KEEP or not (name.startswith(leaks) or name in names)
     }
@@ -124,7 +133,9 @@ def _sacct(job_ids: Sequence[str]) -> dict[str, JobState]:
 
 def _run(command: Sequence[str], env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT, env=env, check=False, errors="replace")
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=_TIMEOUT, env=env, check=False, errors="replace"
+        )
     except FileNotFoundError:
         raise LaunchError(f"{command[0]} is not here: this machine has no Slurm") from None
     except subprocess.TimeoutExpired:

@@ -85,7 +85,8 @@ def read_status(paths: RunPaths) -> Status:
     state = _state(plan, launch, jobs, ranks, metrics)
     errors = [f"rank {r.vitals.rank} on {r.vitals.host}: {r.vitals.first_error}" for r in ranks if r.vitals.first_error]
     lost = [
-        f"rank {r.vitals.rank} of attempt {r.vitals.attempt} on {r.vitals.host} is {r.state} after {r.vitals.samples} samples"
+        f"rank {r.vitals.rank} of attempt {r.vitals.attempt} on {r.vitals.host} is {r.state}, "
+        f"after at least {r.vitals.samples} samples"
         for r in ranks
         if r.state in ("dead", "silent")
     ]
@@ -105,7 +106,9 @@ def _jobs(launch: Launch | None) -> tuple[dict[str, slurm.JobState], list[str]]:
         return unknown, [f"{error}: the state of the jobs is not known"]
     jobs = {kind: states[job_id] for kind, job_id in launch.jobs.items()}
     notes = [
-        f"job {job.job_id} ({kind}) is known neither to squeue nor to sacct" for kind, job in jobs.items() if job.source == "none"
+        f"job {job.job_id} ({kind}) is known neither to squeue nor to sacct"
+        for kind, job in jobs.items()
+        if job.source == "none"
     ]
     return jobs, notes
 
@@ -125,7 +128,8 @@ def _rank_state(vitals: Vitals, launch: Launch | None, timeout: float) -> RankSt
             state = "over"
         elif time.time() - vitals.beat_at > timeout:
             state = "silent"
-    end = vitals.ended_at or time.time()
+    live = state not in ("done", "failed", "dead", "silent", "over")
+    end = time.time() if live else vitals.ended_at or vitals.beat_at
     rate = vitals.samples / max(end - vitals.ready_at, 1e-3) if vitals.ready_at and vitals.samples else 0.0
     return RankState(vitals, state, rate)
 
@@ -156,8 +160,8 @@ def _state(
 ) -> str:
     if metrics:
         return "complete" if metrics["complete"] else "incomplete"
-    if launch is None:
-        return "ended" if any(rank.state in ("done", "failed") for rank in ranks) else "planned"
+    if launch is None:  # ranks, if any, were started by hand
+        return "running" if any(rank.live for rank in ranks) else "ended" if ranks else "planned"
     if _still_going(launch, jobs):
         work = jobs.get("work")
         return "pending" if work and work.pending else "running"

@@ -103,7 +103,9 @@ def resume(paths: RunPaths, flags: dict[str, Any], sbatch: Sequence[str], say: C
     if plan.job == "script":
         raise UsageError(f"{plan.run} is a script run: it has no samples to resume; submit it again")
     if read_launches(paths) and read_status(paths).state in ("pending", "running"):
-        raise UsageError(f"{plan.run} is still going: hpcjobs status {plan.run}; to start it anew: hpcjobs cancel {plan.run}")
+        raise UsageError(
+            f"{plan.run} is still going: hpcjobs status {plan.run}; to start it anew: hpcjobs cancel {plan.run}"
+        )
     config = _reshaped(config, flags, sbatch)
     shape = shape_of(config.cluster, config.model.gpus_per_rank)
     executor_of(config)
@@ -133,7 +135,7 @@ def _reshaped(config: Config, flags: dict[str, Any], sbatch: Sequence[str]) -> C
 
 
 def wait(paths: RunPaths, show: Callable[[Any], None]) -> int:
-    """Wait until the run is over; its exit code. Only files and the queue are asked, so it may be stopped and run again."""
+    """Wait until the run is over; its exit code. It asks only files and the queue: it may be stopped and run again."""
     from hpcjobs.status import read_status
 
     pause, unknown_since = 0.5, None

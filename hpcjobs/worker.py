@@ -52,7 +52,14 @@ def run_rank(run_dir: str) -> None:
     with rank_log(paths.rank_log(rank.attempt, rank.rank), rank):
         heartbeat = Heartbeat(paths.heartbeat(rank.attempt, rank.rank), vitals, config.run.heartbeat)
         with _said(), _terminable(), heartbeat as heart:
-            log.info("rank %d of %d on %s, attempt %s, by %s", rank.rank, rank.world_size, rank.host, rank.attempt, rank.launcher)
+            log.info(
+                "rank %d of %d on %s, attempt %s, by %s",
+                rank.rank,
+                rank.world_size,
+                rank.host,
+                rank.attempt,
+                rank.launcher,
+            )
             _run_job(Work(paths, config, plan, rank, heart))
 
 
@@ -108,7 +115,10 @@ def main(argv: list[str] | None = None) -> int:
     """`python -m hpcjobs.worker RUN`: one rank, for scripts that are submitted by hand."""
     words = sys.argv[1:] if argv is None else argv
     if len(words) != 1 or words[0] in ("-h", "--help"):
-        print("usage: srun python -m hpcjobs.worker RUN\n\nRuns this process's share of the run folder RUN.", file=sys.stderr)
+        print(
+            "usage: srun python -m hpcjobs.worker RUN\n\nRuns this process's share of the run folder RUN.",
+            file=sys.stderr,
+        )
         return 0 if words in (["-h"], ["--help"]) else 2
     try:
         from hpcjobs.paths import find_run

@@ -31,10 +31,10 @@ def run_eval(work: Work) -> None:
     """This rank's share of an eval or generate run, to its journal. No collectives, no waiting for a dead rank."""
     work.heart.enter("loading")
     stream = make_stream(work)
-    work.heart.vitals.ready_at = time.time()
-    work.heart.enter("working")
     with Journal(work.paths.journal(work.rank.attempt, work.rank.rank)) as journal:
         shift = Shift(work, journal)
+        work.heart.vitals.ready_at = time.time()
+        work.heart.enter("working")
         for completion in stream(shift.requests()):
             shift.record(completion)
     log.info("done: %d samples, %d errors", work.heart.vitals.samples, work.heart.vitals.errors)
@@ -55,7 +55,9 @@ def make_stream(work: Work) -> Stream:
 
     timeout = work.config.run.rendezvous_timeout
     join_group(work.rank, Meeting.of(work.paths.rendezvous, work.rank, timeout), timeout)
-    options = ConnectorOptions(model.revision, torch_dtype(model.dtype), model.trust_remote_code, model.gpus_per_rank, timeout)
+    options = ConnectorOptions(
+        model.revision, torch_dtype(model.dtype), model.trust_remote_code, model.gpus_per_rank, timeout
+    )
     connector = AccelerateConnector(
         model.name, batch_size=model.batch_size, generation=work.config.task.generation, options=options
     )
@@ -112,7 +114,7 @@ class Shift:
         """Other ranks hold what is left: wait for them to settle it or to be lost."""
         if self._work.heart.vitals.state != "waiting":
             self._work.heart.enter("waiting")
-        time.sleep(min(1.0, self._work.config.run.heartbeat / 2))
+        time.sleep(min(0.5, self._work.config.run.heartbeat / 2))
 
     def _requests_of(self, lease: Lease) -> Iterator[Request | None]:
         todo = self._ledger.todo(lease)
@@ -169,7 +171,9 @@ class Shift:
         scores, error = dict.fromkeys((metric.name for metric in self._metrics), 0.0), completion.error
         if error is None:
             try:
-                scores = score_sample(self._metrics, completion.text, self._prompts.target(user_row(row)), user_row(row))
+                scores = score_sample(
+                    self._metrics, completion.text, self._prompts.target(user_row(row)), user_row(row)
+                )
             except Exception as problem:  # a user's metric may raise anything
                 error = SampleError.of(problem)
         rank = self._work.rank
@@ -187,4 +191,6 @@ class Shift:
         vitals.last_index = record.index
         if record.error:
             vitals.errors += 1
-            vitals.first_error = vitals.first_error or f"sample {record.id}: {record.error.type}: {record.error.message}"[:400]
+            vitals.first_error = (
+                vitals.first_error or f"sample {record.id}: {record.error.type}: {record.error.message}"[:400]
+            )

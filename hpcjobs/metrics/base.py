@@ -31,6 +31,8 @@ def golds(target: Target) -> list[str]:
     return [target] if isinstance(target, str) else [str(gold) for gold in target]
 
 
-def score_sample(metrics: Sequence[Metric], completion: str, target: Target, row: Mapping[str, Any]) -> dict[str, float]:
+def score_sample(
+    metrics: Sequence[Metric], completion: str, target: Target, row: Mapping[str, Any]
+) -> dict[str, float]:
     """The scores of one completion by each metric; raises what a user's metric raises."""
     return {metric.name: float(metric.score(completion, target, row)) for metric in metrics}

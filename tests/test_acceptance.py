@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hpcjobs.acceptance import Acceptance, unnamed_journals
+from hpcjobs.chunks import write_chunks
+from hpcjobs.claims import Claims, Former
+from hpcjobs.paths import RunPaths
+from hpcjobs.records import Record
+from tests.runs import lease_of, record_of, write_journal
+
+CHUNKS = [[3, 1], [0], [4]]  # sample 2 is of another round
+FORMER = (Former("a-9.jsonl", 0, (1,)),)
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> RunPaths:
+    found = RunPaths(tmp_path)
+    for folder in (found.round(0), found.ranks):
+        folder.mkdir(parents=True)
+    write_chunks(found.chunks(0), CHUNKS)
+    return found
+
+
+def accepted(paths: RunPaths, records: list[Record]) -> list[tuple[int, int, int]]:
+    """(rank, generation, index) of the records that count."""
+    found = Acceptance(paths, 0, 5)
+    return [(r.rank, r.generation, r.index) for r in records if found.accepts(f"{r.attempt}-{r.rank}.jsonl", r)]
+
+
+def both_samples(*holders: tuple[int, int]) -> list[Record]:
+    return [record_of(index, 0, rank, generation=generation) for rank, generation in holders for index in CHUNKS[0]]
+
+
+EVERYBODY = both_samples((0, 0), (1, 1), (9, 0), (1, 0), (0, 1))
+
+
+def test_nothing_counts_of_a_chunk_that_nobody_claimed(paths: RunPaths) -> None:
+    assert accepted(paths, EVERYBODY) == []
+    found = Acceptance(paths, 0, 5)
+    assert (found.unfinished, found.holder(0, 3), found.journals()) == ({0, 1, 2}, None, [])
+
+
+def test_of_an_unfinished_chunk_its_highest_lease_counts(paths: RunPaths) -> None:
+    claims = Claims(paths.round(0))
+    claims.lease(lease_of(0, 0))
+    assert accepted(paths, EVERYBODY) == [(0, 0, 3), (0, 0, 1)]
+    claims.lease(lease_of(0, 1, generation=1, former=FORMER))
+    assert accepted(paths, EVERYBODY) == [(1, 1, 3), (9, 0, 1)]
+    assert 0 in Acceptance(paths, 0, 5).unfinished
+
+
+def test_the_first_done_stands_against_a_higher_lease(paths: RunPaths) -> None:
+    claims = Claims(paths.round(0))
+    claims.lease(lease_of(0, 0))
+    claims.lease(lease_of(0, 1, generation=1, former=FORMER))
+    claims.done(lease_of(0, 0))
+    claims.done(lease_of(0, 1, generation=1, former=FORMER))
+    assert accepted(paths, EVERYBODY) == [(0, 0, 3), (0, 0, 1)]
+    assert Acceptance(paths, 0, 5).unfinished == {1, 2}
+
+
+def test_a_closing_stands_against_a_late_done(paths: RunPaths) -> None:
+    claims = Claims(paths.round(0))
+    claims.lease(lease_of(0, 0))
+    closer = lease_of(0, attempt="closer", journal="", generation=1, former=FORMER)
+    claims.lease(closer)
+    assert accepted(paths, EVERYBODY) == [(9, 0, 1)], "closing has begun"
+    claims.close(closer)
+    claims.done(lease_of(0, 0))
+    assert accepted(paths, EVERYBODY) == [(9, 0, 1)]
+    found = Acceptance(paths, 0, 5)
+    assert found.unfinished == {0, 1, 2}
+    assert (found.holder(0, 1), found.holder(0, 3)) == ("a-9.jsonl", "a-0.jsonl")
+
+
+def test_a_closed_chunk_that_nobody_had_begun_has_no_holder(paths: RunPaths) -> None:
+    closer = lease_of(1, attempt="closer", journal="")
+    Claims(paths.round(0)).lease(closer)
+    Claims(paths.round(0)).close(closer)
+    assert Acceptance(paths, 0, 5).holder(1, 0) is None
+
+
+def test_records_that_do_not_fit_the_layout_do_not_count(paths: RunPaths) -> None:
+    claims = Claims(paths.round(0))
+    for chunk in range(3):
+        claims.lease(lease_of(chunk))
+        claims.done(lease_of(chunk))
+    strangers = [record_of(3, 1), record_of(2, 0), record_of(-1, 0), record_of(5, 0), record_of(0, 7)]
+    assert accepted(paths, strangers) == []
+    assert accepted(paths, [record_of(0, 1)]) == [(0, 0, 0)]
+    assert not Acceptance(paths, 0, 5).accepts("b-0.jsonl", record_of(0, 1))
+    found = Acceptance(paths, 0, 5)
+    assert [found.chunk_of(index) for index in range(5)] == [1, 0, None, 0, 2]
+
+
+def test_journals_that_count_and_those_that_do_not(paths: RunPaths) -> None:
+    Claims(paths.round(0)).done(lease_of(0, 1, generation=1, former=FORMER))
+    Claims(paths.round(0)).lease(lease_of(0, 1, generation=1, former=FORMER))
+    for rank in (1, 3, 9):
+        write_journal(paths, [record_of(1, 0, rank)], f"a-{rank}.jsonl")
+    write_journal(paths, [], "a-4.jsonl")  # a rank that came too late to get anything
+    journals = Acceptance(paths, 0, 5).journals()
+    assert journals == ["a-1.jsonl", "a-9.jsonl"]
+    assert [path.name for path in unnamed_journals(paths, set(journals))] == ["a-3.jsonl"]

@@ -1,0 +1,255 @@
+"""The layout is the architecture: stages import nothing of a later one, and importing does nothing."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import hpcjobs
+
+PACKAGE = Path(hpcjobs.__file__).parent
+MODULES = {
+    ".".join(("hpcjobs", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+# The line, in order. What a stage is made of stands with it.
+STAGES = [
+    ("config", "layers"),
+    ("plan",),
+    ("launch", "sbatch"),
+    ("worker", "jobs"),
+    ("merge", "score"),
+    ("report",),
+]
+# These know several stages: the command line, its flow, and the entry points that a job is started by.
+ABOVE = {"cli", "__main__", "submit", "screen", "status", "entry", "supervisor"}
+# What a model is run with: these begin with torch, and whoever needs one imports it inside a function.
+HEAVY = {"hpcjobs.engines.generate", "hpcjobs.engines.sampling", "hpcjobs.engines.stopping"}
+# launch may name what is to be started.
+ENTRY_POINTS = {("launch", "worker"), ("launch", "entry")}
+
+
+def imports(tree: ast.AST, inside: bool = True) -> Iterator[str]:
+    """The modules that are imported, in functions too where `inside`; not what only a type checker reads."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not inside:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports name the package"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from (name if name in MODULES else node.module or "" for name in names)
+        yield from imports(node, inside)
+
+
+def own_imports(name: str, inside: bool = True) -> set[str]:
+    found = set(imports(ast.parse(MODULES[name].read_text()), inside))
+    return {module for module in found if module in MODULES and module != "hpcjobs"}
+
+
+def part(module: str) -> str:
+    """`hpcjobs.jobs.eval` -> `jobs`."""
+    return module.split(".")[1] if "." in module else module
+
+
+def stage(module: str) -> int | None:
+    return next((number for number, parts in enumerate(STAGES) if part(module) in parts), None)
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if stage(name) is not None])
+def test_a_stage_imports_nothing_of_a_later_stage(name: str) -> None:
+    own = stage(name)
+    assert own is not None
+    for other in own_imports(name):
+        if (part(name), part(other)) in ENTRY_POINTS:
+            assert other not in own_imports(name, inside=False), f"{name} imports {other} on top"
+            continue
+        assert part(other) not in ABOVE, f"{name} imports {other}"
+        later = stage(other)
+        assert later is None or later <= own, f"{name} imports {other} of a later stage"
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if stage(name) is None and part(name) not in ABOVE])
+def test_a_shared_noun_imports_no_stage_but_config(name: str) -> None:
+    users = {"hpcjobs.runner", "hpcjobs.acceptance", "hpcjobs.cancel", "hpcjobs.accelerate_node"}
+    for other in own_imports(name, inside=False):
+        later = stage(other)
+        assert later in (None, 0) or name in users, f"{name} imports {other}"
+        assert part(other) not in ABOVE, f"{name} imports {other}"
+
+
+def test_records_paths_and_errors_import_no_stage_at_all() -> None:
+    for name in ("records", "paths", "errors", "files"):
+        assert {part(other) for other in own_imports(f"hpcjobs.{name}")} <= {
+            "errors",
+            "records",
+            "paths",
+            "files",
+        }
+
+
+def test_no_circle_of_imports() -> None:
+    graph = {name: own_imports(name, inside=False) for name in MODULES}
+    done: set[str] = set()
+
+    def walk(name: str, path: tuple[str, ...]) -> None:
+        assert name not in path, " -> ".join((*path[path.index(name) :], name))
+        if name not in done:
+            for other in graph[name]:
+                walk(other, (*path, name))
+            done.add(name)
+
+    for name in graph:
+        walk(name, ())
+    assert done == set(MODULES)
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name not in HEAVY])
+def test_what_begins_with_torch_is_imported_inside_functions(name: str) -> None:
+    assert not own_imports(name, inside=False) & HEAVY
+
+
+IMPORT_ALL = """
+import importlib, json, os, signal, sys, threading
+
+def state():
+    handlers = [str(signal.getsignal(number)) for number in (signal.SIGTERM, signal.SIGINT)]
+    return [dict(os.environ), os.getcwd(), threading.active_count(), handlers, sys.path[:]]
+
+before = state()
+for name in json.loads(sys.argv[1]):
+    importlib.import_module(name)
+assert state() == before, (before, state())
+print(*sorted({"torch", "transformers", "accelerate", "datasets"} & sys.modules.keys()))
+"""
+
+
+def test_importing_every_module_does_nothing(tmp_path: Path) -> None:
+    """No file, no output, no environment, no thread, no signal handler, no heavy library."""
+    names = json.dumps([name for name in MODULES if not name.endswith("__main__") and name not in HEAVY])
+    env = os.environ | {
+        "HOME": str(tmp_path),
+        "XDG_CACHE_HOME": str(tmp_path),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORT_ALL, names],
+        env=env,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (done.stdout, done.stderr) == ("\n", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+COMMAND = """
+import sys
+from hpcjobs.cli import main
+code = main(sys.argv[1:])
+heavy = sorted({"torch", "transformers", "accelerate", "datasets"} & sys.modules.keys())
+print("heavy:", *heavy, file=sys.stderr)
+sys.exit(code)
+"""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--help"],
+        ["submit", "--help"],
+        ["submit", "eval", "--dry-run", "--set", "model.engine=dummy"],
+        ["submit", "eval", "--dry-run", "--set", "model.engine=generate"],
+        ["submit", "eval", "--executor", "local", "--dry-run"],
+        ["submit", "eval"],
+        ["submit", "script", "--", "-m", "json.tool"],
+        ["status", "planned"],
+        ["runs"],
+    ],
+    ids=" ".join,
+)
+def test_what_needs_no_model_imports_no_heavy_library(words: list[str], tmp_path: Path) -> None:
+    from .fake_slurm import FakeSlurm
+
+    fake = FakeSlurm(tmp_path / "slurm")
+    env = os.environ | {"HPCJOBS_RUNS": str(tmp_path / "runs"), "PATH": f"{fake.bin}:{os.environ['PATH']}"}
+
+    def run(*command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", COMMAND, *command],
+            env=env,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    if words[0] in ("status", "runs"):
+        assert run("submit", "eval", "--name", "planned", "--plan-only").returncode == 0
+    done = run(*words)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[-1] == "heavy:"
+
+
+RANK_WORDS = (
+    "SLURM_",
+    "SUBMITIT_",
+    "RANK",
+    "WORLD_SIZE",
+    "LOCAL_RANK",
+    "LOCAL_WORLD_SIZE",
+    "MASTER_",
+    "TORCHELASTIC_",
+)
+
+
+def reads_of_the_environment(tree: ast.AST) -> Iterator[tuple[str, int]]:
+    """Names that are looked up in os.environ (or a mapping called env): env["X"], env.get("X"), "X" in env."""
+    for node in ast.walk(tree):
+        key: ast.expr | None = None
+        if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Load) and _is_env(node.value):
+            key = node.slice
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args:
+            owner = ast.unparse(node.func)
+            if (node.func.attr in ("get", "pop") and _is_env(node.func.value)) or owner == "os.getenv":
+                key = node.args[0]
+        elif isinstance(node, ast.Compare) and any(_is_env(other) for other in node.comparators):
+            key = node.left
+        if isinstance(key, ast.Constant) and isinstance(key.value, str):
+            yield key.value, key.lineno
+
+
+def _is_env(node: ast.expr) -> bool:
+    return ast.unparse(node) in ("os.environ", "environ", "env")
+
+
+def test_only_rank_reads_the_environment_of_ranks() -> None:
+    allowed = {"hpcjobs.rank"}
+    # gloo's interface is chosen once the group's sizes have been exported by Rank itself
+    allowed |= {"hpcjobs.group"}
+    for name, path in MODULES.items():
+        found = [
+            (key, line)
+            for key, line in reads_of_the_environment(ast.parse(path.read_text()))
+            if key.startswith(RANK_WORDS)
+        ]
+        assert not found or name in allowed, f"{name} reads {found}: ask hpcjobs.rank instead"
+
+
+def test_the_search_for_reads_finds_them() -> None:
+    code = "env['RANK']; os.environ.get('SLURM_X'); 'MASTER_ADDR' in env; os.getenv('WORLD_SIZE'); env['RANK'] = '1'"
+    assert sorted(key for key, _ in reads_of_the_environment(ast.parse(code))) == [
+        "MASTER_ADDR", "RANK", "SLURM_X", "WORLD_SIZE",
+    ]  # fmt: skip

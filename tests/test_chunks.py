@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hpcjobs.chunks import MOST_CHUNKS, TAPER, ChunkList, default_chunk_size, plan_chunks, write_chunks
+from hpcjobs.plan import make_plan
+from tests.runs import config_of, plan_run, rows_of
+
+WORK = st.lists(st.integers(0, 9), max_size=400) | st.integers(0, 3000).map(lambda n: [n * 7919 % 101] * n)
+
+
+@given(work=WORK, chunk_size=st.integers(1, 64))
+def test_the_layout_is_exact_longest_first_and_tapers(work: list[int], chunk_size: int) -> None:
+    chunks = plan_chunks(work, chunk_size)
+    order = [index for chunk in chunks for index in chunk]
+    sizes = [len(chunk) for chunk in chunks]
+    assert sorted(order) == list(range(len(work)))
+    assert all(1 <= size <= chunk_size for size in sizes)
+    assert sizes == sorted(sizes, reverse=True)
+    expected = [work[index] for index in order]
+    assert expected == sorted(work, reverse=True)
+    assert all(a < b for a, b in itertools.pairwise(order) if work[a] == work[b])
+    singles = sum(size == 1 for size in sizes)
+    assert singles >= min(len(work), 2 * TAPER - 2)
+
+
+def test_no_more_chunks_than_a_folder_should_hold() -> None:
+    rows = 1_000_000
+    chunks = plan_chunks([0] * rows, default_chunk_size(rows))
+    assert len(chunks) <= MOST_CHUNKS + 8 * TAPER * 6
+    assert default_chunk_size(0) == default_chunk_size(1) == default_chunk_size(8 * MOST_CHUNKS) == 8
+    assert default_chunk_size(8 * MOST_CHUNKS + 1) == 9
+
+
+def test_the_layout_never_depends_on_the_ranks(tmp_path: Path) -> None:
+    layouts = set()
+    for ranks in (1, 2, 3, 8):
+        paths = plan_run(tmp_path / f"run-{ranks}", 97, cluster={"executor": "local", "ntasks_per_node": ranks})
+        layouts.add(paths.chunks(0).read_bytes())
+    assert len(layouts) == 1
+
+
+def test_longer_prompts_come_first(tmp_path: Path) -> None:
+    paths = plan_run(tmp_path / "run", 97)
+    first, last = ChunkList.read(paths.chunks(0))[0], ChunkList.read(paths.chunks(0))[-1]
+    lengths = [len(row["question"]) for row in rows_of(97)]
+    assert lengths[first[0]] == max(lengths)
+    assert lengths[last[0]] == min(lengths)
+
+
+def test_the_chunk_size_of_the_config_holds(tmp_path: Path) -> None:
+    data = plan_run(tmp_path / "run", 320).root.with_suffix(".jsonl")
+    draft = make_plan("eval", config_of(data, {"run": {"chunk_size": 4}}), tmp_path / "other")
+    assert max(map(len, draft.chunks)) == draft.plan.chunk_size == 4
+
+
+@pytest.mark.parametrize("chunks", [[], [[0]], [[5, 3], [1], [0]]])
+def test_a_list_comes_back_and_is_created_once(tmp_path: Path, chunks: list[list[int]]) -> None:
+    path = tmp_path / "chunks.parquet"
+    assert write_chunks(path, chunks)
+    assert not write_chunks(path, [[9]])
+    found = ChunkList.read(path)
+    assert [found[number] for number in range(len(found))] == chunks
+    assert found.sizes() == [len(chunk) for chunk in chunks]

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+import pytest
+
+from hpcjobs import claims as claims_module
+from hpcjobs.claims import Claims, Former, Verdict
+from hpcjobs.errors import MergeError
+from tests.runs import finish, lease_of, start_process, wait_for
+
+FORMER = (Former("a-1.jsonl", 0, (4, 2)), Former("a-2.jsonl", 1, (7,)))
+
+
+def test_a_lease_comes_back_and_has_one_creator(tmp_path: Path) -> None:
+    claims, lease = Claims(tmp_path), lease_of(3, 1, generation=2, former=FORMER)
+    assert claims.lease(lease)
+    assert not claims.lease(lease_of(3, 2, generation=2))
+    assert claims.read_lease(3, 2) == lease
+    assert lease.counted == {2, 4, 7}
+
+
+def test_the_first_done_stands(tmp_path: Path) -> None:
+    claims = Claims(tmp_path)
+    assert claims.done(lease_of(3, 1, former=FORMER))
+    assert not claims.done(lease_of(3, 2, generation=1))
+    assert claims.read_verdict(3, "done") == Verdict(3, "a-1.jsonl", 0, FORMER)
+
+
+def test_a_closing_counts_its_former_samples_alone(tmp_path: Path) -> None:
+    claims = Claims(tmp_path)
+    assert claims.close(lease_of(3, 1, generation=1, former=FORMER))
+    assert not claims.close(lease_of(3, 1, generation=2))
+    assert claims.read_verdict(3, "closed") == Verdict(3, None, 1, FORMER)
+
+
+def test_a_look_into_the_folder_sees_the_highest_generations(tmp_path: Path) -> None:
+    claims = Claims(tmp_path)
+    for chunk, generation in [(0, 0), (12, 0), (12, 1), (12, 10), (12, 9), (7, 0)]:
+        claims.lease(lease_of(chunk, generation=generation))
+    claims.done(lease_of(0))
+    claims.close(lease_of(7))
+    for stranger in ("chunks.parquet", ".0.1.77.abc.tmp", "notes", "5.tmp"):
+        (tmp_path / stranger).touch()
+    listing = claims.list()
+    assert listing.leased == {0: 0, 12: 10, 7: 0}
+    assert (listing.done, listing.closed, listing.settled) == ({0}, {7}, {0, 7})
+
+
+def test_one_chunk_is_asked_for_without_the_folder(tmp_path: Path) -> None:
+    claims = Claims(tmp_path)
+    assert claims.kinds(1) == (-1, False)
+    for generation in range(3):
+        claims.lease(lease_of(1, generation=generation))
+    assert claims.kinds(1) == (2, False)
+    claims.close(lease_of(1))
+    claims.done(lease_of(2))
+    assert claims.kinds(1) == (2, True)
+    assert claims.kinds(2) == (-1, True)
+
+
+def test_a_claim_seen_before_it_is_whole_is_waited_for(tmp_path: Path) -> None:
+    """Where hard links are missing the name is there before the content."""
+    claims, lease = Claims(tmp_path), lease_of(0, former=FORMER)
+    claims.lease(lease)
+    content = (tmp_path / "0.0").read_bytes()
+    (tmp_path / "0.0").write_bytes(content[:20])
+    found = []
+    reader = threading.Thread(target=lambda: found.append(claims.read_lease(0, 0)))
+    reader.start()
+    reader.join(0.2)
+    assert reader.is_alive(), "half a lease was taken for a whole one"
+    (tmp_path / "0.0").write_bytes(content)
+    reader.join(30)
+    assert found == [lease]
+
+
+@pytest.mark.parametrize("content", [b"", b'{"chunk":', None])
+def test_a_claim_that_never_gets_whole_is_named(
+    tmp_path: Path, content: bytes | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims_module, "_VISIBLE_SECONDS", 0.2)
+    if content is not None:
+        (tmp_path / "0.0").write_bytes(content)
+    with pytest.raises(MergeError, match=f"{tmp_path}/0.0: broken claim file"):
+        Claims(tmp_path).read_lease(0, 0)
+
+
+def take_all(folder: str, rank: int, chunks: int) -> None:
+    wait_for(Path(folder, "go").exists, "the start")
+    claims, own = Claims(Path(folder, "round")), []
+    for chunk in range(chunks):
+        if claims.lease(lease_of(chunk, rank)):
+            own.append(chunk)
+            claims.done(lease_of(chunk, rank))
+    Path(folder, f"own-{rank}").write_text(json.dumps(own))
+
+
+def test_racing_ranks_share_the_chunks_exactly(ram: Path) -> None:
+    (ram / "round").mkdir()
+    processes = [start_process(take_all, str(ram), rank, 80) for rank in range(4)]
+    (ram / "go").touch()
+    assert [finish(process) for process in processes] == [0] * 4
+    own = [json.loads((ram / f"own-{rank}").read_text()) for rank in range(4)]
+    assert sorted(chunk for chunks in own for chunk in chunks) == list(range(80))
+    claims = Claims(ram / "round")
+    for rank, chunks in enumerate(own):
+        assert all(claims.read_lease(chunk, 0).rank == rank for chunk in chunks)
+        assert all(claims.read_verdict(chunk, "done").journal == f"a-{rank}.jsonl" for chunk in chunks)

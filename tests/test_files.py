@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import json
+import os
+import platform
+import resource
+import signal
+import stat
+import struct
+import sys
+import termios
+from pathlib import Path
+
+import pytest
+
+from hpcjobs.files import (
+    _create_exclusive,
+    _link,
+    create_once,
+    make_folder,
+    read_json,
+    replace_whole,
+    write_all,
+    write_json,
+    write_whole,
+)
+from tests.runs import finish, start_process, wait_for
+
+RACERS, NAMES = 6, 60
+# Numbers of (link, linkat) by machine, for a kernel filter that answers as a file system without hard links.
+LINK_CALLS = {"x86_64": (86, 265), "aarch64": (37,)}
+
+
+def payload(racer: int) -> bytes:
+    return f"{racer};".encode() * 20_000
+
+
+def forbid_links() -> None:
+    """From now on the kernel answers EPERM to this process's link calls (seccomp(2), a classic BPF program)."""
+    load, equal, give, allow = 0x20, 0x15, 0x06, 0x7FFF0000
+    lines = [(load, 0, 0, 0)]
+    for number in LINK_CALLS[platform.machine()]:
+        lines += [(equal, 0, 1, number), (give, 0, 0, 0x00050000 | errno.EPERM)]
+    program = b"".join(struct.pack("HBBI", *line) for line in [*lines, (give, 0, 0, allow)])
+    buffer = ctypes.create_string_buffer(program)
+    header = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(buffer))
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.prctl(38, 1, 0, 0, 0) == 0  # PR_SET_NO_NEW_PRIVS
+    assert libc.prctl(22, 2, ctypes.create_string_buffer(header)) == 0  # PR_SET_SECCOMP, SECCOMP_MODE_FILTER
+
+
+def race(folder: str, racer: int, links: bool) -> None:
+    if not links:
+        forbid_links()
+        with pytest.raises(PermissionError):
+            os.link(f"{folder}/go", f"{folder}/linked")
+    Path(folder, f"ready-{racer}").touch()
+    wait_for(Path(folder, "go").exists, "the start")
+    won = [number for number in range(NAMES) if create_once(Path(folder, f"name-{number}"), payload(racer))]
+    Path(folder, f"won-{racer}").write_text(json.dumps(won))
+
+
+@pytest.mark.parametrize("links", [True, False], ids=["links", "without links"])
+def test_racing_creators_have_one_winner_and_whole_content(ram: Path, links: bool) -> None:
+    if not links and platform.machine() not in LINK_CALLS:
+        pytest.skip("the numbers of the link calls of this machine are not known here")
+    racers = [start_process(race, str(ram), racer, links) for racer in range(RACERS)]
+    wait_for(lambda: len(list(ram.glob("ready-*"))) == RACERS, "all racers")
+    (ram / "go").touch()
+    assert [finish(process) for process in racers] == [0] * RACERS
+    winners: dict[int, list[int]] = {number: [] for number in range(NAMES)}
+    for racer in range(RACERS):
+        for number in json.loads((ram / f"won-{racer}").read_text()):
+            winners[number].append(racer)
+    assert all(len(won) == 1 for won in winners.values())
+    assert all((ram / f"name-{number}").read_bytes() == payload(won[0]) for number, won in winners.items())
+    assert not list(ram.glob(".*"))
+
+
+def test_the_second_creator_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "claim"
+    assert create_once(path, "first")
+    assert not create_once(path, "second")
+    assert path.read_text() == "first"
+    assert os.listdir(tmp_path) == ["claim"]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_exclusive_create_is_what_decides_without_links(tmp_path: Path) -> None:
+    mine, theirs, path = tmp_path / "mine", tmp_path / "theirs", tmp_path / "claim"
+    mine.write_bytes(b"m" * 100_000)
+    theirs.write_bytes(b"t")
+    assert _create_exclusive(mine, path)
+    assert not _create_exclusive(theirs, path)
+    assert path.read_bytes() == mine.read_bytes()
+
+
+def test_a_link_whose_reply_was_lost_is_known_by_its_count(tmp_path: Path) -> None:
+    mine, theirs, path = tmp_path / "mine", tmp_path / "theirs", tmp_path / "claim"
+    mine.touch()
+    theirs.touch()
+    os.link(mine, path)
+    assert _link(mine, path), "NFS repeats a request that had succeeded: we are the creator"
+    assert not _link(theirs, path)
+
+
+def test_an_error_of_the_disk_is_not_taken_for_a_lost_race(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        create_once(tmp_path / "gone" / "claim", "text")
+
+
+def write_for_ever(path: str) -> None:
+    while True:
+        for letter in b"abcdef":
+            write_whole(Path(path), bytes([letter]) * (1 << 20))
+
+
+def test_a_killed_writer_leaves_the_old_file_or_the_new_one(ram: Path) -> None:
+    path, seen = ram / "file", set()
+    write_whole(path, b"a" * (1 << 20))
+    for kill in range(4):
+        writer, before = start_process(write_for_ever, str(path)), path.stat().st_ino
+        wait_for(lambda before=before: path.stat().st_ino != before, "the writer")  # type: ignore[misc]
+        for _ in range(60 + 7 * kill):
+            content = path.read_bytes()
+            assert content == content[:1] * (1 << 20)
+            seen.add(content[:1])
+        os.kill(writer.pid or 0, signal.SIGKILL)
+        assert finish(writer) == -signal.SIGKILL
+        assert path.read_bytes() == path.read_bytes()[:1] * (1 << 20)
+    assert len(seen) > 1, "the reader never met another version: nothing was shown"
+    assert {name.name for name in ram.iterdir() if not name.name.startswith(".")} == {"file"}
+
+
+def write_beyond_limit(path: str) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
+    with pytest.raises(OSError, match="File too large"):
+        write_whole(Path(path), b"n" * 10_000)
+
+
+def test_a_disk_that_takes_only_a_part_leaves_the_old_file_alone(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_whole(path, "old")
+    assert finish(start_process(write_beyond_limit, str(path))) == 0
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def write_interrupted(fifo: str, size: int) -> None:
+    signal.signal(signal.SIGUSR1, lambda *_: Path(f"{fifo}.rang").touch())
+    handle = os.open(fifo, os.O_WRONLY)
+    write_all(handle, b"w" * size)
+    os.close(handle)
+
+
+def test_write_all_goes_on_after_a_short_write(tmp_path: Path) -> None:
+    """A signal ends a blocked write to a full pipe early: the kernel has taken a part of the bytes."""
+    fifo, size = tmp_path / "fifo", 300_000
+    os.mkfifo(fifo)
+    writer = start_process(write_interrupted, str(fifo), size)
+    with fifo.open("rb") as file:
+        room = fcntl.fcntl(file, 1032)  # F_GETPIPE_SZ
+        assert 0 < room < size
+        wait_for(lambda: waiting_bytes(file.fileno()) == room, "a full pipe")
+        os.kill(writer.pid or 0, signal.SIGUSR1)
+        wait_for(Path(f"{fifo}.rang").exists, "the signal's handler")
+        assert file.read() == b"w" * size
+    assert finish(writer) == 0
+
+
+def waiting_bytes(handle: int) -> int:
+    answer = fcntl.ioctl(handle, termios.FIONREAD, b"\0" * 4)
+    return int.from_bytes(answer, sys.byteorder)
+
+
+def test_what_cannot_be_replaced_leaves_no_temporary_file(tmp_path: Path) -> None:
+    (tmp_path / "folder" / "inside").mkdir(parents=True)
+    with pytest.raises(OSError, match="folder"):
+        write_whole(tmp_path / "folder", "text")
+    (tmp_path / "made").write_text("text")
+    with pytest.raises(OSError, match="folder"):
+        replace_whole(tmp_path / "made", tmp_path / "folder")
+    assert os.listdir(tmp_path) == ["folder"]
+
+
+def test_json_comes_back_and_is_refused_where_it_would_not(tmp_path: Path) -> None:
+    path, value = tmp_path / "file.json", {"text": "né\u0085\0", "none": None, "list": [1, 2.5]}
+    write_json(path, value)
+    assert read_json(path) == value
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(path, {"value": float("nan")})
+    assert read_json(path) == value
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_every_new_folder_is_private(tmp_path: Path) -> None:
+    make_folder(tmp_path / "a" / "b" / "c")
+    make_folder(tmp_path / "a" / "b")
+    for folder in ("a", "a/b", "a/b/c"):
+        assert stat.S_IMODE((tmp_path / folder).stat().st_mode) == 0o700

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import logging
+import os
+import resource
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hpcjobs.heartbeat import SIZE, Heartbeat, Vitals, read_heartbeat, read_heartbeats
+from hpcjobs.identity import Identity
+from tests.runs import finish, start_process, wait_for
+
+ERRORS = st.text(st.characters(exclude_categories=()), max_size=400)
+
+
+def vitals(rank: int = 0, attempt: str = "a", **more: float) -> Vitals:
+    return Vitals(rank, attempt, "here", 2, Identity.own().values(), **more)  # type: ignore[arg-type]
+
+
+@given(error=ERRORS)
+def test_the_file_has_one_size_whatever_it_tells(tmp_path_factory: pytest.TempPathFactory, error: str) -> None:
+    path = tmp_path_factory.getbasetemp() / "beat.json"
+    told = vitals()
+    with Heartbeat(path, told, 60) as heart:
+        assert path.stat().st_size == SIZE
+        told.first_error = error
+        heart.beat()
+        found = read_heartbeat(path)
+        assert path.stat().st_size == SIZE
+        assert found
+        assert error.startswith(found.first_error or "")
+        assert len(found.first_error or "") >= min(len(error), 80)
+    assert path.stat().st_size == SIZE
+
+
+def test_the_bytes_change_by_themselves_until_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "a-0.json"
+    with Heartbeat(path, vitals(), 0.01):
+        first = path.read_bytes()
+        wait_for(lambda: path.read_bytes() != first, "another beat")
+    found = read_heartbeat(path)
+    assert found
+    assert (found.state, found.first_error) == ("done", None)
+    assert found.ended_at
+    assert found.ended_at >= found.started_at
+    assert found.beat >= 3
+
+
+def test_a_change_of_state_is_told_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "a-0.json"
+    with Heartbeat(path, vitals(), 60) as heart:
+        for state in ("loading", "working", "waiting"):
+            heart.enter(state)
+            found = read_heartbeat(path)
+            assert found
+            assert found.state == state
+
+
+@pytest.mark.parametrize(("earlier", "told"), [(None, "ValueError: bad row"), ("the first", "the first")])
+def test_an_error_ends_as_failed_with_the_first_error(tmp_path: Path, earlier: str | None, told: str) -> None:
+    path, values = tmp_path / "a-0.json", vitals()
+    values.first_error = earlier
+    with pytest.raises(ValueError, match="bad row"), Heartbeat(path, values, 60):
+        raise ValueError("bad row")
+    found = read_heartbeat(path)
+    assert found
+    assert (found.state, found.first_error) == ("failed", told)
+
+
+def beat_beyond_limit(path: str, fifo: str) -> None:
+    with open(fifo, "w") as pipe:  # a pipe knows no limit
+        logging.basicConfig(stream=pipe)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+        with Heartbeat(Path(path), vitals(), 60) as heart:
+            for _ in range(5):
+                heart.beat()
+
+
+def test_a_full_disk_is_said_once_and_is_not_fatal(tmp_path: Path) -> None:
+    path, fifo = tmp_path / "a-0.json", tmp_path / "fifo"
+    os.mkfifo(fifo)
+    process = start_process(beat_beyond_limit, str(path), str(fifo))
+    text = fifo.read_text()
+    assert finish(process) == 0
+    assert "File too large" in text
+    assert text.count(f"heartbeat {path} cannot be written: ") == text.count("\n") == 1
+
+
+def test_what_is_not_there_or_half_written_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "a-0.json"
+    assert read_heartbeat(path) is None
+    with Heartbeat(path, vitals(), 60):
+        whole = path.read_bytes()
+    for content in (b"", whole[: len(whole.rstrip()) // 2], b"[]", b'{"rank": 0}'):
+        path.write_bytes(content)
+        assert read_heartbeat(path) is None
+
+
+def test_ranks_come_by_attempt_and_number(tmp_path: Path) -> None:
+    assert read_heartbeats(tmp_path / "gone") == []
+    for rank, attempt, started in [(1, "b", 1000), (10, "a", 0), (2, "a", 0), (0, "b", 1000)]:
+        with Heartbeat(tmp_path / f"{attempt}-{rank}.json", vitals(rank, attempt, started_at=started), 60):
+            pass
+    (tmp_path / "x-0.json").write_bytes(b"half")
+    assert [found.name for found in read_heartbeats(tmp_path)] == ["a-2", "a-10", "b-0", "b-1"]

@@ -1,0 +1,311 @@
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from hpcjobs.chunks import ChunkList, write_chunks
+from hpcjobs.claims import Claims, Former, Lease
+from hpcjobs.heartbeat import Heartbeat, Vitals
+from hpcjobs.identity import Identity
+from hpcjobs.ledger import LeaseWatch, Ledger, Rules, whole_samples
+from hpcjobs.paths import RunPaths
+from hpcjobs.rank import Rank, process_start
+from tests.runs import (
+    Ranks,
+    lease_of,
+    missing_lines,
+    next_round,
+    outcome,
+    plan_run,
+    record_of,
+    records_in,
+    run_ranks,
+    undisturbed,
+    wait_for,
+    write_journal,
+)
+
+CHUNKS = [[0, 1], [2, 3], [4], [5], [6], [7], [8]]
+ROWS, SLOW = 97, {"engine": "dummy", "dummy_delay": 0.01}
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> RunPaths:
+    """A run folder with seven chunks and nothing else."""
+    found = RunPaths(tmp_path)
+    for folder in (found.round(0), found.ranks, found.heartbeats):
+        folder.mkdir(parents=True)
+    write_chunks(found.chunks(0), CHUNKS)
+    return found
+
+
+def ledger(paths: RunPaths, rank: int, world: int, rules: Rules = Rules(), timeout: float = 60.0) -> Ledger:  # noqa: B008
+    watch = LeaseWatch(paths.heartbeats, rank_of(rank, world), timeout)
+    chunks = ChunkList.read(paths.chunks(0))
+    return Ledger(Claims(paths.round(0)), chunks, lease_of(0, rank), watch, (rank, world), rules)
+
+
+def rank_of(rank: int, world: int, attempt: str = "a", launcher: str = "torchrun") -> Rank:
+    return Rank(rank, world, rank, world, 0, attempt, launcher, "here")
+
+
+def ended_process() -> Identity:
+    """The identity of a process of this machine that is over."""
+    process = subprocess.Popen([sys.executable, "-S", "-c", "input()"], stdin=subprocess.PIPE)
+    identity = replace(Identity.own(), pid=process.pid, started=process_start(process.pid) or "0")
+    process.communicate()
+    return identity
+
+
+def claimed(book: Ledger) -> list[int]:
+    """Every chunk that a ledger gives without any being settled."""
+    found: list[int] = []
+    while lease := book.claim():
+        found.append(lease.chunk)
+        assert len(found) <= len(CHUNKS), "it gives chunks without end"
+    return found
+
+
+def test_a_rank_walks_its_own_stride_first_then_takes_what_is_free(paths: RunPaths) -> None:
+    chunks = claimed(ledger(paths, 1, 3))
+    assert chunks[:2] == [1, 4]
+    assert sorted(chunks) == list(range(len(CHUNKS)))
+
+
+@pytest.mark.parametrize(
+    ("rank", "world", "stride"), [(0, 3, [0, 3, 6]), (2, 3, [2, 5]), (0, 1, list(range(7))), (8, 9, [])]
+)
+def test_static_is_the_first_walk_alone(paths: RunPaths, rank: int, world: int, stride: list[int]) -> None:
+    book = ledger(paths, rank, world, Rules(static=True))
+    assert claimed(book) == stride
+    assert book.over() == (not stride)
+    for chunk in stride:
+        assert book.done(lease_of(chunk, rank))
+    assert book.over()
+
+
+def test_two_ranks_never_get_the_same_chunk(paths: RunPaths) -> None:
+    books = [ledger(paths, rank, 2) for rank in range(2)]
+    found = [lease.chunk for _ in range(5) for book in books if (lease := book.claim())]
+    assert sorted(found) == list(range(len(CHUNKS)))
+
+
+def test_it_is_over_when_all_is_settled_by_whomever(paths: RunPaths) -> None:
+    book, claims = ledger(paths, 0, 2), Claims(paths.round(0))
+    taken = claimed(book)
+    assert not book.over()
+    for chunk in taken[:-1]:
+        assert book.done(lease_of(chunk, 0))
+    claims.close(lease_of(taken[-1], 1))
+    assert book.claim() is None
+    assert book.over()
+
+
+def test_the_second_to_finish_a_chunk_has_worked_in_vain(paths: RunPaths) -> None:
+    lease = ledger(paths, 0, 1).claim()
+    assert lease
+    assert ledger(paths, 1, 2).done(replace(lease, rank=1, journal="a-1.jsonl"))
+    assert not ledger(paths, 0, 1).done(lease)
+    assert Claims(paths.round(0)).read_verdict(lease.chunk, "done").journal == "a-1.jsonl"
+
+
+def test_the_lease_of_a_dead_process_is_taken_over_with_its_whole_samples(paths: RunPaths) -> None:
+    dead = lease_of(0, 1, identity=ended_process())
+    Claims(paths.round(0)).lease(dead)
+    write_journal(paths, [record_of(1, 0, 1)], "a-1.jsonl")
+    book = ledger(paths, 0, 2)
+    leases = {lease.chunk: lease for _ in CHUNKS if (lease := book.claim())}
+    assert leases[0].generation == 1
+    assert leases[0].former == (Former("a-1.jsonl", 0, (1,)),)
+    assert book.todo(leases[0]) == [0]
+    assert book.todo(leases[1]) == [2, 3]
+
+
+def test_with_deterministic_a_takeover_starts_the_chunk_anew(paths: RunPaths) -> None:
+    Claims(paths.round(0)).lease(lease_of(0, 1, identity=ended_process()))
+    write_journal(paths, [record_of(1, 0, 1)], "a-1.jsonl")
+    book = ledger(paths, 0, 2, Rules(deterministic=True))
+    leases = {lease.chunk: lease for _ in CHUNKS if (lease := book.claim())}
+    assert (leases[0].generation, leases[0].former, book.todo(leases[0])) == (1, (), [0, 1])
+
+
+def test_a_rank_does_not_take_over_from_itself(paths: RunPaths) -> None:
+    book = ledger(paths, 0, 1, timeout=1e-9)
+    assert len(claimed(book)) == len(CHUNKS)
+    assert book.claim() is None
+    assert book.claim() is None
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def beat(paths: RunPaths, lease: Lease) -> None:
+    values = Vitals(lease.rank, lease.attempt, "there", 2, lease.identity.values())
+    with Heartbeat(paths.heartbeat(lease.attempt, lease.rank), values, 60):
+        pass
+
+
+def test_silence_is_measured_from_the_first_look_by_the_watchers_own_clock(paths: RunPaths) -> None:
+    clock, far = Clock(), lease_of(0, 1, identity=replace(Identity.own(), machine="another"))
+    watch = LeaseWatch(paths.heartbeats, rank_of(0, 2), 10.0, clock)
+    beat(paths, far)
+    clock.now = 1000.0
+    assert not watch.lost(far)
+    clock.now = 1009.0
+    assert not watch.lost(far)
+    beat(paths, far)
+    clock.now = 1018.0
+    assert not watch.lost(far), "it has beaten since"
+    clock.now = 1028.0
+    assert not watch.lost(far)
+    clock.now = 1028.1
+    assert watch.lost(far)
+    beat(paths, far)
+    assert not watch.lost(far), "it has come back"
+
+
+def test_a_rank_that_never_beat_is_lost_after_the_timeout(paths: RunPaths) -> None:
+    clock, far = Clock(), lease_of(0, 1, identity=replace(Identity.own(), machine="another"))
+    watch = LeaseWatch(paths.heartbeats, rank_of(0, 2), 10.0, clock)
+    assert not watch.lost(far)
+    clock.now = 10.5
+    assert watch.lost(far)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "lost"),
+    [("77.1.0", "77.0.0", True), ("77.0.0", "77.0.0", False), ("77.0.0", "77.1.0", False), ("78.1.0", "77.0.0", False)],
+)
+def test_an_earlier_start_of_the_same_slurm_job_is_lost_at_once(
+    paths: RunPaths, ours: str, theirs: str, lost: bool
+) -> None:
+    far = lease_of(0, 1, theirs, identity=replace(Identity.own(), machine="another"))
+    watch = LeaseWatch(paths.heartbeats, rank_of(0, 2, ours, "slurm"), 1000.0)
+    assert watch.lost(far) == lost
+
+
+def test_only_whole_records_of_the_lease_count(paths: RunPaths) -> None:
+    lease = lease_of(0, 1, generation=1, former=(Former("a-2.jsonl", 0, (1,)),))
+    strangers = [record_of(4, 2, 1), record_of(0, 0, 1, generation=0), record_of(9, 0, 1, generation=1)]
+    own = [record_of(index, 0, 1, generation=1) for index in (0, 1, 0)]
+    path = write_journal(paths, [*strangers, *own], "a-1.jsonl")
+    assert whole_samples(lease, paths.ranks, {0, 1}) == (*lease.former, Former("a-1.jsonl", 1, (0,)))
+    path.write_bytes(b"".join(record.line() for record in strangers) + own[0].line()[:-1])
+    assert whole_samples(lease, paths.ranks, {0, 1}) == lease.former
+
+
+@pytest.mark.parametrize("content", [None, record_of(0, 0, 1).line() + b"broken\n" + record_of(1, 0, 1).line()])
+def test_a_journal_that_is_gone_or_broken_counts_nothing(paths: RunPaths, content: bytes | None) -> None:
+    if content is not None:
+        (paths.ranks / "a-1.jsonl").write_bytes(content)
+    assert whole_samples(lease_of(0, 1), paths.ranks, {0, 1}) == ()
+
+
+def test_of_a_closer_that_died_its_former_samples_count(paths: RunPaths) -> None:
+    former = (Former("a-2.jsonl", 0, (1,)),)
+    assert whole_samples(lease_of(0, journal="", former=former), paths.ranks, {0, 1}) == former
+
+
+# From here on: real ranks and real signals.
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+@pytest.mark.parametrize("killed", [(1,), (0, 2)], ids=["one", "all but one"])
+def test_what_a_killed_rank_held_is_taken_over_at_once(ram: Path, killed: tuple[int, ...], deterministic: bool) -> None:
+    rules = {"heartbeat": 0.2, "chunk_size": 4, "deterministic": deterministic}  # lease_timeout stays at 2 minutes
+    paths = plan_run(ram / "run", ROWS, model=SLOW, run=rules)
+    survivors = [rank for rank in range(3) if rank not in killed]
+    with Ranks(paths, 3) as ranks:
+        ranks.start(*killed)
+        held = {rank: ranks.stop_inside_chunk(rank) for rank in killed}
+        ranks.start(*survivors)
+        for rank in survivors:
+            ranks.wait_for_record(rank)
+        for rank in killed:
+            ranks.signal(rank, signal.SIGKILL)
+        assert ranks.finish(*killed) == [-signal.SIGKILL] * len(killed)
+        assert ranks.finish(*survivors) == [0] * len(survivors)
+    for rank, chunk in held.items():
+        lease = Claims(paths.round(0)).read_lease(chunk, 1)
+        whole = [record.index for record in records_in(paths.journal("a", rank)) if record.chunk == chunk]
+        assert lease.rank in survivors
+        assert whole
+        assert lease.former == (() if deterministic else (Former(f"a-{rank}.jsonl", 0, tuple(whole)),))
+        made = [r.index for r in records_in(paths.ranks / lease.journal) if r.chunk == chunk]
+        members = ChunkList.read(paths.chunks(0))[chunk]
+        assert sorted(made) == sorted(set(members) - lease.counted)
+    merged, content, values = outcome(paths)
+    assert merged.complete
+    assert (content, values) == undisturbed(ROWS)
+    all_records = [record for path in paths.journals() for record in records_in(path)]
+    redone = sum(held.get(record.rank) == record.chunk for record in all_records) if deterministic else 0
+    assert len(all_records) == ROWS + redone, "more was run twice than what was lost"
+
+
+def test_a_stopped_rank_that_wakes_up_changes_nothing(ram: Path) -> None:
+    paths = plan_run(ram / "run", ROWS, model=SLOW, run={"heartbeat": 0.1, "lease_timeout": 0.6, "chunk_size": 4})
+    with Ranks(paths, 3) as ranks:
+        ranks.start(1)
+        chunk = ranks.stop_inside_chunk(1)
+        ranks.start(0, 2)
+        assert ranks.finish(0, 2) == [0, 0]
+        claims = Claims(paths.round(0))
+        verdict, before = claims.read_verdict(chunk, "done"), len(records_in(ranks.journal(1)))
+        assert verdict.journal in ("a-0.jsonl", "a-2.jsonl")
+        assert outcome(paths)[0].complete, "the others did not need it"
+        first = paths.results.read_bytes()
+        ranks.signal(1, signal.SIGCONT)
+        assert ranks.finish(1) == [0]
+    assert claims.read_verdict(chunk, "done") == verdict
+    late = [record for record in records_in(ranks.journal(1)) if record.chunk == chunk]
+    assert len(records_in(ranks.journal(1))) > before, "it made nothing after it woke up: nothing was shown"
+    assert len(late) == len(ChunkList.read(paths.chunks(0))[chunk])
+    merged, content, values = outcome(paths)
+    assert merged.complete
+    assert content == first
+    assert (content, values) == undisturbed(ROWS)
+
+
+@pytest.mark.parametrize("new_round", [True, False], ids=["resume", "same round"])
+def test_static_shards_are_finished_by_another_number_of_ranks(ram: Path, new_round: bool) -> None:
+    static = {"heartbeat": 0.2, "chunk_size": 4, "sharding": "static"}
+    paths = plan_run(ram / "run", ROWS, model=SLOW, run=static)
+    with Ranks(paths, 3) as ranks:
+        ranks.start(0, 1, 2)
+        ranks.stop_inside_chunk(1)
+        ranks.signal(1, signal.SIGKILL)
+        assert ranks.finish(0, 2) == [0, 0]
+    made = {record.index for path in paths.journals() for record in records_in(path)}
+    assert len(made) < ROWS, "the others did not keep to their own shards"
+    merged, _, values = outcome(paths)
+    assert set(missing_lines(paths)) == set(merged.missing) == set(range(ROWS)) - made
+    assert (values["complete"], values["counts"]["accepted"]) == (False, len(made))
+    if new_round:
+        next_round(paths)
+    run_ranks(paths, 2, "b")
+    merged, content, values = outcome(paths)
+    assert merged.complete
+    assert (content, values) == undisturbed(ROWS)
+    again = {record.index for rank in range(2) for record in records_in(paths.journal("b", rank))}
+    assert again == set(range(ROWS)) - made, "finished samples were run again"
+
+
+def test_a_second_start_of_the_same_rank_is_refused_and_harms_nothing(ram: Path) -> None:
+    paths = plan_run(ram / "run", ROWS, model=SLOW)
+    with Ranks(paths, 1) as first, Ranks(paths, 1) as second:
+        first.start(0)
+        first.wait_for_record(0)
+        second.start(0)
+        assert second.finish(0) == [1]
+        assert first.finish(0) == [0]
+    wait_for(lambda: "another process is this rank" in paths.rank_log("a", 0).read_text(), "the reason in the log")
+    assert outcome(paths)[1:] == undisturbed(ROWS)

@@ -1,0 +1,187 @@
+"""Each built-in metric by hand; how metrics are found; how scores are folded."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hpcjobs.errors import ConfigError
+from hpcjobs.metrics import BUILT_IN, Fold, find_metric, find_metrics, golds, score_sample
+from hpcjobs.records import Target
+
+
+def score(name: str, completion: str, target: Target) -> float:
+    return find_metric(name).score(completion, target, {})
+
+
+@pytest.mark.parametrize(
+    ("completion", "target", "value"),
+    [
+        ("Paris", "Paris", 1), (" Paris\n", "Paris", 1), ("paris", "Paris", 0), ("Paris.", "Paris", 0),
+        ("Lyon", ["Paris", " Lyon "], 1), ("", "", 1), ("", [], 0), ("x", None, 0),
+    ],
+)  # fmt: skip
+def test_exact_match(completion: str, target: Target, value: float) -> None:
+    assert score("exact_match", completion, target) == value
+
+
+@pytest.mark.parametrize(
+    ("completion", "target", "value"),
+    [
+        ("It is PARIS, I think", "Paris", 1), ("It is Lyon", "Paris", 0), ("straße", "STRASSE", 1),
+        ("anything", "", 0), ("anything", "  ", 0), ("b", ["a", "b"], 1), ("", "a", 0), ("x", None, 0),
+    ],
+)  # fmt: skip
+def test_contains(completion: str, target: Target, value: float) -> None:
+    assert score("contains", completion, target) == value
+
+
+@pytest.mark.parametrize(
+    ("completion", "target", "value"),
+    [
+        # SQuAD's rules: articles, case, ASCII punctuation and white space do not count; overlap is of bags of words.
+        ("The Denver Broncos!", "Denver Broncos", 1),
+        ("Denver", "Denver Broncos", 2 / 3),
+        ("Santa Clara, California", ["Levi's Stadium", "Santa Clara"], 0.8),
+        ("gold gold", "gold", 2 / 3),
+        ("an answer the", "answer", 1),
+        ("Levis", "Levi's", 1),
+        ("theatre", "the atre", 0),
+        ("Saint Bernadette Soubirous", "Bernadette", 0.5),
+        ("no", "yes", 0),
+        ("", "", 1),
+        ("the", "", 1),  # nothing is left of it
+        ("word", "", 0),
+        ("", "word", 0),
+        ("x", [], 0),
+        ("x", None, 0),
+        ("3.5", "35", 1),  # as in SQuAD's script: punctuation goes without a blank
+    ],
+)
+def test_f1(completion: str, target: Target, value: float) -> None:
+    assert score("f1", completion, target) == pytest.approx(value)
+
+
+@pytest.mark.parametrize(
+    ("completion", "target", "value"),
+    [
+        ("She makes 9 * 2 = $<<9*2=18>>18 every day.\n#### 18", "... #### 18", 1),
+        ("The answer is 18.", "Janet sells 16 - 3 - 4 = 9.\n#### 18", 1),
+        ("The answer is 19.", "#### 18", 0),
+        ("1,234", "1234", 1), ("$1,234.50", "1234.5", 1), ("7", "7.0", 1), ("-3", "#### -3", 1), ("3", "-3", 0),
+        ("#### -$5", "-5", 1), ("-$5", "-5", 1), ("$-5", "-5", 1), ("#### $-5", "-5", 1),
+        ("50%", "50", 1), ("0.5", ".5", 1), ("#### .5", "0.5", 1),
+        ("#### 18\nBut 20 is wrong", "18", 1), ("#### 1\n#### 2", "2", 1), ("#### none, so 4", "4", 1),
+        ("between 3-5", "5", 1), ("3 to 5.", "5", 1), ("It costs 5, then.", "5", 1),
+        ("no number", "5", 0), ("", "5", 0), ("5", "no number", 0), ("no number", "none", 0),
+        ("4", ["3", "4"], 1), ("4", None, 0), ("10000000000000000000001", "10000000000000000000000", 0),
+        ("#### 2,125.", "2125", 1), ("**42**", "42", 1), ("x = 42\n", "42", 1), ("1.000", "1", 1),
+        ("#### 1,", "1", 1), ("####18", "18", 1),
+    ],
+)  # fmt: skip
+def test_number_match(completion: str, target: Target, value: float) -> None:
+    assert score("number_match", completion, target) == value
+
+
+def test_golds() -> None:
+    assert golds(None) == []
+    assert golds("ab") == ["ab"]
+    assert golds(["a", "b"]) == ["a", "b"]
+
+
+def test_every_metric_is_found_by_its_name() -> None:
+    assert [metric.name for metric in find_metrics(BUILT_IN)] == list(BUILT_IN)
+    assert set(BUILT_IN) >= {"exact_match", "contains", "f1", "number_match"}
+
+
+def test_no_metric_twice_and_none_that_is_not_there() -> None:
+    with pytest.raises(ConfigError, match="two metrics are called 'f1'"):
+        find_metrics(["f1", "f1"])
+    with pytest.raises(ConfigError, match=r"no metric 'exact_mach' \(did you mean 'exact_match'\?\); there are .*f1"):
+        find_metric("exact_mach")
+
+
+OWN = """
+from hpcjobs.metrics import Metric
+
+class Length(Metric):
+    name = "length"
+    needs_target = False
+    def score(self, completion, target, row):
+        return len(completion) + row["bonus"]
+
+class Plain:
+    def score(self, completion, target, row):
+        return True
+
+class NoScore:
+    name = "none"
+
+class Breaks:
+    def __init__(self):
+        raise RuntimeError("no license")
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A module of the user's in the working folder, under a name of its own."""
+    name = f"own_{tmp_path.name.replace('-', '_')}"
+    (tmp_path / f"{name}.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return name
+
+
+def test_an_own_class(own: str) -> None:
+    metrics = find_metrics([f"{own}:Length", f"{own}:Plain", "exact_match"])
+    assert [metric.name for metric in metrics] == ["length", "Plain", "exact_match"]
+    assert score_sample(metrics, "abc", "abc", {"bonus": 2}) == {
+        "length": 5.0,
+        "Plain": 1.0,
+        "exact_match": 1.0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("no_such_module_at_all:X", ["ModuleNotFoundError", "no_such_module_at_all"]),
+        ("{own}:Missing", ["AttributeError", "Missing"]),
+        ("{own}:NoScore", ["no method score"]),
+        ("{own}:Breaks", ["RuntimeError: no license"]),
+        (":X", ["cannot be used"]),
+        ("os:", ["cannot be used"]),
+    ],
+)
+def test_an_own_class_that_cannot_be_used(own: str, path: str, words: list[str]) -> None:
+    with pytest.raises(ConfigError) as error:
+        find_metric(path.format(own=own))
+    for word in ["task.metrics", *words]:
+        assert word in str(error.value)
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=50))
+def test_a_fold_is_mean_and_standard_error(values: list[float]) -> None:
+    fold = Fold()
+    for value in values:
+        fold.add(value)
+    summary = fold.summary()
+    assert summary["n"] == len(values)
+    assert summary["value"] == pytest.approx(statistics.fmean(values), abs=1e-9)
+    stderr = statistics.stdev(values) / math.sqrt(len(values))
+    assert summary["stderr"] == pytest.approx(stderr, rel=1e-6, abs=1e-6)
+    assert summary["ci95"] == pytest.approx([fold.mean - 1.96 * stderr, fold.mean + 1.96 * stderr], rel=1e-6, abs=1e-5)
+
+
+def test_a_fold_of_none_and_of_one() -> None:
+    assert Fold().summary() == {"value": None, "stderr": None, "ci95": None, "n": 0}
+    one = Fold()
+    one.add(0.5)
+    assert one.summary() == {"value": 0.5, "stderr": None, "ci95": None, "n": 1}

@@ -1,0 +1,120 @@
+"""Templates over rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from hpcjobs.config import TaskConfig
+from hpcjobs.errors import ConfigError
+from hpcjobs.layers import Layer
+from hpcjobs.prompts import Prompts, sample_seed
+
+
+def prompts_of(columns: list[str], **task: Any) -> Prompts:
+    from hpcjobs.config import validate
+
+    return Prompts(validate(Layer({"task": task})).task, columns)
+
+
+def test_a_prompt_and_a_target() -> None:
+    prompts = prompts_of(["q", "a"], prompt="Q: {{ q }}\n", target="{{ a }}")
+    row = {"q": "<1 & 2>", "a": "x"}
+    assert prompts.prompt(row) == "Q: <1 & 2>\n"
+    assert prompts.target(row) == "x"
+    assert prompts.columns == {"q"}
+
+
+def test_messages_become_a_chat() -> None:
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "{{ q }}{{ r }}"}]
+    prompts = prompts_of(["q", "r"], messages=messages)
+    assert prompts.prompt({"q": "a", "r": 2}) == [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "a2"},
+    ]
+    assert prompts.columns == {"q", "r"}
+    assert prompts.target({"q": "a"}) is None
+
+
+@pytest.mark.parametrize(
+    ("template", "row", "target"),
+    [
+        ("{{ a }}", {"a": ["x", 2]}, ["x", "2"]),
+        (" {{ a }} \n", {"a": ["x"]}, ["x"]),
+        ("{{ a.text }}", {"a": {"text": ["x", "y"]}}, ["x", "y"]),
+        ("{{ a }}", {"a": 7}, "7"),
+        ("{{ a }}", {"a": None}, None),
+        ("{{ a }}", {"a": ""}, ""),
+        ("{{ a }}.", {"a": ["x"]}, "['x']."),
+        ("{{ a[0] }}{{ a[1] }}", {"a": ["x", "y"]}, "xy"),
+        ("{{ a | upper }}", {"a": "x"}, "X"),
+    ],
+)
+def test_a_lone_expression_keeps_its_list(template: str, row: dict[str, Any], target: object) -> None:
+    assert prompts_of(["a"], prompt="p", target=template).target(row) == target
+
+
+def test_columns_messages_or_prompt_are_used_where_the_task_has_none() -> None:
+    chat = [{"role": "user", "content": "hi", "more": 1}]
+    assert prompts_of(["messages", "prompt"]).prompt({"messages": chat}) == [{"role": "user", "content": "hi"}]
+    assert prompts_of(["prompt"]).prompt({"prompt": "hi"}) == "hi"
+    assert prompts_of(["prompt"]).columns == {"prompt"}
+    for wrong in (None, 7, [], [{"role": "user"}], ["hi"]):
+        with pytest.raises(ValueError, match="neither a text nor a chat"):
+            prompts_of(["prompt"]).prompt({"prompt": wrong})
+
+
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [
+        (
+            {"prompt": "{{ qestion }}"},
+            ["task.prompt", "'qestion'", "did you mean 'question'", "question, answer"],
+        ),
+        ({"prompt": "x", "target": "{{ anser }}"}, ["task.target", "'anser'", "did you mean 'answer'"]),
+        ({"messages": [{"role": "user", "content": "{{ zzz }}"}]}, ["task.messages.0.content", "'zzz'"]),
+        ({"prompt": "{{ question "}, ["task.prompt", "not a jinja2 template", "line 1"]),
+        ({"prompt": "a\n{% if %}"}, ["task.prompt", "not a jinja2 template", "line 2"]),
+        ({"prompt": "{{ question | nofilter }}"}, ["task.prompt", "nofilter"]),
+        ({"prompt": "x", "target": "answer"}, ["task.target", "{{ answer }}"]),
+        ({"prompt": "x", "messages": [{"role": "user", "content": "y"}]}, ["both set"]),
+        ({}, ["nothing to ask", "task.messages", "question, answer"]),
+        ({"messages": []}, ["nothing to ask"]),
+    ],
+)
+def test_a_task_that_does_not_fit_the_columns(task: dict[str, Any], words: list[str]) -> None:
+    with pytest.raises(ConfigError) as error:
+        prompts_of(["question", "answer"], **task)
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_loops_and_sets_are_no_columns() -> None:
+    text = "{% set n = 2 %}{% for c in choices %}{{ loop.index }}{{ c }}{{ n }} {% endfor %}{{ range(2) | list }}"
+    assert prompts_of(["choices"], prompt=text).prompt({"choices": ["a", "b"]}) == "1a2 2b2 [0, 1]"
+
+
+def test_what_a_row_lacks_is_an_error_of_that_row() -> None:
+    prompts = prompts_of(["a"], prompt="{{ a.b }}", target="{{ a.b }}")
+    for call in (prompts.prompt, prompts.target):
+        with pytest.raises(Exception, match=r"no attribute 'b'|undefined"):
+            call({"a": {"c": 1}})
+
+
+def test_a_template_cannot_leave_its_sandbox() -> None:
+    prompts = prompts_of(["a"], prompt="{{ a.__class__.__mro__[1].__subclasses__() }}")
+    with pytest.raises(Exception, match=r"unsafe|undefined"):
+        prompts.prompt({"a": "x"})
+
+
+def test_a_samples_seed_depends_on_run_and_id_alone() -> None:
+    seeds = {sample_seed(run, name) for run in (0, 1) for name in ("a", "b", "1", "é", "\ud800")}
+    assert len(seeds) == 10
+    assert all(0 <= seed < 2**56 for seed in seeds)
+    assert sample_seed(0, "a") == sample_seed(0, "a") == 26769400654387676
+    assert sample_seed(1, "1a") != sample_seed(11, "a")
+
+
+def test_no_task_is_needed_for_a_column() -> None:
+    assert Prompts(TaskConfig(), ["prompt"]).prompt({"prompt": "x"}) == "x"

@@ -1,0 +1,217 @@
+"""Who a process is, in every launcher's environment."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from hpcjobs.errors import RendezvousError
+from hpcjobs.rank import Rank, assert_world, process_start, refuse_lone_process
+
+# What srun gives the last task of a job of 11 on nodes with 4, 4 and 3 (Slurm 23.02).
+SRUN = {
+    "SLURM_JOB_ID": "812", "SLURM_STEP_ID": "0", "SLURM_PROCID": "10", "SLURM_NTASKS": "11",
+    "SLURM_STEP_NUM_TASKS": "11",
+    "SLURM_LOCALID": "2", "SLURM_NODEID": "2", "SLURM_NNODES": "3", "SLURM_TASKS_PER_NODE": "4(x2),3",
+    "SLURM_STEP_TASKS_PER_NODE": "4(x2),3", "SLURMD_NODENAME": "n3", "SLURM_LAUNCH_NODE_IPADDR": "10.0.0.1",
+}  # fmt: skip
+BATCH = {
+    "ENVIRONMENT": "BATCH",
+    "SLURM_JOB_ID": "812",
+    "SLURM_PROCID": "0",
+    "SLURM_NTASKS": "4",
+    "SLURM_LOCALID": "0",
+}
+TORCHRUN = {
+    "TORCHELASTIC_RUN_ID": "none", "RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4",
+    "GROUP_RANK": "1", "MASTER_ADDR": "n1", "MASTER_PORT": "29500",
+}  # fmt: skip
+LOCAL = {
+    "SUBMITIT_LOCAL_GLOBALID": "1", "SUBMITIT_LOCAL_NTASKS": "3", "SUBMITIT_LOCAL_LOCALID": "1",
+    "SUBMITIT_LOCAL_JOB_ID": "77", "SUBMITIT_EXECUTOR": "local",
+}  # fmt: skip
+
+
+def place(rank: Rank) -> tuple[int, int, int, int, int]:
+    return rank.rank, rank.world_size, rank.local_rank, rank.local_world_size, rank.node
+
+
+def test_a_task_of_srun() -> None:
+    rank = Rank.from_env(SRUN)
+    assert place(rank) == (10, 11, 2, 3, 2)
+    assert (rank.launcher, rank.attempt, rank.host, rank.job_id) == ("slurm", "812.0.0", "n3", "812")
+    assert rank.launch_address == "10.0.0.1"
+    assert rank.master is None
+    assert not rank.is_main
+
+
+@pytest.mark.parametrize(
+    ("tasks", "node", "local_world"),
+    [
+        ("4(x2),3", "0", 4),
+        ("4(x2),3", "1", 4),
+        ("4(x2),3", "2", 3),
+        ("3", "0", 3),
+        ("1,2(x3)", "3", 2),
+        ("", "0", 5),
+        ("?", "0", 5),
+    ],
+)
+def test_tasks_of_a_node_from_slurms_list(tasks: str, node: str, local_world: int) -> None:
+    env = SRUN | {
+        "SLURM_TASKS_PER_NODE": tasks, "SLURM_NODEID": node, "SLURM_LOCALID": "0", "SLURM_PROCID": "0",
+        "SLURM_NTASKS": "11", "SLURM_NNODES": "2",
+    }  # fmt: skip
+    del env["SLURM_STEP_TASKS_PER_NODE"]
+    assert Rank.from_env(env).local_world_size == local_world
+
+
+def test_a_step_may_be_smaller_than_its_job() -> None:
+    env = SRUN | {
+        "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_TASKS_PER_NODE": "2", "SLURM_PROCID": "1", "SLURM_LOCALID": "1",
+        "SLURM_NODEID": "0",
+    }  # fmt: skip
+    assert place(Rank.from_env(env)) == (1, 2, 1, 2, 0)
+
+
+def test_each_start_of_a_job_is_another_attempt() -> None:
+    requeued = Rank.from_env(SRUN | {"SLURM_RESTART_COUNT": "2"})
+    assert requeued.attempt == "812.2.0"
+    assert Rank.from_env(SRUN | {"SLURM_STEP_ID": "1"}).attempt == "812.0.1"
+    assert Rank.from_env(SRUN | {"HPCJOBS_ATTEMPT": "mine"}).attempt == "mine"
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "over"),
+    [
+        ("812.1.0", "812.0.0", True), ("812.10.0", "812.9.3", True), ("812.1.0", "812.1.0", False),
+        ("812.1.1", "812.1.0", False), ("812.0.0", "812.1.0", False), ("812.1.0", "811.0.0", False),
+        ("812.1.0", "local7", False), ("812.1.0", "812.x.0", False), ("mine", "812.0.0", False),
+    ],
+)  # fmt: skip
+def test_only_a_later_start_of_the_same_job_ends_an_attempt(ours: str, theirs: str, over: bool) -> None:
+    assert Rank.from_env(SRUN | {"HPCJOBS_ATTEMPT": ours}).succeeds(theirs) is over
+
+
+def test_other_launchers_know_of_no_successor() -> None:
+    assert not Rank.from_env(LOCAL | {"HPCJOBS_ATTEMPT": "1.2.3"}).succeeds("1.1.3")
+
+
+def test_submitits_local_executor() -> None:
+    rank = Rank.from_env(LOCAL)
+    assert place(rank) == (1, 3, 1, 3, 0)
+    assert (rank.launcher, rank.attempt, rank.job_id) == ("local", "local77", "77")
+
+
+def test_torchrun() -> None:
+    rank = Rank.from_env(TORCHRUN)
+    assert place(rank) == (5, 8, 1, 4, 1)
+    assert (rank.launcher, rank.master) == ("torchrun", ("n1", 29500))
+
+
+def test_torchrun_inside_a_slurm_step_is_the_nearer_launcher() -> None:
+    rank = Rank.from_env(SRUN | TORCHRUN)
+    assert place(rank) == (5, 8, 1, 4, 1)
+    assert (rank.launcher, rank.job_id, rank.host) == ("torchrun", "812", "n3")
+
+
+def test_accelerate_launch_without_a_run_id() -> None:
+    env = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+    assert place(Rank.from_env(env)) == (1, 2, 1, 2, 0)
+
+
+def test_nothing_at_all_is_one_process() -> None:
+    rank = Rank.from_env({})
+    assert place(rank) == (0, 1, 0, 1, 0)
+    assert rank.is_main
+    assert rank.launcher == "single"
+    assert rank.attempt == f"p{os.getpid()}t{process_start(os.getpid())}"
+
+
+def test_a_batch_script_is_no_task() -> None:
+    assert place(Rank.from_env(BATCH)) == (0, 1, 0, 1, 0)
+    with pytest.raises(RendezvousError, match=r"has 4 tasks.*outside of srun.*srun python -m hpcjobs\.worker"):
+        refuse_lone_process(BATCH)
+    refuse_lone_process(BATCH | {"SLURM_NTASKS": "1"})
+    refuse_lone_process(BATCH | {"SLURM_STEP_ID": "0"})
+    refuse_lone_process(BATCH | TORCHRUN)
+    refuse_lone_process(SRUN)
+    refuse_lone_process({})
+
+
+def test_the_worker_in_a_batch_script_refuses_before_it_does_anything(tmp_path: Any) -> None:
+    (tmp_path / "plan.json").write_text("{}")
+    done = subprocess.run(
+        [sys.executable, "-m", "hpcjobs.worker", str(tmp_path)], env=os.environ | BATCH, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "4 tasks" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert [entry.name for entry in tmp_path.iterdir()] == ["plan.json"]
+
+
+@pytest.mark.parametrize(
+    ("env", "words"),
+    [
+        (SRUN | {"SLURM_PROCID": "x"}, "SLURM_PROCID='x' is not a number"),
+        (SRUN | {"SLURM_STEP_NUM_TASKS": "", "SLURM_NTASKS": ""}, "SLURM_NTASKS='' is not a number"),
+        (SRUN | {"SLURM_PROCID": "11"}, "slurm says rank 11 of 11"),
+        (SRUN | {"SLURM_LOCALID": "3"}, "local rank 3 of 3"),
+        (SRUN | {"SLURM_PROCID": "-1"}, "rank -1 of 11"),
+        (LOCAL | {"SUBMITIT_LOCAL_NTASKS": ""}, "SUBMITIT_LOCAL_NTASKS='' is not a number"),
+        (TORCHRUN | {"WORLD_SIZE": "4"}, "torchrun says rank 5 of 4"),
+        (TORCHRUN | {"MASTER_PORT": "http"}, "MASTER_PORT='http' is not a number"),
+        ({"RANK": "0", "WORLD_SIZE": "0"}, "rank 0 of 0"),
+    ],
+)
+def test_an_environment_that_contradicts_itself(env: dict[str, str], words: str) -> None:
+    with pytest.raises(RendezvousError, match=words):
+        Rank.from_env(env)
+
+
+def test_what_torch_and_accelerate_are_told() -> None:
+    rank = Rank.from_env(SRUN)
+    assert rank.exports(("10.0.0.1", 4711), use_cpu=True) == {
+        "RANK": "10", "WORLD_SIZE": "11", "LOCAL_RANK": "2", "LOCAL_WORLD_SIZE": "3", "ACCELERATE_MACHINE_RANK": "2",
+        "MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "4711", "ACCELERATE_USE_CPU": "true",
+    }  # fmt: skip
+    assert not {"MASTER_ADDR", "ACCELERATE_USE_CPU"} & rank.exports(None, use_cpu=False).keys()
+    again = Rank.from_env(rank.exports(("10.0.0.1", 4711), use_cpu=True) | {"TORCHELASTIC_RUN_ID": "x"})
+    assert place(again)[:4] == place(rank)[:4]
+
+
+def test_accelerate_must_see_all_processes() -> None:
+    rank = Rank.from_env(SRUN)
+    assert_world(rank, 11)
+    with pytest.raises(RendezvousError, match=r"accelerate sees 1 process\(es\), slurm started 11"):
+        assert_world(rank, 1)
+
+
+@pytest.mark.parametrize(
+    ("env", "asked", "threads"),
+    [
+        (SRUN, {}, lambda cores: max(1, cores // 3)),
+        ({}, {}, lambda cores: cores),
+        (SRUN, {"SLURM_CPUS_PER_TASK": "1"}, lambda cores: 1),
+        (SRUN, {"SLURM_CPUS_PER_TASK": "100000"}, lambda cores: cores),
+        (SRUN, {"SLURM_CPUS_PER_TASK": "0"}, lambda cores: max(1, cores // 3)),
+        (SRUN, {"OMP_NUM_THREADS": "77"}, lambda cores: 77),
+    ],
+)
+def test_threads_share_the_nodes_cores(env: dict[str, str], asked: dict[str, str], threads: Any) -> None:
+    own = dict(asked)
+    Rank.from_env(env).limit_threads(own)
+    assert own["OMP_NUM_THREADS"] == str(threads(len(os.sched_getaffinity(0))))
+
+
+def test_a_process_is_known_by_when_it_began() -> None:
+    assert process_start(os.getpid()) == process_start(os.getpid()) is not None
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        assert process_start(child.pid) is not None
+        child.communicate(b"\n")
+    assert process_start(child.pid) is None

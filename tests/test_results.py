@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hpcjobs.records import SampleError
+from hpcjobs.results import ResultsWriter, rows_of, schema_of, storable
+from tests.runs import record_of
+
+INPUTS = pa.schema([("index", pa.int64()), ("id", pa.string()), ("question", pa.string()), ("n", pa.list_(pa.int8()))])
+
+
+def asked(count: int) -> pa.Table:
+    columns = {
+        "index": list(range(count)), "id": [f"row-{n}" for n in range(count)],
+        "question": [f"q{n}" for n in range(count)], "n": [[n] for n in range(count)],
+    }  # fmt: skip
+    return pa.table(columns, schema=INPUTS)
+
+
+@given(st.text(st.characters(exclude_categories=())))
+def test_storable_changes_lone_surrogates_alone(text: str) -> None:
+    stored = storable(text)
+    assert len(stored) == len(text)
+    assert all(a == b or "\ud800" <= a <= "\udfff" for a, b in zip(text, stored, strict=True))
+    assert pa.array([stored], pa.string())[0].as_py() == stored
+
+
+def test_rows_have_what_was_asked_what_came_and_the_scores() -> None:
+    records = [
+        record_of(0, 5, completion="a\ud800\0", scores={"f1": 0.25, "contains": None}),
+        record_of(1, 6, scores={"f1": 1.0}, error=SampleError("ValueError", "b\udfff")),
+    ]
+    table = rows_of(records, asked(2), schema_of(["f1", "contains"], INPUTS))
+    common = {"finish_reason": "stop", "prompt_tokens": 2, "completion_tokens": 1}
+    assert table.to_pylist() == [
+        {
+            "index": 0, "id": "row-0", "completion": "a?\0", "scores": {"f1": 0.25, "contains": None}, "error": None,
+            "input": {"question": "q0", "n": [0]}, **common,
+        },
+        {
+            "index": 1, "id": "row-1", "completion": "answer 1", "scores": {"f1": 1.0, "contains": None},
+            "error": {"type": "ValueError", "message": "b?"}, "input": {"question": "q1", "n": [1]}, **common,
+        },
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("metrics", [[], ["f1"]])
+def test_no_rows_have_the_same_columns(metrics: list[str]) -> None:
+    schema = schema_of(metrics, INPUTS)
+    table = rows_of([], asked(0), schema)
+    assert (table.schema, len(table)) == (schema, 0)
+    assert ("scores" in schema.names) == bool(metrics)
+
+
+def test_inputs_without_columns_of_their_own_need_no_struct() -> None:
+    schema = schema_of(["f1"], pa.schema([("index", pa.int64()), ("id", pa.string())]))
+    assert "input" not in schema.names
+    assert len(rows_of([record_of(0, 0, scores={"f1": 1.0})], asked(1), schema)) == 1
+
+
+def test_the_table_is_there_only_when_all_of_it_is(tmp_path: Path) -> None:
+    path, schema = tmp_path / "results.parquet", schema_of([], INPUTS)
+    with ResultsWriter(path, schema) as writer:
+        for start in (0, 1):
+            writer.write(rows_of([record_of(start, 0)], asked(2).slice(start, 1), schema))
+            assert not path.exists()
+    first = path.read_bytes()
+    assert pq.read_table(path).column("index").to_pylist() == [0, 1]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    with pytest.raises(RuntimeError, match="half way"):
+        fail_half_way(path, schema)
+    assert path.read_bytes() == first
+    assert os.listdir(tmp_path) == ["results.parquet"]
+
+
+def fail_half_way(path: Path, schema: pa.Schema) -> None:
+    with ResultsWriter(path, schema) as writer:
+        writer.write(rows_of([record_of(0, 0)], asked(1), schema))
+        raise RuntimeError("half way")

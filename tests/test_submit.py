@@ -1,0 +1,185 @@
+"""submit and resume: what is queued, what is written, what a refusal leaves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hpcjobs.config import read_config
+from hpcjobs.files import read_json
+from hpcjobs.paths import RunPaths
+from hpcjobs.submission import read_launches
+from hpcjobs.submit import FLAGS, flag_layer
+
+from .fake_slurm import Shell
+
+DUMMY = ("--set", "model.engine=dummy")
+
+
+@pytest.fixture
+def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
+    return Shell(tmp_path, monkeypatch, capsys)
+
+
+@pytest.fixture
+def queued(shell: Shell) -> RunPaths:
+    """A run of two jobs that are in the queue."""
+    assert shell.run("submit", "eval", *DUMMY, "--name", "a", "--nodes", "2", "--ntasks-per-node", "3").code == 0
+    shell.slurm.answer("squeue", "100|PENDING|Priority|\n101|PENDING|Dependency|\n")
+    return RunPaths(shell.runs / "a")
+
+
+def test_work_and_merge_are_queued_and_recorded(shell: Shell, queued: RunPaths) -> None:
+    [launch] = read_launches(queued)
+    assert launch.jobs == {"work": "100", "merge": "101"}
+    assert (launch.number, launch.executor, launch.ranks) == (0, "slurm", 6)
+    assert launch.scripts == {"work": shell.slurm.script(100), "merge": shell.slurm.script(101)}
+    assert "#SBATCH --dependency=afterany:100\n" in shell.slurm.script(101)
+    assert all(call.startswith("--parsable ") for call in shell.slurm.calls("sbatch"))
+    assert sorted(path.name for path in queued.logs.iterdir()) == [
+        "100_submission.sh", "100_submitted.pkl", "101_submission.sh", "101_submitted.pkl",
+    ]  # fmt: skip
+
+
+def test_an_enclosing_job_is_not_handed_on(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    inside = {
+        "SLURM_JOB_ID": "7",
+        "SLURM_NTASKS": "9",
+        "SLURM_MEM_PER_NODE": "1",
+        "SBATCH_PARTITION": "x",
+        "RANK": "1",
+    }
+    for name, value in (inside | {"SLURM_CONF": "/etc/mine.conf", "HF_TOKEN": "kept by sbatch"}).items():
+        monkeypatch.setenv(name, value)
+    assert shell.run("submit", "eval", *DUMMY).code == 0
+    for job in (100, 101):
+        env = shell.slurm.env(job)
+        assert not inside.keys() & env.keys()
+        assert env["SLURM_CONF"] == "/etc/mine.conf"
+        assert env["HF_TOKEN"] == "kept by sbatch"
+
+
+def test_no_secret_of_the_shell_is_written_down(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_hunter2")
+    assert shell.run("submit", "eval", *DUMMY, "--name", "a").code == 0
+    files = [path for path in (shell.runs / "a").rglob("*") if path.is_file()]
+    assert files
+    assert not [path for path in files if b"hunter2" in path.read_bytes()]
+
+
+def test_what_is_pickled_is_a_name_and_a_path(shell: Shell, queued: RunPaths) -> None:
+    pickle = (queued.logs / "100_submitted.pkl").read_bytes()
+    assert b"hpcjobs.worker" in pickle
+    assert b"run_rank" in pickle
+    assert str(queued.root).encode() in pickle
+    assert b"exact_match" not in pickle
+
+
+@pytest.mark.parametrize("after", [0, 1])
+def test_a_refusal_leaves_neither_jobs_nor_folder(shell: Shell, after: int) -> None:
+    shell.slurm.refuse("sbatch: error: invalid account\n", after)
+    said = shell.run("submit", "eval", *DUMMY, "--name", "a")
+    assert said.code == 1
+    assert "invalid account" in said.err
+    assert "Traceback" not in said.err
+    assert shell.left() == []
+    assert shell.slurm.calls("scancel") == (["100"] if after else [])
+
+
+def test_script_runs_have_no_merge_job(shell: Shell) -> None:
+    shell.write("p.py", "")
+    assert shell.run("submit", "script", "--name", "a", "--nodes", "2", "--", "p.py", "--nodes", "x y").code == 0
+    paths = RunPaths(shell.runs / "a")
+    assert read_launches(paths)[0].jobs == {"work": "100"}
+    assert read_json(paths.plan)["argv"] == ["p.py", "--nodes", "x y"]
+    assert shell.run("resume", "a").code == 2
+
+
+def test_plan_only_queues_nothing(shell: Shell) -> None:
+    said = shell.run("submit", "eval", *DUMMY, "--name", "a", "--plan-only")
+    assert said.code == 0
+    assert "planned" in said.out
+    assert shell.slurm.calls("sbatch") == []
+    assert read_launches(RunPaths(shell.runs / "a")) == []
+    assert json.loads(shell.run("status", "a", "--json").out)["state"] == "planned"
+
+
+def test_flags_are_config_keys() -> None:
+    layer = flag_layer(dict.fromkeys(FLAGS) | {"nodes": 2, "requeue": False}, ["comment=a=b", "--hold", "nice=5"])
+    assert layer.values == {
+        "cluster": {"nodes": 2, "requeue": False, "sbatch": {"comment": "a=b", "hold": True, "nice": "5"}}
+    }
+    assert layer.places["cluster.nodes"] == "--nodes"
+    assert layer.places["cluster.sbatch.hold"] == "--sbatch --hold"
+
+
+def test_a_live_run_is_not_resumed(shell: Shell, queued: RunPaths) -> None:
+    said = shell.run("resume", "a")
+    assert said.code == 2
+    assert "still going" in said.message
+    assert "hpcjobs cancel a" in said.message
+    assert len(read_launches(queued)) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "shape", "gpus"),
+    [
+        ([], "2 nodes x 3 tasks = 6 ranks on CPU", ""),
+        (["--nodes", "1"], "1 node x 3 tasks = 3 ranks on CPU", ""),
+        (["--nodes", "2", "--gpus", "8"], "2 nodes x 4 GPUs = 8 ranks", "#SBATCH --gpus-per-node=4"),
+        (["--gpus-per-node", "2"], "2 nodes x 2 GPUs = 4 ranks", "#SBATCH --gpus-per-node=2"),
+        (
+            ["--time", "5", "--sbatch", "comment=again"],
+            "2 nodes x 3 tasks = 6 ranks on CPU",
+            "#SBATCH --comment=again",
+        ),
+    ],
+)
+def test_resume_takes_another_shape(shell: Shell, queued: RunPaths, words: list[str], shape: str, gpus: str) -> None:
+    shell.slurm.answer("squeue", "100|FAILED|NodeFail|\n101|COMPLETED|None|\n")
+    said = shell.run("resume", "a", *words)
+    assert said.code == 0, said.err
+    assert f"50 of 50 samples on {shape}" in said.err
+    assert [launch.jobs["work"] for launch in read_launches(queued)] == ["100", "102"]
+    assert gpus in shell.slurm.script(102)
+    assert queued.rounds() == [0, 1]
+    assert read_config(queued.config).cluster.time == (words[1] if "--time" in words else "0:30:00")
+
+
+@pytest.mark.parametrize(
+    "words", [["--gpus", "7"], ["--time", "soon"], ["--sbatch", "nodes=3"], ["--partition", "a\nb"]]
+)
+def test_a_resume_that_cannot_be_changes_nothing(shell: Shell, queued: RunPaths, words: list[str]) -> None:
+    shell.slurm.answer("squeue", "")
+    before = queued.config.read_bytes()
+    said = shell.run("resume", "a", *words)
+    assert said.code == 2
+    assert said.message
+    assert queued.rounds() == [0]
+    assert queued.config.read_bytes() == before
+    assert len(shell.slurm.calls("sbatch")) == 2
+
+
+def test_resume_from_gpus_in_total_keeps_them_a_node(shell: Shell) -> None:
+    assert shell.run("submit", "eval", *DUMMY, "--name", "a", "--nodes", "2", "--gpus", "8").code == 0
+    assert "3 nodes x 4 GPUs" in shell.run("resume", "a", "--nodes", "3").err
+
+
+def test_cancel_ends_this_runs_live_jobs_alone(shell: Shell, queued: RunPaths) -> None:
+    shell.slurm.answer("squeue", "100|RUNNING|None|n1\n101|COMPLETED|None|\n555|RUNNING|None|n2\n")
+    said = shell.run("cancel", "a")
+    assert said.code == 0
+    assert "job 100" in said.out
+    assert shell.slurm.calls("scancel") == ["100"]
+
+
+def test_wait_ends_with_the_runs_code(shell: Shell, queued: RunPaths) -> None:
+    """Nothing was done by anybody: the merge says incomplete, and waiting ends with 3."""
+    assert shell.run("merge", "a").code == 3
+    from hpcjobs.submit import wait
+
+    seen: list[str] = []
+    assert wait(queued, lambda status: seen.append(status.state)) == 3
+    assert seen == ["incomplete"]

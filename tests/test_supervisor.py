@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from hpcjobs.identity import Identity
+from hpcjobs.paths import RunPaths
+from hpcjobs.slurm import clean_environment
+from hpcjobs.status import read_status
+from tests.runs import (
+    DEADLINE,
+    missing_lines,
+    plan_run,
+    process_state,
+    rank_env,
+    records_in,
+    said,
+    supervised,
+    undisturbed,
+    vitals_of,
+    wait_for,
+)
+
+ROWS, SLOW = 97, {"engine": "dummy", "dummy_delay": 0.03}
+
+
+def test_it_runs_all_ranks_and_merges_though_one_is_killed(ram: Path) -> None:
+    paths = plan_run(ram / "run", ROWS, model=SLOW, cluster={"executor": "local", "ntasks_per_node": 3})
+    with supervised(paths) as supervisor:
+        vitals_of(paths, 0)
+        kill(paths, 1)
+        assert supervisor.wait(DEADLINE) == 0
+    status = read_status(paths)
+    assert status.state == "complete"
+    assert {rank.vitals.rank: rank.state for rank in status.ranks} == {0: "done", 1: "dead", 2: "done"}
+    assert {rank.vitals.attempt for rank in status.ranks} == {f"local0t{supervisor.pid}"}
+    assert len({rank.vitals.identity["pid"] for rank in status.ranks}) == 3
+    assert (paths.results.read_bytes(), said(paths)) == undisturbed(ROWS)
+
+
+def test_without_anybody_to_take_over_it_ends_incomplete(ram: Path) -> None:
+    """Static shards: what the killed rank had not done is named, and the exit code says so."""
+    static, two = {"heartbeat": 0.2, "sharding": "static"}, {"executor": "local", "ntasks_per_node": 2}
+    paths = plan_run(ram / "run", ROWS, model=SLOW, run=static, cluster=two)
+    with supervised(paths) as supervisor:
+        vitals_of(paths, 0)
+        kill(paths, 1)
+        assert supervisor.wait(DEADLINE) == 3
+    made = {record.index for path in paths.journals() for record in records_in(path)}
+    assert set(missing_lines(paths)) == set(range(ROWS)) - made != set()
+    assert (read_status(paths).state, read_status(paths).exit_code()) == ("incomplete", 3)
+    assert said(paths)["complete"] is False
+
+
+def kill(paths: RunPaths, rank: int) -> None:
+    """SIGKILL a rank that has begun its work."""
+    victim = Identity(**vitals_of(paths, rank).identity)
+    os.kill(victim.pid, signal.SIGKILL)
+    wait_for(victim.is_dead, f"the end of rank {rank}")
+    assert process_state(victim.pid) in ("", "Z")
+
+
+def test_the_worker_command_is_the_same_rank(ram: Path) -> None:
+    """`python -m hpcjobs.worker RUN`, as hand-written scripts start it."""
+    paths = plan_run(ram / "run", 7)
+    command = [sys.executable, "-m", "hpcjobs.worker", str(paths.root)]
+    processes = [subprocess.Popen(command, env=clean_environment() | rank_env(rank, 2, "hand")) for rank in range(2)]
+    assert [process.wait(DEADLINE) for process in processes] == [0, 0]
+    assert [path.name for path in paths.journals()] == ["hand-0.jsonl", "hand-1.jsonl"]
+    indexes = [record.index for path in paths.journals() for record in records_in(path)]
+    assert sorted(indexes) == list(range(7))
