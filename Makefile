@@ -18,7 +18,7 @@ help:
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) --constraint constraints.txt torch
-	$(PIP) --constraint constraints.txt --editable '.[test,report]'
+	$(PIP) --constraint constraints.txt --editable '.[test]'
 	@touch $@
 
 demo: $(STAMP)

@@ -13,6 +13,23 @@ import typer
 
 import hpcjobs
 from hpcjobs.errors import HpcJobsError, UsageError
+from hpcjobs.flags import (
+    Comment,
+    Cpus,
+    Executor,
+    Gpus,
+    GpusPerNode,
+    Json,
+    Mem,
+    Nodes,
+    Ntasks,
+    RunName,
+    Sbatch,
+    Time,
+    WaitFlag,
+    Word,
+    Yes,
+)
 
 app = typer.Typer(
     name="hpcjobs", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
@@ -23,26 +40,6 @@ app = typer.Typer(
 
 # What typer raises for wrong words: click's own class, or that of the copy of click in newer typers.
 _WrongWords: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-RunName = Annotated[str, typer.Argument(metavar="RUN", help="Run folder, name, or 'last'.")]
-Nodes = Annotated[int | None, typer.Option(min=1, help="Number of nodes.")]
-Gpus = Annotated[int | None, typer.Option(min=0, help="GPUs in total, as Slurm's --gpus; 0 for a CPU job.")]
-GpusPerNode = Annotated[int | None, typer.Option(min=0, help="GPUs a node.")]
-Ntasks = Annotated[
-    int | None, typer.Option("--ntasks-per-node", min=1, help="Ranks a node; on GPUs it follows from them.")
-]
-Cpus = Annotated[int | None, typer.Option("--cpus-per-task", min=1, help="Cores a rank.")]
-Mem = Annotated[str | None, typer.Option(help="Memory a node, such as 64G.")]
-Time = Annotated[str | None, typer.Option(help="Time limit: minutes, H:M:S or D-H:M:S.")]
-Word = Annotated[str | None, typer.Option(help="As sbatch's.")]
-Executor = Annotated[str | None, typer.Option(help="auto, slurm, local or debug.")]
-Sbatch = Annotated[
-    list[str] | None, typer.Option("--sbatch", metavar="KEY=VALUE", help="Any other sbatch option; repeatable.")
-]
-Comment = Annotated[str | None, typer.Option(help="sbatch's --comment.")]
-WaitFlag = Annotated[bool, typer.Option("--wait", help="Wait until merged; end with the run's exit code.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before queueing.")]
 
 
 def _flags(values: dict[str, Any]) -> dict[str, Any]:
@@ -239,12 +236,14 @@ def score(
 ) -> None:
     """Metrics anew from results.parquet, without generating."""
     from hpcjobs import screen
+    from hpcjobs.entry import try_report
     from hpcjobs.paths import find_run
     from hpcjobs.score import rescore
 
     paths = find_run(run)
     summary = rescore(paths, metric or [], target)
-    screen.show_end(paths, json_)
+    try_report(paths)
+    screen.show_scores(paths, summary, json_)
     raise typer.Exit(0 if summary["complete"] else 3)
 
 
@@ -282,6 +281,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         code = app(words, prog_name="hpcjobs", standalone_mode=False)
         return code if isinstance(code, int) else 0
+    except SystemExit:  # typer's answer to a reader that leaves
+        return _told(BrokenPipeError())
     except (HpcJobsError, _WrongWords, typer.Abort, KeyboardInterrupt, OSError) as error:
         if debug:
             traceback.print_exc()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import difflib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -99,6 +100,9 @@ def _read(config: DataConfig) -> pa.Table:
         return _from_folder(path, config)
     if path.is_file():
         return _read_file(path)
+    typo = difflib.get_close_matches(config.name, asset_names(), n=1, cutoff=0.8)
+    if typo and "/" not in config.name:
+        raise DataError(f"data.name {config.name!r} is no asset, file or folder here (did you mean {typo[0]!r}?)")
     if path.suffix in SUFFIXES or not _HUB_ID.fullmatch(config.name):
         raise DataError(f"data file {config.name} does not exist{did_you_mean(config.name, asset_names())}")
     return _from_hub(config)

@@ -6,23 +6,31 @@ import logging
 import sys
 from pathlib import Path
 
-from hpcjobs.errors import HpcJobsError, IncompleteError
+from hpcjobs.errors import HpcJobsError, IncompleteError, UsageError
 from hpcjobs.merge import Merged, merge
 from hpcjobs.paths import RunPaths
+from hpcjobs.plan import Plan
 
 log = logging.getLogger(__name__)
 
 
 def merge_and_report(paths: RunPaths) -> Merged:
     """Merge a run and write its report. A report that fails is said; it never costs the results."""
+    if Plan.read(paths.plan).job == "script":
+        raise UsageError(f"{paths.root.name} is a script run: it has no samples to merge; see hpcjobs status and logs")
     merged = merge(paths)
+    try_report(paths)
+    return merged
+
+
+def try_report(paths: RunPaths) -> None:
+    """Write the report, or say why it was not written."""
     try:
         from hpcjobs.report import write_report
 
         write_report(paths)
     except Exception:
         log.exception("report.html was not written; the results are whole")
-    return merged
 
 
 def exit_code(merged: Merged) -> int:

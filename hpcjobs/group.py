@@ -87,6 +87,21 @@ def _gpu_id(rank: Rank) -> str:
     return str(torch.cuda.get_device_properties(number).uuid)
 
 
+def work_alone(rank: Rank) -> PartialState:
+    """accelerate's state of a rank without a group, on its own GPU: for work that has no collectives."""
+    import torch
+    from accelerate import PartialState
+
+    leave_group()
+    PartialState._reset_state()
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        os.environ.pop(name, None)
+    if not torch.cuda.is_available():
+        return PartialState(cpu=True)
+    os.environ["ACCELERATE_TORCH_DEVICE"] = f"cuda:{rank.local_rank % torch.cuda.device_count()}"
+    return PartialState()
+
+
 def leave_group() -> None:
     """Leave without waiting for anybody: ranks that died must not hold up the others."""
     import torch.distributed

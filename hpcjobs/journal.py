@@ -76,4 +76,7 @@ def read_journal(path: Path) -> Iterator[Record]:
         try:
             yield Record.parse(line)
         except ValueError as error:
-            raise MergeError(f"{path}: broken record at offset {offset}: {error}") from None
+            raise MergeError(
+                f"{path}: broken record at offset {offset}: {error}; no crash does that: look at the disk, move the "
+                f"file out of the run, and then: hpcjobs resume {path.parent.parent}"
+            ) from None

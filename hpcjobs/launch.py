@@ -13,8 +13,8 @@ from hpcjobs.config import Config
 from hpcjobs.errors import HpcJobsError, LaunchError, UsageError
 from hpcjobs.identity import Identity
 from hpcjobs.paths import RunPaths
-from hpcjobs.plan import Shape
 from hpcjobs.rank import process_start
+from hpcjobs.shape import Shape
 from hpcjobs.submission import Launch, read_launches, record_launch
 
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 import hpcjobs
 from hpcjobs.acceptance import Acceptance, unnamed_journals
-from hpcjobs.config import Config, read_config
+from hpcjobs.config import Config
 from hpcjobs.data import Inputs
 from hpcjobs.files import write_json, write_whole
 from hpcjobs.journal import read_journal
@@ -22,6 +22,7 @@ from hpcjobs.metrics import Fold, find_metrics
 from hpcjobs.paths import RunPaths
 from hpcjobs.plan import Plan
 from hpcjobs.records import Record
+from hpcjobs.resolve import read_config
 from hpcjobs.results import ResultsWriter, rows_of, schema_of
 from hpcjobs.spill import Spill
 

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import getpass
 import hashlib
 import os
-import platform
-import subprocess
-import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,70 +12,19 @@ from typing import Any
 
 import pyarrow as pa
 
-import hpcjobs
 from hpcjobs.chunks import default_chunk_size, plan_chunks, write_chunks
-from hpcjobs.config import ClusterConfig, Config, dump, sbatch_word
+from hpcjobs.config import Config, sbatch_word
 from hpcjobs.data import ASSETS, expected_work, load_table, locate, table_bytes, user_columns, user_row
 from hpcjobs.errors import ConfigError, DataError, UsageError, did_you_mean
 from hpcjobs.files import make_folder, read_json, write_json, write_whole
 from hpcjobs.metrics import find_metrics
 from hpcjobs.paths import RunPaths, checked_name, runs_root
 from hpcjobs.prompts import Prompts
+from hpcjobs.provenance import code_facts, weights_fingerprint
+from hpcjobs.resolve import dump
+from hpcjobs.shape import Shape, shape_of
 
 JOBS = ("eval", "generate", "script")
-
-
-@dataclass(frozen=True)
-class Shape:
-    """Where ranks stand: Slurm's words made exact."""
-
-    nodes: int
-    ranks_per_node: int
-    gpus_per_node: int
-    gpus_per_rank: int
-
-    @property
-    def ranks(self) -> int:
-        return self.nodes * self.ranks_per_node
-
-    def __str__(self) -> str:
-        nodes = f"{self.nodes} node{'s' if self.nodes > 1 else ''}"
-        ranks = f"{self.ranks} rank{'s' if self.ranks > 1 else ''}"
-        if self.gpus_per_node:
-            per = f"{self.gpus_per_node} GPU{'s' if self.gpus_per_node > 1 else ''}"
-            replica = f" ({self.gpus_per_rank} GPUs a rank)" if self.gpus_per_rank > 1 else ""
-            return f"{nodes} x {per} = {ranks}{replica}"
-        return f"{nodes} x {self.ranks_per_node} task{'s' if self.ranks_per_node > 1 else ''} = {ranks} on CPU"
-
-
-def shape_of(cluster: ClusterConfig, gpus_per_rank: int, script: bool = False) -> Shape:
-    """The shape that a cluster section asks for; a UsageError says which numbers would do."""
-    per_node = cluster.gpus_per_node or 0
-    if cluster.gpus is not None and cluster.gpus_per_node is not None and cluster.gpus != per_node * cluster.nodes:
-        raise UsageError(
-            f"--gpus {cluster.gpus} (in total) and --gpus-per-node {per_node} on {cluster.nodes} node(s) contradict "
-            "each other: leave one out"
-        )
-    if cluster.gpus is not None:
-        per_node, rest = divmod(cluster.gpus, cluster.nodes)
-        if rest:
-            low, high = cluster.gpus - rest, cluster.gpus - rest + cluster.nodes
-            would = " or ".join(f"--gpus {number}" for number in (low, high) if number)
-            raise UsageError(
-                f"--gpus {cluster.gpus} is the total for the job and does not divide by --nodes {cluster.nodes}: "
-                f"use {would}, or another number of nodes"
-            )
-    if not per_node:
-        return Shape(cluster.nodes, cluster.ntasks_per_node or 1, 0, gpus_per_rank)
-    ranks, rest = divmod(per_node, gpus_per_rank)
-    if rest and not script:
-        raise UsageError(f"{per_node} GPUs a node do not divide by model.gpus_per_rank {gpus_per_rank}")
-    if cluster.ntasks_per_node not in (None, ranks) and not script:
-        raise UsageError(
-            f"--ntasks-per-node {cluster.ntasks_per_node} does not fit {per_node} GPUs a node with "
-            f"{gpus_per_rank} a rank: that is {ranks} ranks a node; leave --ntasks-per-node out"
-        )
-    return Shape(cluster.nodes, cluster.ntasks_per_node or ranks, per_node, gpus_per_rank)
 
 
 @dataclass(frozen=True)
@@ -218,7 +163,7 @@ def _draft(
     blank: dict[str, Any] = {"chunk_size": 0, "data": {}, "model": {}}
     plan = Plan(
         run=root.name, job=job, shape=shape, rows=0 if table is None else len(table), chunks=len(chunks or ()),
-        config_sha256=hashlib.sha256(dump(config).encode()).hexdigest(), code=_code(), created_at=time.time(),
+        config_sha256=hashlib.sha256(dump(config).encode()).hexdigest(), code=code_facts(), created_at=time.time(),
         **blank | details,
     )  # fmt: skip
     return Draft(RunPaths(root.absolute()), config, plan, table, chunks or [])
@@ -257,19 +202,10 @@ def _checked_model(config: Config) -> dict[str, Any]:
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise ConfigError(f"model folder {folder} has no config.json: not a saved transformers model")
-        return facts | {"weights_sha256": _weights_fingerprint(folder)}
+        return facts | {"weights_sha256": weights_fingerprint(folder)}
     if model.name.startswith((".", "/", "~")) or model.name.count("/") > 1:
         raise ConfigError(f"model folder {model.name} does not exist{did_you_mean(model.name, assets)}")
     return facts
-
-
-def _weights_fingerprint(folder: Path) -> str:
-    """A hash over the names, sizes and headers of the files: what a swapped model changes, without reading GBs."""
-    digest = hashlib.sha256()
-    for path in sorted(path for path in folder.iterdir() if path.is_file()):
-        with path.open("rb") as file:
-            digest.update(f"{path.name}\0{path.stat().st_size}\0".encode() + file.read(1 << 20))
-    return digest.hexdigest()
 
 
 def _try_first(prompts: Prompts, table: pa.Table) -> None:
@@ -280,22 +216,3 @@ def _try_first(prompts: Prompts, table: pa.Table) -> None:
             prompts.target(user_row(row))
         except Exception as error:  # a template may raise anything
             raise DataError(f"the task's templates fail on the first row (id {row['id']!r}): {error}") from None
-
-
-def _code() -> dict[str, Any]:
-    """Which code this is: version, commit, interpreter, and where ranks look for the user's modules."""
-    facts: dict[str, Any] = {"hpcjobs": hpcjobs.__version__, "python": platform.python_version()}
-    facts |= {"executable": sys.executable, "cwd": os.getcwd(), "user": getpass.getuser()}
-    facts["host"] = platform.node()
-    commit = _git("rev-parse", "HEAD")
-    if commit:
-        facts |= {"commit": commit, "dirty": bool(_git("status", "--porcelain"))}
-    return facts
-
-
-def _git(*words: str) -> str:
-    try:
-        done = subprocess.run(["git", *words], capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""

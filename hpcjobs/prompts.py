@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jinja2
@@ -19,22 +19,29 @@ _EXPRESSION = re.compile(r"\s*\{\{(?P<expression>(?:(?!\}\}|\{\{).)*)\}\}\s*", r
 _environment = SandboxedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
 
 
+class _AnyColumn(list[str]):
+    """The columns of a data set that has none: whatever a template names."""
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+
 class Template:
     """One jinja2 text over a row; a ConfigError where it does not parse or names a column that is not there."""
 
-    def __init__(self, text: str, key: str, columns: Iterable[str]) -> None:
-        self._key, columns = key, list(columns)
+    def __init__(self, text: str, key: str, columns: Sequence[str]) -> None:
+        self._key = key
         try:
             names = jinja2.meta.find_undeclared_variables(_environment.parse(text))
             self._template = _environment.from_string(text)
         except jinja2.TemplateSyntaxError as error:
             raise ConfigError(f"{key}: not a jinja2 template: {error.message} (its line {error.lineno})") from None
-        for name in sorted(names - set(columns) - set(_environment.globals)):
+        for name in sorted(name for name in names - set(_environment.globals) if name not in columns):
             raise ConfigError(
                 f"{key}: the template names column {name!r}, which the data set does not have"
                 f"{did_you_mean(name, columns)}; its columns: {', '.join(columns) or 'none'}"
             )
-        self.columns = names & set(columns)
+        self.columns = {name for name in names if name in set(columns)}
         match = _EXPRESSION.fullmatch(text)
         self._expression = (
             _environment.compile_expression(match["expression"], undefined_to_none=False) if match else None
@@ -58,6 +65,8 @@ class Prompts:
 
     def __init__(self, task: TaskConfig, columns: Iterable[str]) -> None:
         columns = list(columns)
+        if not set(columns) - {"index", "id"}:
+            columns = _AnyColumn()  # an empty file names no columns, and has no row to miss one
         self._column: str | None = None
         self._messages: list[tuple[str, Template]] = []
         self._prompt = Template(task.prompt, "task.prompt", columns) if task.prompt is not None else None

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpcjobs.config import Config, DataConfig, GenerationConfig, resolve
+from hpcjobs.config import Config, DataConfig, GenerationConfig
 from hpcjobs.data import load_table, user_columns, user_row
 from hpcjobs.errors import HpcJobsError
 from hpcjobs.files import make_folder, write_json, write_whole
@@ -23,6 +23,7 @@ from hpcjobs.metrics import Fold, find_metrics, score_sample
 from hpcjobs.prompts import Prompts, sample_seed
 from hpcjobs.rank import lone_launch_hint
 from hpcjobs.records import Completion, Request, SampleError
+from hpcjobs.resolve import resolve
 
 if TYPE_CHECKING:
     from hpcjobs.connector import AccelerateConnector

@@ -15,7 +15,7 @@ from submitit.core.core import Job
 from hpcjobs import slurm
 from hpcjobs.config import ClusterConfig, Config
 from hpcjobs.paths import RunPaths
-from hpcjobs.plan import Shape
+from hpcjobs.shape import Shape
 
 _MERGE_MINUTES = 60
 # What of cluster.sbatch is also the merge job's: not its resources, holds and begin times.

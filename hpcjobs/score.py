@@ -9,13 +9,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hpcjobs.config import read_config
 from hpcjobs.data import Inputs, user_columns, user_row
 from hpcjobs.errors import ConfigError, UsageError
 from hpcjobs.files import read_json, write_json
 from hpcjobs.metrics import Fold, Metric, find_metrics, score_sample
 from hpcjobs.paths import RunPaths
 from hpcjobs.prompts import Prompts
+from hpcjobs.resolve import read_config
 from hpcjobs.results import ResultsWriter, schema_of
 
 _BATCH = 8192
@@ -52,7 +52,8 @@ def rescore(paths: RunPaths, metric_names: Sequence[str], target: str | None) ->
             writer.write(pa.Table.from_arrays(columns, schema=writer.schema))
     summary: dict[str, Any] = read_json(paths.metrics)
     summary["metrics"] = {name: fold.summary() for name, fold in folds.items()}
-    summary["provenance"]["rescored_at"] = time.time()
+    used = {"metrics": list(metric_names or task.metrics), "target": task.target}
+    summary["provenance"] |= {"rescored_at": time.time(), "rescored_with": used}
     write_json(paths.metrics, summary)
     return summary
 

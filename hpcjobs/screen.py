@@ -11,9 +11,8 @@ from typing import Any
 
 import typer
 
-from hpcjobs.files import read_json
 from hpcjobs.logs import Entry
-from hpcjobs.paths import RunPaths
+from hpcjobs.paths import RunPaths, runs_root
 from hpcjobs.plan import Draft
 from hpcjobs.status import Status, read_status
 from hpcjobs.submission import Launch
@@ -178,14 +177,24 @@ def show_end(paths: RunPaths, as_json: bool) -> None:
             json.dumps({"run": status.run, "folder": status.folder, "state": status.state, "metrics": status.metrics})
         )
     elif status.metrics:
-        typer.echo(metrics_text(read_json(paths.metrics)))
-        typer.echo(f"folder  {paths.root}")
-        if not status.metrics["complete"]:
-            _err(f"incomplete: see {paths.missing}; next: hpcjobs resume {paths.root}")
+        show_scores(paths, status.metrics, as_json=False)
     else:
         typer.echo(f"{status.state}  {paths.root}")
         if status.state == "failed":
             _err(f"error: {status.first_error or 'no rank said why'}\nnext: hpcjobs logs --errors {paths.root}")
+
+
+def show_scores(paths: RunPaths, metrics: Mapping[str, Any], as_json: bool) -> None:
+    """Metrics and counts, and where the rest is."""
+    if as_json:
+        typer.echo(json.dumps({"run": paths.root.name, "folder": str(paths.root), "metrics": metrics}))
+        return
+    typer.echo(metrics_text(metrics))
+    typer.echo(f"folder  {paths.root}")
+    if paths.report.exists():
+        typer.echo(f"report  {paths.report}")
+    if not metrics["complete"]:
+        _err(f"incomplete: see {paths.missing}; next: hpcjobs resume {paths.root}")
 
 
 def metrics_text(metrics: Mapping[str, Any]) -> str:
@@ -206,6 +215,8 @@ def metrics_text(metrics: Mapping[str, Any]) -> str:
 
 def show_runs(runs: Sequence[RunPaths], as_json: bool) -> None:
     """One line a run."""
+    if not runs and not as_json:
+        _err(f"no runs in {runs_root()}")
     for paths in runs:
         status = read_status(paths)
         if as_json:

@@ -61,6 +61,7 @@ def clean_environment(env: Mapping[str, str] | None = None) -> dict[str, str]:
         "MASTER_ADDR",
         "MASTER_PORT",
         "GROUP_RANK",
+        "HPCJOBS_ATTEMPT",
         "ENVIRONMENT",
     }
     return {

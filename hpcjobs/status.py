@@ -11,14 +11,16 @@ from typing import Any
 from hpcjobs import slurm
 from hpcjobs.chunks import ChunkList
 from hpcjobs.claims import Claims
-from hpcjobs.config import read_config
 from hpcjobs.errors import LaunchError
 from hpcjobs.files import read_json
 from hpcjobs.heartbeat import Vitals, read_heartbeats
 from hpcjobs.identity import Identity
 from hpcjobs.paths import RunPaths
 from hpcjobs.plan import Plan
+from hpcjobs.resolve import read_config
 from hpcjobs.submission import Launch, read_launches
+
+_STARTING_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -176,5 +178,7 @@ def _still_going(launch: Launch, jobs: dict[str, slurm.JobState]) -> bool:
     if launch.executor == "slurm":
         return any(not job.over and job.source != "none" for job in jobs.values())
     if launch.executor == "local":
-        return not launch.supervisor or not Identity(**launch.supervisor).is_dead()
+        if not launch.supervisor:  # a submit that was killed between its two records has started nothing
+            return time.time() - launch.submitted_at < _STARTING_SECONDS
+        return not Identity(**launch.supervisor).is_dead()
     return False

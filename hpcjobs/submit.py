@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hpcjobs.config import Config, resolve, validate
+from hpcjobs.config import Config
 from hpcjobs.errors import LaunchError, UsageError, did_you_mean
 from hpcjobs.files import write_whole
 from hpcjobs.launch import executor_of, launch
 from hpcjobs.layers import Layer, dotted_layer, set_layer
 from hpcjobs.paths import RunPaths
-from hpcjobs.plan import JOBS, Draft, Plan, make_plan, make_script_plan, remove_folder, shape_of
+from hpcjobs.plan import JOBS, Draft, Plan, make_plan, make_script_plan, remove_folder
+from hpcjobs.resolve import resolve, validate
+from hpcjobs.shape import shape_of
 from hpcjobs.submission import Launch, read_launches
 
 # Flags that are Slurm's own words -> config keys.
@@ -94,8 +96,8 @@ def resume(paths: RunPaths, flags: dict[str, Any], sbatch: Sequence[str], say: C
 
     Closes the round, so that late writers change nothing, and opens the next one.
     """
-    from hpcjobs.config import dump, read_config
     from hpcjobs.entry import merge_and_report
+    from hpcjobs.resolve import dump, read_config
     from hpcjobs.rounds import close_round, open_round
     from hpcjobs.status import read_status
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import submitit
 
-from hpcjobs.config import read_config
 from hpcjobs.entry import finish_run
 from hpcjobs.paths import RunPaths
-from hpcjobs.plan import Plan, shape_of
+from hpcjobs.plan import Plan
+from hpcjobs.resolve import read_config
+from hpcjobs.shape import shape_of
 from hpcjobs.worker import run_rank
 
 _MONTH_MINUTES = 60 * 24 * 30

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from hpcjobs.config import Config, read_config
+from hpcjobs.config import Config
 from hpcjobs.errors import HpcJobsError, UsageError
 from hpcjobs.heartbeat import Heartbeat, Vitals
 from hpcjobs.identity import Identity
@@ -22,6 +22,7 @@ from hpcjobs.paths import RunPaths
 from hpcjobs.plan import Plan
 from hpcjobs.rank import Rank, refuse_lone_process
 from hpcjobs.ranklog import rank_log
+from hpcjobs.resolve import read_config
 
 log = logging.getLogger(__name__)
 
@@ -87,10 +88,17 @@ class _terminable:
     """
 
     def __enter__(self) -> None:
-        self._before = signal.signal(signal.SIGTERM, self._end)
+        self._before = {signal.SIGTERM: signal.signal(signal.SIGTERM, self._end)}
+        self._before[signal.SIGUSR2] = signal.signal(signal.SIGUSR2, self._warn)
 
     def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGTERM, self._before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    @staticmethod
+    def _warn(number: int, frame: FrameType | None) -> None:
+        # submitit would end rank 0 here, with no need: what is journalled is safe whenever the end comes
+        log.warning("Slurm says that this job's time is nearly over")
 
     @staticmethod
     def _end(number: int, frame: FrameType | None) -> None:

@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 
 from hpcjobs.chunks import ChunkList
 from hpcjobs.claims import Claims, Lease
-from hpcjobs.config import Config, validate
+from hpcjobs.config import Config
 from hpcjobs.files import read_json
 from hpcjobs.heartbeat import Vitals, read_heartbeats
 from hpcjobs.identity import Identity, machine_id
@@ -35,6 +35,7 @@ from hpcjobs.paths import RunPaths
 from hpcjobs.plan import make_plan
 from hpcjobs.rank import process_start
 from hpcjobs.records import Record
+from hpcjobs.resolve import validate
 from hpcjobs.rounds import close_round, open_round
 from hpcjobs.slurm import clean_environment
 from hpcjobs.submission import Launch, record_launch

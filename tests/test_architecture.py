@@ -21,7 +21,7 @@ MODULES = {
 }
 # The line, in order. What a stage is made of stands with it.
 STAGES = [
-    ("config", "layers"),
+    ("config", "layers", "resolve"),
     ("plan",),
     ("launch", "sbatch"),
     ("worker", "jobs"),

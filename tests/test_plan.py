@@ -13,11 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpcjobs.chunks import ChunkList
-from hpcjobs.config import ClusterConfig, Config, read_config, validate
+from hpcjobs.config import ClusterConfig, Config
 from hpcjobs.data import Inputs
 from hpcjobs.errors import ConfigError, DataError, UsageError
 from hpcjobs.layers import Layer
-from hpcjobs.plan import Plan, Shape, make_plan, make_script_plan, shape_of
+from hpcjobs.plan import Plan, make_plan, make_script_plan
+from hpcjobs.resolve import read_config, validate
+from hpcjobs.shape import Shape, shape_of
 
 
 def cluster_of(**values: Any) -> ClusterConfig:

@@ -13,7 +13,7 @@ from hpcjobs.prompts import Prompts, sample_seed
 
 
 def prompts_of(columns: list[str], **task: Any) -> Prompts:
-    from hpcjobs.config import validate
+    from hpcjobs.resolve import validate
 
     return Prompts(validate(Layer({"task": task})).task, columns)
 

@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from hpcjobs.config import Config, validate
+from hpcjobs.config import Config
 from hpcjobs.layers import Layer
 from hpcjobs.paths import RunPaths
-from hpcjobs.plan import shape_of
+from hpcjobs.resolve import validate
 from hpcjobs.sbatch import scripts
+from hpcjobs.shape import shape_of
 
 from .fake_slurm import FakeSlurm
 

@@ -108,7 +108,9 @@ def test_a_dead_rank_is_named(ram: Path, launched: bool) -> None:
         assert status.state == "running"
         assert states(status)[1] == "dead"
         dead = next(rank.vitals for rank in status.ranks if rank.vitals.rank == 1)
-        assert status.notes == [f"rank 1 of attempt {attempt} on {dead.host} is dead, after at least {dead.samples} samples"]
+        assert status.notes == [
+            f"rank 1 of attempt {attempt} on {dead.host} is dead, after at least {dead.samples} samples"
+        ]
         assert not next(rank for rank in status.ranks if rank.vitals.rank == 1).live
         if launched:
             told = hpcjobs("status", paths.root)

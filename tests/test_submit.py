@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from hpcjobs.config import read_config
 from hpcjobs.files import read_json
 from hpcjobs.paths import RunPaths
+from hpcjobs.resolve import read_config
 from hpcjobs.submission import read_launches
 from hpcjobs.submit import FLAGS, flag_layer
 

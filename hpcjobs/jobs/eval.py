@@ -12,6 +12,7 @@ from hpcjobs.chunks import ChunkList
 from hpcjobs.claims import Claims, Lease
 from hpcjobs.data import Inputs, user_columns, user_row
 from hpcjobs.engines.base import Source
+from hpcjobs.errors import RendezvousError
 from hpcjobs.identity import Identity
 from hpcjobs.journal import Journal
 from hpcjobs.ledger import LeaseWatch, Ledger, Rules
@@ -49,12 +50,16 @@ def make_stream(work: Work) -> Stream:
         work.heart.vitals.device = "none"
         return DummyEngine(model.dummy_delay).stream
     from hpcjobs.connector import AccelerateConnector, ConnectorOptions
-    from hpcjobs.group import join_group
+    from hpcjobs.group import join_group, work_alone
     from hpcjobs.model_loader import torch_dtype
     from hpcjobs.rendezvous import Meeting
 
     timeout = work.config.run.rendezvous_timeout
-    join_group(work.rank, Meeting.of(work.paths.rendezvous, work.rank, timeout), timeout)
+    try:
+        join_group(work.rank, Meeting.of(work.paths.rendezvous, work.rank, timeout), timeout)
+    except RendezvousError as error:  # a rank died at the start: no reason for the others to do nothing
+        log.error("%s; going on without the group, which eval does not need", error)
+        work_alone(work.rank)
     options = ConnectorOptions(
         model.revision, torch_dtype(model.dtype), model.trust_remote_code, model.gpus_per_rank, timeout
     )

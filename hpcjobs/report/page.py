@@ -13,7 +13,7 @@ import jinja2
 from markupsafe import Markup
 
 import hpcjobs
-from hpcjobs.config import Config, read_config
+from hpcjobs.config import Config
 from hpcjobs.errors import HpcJobsError
 from hpcjobs.files import read_json, write_whole
 from hpcjobs.paths import RunPaths
@@ -25,6 +25,7 @@ from hpcjobs.report.samples import Samples, read_missing, read_samples
 from hpcjobs.report.scores import score_of
 from hpcjobs.report.timeline import draw, summary
 from hpcjobs.report.verdict import verdict_of
+from hpcjobs.resolve import read_config
 from hpcjobs.submission import Launch, read_launches
 
 MOST_RANKS = 4096

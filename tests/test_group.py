@@ -1,0 +1,67 @@
+"""The group that ranks meet in, and what eval does where they do not."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hpcjobs.errors import RendezvousError
+from hpcjobs.group import join_group
+from hpcjobs.layers import set_layer
+from hpcjobs.merge import merge
+from hpcjobs.paths import RunPaths
+from hpcjobs.plan import make_plan
+from hpcjobs.rank import Rank
+from hpcjobs.rendezvous import Meeting
+from hpcjobs.resolve import resolve
+from hpcjobs.slurm import clean_environment
+
+pytestmark = pytest.mark.model
+
+
+def _plan(folder: Path, *sets: str) -> RunPaths:
+    config, _ = resolve("eval", None, None, [set_layer(["data.max_samples=6", *sets])])
+    draft = make_plan("eval", config, folder)
+    draft.write()
+    return draft.paths
+
+
+def _worker(paths: RunPaths, rank: int, world: int) -> subprocess.CompletedProcess[str]:
+    """One rank as Slurm would start it, without the others."""
+    env = clean_environment(os.environ) | {
+        "SLURM_PROCID": str(rank), "SLURM_NTASKS": str(world), "SLURM_LOCALID": str(rank), "SLURM_NODEID": "0",
+        "SLURM_JOB_ID": "77", "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
+    command = [sys.executable, "-m", "hpcjobs.worker", str(paths.root)]
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_whose_others_never_come_says_so_and_does_all_the_work(tmp_path: Path, rank: int) -> None:
+    paths = _plan(tmp_path / "run", "run.rendezvous_timeout=2")
+    done = _worker(paths, rank, 2)
+    assert done.returncode == 0, done.stderr
+    said = paths.rank_log("77.0.0", rank).read_text()
+    assert "going on without the group" in said
+    assert ("rank 1" if rank == 0 else "rank 0 did not publish") in said
+    assert merge(paths).complete
+
+
+def test_without_a_meeting_place_a_group_cannot_be_joined() -> None:
+    rank = Rank(1, 4, 1, 4, 0, "a", "slurm", "here")
+    with pytest.raises(RendezvousError, match="need a run folder to meet in"):
+        join_group(rank, None, 1.0)
+
+
+def test_two_ranks_on_one_gpu_are_refused(tmp_path: Path) -> None:
+    from hpcjobs.rendezvous import check_gpus
+
+    meeting = Meeting.of(tmp_path, Rank(0, 2, 0, 2, 0, "a", "slurm", "n1"), 1.0)
+    meeting.arrive({"gpus": ["GPU-1"]})
+    Meeting.of(tmp_path, Rank(1, 2, 1, 2, 0, "a", "slurm", "n1"), 1.0).arrive({"gpus": ["GPU-1"]})
+    with pytest.raises(RendezvousError, match="GPU GPU-1 on n1 has two ranks, 0 and 1"):
+        check_gpus(meeting.arrivals())
