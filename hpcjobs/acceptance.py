@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from hpcjobs.chunks import ChunkList
-from hpcjobs.claims import Claims, Verdict
+from hpcjobs.claims import Claims, EmptyClaimError, Verdict
 from hpcjobs.paths import RunPaths
 from hpcjobs.records import Record
 
@@ -73,10 +74,10 @@ class Acceptance:
 
 
 def _verdict(claims: Claims, chunk: int, generation: int, closed: set[int], done: set[int]) -> Verdict:
-    if chunk in closed:
-        return claims.read_verdict(chunk, "closed")
-    if chunk in done:
-        return claims.read_verdict(chunk, "done")
+    for kind, settled in (("closed", closed), ("done", done)):
+        if chunk in settled:
+            with contextlib.suppress(EmptyClaimError):  # then what its holders' journals have
+                return claims.read_verdict(chunk, kind)
     lease = claims.read_lease(chunk, generation)
     return Verdict(chunk, lease.journal or None, lease.generation, lease.former)
 

@@ -119,7 +119,11 @@ class Claims:
         return create_once(self.folder / f"{lease.chunk}.closed", _text(asdict(verdict)))
 
     def read_lease(self, chunk: int, generation: int) -> Lease:
-        values = self._read(f"{chunk}.{generation}")
+        """A lease; an empty one is nobody's, to be lost like that of a rank that never beats."""
+        try:
+            values = self._read(f"{chunk}.{generation}")
+        except EmptyClaimError:
+            return Lease(chunk, generation, "nobody", 0, "nowhere", "", Identity("", 0, ""))
         identity = Identity(**values.pop("identity"))
         return Lease(**values | {"former": _formers(values["former"]), "identity": identity})
 
@@ -127,6 +131,10 @@ class Claims:
         """The verdict in `<chunk>.done` or `<chunk>.closed`."""
         values = self._read(f"{chunk}.{kind}")
         return Verdict(**values | {"former": _formers(values["former"])})
+
+    def _is_empty(self, name: str) -> bool:
+        path = self.folder / name
+        return path.exists() and path.stat().st_size == 0
 
     def _read(self, name: str) -> dict[str, Any]:
         """A claim file; where links are missing it may be seen before it is whole: wait, with a deadline."""
@@ -137,8 +145,14 @@ class Claims:
                 return values
             except (ValueError, FileNotFoundError) as error:
                 if time.monotonic() > deadline:
+                    if self._is_empty(name):
+                        raise EmptyClaimError(f"{self.folder / name} is empty") from None
                     raise MergeError(f"{self.folder / name}: broken claim file: {error}") from None
             time.sleep(0.05)
+
+
+class EmptyClaimError(MergeError):
+    """A claim whose creator died between creating and writing it: possible only where there are no hard links."""
 
 
 def _text(values: dict[str, Any]) -> str:

@@ -17,6 +17,12 @@ def runs_root() -> Path:
     return Path(os.environ.get("HPCJOBS_RUNS") or "runs")
 
 
+def shipped(folder: str) -> Path:
+    """`configs` or `sbatch`: inside an installed package, or beside it in a checkout."""
+    inside = Path(__file__).parent / folder
+    return inside if inside.is_dir() else Path(__file__).parent.parent / folder
+
+
 def checked_name(name: str, what: str) -> str:
     """`name`, if it is a safe file and job name; else a UsageError that says what is."""
     if not NAME.fullmatch(name) or ".." in name or len(name) > 128:

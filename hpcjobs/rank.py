@@ -79,6 +79,22 @@ class Rank:
         share = min(int(asked), cores) if asked.isdigit() and int(asked) else cores // self.local_world_size
         env.setdefault("OMP_NUM_THREADS", str(max(1, share)))
 
+    def own_gpus(self, env: Mapping[str, str], each: int) -> dict[str, str]:
+        """CUDA_VISIBLE_DEVICES with this rank's `each` GPUs alone, where the launcher shows it those of all ranks.
+
+        Empty where there is nothing to narrow: one GPU a rank is accelerate's own choice by LOCAL_RANK.
+        """
+        seen = [gpu for gpu in env.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
+        if each == 1 or len(seen) <= each:
+            return {}
+        mine = seen[self.local_rank * each : (self.local_rank + 1) * each]
+        if len(mine) < each:
+            raise RendezvousError(
+                f"local rank {self.local_rank} needs {each} GPUs (model.gpus_per_rank), and its node shows "
+                f"{len(seen)} to {self.local_world_size} ranks: {','.join(seen)}"
+            )
+        return {"CUDA_VISIBLE_DEVICES": ",".join(mine)}
+
     def succeeds(self, attempt: str) -> bool:
         """Whether `attempt` is known to be over because this one is a later start of the same Slurm job."""
         ours, theirs = self.attempt.split("."), attempt.split(".")

@@ -14,13 +14,12 @@ from pydantic import BaseModel
 from hpcjobs.config import Config
 from hpcjobs.errors import ConfigError, did_you_mean
 from hpcjobs.layers import Layer, dump_yaml, file_layer, merge_layers
-from hpcjobs.paths import checked_name
+from hpcjobs.paths import checked_name, shipped
 
 
 def defaults_folder() -> Path:
-    """The shipped `configs/`: inside an installed package, or beside it in a checkout."""
-    inside = Path(__file__).parent / "configs"
-    return inside if inside.is_dir() else Path(__file__).parent.parent / "configs"
+    """The shipped `configs/`."""
+    return shipped("configs")
 
 
 def user_config() -> Path:

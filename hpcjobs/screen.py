@@ -12,7 +12,7 @@ from typing import Any
 import typer
 
 from hpcjobs.logs import Entry
-from hpcjobs.paths import RunPaths, runs_root
+from hpcjobs.paths import RunPaths, runs_root, shipped
 from hpcjobs.plan import Draft
 from hpcjobs.status import Status, read_status
 from hpcjobs.submission import Launch
@@ -72,7 +72,9 @@ def say_planned(draft: Draft, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps({"run": paths.root.name, "folder": str(paths.root), "planned": True}))
         return
-    start = "srun python -m hpcjobs.worker" if draft.plan.job == "script" else "sbatch sbatch/eval.sbatch"
+    start = (
+        "srun python -m hpcjobs.worker" if draft.plan.job == "script" else f"sbatch {shipped('sbatch') / 'eval.sbatch'}"
+    )
     typer.echo(f"planned {paths.root}\nnext    {start} {paths.root}")
 
 

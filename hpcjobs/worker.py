@@ -47,6 +47,7 @@ def run_rank(run_dir: str) -> None:
     rank = Rank.from_env()
     rank.limit_threads(os.environ)
     config, plan = read_config(paths.config), Plan.read(paths.plan)
+    os.environ.update(rank.own_gpus(os.environ, config.model.gpus_per_rank))
     if plan.code.get("cwd") and plan.code["cwd"] not in sys.path:
         sys.path.append(plan.code["cwd"])  # where the user's own metrics were found when planning
     vitals = Vitals(rank.rank, rank.attempt, rank.host, rank.world_size, Identity.own().values())

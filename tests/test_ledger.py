@@ -309,3 +309,16 @@ def test_a_second_start_of_the_same_rank_is_refused_and_harms_nothing(ram: Path)
         assert first.finish(0) == [0]
     wait_for(lambda: "another process is this rank" in paths.rank_log("a", 0).read_text(), "the reason in the log")
     assert outcome(paths)[1:] == undisturbed(ROWS)
+
+
+def test_claims_that_were_created_and_never_written_stop_nobody(ram: Path) -> None:
+    """Without hard links a creator may die between creating and writing: its empty claim is nobody's."""
+    paths = plan_run(ram / "run", ROWS, run={"heartbeat": 0.1, "lease_timeout": 0.5})
+    (paths.round(0) / "3.0").touch()
+    run_ranks(paths, 2)
+    assert outcome(paths)[0].complete
+    assert Claims(paths.round(0)).read_verdict(3, "done").generation == 1
+    (paths.round(0) / "5.done").write_bytes(b"")  # as if its writer had died there, all its samples journalled
+    merged, content, values = outcome(paths)
+    assert merged.complete
+    assert (content, values) == undisturbed(ROWS)
