@@ -13,7 +13,7 @@ from hpcjobs.errors import UsageError
 from hpcjobs.paths import checked_name
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-_SECRET = re.compile(r"token|secret|password|passwd|api_?key|credential", re.IGNORECASE)
+_SECRET = re.compile(r"token(?!iz)|secret|password|passwd|api_?key|credential", re.IGNORECASE)
 _SBATCH_KEY = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # What hpcjobs itself writes into its scripts: through `cluster.sbatch` they would contradict the plan.
@@ -128,6 +128,7 @@ class RunConfig(Section):
     chunk_size: Annotated[int, Field(ge=1)] | None = None
     lease_timeout: Annotated[float, Field(gt=0)] = 120.0
     heartbeat: Annotated[float, Field(gt=0)] = 5.0
+    auto_resume: Annotated[int, Field(ge=0)] = 3
     rendezvous_timeout: Annotated[float, Field(gt=0)] = 600.0
 
     @pydantic.model_validator(mode="after")

@@ -76,10 +76,15 @@ def _run_job(work: Work) -> None:
         run_eval(work)
 
 
-class Terminated(HpcJobsError):
-    """Slurm or the user asked this rank to end."""
+class Terminated(SystemExit):
+    """Slurm or the user asked this rank to end. No Exception: engines take those for a sample's fault."""
 
-    exit_code = 143
+    def __init__(self, reason: str) -> None:
+        super().__init__(143)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return self.reason
 
 
 class _terminable:
@@ -114,7 +119,7 @@ class _said:
         pass
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, HpcJobsError):
+        if isinstance(error, HpcJobsError | Terminated):
             log.error("%s", error)
         elif isinstance(error, Exception):
             log.exception("the rank ends with %s", type(error).__name__)

@@ -135,7 +135,7 @@ def test_the_config_is_frozen() -> None:
 
 
 _TEXT = st.text(max_size=20)
-_LINE = st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]), max_size=20)
+_LINE = st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"], exclude_characters="\\"), max_size=20)
 
 
 @settings(deadline=None, max_examples=60)
@@ -212,3 +212,16 @@ def test_profiles_that_are_not_there(home: Path) -> None:
         resolve("eval", None, "lenardo", [])
     with pytest.raises(UsageError, match="not a valid name"):
         resolve("eval", None, "../leonardo", [])
+
+
+@pytest.mark.parametrize("key", ["comment", "mail-user"])
+def test_a_backslash_is_refused_where_sbatch_would_drop_it(key: str) -> None:
+    with pytest.raises(ConfigError, match="has a backslash, which sbatch would drop"):
+        validate(Layer({"cluster": {"sbatch": {key: "a\\b"}}}))
+    assert validate(Layer({"cluster": {"env": {"X": "a\\b"}}})).cluster.env["X"] == "a\\b"
+
+
+def test_a_tokenizers_setting_is_no_secret() -> None:
+    assert validate(Layer({"cluster": {"env": {"TOKENIZERS_PARALLELISM": "false"}}}))
+    with pytest.raises(ConfigError, match="looks like a secret"):
+        validate(Layer({"cluster": {"env": {"HF_TOKEN": "x"}}}))

@@ -12,6 +12,7 @@ from hpcjobs.config import GenerationConfig
 from hpcjobs.engines.base import take
 from hpcjobs.engines.dummy import DummyEngine
 from hpcjobs.records import Completion, Request
+from hpcjobs.worker import Terminated
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.model
@@ -144,6 +145,15 @@ def test_an_error_in_a_batch_is_narrowed_down_to_its_sample(tiny: Any) -> None:
     found = _run((_Failing(tiny[0], breaks), tiny[1]), [*QUESTIONS, _chat("Upper: Z")], batch_size=8)
     assert [c.error is None for c in found] == [True] * 7 + [False]
     assert found[7].error.message == "device-side assert"  # type: ignore[union-attr]
+
+
+def test_the_end_of_the_rank_is_no_samples_fault(tiny: Any) -> None:
+    def breaks(ids: Any) -> None:
+        raise Terminated("ended by SIGTERM")
+
+    with pytest.raises(SystemExit) as ended:
+        _run((_Failing(tiny[0], breaks), tiny[1]), QUESTIONS)
+    assert ended.value.code == 143
 
 
 def test_a_pause_of_the_source_lets_held_requests_go(tiny: Any) -> None:

@@ -21,7 +21,7 @@ from hpcjobs.shape import shape_of
 
 from .fake_slurm import FakeSlurm
 
-NASTY = "two words 'single' \"double\" $(touch pwned) `touch pwned` $HOME \\ ; touch pwned #x"
+NASTY = "two words 'single' \"double\" $(touch pwned) `touch pwned` $HOME ; touch pwned #x"
 
 FULL = {
     "nodes": 2, "gpus": 8, "cpus_per_task": 4, "mem": "64G", "time": "2-12:30", "partition": "gpu", "account": "proj",

@@ -31,7 +31,8 @@ def run_script(work: Work) -> None:
         listener = meeting.publish() if rank.is_main else None
         master = ("127.0.0.1", listener.getsockname()[1]) if listener else meeting.find()
         env |= {"TORCHELASTIC_USE_AGENT_STORE": "True"} | _interface(master[0], rank.world_size, rank.local_world_size)
-        env |= rank.exports(master, use_cpu=not work.plan.shape.gpus_per_node)
+        # The nearest launcher is this one: a rank of ours in the program must not look at Slurm again.
+        env |= {"TORCHELASTIC_RUN_ID": rank.attempt} | rank.exports(master, use_cpu=not work.plan.shape.gpus_per_node)
     elif rank.world_size > 1:
         env |= rank.exports(rank.master, use_cpu=not work.plan.shape.gpus_per_node)
     env["PYTHONPATH"] = os.pathsep.join(filter(None, [work.plan.code["cwd"], env.get("PYTHONPATH", "")]))

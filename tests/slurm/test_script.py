@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.slurm.site import Site
+from tests.slurm.site import ROOT, Site
 
 ALL_REDUCE = """
 import os, socket, sys
@@ -30,6 +30,14 @@ def test_a_ten_line_all_reduce(site: Site) -> None:
     said = site.hpcjobs("logs", "s")
     for rank in range(4):
         assert f"rank {rank} of 4 sum 10.0" in said
+
+
+@pytest.mark.model
+def test_the_connector_in_a_users_own_program(site: Site) -> None:
+    program = (ROOT / "tests" / "programs" / "split_gather.py").read_text()
+    (site.folder / "mine.py").write_text(program)
+    site.hpcjobs("submit", "script", *SHAPE, "--name", "c", "--wait", "--", "mine.py")
+    assert '"in_order": true' in site.hpcjobs("logs", "c", "--rank", "0")
 
 
 @pytest.mark.model
