@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -31,11 +32,13 @@ def executor_of(config: Config) -> str:
     return wanted
 
 
-def launch(paths: RunPaths, config: Config, shape: Shape, with_merge: bool) -> Launch:
+def launch(paths: RunPaths, config: Config, shape: Shape, with_merge: bool, automatic: bool = False) -> Launch:
     """Start a planned run and record it in submission.json; a LaunchError where the queue refuses it."""
     number = len(read_launches(paths))
     start = {"slurm": _slurm, "local": _local, "debug": _debug}[executor_of(config)]
-    return start(paths, config, shape, with_merge, number)
+    started = dataclasses.replace(start(paths, config, shape, with_merge, number), automatic=automatic)
+    record_launch(paths, started)
+    return started
 
 
 def _slurm(paths: RunPaths, config: Config, shape: Shape, with_merge: bool, number: int) -> Launch:

@@ -38,7 +38,10 @@ class RankState:
 
 @dataclass(frozen=True)
 class Status:
-    """One look at a run; `rate` in samples a second, `eta` in seconds, None where not known."""
+    """One look at a run; `rate` in samples a second, `eta` in seconds, None where not known.
+
+    `going`: jobs or processes of it live, be it that the merge job writes the report of a complete run.
+    """
 
     run: str
     job: str
@@ -53,10 +56,11 @@ class Status:
     first_error: str | None
     notes: list[str]
     metrics: dict[str, Any] | None
+    going: bool = False
 
     @property
     def over(self) -> bool:
-        return self.state in ("complete", "incomplete", "failed", "planned", "ended")
+        return self.state in ("complete", "incomplete", "failed", "planned", "ended", "cancelled")
 
     def exit_code(self) -> int:
         """0 done, 3 incomplete, 1 failed; what `--wait` ends with."""
@@ -94,7 +98,7 @@ def read_status(paths: RunPaths) -> Status:
     ]
     return Status(
         plan.run, plan.job, str(paths.root), state, plan.rows, done, rate, eta, ranks, jobs,
-        errors[0] if errors else None, notes + lost, metrics,
+        errors[0] if errors else None, notes + lost, metrics, launch is not None and _still_going(launch, jobs),
     )  # fmt: skip
 
 
@@ -115,18 +119,12 @@ def _jobs(launch: Launch | None) -> tuple[dict[str, slurm.JobState], list[str]]:
     return jobs, notes
 
 
-def _of_launch(vitals: Vitals, launch: Launch) -> bool:
-    if launch.executor == "slurm":
-        return vitals.attempt.startswith(f"{launch.jobs.get('work')}.")
-    return launch.executor != "local" or vitals.attempt.startswith(f"local{launch.number}t")
-
-
 def _rank_state(vitals: Vitals, launch: Launch | None, timeout: float) -> RankState:
     state = vitals.state
     if state not in ("done", "failed"):
         if Identity(**vitals.identity).is_dead():
             state = "dead"
-        elif launch and not _of_launch(vitals, launch):
+        elif launch and not launch.owns(vitals.attempt):
             state = "over"
         elif time.time() - vitals.beat_at > timeout:
             state = "silent"
@@ -160,18 +158,23 @@ def _state(
     ranks: Sequence[RankState],
     metrics: dict[str, Any] | None,
 ) -> str:
-    if metrics:
-        return "complete" if metrics["complete"] else "incomplete"
-    if launch is None:  # ranks, if any, were started by hand
-        return "running" if any(rank.live for rank in ranks) else "ended" if ranks else "planned"
-    if _still_going(launch, jobs):
+    if metrics and metrics["complete"]:
+        return "complete"
+    if launch is None:
+        # ranks, if any, were started by hand
+        live = any(rank.live for rank in ranks)
+        return "running" if live else "incomplete" if metrics else "ended" if ranks else "planned"
+    if _still_going(launch, jobs):  # what was merged so far may be a look, or the merge job may go on by itself
         work = jobs.get("work")
         return "pending" if work and work.pending else "running"
+    if metrics:
+        return "incomplete"
     if plan.job == "script":
-        mine = [rank for rank in ranks if _of_launch(rank.vitals, launch)]
+        mine = [rank for rank in ranks if launch.owns(rank.vitals.attempt)]
         finished = [rank for rank in mine if rank.state == "done"]
         return "complete" if len(finished) == launch.ranks else "failed"
-    return "failed"
+    work = jobs.get("work")
+    return "cancelled" if work and work.state.startswith("CANCELLED") else "failed"
 
 
 def _still_going(launch: Launch, jobs: dict[str, slurm.JobState]) -> bool:

@@ -24,6 +24,13 @@ class Launch:
     commands: list[str] = field(default_factory=list)
     supervisor: dict[str, Any] = field(default_factory=dict)
     submitted_at: float = field(default_factory=time.time)
+    automatic: bool = False
+
+    def owns(self, attempt: str) -> bool:
+        """Whether `attempt` is a start, or a requeue, of this launch."""
+        if self.executor == "slurm":
+            return attempt.startswith(f"{self.jobs.get('work')}.")
+        return self.executor != "local" or attempt.startswith(f"local{self.number}t")
 
 
 def read_launches(paths: RunPaths) -> list[Launch]:

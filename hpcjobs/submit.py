@@ -10,16 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from hpcjobs.config import Config
+from hpcjobs.entry import merge_and_report
 from hpcjobs.errors import LaunchError, UsageError, did_you_mean
 from hpcjobs.files import write_whole
 from hpcjobs.launch import executor_of, launch
 from hpcjobs.layers import Layer, dotted_layer, set_layer
 from hpcjobs.paths import RunPaths
 from hpcjobs.plan import JOBS, Draft, Plan, make_plan, make_script_plan, remove_folder
-from hpcjobs.resolve import resolve, validate
+from hpcjobs.resolve import dump, read_config, resolve, validate
+from hpcjobs.rounds import close_round, open_round
 from hpcjobs.shape import shape_of
 from hpcjobs.submission import Launch, read_launches
 
+_SETTLE_SECONDS = 8.0
 # Flags that are Slurm's own words -> config keys.
 FLAGS = {
     "nodes": "cluster.nodes", "gpus": "cluster.gpus", "gpus_per_node": "cluster.gpus_per_node",
@@ -92,13 +95,7 @@ def start(draft: Draft) -> Launch:
 
 
 def resume(paths: RunPaths, flags: dict[str, Any], sbatch: Sequence[str], say: Callable[[str], None]) -> Launch | None:
-    """Run what is missing, on another shape if flags say so; None where nothing is missing.
-
-    Closes the round, so that late writers change nothing, and opens the next one.
-    """
-    from hpcjobs.entry import merge_and_report
-    from hpcjobs.resolve import dump, read_config
-    from hpcjobs.rounds import close_round, open_round
+    """Run what is missing, on another shape if flags say so; None where nothing is missing."""
     from hpcjobs.status import read_status
 
     plan, config = Plan.read(paths.plan), read_config(paths.config)
@@ -108,8 +105,12 @@ def resume(paths: RunPaths, flags: dict[str, Any], sbatch: Sequence[str], say: C
         raise UsageError(
             f"{plan.run} is still going: hpcjobs status {plan.run}; to start it anew: hpcjobs cancel {plan.run}"
         )
-    config = _reshaped(config, flags, sbatch)
-    shape = shape_of(config.cluster, config.model.gpus_per_rank)
+    return carry_on(paths, _reshaped(config, flags, sbatch), say)
+
+
+def carry_on(paths: RunPaths, config: Config, say: Callable[[str], None], automatic: bool = False) -> Launch | None:
+    """Close the round, merge, and launch the rest as the next round; None where nothing is missing."""
+    plan, shape = Plan.read(paths.plan), shape_of(config.cluster, config.model.gpus_per_rank)
     executor_of(config)
     rounds = paths.rounds()
     close_round(paths, rounds[-1], config.run.deterministic)
@@ -120,7 +121,7 @@ def resume(paths: RunPaths, flags: dict[str, Any], sbatch: Sequence[str], say: C
     open_round(paths, rounds[-1] + 1, merged.missing, plan.chunk_size, config.run.deterministic)
     write_whole(paths.config, dump(config))
     say(f"resume  {len(merged.missing)} of {plan.rows} samples on {shape}")
-    return launch(paths, config, shape, with_merge=True)
+    return launch(paths, config, shape, with_merge=True, automatic=automatic)
 
 
 def _reshaped(config: Config, flags: dict[str, Any], sbatch: Sequence[str]) -> Config:
@@ -145,7 +146,7 @@ def wait(paths: RunPaths, show: Callable[[Any], None]) -> int:
         status = read_status(paths)
         show(status)
         if status.over:
-            settled = status.state != "failed" or _settled(unknown_since)
+            settled = not (status.going or status.state == "failed") or _settled(unknown_since)
             if settled:
                 return status.exit_code()
             unknown_since = unknown_since or time.monotonic()
@@ -157,5 +158,5 @@ def wait(paths: RunPaths, show: Callable[[Any], None]) -> int:
 
 
 def _settled(since: float | None) -> bool:
-    """A shared file system may show the merge's files a little after the queue shows its end: give it a moment."""
-    return since is not None and time.monotonic() - since > 5.0
+    """The merge's files may show a little after its end does, and its end a little after its files."""
+    return since is not None and time.monotonic() - since > _SETTLE_SECONDS

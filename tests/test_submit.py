@@ -178,6 +178,7 @@ def test_cancel_ends_this_runs_live_jobs_alone(shell: Shell, queued: RunPaths) -
 def test_wait_ends_with_the_runs_code(shell: Shell, queued: RunPaths) -> None:
     """Nothing was done by anybody: the merge says incomplete, and waiting ends with 3."""
     assert shell.run("merge", "a").code == 3
+    shell.slurm.answer("squeue", "100|FAILED|None|n1\n101|FAILED|None|n1\n")
     from hpcjobs.submit import wait
 
     seen: list[str] = []

@@ -6,22 +6,29 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from hpcjobs.entry import may_go_on
 from hpcjobs.identity import Identity
 from hpcjobs.paths import RunPaths
 from hpcjobs.slurm import clean_environment
 from hpcjobs.status import read_status
+from hpcjobs.submission import Launch, read_launches, record_launch
 from tests.runs import (
     DEADLINE,
     missing_lines,
+    outcome,
     plan_run,
     process_state,
     rank_env,
+    record_of,
     records_in,
     said,
     supervised,
     undisturbed,
     vitals_of,
     wait_for,
+    write_journal,
 )
 
 ROWS, SLOW = 97, {"engine": "dummy", "dummy_delay": 0.03}
@@ -43,7 +50,10 @@ def test_it_runs_all_ranks_and_merges_though_one_is_killed(ram: Path) -> None:
 
 def test_without_anybody_to_take_over_it_ends_incomplete(ram: Path) -> None:
     """Static shards: what the killed rank had not done is named, and the exit code says so."""
-    static, two = {"heartbeat": 0.2, "sharding": "static"}, {"executor": "local", "ntasks_per_node": 2}
+    static, two = (
+        {"heartbeat": 0.2, "sharding": "static", "auto_resume": 0},
+        {"executor": "local", "ntasks_per_node": 2},
+    )
     paths = plan_run(ram / "run", ROWS, model=SLOW, run=static, cluster=two)
     with supervised(paths) as supervisor:
         vitals_of(paths, 0)
@@ -72,3 +82,40 @@ def test_the_worker_command_is_the_same_rank(ram: Path) -> None:
     assert [path.name for path in paths.journals()] == ["hand-0.jsonl", "hand-1.jsonl"]
     indexes = [record.index for path in paths.journals() for record in records_in(path)]
     assert sorted(indexes) == list(range(7))
+
+
+def test_what_is_left_is_started_again_by_itself(ram: Path) -> None:
+    """Static shards, so that nobody takes over what the killed rank leaves: the next start runs it."""
+    static, two = {"heartbeat": 0.2, "sharding": "static"}, {"executor": "local", "ntasks_per_node": 2}
+    paths = plan_run(ram / "run", ROWS, model=SLOW, run=static, cluster=two)
+    with supervised(paths) as supervisor:
+        vitals_of(paths, 0)
+        kill(paths, 1)
+        assert supervisor.wait(DEADLINE) == 3
+        wait_for(lambda: read_status(paths).state == "complete", "the second start to complete the run")
+    launches = read_launches(paths)
+    assert [launch.automatic for launch in launches] == [False, True]
+    assert outcome(paths)[1:] == undisturbed(ROWS)
+
+
+def test_a_start_that_finished_nothing_is_not_repeated(ram: Path) -> None:
+    paths = plan_run(ram / "run", ROWS, run={"heartbeat": 0.2}, cluster={"executor": "local", "ntasks_per_node": 2})
+    paths.data.unlink()  # every rank fails at once
+    with supervised(paths) as supervisor:
+        assert supervisor.wait(DEADLINE) != 0
+    assert len(read_launches(paths)) == 1
+    assert read_status(paths).state in ("failed", "incomplete")
+
+
+@pytest.mark.parametrize(
+    ("tries", "automatic", "goes_on"),
+    [(0, [], False), (1, [], True), (1, [True], False), (2, [True], True), (2, [True, True], False)],
+)
+def test_tries_are_counted_since_the_last_start_by_hand(
+    ram: Path, tries: int, automatic: list[bool], goes_on: bool
+) -> None:
+    paths = plan_run(ram / "run", ROWS, run={"auto_resume": tries})
+    for number, by_itself in enumerate([False, *automatic]):
+        record_launch(paths, Launch(number, "local", {}, "1 node", 1, automatic=by_itself))
+    write_journal(paths, [record_of(0, 0)], f"local{len(automatic)}t1-0.jsonl")
+    assert may_go_on(paths) is goes_on

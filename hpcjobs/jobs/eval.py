@@ -166,6 +166,7 @@ class Shift:
         self._ledger.done(in_hand.lease)
         self._work.heart.vitals.chunks += 1
         self._work.heart.vitals.open -= in_hand.size
+        self._work.heart.beat()  # or status would count these samples twice until the next beat
 
     def _sync(self) -> None:
         self._journal.sync()
