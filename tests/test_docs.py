@@ -1,0 +1,219 @@
+"""The documents say what is there: keys, verbs, options, files and links."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import pytest
+import typer
+import yaml
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from hpcjobs.cli import app
+from hpcjobs.config import _OWN_SBATCH, Config
+from hpcjobs.layers import text_layer
+from hpcjobs.metrics import BUILT_IN
+from hpcjobs.resolve import validate
+from hpcjobs.runner import parser
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+CONFIG_PAGE = (ROOT / "docs" / "config.md").read_text(encoding="utf-8")
+PARSER: Any = typer.main.get_command(app)
+VERBS: dict[str, Any] = PARSER.commands
+# Options that the documents name and that are not ours: accelerate's, sbatch's and srun's, pip's.
+FOREIGN = {"--multi_gpu", "--num_processes", "--cpu", "--no-kill", "--container-image", "--cpu-bind", "--dependency"}
+
+
+def options(verb: str) -> set[str]:
+    """The options of a verb, `--no-...` halves included."""
+    found = {word for param in VERBS[verb].params for word in (*param.opts, *param.secondary_opts)}
+    return found | {"--debug", "--help"}
+
+
+def fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Every key that a user can write, dotted; the items of a list as `key[].field`."""
+    for name, field in model.model_fields.items():
+        key = f"{prefix}{name}"
+        nested = model_in(field.annotation)
+        if nested is not None and isinstance(field.annotation, type):
+            yield from fields(nested, f"{key}.")
+            continue
+        yield key, field
+        if nested is not None:
+            yield from fields(nested, f"{key}[].")
+
+
+def model_in(annotation: Any) -> type[BaseModel] | None:
+    """The model that a key holds, itself or in a list or beside None."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    models = [found for arg in get_args(annotation) if (found := model_in(arg)) is not None]
+    return models[0] if models else None
+
+
+def choices(annotation: Any) -> list[str]:
+    """The words of a Literal, also within a list or beside None."""
+    if get_origin(annotation) is Literal:
+        return [str(word) for word in get_args(annotation)]
+    return [word for arg in get_args(annotation) for word in choices(arg)]
+
+
+def rows(page: str) -> dict[str, list[str]]:
+    """The table rows of a page whose first cell is code: that code -> the other cells."""
+    found: dict[str, list[str]] = {}
+    for line in page.splitlines():
+        if line.startswith("| `"):
+            first, *rest = [cell.strip() for cell in line.strip("|").split(" | ")]
+            found[first.strip("` ")] = rest
+    return found
+
+
+def without_blocks(page: str) -> str:
+    return re.sub(r"^```.*?^```$", "", page, flags=re.MULTILINE | re.DOTALL)
+
+
+def commands(page: str) -> Iterator[list[str]]:
+    """The words of every command line that a page shows, comments aside."""
+    for line in page.splitlines():
+        text = line.strip().removeprefix("$ ")
+        if line.startswith("    ") and re.match(r"(hpcjobs|python|accelerate|sbatch|make) ", text):
+            yield shlex.split(text, comments=True)
+
+
+COMMANDS = [(page.name, words) for page in PAGES for words in commands(page.read_text(encoding="utf-8"))]
+KEYS = dict(fields(Config))
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_every_config_key_is_documented_with_its_default_and_choices(key: str) -> None:
+    table, field = rows(CONFIG_PAGE), KEYS[key]
+    assert key in table, f"docs/config.md has no row for {key}"
+    kind, default = table[key][:2]
+    assert [word for word in choices(field.annotation) if f"`{word}`" not in kind] == []
+    if field.is_required():
+        assert default == "required"
+        return
+    value = list(field.default) if isinstance(field.default, tuple) else field.default
+    assert yaml.safe_load(default.strip("`")) == value, f"{key}: the default is {json.dumps(value)}"
+
+
+def test_the_config_page_names_no_key_that_is_not_there() -> None:
+    sections = "|".join(Config.model_fields)
+    named = set(re.findall(rf"`((?:{sections})\.[a-z_.\[\]]+)`", CONFIG_PAGE))
+    known = {*KEYS, "task.generation"}
+    assert {key for key in named if key not in known and not key.startswith("cluster.sbatch.")} == set()
+
+
+def test_the_refused_sbatch_options_and_the_metrics_are_those_of_the_code() -> None:
+    section = CONFIG_PAGE.partition("Refused there")[2].partition("\n## ")[0]
+    refused = {word for line in section.splitlines() for word in re.findall(r"`([a-z-]+)`", line.partition(" | ")[0])}
+    assert refused == set(_OWN_SBATCH)
+    table = CONFIG_PAGE.partition("\n## Metrics")[2].partition("\n## ")[0]
+    assert set(rows(table)) == set(BUILT_IN)
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "docs" / "config.md"], ids=lambda page: page.name)
+def test_yaml_examples_are_valid_configs(page: Path) -> None:
+    examples = re.findall(r"^```yaml\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    assert examples
+    for example in examples:
+        validate(text_layer(example, page.name))
+
+
+def test_the_first_example_is_the_shipped_eval_config() -> None:
+    example = re.findall(r"^```yaml\n(.*?)^```$", CONFIG_PAGE, re.MULTILINE | re.DOTALL)[0]
+    shipped = (ROOT / "configs" / "eval.yaml").read_text(encoding="utf-8")
+    assert yaml.safe_load(example) == yaml.safe_load(shipped)
+
+
+def test_python_examples_parse() -> None:
+    for page in PAGES:
+        for example in re.findall(r"^```python\n(.*?)^```$", page.read_text(encoding="utf-8"), re.M | re.DOTALL):
+            compile(example, page.name, "exec")
+
+
+@pytest.mark.parametrize(("page", "words"), [pytest.param(*c, id=f"{c[0]}: {' '.join(c[1])[:60]}") for c in COMMANDS])
+def test_every_command_that_is_shown_exists(page: str, words: list[str]) -> None:
+    program, *rest = words
+    if program == "make":
+        targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+        assert rest[0] in targets
+    elif program == "hpcjobs":
+        own = rest[: rest.index("--")] if "--" in rest else rest
+        assert own[0] in VERBS, f"{page}: no verb {own[0]}"
+        given = {word.partition("=")[0] for word in own if word.startswith("-")}
+        assert given <= options(own[0]), f"{page}: {' '.join(words)}"
+    elif "hpcjobs.runner" in rest:
+        known = {word for action in parser()._actions for word in action.option_strings}
+        assert {word for word in rest[rest.index("hpcjobs.runner") :] if word.startswith("--")} <= known
+    elif program == "sbatch":
+        template = next(word for word in rest if word.endswith(".sbatch"))
+        assert (ROOT / template).is_file()
+    elif program == "python" and rest[0].startswith("tools/"):
+        assert (ROOT / rest[0]).is_file()
+
+
+def test_every_verb_stands_in_the_readme() -> None:
+    table = {word.split()[1] for word in rows(README) if word.startswith("hpcjobs ")}
+    assert table == {name for name, verb in VERBS.items() if not verb.hidden}
+
+
+def test_every_option_that_the_readme_names_exists() -> None:
+    ours = set().union(*(options(verb) for verb in VERBS))
+    ours |= {word for action in parser()._actions for word in action.option_strings}
+    named = set(re.findall(r"`(--[a-z][\w-]*)", without_blocks(README)))
+    assert named - ours - FOREIGN == set()
+
+
+def test_submits_options_stand_in_the_readme() -> None:
+    missing = {word for word in options("submit") if word.startswith("--") and word != "--help"} - set(
+        re.findall(r"`(--[a-z][\w-]*)", README)
+    )
+    assert missing == set()
+
+
+def test_the_map_has_every_file_and_no_other() -> None:
+    section = README.partition("\n## Map")[2].partition("\n## ")[0]
+    assert {name for name in rows(section) if name.endswith(".py")} == {
+        path.name for path in (ROOT / "hpcjobs").glob("*.py")
+    }
+    package = {path.parent.name for path in (ROOT / "hpcjobs").glob("*/*") if path.parent.name[0].isalpha()}
+    folders = {name.rstrip("/") for name in re.findall(r"`([a-z/]+/)`", section)}
+    assert package <= folders
+    assert [name for name in folders if not any((base / name).is_dir() for base in (ROOT, ROOT / "hpcjobs"))] == []
+
+
+def test_files_that_the_documents_name_exist() -> None:
+    for page in PAGES:
+        text = without_blocks(page.read_text(encoding="utf-8"))
+        for name in re.findall(r"`((?:tests|tools|sbatch|configs|hpcjobs|docs)/[\w./]*\w\.\w+)`", text):
+            assert (ROOT / name).is_file() or "NAME" in name, f"{page.name} names {name}"
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, by GitHub's rule."""
+    headings = re.findall(r"^#+ (.+)$", without_blocks(page.read_text(encoding="utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_resolve(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", without_blocks(page.read_text(encoding="utf-8"))):
+        if "://" in target:
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        assert file.exists(), f"{page.name} links to {target}"
+        assert not anchor or anchor in anchors(file), f"{page.name} links to {target}"
+
+
+def test_every_page_of_docs_is_linked_from_the_readme() -> None:
+    assert [page.name for page in PAGES[2:] if f"(docs/{page.name})" not in README] == []
