@@ -96,7 +96,9 @@ def _result(row: Row, completion: Completion, prompts: Prompts | None, config: C
     }  # fmt: skip
 
 
-def save_results(results: Sequence[Mapping[str, Any]], output_dir: str | Path, facts: Mapping[str, Any]) -> Path:
+def save_results(
+    results: Sequence[Mapping[str, Any]], output_dir: str | Path, facts: Mapping[str, Any] | None = None
+) -> Path:
     """Write results.jsonl and metrics.json (`facts` and the folded scores) to a folder; the folder."""
     folder = make_folder(Path(output_dir))
     write_whole(folder / "results.jsonl", "".join(json.dumps(result) + "\n" for result in results))
@@ -106,7 +108,7 @@ def save_results(results: Sequence[Mapping[str, Any]], output_dir: str | Path, f
             folds.setdefault(name, Fold()).add(value)
     counts = {"rows": len(results), "errors": sum(result["error"] is not None for result in results)}
     metrics = {name: fold.summary() for name, fold in folds.items()}
-    write_json(folder / "metrics.json", {"metrics": metrics, "counts": counts, **facts})
+    write_json(folder / "metrics.json", {"metrics": metrics, "counts": counts} | dict(facts or {}))
     return folder
 
 
