@@ -21,6 +21,9 @@ _MERGE_MINUTES = 60
 # What of cluster.sbatch is also the merge job's: not its resources, holds and begin times.
 _FOR_MERGE = {"comment", "mail-type", "mail-user", "wckey"}
 _WARNING_SECONDS = 90
+# Slurm may send the warning a minute early: to a short job it would come before Python has a handler for USR2,
+# and end it. CONT ends nobody.
+_SHORT_MINUTES = 5
 
 
 class Executor(submitit.SlurmExecutor):  # type: ignore[misc]
@@ -73,6 +76,8 @@ def work_executor(config: Config, shape: Shape, paths: RunPaths) -> Executor:
     more: dict[str, Any] = {"no-kill": True, "requeue" if cluster.requeue else "no-requeue": True}
     if cluster.exclusive:
         more["exclusive"] = True
+    if cluster.minutes < _SHORT_MINUTES:
+        more["signal"] = "CONT@1"
     executor = _executor(paths)
     executor.update_parameters(
         **_common(cluster, paths), job_name=paths.root.name, time=cluster.minutes, nodes=shape.nodes,

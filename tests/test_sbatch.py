@@ -112,6 +112,12 @@ def test_the_work_script_of_a_full_config(tmp_path: Path) -> None:
     assert not root.exists()
 
 
+def test_a_short_jobs_warning_kills_nobody(tmp_path: Path) -> None:
+    """Slurm may send it at the start, when Python has no handler for USR2 yet."""
+    for minutes, signal in ((1, "CONT@1"), (4, "CONT@1"), (5, "USR2@90")):
+        assert f"#SBATCH --signal={signal}" in sbatch_lines(scripts_of(tmp_path, time=minutes)["work"])
+
+
 def test_the_merge_script_waits_for_whatever_becomes_of_the_ranks(tmp_path: Path) -> None:
     root = tmp_path / "golden"
     assert plain(scripts_of(root)["merge"], root).strip() == MERGE.strip()
