@@ -41,7 +41,7 @@ class Template:
                 f"{key}: the template names column {name!r}, which the data set does not have"
                 f"{did_you_mean(name, columns)}; its columns: {', '.join(columns) or 'none'}"
             )
-        self.columns = {name for name in names if name in set(columns)}
+        self.columns = names & set(columns)
         match = _EXPRESSION.fullmatch(text)
         self._expression = (
             _environment.compile_expression(match["expression"], undefined_to_none=False) if match else None

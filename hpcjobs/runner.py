@@ -19,7 +19,7 @@ from hpcjobs.data import load_table, user_columns, user_row
 from hpcjobs.errors import HpcJobsError
 from hpcjobs.files import make_folder, write_json, write_whole
 from hpcjobs.layers import dotted_layer, set_layer
-from hpcjobs.metrics import Fold, find_metrics, score_sample
+from hpcjobs.metrics import Fold, Metric, find_metrics, score_sample
 from hpcjobs.prompts import Prompts, sample_seed
 from hpcjobs.rank import lone_launch_hint
 from hpcjobs.records import Completion, Request, SampleError
@@ -63,26 +63,25 @@ def default_config() -> Config:
 
 
 def _run(stream: Any, dataset: Sequence[Row], config: Config) -> list[dict[str, Any]]:
-    columns = user_columns(dataset[0]) if dataset else []
-    prompts = Prompts(config.task, columns) if dataset else None
+    if not dataset:
+        return []
+    prompts, metrics = Prompts(config.task, user_columns(dataset[0])), find_metrics(config.task.metrics)
     requests: list[Request] = []
     done: dict[int, Completion] = {}
     for row in dataset:
         try:
-            assert prompts is not None
             prompt = prompts.prompt(user_row(row))
             requests.append(Request(row["index"], row["id"], prompt, sample_seed(config.run.seed, row["id"])))
         except Exception as error:  # a template may raise anything; it is this row's problem alone
             done[row["index"]] = Completion.failed(row["index"], SampleError.of(error))
     done |= {completion.index: completion for completion in stream(iter(requests))}
-    return [_result(row, done[row["index"]], prompts, config) for row in dataset]
+    return [_result(row, done[row["index"]], prompts, metrics) for row in dataset]
 
 
-def _result(row: Row, completion: Completion, prompts: Prompts | None, config: Config) -> dict[str, Any]:
+def _result(row: Row, completion: Completion, prompts: Prompts, metrics: Sequence[Metric]) -> dict[str, Any]:
     """What is saved of a row: nothing that depends on how many processes there were."""
-    asked, metrics = user_row(row), find_metrics(config.task.metrics)
-    failed = completion.error
-    target = None if failed or prompts is None else prompts.target(asked)
+    asked, failed = user_row(row), completion.error
+    target = None if failed else prompts.target(asked)
     scores = (
         dict.fromkeys((m.name for m in metrics), 0.0)
         if failed

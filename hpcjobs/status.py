@@ -21,6 +21,7 @@ from hpcjobs.resolve import read_config
 from hpcjobs.submission import Launch, read_launches
 
 _STARTING_SECONDS = 30.0
+_NOT_LIVE = ("done", "failed", "dead", "silent", "over")
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class RankState:
 
     @property
     def live(self) -> bool:
-        return self.state not in ("done", "failed", "dead", "silent", "over")
+        return self.state not in _NOT_LIVE
 
 
 @dataclass(frozen=True)
@@ -128,8 +129,7 @@ def _rank_state(vitals: Vitals, launch: Launch | None, timeout: float) -> RankSt
             state = "over"
         elif time.time() - vitals.beat_at > timeout:
             state = "silent"
-    live = state not in ("done", "failed", "dead", "silent", "over")
-    end = time.time() if live else vitals.ended_at or vitals.beat_at
+    end = time.time() if state not in _NOT_LIVE else vitals.ended_at or vitals.beat_at
     rate = vitals.samples / max(end - vitals.ready_at, 1e-3) if vitals.ready_at and vitals.samples else 0.0
     return RankState(vitals, state, rate)
 

@@ -6,10 +6,12 @@ enter `run_rank`.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -18,7 +20,7 @@ from hpcjobs.config import Config
 from hpcjobs.errors import HpcJobsError, UsageError
 from hpcjobs.heartbeat import Heartbeat, Vitals
 from hpcjobs.identity import Identity
-from hpcjobs.paths import RunPaths
+from hpcjobs.paths import RunPaths, find_run
 from hpcjobs.plan import Plan
 from hpcjobs.rank import Rank, refuse_lone_process
 from hpcjobs.ranklog import rank_log
@@ -112,17 +114,17 @@ class _terminable:
         raise Terminated("ended by SIGTERM: cancelled, preempted or out of time")
 
 
-class _said:
+@contextlib.contextmanager
+def _said() -> Iterator[None]:
     """An error that ends the rank goes to its log, with a traceback where it is not one of ours."""
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, HpcJobsError | Terminated):
-            log.error("%s", error)
-        elif isinstance(error, Exception):
-            log.exception("the rank ends with %s", type(error).__name__)
+    try:
+        yield
+    except (HpcJobsError, Terminated) as error:
+        log.error("%s", error)
+        raise
+    except Exception as error:
+        log.exception("the rank ends with %s", type(error).__name__)
+        raise
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -135,8 +137,6 @@ def main(argv: list[str] | None = None) -> int:
         )
         return 0 if words in (["-h"], ["--help"]) else 2
     try:
-        from hpcjobs.paths import find_run
-
         run_rank(str(find_run(words[0]).root))
     except HpcJobsError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -177,9 +177,8 @@ class Shift:
         scores, error = dict.fromkeys((metric.name for metric in self._metrics), 0.0), completion.error
         if error is None:
             try:
-                scores = score_sample(
-                    self._metrics, completion.text, self._prompts.target(user_row(row)), user_row(row)
-                )
+                asked = user_row(row)
+                scores = score_sample(self._metrics, completion.text, self._prompts.target(asked), asked)
             except Exception as problem:  # a user's metric may raise anything
                 error = SampleError.of(problem)
         rank = self._work.rank
