@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class HpcJobsError(Exception):
-    """Base of all errors that are told to the user without a traceback; `exit_code` is the process's."""
+    """Base of all errors that are told to the user without a traceback; `exit_code` is the process's.
+
+    `fatal`: starting again cannot help before somebody has acted.
+    """
 
     exit_code = 1
+    fatal = False
 
 
 class UsageError(HpcJobsError):
@@ -34,8 +39,17 @@ class RendezvousError(HpcJobsError):
     """Ranks did not find each other before the deadline, or do not agree on who they are."""
 
 
+class DiskFullError(HpcJobsError, OSError):
+    """A disk takes no more (full, over quota, read-only); also an OSError, for those who can do without the file."""
+
+    fatal = True
+    path: Path | None = None
+
+
 class JournalError(HpcJobsError):
     """A journal cannot be written (disk full, quota, second writer)."""
+
+    fatal = True
 
 
 class MergeError(HpcJobsError):

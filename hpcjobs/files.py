@@ -2,6 +2,7 @@
 
 Only three things are relied on: exclusive create (`os.link` to a name, or O_EXCL), rename inside a
 folder, and append by a single writer. No locks, no mmap writes: NFS, Lustre and GPFS break them.
+A disk that takes no more is a DiskFullError in all of them, and leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -11,7 +12,11 @@ import json
 import os
 import secrets
 from pathlib import Path
+from types import TracebackType
 from typing import Any
+
+from hpcjobs.disk import disk_errors
+from hpcjobs.leftovers import own_mark
 
 FOLDER_MODE = 0o700
 FILE_MODE = 0o600
@@ -23,7 +28,8 @@ def make_folder(path: Path) -> Path:
     """Make `path` and its parents, private to the user; an existing folder is left as it is."""
     if not path.parent.is_dir():  # mkdir(parents=True) would give the parents the umask's mode
         make_folder(path.parent)
-    path.mkdir(mode=FOLDER_MODE, exist_ok=True)
+    with disk_errors(path):
+        path.mkdir(mode=FOLDER_MODE, exist_ok=True)
     return path
 
 
@@ -40,8 +46,11 @@ def sync_folder(folder: Path) -> None:
 
 
 def temporary_name(path: Path) -> Path:
-    """A name beside `path` that nobody else uses; readers pass over names that start with a dot."""
-    return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(6)}.tmp")
+    """A name beside `path` that nobody else uses, and that says whose it is (`leftovers.py`).
+
+    Readers pass over names that start with a dot.
+    """
+    return path.with_name(f".{path.name}.{own_mark()}.{secrets.token_hex(6)}.tmp")
 
 
 def write_all(handle: int, data: bytes) -> None:
@@ -51,41 +60,69 @@ def write_all(handle: int, data: bytes) -> None:
         view = view[os.write(handle, view) :]
 
 
-def _write_temporary(path: Path, data: bytes, sync: bool) -> Path:
-    temporary = temporary_name(path)
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE)
-    try:
-        write_all(handle, data)
-        if sync:
-            os.fsync(handle)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    finally:
-        os.close(handle)
+def _write_temporary(path: Path, data: bytes | str) -> Path:
+    raw, temporary = data.encode() if isinstance(data, str) else data, temporary_name(path)
+    with disk_errors(path, len(raw)):
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE)
+        try:
+            write_all(handle, raw)
+            os.fsync(handle)  # where some network file systems first tell that they are full
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(handle)
     return temporary
 
 
 def write_whole(path: Path, data: bytes | str) -> None:
     """Replace `path` by `data`: at every moment a reader sees the old file or the new one, whole."""
-    raw = data.encode() if isinstance(data, str) else data
-    temporary = _write_temporary(path, raw, sync=True)
-    replace_whole(temporary, path)
+    replace_whole(_write_temporary(path, data), path)
 
 
 def replace_whole(temporary: Path, path: Path) -> None:
     """Move a finished temporary file to its name, durably."""
-    try:
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
+    with disk_errors(path):
+        try:
+            os.replace(temporary, path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
 
 
 def write_json(path: Path, value: Any) -> None:
     """`write_whole` of `value` as readable JSON."""
-    write_whole(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_whole(path, json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """`value` as readable JSON."""
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+class Together:
+    """Files that are replaced together: at the end of the block, or not at all where it raises."""
+
+    def __init__(self) -> None:
+        self._made: list[tuple[Path, Path]] = []
+
+    def write(self, path: Path, data: bytes | str) -> None:
+        """Have `data` on the disk, to be moved to `path` with the rest."""
+        self._made.append((_write_temporary(path, data), path))
+
+    def __enter__(self) -> Together:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            while self._made and not kind:
+                replace_whole(*self._made.pop(0))
+        finally:
+            for temporary, _ in self._made:
+                temporary.unlink(missing_ok=True)
 
 
 def read_json(path: Path) -> Any:
@@ -99,10 +136,10 @@ def create_once(path: Path, data: bytes | str) -> bool:
     A hard link is atomic on NFS too and never shows half a file. After a link whose reply was lost, the
     link count tells who won.
     """
-    raw = data.encode() if isinstance(data, str) else data
-    temporary = _write_temporary(path, raw, sync=True)
+    temporary = _write_temporary(path, data)
     try:
-        return _link(temporary, path)
+        with disk_errors(path):
+            return _link(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -121,7 +158,10 @@ def _link(temporary: Path, path: Path) -> bool:
 
 
 def _create_exclusive(temporary: Path, path: Path) -> bool:
-    """Without hard links: O_EXCL decides who wins; a reader may see an unfinished file and reads again."""
+    """Without hard links: O_EXCL decides who wins; a reader may see an unfinished file and reads again.
+
+    A disk that is full leaves an empty file, as a death in between does: others may have been told that it exists.
+    """
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE)
     except FileExistsError:
@@ -129,6 +169,9 @@ def _create_exclusive(temporary: Path, path: Path) -> bool:
     try:
         write_all(handle, temporary.read_bytes())
         os.fsync(handle)
+    except OSError:
+        os.ftruncate(handle, 0)
+        raise
     finally:
         os.close(handle)
     return True

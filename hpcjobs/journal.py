@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 
+from hpcjobs.disk import disk_words, is_full, need_there
 from hpcjobs.errors import JournalError, MergeError
 from hpcjobs.files import FILE_MODE, write_all
 from hpcjobs.records import Record
@@ -17,36 +18,54 @@ _BLOCK = 1 << 20
 
 
 class Journal:
-    """Append records to a new file. An error on writing is fatal: half a line may be only the last one."""
+    """Append records to a new file. An error on writing is fatal: half a line may be only the last one.
+
+    So nothing is written after it, and every further call raises the same JournalError: a caller that goes on
+    cannot settle a chunk with samples that are nowhere.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._failure: str | None = None
         try:
             self._handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, FILE_MODE)
         except FileExistsError:
             raise JournalError(f"{path} exists: another process is this rank of this attempt") from None
         except OSError as error:
-            raise JournalError(f"{path} cannot be created: {error.strerror}") from error
+            raise JournalError(self._words(error, "created", 0)) from error
 
     def append(self, record: Record) -> None:
         """Write one record; it outlives this process at once, and the node after `sync`."""
-        self._try(lambda: write_all(self._handle, record.line()))
+        line = record.line()
+        self._try(lambda: write_all(self._handle, line), len(line))
 
     def sync(self) -> None:
         """Make all records durable."""
-        self._try(lambda: os.fsync(self._handle))
+        self._try(lambda: os.fsync(self._handle), 0)
 
-    def _try(self, write: object) -> None:
+    def _try(self, write: Callable[[], None], size: int) -> None:
+        if self._failure:
+            raise JournalError(self._failure)
         try:
-            write()  # type: ignore[operator]
+            write()
         except OSError as error:
-            raise JournalError(
-                f"{self.path} cannot be written: {error.strerror}; free space or raise the quota there, then: "
-                f"hpcjobs resume {self.path.parent.parent}"
-            ) from error
+            self._failure = self._words(error, "written", size)
+            raise JournalError(self._failure) from error
+
+    def _words(self, error: OSError, done: str, size: int) -> str:
+        """What to say of an error; `size` bytes are what could not be written."""
+        command = f"hpcjobs resume {self.path.parent.parent}"
+        if is_full(error):
+            return disk_words(error, self.path, need_there(self.path, size), command)
+        return f"{self.path} cannot be {done}: {error.strerror}; when it can be, go on with: {command}"
 
     def close(self) -> None:
-        os.close(self._handle)
+        """Some network file systems tell only now that they are full: what was synced before is safe."""
+        try:
+            os.close(self._handle)
+        except OSError as error:
+            if not self._failure:
+                raise JournalError(self._words(error, "written", 0)) from error
 
     def __enter__(self) -> Journal:
         return self

@@ -16,14 +16,17 @@ import hpcjobs
 from hpcjobs.acceptance import Acceptance, unnamed_journals
 from hpcjobs.config import Config
 from hpcjobs.data import Inputs
-from hpcjobs.files import write_json, write_whole
+from hpcjobs.disk import Space, bytes_text, disk_errors, merge_need
+from hpcjobs.files import Together, json_text
 from hpcjobs.journal import read_journal
+from hpcjobs.leftovers import remove_leftovers
 from hpcjobs.metrics import Fold, find_metrics
 from hpcjobs.paths import RunPaths
 from hpcjobs.plan import Plan
 from hpcjobs.records import Record
 from hpcjobs.resolve import read_config
 from hpcjobs.results import ResultsWriter, rows_of, schema_of
+from hpcjobs.snapshot import import_as_planned
 from hpcjobs.spill import Spill
 
 log = logging.getLogger(__name__)
@@ -63,25 +66,38 @@ class Merged:
 def merge(paths: RunPaths) -> Merged:
     """Write results.parquet, missing.jsonl and metrics.json from the journals; running it again gives the same.
 
-    Raises MergeError for a journal line that no crash can make.
+    Raises MergeError for a journal line that no crash can make, and DiskFullError where there is no room: then
+    all three stay as they were.
     """
+    remove_leftovers(paths.root)
+    need, space = merge_need(paths), Space.of(paths.root)
+    if space.free < need:
+        free = f"{bytes_text(space.free)} are free on the file system at {space.mount}"
+        log.warning("the merge may need %s, and %s", bytes_text(need), free)
+    with disk_errors(paths.results, need=need, next_command=f"hpcjobs merge {paths.root}"):
+        return _merge(paths)
+
+
+def _merge(paths: RunPaths) -> Merged:
     config, plan, inputs = read_config(paths.config), Plan.read(paths.plan), Inputs(paths.data)
     rounds = [Acceptance(paths, number, plan.rows) for number in paths.rounds()]
+    import_as_planned(paths, plan.code)
     names = [metric.name for metric in find_metrics(config.task.metrics)]
     folds, tally, missing = {name: Fold() for name in names}, Tally(), list[int]()
-    with Spill(paths.root, plan.rows) as spill, _writer(paths, inputs, names) as writer:
-        _collect(paths, rounds, spill, tally)
-        for indexes, records in spill.buckets(plan.rows):
-            chosen = _choose(records, inputs, indexes, tally)
-            missing += [index for index in indexes if index not in chosen]
-            ordered = [chosen[index] for index in sorted(chosen)]
-            _fold(ordered, folds, tally)
-            asked = inputs.rows(indexes.start, indexes.stop)
-            keep = pa.array([record.index - indexes.start for record in ordered], pa.int64())
-            writer.write(rows_of(ordered, asked.take(keep), writer.schema))
-    write_whole(paths.missing, "".join(_missing_line(index, inputs, rounds, tally) for index in missing))
-    metrics = {name: fold.summary() for name, fold in folds.items()}
-    write_json(paths.metrics, _metrics_json(config, plan, tally, missing, metrics))
+    with Together() as rest, _writer(paths, inputs, names) as writer:
+        with Spill(paths.root, plan.rows) as spill:
+            _collect(paths, rounds, spill, tally)
+            for indexes, records in spill.buckets(plan.rows):
+                chosen = _choose(records, inputs, indexes, tally)
+                missing += [index for index in indexes if index not in chosen]
+                ordered = [chosen[index] for index in sorted(chosen)]
+                _fold(ordered, folds, tally)
+                asked = inputs.rows(indexes.start, indexes.stop)
+                keep = pa.array([record.index - indexes.start for record in ordered], pa.int64())
+                writer.write(rows_of(ordered, asked.take(keep), writer.schema))
+        metrics = {name: fold.summary() for name, fold in folds.items()}
+        rest.write(paths.missing, "".join(_missing_line(index, inputs, rounds, tally) for index in missing))
+        rest.write(paths.metrics, json_text(_metrics_json(config, plan, tally, missing, metrics)))
     return Merged(plan.rows, tally.accepted, missing, metrics)
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hpcjobs.files import replace_whole, temporary_name
+from hpcjobs.disk import disk_errors
+from hpcjobs.files import FILE_MODE, replace_whole, temporary_name, write_all
 from hpcjobs.records import Record
 
 _ERROR = pa.struct([("type", pa.string()), ("message", pa.string())])
@@ -63,16 +68,59 @@ def storable(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8") if not text.isascii() else text
 
 
+class _Sink(io.RawIOBase):
+    """A new file for a library to write to; once given up it takes everything, so that the library can be closed."""
+
+    def __init__(self, handle: int) -> None:
+        self._handle, self.given_up = handle, False
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        if not self.given_up:
+            write_all(self._handle, data)
+        return len(data)
+
+    def sync(self) -> None:
+        """Have it all on the disk; some network file systems tell only now that they are full."""
+        os.fsync(self._handle)
+
+    def close(self) -> None:
+        if not self.closed:
+            os.close(self._handle)
+        super().close()
+
+
 class ResultsWriter:
     """Writes the table batch by batch to a temporary file, and to its name when all is well."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self._path, self._temporary, self.schema = path, temporary_name(path), schema
-        self._writer = pq.ParquetWriter(self._temporary, schema, compression="zstd")
-        self._temporary.chmod(0o600)
+        with disk_errors(path):
+            self._sink = _Sink(os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE))
+            try:
+                self._writer = pq.ParquetWriter(self._sink, schema, compression="zstd")
+            except BaseException:
+                self._give_up()
+                raise
 
     def write(self, table: pa.Table) -> None:
-        self._writer.write_table(table)
+        with disk_errors(self._path, table.nbytes):
+            self._writer.write_table(table)
+
+    def _finish(self) -> None:
+        with disk_errors(self._path):
+            self._writer.close()
+            self._sink.sync()
+            self._sink.close()
+
+    def _give_up(self) -> None:
+        self._sink.given_up = True
+        with contextlib.suppress(Exception):  # a writer that has failed once may say so again
+            self._writer.close()
+        self._sink.close()
+        self._temporary.unlink(missing_ok=True)
 
     def __enter__(self) -> ResultsWriter:
         return self
@@ -80,8 +128,12 @@ class ResultsWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._writer.close()
         if kind:
-            self._temporary.unlink(missing_ok=True)
-        else:
-            replace_whole(self._temporary, self._path)
+            return self._give_up()
+        try:
+            self._finish()
+        except BaseException:
+            self._give_up()
+            raise
+        replace_whole(self._temporary, self._path)
+        return None

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from hpcjobs.chunks import ChunkList, plan_chunks, write_chunks
 from hpcjobs.claims import Claims, Lease
-from hpcjobs.errors import HpcJobsError
+from hpcjobs.errors import DiskFullError, HpcJobsError
 from hpcjobs.files import make_folder
 from hpcjobs.identity import Identity
 from hpcjobs.ledger import whole_samples
@@ -42,7 +42,14 @@ def _close_chunk(paths: RunPaths, claims: Claims, chunk: int, members: set[int],
 def open_round(paths: RunPaths, number: int, missing: Iterable[int], chunk_size: int, deterministic: bool) -> None:
     """Open round `number` over the missing samples; an error where another resume was first."""
     make_folder(paths.round(number))
-    if not write_chunks(paths.chunks(number), _next_chunks(paths, number, set(missing), chunk_size, deterministic)):
+    chunks, path = _next_chunks(paths, number, set(missing), chunk_size, deterministic), paths.chunks(number)
+    try:
+        opened = write_chunks(path, chunks)
+    except DiskFullError:
+        if path.exists() and not path.stat().st_size:  # possible only where there are no hard links
+            path.unlink()  # a round exists when this file does
+        raise
+    if not opened:
         raise HpcJobsError(f"round {number} of {paths.root} was opened by another resume: see hpcjobs status")
 
 

@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hpcjobs.data import Inputs, user_columns, user_row
+from hpcjobs.disk import disk_errors, merge_need
 from hpcjobs.errors import ConfigError, UsageError
-from hpcjobs.files import read_json, write_json
+from hpcjobs.files import Together, json_text, read_json
 from hpcjobs.metrics import Fold, Metric, find_metrics, score_sample
 from hpcjobs.paths import RunPaths
 from hpcjobs.prompts import Prompts
@@ -38,7 +39,10 @@ def rescore(paths: RunPaths, metric_names: Sequence[str], target: str | None) ->
         raise ConfigError("the run has no task.target to compare with: give one, --target '{{ answer }}'")
     inputs, folds = Inputs(paths.data), {metric.name: Fold() for metric in metrics}
     prompts = Prompts(task, user_columns(inputs.columns))
-    with ResultsWriter(paths.results, schema_of(list(folds), inputs.schema)) as writer:
+    summary: dict[str, Any] = read_json(paths.metrics)
+    used = {"metrics": list(metric_names or task.metrics), "target": task.target}
+    whole = disk_errors(paths.results, need=merge_need(paths), next_command=f"hpcjobs score {paths.root}")
+    with whole, Together() as rest, ResultsWriter(paths.results, schema_of(list(folds), inputs.schema)) as writer:
         for batch in pq.ParquetFile(paths.results).iter_batches(_BATCH):
             scores = [_score(row, metrics, prompts, inputs) for row in batch.select(_READ).to_pylist()]
             for name, fold in folds.items():
@@ -50,11 +54,9 @@ def rescore(paths: RunPaths, metric_names: Sequence[str], target: str | None) ->
                 for field in writer.schema
             ]
             writer.write(pa.Table.from_arrays(columns, schema=writer.schema))
-    summary: dict[str, Any] = read_json(paths.metrics)
-    summary["metrics"] = {name: fold.summary() for name, fold in folds.items()}
-    used = {"metrics": list(metric_names or task.metrics), "target": task.target}
-    summary["provenance"] |= {"rescored_at": time.time(), "rescored_with": used}
-    write_json(paths.metrics, summary)
+        summary["metrics"] = {name: fold.summary() for name, fold in folds.items()}
+        summary["provenance"] |= {"rescored_at": time.time(), "rescored_with": used}
+        rest.write(paths.metrics, json_text(summary))
     return summary
 
 

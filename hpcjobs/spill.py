@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import IO
 
+from hpcjobs.files import FOLDER_MODE, temporary_name
 from hpcjobs.records import Record
 
 BUCKET = 32_768
@@ -20,7 +21,9 @@ class Spill:
     def __init__(self, folder: Path, rows: int) -> None:
         self._count = max(1, -(-rows // BUCKET))
         self._memory: list[Record] = []
-        self._folder = Path(tempfile.mkdtemp(prefix=".merge-", dir=folder)) if self._count > 1 else None
+        self._folder = temporary_name(folder / "merge") if self._count > 1 else None
+        if self._folder:
+            self._folder.mkdir(mode=FOLDER_MODE)
         self._files: dict[int, IO[bytes]] = {}
 
     def add(self, record: Record) -> None:
@@ -33,7 +36,10 @@ class Spill:
         self._files[bucket].write(record.line())
 
     def buckets(self, rows: int) -> Iterator[tuple[range, list[Record]]]:
-        """(index range, its records in the order of `add`) for each bucket, in input order."""
+        """(index range, its records in the order of `add`) for each bucket, in input order, once.
+
+        The disk gets each bucket's space back when it is read.
+        """
         for number in range(self._count):
             yield range(number * BUCKET, min(rows, (number + 1) * BUCKET)), self._read(number)
 
@@ -43,7 +49,10 @@ class Spill:
         if number not in self._files:
             return []
         self._files[number].close()
-        return [Record.parse(line) for line in (self._folder / str(number)).read_bytes().split(b"\n")[:-1]]
+        path = self._folder / str(number)
+        lines = path.read_bytes().split(b"\n")[:-1]
+        path.unlink()
+        return [Record.parse(line) for line in lines]
 
     def __enter__(self) -> Spill:
         return self
@@ -52,6 +61,7 @@ class Spill:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for file in self._files.values():
-            file.close()
+            with contextlib.suppress(OSError):  # a full disk refuses the rest again
+                file.close()
         if self._folder:
             shutil.rmtree(self._folder, ignore_errors=True)

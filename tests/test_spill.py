@@ -12,19 +12,28 @@ from tests.runs import record_of
 ROWS = 2 * BUCKET + 100
 
 
+def on_disk(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir())
+
+
 def test_buckets_come_in_input_order_with_their_records_as_added(ram: Path) -> None:
     order = [*range(0, ROWS, 40), BUCKET - 1, BUCKET, 2 * BUCKET - 1, 2 * BUCKET, ROWS - 1]
     random.Random(0).shuffle(order)
     with Spill(ram, ROWS) as spill:
         for index in order:
-            spill.add(record_of(index, 0, completion=f"né\n{index}\ud800"))
-        found = list(spill.buckets(ROWS))
+            spill.add(record_of(index, 0, completion=f"né\n{index}\ud800" + "x" * 1000))
         (folder,) = ram.iterdir()
-        on_disk = sum(path.stat().st_size for path in folder.iterdir())
-        assert on_disk > 100 * len(order)
+        sizes = [on_disk(folder)]
+        found = []
+        for bucket in spill.buckets(ROWS):
+            found.append(bucket)
+            sizes.append(on_disk(folder))
+        assert sizes[0] > 500 * len(order)
+        assert sizes[1:] == sorted(sizes[1:], reverse=True), "what was read takes no more room"
+        assert sizes[-1] == 0
     assert [indexes for indexes, _ in found] == [range(BUCKET), range(BUCKET, 2 * BUCKET), range(2 * BUCKET, ROWS)]
     for indexes, records in found:
-        expected = [record_of(n, 0, completion=f"né\n{n}\ud800") for n in order if n in indexes]
+        expected = [record_of(n, 0, completion=f"né\n{n}\ud800" + "x" * 1000) for n in order if n in indexes]
         assert records == expected
     assert os.listdir(ram) == []
 

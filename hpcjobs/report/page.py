@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 import hpcjobs
 from hpcjobs.config import Config
+from hpcjobs.disk import disk_errors
 from hpcjobs.errors import HpcJobsError
 from hpcjobs.files import read_json, write_whole
 from hpcjobs.paths import RunPaths
@@ -47,9 +48,13 @@ class Facts:
 
 
 def write_report(paths: RunPaths) -> Path:
-    """Write report.html from what is in the run folder, finished or not; its path."""
-    page = _environment().get_template("page.html").render(_context(_read(paths)))
-    write_whole(paths.report, page.encode("utf-8", "replace"))
+    """Write report.html from what is in the run folder, finished or not; its path.
+
+    Raises DiskFullError where there is no room; an older report stays.
+    """
+    page = _environment().get_template("page.html").render(_context(_read(paths))).encode("utf-8", "replace")
+    with disk_errors(paths.report, need=len(page), next_command=f"hpcjobs report {paths.root}"):
+        write_whole(paths.report, page)
     return paths.report
 
 
