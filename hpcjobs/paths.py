@@ -48,6 +48,11 @@ class RunPaths:
         return self.root / "plan.json"
 
     @property
+    def code(self) -> Path:
+        """The user's own code as it was when planning; there only where the run has some."""
+        return self.root / "code"
+
+    @property
     def inputs(self) -> Path:
         return self.root / "inputs"
 
@@ -111,6 +116,10 @@ class RunPaths:
 
     def rank_log(self, attempt: str, rank: int) -> Path:
         return self.logs / f"{attempt}-{rank}.log"
+
+    def stacks(self, attempt: str, rank: int) -> Path:
+        """Where a rank that makes no progress writes the stacks of its threads."""
+        return self.logs / f"{attempt}-{rank}.stacks"
 
     def rounds(self) -> list[int]:
         """The rounds that were opened, oldest first."""

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,18 @@ import pyarrow as pa
 from hpcjobs.chunks import default_chunk_size, plan_chunks, write_chunks
 from hpcjobs.config import Config, sbatch_word
 from hpcjobs.data import ASSETS, expected_work, load_table, locate, table_bytes, user_columns, user_row
+from hpcjobs.disk import disk_errors, whole_run
 from hpcjobs.errors import ConfigError, DataError, UsageError, did_you_mean
 from hpcjobs.files import make_folder, read_json, write_json, write_whole
+from hpcjobs.hub import HubModel, cache_folder, is_hub_id
 from hpcjobs.metrics import find_metrics
 from hpcjobs.paths import RunPaths, checked_name, runs_root
 from hpcjobs.prompts import Prompts
 from hpcjobs.provenance import code_facts, weights_fingerprint
 from hpcjobs.resolve import dump
 from hpcjobs.shape import Shape, shape_of
+from hpcjobs.snapshot import Snapshot
+from hpcjobs.usercode import metric_code, program_code
 
 JOBS = ("eval", "generate", "script")
 
@@ -55,15 +60,30 @@ class Plan:
 
     def summary(self) -> list[str]:
         """The plan in a few lines, for people."""
-        lines = [f"run     {self.run}", f"job     {self.job}: {self.shape}"]
+        lines = [f"run     {self.run}", f"job     {self.job}: {self.shape}", *self._code_lines()]
         if self.job == "script":
             return [*lines, f"command {' '.join(self.argv)}"]
-        by = "" if self.model["engine"] == self.model["name"] else f" (engine {self.model['engine']})"
-        lines.append(f"model   {self.model['name']}{by}")
+        lines += self._model_lines()
         chunks = f"{self.chunks} chunks of at most {self.chunk_size}, tapering to single samples"
         if self.chunks == self.rows:
             chunks = f"{self.chunks} chunks of one"
         return [*lines, f"data    {self.data['name']}: {self.rows} rows in {chunks}"]
+
+    def _code_lines(self) -> list[str]:
+        snapshot = self.code.get("snapshot", {})
+        copied = [f"code    {snapshot['files']} of your own files, as they are now"] if snapshot.get("files") else []
+        return copied + ([f"note    {snapshot['note']}"] if snapshot.get("note") else [])
+
+    def _model_lines(self) -> list[str]:
+        model = self.model
+        lines = [
+            f"model   {model['name']}" + ("" if model["engine"] == model["name"] else f" (engine {model['engine']})")
+        ]
+        if model.get("commit"):
+            lines.append(f"commit  {model['commit']}")
+        elif "cache" in model:
+            lines.append(f"note    not in the cache {model['cache']}: would be fetched before anything is queued")
+        return lines
 
 
 @dataclass(frozen=True)
@@ -75,9 +95,21 @@ class Draft:
     plan: Plan
     table: pa.Table | None
     chunks: list[list[int]]
+    snapshot: Snapshot = field(default_factory=Snapshot)
 
     def write(self) -> None:
-        """Make the run folder; a UsageError where the name is taken. What fails half way leaves no folder."""
+        """Make the run folder; a UsageError where the name is taken. What fails half way leaves no folder.
+
+        A hub model that the cache lacks is fetched before; a ConfigError where it cannot be. A DiskFullError tells
+        what the whole run needs.
+        """
+        plan = _with_model(self.plan, self.config)
+        inputs = self.table.nbytes if self.table is not None else 0
+        need = inputs + whole_run(plan.rows, plan.chunks, inputs)
+        with disk_errors(self.paths.root, need=need, next_command="the same command again"):
+            self._make(plan)
+
+    def _make(self, plan: Plan) -> None:
         make_folder(self.paths.root.parent)
         try:
             self.paths.root.mkdir(mode=0o700)
@@ -86,12 +118,12 @@ class Draft:
                 f"run {self.paths.root} exists: choose another --name, or go on with it: hpcjobs resume {self.plan.run}"
             ) from None
         try:
-            self._fill()
+            self._fill(plan)
         except BaseException:
             remove_folder(self.paths.root)
             raise
 
-    def _fill(self) -> None:
+    def _fill(self, plan: Plan) -> None:
         paths = self.paths
         for folder in (paths.inputs, paths.heartbeats, paths.ranks, paths.logs, paths.rendezvous, paths.round(0)):
             make_folder(folder)
@@ -99,7 +131,8 @@ class Draft:
         if self.table is not None:
             write_whole(paths.data, table_bytes(self.table))
             write_chunks(paths.chunks(0), self.chunks)
-        self.plan.write(paths.plan)
+        self.snapshot.write(paths.code)
+        plan.write(paths.plan)
 
 
 def remove_folder(folder: Path) -> None:
@@ -128,7 +161,10 @@ def make_plan(job: str, config: Config, folder: Path | None = None) -> Draft:
     chunks = plan_chunks(expected_work(table, prompts.columns & set(table.column_names)), size)
     content = hashlib.sha256(table_bytes(table)).hexdigest()
     data = {"name": config.data.name, "rows": len(table), "sha256": content, "columns": table.column_names}
-    return _draft(job, config, folder, shape, table=table, chunks=chunks, chunk_size=size, data=data, model=model)
+    return _draft(
+        job, config, folder, shape, lambda run: metric_code(metrics, run),
+        table=table, chunks=chunks, chunk_size=size, data=data, model=model,
+    )  # fmt: skip
 
 
 def make_script_plan(config: Config, argv: list[str], folder: Path | None = None) -> Draft:
@@ -137,7 +173,8 @@ def make_script_plan(config: Config, argv: list[str], folder: Path | None = None
         raise UsageError("nothing to run: hpcjobs submit script --nodes 2 -- prog.py args, or -- -m module args")
     if not argv[0].startswith("-") and not Path(argv[0]).is_file():
         raise UsageError(f"script {argv[0]} does not exist: submit script runs a Python file, or -m module")
-    return _draft("script", config, folder, shape_of(config.cluster, 1, script=True), argv=argv)
+    shape = shape_of(config.cluster, 1, script=True)
+    return _draft("script", config, folder, shape, lambda run: program_code(argv, Path.cwd(), run), argv=argv)
 
 
 def _draft(
@@ -145,6 +182,7 @@ def _draft(
     config: Config,
     folder: Path | None,
     shape: Shape,
+    own_code: Callable[[Path], Snapshot],
     *,
     table: pa.Table | None = None,
     chunks: list[list[int]] | None = None,
@@ -160,13 +198,15 @@ def _draft(
         raise UsageError(f"run folder {str(root.absolute())!r} {error}") from None
     run = config.run.model_copy(update={"name": root.name, "root": str(root.parent.absolute())})
     config = config.model_copy(update={"run": run})
+    snapshot = own_code(root.absolute())
+    code = code_facts() | ({"snapshot": snapshot.facts()} if snapshot.facts() else {})
     blank: dict[str, Any] = {"chunk_size": 0, "data": {}, "model": {}}
     plan = Plan(
         run=root.name, job=job, shape=shape, rows=0 if table is None else len(table), chunks=len(chunks or ()),
-        config_sha256=hashlib.sha256(dump(config).encode()).hexdigest(), code=code_facts(), created_at=time.time(),
+        config_sha256=hashlib.sha256(dump(config).encode()).hexdigest(), code=code, created_at=time.time(),
         **blank | details,
     )  # fmt: skip
-    return Draft(RunPaths(root.absolute()), config, plan, table, chunks or [])
+    return Draft(RunPaths(root.absolute()), config, plan, table, chunks or [], snapshot)
 
 
 def _root(config: Config) -> Path:
@@ -203,9 +243,23 @@ def _checked_model(config: Config) -> dict[str, Any]:
         if not (folder / "config.json").is_file():
             raise ConfigError(f"model folder {folder} has no config.json: not a saved transformers model")
         return facts | {"weights_sha256": weights_fingerprint(folder)}
-    if model.name.startswith((".", "/", "~")) or model.name.count("/") > 1:
+    if not is_hub_id(model.name):
         raise ConfigError(f"model folder {model.name} does not exist{did_you_mean(model.name, assets)}")
-    return facts
+    hub = _hub_model(config)
+    return facts | {"cache": str(hub.cache), "commit": hub.cached()}
+
+
+def _hub_model(config: Config) -> HubModel:
+    """The model of a config whose name is a hub id, in the cache that its ranks will see."""
+    model, cache = config.model, cache_folder(os.environ | config.cluster.env)
+    return HubModel(model.name, model.revision, cache, model.trust_remote_code)
+
+
+def _with_model(plan: Plan, config: Config) -> Plan:
+    """The plan with the commit of its hub model, which is then in the cache."""
+    if "cache" not in plan.model or plan.model["commit"]:
+        return plan
+    return dataclasses.replace(plan, model=plan.model | {"commit": _hub_model(config).fetch()})
 
 
 def _try_first(prompts: Prompts, table: pa.Table) -> None:

@@ -8,6 +8,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,30 @@ def weights_fingerprint(folder: Path) -> str:
     return digest.hexdigest()
 
 
+def source_sha256() -> str:
+    """A hash over the files of hpcjobs itself, as they are on disk now."""
+    digest, package = hashlib.sha256(), Path(hpcjobs.__file__).parent
+    for path in sorted(package.rglob("*.py")):
+        content = path.read_bytes()
+        digest.update(f"{path.relative_to(package)}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()
+
+
+def changed_since(code: Mapping[str, Any]) -> str:
+    """What to say where hpcjobs' own code is not what the plan's `code` was made with; else nothing."""
+    planned, now = code.get("hpcjobs_sha256"), source_sha256()
+    if planned in (None, now):
+        return ""
+    return (
+        f"hpcjobs has changed since this run was planned: planned with {code.get('hpcjobs')} (sha256 {planned}), "
+        f"runs with {hpcjobs.__version__} (sha256 {now})"
+    )
+
+
 def code_facts() -> dict[str, Any]:
-    """Which code this is: version, commit, interpreter, and where ranks look for the user's modules."""
-    facts: dict[str, Any] = {"hpcjobs": hpcjobs.__version__, "python": platform.python_version()}
+    """Which code this is: version, commit, interpreter, and where ranks look for what was not copied."""
+    facts: dict[str, Any] = {"hpcjobs": hpcjobs.__version__, "hpcjobs_sha256": source_sha256()}
+    facts["python"] = platform.python_version()
     facts |= {"executable": sys.executable, "cwd": os.getcwd(), "user": getpass.getuser()}
     facts["host"] = platform.node()
     commit = _git("rev-parse", "HEAD")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from hpcjobs.errors import HpcJobsError
 from hpcjobs.rendezvous import Meeting
+from hpcjobs.snapshot import program_command
 
 if TYPE_CHECKING:
     from hpcjobs.worker import Work
@@ -19,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 def run_script(work: Work) -> None:
-    """Run the plan's program as this rank; an HpcJobsError where it does not end with 0.
+    """Run the plan's program, as it was then, as this rank; an HpcJobsError where it does not end with 0.
 
     Rank 0's parent process hosts torch's store on a socket that it has listened on since before its address
     was told, so `init_process_group()` in the program finds the others on any cluster.
@@ -35,8 +36,9 @@ def run_script(work: Work) -> None:
         env |= {"TORCHELASTIC_RUN_ID": rank.attempt} | rank.exports(master, use_cpu=not work.plan.shape.gpus_per_node)
     elif rank.world_size > 1:
         env |= rank.exports(rank.master, use_cpu=not work.plan.shape.gpus_per_node)
-    env["PYTHONPATH"] = os.pathsep.join(filter(None, [work.plan.code["cwd"], env.get("PYTHONPATH", "")]))
-    command = [sys.executable, "-u", *work.plan.argv]
+    words, folders = program_command(work.paths, work.plan.code, work.plan.argv)
+    env["PYTHONPATH"] = os.pathsep.join(filter(None, [*folders, env.get("PYTHONPATH", "")]))
+    command = [sys.executable, *words]
     log.info("command: %s", " ".join(command))
     work.heart.enter("working")
     with subprocess.Popen(command, env=env, cwd=work.plan.code["cwd"]) as child:

@@ -45,7 +45,8 @@ def _jobs(launch: Launch) -> str:
 def _model(plan: Plan) -> Rows:
     if plan.job == "script":
         return [("command", shlex.join(plan.argv))]
-    names = {"name": "model", "engine": "engine", "revision": "model revision", "dtype": "dtype"}
+    names = {"name": "model", "engine": "engine", "revision": "model revision", "commit": "model commit"}
+    names["dtype"] = "dtype"
     rows = [(label, str(plan.model.get(key) or "")) for key, label in names.items()]
     return [*rows, ("weights", _prefixed("sha256 ", plan.model.get("weights_sha256")))]
 
@@ -64,6 +65,7 @@ def _code(plan: Plan) -> Rows:
     dirty = " with uncommitted changes" if code.get("dirty") else ""
     commit = f"{code['commit']}{dirty} (git, in {code.get('cwd', '?')})" if code.get("commit") else ""
     rows = [("hpcjobs", code.get("hpcjobs", "")), ("commit", commit), ("python", code.get("python", ""))]
+    rows.append(("own code", _prefixed("sha256 ", code.get("snapshot", {}).get("sha256"))))
     return [*rows, ("submitted on", code.get("host", "")), ("config hash", f"sha256 {plan.config_sha256} (as planned)")]
 
 

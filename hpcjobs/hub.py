@@ -1,0 +1,114 @@
+"""Hub models: looked up in the cache or fetched before anything is queued; ranks load them from there, offline."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import sys
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hpcjobs.config import Config
+from hpcjobs.errors import ConfigError
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", re.ASCII)
+_WANTED = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken"]
+# Weights in folders are those of other programs (onnx/, original/), and so are mistral's consolidated ones.
+_UNWANTED = ["*/*.safetensors", "consolidated*"]
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether the hub could have a model of this name."""
+    return bool(_HUB_ID.fullmatch(name)) and len(name) <= 96
+
+
+def cache_folder(env: Mapping[str, str]) -> Path:
+    """The hub's cache under an environment, by huggingface_hub's rule: HF_HUB_CACHE, HF_HOME, XDG_CACHE_HOME."""
+    home = env.get("HF_HOME") or os.path.join(env.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
+    folder = env.get("HF_HUB_CACHE") or env.get("HUGGINGFACE_HUB_CACHE") or os.path.join(home, "hub")
+    return Path(os.path.expandvars(folder)).expanduser().absolute()
+
+
+@dataclass(frozen=True)
+class HubModel:
+    """One revision (None: main) of a model on the hub, and the cache folder it is looked for in."""
+
+    name: str
+    revision: str | None
+    cache: Path
+    remote_code: bool = False
+
+    def cached(self) -> str | None:
+        """The commit that the cache has of it, None unless its config, weights and tokenizer are there."""
+        from huggingface_hub import try_to_load_from_cache
+
+        found = try_to_load_from_cache(self.name, "config.json", str(self.cache), self.revision)
+        folder = Path(found).parent if isinstance(found, str) else None
+        return folder.name if folder is not None and _is_whole(folder) else None
+
+    def fetch(self) -> str:
+        """The commit, after its files have come into the cache; a ConfigError where they cannot be had."""
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.utils.tqdm import disable_progress_bars
+
+        if not sys.stderr.isatty():
+            disable_progress_bars()
+        try:
+            folder = Path(
+                snapshot_download(
+                    self.name, revision=self.revision, cache_dir=self.cache, ignore_patterns=_UNWANTED,
+                    allow_patterns=[*_WANTED, "*.py"] if self.remote_code else _WANTED,
+                )
+            )  # fmt: skip
+        except Exception as error:  # network, names, rights, disk: the library raises many kinds
+            raise ConfigError(self._absent(f"{type(error).__name__}: {_first_line(error)}")) from None
+        if not _is_whole(folder):
+            raise ConfigError(self._absent(f"{folder} lacks config.json, safetensors weights or the tokenizer"))
+        return folder.name
+
+    def _absent(self, why: str) -> str:
+        revision = ["--revision", self.revision] if self.revision else []
+        command = shlex.join(["hf", "download", self.name, *revision, "--cache-dir", str(self.cache)])
+        return (
+            f"model {self.name!r}, revision {self.revision or 'main'}, is no asset and no folder here; it is not in "
+            f"the cache {self.cache}, and the hub did not give it: {why}\n"
+            f"next: {command} where there is a network, or set model.name to a folder with the model"
+        )
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a snapshot has all that a rank loads: config, every shard of the weights, a tokenizer."""
+    names = {path.name for path in folder.iterdir() if path.exists()}
+    shards = {"model.safetensors"}
+    if "model.safetensors.index.json" in names:
+        shards = set(json.loads((folder / "model.safetensors.index.json").read_bytes())["weight_map"].values())
+    tokenizer = any(re.search(r"token|vocab|spiece|\.model$|tiktoken", name) for name in names)
+    return "config.json" in names and shards <= names and tokenizer
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), "")[:400]
+
+
+def at_commit(config: Config, model: Mapping[str, Any]) -> Config:
+    """The config with the commit that the plan's `model` pins in place of a branch that may move."""
+    if not model.get("commit"):
+        return config
+    return config.model_copy(update={"model": config.model.model_copy(update={"revision": model["commit"]})})
+
+
+def go_offline(model: Mapping[str, Any], env: MutableMapping[str, str]) -> None:
+    """Let this process load the plan's `model` without the hub, before huggingface_hub is imported.
+
+    A thousand ranks that ask the hub are refused by it. Somebody who sets HF_HUB_OFFLINE means it; a cache of the
+    node's own that has the commit is used.
+    """
+    env.setdefault("HF_HUB_OFFLINE", "1")
+    if model.get("commit"):
+        inside = Path(f"models--{model['name'].replace('/', '--')}", "snapshots", model["commit"])
+        if not (cache_folder(env) / inside).is_dir():
+            env["HF_HUB_CACHE"] = model["cache"]
