@@ -11,7 +11,7 @@ from hpcjobs import slurm
 from hpcjobs.heartbeat import read_heartbeats
 from hpcjobs.identity import Identity
 from hpcjobs.paths import RunPaths
-from hpcjobs.submission import read_launches
+from hpcjobs.submission import known_launches
 
 _GRACE_SECONDS = 20.0
 
@@ -19,7 +19,7 @@ _GRACE_SECONDS = 20.0
 def cancel(paths: RunPaths) -> list[str]:
     """End the jobs and local processes recorded in submission.json; what was ended, in words."""
     said = []
-    for launch in read_launches(paths):
+    for launch in known_launches(paths):
         if launch.executor == "slurm":
             states = slurm.job_states(list(launch.jobs.values()))
             live = [job_id for job_id, state in states.items() if not state.over and state.source != "none"]

@@ -32,7 +32,12 @@ class Former:
 
 @dataclass(frozen=True)
 class Lease:
-    """Generation `generation` of a chunk's holders; the highest one holds it."""
+    """Generation `generation` of a chunk's holders; the highest one holds it.
+
+    One that is `released` (it says why) is held by nobody: its creator gave the chunk back, and the next taker
+    need not wait for a time-out. `suspects` are samples that were in hand when a rank hung or died, one entry
+    for each time.
+    """
 
     chunk: int
     generation: int
@@ -42,6 +47,8 @@ class Lease:
     journal: str
     identity: Identity
     former: tuple[Former, ...] = ()
+    released: str = ""
+    suspects: tuple[int, ...] = ()
 
     @property
     def counted(self) -> set[int]:
@@ -125,7 +132,8 @@ class Claims:
         except EmptyClaimError:
             return Lease(chunk, generation, "nobody", 0, "nowhere", "", Identity("", 0, ""))
         identity = Identity(**values.pop("identity"))
-        return Lease(**values | {"former": _formers(values["former"]), "identity": identity})
+        tuples = {"former": _formers(values["former"]), "suspects": tuple(values.get("suspects", ()))}
+        return Lease(**values | tuples | {"identity": identity})
 
     def read_verdict(self, chunk: int, kind: str) -> Verdict:
         """The verdict in `<chunk>.done` or `<chunk>.closed`."""

@@ -14,6 +14,7 @@ import typer
 import hpcjobs
 from hpcjobs.errors import HpcJobsError, UsageError
 from hpcjobs.flags import (
+    Array,
     Comment,
     Cpus,
     Executor,
@@ -72,6 +73,7 @@ def submit(
     gpus_per_node: GpusPerNode = None,
     ntasks_per_node: Ntasks = None,
     cpus_per_task: Cpus = None,
+    array: Array = None,
     mem: Mem = None,
     time: Time = None,
     partition: Word = None,
@@ -186,6 +188,7 @@ def resume(
     gpus_per_node: GpusPerNode = None,
     ntasks_per_node: Ntasks = None,
     cpus_per_task: Cpus = None,
+    array: Array = None,
     mem: Mem = None,
     time: Time = None,
     partition: Word = None,
@@ -209,6 +212,38 @@ def resume(
     if launched:
         screen.say_launched(paths, launched, json_)
     if launched is None or wait:
+        _wait(paths, json_)
+
+
+@app.command()
+def join(
+    run: RunName,
+    nodes: Nodes = None,
+    gpus: Gpus = None,
+    gpus_per_node: GpusPerNode = None,
+    ntasks_per_node: Ntasks = None,
+    cpus_per_task: Cpus = None,
+    array: Array = None,
+    mem: Mem = None,
+    time: Time = None,
+    partition: Word = None,
+    account: Word = None,
+    qos: Word = None,
+    constraint: Word = None,
+    reservation: Word = None,
+    executor: Executor = None,
+    sbatch: Sbatch = None,
+    wait: WaitFlag = False,
+    json_: Json = False,
+) -> None:
+    """Add ranks to a run that is going on: more nodes, another partition, an array of single-node workers."""
+    from hpcjobs import screen
+    from hpcjobs.paths import find_run
+    from hpcjobs.submit import join
+
+    paths, flags = find_run(run), _flags(locals())
+    screen.say_launched(paths, join(paths, flags, sbatch or [], lambda text: typer.echo(text, err=True)), json_)
+    if wait:
         _wait(paths, json_)
 
 
@@ -255,6 +290,63 @@ def report(run: RunName = "last", json_: Json = False) -> None:
 
     path = write_report(find_run(run))
     typer.echo(json.dumps({"report": str(path)}) if json_ else str(path))
+
+
+@app.command()
+def verify(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML, as for submit.")],
+    world_sizes: Annotated[str, typer.Option(metavar="1,2,4", help="Numbers of ranks; the first is the measure.")],
+    job: Annotated[str, typer.Option(metavar="eval|generate", help="What each rank does.")] = "eval",
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", metavar="A.B=C", help="One config value; repeatable.")
+    ] = None,
+    profile: Annotated[str | None, typer.Option(help="Site profile: configs/clusters/<name>.yaml.")] = None,
+    run_dir: Annotated[
+        Path | None, typer.Option(help="The runs' folder, for w1, w2...; default: runs root and a made-up name.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="model.name: asset, folder or hub id.")] = None,
+    data: Annotated[str | None, typer.Option(help="data.name: asset, file, folder or hub id.")] = None,
+    max_samples: Annotated[int | None, typer.Option(min=0, help="Only the first N rows.")] = None,
+    nodes: Annotated[int | None, typer.Option(min=1, help="Nodes of the world sizes that divide by it.")] = None,
+    time: Time = None,
+    partition: Word = None,
+    account: Word = None,
+    qos: Word = None,
+    executor: Annotated[str | None, typer.Option(help="auto, slurm or local.")] = None,
+    limit: Annotated[int, typer.Option(min=0, help="How many flips are printed; --json has all.")] = 10,
+    yes: Yes = False,
+    json_: Json = False,
+) -> None:
+    """Run the same job at several world sizes and compare sample by sample; all run folders stay.
+
+    On GPUs where the config asks for some, else on CPUs. Exit code 0: every result is the same; 1: a sample differs,
+    or a run failed; 3: a run is incomplete.
+    """
+    from hpcjobs import screen
+    from hpcjobs import world_sizes as flow
+    from hpcjobs.submit import Order
+
+    order = Order(job, config, profile, sets or [], _flags(locals()), [], [], run_dir)
+    drafts = flow.plan_runs(order, flow.parse_sizes(world_sizes))
+    screen.show_sizes(drafts)
+    if not yes and sys.stdin.isatty() and sys.stderr.isatty():
+        typer.confirm("Run them?", default=True, abort=True, err=True)
+    verdict = flow.judge(_run_all(drafts, json_), order, limit)
+    screen.show_verdict(verdict, json_)
+    raise typer.Exit(verdict.exit_code())
+
+
+def _run_all(drafts: Any, json_: bool) -> Any:
+    from hpcjobs import screen
+    from hpcjobs.world_sizes import run_all, still_going
+
+    folders = [draft.paths for draft in drafts.values()]
+    try:
+        return run_all(drafts, lambda paths: screen.progress(paths, json_))
+    except KeyboardInterrupt:
+        for paths in still_going(folders):
+            screen.say_left(paths)
+        raise typer.Exit(130) from None
 
 
 @app.command()

@@ -23,7 +23,7 @@ _OWN_SBATCH = {
     "mem": "cluster.mem", "time": "cluster.time", "partition": "cluster.partition",
     "account": "cluster.account", "qos": "cluster.qos", "constraint": "cluster.constraint",
     "reservation": "cluster.reservation", "exclusive": "cluster.exclusive", "requeue": "cluster.requeue",
-    "job-name": "run.name", "output": "nothing", "error": "nothing", "dependency": "nothing", "array": "nothing",
+    "job-name": "run.name", "output": "nothing", "error": "nothing", "dependency": "nothing", "array": "cluster.array",
     "open-mode": "nothing", "wrap": "nothing", "parsable": "nothing", "chdir": "nothing", "signal": "nothing",
     "no-kill": "nothing", "no-requeue": "cluster.requeue", "gpus-per-task": "cluster.gpus", "clusters": "nothing",
 }  # fmt: skip
@@ -128,7 +128,9 @@ class RunConfig(Section):
     chunk_size: Annotated[int, Field(ge=1)] | None = None
     lease_timeout: Annotated[float, Field(gt=0)] = 120.0
     heartbeat: Annotated[float, Field(gt=0)] = 5.0
+    progress_timeout: Annotated[float, Field(gt=0)] = 1800.0
     auto_resume: Annotated[int, Field(ge=0)] = 3
+    drain_margin: Annotated[float, Field(ge=0)] | None = None
     rendezvous_timeout: Annotated[float, Field(gt=0)] = 600.0
 
     @pydantic.model_validator(mode="after")
@@ -185,6 +187,8 @@ class ClusterConfig(Section):
     reservation: SbatchWord | None = None
     exclusive: bool = False
     requeue: bool = True
+    array: Annotated[int, Field(ge=1)] | None = None
+    allow_idle: bool = False
     setup: tuple[str, ...] = ()
     container: Line | None = None
     modules: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/+-]*$")], ...] = ()

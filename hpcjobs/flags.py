@@ -15,6 +15,7 @@ Ntasks = Annotated[
     int | None, typer.Option("--ntasks-per-node", min=1, help="Ranks a node; on GPUs it follows from them.")
 ]
 Cpus = Annotated[int | None, typer.Option("--cpus-per-task", min=1, help="Cores a rank.")]
+Array = Annotated[int | None, typer.Option(min=1, help="A job array of N single-node workers, each as soon as it can.")]
 Mem = Annotated[str | None, typer.Option(help="Memory a node, such as 64G.")]
 Time = Annotated[str | None, typer.Option(help="Time limit: minutes, H:M:S or D-H:M:S.")]
 Word = Annotated[str | None, typer.Option(help="As sbatch's.")]

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from hpcjobs.disk import disk_errors
 from hpcjobs.files import FILE_MODE
 
 log = logging.getLogger(__name__)
@@ -26,8 +27,9 @@ SIZE = 2048
 class Vitals:
     """What a rank tells about itself; times in Unix seconds, counts since its start.
 
-    state: starting, loading, working, waiting, draining, done or failed. `open` counts finished samples of
-    chunks that are not done yet.
+    state: starting, loading, working, waiting, draining, done, drained, failed or dead. `open` counts finished
+    samples of chunks that are not done yet. `ended` says why it ended early, `signal` what killed it, `fatal` that
+    another start would end the same way.
     """
 
     rank: int
@@ -50,6 +52,13 @@ class Vitals:
     first_error: str | None = None
     beat: int = 0
     beat_at: float = 0.0
+    ended: str | None = None
+    signal: str | None = None
+    fatal: bool = False
+
+    def end(self, state: str, why: str | None = None) -> None:
+        """This rank has ended, now."""
+        self.state, self.ended_at, self.ended = state, time.time(), self.ended or why
 
     @property
     def name(self) -> str:
@@ -62,7 +71,8 @@ class Heartbeat:
     def __init__(self, path: Path, vitals: Vitals, interval: float) -> None:
         self.vitals = vitals
         self._path, self._interval = path, interval
-        self._handle = os.open(path, os.O_WRONLY | os.O_CREAT, FILE_MODE)
+        with disk_errors(path, SIZE):
+            self._handle = os.open(path, os.O_WRONLY | os.O_CREAT, FILE_MODE)
         self._stop, self._lock, self._complained = threading.Event(), threading.Lock(), False
         self._thread = threading.Thread(target=self._beat_on, name="heartbeat", daemon=True)
 
@@ -76,12 +86,20 @@ class Heartbeat:
     ) -> None:
         self._stop.set()
         self._thread.join()
-        self.vitals.ended_at = time.time()
-        self.vitals.state = "failed" if kind else "done"
-        if error and not self.vitals.first_error:
-            self.vitals.first_error = f"{type(error).__name__}: {error}"[:400]
+        drained = self.vitals.state == "draining" or isinstance(error, SystemExit)
+        if error and not drained:
+            self.vitals.fatal = bool(getattr(error, "fatal", False))
+            if self.vitals.fatal or not self.vitals.first_error:  # what ended all outweighs what a sample met
+                self.vitals.first_error = f"{type(error).__name__}: {error}"[:400]
+        self.vitals.end("drained" if drained else "failed" if kind else "done", str(error) if error else None)
         self.beat()
         os.close(self._handle)
+
+    def last_words(self, state: str, why: str) -> None:
+        """The end, told from another thread: the process ends right after it."""
+        self._stop.set()
+        self.vitals.end(state, why)
+        self.beat()
 
     def _beat_on(self) -> None:
         while not self._stop.wait(self._interval):
@@ -108,8 +126,18 @@ class Heartbeat:
 def _padded(values: dict[str, Any]) -> bytes:
     text = json.dumps(values).encode()
     if len(text) >= SIZE:
-        text = json.dumps(values | {"first_error": (values["first_error"] or "")[:80]}).encode()
+        short = {name: (values[name] or "")[:80] for name in ("first_error", "ended")}
+        text = json.dumps(values | short).encode()
     return text.ljust(SIZE - 1) + b"\n"
+
+
+def write_heartbeat(path: Path, vitals: Vitals) -> None:
+    """Overwrite a heartbeat whose owner is dead."""
+    handle = os.open(path, os.O_WRONLY)
+    try:
+        os.pwrite(handle, _padded(asdict(vitals)), 0)
+    finally:
+        os.close(handle)
 
 
 def read_heartbeat(path: Path) -> Vitals | None:

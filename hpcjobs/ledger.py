@@ -6,7 +6,7 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 class LeaseWatch:
-    """Tells whether a holder is lost: dead on this machine, of an attempt that is over, or silent too long.
+    """Tells whether a holder is lost: gave the chunk back, dead on this machine, of an ended attempt, or silent.
 
     Silence is measured by this process's monotonic clock from when it first looked; the clocks of two
     hosts are never compared.
@@ -33,6 +33,8 @@ class LeaseWatch:
         self._seen: dict[str, tuple[bytes, float]] = {}
 
     def lost(self, lease: Lease) -> bool:
+        if lease.released:
+            return True
         return lease.identity.is_dead() or self._rank.succeeds(lease.attempt) or self._silent(lease)
 
     def _silent(self, lease: Lease) -> bool:
@@ -96,6 +98,17 @@ class Ledger:
             log.warning("chunk %d was done by another rank meanwhile: our results of it are not used", lease.chunk)
         return won
 
+    def release(self, lease: Lease, whole: Sequence[int], why: str, suspects: Sequence[int] = ()) -> None:
+        """Give an unfinished chunk back: of it the samples `whole`, which are durable in our journal, count."""
+        self._ours.discard(lease.chunk)
+        if release(self._claims, lease, () if self._rules.deterministic else whole, why, suspects):
+            log.info("gave chunk %d back with %d samples of it done: %s", lease.chunk, len(whole), why)
+
+    def superseded(self, lease: Lease) -> bool:
+        """Whether somebody has taken this chunk from us, or settled it: asks for its files alone."""
+        generation, settled = self._claims.kinds(lease.chunk)
+        return settled or generation > lease.generation
+
     def todo(self, lease: Lease) -> list[int]:
         """The samples of a lease that are still to run."""
         counted = lease.counted
@@ -121,26 +134,24 @@ class Ledger:
         return self._take_free() or self._take_over(open_chunks, self._listing)
 
     def _take_over(self, open_chunks: set[int], listing: Listing) -> Lease | None:
-        for chunk in sorted(open_chunks - self._ours):
+        held = list(open_chunks - self._ours)
+        random.shuffle(held)  # many ranks look at the same time
+        for chunk in held:
             generation = listing.leased.get(chunk)
             if generation is None:
                 continue
             lease = self._lease(chunk, generation)
             if self._watch.lost(lease):
                 former = () if self._rules.deterministic else self.whole_samples(lease)
-                if taken := self._try(chunk, generation + 1, former):
-                    log.warning(
-                        "took over chunk %d from rank %d of attempt %s on %s: lost",
-                        chunk,
-                        lease.rank,
-                        lease.attempt,
-                        lease.host,
-                    )
+                if taken := self._try(chunk, generation + 1, former, lease.suspects):
+                    _say_taken(lease)
                     return taken
         return None
 
-    def _try(self, chunk: int, generation: int, former: tuple[Former, ...]) -> Lease | None:
-        lease = replace(self._owner, chunk=chunk, generation=generation, former=former)
+    def _try(
+        self, chunk: int, generation: int, former: tuple[Former, ...], suspects: tuple[int, ...] = ()
+    ) -> Lease | None:
+        lease = replace(self._owner, chunk=chunk, generation=generation, former=former, suspects=suspects)
         self._listing.leased[chunk] = max(generation, self._listing.leased.get(chunk, 0))
         if not self._claims.lease(lease):
             return None
@@ -158,10 +169,28 @@ class Ledger:
         return whole_samples(lease, self._claims.folder.parent.parent / "ranks", set(self._chunks[lease.chunk]))
 
 
+def _say_taken(lease: Lease) -> None:
+    from_whom = f"rank {lease.rank} of attempt {lease.attempt} on {lease.host}"
+    if lease.released:
+        log.info("took chunk %d, which %s gave back: %s", lease.chunk, from_whom, lease.released)
+    else:
+        log.warning("took over chunk %d from %s: lost", lease.chunk, from_whom)
+
+
+def release(claims: Claims, lease: Lease, whole: Sequence[int], why: str, suspects: Sequence[int] = ()) -> bool:
+    """Give the chunk of `lease` back with the samples `whole` of its journal done; False where it was taken before."""
+    former = (*lease.former, Former(lease.journal, lease.generation, tuple(whole))) if whole else lease.former
+    given = replace(
+        lease, generation=lease.generation + 1, journal="", former=former, released=why,
+        suspects=(*lease.suspects, *suspects),
+    )  # fmt: skip
+    return claims.lease(given)
+
+
 def whole_samples(lease: Lease, ranks: Path, members: set[int]) -> tuple[Former, ...]:
     """The samples of a lease's chunk (`members`) that are whole in journals."""
     found: dict[int, None] = {}
-    if not lease.journal:  # a closer that died before it closed
+    if not lease.journal:  # given back, or a closer that died before it closed
         return lease.former
     try:
         for record in read_journal(ranks / lease.journal):

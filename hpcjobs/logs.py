@@ -12,8 +12,10 @@ from hpcjobs.paths import RunPaths
 
 _LINE = re.compile(r"(?P<stamp>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z) rank (?P<rank>\d+) (?P<level>[A-Z]+) ")
 _RANK_FILE = re.compile(r"(?P<attempt>.+)-(?P<rank>\d+)\.log")
-_OUTPUT_FILE = re.compile(r"(?P<job>\d+)_(?P<rank>\d+)_log\.(out|err)")
+_OUTPUT_FILE = re.compile(r"(?P<job>\d+(_\d+)?)_(?P<rank>\d+)_log\.(out|err)")
 _BAD = re.compile(r"ERROR|CRITICAL|Traceback|^\w*(Error|Exception)\b|srun: error|slurmstepd: error", re.MULTILINE)
+_SRUN = re.compile(r"^srun: error: \S+: tasks? (?P<tasks>\d[\d,-]*): (?P<how>.+)$", re.MULTILINE)
+_END_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -74,3 +76,30 @@ def follow(paths: RunPaths, rank: int | None = None, errors: bool = False) -> It
                 seen.add(key)
                 yield entry
         time.sleep(1.0)
+
+
+def srun_ends(paths: RunPaths) -> dict[str, str]:
+    """`<attempt>-<rank>` -> what srun said of a task that did not end well: 'Killed', 'Exited with exit code 1'.
+
+    From the ends of the batch logs, where srun writes `srun: error: node1: tasks 0-1: Killed`.
+    """
+    found: dict[str, str] = {}
+    for path in paths.logs.glob("*_0_log.out") if paths.logs.is_dir() else ():
+        job = path.name.removesuffix("_0_log.out")
+        for match in _SRUN.finditer(_end_of(path)):
+            for task in _numbers(match["tasks"]):
+                for beat in paths.heartbeats.glob(f"{job}.*-{task}.json"):
+                    found[beat.stem] = match["how"].strip()
+    return found
+
+
+def _end_of(path: Path) -> str:
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _END_BYTES))
+        return file.read().decode(errors="replace")
+
+
+def _numbers(text: str) -> list[int]:
+    """`0-2,5` -> 0, 1, 2, 5."""
+    parts = (part.partition("-") for part in text.split(","))
+    return [number for low, _, high in parts for number in range(int(low), int(high or low) + 1)]

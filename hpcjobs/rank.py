@@ -14,12 +14,16 @@ from dataclasses import dataclass
 
 from hpcjobs.errors import RendezvousError
 
+# Slurm's default for KillWait (slurm.conf(5)).
+_KILL_WAIT = 30.0
+
 
 @dataclass(frozen=True)
 class Rank:
     """One process's place: `rank` of `world_size`, `local_rank` of `local_world_size` on node `node`.
 
-    `attempt` names this start of the job: a requeue, a resume and a second step have other ones.
+    `attempt` names this start of the job: a requeue, a resume and a second step have other ones. In a job array each
+    element is one of `workers`, a world of its own.
     """
 
     rank: int
@@ -33,6 +37,14 @@ class Rank:
     job_id: str | None = None
     master: tuple[str, int] | None = None
     launch_address: str | None = None
+    worker: int = 0
+    workers: int = 1
+    in_array: bool = False
+
+    @property
+    def walk(self) -> tuple[int, int]:
+        """(place, ranks) of this rank among all that walk over the chunks: those of all workers of an array."""
+        return self.worker * self.world_size + self.rank, self.workers * self.world_size
 
     @property
     def is_main(self) -> bool:
@@ -72,8 +84,15 @@ class Rank:
             values["ACCELERATE_USE_CPU"] = "true"
         return {name: str(value) for name, value in values.items()}
 
-    def limit_threads(self, env: MutableMapping[str, str]) -> None:
-        """Share the node's cores between its ranks, where nobody has said otherwise; before torch is imported."""
+    def limit_threads(self, env: MutableMapping[str, str], fixed: int | None = None) -> None:
+        """Share the node's cores between its ranks, where nobody has said otherwise; before torch is imported.
+
+        `fixed` is the number whatever the cores, the world size and the environment say: on CPUs the last bits of
+        a sum depend on how many threads have made it.
+        """
+        if fixed is not None:
+            env["OMP_NUM_THREADS"] = str(fixed)
+            return
         cores = len(os.sched_getaffinity(0))
         asked = env.get("SLURM_CPUS_PER_TASK", "")
         share = min(int(asked), cores) if asked.isdigit() and int(asked) else cores // self.local_world_size
@@ -141,6 +160,45 @@ def lone_launch_hint(env: Mapping[str, str] | None = None) -> str | None:
     )
 
 
+@dataclass(frozen=True)
+class Ending:
+    """What Slurm's environment says of the end: Unix time of the time limit, seconds from SIGTERM to SIGKILL."""
+
+    at: float | None
+    kill_wait: float
+
+
+def ending(env: Mapping[str, str] | None = None) -> Ending:
+    """The end of this process's allocation; the batch script asks Slurm once for what older versions do not set."""
+    env = os.environ if env is None else env
+    at = env.get("SLURM_JOB_END_TIME") or env.get("HPCJOBS_END_TIME", "")
+    wait = env.get("HPCJOBS_KILL_WAIT", "")
+    return Ending(float(at) if at.isdigit() else None, float(wait) if wait.isdigit() else _KILL_WAIT)
+
+
+@dataclass(frozen=True)
+class Allotted:
+    """What Slurm gave: node lists of the job and of this step, with their lengths, and the GPUs of this node."""
+
+    job_nodes: str
+    step_nodes: str
+    job_count: int
+    step_count: int
+    node_gpus: int
+
+
+def allotted(env: Mapping[str, str] | None = None) -> Allotted | None:
+    """What Slurm gave to the step that this process is in; None outside of one."""
+    env = os.environ if env is None else env
+    if "SLURM_STEP_NODELIST" not in env or _in_batch_script(env):
+        return None
+    step = _number(env, "SLURM_STEP_NUM_NODES", 1)
+    return Allotted(
+        env.get("SLURM_JOB_NODELIST", ""), env["SLURM_STEP_NODELIST"], _number(env, "SLURM_JOB_NUM_NODES", step), step,
+        node_gpus(env),
+    )  # fmt: skip
+
+
 def node_gpus(env: Mapping[str, str] | None = None) -> int:
     """GPUs that Slurm gave this job on this node; 0 where it gave none or does not say."""
     text = (os.environ if env is None else env).get("SLURM_GPUS_ON_NODE", "")
@@ -157,11 +215,15 @@ def _from_slurm(env: Mapping[str, str]) -> Rank:
     node, local = _number(env, "SLURM_NODEID", 0), _number(env, "SLURM_LOCALID", 0)
     local_world = _tasks_on_node(env.get("SLURM_STEP_TASKS_PER_NODE") or env.get("SLURM_TASKS_PER_NODE", ""), node)
     restart, step = env.get("SLURM_RESTART_COUNT", "0"), env.get("SLURM_STEP_ID", "0")
-    attempt = env.get("HPCJOBS_ATTEMPT") or f"{env.get('SLURM_JOB_ID', 'slurm')}.{restart}.{step}"
+    array = env.get("SLURM_ARRAY_JOB_ID")
+    job = f"{array}_{env.get('SLURM_ARRAY_TASK_ID', '0')}" if array else env.get("SLURM_JOB_ID", "slurm")
+    attempt = env.get("HPCJOBS_ATTEMPT") or f"{job}.{restart}.{step}"
     return Rank(
         _number(env, "SLURM_PROCID"), world, local, local_world or max(1, world // _number(env, "SLURM_NNODES", 1)),
         node, attempt, "slurm", _host(env), env.get("SLURM_JOB_ID"),
         launch_address=env.get("SLURM_LAUNCH_NODE_IPADDR") or env.get("SLURM_SRUN_COMM_HOST"),
+        worker=_number(env, "SLURM_ARRAY_TASK_ID", 0) - _number(env, "SLURM_ARRAY_TASK_MIN", 0) if array else 0,
+        workers=max(1, _number(env, "SLURM_ARRAY_TASK_COUNT", 1)) if array else 1, in_array=array is not None,
     )  # fmt: skip
 
 

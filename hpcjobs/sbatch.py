@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
-import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import submitit
 from submitit.core import utils
-from submitit.core.core import Job
 
 from hpcjobs import slurm
 from hpcjobs.config import ClusterConfig, Config
+from hpcjobs.drain import WARNING_SECONDS
+from hpcjobs.errors import LaunchError
 from hpcjobs.paths import RunPaths
 from hpcjobs.shape import Shape
 
 _MERGE_MINUTES = 60
 # What of cluster.sbatch is also the merge job's: not its resources, holds and begin times.
 _FOR_MERGE = {"comment", "mail-type", "mail-user", "wckey"}
-_WARNING_SECONDS = 90
 # Slurm may send the warning a minute early: to a short job it would come before Python has a handler for USR2,
 # and end it. CONT ends nobody.
 _SHORT_MINUTES = 5
+# When this job ends, and how long Slurm waits between SIGTERM and SIGKILL: asked once a job, for all its ranks.
+_ENDS_AT = (
+    'export HPCJOBS_END_TIME="${SLURM_JOB_END_TIME:-$(date -d "$(SLURM_TIME_FORMAT=standard timeout 30 squeue '
+    '--noheader --format=%e --job="$SLURM_JOB_ID")" +%s 2>/dev/null)}"'
+)
+_KILL_WAIT = (
+    'export HPCJOBS_KILL_WAIT="$(timeout 30 scontrol show config 2>/dev/null '
+    "| sed -n 's/^KillWait *= *\\([0-9]*\\).*/\\1/p')\""
+)
 
 
 class Executor(submitit.SlurmExecutor):  # type: ignore[misc]
-    """submitit's executor, with its own sbatch call: a clean environment, and the id by --parsable.
+    """submitit's executor, with its own sbatch call: a clean environment, the id by --parsable, or by the job's key.
 
     It needs no Slurm to print its script.
     """
@@ -36,33 +46,59 @@ class Executor(submitit.SlurmExecutor):  # type: ignore[misc]
     def affinity(cls) -> int:
         return 2
 
+    key, workers = "KEY", 1
+
     @property
     def script(self) -> str:
-        text: str = self._make_submission_file_text(self._submitit_command_str, "")
+        """The exact script; the job's key stands in it, for which `KEY` stands before there is one."""
+        return self._make_submission_file_text(self._submitit_command_str, "")
+
+    def as_array(self, workers: int) -> Executor:
+        """This job `workers` times, as a job array."""
+        self.workers = workers
+        more = self.parameters["additional_parameters"] | {"array": f"0-{workers - 1}"}
+        self.update_parameters(additional_parameters=more)
+        self.parameters["map_count"] = workers
+        return self
+
+    def _make_submission_file_text(self, command: str, uid: str) -> str:
+        """The job itself gives the pickle the name that submitit looks for: nobody has to live on after sbatch."""
+        setup = self.parameters.get("setup") or []
+        self.parameters["setup"] = [*setup, f"cp {shlex.quote(str(self._pickle))} {self._submitted}"]
+        try:
+            text: str = super()._make_submission_file_text(command, uid)
+        finally:
+            self.parameters["setup"] = setup
         return text
 
-    def _submit_command(self, command: str) -> Job[Any]:
-        folder = utils.JobPaths.get_first_id_independent_folder(self.folder)
-        draft = folder / f".submission-{uuid.uuid4().hex}.sh"
-        draft.write_text(self._make_submission_file_text(command, ""))
+    @property
+    def _pickle(self) -> Path:
+        return Path(self.folder) / f"{self.key}.pkl"
+
+    @property
+    def _submitted(self) -> str:
+        job = "${SLURM_JOB_ID}" if self.workers == 1 else "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"
+        return f'{shlex.quote(str(self.folder))}/"{job}_submitted.pkl"'
+
+    def queue(self, entry: Callable[..., Any], *args: str | int, patience: float = 0.0) -> str:
+        """Queue `entry(*args)` for every rank; the job id. Only a function's name, a path and a number are pickled.
+
+        `key` must be a new one: where sbatch's reply is lost, the job is found by it. `patience`: seconds for
+        which a controller that does not answer is asked again.
+        """
+        draft = Path(self.folder) / f".submission-{self.key}.sh"
+        delayed = utils.DelayedSubmission(entry, *args)
+        delayed.set_timeout(self.parameters["time"], self.max_num_timeout)
+        delayed.dump(self._pickle)
+        draft.write_text(self.script)
         try:
-            job_id = slurm.submit(draft)
-        except BaseException:
+            job_id = slurm.submit(draft, self.key, patience)
+        except LaunchError:
+            self._pickle.unlink(missing_ok=True)
             draft.unlink(missing_ok=True)
             raise
-        job: Job[Any] = self.job_class(folder=self.folder, job_id=job_id, tasks=list(range(self._num_tasks())))
-        job.paths.move_temporary_file(draft, "submission_file")
-        return job
-
-    def queue(self, entry: Callable[[str], Any], paths: RunPaths) -> str:
-        """Queue `entry(run folder)` for every rank; the job id. Only a function's name and a path are pickled."""
-        try:
-            return str(self.submit(entry, str(paths.root)).job_id)
-        except BaseException:
-            for pickle in self.folder.glob("*.pkl"):
-                if len(pickle.stem) == 32:  # submitit's draft of a job that was refused
-                    pickle.unlink(missing_ok=True)
-            raise
+        os.replace(draft, Path(self.folder) / f"{job_id}_submission.sh")
+        return job_id
 
 
 def work_executor(config: Config, shape: Shape, paths: RunPaths) -> Executor:
@@ -79,22 +115,24 @@ def work_executor(config: Config, shape: Shape, paths: RunPaths) -> Executor:
     if cluster.minutes < _SHORT_MINUTES:
         more["signal"] = "CONT@1"
     executor = _executor(paths)
+    common = _common(cluster, paths)
     executor.update_parameters(
-        **_common(cluster, paths), job_name=paths.root.name, time=cluster.minutes, nodes=shape.nodes,
+        **common | {"setup": [_ENDS_AT, _KILL_WAIT, *common["setup"]]},
+        job_name=paths.root.name, time=cluster.minutes, nodes=shape.nodes,
         ntasks_per_node=shape.ranks_per_node, cpus_per_task=cluster.cpus_per_task,
-        gpus_per_node=shape.gpus_per_node or None, signal_delay_s=_WARNING_SECONDS,
+        gpus_per_node=shape.gpus_per_node or None, signal_delay_s=WARNING_SECONDS,
         srun_args=[*srun, *cluster.srun_args],
         additional_parameters=_additional(cluster) | more,
     )  # fmt: skip
     return executor
 
 
-def merge_executor(config: Config, after: str, paths: RunPaths) -> Executor:
+def merge_executor(config: Config, after: Sequence[str], paths: RunPaths) -> Executor:
     """The post-job step: it starts whatever became of the ranks (afterany), and judges by the journals."""
     executor = _executor(paths)
     executor.update_parameters(
         **_common(config.cluster, paths), job_name=f"{paths.root.name}.merge", time=_MERGE_MINUTES, nodes=1,
-        ntasks_per_node=1, dependency=f"afterany:{after}", use_srun=False,
+        ntasks_per_node=1, dependency=":".join(["afterany", *after]), use_srun=False,
         additional_parameters=_additional(config.cluster, merge=True) | {"requeue": True},
     )  # fmt: skip
     return executor
@@ -130,7 +168,8 @@ def setup_lines(cluster: ClusterConfig) -> list[str]:
 
 def scripts(config: Config, shape: Shape, paths: RunPaths, with_merge: bool) -> dict[str, str]:
     """The exact scripts, by what they are for; the merge job's dependency is known only once the work has its id."""
-    texts = {"work": work_executor(config, shape, paths).script}
+    work = work_executor(config, shape, paths)
+    texts = {"work": (work.as_array(shape.workers) if shape.workers > 1 else work).script}
     if with_merge:
-        texts["merge"] = merge_executor(config, "WORK_JOB_ID", paths).script
+        texts["merge"] = merge_executor(config, ["WORK_JOB_ID"], paths).script
     return texts

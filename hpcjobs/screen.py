@@ -16,6 +16,7 @@ from hpcjobs.paths import RunPaths, runs_root, shipped
 from hpcjobs.plan import Draft
 from hpcjobs.status import Status, read_status
 from hpcjobs.submission import Launch
+from hpcjobs.verdict import Verdict
 
 
 def _err(text: str = "") -> None:
@@ -81,10 +82,13 @@ def say_planned(draft: Draft, as_json: bool) -> None:
 def say_launched(paths: RunPaths, launch: Launch, as_json: bool) -> None:
     if as_json:
         value = {"run": paths.root.name, "folder": str(paths.root), "jobs": launch.jobs, "executor": launch.executor}
+        value["notes"] = launch.notes
         typer.echo(json.dumps(value))
         return
     jobs = ", ".join(f"{kind} {job_id}" for kind, job_id in launch.jobs.items())
     _err(f"started {launch.executor}: {jobs or 'in this process'}")
+    for note in launch.notes:
+        _err(f"note    {note}")
     _err(f"next    hpcjobs status {paths.root.name if paths.root.parent.name == 'runs' else paths.root}")
 
 
@@ -241,3 +245,28 @@ def show_runs(runs: Sequence[RunPaths], as_json: bool) -> None:
             f"{name} {value['value']:.4f}" for name, value in metrics.items() if value["value"] is not None
         )
         typer.echo(f"{stamp}  {status.run:<44} {status.job:<8} {status_line(status)}  {scores}")
+
+
+def show_sizes(drafts: Mapping[int, Draft]) -> None:
+    """What verify is about to run."""
+    common = [set(draft.plan.summary()) for draft in drafts.values()]
+    for line in next(iter(drafts.values())).plan.summary():
+        if line in set.intersection(*common):
+            _err(line)
+    for size, draft in drafts.items():
+        _err(f"{f'w{size}':<7} {draft.plan.job}: {draft.plan.shape}  {draft.paths.root}")
+
+
+def show_verdict(verdict: Verdict, as_json: bool) -> None:
+    """Identical, or the first flips; as JSON all of them, from their file one after the other."""
+    if not as_json:
+        for line in verdict.lines():
+            typer.echo(line)
+        for line in verdict.advice():
+            _err(line)
+        return
+    typer.echo(f'{json.dumps(verdict.values())[:-1]}, "flips": [', nl=False)
+    with verdict.flips.open(encoding="ascii") as lines:
+        for number, line in enumerate(lines):
+            typer.echo(f"{', ' if number else ''}{line.rstrip()}", nl=False)
+    typer.echo("]}")

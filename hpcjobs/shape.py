@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hpcjobs.config import ClusterConfig
 from hpcjobs.errors import UsageError
@@ -16,12 +16,16 @@ class Shape:
     ranks_per_node: int
     gpus_per_node: int
     gpus_per_rank: int
+    workers: int = 1
 
     @property
     def ranks(self) -> int:
-        return self.nodes * self.ranks_per_node
+        return self.workers * self.nodes * self.ranks_per_node
 
     def __str__(self) -> str:
+        if self.workers > 1:
+            one = replace(self, workers=1)
+            return f"array of {self.workers} x ({one}) = {self.ranks} ranks"
         nodes = f"{self.nodes} node{'s' if self.nodes > 1 else ''}"
         ranks = f"{self.ranks} rank{'s' if self.ranks > 1 else ''}"
         if self.gpus_per_node:
@@ -33,7 +37,13 @@ class Shape:
 
 def shape_of(cluster: ClusterConfig, gpus_per_rank: int, script: bool = False) -> Shape:
     """The shape that a cluster section asks for; a UsageError says which numbers would do."""
-    per_node = cluster.gpus_per_node or 0
+    per_node, workers = cluster.gpus_per_node or 0, cluster.array or 1
+    if cluster.array is not None and (cluster.nodes > 1 or script):
+        what = "submit script" if script else f"--nodes {cluster.nodes}"
+        raise UsageError(
+            f"--array {cluster.array} does not go with {what}: an array is of single-node workers, which share the "
+            "samples through the ledger"
+        )
     if cluster.gpus is not None and cluster.gpus_per_node is not None and cluster.gpus != per_node * cluster.nodes:
         raise UsageError(
             f"--gpus {cluster.gpus} (in total) and --gpus-per-node {per_node} on {cluster.nodes} node(s) contradict "
@@ -49,7 +59,7 @@ def shape_of(cluster: ClusterConfig, gpus_per_rank: int, script: bool = False) -
                 f"use {would}, or another number of nodes"
             )
     if not per_node:
-        return Shape(cluster.nodes, cluster.ntasks_per_node or 1, 0, gpus_per_rank)
+        return Shape(cluster.nodes, cluster.ntasks_per_node or 1, 0, gpus_per_rank, workers)
     ranks, rest = divmod(per_node, gpus_per_rank)
     if rest and not script:
         raise UsageError(f"{per_node} GPUs a node do not divide by model.gpus_per_rank {gpus_per_rank}")
@@ -58,4 +68,4 @@ def shape_of(cluster: ClusterConfig, gpus_per_rank: int, script: bool = False) -
             f"--ntasks-per-node {cluster.ntasks_per_node} does not fit {per_node} GPUs a node with "
             f"{gpus_per_rank} a rank: that is {ranks} ranks a node; leave --ntasks-per-node out"
         )
-    return Shape(cluster.nodes, cluster.ntasks_per_node or ranks, per_node, gpus_per_rank)
+    return Shape(cluster.nodes, cluster.ntasks_per_node or ranks, per_node, gpus_per_rank, workers)

@@ -5,17 +5,29 @@ Slurm 20.11 and later; only plain-text output that has been stable since is read
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpcjobs.errors import LaunchError
+from hpcjobs.errors import HpcJobsError, LaunchError
 
 _TIMEOUT = 60.0
+_PAUSE = 1.0
+# How long after a lost reply of sbatch its job may still turn up in the queue.
+_LOST_SECONDS = 30.0
+# Words of sbatch after which the job may be queued all the same (slurm_errno(3), and the RPC layer's own).
+_UNSURE = re.compile(
+    r"timed out|Unable to contact|Zero Bytes|Connection (refused|reset)|communication|Resource temporarily|try again",
+    re.IGNORECASE,
+)
+# Slurm's default (slurm.conf(5)).
+_MAX_ARRAY_SIZE = 1001
 # States after which a job does nothing more (man squeue, JOB STATE CODES).
 _OVER = {
     "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "REVOKED", "TIMEOUT",
@@ -26,7 +38,10 @@ _KEEP = {"SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_TIME_FORMAT
 
 @dataclass(frozen=True)
 class JobState:
-    """One job as Slurm sees it; `source` is squeue, sacct or none (Slurm has forgotten it)."""
+    """One job as Slurm sees it, an array as one.
+
+    `source` is squeue, sacct, none (Slurm has forgotten it) or unreachable (it does not answer).
+    """
 
     job_id: str
     state: str
@@ -38,6 +53,10 @@ class JobState:
     @property
     def over(self) -> bool:
         return self.state.split()[0] in _OVER if self.state else False
+
+    @property
+    def cancelled(self) -> bool:
+        return self.state.startswith("CANCELLED")
 
     @property
     def pending(self) -> bool:
@@ -62,6 +81,8 @@ def clean_environment(env: Mapping[str, str] | None = None) -> dict[str, str]:
         "MASTER_PORT",
         "GROUP_RANK",
         "HPCJOBS_ATTEMPT",
+        "HPCJOBS_END_TIME",
+        "HPCJOBS_KILL_WAIT",
         "ENVIRONMENT",
     }
     return {
@@ -69,15 +90,91 @@ def clean_environment(env: Mapping[str, str] | None = None) -> dict[str, str]:
     }
 
 
-def submit(script: Path) -> str:
-    """Queue a batch script; the job id. A LaunchError has sbatch's own words."""
-    done = _run(["sbatch", "--parsable", str(script)], env=clean_environment())
-    if done.returncode:
-        raise LaunchError(f"sbatch refused the job: {_words(done.stderr)}")
+def submit(script: Path, key: str, patience: float = 0.0) -> str:
+    """Queue a batch script whose file name has the unique `key`; the job id. At most one job comes of it.
+
+    Where sbatch fails, or its reply is lost, the queue is asked for the key. A LaunchError has sbatch's own words.
+    `patience`: seconds for which a controller that does not answer is asked again.
+    """
+    deadline = time.monotonic() + patience
+    while True:
+        trouble = _sbatch(script)
+        if isinstance(trouble, str):
+            return trouble
+        if job_id := _look_for(key, trouble):
+            return job_id
+        if not trouble.unsure or time.monotonic() > deadline:
+            raise trouble
+        time.sleep(_PAUSE)
+
+
+class UnsureError(HpcJobsError):
+    """Slurm does not answer, and a job may be queued or not: nothing of its run may be taken away."""
+
+
+class _Refusal(LaunchError):
+    """sbatch failed; `unsure`: it may be that the job is queued, or soon will be."""
+
+    def __init__(self, words: str, unsure: bool) -> None:
+        super().__init__(words)
+        self.unsure = unsure
+
+
+def _sbatch(script: Path) -> str | _Refusal:
+    try:
+        done = _run(["sbatch", "--parsable", str(script)], env=clean_environment())
+    except LaunchError as error:
+        return _Refusal(str(error), shutil.which("sbatch") is not None)
     match = re.search(r"^(\d+)(;\S+)?\s*$", done.stdout, re.MULTILINE)
-    if not match:
-        raise LaunchError(f"sbatch gave no job id: {done.stdout!r} {done.stderr!r}")
-    return match[1]
+    if done.returncode == 0 and match:
+        return match[1]
+    if done.returncode == 0:
+        return _Refusal(f"sbatch gave no job id: {done.stdout!r} {done.stderr!r}", False)
+    return _Refusal(f"sbatch refused the job: {_words(done.stderr)}", bool(_UNSURE.search(done.stderr)))
+
+
+def _look_for(key: str, trouble: _Refusal) -> str | None:
+    """The job with this key; None where the queue has none. What sbatch sent may still be on its way for a while."""
+    deadline = time.monotonic() + (_LOST_SECONDS if trouble.unsure else 0.0)
+    while True:
+        try:
+            found = find_submitted([key]).get(key)
+            if found or time.monotonic() > deadline:
+                return found
+        except LaunchError as error:
+            if not trouble.unsure:
+                return None
+            if time.monotonic() > deadline:
+                raise UnsureError(
+                    f"{trouble}; whether the job is queued is not known: {error}; next, when Slurm answers again: "
+                    "hpcjobs status, which finds the job by its key, then hpcjobs cancel or resume"
+                ) from None
+        time.sleep(_PAUSE)
+
+
+def find_submitted(keys: Sequence[str]) -> dict[str, str]:
+    """Job ids by the keys in the names of their scripts, of jobs that the queue still knows."""
+    found: dict[str, str] = {}
+    for line in _ask_squeue("%F|%o") if keys else ():
+        job_id, _, command = line.partition("|")
+        found |= {key: job_id for key in keys if key in command}
+    return found
+
+
+def limits() -> dict[str, str]:
+    """`scontrol show config` as key -> value; empty where it does not answer."""
+    try:
+        done = _run(["scontrol", "show", "config"])
+    except LaunchError:
+        return {}
+    pairs = (line.partition("=") for line in done.stdout.splitlines())
+    return {key.strip(): value.strip() for key, equals, value in pairs if equals}
+
+
+def most_array_tasks() -> int:
+    """How many tasks one job array may have: MaxArraySize is one above the highest index (slurm.conf(5))."""
+    size = limits().get("MaxArraySize", "")
+    return int(size) if size.isdigit() and int(size) > 0 else _MAX_ARRAY_SIZE
 
 
 def test_only(script: Path) -> str | None:
@@ -105,31 +202,51 @@ def job_states(job_ids: Sequence[str]) -> dict[str, JobState]:
 
 def _squeue(job_ids: Sequence[str]) -> dict[str, JobState]:
     """squeue by job id fails as a whole when one id is forgotten: ask for the user's jobs and pick."""
-    done = _run(["squeue", "--noheader", "--states=all", "--me", "--format=%A|%T|%r|%N"])
-    if done.returncode:  # --me came with Slurm 20.02
-        done = _run(["squeue", "--noheader", "--states=all", "--user", str(os.getuid()), "--format=%A|%T|%r|%N"])
+    found: dict[str, list[JobState]] = {}
+    for line in _ask_squeue("%F|%T|%r|%N"):
+        job_id, state, reason, nodes = line.split("|", 3)
+        if job_id in job_ids:
+            one = JobState(job_id, state, "" if reason == "None" else reason, nodes)
+            found.setdefault(job_id, []).append(one)
+    return {job_id: _as_one(states) for job_id, states in found.items()}
+
+
+def _ask_squeue(layout: str) -> list[str]:
+    """This user's jobs, one line each in squeue's `layout`; the elements of an array stand apart."""
+    done = _run(["squeue", "--noheader", "--states=all", "--me", f"--format={layout}"])
+    if done.returncode and "option" in done.stderr:  # --me came with Slurm 20.02
+        done = _run(["squeue", "--noheader", "--states=all", "--user", str(os.getuid()), f"--format={layout}"])
     if done.returncode:
         raise LaunchError(f"squeue does not answer: {_words(done.stderr)}")
-    states = {}
-    for line in done.stdout.splitlines():
-        job_id, state, reason, nodes = line.strip().split("|", 3)
-        if job_id in job_ids:
-            states[job_id] = JobState(job_id, state, "" if reason == "None" else reason, nodes)
-    return states
+    return [line.strip() for line in done.stdout.splitlines() if line.strip()]
+
+
+def _as_one(states: Sequence[JobState]) -> JobState:
+    """An array as one job: it runs while one of it does, waits while one of it may, and else is its worst one."""
+
+    def place(state: JobState) -> int:
+        if not state.over:
+            return 1 if state.pending else 0
+        return 3 if state.state == "COMPLETED" else 2
+
+    first = min(states, key=place)
+    nodes = ",".join(dict.fromkeys(state.nodes for state in states if state.nodes))
+    return dataclasses.replace(first, nodes=nodes)
 
 
 def _sacct(job_ids: Sequence[str]) -> dict[str, JobState]:
     """What accounting knows; nothing where slurmdbd is down or absent."""
-    command = ["sacct", "--noheader", "--parsable2", "--allocations", "--format=JobIDRaw,State,NodeList,ExitCode"]
+    command = ["sacct", "--noheader", "--parsable2", "--allocations", "--format=JobID,State,NodeList,ExitCode"]
     try:
         done = _run([*command, f"--jobs={','.join(job_ids)}"])
     except LaunchError:
         return {}
-    states = {}
+    found: dict[str, list[JobState]] = {}
     for line in done.stdout.splitlines() if done.returncode == 0 else ():
         job_id, state, nodes, exit_code = line.split("|", 3)
-        states[job_id] = JobState(job_id, state, "", nodes, exit_code, "sacct")
-    return states
+        array = job_id.partition("_")[0]
+        found.setdefault(array, []).append(JobState(array, state, "", nodes, exit_code, "sacct"))
+    return {job_id: _as_one(states) for job_id, states in found.items()}
 
 
 def _run(command: Sequence[str], env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from hpcjobs import slurm
 from hpcjobs.chunks import ChunkList
 from hpcjobs.claims import Claims
+from hpcjobs.disk import shortage
 from hpcjobs.errors import LaunchError
 from hpcjobs.files import read_json
 from hpcjobs.heartbeat import Vitals, read_heartbeats
 from hpcjobs.identity import Identity
+from hpcjobs.logs import srun_ends
 from hpcjobs.paths import RunPaths
 from hpcjobs.plan import Plan
 from hpcjobs.resolve import read_config
-from hpcjobs.submission import Launch, read_launches
+from hpcjobs.submission import Launch, known_launches, together
 
 _STARTING_SECONDS = 30.0
-_NOT_LIVE = ("done", "failed", "dead", "silent", "over")
+_ENDED = ("done", "drained", "failed", "dead")
+_LOST = ("dead", "silent")
+_NOT_LIVE = (*_ENDED, "silent", "over")
 
 
 @dataclass(frozen=True)
@@ -79,59 +83,85 @@ class Status:
 
 def read_status(paths: RunPaths) -> Status:
     """Look at a run once."""
-    plan, config, launches = Plan.read(paths.plan), read_config(paths.config), read_launches(paths)
-    launch = launches[-1] if launches else None
-    jobs, notes = _jobs(launch)
-    ranks = [_rank_state(vitals, launch, config.run.lease_timeout) for vitals in read_heartbeats(paths.heartbeats)]
-    metrics = _fresh_metrics(paths, launch)
+    plan, config, launches = Plan.read(paths.plan), read_config(paths.config), known_launches(paths)
+    now = together(launches)
+    jobs, notes = _jobs(now)
+    ranks = [_rank_state(vitals, now, config.run.lease_timeout) for vitals in read_heartbeats(paths.heartbeats)]
+    if any(rank.state in _LOST and not rank.vitals.ended for rank in ranks):
+        ends = srun_ends(paths)
+        ranks = [_told(rank, ends) for rank in ranks]
+    metrics = _fresh_metrics(paths, now[-1] if now else None)
     done = _done(paths, plan, ranks) if plan.job != "script" else 0
     if metrics:
         done = metrics["counts"]["accepted"]
     rate = sum(rank.rate for rank in ranks if rank.live)
     eta = (plan.rows - done) / rate if rate and plan.job != "script" else None
-    state = _state(plan, launch, jobs, ranks, metrics)
-    errors = [f"rank {r.vitals.rank} on {r.vitals.host}: {r.vitals.first_error}" for r in ranks if r.vitals.first_error]
-    lost = [
-        f"rank {r.vitals.rank} of attempt {r.vitals.attempt} on {r.vitals.host} is {r.state}, "
-        f"after at least {r.vitals.samples} samples"
-        for r in ranks
-        if r.state in ("dead", "silent")
-    ]
+    state = _state(plan, now, jobs, ranks, metrics)
+    told = sorted((rank for rank in ranks if rank.vitals.first_error), key=lambda rank: not rank.vitals.fatal)
+    errors = [f"rank {rank.vitals.rank} on {rank.vitals.host}: {rank.vitals.first_error}" for rank in told]
+    if state == "failed" and not errors and (short := shortage(paths)):
+        errors = [short]
+    notes += [note for one in now for note in one.notes] + [_loss(rank) for rank in ranks if rank.state in _LOST]
     return Status(
         plan.run, plan.job, str(paths.root), state, plan.rows, done, rate, eta, ranks, jobs,
-        errors[0] if errors else None, notes + lost, metrics, launch is not None and _still_going(launch, jobs),
+        errors[0] if errors else None, notes, metrics, _still_going(now, jobs, ranks),
     )  # fmt: skip
 
 
-def _jobs(launch: Launch | None) -> tuple[dict[str, slurm.JobState], list[str]]:
-    if launch is None or launch.executor != "slurm":
+def _loss(rank: RankState) -> str:
+    """A rank that was lost, with its node and, where anybody saw it, what ended it."""
+    vitals = rank.vitals
+    how = f" ({vitals.ended})" if vitals.ended else ""
+    if rank.state == "silent":
+        how = f" (no sign of life for {time.time() - vitals.beat_at:.0f} s: stopped, or its node is gone)"
+    return (
+        f"rank {vitals.rank} of attempt {vitals.attempt} on {vitals.host} is {rank.state}{how}, "
+        f"after at least {vitals.samples} samples"
+    )
+
+
+def _jobs(launches: Sequence[Launch]) -> tuple[dict[str, slurm.JobState], list[str]]:
+    """The jobs of the newest start and of those it joined, by kind; the newest merge job is the one that judges."""
+    ids: dict[str, str] = {}
+    for launch in launches:
+        for kind, job_id in launch.jobs.items() if launch.executor == "slurm" else ():
+            ids[kind if kind == "merge" or kind not in ids else f"{kind}-{launch.number}"] = job_id
+    if not ids:
         return {}, []
     try:
-        states = slurm.job_states(list(launch.jobs.values()))
+        states = slurm.job_states(list(ids.values()))
     except LaunchError as error:
-        unknown = {kind: slurm.JobState(job_id, "UNKNOWN", source="none") for kind, job_id in launch.jobs.items()}
+        unknown = {kind: slurm.JobState(job_id, "UNKNOWN", source="unreachable") for kind, job_id in ids.items()}
         return unknown, [f"{error}: the state of the jobs is not known"]
-    jobs = {kind: states[job_id] for kind, job_id in launch.jobs.items()}
+    jobs = {kind: states[job_id] for kind, job_id in ids.items()}
     notes = [
-        f"job {job.job_id} ({kind}) is known neither to squeue nor to sacct"
+        f"job {job.job_id} ({kind}) is known neither to squeue nor to sacct: it ended long ago, or accounting is down"
         for kind, job in jobs.items()
         if job.source == "none"
     ]
     return jobs, notes
 
 
-def _rank_state(vitals: Vitals, launch: Launch | None, timeout: float) -> RankState:
+def _rank_state(vitals: Vitals, launches: Sequence[Launch], timeout: float) -> RankState:
     state = vitals.state
-    if state not in ("done", "failed"):
+    if state not in _ENDED:
         if Identity(**vitals.identity).is_dead():
             state = "dead"
-        elif launch and not launch.owns(vitals.attempt):
+        elif launches and not any(launch.owns(vitals.attempt) for launch in launches):
             state = "over"
         elif time.time() - vitals.beat_at > timeout:
             state = "silent"
     end = time.time() if state not in _NOT_LIVE else vitals.ended_at or vitals.beat_at
     rate = vitals.samples / max(end - vitals.ready_at, 1e-3) if vitals.ready_at and vitals.samples else 0.0
     return RankState(vitals, state, rate)
+
+
+def _told(rank: RankState, ends: Mapping[str, str]) -> RankState:
+    """A lost rank whose own guard died with it: srun may have seen how."""
+    how = ends.get(rank.vitals.name)
+    if rank.state not in _LOST or rank.vitals.ended or not how:
+        return rank
+    return RankState(dataclasses.replace(rank.vitals, ended=f"srun: {how}"), "dead", rank.rate)
 
 
 def _fresh_metrics(paths: RunPaths, launch: Launch | None) -> dict[str, Any] | None:
@@ -153,35 +183,48 @@ def _done(paths: RunPaths, plan: Plan, ranks: Sequence[RankState]) -> int:
 
 def _state(
     plan: Plan,
-    launch: Launch | None,
+    launches: Sequence[Launch],
     jobs: dict[str, slurm.JobState],
     ranks: Sequence[RankState],
     metrics: dict[str, Any] | None,
 ) -> str:
     if metrics and metrics["complete"]:
         return "complete"
-    if launch is None:
+    if not launches:
         # ranks, if any, were started by hand
         live = any(rank.live for rank in ranks)
         return "running" if live else "incomplete" if metrics else "ended" if ranks else "planned"
-    if _still_going(launch, jobs):  # what was merged so far may be a look, or the merge job may go on by itself
-        work = jobs.get("work")
-        return "pending" if work and work.pending else "running"
+    work = [job for kind, job in jobs.items() if kind != "merge"]
+    if _still_going(
+        launches, jobs, ranks
+    ):  # what was merged so far may be a look, or the merge job may go on by itself
+        if work and all(job.pending for job in work):
+            return "pending"
+        unknown = any(job.source == "unreachable" for job in work)
+        return "unknown" if unknown and not any(rank.live for rank in ranks) else "running"
+    mine = [rank for rank in ranks if any(launch.owns(rank.vitals.attempt) for launch in launches)]
     if metrics:
-        return "incomplete"
+        return "failed" if any(rank.vitals.fatal for rank in mine) else "incomplete"
     if plan.job == "script":
-        mine = [rank for rank in ranks if launch.owns(rank.vitals.attempt)]
         finished = [rank for rank in mine if rank.state == "done"]
-        return "complete" if len(finished) == launch.ranks else "failed"
-    work = jobs.get("work")
-    return "cancelled" if work and work.state.startswith("CANCELLED") else "failed"
+        return "complete" if len(finished) == launches[-1].ranks else "failed"
+    ended = launches[-1].executor == "local" and any(rank.state == "drained" for rank in mine)
+    return "cancelled" if ended or any(job.cancelled for job in work) else "failed"
 
 
-def _still_going(launch: Launch, jobs: dict[str, slurm.JobState]) -> bool:
-    if launch.executor == "slurm":
-        return any(not job.over and job.source != "none" for job in jobs.values())
-    if launch.executor == "local":
-        if not launch.supervisor:  # a submit that was killed between its two records has started nothing
-            return time.time() - launch.submitted_at < _STARTING_SECONDS
-        return not Identity(**launch.supervisor).is_dead()
+def _still_going(launches: Sequence[Launch], jobs: dict[str, slurm.JobState], ranks: Sequence[RankState]) -> bool:
+    """Whether anything of these starts lives, or may: what Slurm does not tell, the ranks' own signs of life do."""
+    if not launches:
+        return False
+    last, live = launches[-1], any(rank.live for rank in ranks)
+    if last.executor == "slurm":
+        if any(not job.over and job.source not in ("none", "unreachable") for job in jobs.values()):
+            return True
+        unseen = last.keys.keys() - last.jobs.keys() and time.time() - last.submitted_at < _STARTING_SECONDS
+        known = all(job.source not in ("none", "unreachable") for job in jobs.values())
+        return bool(unseen) or any(job.source == "unreachable" for job in jobs.values()) or (live and not known)
+    if last.executor == "local":
+        if not last.supervisor:  # a submit that was killed between its two records has started nothing
+            return time.time() - last.submitted_at < _STARTING_SECONDS
+        return live or any(one.supervisor and not Identity(**one.supervisor).is_dead() for one in launches)
     return False

@@ -13,7 +13,7 @@ from hpcjobs.config import Config
 from hpcjobs.entry import merge_and_report
 from hpcjobs.errors import LaunchError, UsageError, did_you_mean
 from hpcjobs.files import write_whole
-from hpcjobs.launch import executor_of, launch
+from hpcjobs.launch import Start, executor_of, launch
 from hpcjobs.layers import Layer, dotted_layer, set_layer
 from hpcjobs.paths import RunPaths
 from hpcjobs.plan import JOBS, Draft, Plan, make_plan, make_script_plan, remove_folder
@@ -23,6 +23,7 @@ from hpcjobs.shape import shape_of
 from hpcjobs.submission import Launch, read_launches
 
 _SETTLE_SECONDS = 8.0
+_UNKNOWN_SECONDS = 3600.0
 # Flags that are Slurm's own words -> config keys.
 FLAGS = {
     "nodes": "cluster.nodes", "gpus": "cluster.gpus", "gpus_per_node": "cluster.gpus_per_node",
@@ -30,7 +31,7 @@ FLAGS = {
     "time": "cluster.time", "partition": "cluster.partition", "account": "cluster.account", "qos": "cluster.qos",
     "constraint": "cluster.constraint", "reservation": "cluster.reservation", "exclusive": "cluster.exclusive",
     "requeue": "cluster.requeue", "executor": "cluster.executor", "name": "run.name", "model": "model.name",
-    "data": "data.name", "max_samples": "data.max_samples",
+    "data": "data.name", "max_samples": "data.max_samples", "array": "cluster.array",
 }  # fmt: skip
 
 
@@ -88,7 +89,7 @@ def start(draft: Draft) -> Launch:
     """Write the run folder and launch. A refusal of the queue leaves neither jobs nor a folder."""
     draft.write()
     try:
-        return launch(draft.paths, draft.config, draft.plan.shape, with_merge=draft.plan.job != "script")
+        return launch(draft.paths, draft.config, draft.plan.shape, Start(merge=draft.plan.job != "script"))
     except LaunchError:
         remove_folder(draft.paths.root)
         raise
@@ -96,16 +97,36 @@ def start(draft: Draft) -> Launch:
 
 def resume(paths: RunPaths, flags: dict[str, Any], sbatch: Sequence[str], say: Callable[[str], None]) -> Launch | None:
     """Run what is missing, on another shape if flags say so; None where nothing is missing."""
-    from hpcjobs.status import read_status
-
     plan, config = Plan.read(paths.plan), read_config(paths.config)
     if plan.job == "script":
         raise UsageError(f"{plan.run} is a script run: it has no samples to resume; submit it again")
-    if read_launches(paths) and read_status(paths).state in ("pending", "running"):
+    if read_launches(paths) and _state(paths) in ("pending", "running", "unknown"):
         raise UsageError(
-            f"{plan.run} is still going: hpcjobs status {plan.run}; to start it anew: hpcjobs cancel {plan.run}"
+            f"{plan.run} is still going: hpcjobs status {plan.run}; for more ranks: hpcjobs join {plan.run}; to start "
+            f"it anew: hpcjobs cancel {plan.run}"
         )
     return carry_on(paths, _reshaped(config, flags, sbatch), say)
+
+
+def join(paths: RunPaths, flags: dict[str, Any], sbatch: Sequence[str], say: Callable[[str], None]) -> Launch:
+    """Add ranks to a run that is going on, through the same ledger; the merge waits for them too."""
+    plan, config = Plan.read(paths.plan), read_config(paths.config)
+    if plan.job == "script":
+        raise UsageError(f"{plan.run} is a script run: its ranks are fixed, nobody can join them")
+    if (state := _state(paths)) not in ("pending", "running"):
+        raise UsageError(f"{plan.run} is not going on, it is {state}: hpcjobs resume {plan.run} takes a shape too")
+    more = _reshaped(config, flags, sbatch)
+    if executor_of(more) != read_launches(paths)[-1].executor:
+        raise UsageError(f"{plan.run} runs by {read_launches(paths)[-1].executor}: ranks that join it do so as well")
+    shape = shape_of(more.cluster, more.model.gpus_per_rank)
+    say(f"join    {shape}")
+    return launch(paths, more, shape, Start(joined=True))
+
+
+def _state(paths: RunPaths) -> str:
+    from hpcjobs.status import read_status
+
+    return read_status(paths).state
 
 
 def carry_on(paths: RunPaths, config: Config, say: Callable[[str], None], automatic: bool = False) -> Launch | None:
@@ -121,12 +142,16 @@ def carry_on(paths: RunPaths, config: Config, say: Callable[[str], None], automa
     open_round(paths, rounds[-1] + 1, merged.missing, plan.chunk_size, config.run.deterministic)
     write_whole(paths.config, dump(config))
     say(f"resume  {len(merged.missing)} of {plan.rows} samples on {shape}")
-    return launch(paths, config, shape, with_merge=True, automatic=automatic)
+    return launch(paths, config, shape, Start(automatic=automatic))
 
 
 def _reshaped(config: Config, flags: dict[str, Any], sbatch: Sequence[str]) -> Config:
     """The config with another shape; a count that is not given again does not outlive a new one beside it."""
     values = config.model_dump(mode="python")
+    if flags.get("array") is not None and flags.get("nodes") is None:
+        values["cluster"] |= {"nodes": 1}
+    elif flags.get("nodes") is not None:
+        values["cluster"] |= {"array": None}
     if flags.get("gpus") is not None or flags.get("gpus_per_node") is not None:
         values["cluster"] |= {"gpus": None, "gpus_per_node": None, "ntasks_per_node": None}
     elif flags.get("nodes") is not None and config.cluster.gpus is not None:
@@ -138,25 +163,27 @@ def _reshaped(config: Config, flags: dict[str, Any], sbatch: Sequence[str]) -> C
 
 
 def wait(paths: RunPaths, show: Callable[[Any], None]) -> int:
-    """Wait until the run is over; its exit code. It asks only files and the queue: it may be stopped and run again."""
+    """Wait until the run is over; its exit code. It asks only files and the queue: it may be stopped and run again.
+
+    A LaunchError where Slurm has not answered for an hour, and no rank shows life.
+    """
     from hpcjobs.status import read_status
 
-    pause, unknown_since = 0.5, None
+    pause, odd_since = 0.5, None
     while True:
         status = read_status(paths)
         show(status)
-        if status.over:
-            settled = not (status.going or status.state == "failed") or _settled(unknown_since)
-            if settled:
+        if status.over and not status.going and status.state != "failed":
+            return status.exit_code()
+        # What is over and still going, or failed, may be a moment between two files; what is unknown, a busy Slurm.
+        odd = status.over or status.state == "unknown"
+        odd_since = (odd_since or time.monotonic()) if odd else None
+        if odd_since is not None:
+            passed = time.monotonic() - odd_since
+            if status.over and passed > _SETTLE_SECONDS:
                 return status.exit_code()
-            unknown_since = unknown_since or time.monotonic()
-        else:
-            unknown_since = None
+            if not status.over and passed > _UNKNOWN_SECONDS:
+                raise LaunchError(f"{status.run}: {'; '.join(status.notes)}; next: hpcjobs status {status.folder}")
         sys.stdout.flush()
         time.sleep(pause)
         pause = min(pause * 1.3, 5.0)
-
-
-def _settled(since: float | None) -> bool:
-    """The merge's files may show a little after its end does, and its end a little after its files."""
-    return since is not None and time.monotonic() - since > _SETTLE_SECONDS

@@ -16,15 +16,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from hpcjobs.audit import audit_allocation
 from hpcjobs.config import Config
+from hpcjobs.drain import WARNING_SECONDS, Allocation, Drain, drain_margin
 from hpcjobs.errors import HpcJobsError, UsageError
+from hpcjobs.guard import guard_rank
 from hpcjobs.heartbeat import Heartbeat, Vitals
+from hpcjobs.hub import at_commit, go_offline
 from hpcjobs.identity import Identity
 from hpcjobs.paths import RunPaths, find_run
 from hpcjobs.plan import Plan
-from hpcjobs.rank import Rank, refuse_lone_process
+from hpcjobs.provenance import changed_since
+from hpcjobs.rank import Rank, allotted, ending, refuse_lone_process
 from hpcjobs.ranklog import rank_log
 from hpcjobs.resolve import read_config
+from hpcjobs.snapshot import import_as_planned
+from hpcjobs.watch import Limits, Watch
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +45,8 @@ class Work:
     plan: Plan
     rank: Rank
     heart: Heartbeat
+    drain: Drain
+    watch: Watch
 
 
 def run_rank(run_dir: str) -> None:
@@ -47,27 +56,48 @@ def run_rank(run_dir: str) -> None:
         raise UsageError(f"{run_dir} is not a run folder: it has no plan.json (on this node)")
     refuse_lone_process()
     rank = Rank.from_env()
-    rank.limit_threads(os.environ)
-    config, plan = read_config(paths.config), Plan.read(paths.plan)
+    plan = Plan.read(paths.plan)
+    config = at_commit(read_config(paths.config), plan.model)
+    rank.limit_threads(os.environ, (config.cluster.cpus_per_task or 1) if config.run.deterministic else None)
     os.environ.update(rank.own_gpus(os.environ, config.model.gpus_per_rank))
-    if plan.code.get("cwd") and plan.code["cwd"] not in sys.path:
-        sys.path.append(plan.code["cwd"])  # where the user's own metrics were found when planning
+    if plan.job != "script":
+        import_as_planned(paths, plan.code)
+        go_offline(plan.model, os.environ)
     vitals = Vitals(rank.rank, rank.attempt, rank.host, rank.world_size, Identity.own().values())
     with rank_log(paths.rank_log(rank.attempt, rank.rank), rank):
         heartbeat = Heartbeat(paths.heartbeat(rank.attempt, rank.rank), vitals, config.run.heartbeat)
-        with _said(), _terminable(), heartbeat as heart:
-            log.info(
-                "rank %d of %d on %s, attempt %s, by %s",
-                rank.rank,
-                rank.world_size,
-                rank.host,
-                rank.attempt,
-                rank.launcher,
-            )
-            _run_job(Work(paths, config, plan, rank, heart))
+        drain = Drain(_allocation(config))
+        limits = Limits(config.run.progress_timeout, config.run.lease_timeout)
+        with _said(), heartbeat as heart:
+            watch = Watch(heart, drain, limits, paths.stacks(rank.attempt, rank.rank))
+            with _terminable(drain), watch:
+                log.info(
+                    "rank %d of %d on %s, attempt %s, by %s",
+                    rank.rank,
+                    rank.world_size,
+                    rank.host,
+                    rank.attempt,
+                    rank.launcher,
+                )
+                if plan.job != "script":
+                    _audit(rank, config)
+                _run_job(Work(paths, config, plan, rank, heart, drain, watch))
+
+
+def _allocation(config: Config) -> Allocation:
+    end, minutes = ending(), config.cluster.minutes
+    return Allocation(end.at, drain_margin(config.run.drain_margin, minutes), WARNING_SECONDS, end.kill_wait)
+
+
+def _audit(rank: Rank, config: Config) -> None:
+    for idle in audit_allocation(rank, allotted(), config.model.gpus_per_rank, config.cluster.allow_idle):
+        if rank.local_rank == 0:
+            log.warning("%s", idle)
 
 
 def _run_job(work: Work) -> None:
+    if work.rank.is_main and (said := changed_since(work.plan.code)):
+        log.warning("%s", said)
     if work.plan.job == "script":
         from hpcjobs.jobs.script import run_script
 
@@ -90,10 +120,14 @@ class Terminated(SystemExit):
 
 
 class _terminable:
-    """SIGTERM as an exception in the main thread: journals are closed and the last heartbeat is written.
+    """SIGTERM and USR2 go to the drain. A rank that has nothing to drain ends by an exception in its main thread.
 
-    submitit ignores SIGTERM, so that a cancelled rank would work on until it is killed.
+    submitit ignores SIGTERM, so that a cancelled rank would work on until it is killed, and on USR2 it would end
+    rank 0 alone.
     """
+
+    def __init__(self, drain: Drain) -> None:
+        self._drain = drain
 
     def __enter__(self) -> None:
         self._before = {signal.SIGTERM: signal.signal(signal.SIGTERM, self._end)}
@@ -103,15 +137,19 @@ class _terminable:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    @staticmethod
-    def _warn(number: int, frame: FrameType | None) -> None:
-        # submitit would end rank 0 here, with no need: what is journalled is safe whenever the end comes
+    def _warn(self, number: int, frame: FrameType | None) -> None:
+        self._drain.warn()
         log.warning("Slurm says that this job's time is nearly over")
 
-    @staticmethod
-    def _end(number: int, frame: FrameType | None) -> None:
+    def _end(self, number: int, frame: FrameType | None) -> None:
+        first = self._drain.reason is None
+        self._drain.terminate()
+        if self._drain.engaged:
+            if first:
+                log.warning("SIGTERM: what is in hand is finished as far as %.0f s allow", self._drain.left())
+            return
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        raise Terminated("ended by SIGTERM: cancelled, preempted or out of time")
+        raise Terminated(self._drain.reason or "")
 
 
 @contextlib.contextmanager
@@ -137,7 +175,7 @@ def main(argv: list[str] | None = None) -> int:
         )
         return 0 if words in (["-h"], ["--help"]) else 2
     try:
-        run_rank(str(find_run(words[0]).root))
+        guard_rank(str(find_run(words[0]).root))
     except HpcJobsError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
