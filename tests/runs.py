@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 from hpcjobs.chunks import ChunkList
 from hpcjobs.claims import Claims, Lease
 from hpcjobs.config import Config
+from hpcjobs.errors import HpcJobsError
 from hpcjobs.files import read_json
 from hpcjobs.heartbeat import Vitals, read_heartbeats
 from hpcjobs.identity import Identity, machine_id
@@ -105,14 +106,41 @@ def plan_run(folder: Path, rows: int, job: str = "eval", **changes: Mapping[str,
 
 
 def rank_main(run: str, env: Mapping[str, str]) -> None:
-    """What a rank process does: `python -m hpcjobs.worker RUN` in the environment of a launcher."""
-    from hpcjobs.worker import main
+    """What a rank process does, without its guard: `run_rank(run)` in the environment of a launcher."""
+    from hpcjobs.worker import run_rank
 
     clean = clean_environment() | dict(env)
     os.environ.clear()
     os.environ.update(clean)
     sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # its own log says the same
-    sys.exit(main([run]))
+    try:
+        run_rank(run)
+    except HpcJobsError as error:
+        sys.exit(error.exit_code)
+
+
+def rank_elsewhere(run: str, env: Mapping[str, str]) -> None:
+    """`rank_main` on a machine of its own, as far as anybody can tell: whether it lives cannot be seen from others."""
+    _move_elsewhere()
+    rank_main(run, env)
+
+
+def guarded_rank(run: str, env: Mapping[str, str]) -> None:
+    """The same with its guard."""
+    from hpcjobs.guard import guard_rank
+
+    _move_elsewhere()
+    clean = clean_environment() | dict(env)
+    os.environ.clear()
+    os.environ.update(clean)
+    guard_rank(run)
+
+
+def _move_elsewhere() -> None:
+    from hpcjobs import identity
+
+    place = f"machine of {os.getpid()}"
+    identity.machine_id = lambda: place
 
 
 def start_process(work: Callable[..., None], *args: Any) -> BaseProcess:
@@ -140,14 +168,16 @@ def rank_env(rank: int, world: int, attempt: str) -> dict[str, str]:
 class Ranks:
     """The rank processes of one attempt; whatever still lives at the end of the block is killed."""
 
-    def __init__(self, paths: RunPaths, world: int, attempt: str = "a") -> None:
-        self.paths, self.world, self.attempt = paths, world, attempt
+    def __init__(
+        self, paths: RunPaths, world: int, attempt: str = "a", main: Callable[..., None] = rank_main, **env: str
+    ) -> None:
+        self.paths, self.world, self.attempt, self._main, self._env = paths, world, attempt, main, env
         self._processes: dict[int, BaseProcess] = {}
 
     def start(self, *ranks: int) -> None:
         for rank in ranks:
-            env = rank_env(rank, self.world, self.attempt)
-            self._processes[rank] = start_process(rank_main, str(self.paths.root), env)
+            env = rank_env(rank, self.world, self.attempt) | self._env
+            self._processes[rank] = start_process(self._main, str(self.paths.root), env)
 
     def signal(self, rank: int, number: signal.Signals) -> None:
         pid = self._processes[rank].pid

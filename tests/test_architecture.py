@@ -29,7 +29,7 @@ STAGES = [
     ("report",),
 ]
 # These know several stages: the command line, its flow, and the entry points that a job is started by.
-ABOVE = {"cli", "__main__", "submit", "screen", "status", "entry", "supervisor"}
+ABOVE = {"cli", "__main__", "submit", "screen", "status", "entry", "supervisor", "verdict", "world_sizes"}
 # What a model is run with: these begin with torch, and whoever needs one imports it inside a function.
 HEAVY = {"hpcjobs.engines.generate", "hpcjobs.engines.sampling", "hpcjobs.engines.stopping"}
 # launch may name what is to be started.
@@ -89,12 +89,14 @@ def test_a_shared_noun_imports_no_stage_but_config(name: str) -> None:
 
 
 def test_records_paths_and_errors_import_no_stage_at_all() -> None:
-    for name in ("records", "paths", "errors", "files"):
+    for name in ("records", "paths", "errors", "files", "disk"):
         assert {part(other) for other in own_imports(f"hpcjobs.{name}")} <= {
             "errors",
             "records",
             "paths",
             "files",
+            "disk",
+            "leftovers",
         }
 
 

@@ -56,8 +56,8 @@ def test_cancel_ends_the_ranks_and_resume_goes_on_from_there(ram: Path) -> None:
         assert len(identities(paths)) == 3
         assert all(identity.is_dead() for identity in identities(paths))
         status = read_status(paths)
-        assert (status.state, status.exit_code()) == ("failed", 1)
-        assert {rank.vitals.state for rank in status.ranks} == {"failed"}
+        assert (status.state, status.exit_code()) == ("cancelled", 1)
+        assert {rank.vitals.state for rank in status.ranks} == {"drained"}
         assert "ended by SIGTERM" in str(status.first_error)
         again = hpcjobs("cancel", paths.root)
         assert (again.returncode, again.stdout) == (0, "cancelled: nothing was running\n")
@@ -90,7 +90,7 @@ def test_ranks_that_outlived_their_supervisor_are_ended(ram: Path, monkeypatch: 
         for rank in ranks:
             wait_for(rank.is_dead, "the end of a rank")
         assert cancel(paths) == []
-    assert [v.state for v in read_heartbeats(paths.heartbeats)] == ["failed", "working"]
+    assert [v.state for v in read_heartbeats(paths.heartbeats)] == ["drained", "working"]
 
 
 def test_a_planned_run_has_nothing_to_cancel(tmp_path: Path) -> None:

@@ -209,6 +209,14 @@ def test_threads_share_the_nodes_cores(env: dict[str, str], asked: dict[str, str
     assert own["OMP_NUM_THREADS"] == str(threads(len(os.sched_getaffinity(0))))
 
 
+@pytest.mark.parametrize("env", [{}, SRUN])
+@pytest.mark.parametrize("asked", [{}, {"OMP_NUM_THREADS": "77"}, {"SLURM_CPUS_PER_TASK": "2"}])
+def test_fixed_threads_depend_on_nothing_else(env: dict[str, str], asked: dict[str, str]) -> None:
+    own = dict(asked)
+    Rank.from_env(env).limit_threads(own, fixed=3)
+    assert own["OMP_NUM_THREADS"] == "3"
+
+
 def test_a_process_is_known_by_when_it_began() -> None:
     assert process_start(os.getpid()) == process_start(os.getpid()) is not None
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:

@@ -57,18 +57,22 @@ WORK = """\
 #SBATCH --signal=USR2@90
 #SBATCH --time=3630
 """
-WORK_END = """\
-# setup
+WORK_END = r"""# setup
+export HPCJOBS_END_TIME="${SLURM_JOB_END_TIME:-$(date -d "$(SLURM_TIME_FORMAT=standard timeout 30 squeue --noheader \
+--format=%e --job="$SLURM_JOB_ID")" +%s 2>/dev/null)}"
+export HPCJOBS_KILL_WAIT="$(timeout 30 scontrol show config 2>/dev/null | sed -n \
+'s/^KillWait *= *\([0-9]*\).*/\1/p')"
 module load cuda/12.4
 module load gcc
 export NAME=plain
 source env.sh
+cp RUN/logs/KEY.pkl RUN/logs/"${SLURM_JOB_ID}_submitted.pkl"
 
 # command
 export SUBMITIT_EXECUTOR=slurm
 srun --unbuffered --output RUN/logs/%j_%t_log.out --no-kill --kill-on-bad-exit=0 --wait=0 --open-mode=append \
 --cpus-per-task=4 --cpu-bind=cores PYTHON -u -m submitit.core._submit RUN/logs
-"""
+""".replace("\\\n", "")
 MERGE = """\
 #!/bin/bash
 
@@ -84,6 +88,7 @@ MERGE = """\
 #SBATCH --time=60
 
 # setup
+cp RUN/logs/KEY.pkl RUN/logs/"${SLURM_JOB_ID}_submitted.pkl"
 
 # command
 export SUBMITIT_EXECUTOR=slurm

@@ -23,24 +23,24 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
 
 
 def test_a_job_id_with_and_without_its_cluster(fake: FakeSlurm) -> None:
-    assert slurm.submit(Path("job.sh")) == "100"
+    assert slurm.submit(Path("job.sh"), "job") == "100"
     assert fake.calls("sbatch") == ["--parsable job.sh"]
     assert fake.script(100) == "#!/bin/bash\n"
     fake.answer("sbatch", "sbatch: a site's plugin says hello 5\n123\n")
-    assert slurm.submit(Path("job.sh")) == "123"
+    assert slurm.submit(Path("job.sh"), "job") == "123"
 
 
 def test_a_refusal_has_sbatchs_own_words(fake: FakeSlurm) -> None:
     fake.refuse("sbatch: error: invalid partition specified: gup\nsbatch: error: Batch job submission failed\n")
     with pytest.raises(LaunchError, match=r"invalid partition specified: gup .*submission failed") as error:
-        slurm.submit(Path("job.sh"))
+        slurm.submit(Path("job.sh"), "job")
     assert "\n" not in str(error.value)
 
 
 def test_an_answer_without_a_job_id(fake: FakeSlurm) -> None:
     fake.answer("sbatch", "Submitted\n")
     with pytest.raises(LaunchError, match=r"no job id.*Submitted"):
-        slurm.submit(Path("job.sh"))
+        slurm.submit(Path("job.sh"), "job")
 
 
 def test_sbatch_is_not_told_of_an_enclosing_job(fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,7 +52,7 @@ def test_sbatch_is_not_told_of_an_enclosing_job(fake: FakeSlurm, monkeypatch: py
     kept = {"SLURM_CONF": "/etc/other.conf", "SLURM_CLUSTERS": "east", "HF_HOME": "/hf", "MY_RANK": "5"}
     for name, value in (inside | kept).items():
         monkeypatch.setenv(name, value)
-    slurm.submit(Path("job.sh"))
+    slurm.submit(Path("job.sh"), "job")
     env = fake.env(100)
     assert not inside.keys() & env.keys()
     assert {name: env.get(name) for name in kept} == kept
@@ -126,7 +126,7 @@ def test_a_machine_without_slurm(fake: FakeSlurm, tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("PATH", str(tmp_path))
     assert not slurm.available()
     with pytest.raises(LaunchError, match=r"sbatch is not here: this machine has no Slurm"):
-        slurm.submit(Path("job.sh"))
+        slurm.submit(Path("job.sh"), "job")
 
 
 @pytest.mark.parametrize(

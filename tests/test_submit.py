@@ -38,9 +38,9 @@ def test_work_and_merge_are_queued_and_recorded(shell: Shell, queued: RunPaths) 
     assert launch.scripts == {"work": shell.slurm.script(100), "merge": shell.slurm.script(101)}
     assert "#SBATCH --dependency=afterany:100\n" in shell.slurm.script(101)
     assert all(call.startswith("--parsable ") for call in shell.slurm.calls("sbatch"))
-    assert sorted(path.name for path in queued.logs.iterdir()) == [
-        "100_submission.sh", "100_submitted.pkl", "101_submission.sh", "101_submitted.pkl",
-    ]  # fmt: skip
+    pickles = {f"{key}.pkl" for key in launch.keys.values()}
+    assert launch.keys.keys() == launch.jobs.keys()
+    assert {path.name for path in queued.logs.iterdir()} == {"100_submission.sh", "101_submission.sh"} | pickles
 
 
 def test_an_enclosing_job_is_not_handed_on(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,9 +70,10 @@ def test_no_secret_of_the_shell_is_written_down(shell: Shell, monkeypatch: pytes
 
 
 def test_what_is_pickled_is_a_name_and_a_path(shell: Shell, queued: RunPaths) -> None:
-    pickle = (queued.logs / "100_submitted.pkl").read_bytes()
-    assert b"hpcjobs.worker" in pickle
-    assert b"run_rank" in pickle
+    [launch] = read_launches(queued)
+    pickle = (queued.logs / f"{launch.keys['work']}.pkl").read_bytes()
+    assert b"hpcjobs.guard" in pickle
+    assert b"guard_rank" in pickle
     assert str(queued.root).encode() in pickle
     assert b"exact_match" not in pickle
 

@@ -27,7 +27,7 @@ import stat
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -142,8 +142,11 @@ class Process:
 class Cluster:
     """A Slurm cluster in `folder`: node1, node2, ... with `gpus` fake GPUs and `cpus` CPUs each."""
 
-    def __init__(self, folder: Path, nodes: int = 2, gpus: int = 4, cpus: int = 8) -> None:
-        self.folder = folder.absolute()
+    def __init__(
+        self, folder: Path, nodes: int = 2, gpus: int = 4, cpus: int = 8, settings: Mapping[str, str] | None = None
+    ) -> None:
+        """`settings` are more lines of slurm.conf."""
+        self.folder, self._settings = folder.absolute(), settings or {}
         self.nodes = [f"node{n}" for n in range(1, nodes + 1)]
         self.gpus = gpus
         self.cpus = cpus
@@ -361,7 +364,8 @@ class Cluster:
             NODE_CONF.format(node=node, host=host, port=self.ports[node], cpus=self.cpus, gres=gres)
             for node in self.nodes
         ]
-        return self._fill(SLURM_CONF).replace("PartitionName=", "".join(nodes) + "PartitionName=", 1)
+        more = [f"{name}={value}\n" for name, value in self._settings.items()]
+        return self._fill(SLURM_CONF).replace("PartitionName=", "".join([*more, *nodes]) + "PartitionName=", 1)
 
     def _gres_conf(self) -> str:
         lines = [
@@ -484,10 +488,12 @@ def missing_programs() -> list[str]:
 
 
 @contextlib.contextmanager
-def temporary_cluster(nodes: int = 2, gpus: int = 4, cpus: int = 8) -> Iterator[Cluster]:
+def temporary_cluster(
+    nodes: int = 2, gpus: int = 4, cpus: int = 8, settings: Mapping[str, str] | None = None
+) -> Iterator[Cluster]:
     """A started cluster in a new folder under /tmp (for short socket paths), stopped and removed after."""
     folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir="/tmp"))
-    cluster = Cluster(folder, nodes, gpus, cpus)
+    cluster = Cluster(folder, nodes, gpus, cpus, settings)
     try:
         cluster.start()
         yield cluster

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import signal
 import socket
 import sys
 
 import pytest
 
 from hpcjobs.heartbeat import read_heartbeats
-from hpcjobs.journal import read_journal
 from tests.slurm.site import DUMMY, Site
 
 
@@ -68,38 +65,6 @@ def test_status_and_logs_of_a_running_job_then_cancel_and_resume_on_another_shap
     assert len(site.rows("r")) == 600
     again = sum(v.samples for v in read_heartbeats(site.paths("r").heartbeats) if v.world_size == 3)
     assert again == 600 - finished  # nothing that was finished was run again
-
-
-def test_a_killed_rank_costs_its_unfinished_chunk_alone(site: Site) -> None:
-    slow = ("--data", "unified", "--max-samples", "300", "--set", "model.dummy_delay=0.1", *DUMMY)
-    site.hpcjobs("submit", "eval", "--nodes", "2", "--ntasks-per-node", "2", "--gpus", "0", "--name", "k", *slow)
-    site.until("some samples", lambda: site.status("k")["done"] >= 40)
-    victim = next(v for v in read_heartbeats(site.paths("k").heartbeats) if v.rank == 0)
-    os.kill(victim.identity["pid"], signal.SIGKILL)
-    site.until("the end", lambda: site.status("k")["state"] == "complete", timeout=120)
-    assert len(site.rows("k")) == 300
-    notes = " ".join(site.status("k")["notes"])
-    assert "rank 0" in notes
-    assert "dead" in notes
-
-
-def test_a_preempted_job_goes_on_where_it_was(site: Site) -> None:
-    slow = ("--data", "unified", "--max-samples", "300", "--set", "model.dummy_delay=0.1", *DUMMY)
-    site.hpcjobs("submit", "eval", "--nodes", "2", "--gpus", "4", "--name", "pre", *slow)
-    site.until("some samples", lambda: site.status("pre")["done"] >= 60)
-    site.run("sbatch", "--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap", "sleep 1")
-    site.until("the end", lambda: site.status("pre")["state"] == "complete", timeout=120)
-    assert {rank["attempt"].split(".")[1] for rank in site.status("pre")["ranks"]} == {"0", "1"}
-    records = sum(len(list(read_journal(path))) for path in site.paths("pre").journals())
-    assert records == len(site.rows("pre")) == 300  # nothing that was finished was run again
-
-
-def test_a_job_out_of_time_is_started_again_until_it_is_complete(site: Site) -> None:
-    slow = ("--data", "unified", "--set", "model.dummy_delay=0.3", "--time", "1", *DUMMY)
-    site.hpcjobs("submit", "eval", "--nodes", "2", "--gpus", "2", "--name", "t", "--wait", *slow)  # needs 90 s
-    launches = json.loads(site.paths("t").submission.read_text())["launches"]
-    assert [launch["automatic"] for launch in launches] == [False, True]
-    assert len(site.rows("t")) == 600
 
 
 def test_the_merge_runs_also_when_the_work_never_did(site: Site) -> None:
