@@ -29,6 +29,7 @@ from hpcjobs.resolve import read_config
 log = logging.getLogger(__name__)
 _FORWARDED = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT, signal.SIGCONT)
 _PR_SET_PDEATHSIG = 1
+_MERGE_TRIES = 3
 
 
 def guard_rank(run_dir: str) -> None:
@@ -36,6 +37,19 @@ def guard_rank(run_dir: str) -> None:
     from hpcjobs.worker import run_rank
 
     code = guarded(lambda: run_rank(run_dir), lambda code: after_end(RunPaths(Path(run_dir)), code))
+    if code:
+        sys.exit(code)
+
+
+def guard_merge(run_dir: str, launch: int) -> None:
+    """`finish_run(run_dir, launch)` in a child process, again where a signal ended it; ends as it ended."""
+    from hpcjobs.entry import finish_run
+
+    for left in reversed(range(_MERGE_TRIES)):
+        code = guarded(lambda: finish_run(run_dir, launch), lambda code: None)
+        if code <= 128 or not left:
+            break
+        _tell(f"the merge was ended by signal {code - 128}: once more")
     if code:
         sys.exit(code)
 

@@ -69,8 +69,7 @@ def launch(paths: RunPaths, config: Config, shape: Shape, start: Start) -> Launc
 
 
 def _slurm(paths: RunPaths, config: Config, shape: Shape, start: Start, record: Launch) -> None:
-    from hpcjobs.entry import finish_run
-    from hpcjobs.guard import guard_rank
+    from hpcjobs.guard import guard_merge, guard_rank
     from hpcjobs.sbatch import merge_executor
 
     record.commands.append("sbatch --parsable SCRIPT")
@@ -88,7 +87,7 @@ def _slurm(paths: RunPaths, config: Config, shape: Shape, start: Start, record: 
         if start.merge:
             older = [one for one in together([*read_launches(paths)]) if one.number != record.number]
             after = [job for one in (older if start.joined else []) for job in one.work_jobs] + record.work_jobs
-            queue("merge", merge_executor(config, after, paths), finish_run, str(paths.root), record.number)
+            queue("merge", merge_executor(config, after, paths), guard_merge, str(paths.root), record.number)
             if start.joined:
                 slurm.cancel(one.jobs["merge"] for one in older if "merge" in one.jobs)
     except BaseException as error:

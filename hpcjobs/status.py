@@ -102,10 +102,18 @@ def read_status(paths: RunPaths) -> Status:
     if state == "failed" and not errors and (short := shortage(paths)):
         errors = [short]
     notes += [note for one in now for note in one.notes] + [_loss(rank) for rank in ranks if rank.state in _LOST]
+    if state == "failed" and not metrics and plan.job != "script" and _ended(now, ranks):
+        notes.append(f"its ranks have ended, and no merge has: next: hpcjobs merge {paths.root}")
     return Status(
         plan.run, plan.job, str(paths.root), state, plan.rows, done, rate, eta, ranks, jobs,
         errors[0] if errors else None, notes, metrics, _still_going(now, jobs, ranks),
     )  # fmt: skip
+
+
+def _ended(launches: Sequence[Launch], ranks: Sequence[RankState]) -> bool:
+    """Whether there were ranks of these starts, and none lives."""
+    mine = [rank for rank in ranks if any(launch.owns(rank.vitals.attempt) for launch in launches)]
+    return bool(mine) and not any(rank.live for rank in mine)
 
 
 def _loss(rank: RankState) -> str:

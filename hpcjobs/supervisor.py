@@ -9,8 +9,7 @@ from pathlib import Path
 
 import submitit
 
-from hpcjobs.entry import finish_run
-from hpcjobs.guard import guard_rank
+from hpcjobs.guard import guard_merge, guard_rank
 from hpcjobs.identity import Identity
 from hpcjobs.paths import RunPaths
 from hpcjobs.plan import Plan
@@ -42,7 +41,7 @@ def supervise(run_dir: str, launch: int, ranks: int | None = None, gpus: int | N
         while earlier.supervisor and not Identity(**earlier.supervisor).is_dead():
             time.sleep(0.2)
     if plan.job != "script":
-        finish_run(run_dir, launch)
+        guard_merge(run_dir, launch)
 
 
 if __name__ == "__main__":
