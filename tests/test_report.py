@@ -303,6 +303,16 @@ def test_a_rank_that_never_ended_is_marked(copy: RunPaths) -> None:
     assert "1 rank was lost on the way" in page.text
 
 
+def test_who_drained_is_not_lost_and_who_was_killed_says_by_what(tmp_path: Path) -> None:
+    paths = RunPaths(tmp_path)
+    beat(paths, vitals(0, 0.0, 1.0, 50.0, state="drained", ended="drained: the time limit"))
+    beat(paths, vitals(1, 0.0, 1.0, 50.0, state="dead", ended="ended by SIGKILL", signal="SIGKILL"))
+    drained, killed = read_activities(paths, 5.0)[0]
+    assert (drained.state, drained.lost, drained.live) == ("drained", False, False)
+    assert (killed.state, killed.lost, killed.live) == ("died", True, False)
+    assert killed.ended == "ended by SIGKILL"
+
+
 def test_a_broken_journal_costs_its_counts_not_the_page(copy: RunPaths) -> None:
     copy.journal("7.0.0", 9).write_bytes(b"{}\n")
     assert "broken record at offset 0" in Page(write_report(copy)).text

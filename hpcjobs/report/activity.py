@@ -25,7 +25,8 @@ _NOTHING = np.empty((0, 2))
 class Activity:
     """One rank of one attempt. Times in Unix seconds; `work` has (start, end) rows, `busy` their exact sum.
 
-    `state` is done, failed, died (its process is gone, or it has been silent), or what a live rank last said.
+    `state` is done, drained, failed, died (its process is gone, or it has been silent), or what a live rank last said;
+    `ended` is why it ended before the work did.
     """
 
     attempt: str
@@ -43,6 +44,7 @@ class Activity:
     work: Floats = field(default_factory=lambda: _NOTHING)
     busy: float = 0.0
     journal: str = "none"
+    ended: str | None = None
 
     @property
     def seconds(self) -> float:
@@ -70,7 +72,7 @@ class Activity:
     @property
     def live(self) -> bool:
         """Whether it may still be running."""
-        return self.state != "done" and not self.lost
+        return self.state not in ("done", "drained") and not self.lost
 
     def parts(self, kind: str) -> Floats:
         """The (start, end) rows of one of KINDS: the four together are the rank's whole time."""
@@ -119,7 +121,7 @@ def _of_vitals(vitals: Vitals, heartbeat: float, script: bool) -> Activity:
     end = vitals.ended_at or vitals.beat_at
     activity = Activity(
         vitals.attempt, vitals.rank, vitals.host, device, _state(vitals, heartbeat), vitals.first_error,
-        vitals.started_at, vitals.ready_at, end, vitals.samples, vitals.errors, vitals.tokens,
+        vitals.started_at, vitals.ready_at, end, vitals.samples, vitals.errors, vitals.tokens, ended=vitals.ended,
     )  # fmt: skip
     if script:
         activity.ready, activity.busy, activity.journal = vitals.started_at, activity.seconds, "read"
@@ -128,8 +130,8 @@ def _of_vitals(vitals: Vitals, heartbeat: float, script: bool) -> Activity:
 
 
 def _state(vitals: Vitals, heartbeat: float) -> str:
-    if vitals.state in ("done", "failed") or vitals.ended_at is not None:
-        return vitals.state
+    if vitals.state in ("done", "drained", "failed", "dead") or vitals.ended_at is not None:
+        return "died" if vitals.state == "dead" else vitals.state
     silent = time.time() - vitals.beat_at > 3 * heartbeat
     return "died" if silent or Identity(**vitals.identity).is_dead() else vitals.state
 

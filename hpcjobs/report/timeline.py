@@ -107,6 +107,7 @@ def _bar(activity: Activity, axis: Axis, y: float, height: float, attempts: bool
 
 def _title(activity: Activity) -> str:
     words = [f"rank {activity.rank}, attempt {activity.attempt}, on {activity.host}: {activity.state}"]
+    words += [activity.ended] if activity.ended else []
     words.append(f"{duration(activity.seconds)} in all, {duration(activity.load)} loading")
     if activity.known:
         words.append(f"{duration(activity.busy)} working, {duration(activity.idle)} idle")
