@@ -5,6 +5,7 @@ Slurm 20.11 and later; only plain-text output that has been stable since is read
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import re
@@ -96,16 +97,30 @@ def submit(script: Path, key: str, patience: float = 0.0) -> str:
     Where sbatch fails, or its reply is lost, the queue is asked for the key. A LaunchError has sbatch's own words.
     `patience`: seconds for which a controller that does not answer is asked again.
     """
-    deadline = time.monotonic() + patience
+    deadline, again = time.monotonic() + patience, False
     while True:
         trouble = _sbatch(script)
         if isinstance(trouble, str):
+            if again:
+                with contextlib.suppress(LaunchError):
+                    cancel(job_id for job_id in _jobs_with(key) if job_id != trouble)
             return trouble
-        if job_id := _look_for(key, trouble):
-            return job_id
+        try:
+            if job_id := _look_for(key, trouble):
+                return job_id
+        except UnsureError:
+            if time.monotonic() > deadline:
+                raise
         if not trouble.unsure or time.monotonic() > deadline:
             raise trouble
+        again = True  # the first one may come after all
         time.sleep(_PAUSE)
+
+
+def _jobs_with(key: str) -> list[str]:
+    """Every job of which the script has this key."""
+    lines = (line.partition("|") for line in _ask_squeue("%F|%o"))
+    return list(dict.fromkeys(job_id for job_id, _, command in lines if key in command))
 
 
 class UnsureError(HpcJobsError):
