@@ -12,7 +12,7 @@ _RESERVE_SECONDS = 2.0
 # Slurm may send the warning of a time limit up to a minute early, and reads the time limits once a minute.
 _SLACK_SECONDS = 75.0
 _MOST_MARGIN_SECONDS = 30.0
-TIME_LIMIT = "the time limit"
+TIME_LIMIT, PREEMPTION = "the time limit", "warned by SIGUSR2: the job is to be preempted"
 # How long before the time limit Slurm is asked for SIGUSR2.
 WARNING_SECONDS = 90
 
@@ -57,7 +57,7 @@ class Drain:
         """USR2 has come: the time limit is near, or, where it is far, a preemption; then nothing more is begun."""
         ends_at = self._allocation.ends_at
         if ends_at is None or ends_at - self._clock() > self._allocation.warning + _SLACK_SECONDS:
-            self._say("warned by SIGUSR2: the job is to be preempted")
+            self._say(PREEMPTION)
 
     def has_room(self, seconds: float) -> bool:
         """Whether work of `seconds` that begins now ends in time; once it has said no, it says so for good."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hpcjobs import slurm
 from hpcjobs.chunks import ChunkList
-from hpcjobs.drain import TIME_LIMIT
+from hpcjobs.drain import PREEMPTION, TIME_LIMIT
 from hpcjobs.errors import DiskFullError, HpcJobsError, IncompleteError, LaunchError, UsageError
 from hpcjobs.heartbeat import read_heartbeats
 from hpcjobs.merge import Merged, merge
@@ -85,9 +85,9 @@ def fatal_errors(paths: RunPaths, launches: Sequence[Launch]) -> list[str]:
 
 
 def _ran_out_of_time(paths: RunPaths, launch: Launch) -> bool:
-    """Whether a start was drained by its time limit after it had done a fair share of what it was to run."""
+    """Whether a start was drained by Slurm's own plan after it had done a fair share of what it was to run."""
     vitals = [v for v in read_heartbeats(paths.heartbeats) if launch.owns(v.attempt)]
-    in_time = any(v.state == "drained" and (v.ended or "").endswith(TIME_LIMIT) for v in vitals)
+    in_time = any(v.state == "drained" and (v.ended or "").endswith((TIME_LIMIT, PREEMPTION)) for v in vitals)
     sizes = ChunkList.read(paths.chunks(launch.round)).sizes()
     return in_time and sum(v.samples for v in vitals) >= _FAIR_SHARE * sum(sizes)
 

@@ -36,6 +36,10 @@ def guard_rank(run_dir: str) -> None:
     """`run_rank(run_dir)` in a child process; ends this one as the rank ended."""
     from hpcjobs.worker import run_rank
 
+    with contextlib.suppress(HpcJobsError):  # the rank itself says what is wrong
+        rank = Rank.from_env()
+        if rank.launcher != "slurm":  # else an attempt may be named after the process, and the child is another one
+            os.environ["HPCJOBS_ATTEMPT"] = rank.attempt
     code = guarded(lambda: run_rank(run_dir), lambda code: after_end(RunPaths(Path(run_dir)), code))
     if code:
         sys.exit(code)

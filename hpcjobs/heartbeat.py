@@ -86,7 +86,7 @@ class Heartbeat:
     ) -> None:
         self._stop.set()
         self._thread.join()
-        drained = self.vitals.state == "draining" or isinstance(error, SystemExit)
+        drained = isinstance(error, SystemExit) if error else self.vitals.state == "draining"
         if error and not drained:
             self.vitals.fatal = bool(getattr(error, "fatal", False))
             if self.vitals.fatal or not self.vitals.first_error:  # what ended all outweighs what a sample met
@@ -125,9 +125,10 @@ class Heartbeat:
 
 def _padded(values: dict[str, Any]) -> bytes:
     text = json.dumps(values).encode()
-    if len(text) >= SIZE:
-        short = {name: (values[name] or "")[:80] for name in ("first_error", "ended")}
-        text = json.dumps(values | short).encode()
+    for most in (80, 20):  # a character may be twelve bytes
+        if len(text) >= SIZE:
+            short = {"first_error": (values["first_error"] or "")[:80], "ended": (values["ended"] or "")[:most]}
+            text = json.dumps(values | short).encode()
     return text.ljust(SIZE - 1) + b"\n"
 
 

@@ -46,7 +46,7 @@ class Executor(submitit.SlurmExecutor):  # type: ignore[misc]
     def affinity(cls) -> int:
         return 2
 
-    key, workers = "KEY", 1
+    key, array = "KEY", False
 
     @property
     def script(self) -> str:
@@ -55,7 +55,7 @@ class Executor(submitit.SlurmExecutor):  # type: ignore[misc]
 
     def as_array(self, workers: int) -> Executor:
         """This job `workers` times, as a job array."""
-        self.workers = workers
+        self.array = True  # of one worker, too: Slurm and submitit name its tasks as those of any array
         more = self.parameters["additional_parameters"] | {"array": f"0-{workers - 1}"}
         self.update_parameters(additional_parameters=more)
         self.parameters["map_count"] = workers
@@ -77,7 +77,7 @@ class Executor(submitit.SlurmExecutor):  # type: ignore[misc]
 
     @property
     def _submitted(self) -> str:
-        job = "${SLURM_JOB_ID}" if self.workers == 1 else "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"
+        job = "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}" if self.array else "${SLURM_JOB_ID}"
         return f'{shlex.quote(str(self.folder))}/"{job}_submitted.pkl"'
 
     def queue(self, entry: Callable[..., Any], *args: str | int, patience: float = 0.0) -> str:

@@ -127,7 +127,7 @@ class _terminable:
     """
 
     def __init__(self, drain: Drain) -> None:
-        self._drain = drain
+        self._drain, self._warned = drain, False
 
     def __enter__(self) -> None:
         self._before = {signal.SIGTERM: signal.signal(signal.SIGTERM, self._end)}
@@ -139,7 +139,9 @@ class _terminable:
 
     def _warn(self, number: int, frame: FrameType | None) -> None:
         self._drain.warn()
-        log.warning("Slurm says that this job's time is nearly over")
+        if not self._warned:  # Slurm warns this process and its guard, which passes it on
+            log.warning("Slurm says that this job's time is nearly over")
+        self._warned = True
 
     def _end(self, number: int, frame: FrameType | None) -> None:
         first = self._drain.reason is None

@@ -49,6 +49,8 @@ def run_eval(work: Work) -> None:
         with shift:
             for completion in stream(shift.requests()):
                 shift.record(completion)
+    if work.drain.reason:
+        work.heart.vitals.ended = f"drained: {work.drain.reason}"
     said = f"{work.heart.vitals.samples} samples, {work.heart.vitals.errors} errors"
     log.info("%s: %s", f"drained, {work.drain.reason}" if work.drain.reason else "done", said)
 

@@ -1,0 +1,88 @@
+"""Gates: by how much a metric may fall from one run to another."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from hpcjobs.errors import UsageError, did_you_mean
+from hpcjobs.paired import Differences
+
+# Sums of scores are rounded: 0.75 - 0.74 is a little more than 0.01, and no regression by more than that.
+_ROUNDING = 1e-12
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What `metric` came to: `drop` is by how much B is lower than A, below 0 where it is higher.
+
+    `passed` is None where it cannot be decided; `why` says why.
+    """
+
+    metric: str
+    limit: float
+    drop: float | None
+    passed: bool | None
+    why: str = ""
+
+    def line(self) -> str:
+        """The gate for people."""
+        if self.passed is None or self.drop is None:
+            return f"gate    {self.metric}: NOT DECIDED: {self.why}"
+        if self.drop <= 0:
+            return f"gate    {self.metric}: passed: B is not lower"
+        by = f"B is lower by {self.drop:.6g}"
+        if self.passed:
+            return f"gate    {self.metric}: passed: {by}, not more than {self.limit:g}"
+        return f"gate    {self.metric}: REGRESSION: {by}, more than {self.limit:g}"
+
+
+def parse_gates(words: Sequence[str]) -> dict[str, float]:
+    """`metric=0.01` words as limits by metric; a UsageError for what is none."""
+    limits: dict[str, float] = {}
+    for word in words:
+        metric, equals, text = word.rpartition("=")
+        limit = _number(text)
+        if not equals or not metric or limit is None:
+            raise UsageError(
+                f"--gate {word!r} does not say by how much a metric may fall: write it as METRIC=NUMBER with a number "
+                "that is 0 or more, such as exact_match=0.01"
+            )
+        if metric in limits:
+            raise UsageError(f"--gate {word!r}: {metric!r} has a gate already, {limits[metric]:g}")
+        limits[metric] = limit
+    return limits
+
+
+def _number(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) and number >= 0 else None
+
+
+def check_gates(limits: Mapping[str, float], common: Collection[str]) -> None:
+    """A UsageError for a gate of a metric that not both runs have."""
+    for metric in limits:
+        if metric not in common:
+            raise UsageError(
+                f"--gate {metric}: the runs have no metric {metric!r} in common{did_you_mean(metric, common)}; "
+                f"both have: {', '.join(common)}; hpcjobs score RUN --metric adds one"
+            )
+
+
+def judge(limits: Mapping[str, float], found: Mapping[str, Differences], undecided: str) -> list[Gate]:
+    """The gates by the mean differences; `undecided` is why none can be decided, or ''."""
+    return [_judge(metric, limit, found[metric], undecided) for metric, limit in limits.items()]
+
+
+def _judge(metric: str, limit: float, found: Differences, undecided: str) -> Gate:
+    if found.mean is None:
+        return Gate(metric, limit, None, None, "no pair of samples has a finite score on both sides")
+    drop = 0.0 - found.mean
+    if undecided:
+        return Gate(metric, limit, drop, None, undecided)
+    scale = max(1.0, abs(found.a / found.n), abs(found.b / found.n))
+    return Gate(metric, limit, drop, drop <= limit + _ROUNDING * scale)
