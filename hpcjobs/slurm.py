@@ -101,26 +101,26 @@ def submit(script: Path, key: str, patience: float = 0.0) -> str:
     while True:
         trouble = _sbatch(script)
         if isinstance(trouble, str):
-            if again:
-                with contextlib.suppress(LaunchError):
-                    cancel(job_id for job_id in _jobs_with(key) if job_id != trouble)
-            return trouble
+            return _only(key, trouble) if again else trouble
+        trouble.unsure = trouble.unsure or again  # the first one may still come
         try:
             if job_id := _look_for(key, trouble):
-                return job_id
+                return _only(key, job_id) if again else job_id
         except UnsureError:
             if time.monotonic() > deadline:
                 raise
         if not trouble.unsure or time.monotonic() > deadline:
             raise trouble
-        again = True  # the first one may come after all
+        again = True
         time.sleep(_PAUSE)
 
 
-def _jobs_with(key: str) -> list[str]:
-    """Every job of which the script has this key."""
-    lines = (line.partition("|") for line in _ask_squeue("%F|%o"))
-    return list(dict.fromkeys(job_id for job_id, _, command in lines if key in command))
+def _only(key: str, job_id: str) -> str:
+    """`job_id`, after the end of any other job of which the script has this key: a lost one that came after all."""
+    with contextlib.suppress(LaunchError):
+        lines = (line.partition("|") for line in _ask_squeue("%F|%o"))
+        cancel({other for other, _, command in lines if key in command} - {job_id})
+    return job_id
 
 
 class UnsureError(HpcJobsError):

@@ -96,8 +96,8 @@ class Watch:
 
     def _leave(self, why: str, hung: bool) -> None:
         """Give everything back and end the process: the working thread may be anywhere."""
-        self.let_go(why, hung)
+        given = self.let_go(why, hung)
         log.warning("the rank leaves with work in hand: %s", why)
         self._heart.last_words("failed" if hung else "drained", why)
         logging.shutdown()
-        os._exit(1 if hung else 0)
+        os._exit(1 if hung or not given else 0)  # with 1 the guard gives back what we could not

@@ -15,30 +15,43 @@ here={here}
 count=$(find "$here/scripts" -type f | wc -l)
 printf '%s\\n' "$*" >> "$here/sbatch.calls"
 if [ -e "$here/refuse.$count" ]; then cat "$here/refuse.$count" >&2; exit 1; fi
+if [ -e "$here/refuse-once.$count" ]; then cat "$here/refuse-once.$count" >&2; rm "$here/refuse-once.$count"; exit 1; fi
 if [ -e "$here/sbatch.out" ]; then cat "$here/sbatch.out"; exit 0; fi
 case "$*" in *--test-only*) exit 0;; esac
 cp "${{@: -1}}" "$here/scripts/$((100 + count))"
 env -0 > "$here/envs/$((100 + count))"
+echo "$((100 + count))|${{@: -1}}" >> "$here/queue"
+if [ -e "$here/lose.$count" ]; then cat "$here/lose.$count" >&2; exit 1; fi
 echo "$((100 + count));cluster"
+"""
+# Jobs by their commands come from what was queued, once squeue has been asked, or jobs were queued, so often.
+_QUEUE = """
+case "$*" in *'%F|%o'*)
+  if [ -e "$here/late" ] && [ "$(wc -l < "$here/squeue.calls")" -le "$(cat "$here/late")" ]; then exit 0; fi
+  if [ -e "$here/late-jobs" ] && [ "$(wc -l < "$here/queue")" -lt "$(cat "$here/late-jobs")" ]; then exit 0; fi
+  if [ -e "$here/queue" ]; then cat "$here/queue"; fi
+  exit 0;;
+esac
 """
 _OTHER = """#!/bin/bash
 here={here}
 printf '%s\\n' "$*" >> "$here/{name}.calls"
 if [ -e "$here/{name}.err" ]; then cat "$here/{name}.err" >&2; exit 1; fi
+{more}
 if [ -e "$here/{name}.out" ]; then cat "$here/{name}.out"; fi
 """
 
 
 class FakeSlurm:
-    """sbatch, squeue, sacct and scancel in `bin`; what they were asked, and what they shall answer, in files."""
+    """Slurm's commands in `bin`; what they were asked, and what they shall answer, in files."""
 
     def __init__(self, here: Path) -> None:
         self.here, self.bin = here, here / "bin"
         for folder in (self.bin, here / "scripts", here / "envs"):
             folder.mkdir(parents=True)
         self._program("sbatch", _SBATCH.format(here=here))
-        for name in ("squeue", "sacct", "scancel"):
-            self._program(name, _OTHER.format(here=here, name=name))
+        for name in ("squeue", "sacct", "scancel", "scontrol"):
+            self._program(name, _OTHER.format(here=here, name=name, more=_QUEUE if name == "squeue" else ""))
 
     def _program(self, name: str, text: str) -> None:
         (self.bin / name).write_text(text)
@@ -54,12 +67,25 @@ class FakeSlurm:
         (self.here / f"{name}.out").write_text(text)
 
     def fail(self, name: str, words: str) -> None:
-        """Let squeue, sacct or scancel end with 1 and these words."""
+        """Let any of them but sbatch end with 1 and these words."""
         (self.here / f"{name}.err").write_text(words)
 
-    def refuse(self, words: str, after: int = 0) -> None:
-        """Let sbatch refuse the job that comes after `after` others."""
-        (self.here / f"refuse.{after}").write_text(words)
+    def mend(self, name: str) -> None:
+        """It answers again."""
+        (self.here / f"{name}.err").unlink()
+
+    def refuse(self, words: str, after: int = 0, once: bool = False) -> None:
+        """Let sbatch refuse the job that comes after `after` others; with `once` it takes the next one instead."""
+        (self.here / f"{'refuse-once' if once else 'refuse'}.{after}").write_text(words)
+
+    def lose(self, words: str, after: int = 0) -> None:
+        """Let sbatch queue the job that comes after `after` others, and yet end with 1 and these words."""
+        (self.here / f"lose.{after}").write_text(words)
+
+    def show_late(self, calls: int = 0, jobs: int = 0) -> None:
+        """Let squeue tell the commands of jobs only after so many calls, and when so many are queued."""
+        (self.here / "late").write_text(str(calls))
+        (self.here / "late-jobs").write_text(str(jobs))
 
     def script(self, job: int) -> str:
         return (self.here / "scripts" / str(job)).read_text()

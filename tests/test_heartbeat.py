@@ -1,15 +1,18 @@
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import resource
+import threading
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hpcjobs.heartbeat import SIZE, Heartbeat, Vitals, read_heartbeat, read_heartbeats
+from hpcjobs.errors import JournalError, UsageError
+from hpcjobs.heartbeat import SIZE, Heartbeat, Vitals, read_heartbeat, read_heartbeats, write_heartbeat
 from hpcjobs.identity import Identity
 from tests.runs import finish, start_process, wait_for
 
@@ -20,19 +23,24 @@ def vitals(rank: int = 0, attempt: str = "a", **more: float) -> Vitals:
     return Vitals(rank, attempt, "here", 2, Identity.own().values(), **more)  # type: ignore[arg-type]
 
 
-@given(error=ERRORS)
-def test_the_file_has_one_size_whatever_it_tells(tmp_path_factory: pytest.TempPathFactory, error: str) -> None:
+@given(error=ERRORS, ended=ERRORS)
+@example(error="\U0001f600" * 400, ended="\U0001f600" * 400)
+def test_the_file_has_one_size_whatever_it_tells(
+    tmp_path_factory: pytest.TempPathFactory, error: str, ended: str
+) -> None:
     path = tmp_path_factory.getbasetemp() / "beat.json"
     told = vitals()
     with Heartbeat(path, told, 60) as heart:
         assert path.stat().st_size == SIZE
-        told.first_error = error
+        told.first_error, told.ended = error, ended
         heart.beat()
         found = read_heartbeat(path)
         assert path.stat().st_size == SIZE
         assert found
         assert error.startswith(found.first_error or "")
         assert len(found.first_error or "") >= min(len(error), 80)
+        assert ended.startswith(found.ended or "")
+        assert len(found.ended or "") >= min(len(ended), 20)
     assert path.stat().st_size == SIZE
 
 
@@ -106,3 +114,68 @@ def test_ranks_come_by_attempt_and_number(tmp_path: Path) -> None:
             pass
     (tmp_path / "x-0.json").write_bytes(b"half")
     assert [found.name for found in read_heartbeats(tmp_path)] == ["a-2", "a-10", "b-0", "b-1"]
+
+
+@pytest.mark.parametrize(
+    ("state", "error", "ends", "fatal", "first_error"),
+    [
+        ("working", None, "done", False, None),
+        ("draining", None, "drained", False, None),
+        ("loading", SystemExit("asked to"), "drained", False, None),
+        ("draining", SystemExit(0), "drained", False, None),
+        ("working", UsageError("no"), "failed", False, "UsageError: no"),
+        ("working", JournalError("full"), "failed", True, "JournalError: full"),
+        ("draining", JournalError("full"), "failed", True, "JournalError: full"),
+    ],
+)
+def test_how_a_rank_has_ended(
+    tmp_path: Path, state: str, error: BaseException | None, ends: str, fatal: bool, first_error: str | None
+) -> None:
+    path = tmp_path / "a-0.json"
+    with contextlib.suppress(type(error) if error else OSError), Heartbeat(path, vitals(), 60) as heart:
+        heart.enter(state)
+        if error:
+            raise error
+    found = read_heartbeat(path)
+    assert found
+    assert (found.state, found.fatal, found.first_error) == (ends, fatal, first_error)
+    assert found.ended == (str(error) if error else None)
+
+
+def test_what_was_fatal_outweighs_what_a_sample_met(tmp_path: Path) -> None:
+    path, values = tmp_path / "a-0.json", vitals()
+    values.first_error = "sample row-3: ValueError"
+    with pytest.raises(JournalError), Heartbeat(path, values, 60):
+        raise JournalError("full")
+    found = read_heartbeat(path)
+    assert found
+    assert (found.first_error, found.ended) == ("JournalError: full", "full")
+
+
+def test_last_words_are_told_from_another_thread_and_the_first_reason_stands(tmp_path: Path) -> None:
+    path = tmp_path / "a-0.json"
+    with Heartbeat(path, vitals(), 60) as heart:
+        thread = threading.Thread(target=heart.last_words, args=("failed", "hung"))
+        thread.start()
+        thread.join()
+        found = read_heartbeat(path)
+        assert found
+        assert (found.state, found.ended) == ("failed", "hung")
+        assert found.ended_at
+    again = read_heartbeat(path)
+    assert again
+    assert again.ended == "hung"
+
+
+def test_another_may_write_for_the_dead_and_makes_no_new_file(tmp_path: Path) -> None:
+    path = tmp_path / "a-0.json"
+    with Heartbeat(path, vitals(), 60):
+        pass
+    dead = vitals()
+    dead.end("dead", "ended by SIGKILL")
+    dead.signal = "SIGKILL"
+    write_heartbeat(path, dead)
+    assert path.stat().st_size == SIZE
+    assert read_heartbeat(path) == dead
+    with pytest.raises(FileNotFoundError):
+        write_heartbeat(tmp_path / "gone.json", dead)

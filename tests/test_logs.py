@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcjobs.logs import entries, follow
+from hpcjobs.logs import entries, follow, srun_ends
 from hpcjobs.paths import RunPaths
 from hpcjobs.rank import Rank
 from hpcjobs.ranklog import rank_log
@@ -115,3 +115,40 @@ def test_a_rank_log_is_what_the_merger_reads(paths: RunPaths) -> None:
     assert "ValueError: inside" in got[2].text
     assert [entry.bad for entry in got] == [False, False, True]
     assert os.stat(path).st_mode & 0o077 == 0
+
+
+def told(paths: RunPaths, *attempts: str) -> None:
+    """Heartbeats, of which the names alone matter here."""
+    paths.heartbeats.mkdir(exist_ok=True)
+    for attempt in attempts:
+        (paths.heartbeats / f"{attempt}.json").touch()
+
+
+def test_what_srun_saw_of_tasks_that_did_not_end_well(paths: RunPaths) -> None:
+    told(
+        paths, "812.0.0-0", "812.0.0-1", "812.0.0-2", "812.0.0-3", "8.0.0-1", "8120.0.0-1", "812_4.0.0-0", "812_4.1.0-0"
+    )
+    (paths.logs / "812_0_log.out").write_text(
+        "hello\nsrun: error: n1: tasks 1-2: Killed\nsrun: error: n2: task 3: Exited with exit code 1 \n"
+        "say: srun: error: n2: task 0: not at the start of its line\nsrun: error: Node failure on n3\n"
+    )
+    (paths.logs / "812_4_0_log.out").write_text("srun: error: n9: task 0: Segmentation fault (core dumped)\n")
+    (paths.logs / "812_1_log.out").write_text("srun: error: n1: task 0: what a rank itself printed\n")
+    assert srun_ends(paths) == {
+        "812.0.0-1": "Killed", "812.0.0-2": "Killed", "812.0.0-3": "Exited with exit code 1",
+        "812_4.0.0-0": "Segmentation fault (core dumped)", "812_4.1.0-0": "Segmentation fault (core dumped)",
+    }  # fmt: skip
+
+
+def test_of_a_huge_log_the_end_is_read(paths: RunPaths) -> None:
+    told(paths, "812.0.0-0", "812.0.0-5", "812.0.0-7")
+    with (paths.logs / "812_0_log.out").open("wb") as file:
+        file.write(
+            b"srun: error: n1: task 5: Killed\n" + b"\xff" * (1 << 20) + b"\nsrun: error: n1: tasks 0,7: Killed\n"
+        )
+    assert srun_ends(paths).keys() == {"812.0.0-0", "812.0.0-7"}
+
+
+def test_srun_has_said_nothing(paths: RunPaths) -> None:
+    assert srun_ends(paths) == {}
+    assert srun_ends(RunPaths(paths.root / "none")) == {}

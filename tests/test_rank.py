@@ -10,7 +10,16 @@ from typing import Any
 import pytest
 
 from hpcjobs.errors import RendezvousError
-from hpcjobs.rank import Rank, assert_world, process_start, refuse_lone_process
+from hpcjobs.rank import (
+    Allotted,
+    Ending,
+    Rank,
+    allotted,
+    assert_world,
+    ending,
+    process_start,
+    refuse_lone_process,
+)
 
 # What srun gives the last task of a job of 11 on nodes with 4, 4 and 3 (Slurm 23.02).
 SRUN = {
@@ -233,3 +242,79 @@ def test_a_rank_of_several_gpus_sees_its_own_alone() -> None:
     assert ranks[1].own_gpus({"CUDA_VISIBLE_DEVICES": "2,3"}, 2) == {}  # the launcher has bound them already
     with pytest.raises(RendezvousError, match="shows 3 to 2 ranks"):
         ranks[1].own_gpus({"CUDA_VISIBLE_DEVICES": "0,1,2"}, 2)
+
+
+# What srun gives the second task of element 7 of an array 5-8 of jobs of two tasks.
+ARRAY = SRUN | {
+    "SLURM_JOB_ID": "815", "SLURM_ARRAY_JOB_ID": "812", "SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_MIN": "5",
+    "SLURM_ARRAY_TASK_MAX": "8", "SLURM_ARRAY_TASK_COUNT": "4", "SLURM_PROCID": "1", "SLURM_NTASKS": "2",
+    "SLURM_STEP_NUM_TASKS": "2", "SLURM_LOCALID": "1", "SLURM_NODEID": "0", "SLURM_NNODES": "1",
+    "SLURM_TASKS_PER_NODE": "2", "SLURM_STEP_TASKS_PER_NODE": "2",
+}  # fmt: skip
+
+
+def test_an_element_of_an_array_is_a_world_of_its_own_and_walks_with_the_others() -> None:
+    rank = Rank.from_env(ARRAY)
+    assert place(rank) == (1, 2, 1, 2, 0)
+    assert (rank.worker, rank.workers, rank.in_array) == (2, 4, True)
+    assert rank.walk == (5, 8)
+    assert (rank.attempt, rank.job_id) == ("812_7.0.0", "815")
+    assert Rank.from_env(ARRAY | {"SLURM_RESTART_COUNT": "1"}).attempt == "812_7.1.0"
+
+
+def test_the_walks_of_all_elements_meet_nowhere() -> None:
+    tasks = [(str(task), str(proc)) for task in (5, 6, 7, 8) for proc in (0, 1)]
+    ranks = [
+        Rank.from_env(ARRAY | {"SLURM_ARRAY_TASK_ID": task, "SLURM_PROCID": proc, "SLURM_LOCALID": proc})
+        for task, proc in tasks
+    ]
+    assert [rank.walk for rank in ranks] == [(place, 8) for place in range(8)]
+    assert len({(rank.attempt, rank.rank) for rank in ranks}) == 8
+
+
+def test_without_an_array_the_walk_is_that_of_the_ranks() -> None:
+    rank = Rank.from_env(SRUN)
+    assert (rank.walk, rank.in_array, rank.workers) == ((10, 11), False, 1)
+    lone = {name: value for name, value in ARRAY.items() if name != "SLURM_ARRAY_TASK_COUNT"}
+    assert Rank.from_env(lone | {"SLURM_ARRAY_TASK_MIN": "7"}).walk == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "over"),
+    [("812_7.0.0", True), ("812_7.1.0", False), ("812_6.0.0", False), ("812.0.0", False), ("812_70.0.0", False)],
+)
+def test_a_requeued_element_succeeds_itself_alone(theirs: str, over: bool) -> None:
+    assert Rank.from_env(ARRAY | {"SLURM_RESTART_COUNT": "1"}).succeeds(theirs) is over
+
+
+@pytest.mark.parametrize(
+    ("env", "end"),
+    [
+        ({}, Ending(None, 30.0)),
+        ({"SLURM_JOB_END_TIME": "1700000000", "HPCJOBS_END_TIME": "5"}, Ending(1700000000.0, 30.0)),
+        ({"HPCJOBS_END_TIME": "1700000000", "HPCJOBS_KILL_WAIT": "60"}, Ending(1700000000.0, 60.0)),
+        ({"SLURM_JOB_END_TIME": "", "HPCJOBS_END_TIME": "", "HPCJOBS_KILL_WAIT": ""}, Ending(None, 30.0)),
+        ({"HPCJOBS_END_TIME": "UNLIMITED", "HPCJOBS_KILL_WAIT": "0"}, Ending(None, 0.0)),
+    ],
+)
+def test_when_the_allocation_ends(env: dict[str, str], end: Ending) -> None:
+    assert ending(env) == end
+
+
+STEP = SRUN | {
+    "SLURM_STEP_NODELIST": "n[1-2]", "SLURM_STEP_NUM_NODES": "2", "SLURM_JOB_NODELIST": "n[1-3]",
+    "SLURM_JOB_NUM_NODES": "3", "SLURM_GPUS_ON_NODE": "4",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("env", "given"),
+    [
+        (STEP, Allotted("n[1-3]", "n[1-2]", 3, 2, 4)),
+        (STEP | {"SLURM_GPUS_ON_NODE": ""}, Allotted("n[1-3]", "n[1-2]", 3, 2, 0)),
+        (STEP | {"SLURM_JOB_NUM_NODES": "", "SLURM_GPUS_ON_NODE": "a100:4"}, Allotted("n[1-3]", "n[1-2]", 2, 2, 0)),
+        (SRUN, None), (TORCHRUN, None), (BATCH | {"SLURM_STEP_NODELIST": "n1"}, None),
+    ],
+)  # fmt: skip
+def test_what_slurm_gave_is_known_inside_a_step_alone(env: dict[str, str], given: Allotted | None) -> None:
+    assert allotted(env) == given

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from submitit.slurm.slurm import SlurmJobEnvironment
 
 from hpcjobs.config import Config
 from hpcjobs.layers import Layer
 from hpcjobs.paths import RunPaths
 from hpcjobs.resolve import validate
-from hpcjobs.sbatch import scripts
+from hpcjobs.sbatch import scripts, work_executor
 from hpcjobs.shape import shape_of
 
 from .fake_slurm import FakeSlurm
@@ -170,6 +171,70 @@ def test_run_by_bash_no_value_is_executed(tmp_path: Path) -> None:
     assert words[-2] == str(root / "logs")
     assert (tmp_path / "name").read_text() == NASTY
     assert not (tmp_path / "pwned").exists()
+
+
+def test_an_array_is_the_same_job_with_names_of_its_elements(tmp_path: Path) -> None:
+    root = tmp_path / "golden"
+    text, one = (plain(scripts_of(root, array=workers)["work"], root) for workers in (3, 1))
+    assert "#SBATCH --array=0-2" in sbatch_lines(text)
+    assert "#SBATCH --output=RUN/logs/%A_%a_0_log.out" in sbatch_lines(text)
+    assert "--output RUN/logs/%A_%a_%t_log.out " in text
+    assert 'cp RUN/logs/KEY.pkl RUN/logs/"${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}_submitted.pkl"\n' in text
+    assert "array" not in one.lower()
+    assert '"${SLURM_JOB_ID}_submitted.pkl"\n' in one
+
+
+@pytest.mark.parametrize(
+    ("workers", "inside"),
+    [
+        (None, {"SLURM_JOB_ID": "8"}),
+        (3, {"SLURM_JOB_ID": "9", "SLURM_ARRAY_JOB_ID": "8", "SLURM_ARRAY_TASK_ID": "2"}),
+        (1, {"SLURM_JOB_ID": "8", "SLURM_ARRAY_JOB_ID": "8", "SLURM_ARRAY_TASK_ID": "0"}),
+    ],
+    ids=["a job", "an array", "what is left of a split array"],
+)
+def test_the_job_gives_its_pickle_the_name_that_submitit_looks_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int | None, inside: dict[str, str]
+) -> None:
+    """By a real bash with a key in the script; submitit's own class says what name it will look for."""
+    config: Config = validate(Layer({"cluster": {}}))
+    paths = RunPaths(tmp_path / "with space")
+    paths.logs.mkdir(parents=True)
+    executor = work_executor(config, shape_of(config.cluster, 1), paths)
+    executor = executor.as_array(workers) if workers else executor
+    executor.key = "abc"
+    (paths.logs / "abc.pkl").write_bytes(b"the work")
+    (tmp_path / "job.sh").write_text(executor.script)
+    fake = FakeSlurm(tmp_path / "slurm")
+    (fake.bin / "srun").symlink_to("/bin/true")
+    for name, value in (inside | {"SLURM_PROCID": "0", "SUBMITIT_FOLDER": str(paths.logs)}).items():
+        monkeypatch.setenv(name, value)
+    env = os.environ | {"PATH": f"{fake.bin}:/usr/bin:/bin"}
+    subprocess.run(["bash", "job.sh"], cwd=tmp_path, env=env, check=True)
+    looked_for = SlurmJobEnvironment().paths.submitted_pickle
+    assert Path(looked_for).read_bytes() == b"the work"
+
+
+@pytest.mark.parametrize(
+    ("end_time", "squeue", "scontrol", "said"),
+    [
+        ("1700000000", "", "KillWait                = 60 sec\n", "1700000000 60"),
+        ("", "2026-01-31T12:00:00\n", "KillWait = 30 sec\nMaxArraySize = 4\n", "1769860800 30"),
+        ("", "N/A\n", "", " "),
+    ],
+    ids=["told by Slurm", "asked for", "nobody knows"],
+)
+def test_the_job_asks_once_when_it_ends(tmp_path: Path, end_time: str, squeue: str, scontrol: str, said: str) -> None:
+    text, fake = scripts_of(tmp_path / "golden")["work"], FakeSlurm(tmp_path / "slurm")
+    for name, answer in (("squeue", squeue), ("scontrol", scontrol)):
+        fake.answer(name, answer)
+    srun = fake.bin / "srun"
+    srun.write_text('#!/bin/bash\necho -n "$HPCJOBS_END_TIME $HPCJOBS_KILL_WAIT" > said\n')
+    srun.chmod(0o755)
+    (tmp_path / "job.sh").write_text(text)
+    env = os.environ | {"PATH": f"{fake.bin}:/usr/bin:/bin", "SLURM_JOB_ID": "8", "TZ": "UTC"}
+    subprocess.run(["bash", "job.sh"], cwd=tmp_path, env=env | {"SLURM_JOB_END_TIME": end_time}, check=True)
+    assert (tmp_path / "said").read_text() == said
 
 
 REAL = next((path for path in ("/usr/bin/sbatch", "/usr/local/bin/sbatch") if os.path.exists(path)), None)

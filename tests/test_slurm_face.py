@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -101,8 +103,142 @@ def test_squeue_that_does_not_answer_is_no_state(fake: FakeSlurm) -> None:
     fake.fail("squeue", "slurm_load_jobs error: Unable to contact slurm controller\n")
     with pytest.raises(LaunchError, match=r"squeue does not answer: .*Unable to contact"):
         slurm.job_states(["7"])
+    assert len(fake.calls("squeue")) == 1, "a controller that is down was asked twice"
     assert "--me" in fake.calls("squeue")[0]
-    assert "--user" in fake.calls("squeue")[1]
+
+
+def test_a_squeue_that_does_not_know_me_is_told_the_user(fake: FakeSlurm) -> None:
+    fake.fail("squeue", "squeue: unrecognized option '--me'\n")
+    with pytest.raises(LaunchError, match="unrecognized option"):
+        slurm.job_states(["7"])
+    assert ["--me" in call for call in fake.calls("squeue")] == [True, False]
+    assert f"--user {os.getuid()}" in fake.calls("squeue")[1]
+
+
+@pytest.mark.parametrize(
+    ("elements", "state", "nodes"),
+    [
+        (["RUNNING|None|n1", "PENDING|Resources|"], "RUNNING", "n1"),
+        (["PENDING|Resources|", "COMPLETED|None|n1"], "PENDING", "n1"),
+        (["COMPLETED|None|n1", "COMPLETED|None|n2", "COMPLETED|None|n1"], "COMPLETED", "n1,n2"),
+        (["COMPLETED|None|n1", "FAILED|NonZeroExitCode|n2"], "FAILED", "n1,n2"),
+        (["FAILED|NonZeroExitCode|n2", "COMPLETING|None|n1", "PENDING|Priority|"], "COMPLETING", "n2,n1"),
+        (["COMPLETED|None|n1", "CANCELLED|None|"], "CANCELLED", "n1"),
+    ],
+)
+def test_an_array_is_one_job(fake: FakeSlurm, elements: list[str], state: str, nodes: str) -> None:
+    fake.answer("squeue", "".join(f"7|{element}\n" for element in elements) + "8|RUNNING|None|n9\n")
+    found = slurm.job_states(["7"])
+    assert found.keys() == {"7"}
+    assert (found["7"].state, found["7"].nodes) == (state, nodes)
+    assert found["7"].over is (state in ("COMPLETED", "FAILED", "CANCELLED"))
+    assert found["7"].cancelled is (state == "CANCELLED")
+    assert "--format=%F|" in fake.calls("squeue")[0], "%A would tell each element's own id"
+
+
+def test_an_array_that_only_accounting_knows_is_one_job(fake: FakeSlurm) -> None:
+    fake.answer("sacct", "7_0|COMPLETED|n1|0:0\n7_1|OUT_OF_MEMORY|n2|0:125\n7_[2-3]|CANCELLED by 0|None assigned|0:0\n")
+    assert slurm.job_states(["7"])["7"].state in ("OUT_OF_MEMORY", "CANCELLED by 0")
+    fake.answer("sacct", "7_0|COMPLETED|n1|0:0\n7_1|COMPLETED|n2|0:0\n")
+    assert slurm.job_states(["7"])["7"] == JobState("7", "COMPLETED", "", "n1,n2", "0:0", "sacct")
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seconds of waiting for a lost job made short."""
+    monkeypatch.setattr(slurm, "_LOST_SECONDS", 0.5)
+    monkeypatch.setattr(slurm, "_PAUSE", 0.01)
+
+
+def script_of(key: str) -> Path:
+    path = Path(f".submission-{key}.sh")
+    path.write_text("#!/bin/bash\n")
+    return path
+
+
+def test_a_refusal_that_leaves_no_job_is_one_at_once(fake: FakeSlurm) -> None:
+    fake.refuse("sbatch: error: invalid account\n")
+    with pytest.raises(LaunchError, match="invalid account"):
+        slurm.submit(script_of("k1"), "k1", patience=3600)
+    assert len(fake.calls("sbatch")) == len(fake.calls("squeue")) == 1
+
+
+@pytest.mark.parametrize("words", ["sbatch: error: plugin: nonsense\n", "Socket timed out on send/recv operation\n"])
+def test_a_job_whose_reply_was_lost_is_found_by_its_key(fake: FakeSlurm, quick: None, words: str) -> None:
+    assert slurm.submit(script_of("other"), "other") == "100"
+    fake.lose(words, after=1)
+    assert slurm.submit(script_of("k1"), "k1") == "101"
+    assert len(fake.calls("sbatch")) == 2, "it was queued twice"
+    assert slurm.find_submitted(["k1", "k2", "other"]) == {"k1": "101", "other": "100"}
+    assert slurm.find_submitted([]) == {}
+
+
+def test_a_job_that_turns_up_late_is_waited_for(fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slurm, "_PAUSE", 0.01)  # and half a minute of patience
+    fake.lose("sbatch: error: Batch job submission failed: Socket timed out on send/recv operation\n")
+    fake.show_late(4)
+    assert slurm.submit(script_of("k1"), "k1") == "100"
+    assert (len(fake.calls("sbatch")), len(fake.calls("squeue"))) == (1, 5)
+
+
+def test_a_job_that_never_turns_up_is_a_refusal_after_the_deadline(fake: FakeSlurm, quick: None) -> None:
+    fake.refuse("sbatch: error: Batch job submission failed: Unable to contact slurm controller\n")
+    begun = time.monotonic()
+    with pytest.raises(LaunchError, match="Unable to contact"):
+        slurm.submit(script_of("k1"), "k1")
+    assert time.monotonic() - begun >= 0.5
+    assert len(fake.calls("sbatch")) == 1
+    assert len(fake.calls("squeue")) > 2
+
+
+def test_with_patience_a_controller_that_did_not_answer_is_asked_again(fake: FakeSlurm, quick: None) -> None:
+    fake.refuse("sbatch: error: Unable to contact slurm controller (connect failure)\n", once=True)
+    assert slurm.submit(script_of("k1"), "k1", patience=60) == "100"
+    assert len(fake.calls("sbatch")) == 2
+
+
+def test_the_twin_of_a_job_that_came_after_all_is_ended(fake: FakeSlurm, quick: None) -> None:
+    slurm.submit(script_of("other"), "other")
+    fake.lose("sbatch: error: Socket timed out on send/recv operation\n", after=1)
+    fake.show_late(jobs=3)
+    assert slurm.submit(script_of("k1"), "k1", patience=60) == "102"
+    assert fake.calls("scancel") == ["101"]
+
+
+def test_where_neither_sbatch_nor_squeue_answers_nothing_is_known(fake: FakeSlurm, quick: None) -> None:
+    fake.lose("sbatch: error: Socket timed out on send/recv operation\n")
+    fake.fail("squeue", "slurm_load_jobs error: Unable to contact slurm controller\n")
+    with pytest.raises(slurm.UnsureError, match=r"Socket timed out.*not known: squeue does not answer.*next, when"):
+        slurm.submit(script_of("k1"), "k1")
+    assert not issubclass(slurm.UnsureError, LaunchError), "or its run would be taken for refused"
+    assert len(fake.calls("sbatch")) == 1, "it may be queued: asked again it could be queued twice"
+    fake.mend("squeue")
+    assert slurm.find_submitted(["k1"]) == {"k1": "100"}
+
+
+CONFIG = """Configuration data as of 2026-01-31T12:00:00
+AccountingStorageHost   = localhost
+MaxArraySize            = 4
+KillWait                = 30 sec
+SchedulerParameters     = max_array_tasks=4,bf_continue
+
+Slurmctld(primary) at n1 is UP
+"""
+
+
+def test_limits_are_what_scontrol_says(fake: FakeSlurm) -> None:
+    assert (slurm.limits(), slurm.most_array_tasks()) == ({}, 1001)
+    fake.answer("scontrol", CONFIG)
+    found = slurm.limits()
+    assert fake.calls("scontrol")[-1] == "show config"
+    assert (found["MaxArraySize"], found["KillWait"]) == ("4", "30 sec")
+    assert found["SchedulerParameters"] == "max_array_tasks=4,bf_continue"
+    assert not any("Slurmctld" in name for name in found)
+    assert slurm.most_array_tasks() == 4
+    fake.answer("scontrol", CONFIG.replace("= 4", "= 0"))
+    assert slurm.most_array_tasks() == 1001
+    (fake.bin / "scontrol").unlink()
+    assert slurm.limits() == {}
 
 
 def test_cancel_ends_the_named_jobs_and_no_others(fake: FakeSlurm) -> None:

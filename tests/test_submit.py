@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from hpcjobs import slurm
+from hpcjobs.errors import LaunchError
 from hpcjobs.files import read_json
 from hpcjobs.paths import RunPaths
 from hpcjobs.resolve import read_config
@@ -185,3 +187,134 @@ def test_wait_ends_with_the_runs_code(shell: Shell, queued: RunPaths) -> None:
     seen: list[str] = []
     assert wait(queued, lambda status: seen.append(status.state)) == 3
     assert seen == ["incomplete"]
+
+
+DOWN = "slurm_load_jobs error: Unable to contact slurm controller (connect failure)\n"
+LOST = "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation\n"
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seconds of waiting for a lost job made short."""
+    monkeypatch.setattr(slurm, "_LOST_SECONDS", 0.3)
+    monkeypatch.setattr(slurm, "_PAUSE", 0.01)
+
+
+def test_a_submit_whose_reply_was_lost_goes_on_with_the_job_it_finds(shell: Shell, quick: None) -> None:
+    shell.slurm.lose(LOST)
+    shell.slurm.lose(LOST, after=1)
+    assert shell.run("submit", "eval", *DUMMY, "--name", "a").code == 0
+    [launch] = read_launches(RunPaths(shell.runs / "a"))
+    assert launch.jobs == {"work": "100", "merge": "101"}
+    assert len(shell.slurm.calls("sbatch")) == 2
+    assert "#SBATCH --dependency=afterany:100\n" in shell.slurm.script(101)
+
+
+def test_where_nobody_knows_whether_a_job_is_queued_its_folder_stays_and_finds_it_later(
+    shell: Shell, quick: None
+) -> None:
+    shell.slurm.lose(LOST)
+    shell.slurm.fail("squeue", DOWN)
+    said = shell.run("submit", "eval", *DUMMY, "--name", "a")
+    assert said.code == 1
+    assert "hpcjobs status" in said.err
+    assert "Traceback" not in said.err
+    assert shell.left() == ["a"]
+    paths = RunPaths(shell.runs / "a")
+    [launch] = read_launches(paths)
+    assert (launch.jobs, list(launch.keys)) == ({}, ["work"])
+    assert {path.name for path in paths.logs.iterdir()} >= {f"{launch.keys['work']}.pkl"}, "the job would have no work"
+    assert json.loads(shell.run("status", "a", "--json").out)["state"] in ("running", "unknown")
+
+    shell.slurm.mend("squeue")
+    shell.slurm.answer("squeue", "100|PENDING|Priority|\n")
+    found = json.loads(shell.run("status", "a", "--json").out)
+    assert (found["state"], found["jobs"]["work"]["job_id"]) == ("pending", "100")
+    assert shell.run("resume", "a").code == 2, "it is going"
+    assert "job 100" in shell.run("cancel", "a").out
+    assert shell.slurm.calls("scancel") == ["100"]
+
+
+def test_an_array_is_split_where_slurm_takes_no_more_and_the_merge_waits_for_all(shell: Shell) -> None:
+    shell.slurm.answer("scontrol", "MaxArraySize            = 4\n")
+    said = shell.run("submit", "eval", *DUMMY, "--name", "a", "--array", "10", "--ntasks-per-node", "2")
+    assert said.code == 0, said.err
+    [launch] = read_launches(RunPaths(shell.runs / "a"))
+    assert launch.jobs == {"work": "100", "work2": "101", "work3": "102", "merge": "103"}
+    assert (launch.ranks, launch.notes) == (20, [])
+    arrays = [line for job in range(100, 104) for line in shell.slurm.script(job).splitlines() if "--array" in line]
+    assert arrays == ["#SBATCH --array=0-3", "#SBATCH --array=0-3", "#SBATCH --array=0-1"]
+    assert "#SBATCH --dependency=afterany:100:101:102\n" in shell.slurm.script(103)
+    assert len(set(launch.keys.values())) == 4
+    assert "#SBATCH --nodes=1\n" in shell.slurm.script(100)
+
+
+def test_an_array_that_fits_is_one_job_and_one_worker_is_none(shell: Shell) -> None:
+    shell.slurm.answer("scontrol", "MaxArraySize            = 4\n")
+    assert shell.run("submit", "eval", *DUMMY, "--name", "a", "--array", "4").code == 0
+    assert read_launches(RunPaths(shell.runs / "a"))[0].jobs == {"work": "100", "merge": "101"}
+    assert shell.run("submit", "eval", *DUMMY, "--name", "b", "--array", "1").code == 0
+    assert "--array" not in shell.slurm.script(102)
+
+
+def test_a_later_piece_that_is_refused_leaves_the_earlier_ones_to_do_all(shell: Shell) -> None:
+    shell.slurm.answer("scontrol", "MaxArraySize            = 4\n")
+    shell.slurm.refuse("sbatch: error: QOSMaxSubmitJobPerUserLimit\n", after=2, once=True)
+    assert shell.run("submit", "eval", *DUMMY, "--name", "a", "--array", "10").code == 0
+    [launch] = read_launches(RunPaths(shell.runs / "a"))
+    assert launch.jobs == {"work": "100", "work2": "101", "merge": "102"}
+    assert launch.keys.keys() == launch.jobs.keys(), "it would be looked for ever after"
+    [note] = launch.notes
+    assert note.startswith("work3: ")
+    assert "QOSMaxSubmitJobPerUserLimit" in note
+    assert "#SBATCH --dependency=afterany:100:101\n" in shell.slurm.script(102)
+    assert note in json.loads(shell.run("status", "a", "--json").out)["notes"]
+    assert shell.slurm.calls("scancel") == []
+
+
+def test_join_adds_ranks_and_its_merge_takes_the_place_of_the_first(shell: Shell, queued: RunPaths) -> None:
+    said = shell.run("join", "a", "--nodes", "1", "--ntasks-per-node", "2", "--partition", "other")
+    assert said.code == 0, said.err
+    first, second = read_launches(queued)
+    assert (second.jobs, second.joined, second.round, second.ranks) == ({"join": "102", "merge": "103"}, True, 0, 2)
+    assert "#SBATCH --dependency=afterany:100:102\n" in shell.slurm.script(103)
+    assert "#SBATCH --partition=other\n" in shell.slurm.script(102)
+    assert shell.slurm.calls("scancel") == [first.jobs["merge"]]
+    assert queued.rounds() == [0]
+    assert read_config(queued.config).cluster.partition is None, "a later resume has the first shape"
+
+
+def test_a_join_that_is_refused_leaves_the_run_as_it_was(shell: Shell, queued: RunPaths) -> None:
+    before = read_launches(queued)
+    shell.slurm.refuse("sbatch: error: invalid partition\n", after=2)
+    said = shell.run("join", "a", "--partition", "gup")
+    assert said.code == 1
+    assert "error: sbatch refused the job: sbatch: error: invalid partition" in said.err
+    assert read_launches(queued) == before
+    assert shell.slurm.calls("scancel") == []
+    assert shell.left() == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("squeue", "words"), [("", "is not going on"), ("100|FAILED|None|n1\n101|FAILED|None|n1\n", "it is failed")]
+)
+def test_what_is_over_cannot_be_joined(shell: Shell, queued: RunPaths, squeue: str, words: str) -> None:
+    shell.slurm.answer("squeue", squeue)
+    said = shell.run("join", "a")
+    assert said.code == 2
+    assert words in said.message
+    assert "hpcjobs resume a" in said.message
+    assert len(read_launches(queued)) == 1
+
+
+def test_waiting_for_a_slurm_that_does_not_answer_has_an_end(
+    shell: Shell, queued: RunPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hpcjobs import submit
+
+    monkeypatch.setattr(submit, "_UNKNOWN_SECONDS", 0.2)
+    shell.slurm.fail("squeue", DOWN)
+    seen: list[str] = []
+    with pytest.raises(LaunchError, match=r"Unable to contact.*next: hpcjobs status"):
+        submit.wait(queued, lambda status: seen.append(status.state))
+    assert set(seen) == {"unknown"}

@@ -6,29 +6,27 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-from hpcjobs.entry import may_go_on
 from hpcjobs.identity import Identity
 from hpcjobs.paths import RunPaths
 from hpcjobs.slurm import clean_environment
 from hpcjobs.status import read_status
-from hpcjobs.submission import Launch, read_launches, record_launch
+from hpcjobs.submission import read_launches
 from tests.runs import (
     DEADLINE,
+    cancelled_at_end,
+    hpcjobs,
     missing_lines,
     outcome,
     plan_run,
     process_state,
     rank_env,
-    record_of,
     records_in,
     said,
+    submit,
     supervised,
     undisturbed,
     vitals_of,
     wait_for,
-    write_journal,
 )
 
 ROWS, SLOW = 97, {"engine": "dummy", "dummy_delay": 0.03}
@@ -107,15 +105,28 @@ def test_a_start_that_finished_nothing_is_not_repeated(ram: Path) -> None:
     assert read_status(paths).state in ("failed", "incomplete")
 
 
-@pytest.mark.parametrize(
-    ("tries", "automatic", "goes_on"),
-    [(0, [], False), (1, [], True), (1, [True], False), (2, [True], True), (2, [True, True], False)],
-)
-def test_tries_are_counted_since_the_last_start_by_hand(
-    ram: Path, tries: int, automatic: list[bool], goes_on: bool
-) -> None:
-    paths = plan_run(ram / "run", ROWS, run={"auto_resume": tries})
-    for number, by_itself in enumerate([False, *automatic]):
-        record_launch(paths, Launch(number, "local", {}, "1 node", 1, automatic=by_itself))
-    write_journal(paths, [record_of(0, 0)], f"local{len(automatic)}t1-0.jsonl")
-    assert may_go_on(paths) is goes_on
+def test_ranks_that_join_share_the_work_and_one_merge_judges(ram: Path) -> None:
+    paths = submit(ram / "run", ROWS, 1, model={"engine": "dummy", "dummy_delay": 0.12}, run={"heartbeat": 0.2})
+    with cancelled_at_end(paths):
+        vitals_of(paths, 0)
+        joined = hpcjobs("join", paths.root, "--ntasks-per-node", "1")
+        assert joined.returncode == 0, joined.stderr
+        wait_for(lambda: read_status(paths).state == "complete", "the end")
+        wait_for(lambda: not read_status(paths).going, "the end of both supervisors")
+        status = read_status(paths)
+    first, second = read_launches(paths)
+    assert [(one.joined, one.automatic, one.round, one.ranks) for one in (first, second)] == [
+        (False, False, 0, 1), (True, False, 0, 1),
+    ]  # fmt: skip
+    assert paths.rounds() == [0]
+    made = {rank.vitals.attempt.partition("t")[0]: rank.vitals.samples for rank in status.ranks}
+    assert made.keys() == {"local0", "local1"}
+    assert min(made.values()) > 0, "one of them had nothing to do"
+    assert sum(made.values()) == ROWS
+    assert [rank.state for rank in status.ranks] == ["done", "done"]
+    assert "start 1 of this run has come after: its merge judges" in (paths.logs / "supervisor-0.log").read_text()
+    assert "its merge judges" not in (paths.logs / "supervisor-1.log").read_text()
+    assert (paths.results.read_bytes(), said(paths)) == undisturbed(ROWS)
+    late = hpcjobs("join", paths.root)
+    assert late.returncode == 2
+    assert "is not going on, it is complete" in late.stderr
