@@ -350,6 +350,33 @@ def _run_all(drafts: Any, json_: bool) -> Any:
 
 
 @app.command()
+def compare(
+    a: Annotated[str, typer.Argument(metavar="A", help="The run to hold against: folder, name, or 'last'.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="The other run.")],
+    gate: Annotated[
+        list[str] | None, typer.Option(metavar="METRIC=0.01", help="By how much it may fall; repeatable.")
+    ] = None,
+    allow_incomplete: Annotated[
+        bool, typer.Option("--allow-incomplete", help="Gates go by the samples that there are.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="All flips, one JSON object a line.")] = None,
+    limit: Annotated[int, typer.Option(min=0, help="How many flips are printed; --json has all.")] = 10,
+    json_: Json = False,
+) -> None:
+    """B against A on the samples that both have: the difference of each metric, with intervals, and what flipped.
+
+    Exit code 1: a metric of B is lower than its gate allows; 3: a gate cannot be decided, as a run is incomplete.
+    """
+    from hpcjobs import screen
+    from hpcjobs.findings import find
+    from hpcjobs.paths import find_run
+
+    findings = find(find_run(a), find_run(b), gate or [], allow_incomplete, out)
+    screen.show_findings(findings, limit, json_)
+    raise typer.Exit(findings.exit_code())
+
+
+@app.command()
 def runs(json_: Json = False) -> None:
     """The runs under the runs root, oldest first."""
     from hpcjobs import screen

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,8 +68,9 @@ def write_flips(path: Path, flips: Iterable[Flip]) -> int:
         temporary.touch(mode=FILE_MODE)
         try:
             with temporary.open("w", encoding="ascii") as file:
-                for count, flip in enumerate(flips, 1):
+                for flip in flips:
                     file.write(f"{flip.line()}\n")
+                    count += 1
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
@@ -77,5 +79,6 @@ def write_flips(path: Path, flips: Iterable[Flip]) -> int:
 
 
 def _clean(row: Mapping[str, Any]) -> dict[str, Any]:
-    finite = {name: value if value is not None and np.isfinite(value) else None for name, value in row["scores"].items()}
+    there = (row["scores"] or {}).items()
+    finite = {name: value if value is not None and math.isfinite(value) else None for name, value in there}
     return {**row, "scores": finite}

@@ -54,7 +54,7 @@ def t_quantile(degrees: int) -> float:
             (x**3 + x) / 4, (5 * x**5 + 16 * x**3 + 3 * x) / 96, (3 * x**7 + 19 * x**5 + 17 * x**3 - 15 * x) / 384,
             (79 * x**9 + 776 * x**7 + 1482 * x**5 - 1920 * x**3 - 945 * x) / 92160,
         )  # fmt: skip
-        return x + sum(term / degrees**power for power, term in enumerate(terms, 1))
+        return x + math.fsum(term / float(degrees) ** power for power, term in enumerate(terms, 1))
     low, high = 0.0, math.pi / 2
     for _ in range(60):
         middle = (low + high) / 2
@@ -154,7 +154,7 @@ class Groups:
         there = np.concatenate([self.values, values])
         weights = np.concatenate([self.counts, np.ones(len(values))])
         self.values, places = np.unique(there, return_inverse=True)
-        self.counts = np.bincount(places.ravel(), weights, len(self.values))
+        self.counts = np.bincount(places.ravel(), weights, len(self.values)).astype(np.float64)
         while len(self.values) > _MOST:
             self._join()
 

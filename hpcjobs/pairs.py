@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +25,9 @@ class Results:
     """One results.parquet, whose rows are read in batches; a MergeError where it cannot be."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        with self._readable():
-            with pq.ParquetFile(path) as file:
-                self.schema, self.rows = file.schema_arrow, file.metadata.num_rows
+        self.path, self._stamp = path, _stamp(path)
+        with self._readable(), pq.ParquetFile(path) as file:
+            self.schema, self.rows = file.schema_arrow, file.metadata.num_rows
         for name in _KEYS:
             if name not in self.schema.names:
                 raise MergeError(f"{path} has no column {name!r}; next: hpcjobs merge {path.parent}")
@@ -41,7 +41,11 @@ class Results:
         """The rows in the file's order, some thousands at a time: `index`, `id` and those of `columns` it has."""
         names = [name for name in (*_KEYS, *columns) if name in self.schema.names]
         with self._readable(), pq.ParquetFile(self.path) as file:
-            for batch in file.iter_batches(_WINDOW, columns=names):
+            if _stamp(self.path) != self._stamp:  # a merge or a score in between: what was counted is of other rows
+                raise MergeError(f"{self.path} has been replaced while it was read: type the command again")
+            # Group by group: pyarrow holds some buffers of every row group that one iterator is to read.
+            groups = (file.iter_batches(_WINDOW, [n], columns=names) for n in range(file.num_row_groups))
+            for batch in chain.from_iterable(groups):
                 for name in _KEYS:
                     if batch.column(name).null_count:
                         raise MergeError(f"{self.path} has rows without {name}; next: hpcjobs merge {self.path.parent}")
@@ -65,9 +69,13 @@ class Results:
         except FileNotFoundError:
             raise
         except (pa.ArrowException, OSError) as error:  # parquet's readers raise either for bytes that are no table
-            raise MergeError(
-                f"{self.path} cannot be read: {error}; next: hpcjobs merge {self.path.parent}"
-            ) from None
+            raise MergeError(f"{self.path} cannot be read: {error}; next: hpcjobs merge {self.path.parent}") from None
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    """What tells a file from one that has taken its name."""
+    facts = path.stat()
+    return facts.st_ino, facts.st_size, facts.st_mtime_ns
 
 
 class Pairs:
@@ -177,8 +185,8 @@ class _Reader:
 
 def _same_index(one: pa.Table, other: pa.Table) -> tuple[Places, Places]:
     """Where the indexes that both have stand in each."""
-    indexes = [table.column("index").to_numpy() for table in (one, other)]
-    _, first, second = np.intersect1d(*indexes, assume_unique=True, return_indices=True)
+    a, b = (table.column("index").to_numpy() for table in (one, other))
+    _, first, second = np.intersect1d(a, b, assume_unique=True, return_indices=True)
     return first, second
 
 

@@ -7,10 +7,13 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import typer
 
+from hpcjobs.findings import Findings, flip_lines
+from hpcjobs.flips import write_flips
 from hpcjobs.logs import Entry
 from hpcjobs.paths import RunPaths, runs_root, shipped
 from hpcjobs.plan import Draft
@@ -270,3 +273,31 @@ def show_verdict(verdict: Verdict, as_json: bool) -> None:
         for number, line in enumerate(lines):
             typer.echo(f"{', ' if number else ''}{line.rstrip()}", nl=False)
     typer.echo("]}")
+
+
+def show_findings(findings: Findings, limit: int, as_json: bool) -> None:
+    """What compare found, and the first flips; as JSON all of them, as they are found."""
+    flips, out = findings.comparison.flips, findings.out
+    written = None if out is None else write_flips(out, flips())
+    if as_json:
+        return _findings_json(findings)
+    for line in findings.lines():
+        typer.echo(line)
+    for flip in islice(flips(), limit):
+        for line in flip_lines(flip):
+            typer.echo(line)
+    if written is not None:
+        typer.echo(f"all {written} flipped samples: {out}")
+    elif next(islice(flips(), limit, None), None):
+        typer.echo("more samples have flipped: --limit prints more of them, --out FILE writes all")
+    for line in findings.warnings():
+        _err(f"warning: {line}")
+    return None
+
+
+def _findings_json(findings: Findings) -> None:
+    count = 0
+    typer.echo(f'{json.dumps(findings.values(), allow_nan=False)[:-1]}, "flips": [', nl=False)
+    for count, flip in enumerate(findings.comparison.flips(), 1):
+        typer.echo(f"{', ' if count > 1 else ''}{flip.line()}", nl=False)
+    typer.echo(f'], "flip_count": {count}}}')
