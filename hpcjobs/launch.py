@@ -101,11 +101,11 @@ def _queue(
     paths: RunPaths, record: Launch, patience: float, kind: str, executor: Executor, entry: Any, *args: str | int
 ) -> None:
     """Queue one job. Its key is on disk before sbatch is called: whoever is cut off in between finds the job by it."""
-    executor.key = record.keys[kind] = secrets.token_hex(8)
+    executor.name, record.keys[kind] = f"{kind}-{record.number}", secrets.token_hex(8)
     record.scripts[kind] = executor.script
     record_launch(paths, record)
     try:
-        record.jobs[kind] = executor.queue(entry, *args, patience=patience)
+        record.jobs[kind] = executor.queue(record.keys[kind], entry, *args, patience=patience)
     except LaunchError:
         del record.keys[kind]
         raise

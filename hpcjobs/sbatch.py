@@ -46,11 +46,11 @@ class Executor(submitit.SlurmExecutor):  # type: ignore[misc]
     def affinity(cls) -> int:
         return 2
 
-    key, array = "KEY", False
+    name, array = "work-0", False
 
     @property
     def script(self) -> str:
-        """The exact script; the job's key stands in it, for which `KEY` stands before there is one."""
+        """The exact script; `name` tells this job's pickle from those of the run's other jobs."""
         return self._make_submission_file_text(self._submitit_command_str, "")
 
     def as_array(self, workers: int) -> Executor:
@@ -73,26 +73,26 @@ class Executor(submitit.SlurmExecutor):  # type: ignore[misc]
 
     @property
     def _pickle(self) -> Path:
-        return Path(self.folder) / f"{self.key}.pkl"
+        return Path(self.folder) / f"{self.name}.pkl"
 
     @property
     def _submitted(self) -> str:
         job = "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}" if self.array else "${SLURM_JOB_ID}"
         return f'{shlex.quote(str(self.folder))}/"{job}_submitted.pkl"'
 
-    def queue(self, entry: Callable[..., Any], *args: str | int, patience: float = 0.0) -> str:
+    def queue(self, key: str, entry: Callable[..., Any], *args: str | int, patience: float = 0.0) -> str:
         """Queue `entry(*args)` for every rank; the job id. Only a function's name, a path and a number are pickled.
 
         `key` must be a new one: where sbatch's reply is lost, the job is found by it. `patience`: seconds for
         which a controller that does not answer is asked again.
         """
-        draft = Path(self.folder) / f".submission-{self.key}.sh"
+        draft = Path(self.folder) / f".submission-{key}.sh"
         delayed = utils.DelayedSubmission(entry, *args)
         delayed.set_timeout(self.parameters["time"], self.max_num_timeout)
         delayed.dump(self._pickle)
         draft.write_text(self.script)
         try:
-            job_id = slurm.submit(draft, self.key, patience)
+            job_id = slurm.submit(draft, key, patience)
         except LaunchError:
             self._pickle.unlink(missing_ok=True)
             draft.unlink(missing_ok=True)
@@ -171,5 +171,7 @@ def scripts(config: Config, shape: Shape, paths: RunPaths, with_merge: bool) -> 
     work = work_executor(config, shape, paths)
     texts = {"work": (work.as_array(shape.workers) if shape.workers > 1 else work).script}
     if with_merge:
-        texts["merge"] = merge_executor(config, ["WORK_JOB_ID"], paths).script
+        merge = merge_executor(config, ["WORK_JOB_ID"], paths)
+        merge.name = "merge-0"
+        texts["merge"] = merge.script
     return texts

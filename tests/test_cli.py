@@ -342,6 +342,7 @@ def test_submit_and_resume_speak_json_on_slurm(shell: Shell) -> None:
     [value] = values(shell.run("submit", "eval", *DUMMY, "--name", "a", "--json"))
     assert value == {
         "run": "a", "folder": str(shell.runs / "a"), "jobs": {"work": "100", "merge": "101"}, "executor": "slurm",
+        "notes": [],
     }  # fmt: skip
     [value] = values(shell.run("submit", "eval", *DUMMY, "--name", "b", "--plan-only", "--json"))
     assert value["planned"] is True
@@ -412,4 +413,4 @@ def test_ctrl_c_ends_the_waiting_and_not_the_run(shell: Shell) -> None:
         said = shell.run("cancel", "long")
     assert said.code == 0
     assert str(supervisor.pid) in said.out
-    assert json.loads(shell.run("status", "long", "--json").out)["state"] == "failed"
+    assert json.loads(shell.run("status", "long", "--json").out)["state"] == "cancelled"

@@ -67,7 +67,7 @@ module load cuda/12.4
 module load gcc
 export NAME=plain
 source env.sh
-cp RUN/logs/KEY.pkl RUN/logs/"${SLURM_JOB_ID}_submitted.pkl"
+cp RUN/logs/work-0.pkl RUN/logs/"${SLURM_JOB_ID}_submitted.pkl"
 
 # command
 export SUBMITIT_EXECUTOR=slurm
@@ -89,7 +89,7 @@ MERGE = """\
 #SBATCH --time=60
 
 # setup
-cp RUN/logs/KEY.pkl RUN/logs/"${SLURM_JOB_ID}_submitted.pkl"
+cp RUN/logs/merge-0.pkl RUN/logs/"${SLURM_JOB_ID}_submitted.pkl"
 
 # command
 export SUBMITIT_EXECUTOR=slurm
@@ -179,7 +179,7 @@ def test_an_array_is_the_same_job_with_names_of_its_elements(tmp_path: Path) -> 
     assert "#SBATCH --array=0-2" in sbatch_lines(text)
     assert "#SBATCH --output=RUN/logs/%A_%a_0_log.out" in sbatch_lines(text)
     assert "--output RUN/logs/%A_%a_%t_log.out " in text
-    assert 'cp RUN/logs/KEY.pkl RUN/logs/"${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}_submitted.pkl"\n' in text
+    assert 'cp RUN/logs/work-0.pkl RUN/logs/"${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}_submitted.pkl"\n' in text
     assert "array" not in one.lower()
     assert '"${SLURM_JOB_ID}_submitted.pkl"\n' in one
 
@@ -196,14 +196,14 @@ def test_an_array_is_the_same_job_with_names_of_its_elements(tmp_path: Path) -> 
 def test_the_job_gives_its_pickle_the_name_that_submitit_looks_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int | None, inside: dict[str, str]
 ) -> None:
-    """By a real bash with a key in the script; submitit's own class says what name it will look for."""
+    """By a real bash with the job's name in the script; submitit's own class says what name it will look for."""
     config: Config = validate(Layer({"cluster": {}}))
     paths = RunPaths(tmp_path / "with space")
     paths.logs.mkdir(parents=True)
     executor = work_executor(config, shape_of(config.cluster, 1), paths)
     executor = executor.as_array(workers) if workers else executor
-    executor.key = "abc"
-    (paths.logs / "abc.pkl").write_bytes(b"the work")
+    executor.name = "work2-3"
+    (paths.logs / "work2-3.pkl").write_bytes(b"the work")
     (tmp_path / "job.sh").write_text(executor.script)
     fake = FakeSlurm(tmp_path / "slurm")
     (fake.bin / "srun").symlink_to("/bin/true")
