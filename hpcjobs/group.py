@@ -29,8 +29,8 @@ def join_group(rank: Rank, meeting: Meeting | None, timeout: float) -> PartialSt
     from accelerate import PartialState
 
     use_cpu = not torch.cuda.is_available()
-    if rank.world_size == 1:
-        return PartialState(cpu=use_cpu)
+    if rank.world_size == 1:  # torch would want an address to meet nobody at, where a launcher names a world of one
+        return work_alone(rank) if rank.launcher == "torchrun" and not rank.master else PartialState(cpu=use_cpu)
     master = rank.master or _meet(rank, meeting, use_cpu)
     os.environ.update(rank.exports(master, use_cpu))
     _choose_interface(master[0])

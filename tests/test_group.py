@@ -51,6 +51,15 @@ def test_a_rank_whose_others_never_come_says_so_and_does_all_the_work(tmp_path: 
     assert merge(paths).complete
 
 
+def test_a_world_of_one_needs_no_address() -> None:
+    words = "from hpcjobs.group import join_group; from hpcjobs.rank import Rank; "
+    words += "print(join_group(Rank.from_env(), None, 1.0).num_processes)"
+    alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", words]
+    done = subprocess.run(command, env=clean_environment() | alone, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
+
+
 def test_without_a_meeting_place_a_group_cannot_be_joined() -> None:
     rank = Rank(1, 4, 1, 4, 0, "a", "slurm", "here")
     with pytest.raises(RendezvousError, match="need a run folder to meet in"):
