@@ -12,7 +12,7 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -118,8 +118,7 @@ def submit(script: Path, key: str, patience: float = 0.0) -> str:
 def _only(key: str, job_id: str) -> str:
     """`job_id`, after the end of any other job of which the script has this key: a lost one that came after all."""
     with contextlib.suppress(LaunchError):
-        lines = (line.partition("|") for line in _ask_squeue("%F|%o"))
-        cancel({other for other, _, command in lines if key in command} - {job_id})
+        cancel({other for other, command in _commands() if key in command} - {job_id})
     return job_id
 
 
@@ -170,10 +169,17 @@ def _look_for(key: str, trouble: _Refusal) -> str | None:
 def find_submitted(keys: Sequence[str]) -> dict[str, str]:
     """Job ids by the keys in the names of their scripts, of jobs that the queue still knows."""
     found: dict[str, str] = {}
-    for line in _ask_squeue("%F|%o") if keys else ():
-        job_id, _, command = line.partition("|")
+    for job_id, command in _commands() if keys else ():
         found |= {key: job_id for key in keys if key in command}
     return found
+
+
+def _commands() -> Iterator[tuple[str, str]]:
+    """(job id, script) of this user's jobs; not those that ended without a node: Slurm lists what it refused, too."""
+    for line in _ask_squeue("%F|%T|%N|%o"):
+        job_id, state, nodes, command = line.split("|", 3)
+        if nodes or not JobState(job_id, state).over:
+            yield job_id, command
 
 
 def limits() -> dict[str, str]:
