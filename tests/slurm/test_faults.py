@@ -129,9 +129,9 @@ def first_attempt(site: Site, name: str) -> list[Vitals]:
 
 
 def test_a_job_out_of_time_drains_and_chains_itself(site: Site) -> None:
-    """Three minutes of work and more, one minute at a time, with no hand on it; no samples are run twice."""
+    """More work than fits into a minute, with no hand on it, and no sample is run twice."""
     site.hpcjobs(
-        "submit", "eval", "--nodes", "2", "--gpus", "2", "--name", "t", *slow(200, 2.0, "--time", "1"), "--wait"
+        "submit", "eval", "--nodes", "2", "--gpus", "2", "--name", "t", *slow(80, 2.0, "--time", "1"), "--wait"
     )
     starts = launches(site, "t")
     assert [start["automatic"] for start in starts] == [False] + [True] * (len(starts) - 1)
