@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 # How long an automatic start asks a controller that does not answer: nobody is there to type it again.
 _PATIENCE = 1800.0
+# Seconds that `cancel` leaves local ranks for what they have in hand, and for giving it back; it kills after 20.
+_LOCAL_KILL_WAIT = "7"
 
 
 def executor_of(config: Config) -> str:
@@ -144,7 +146,7 @@ def _local(paths: RunPaths, config: Config, shape: Shape, start: Start, record: 
         record_launch(paths, record)
     except DiskFullError as error:
         raise LaunchError(str(error)) from error
-    env = slurm.clean_environment() | config.cluster.env
+    env = slurm.clean_environment() | {"HPCJOBS_KILL_WAIT": _LOCAL_KILL_WAIT} | config.cluster.env
     with (paths.logs / f"supervisor-{record.number}.log").open("ab") as output:
         process = subprocess.Popen(
             command, start_new_session=True, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=env
