@@ -368,6 +368,11 @@ def test_a_reader_that_leaves_is_no_error(finished: Path) -> None:
     assert done.stderr == ""
 
 
+def heed_ctrl_c() -> None:
+    """A test run in the background of a shell ignores SIGINT, and a program inherits that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextlib.contextmanager
 def waiting(shell: Shell, name: str) -> Iterator[subprocess.Popen[str]]:
     """`submit --wait` of a run that takes for ever, in a process group of its own as in a terminal."""
@@ -385,7 +390,9 @@ def waiting(shell: Shell, name: str) -> Iterator[subprocess.Popen[str]]:
         *DUMMY,
     ]
     command += ["--set", "model.dummy_delay=600"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=heed_ctrl_c
+    ) as process:
         try:
             yield process
         finally:
