@@ -67,8 +67,8 @@ class ModelConfig(Section):
     name: str = ""
     revision: str | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    engine: Literal["auto", "generate", "dummy"] = "auto"
-    batch_size: Annotated[int, Field(ge=1)] = 16
+    engine: Literal["auto", "transformers", "loop", "generate", "dummy"] = "auto"
+    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     gpus_per_rank: Annotated[int, Field(ge=1)] = 1
     trust_remote_code: bool = False
     dummy_delay: Annotated[float, Field(ge=0)] = 0.0
@@ -106,15 +106,44 @@ class Message(Section):
     content: str
 
 
-class TaskConfig(Section):
-    """What is asked of the model about each row, and how the answers are scored."""
+class FewShotConfig(Section):
+    """Solved examples before each prompt. `data` null takes them from the data set itself, never the row's own.
 
-    type: Literal["generate"] = "generate"
+    `first` takes the pool's first `k` rows, the same for every sample; `random` draws `k` for each sample, seeded
+    by `seed` and its id.
+    """
+
+    k: Annotated[int, Field(ge=0)] = 0
+    data: str | None = None
+    config: str | None = None
+    split: str | None = None
+    sampling: Literal["first", "random"] = "first"
+    seed: int = 0
+    separator: str = "\n\n"
+
+
+class TaskConfig(Section):
+    """What is asked of the model about each row, and how the answers are scored.
+
+    choice: `choices` is a template whose value is a list, or one template an option; `delimiter` stands between
+    prompt and option. lm_eval: `name` is a task of lm-evaluation-harness, `include_path` a folder of task YAMLs.
+    """
+
+    type: Literal["generate", "choice", "perplexity", "lm_eval"] = "generate"
+    name: str | None = None
+    include_path: str | None = None
     messages: tuple[Message, ...] | None = None
     prompt: str | None = None
     target: str | None = None
+    choices: str | tuple[str, ...] | None = None
+    delimiter: str = " "
+    few_shot: FewShotConfig = FewShotConfig()
+    repeats: Annotated[int, Field(ge=1)] = 1
     generation: GenerationConfig = GenerationConfig()
+    extract: str | None = None
+    normalize: tuple[Literal["lower", "punctuation", "articles", "whitespace", "numbers"], ...] = ()
     metrics: tuple[str, ...] = ()
+    group_by: tuple[str, ...] = ()
 
 
 class RunConfig(Section):

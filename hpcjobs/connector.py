@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpcjobs.config import GenerationConfig
-from hpcjobs.engines.base import Engine, Source
+from hpcjobs.engines.base import BatchSize, Engine, Source
 from hpcjobs.errors import HpcJobsError, UsageError, did_you_mean
 from hpcjobs.model_loader import ModelSource, load_model, precision_dtype
 from hpcjobs.rank import Rank
@@ -46,14 +46,14 @@ class AccelerateConnector:
         self,
         model_name: str,
         cache_dir: str | None = None,
-        batch_size: int = 1,
+        batch_size: BatchSize = 1,
         mixed_precision: str = "bf16",
         generation: GenerationConfig | None = None,
         options: ConnectorOptions | None = None,
     ) -> None:
         if mixed_precision not in MIXED_PRECISIONS:
             raise UsageError(f"mixed_precision {mixed_precision!r} is not one of {', '.join(MIXED_PRECISIONS)}")
-        if batch_size < 1:
+        if batch_size != "auto" and batch_size < 1:
             raise UsageError(f"batch_size {batch_size} is not a number of samples")
         self.options = options or ConnectorOptions()
         self.source = ModelSource(model_name, self.options.revision, cache_dir, self.options.trust_remote_code)

@@ -20,7 +20,7 @@ from hpcjobs.disk import Space, bytes_text, disk_errors, merge_need
 from hpcjobs.files import Together, json_text
 from hpcjobs.journal import read_journal
 from hpcjobs.leftovers import remove_leftovers
-from hpcjobs.metrics import Fold, find_metrics
+from hpcjobs.metrics import Board, Metric, find_metrics
 from hpcjobs.paths import RunPaths
 from hpcjobs.plan import Plan
 from hpcjobs.records import Record
@@ -82,27 +82,29 @@ def _merge(paths: RunPaths) -> Merged:
     config, plan, inputs = read_config(paths.config), Plan.read(paths.plan), Inputs(paths.data)
     rounds = [Acceptance(paths, number, plan.rows) for number in paths.rounds()]
     import_as_planned(paths, plan.code)
-    names = [metric.name for metric in find_metrics(config.task.metrics)]
-    folds, tally, missing = {name: Fold() for name in names}, Tally(), list[int]()
-    with Together() as rest, _writer(paths, inputs, names) as writer:
+    measures = find_metrics(config.task.metrics)
+    board, tally, missing = Board(measures, config.task), Tally(), list[int]()
+    with Together() as rest, _writer(paths, config, inputs, measures) as writer:
         with Spill(paths.root, plan.rows) as spill:
             _collect(paths, rounds, spill, tally)
             for indexes, records in spill.buckets(plan.rows):
                 chosen = _choose(records, inputs, indexes, tally)
                 missing += [index for index in indexes if index not in chosen]
                 ordered = [chosen[index] for index in sorted(chosen)]
-                _fold(ordered, folds, tally)
+                _count(ordered, tally)
                 asked = inputs.rows(indexes.start, indexes.stop)
                 keep = pa.array([record.index - indexes.start for record in ordered], pa.int64())
-                writer.write(rows_of(ordered, asked.take(keep), writer.schema))
-        metrics = {name: fold.summary() for name, fold in folds.items()}
+                rows = rows_of(ordered, asked.take(keep), writer.schema)
+                board.add(rows)
+                writer.write(rows)
+        metrics = board.summary()
         rest.write(paths.missing, "".join(_missing_line(index, inputs, rounds, tally) for index in missing))
         rest.write(paths.metrics, json_text(_metrics_json(config, plan, tally, missing, metrics)))
     return Merged(plan.rows, tally.accepted, missing, metrics)
 
 
-def _writer(paths: RunPaths, inputs: Inputs, metrics: Sequence[str]) -> ResultsWriter:
-    return ResultsWriter(paths.results, schema_of(metrics, inputs.schema))
+def _writer(paths: RunPaths, config: Config, inputs: Inputs, metrics: Sequence[Metric]) -> ResultsWriter:
+    return ResultsWriter(paths.results, schema_of(metrics, inputs.schema, config.task))
 
 
 def _collect(paths: RunPaths, rounds: Sequence[Acceptance], spill: Spill, tally: Tally) -> None:
@@ -160,17 +162,13 @@ def _problem(record: Record, other: Record | None, right_id: str) -> str | None:
     return "its journal has two records that differ" if other not in (None, record) else None
 
 
-def _fold(records: Sequence[Record], folds: Mapping[str, Fold], tally: Tally) -> None:
+def _count(records: Sequence[Record], tally: Tally) -> None:
     for record in records:
         tally.accepted += 1
         tally.errors += record.error is not None
         tally.prompt_tokens += record.prompt_tokens
         tally.completion_tokens += record.completion_tokens
         tally.finish_reasons[record.finish_reason] += 1
-        for name, fold in folds.items():
-            value = record.scores.get(name)
-            if value is not None:
-                fold.add(value)
 
 
 def _missing_line(index: int, inputs: Inputs, rounds: Sequence[Acceptance], tally: Tally) -> str:

@@ -13,26 +13,45 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from hpcjobs.config import TaskConfig
 from hpcjobs.disk import disk_errors
 from hpcjobs.files import FILE_MODE, replace_whole, temporary_name, write_all
+from hpcjobs.metrics import Metric
 from hpcjobs.records import Record
 
 _ERROR = pa.struct([("type", pa.string()), ("message", pa.string())])
 
 
-def schema_of(metrics: Sequence[str], inputs: pa.Schema) -> pa.Schema:
+def schema_of(metrics: Sequence[Metric], inputs: pa.Schema, task: TaskConfig | None = None) -> pa.Schema:
     """The columns: what was asked (`input`), what came, its scores. Who made it stays in the journals."""
     fields = [
         ("index", pa.int64()), ("id", pa.string()), ("completion", pa.string()), ("finish_reason", pa.string()),
         ("prompt_tokens", pa.int64()), ("completion_tokens", pa.int64()),
     ]  # fmt: skip
+    fields += _extra_fields(task or TaskConfig())
     if metrics:
-        fields.append(("scores", pa.struct([(name, pa.float64()) for name in metrics])))
+        fields.append(("scores", pa.struct([(metric.name, pa.float64()) for metric in metrics])))
+    folded = [(metric.name, kind) for metric in metrics if (kind := getattr(metric, "statistics", None)) is not None]
+    if folded:
+        fields.append(("statistics", pa.struct(folded)))
     fields.append(("error", _ERROR))
     asked = [field for field in inputs if field.name not in ("index", "id")]
     if asked:
         fields.append(("input", pa.struct(asked)))
     return pa.schema(fields)
+
+
+def _extra_fields(task: TaskConfig) -> list[tuple[str, pa.DataType]]:
+    """What only some tasks have: several answers a prompt, or the log-likelihoods of options."""
+    likelihoods = [
+        ("choice_logprobs", pa.list_(pa.float64())), ("choice_greedy", pa.list_(pa.bool_())),
+        ("choice_tokens", pa.list_(pa.int64())),
+    ]  # fmt: skip
+    texts = [("completions", pa.list_(pa.string()))]
+    return {
+        "generate": texts if task.repeats > 1 else [], "choice": likelihoods, "perplexity": likelihoods,
+        "lm_eval": [*texts, *likelihoods],
+    }[task.type]  # fmt: skip
 
 
 def rows_of(records: Sequence[Record], asked: pa.Table, schema: pa.Schema) -> pa.Table:
@@ -44,7 +63,12 @@ def rows_of(records: Sequence[Record], asked: pa.Table, schema: pa.Schema) -> pa
         "finish_reason": [r.finish_reason for r in records],
         "prompt_tokens": [r.prompt_tokens for r in records],
         "completion_tokens": [r.completion_tokens for r in records],
+        "completions": [[storable(text) for text in r.completions] for r in records],
+        "choice_logprobs": [list(r.choice_logprobs) for r in records],
+        "choice_greedy": [list(r.choice_greedy) for r in records],
+        "choice_tokens": [list(r.choice_tokens) for r in records],
         "scores": [dict(r.scores) for r in records],
+        "statistics": [{name: _stored(value) for name, value in r.statistics.items()} for r in records],
         "error": [r.error and {"type": r.error.type, "message": storable(r.error.message)} for r in records],
     }
     arrays = [pa.array(columns[field.name], field.type) for field in schema if field.name != "input"]
@@ -66,6 +90,10 @@ def _one(part: pa.Array | pa.ChunkedArray) -> pa.Array:
 def storable(text: str) -> str:
     """`text` without lone surrogates, which no UTF-8 file can hold; the journal has them exactly."""
     return text.encode("utf-8", "replace").decode("utf-8") if not text.isascii() else text
+
+
+def _stored(statistics: Sequence[float | None] | str) -> Sequence[float | None] | str:
+    return storable(statistics) if isinstance(statistics, str) else list(statistics)
 
 
 class _Sink(io.RawIOBase):

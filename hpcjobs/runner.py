@@ -14,12 +14,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from hpcjobs.config import Config, DataConfig, GenerationConfig
 from hpcjobs.data import load_table, user_columns, user_row
 from hpcjobs.errors import HpcJobsError
 from hpcjobs.files import make_folder, write_json, write_whole
 from hpcjobs.layers import dotted_layer, set_layer
-from hpcjobs.metrics import Fold, Metric, find_metrics, score_sample
+from hpcjobs.metrics import Judge, MeanFold
 from hpcjobs.prompts import Prompts, sample_seed
 from hpcjobs.rank import lone_launch_hint
 from hpcjobs.records import Completion, Request, SampleError
@@ -65,7 +67,7 @@ def default_config() -> Config:
 def _run(stream: Any, dataset: Sequence[Row], config: Config) -> list[dict[str, Any]]:
     if not dataset:
         return []
-    prompts, metrics = Prompts(config.task, user_columns(dataset[0])), find_metrics(config.task.metrics)
+    prompts, judge = Prompts(config.task, user_columns(dataset[0])), Judge(config.task)
     requests: list[Request] = []
     done: dict[int, Completion] = {}
     for row in dataset:
@@ -75,22 +77,19 @@ def _run(stream: Any, dataset: Sequence[Row], config: Config) -> list[dict[str, 
         except Exception as error:  # a template may raise anything; it is this row's problem alone
             done[row["index"]] = Completion.failed(row["index"], SampleError.of(error))
     done |= {completion.index: completion for completion in stream(iter(requests))}
-    return [_result(row, done[row["index"]], prompts, metrics) for row in dataset]
+    return [_result(row, done[row["index"]], prompts, judge) for row in dataset]
 
 
-def _result(row: Row, completion: Completion, prompts: Prompts, metrics: Sequence[Metric]) -> dict[str, Any]:
+def _result(row: Row, completion: Completion, prompts: Prompts, judge: Judge) -> dict[str, Any]:
     """What is saved of a row: nothing that depends on how many processes there were."""
     asked, failed = user_row(row), completion.error
     target = None if failed else prompts.target(asked)
-    scores = (
-        dict.fromkeys((m.name for m in metrics), 0.0)
-        if failed
-        else score_sample(metrics, completion.text, target, asked)
-    )
+    scores = judge.failed() if failed else judge.judge(completion, target, asked)
     return {
         "index": row["index"], "id": row["id"], "completion": completion.text, "target": target,
         "finish_reason": completion.finish_reason, "prompt_tokens": completion.prompt_tokens,
-        "completion_tokens": completion.completion_tokens, "scores": scores,
+        "completion_tokens": completion.completion_tokens,
+        "scores": {name: score.value for name, score in scores.items()},
         "error": {"type": failed.type, "message": failed.message} if failed else None,
     }  # fmt: skip
 
@@ -101,10 +100,9 @@ def save_results(
     """Write results.jsonl and metrics.json (`facts` and the folded scores) to a folder; the folder."""
     folder = make_folder(Path(output_dir))
     write_whole(folder / "results.jsonl", "".join(json.dumps(result) + "\n" for result in results))
-    folds: dict[str, Fold] = {}
-    for result in results:
-        for name, value in result["scores"].items():
-            folds.setdefault(name, Fold()).add(value)
+    folds: dict[str, MeanFold] = {}
+    for name in dict.fromkeys(name for result in results for name in result["scores"]):
+        folds.setdefault(name, MeanFold()).add(np.array([result["scores"][name] for result in results], np.float64))
     counts = {"rows": len(results), "errors": sum(result["error"] is not None for result in results)}
     metrics = {name: fold.summary() for name, fold in folds.items()}
     write_json(folder / "metrics.json", {"metrics": metrics, "counts": counts} | dict(facts or {}))

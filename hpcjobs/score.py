@@ -13,14 +13,18 @@ from hpcjobs.data import Inputs, user_columns, user_row
 from hpcjobs.disk import disk_errors, merge_need
 from hpcjobs.errors import ConfigError, UsageError
 from hpcjobs.files import Together, json_text, read_json
-from hpcjobs.metrics import Fold, Metric, find_metrics, score_sample
+from hpcjobs.metrics import Board, Judge, Score
 from hpcjobs.paths import RunPaths
 from hpcjobs.prompts import Prompts
+from hpcjobs.records import Completion, Likelihood
 from hpcjobs.resolve import read_config
 from hpcjobs.results import ResultsWriter, schema_of
 
 _BATCH = 8192
-_READ = ["index", "completion", "error"]
+_READ = [
+    "index", "completion", "finish_reason", "prompt_tokens", "completion_tokens", "error",
+    "completions", "choice_logprobs", "choice_greedy", "choice_tokens",
+]  # fmt: skip
 
 
 def rescore(paths: RunPaths, metric_names: Sequence[str], target: str | None) -> dict[str, Any]:
@@ -32,36 +36,53 @@ def rescore(paths: RunPaths, metric_names: Sequence[str], target: str | None) ->
         raise UsageError(f"{paths.results} does not exist yet; next: hpcjobs merge {paths.root.name}")
     task = read_config(paths.config).task
     task = task.model_copy(update={"target": target} if target is not None else {})
-    metrics = find_metrics(metric_names or task.metrics)
+    task = task.model_copy(update={"metrics": tuple(metric_names) or task.metrics})
+    judge = Judge(task)
+    metrics = judge.metrics
     if not metrics:
         raise ConfigError("no metric to score with: hpcjobs score RUN --metric exact_match")
     if task.target is None and any(getattr(metric, "needs_target", True) for metric in metrics):
         raise ConfigError("the run has no task.target to compare with: give one, --target '{{ answer }}'")
-    inputs, folds = Inputs(paths.data), {metric.name: Fold() for metric in metrics}
+    inputs, board = Inputs(paths.data), Board(metrics, task)
     prompts = Prompts(task, user_columns(inputs.columns))
     summary: dict[str, Any] = read_json(paths.metrics)
-    used = {"metrics": list(metric_names or task.metrics), "target": task.target}
+    used = {"metrics": list(task.metrics), "target": task.target}
     whole = disk_errors(paths.results, need=merge_need(paths), next_command=f"hpcjobs score {paths.root}")
-    with whole, Together() as rest, ResultsWriter(paths.results, schema_of(list(folds), inputs.schema)) as writer:
+    with whole, Together() as rest, ResultsWriter(paths.results, schema_of(metrics, inputs.schema, task)) as writer:
         for batch in pq.ParquetFile(paths.results).iter_batches(_BATCH):
-            scores = [_score(row, metrics, prompts, inputs) for row in batch.select(_READ).to_pylist()]
-            for name, fold in folds.items():
-                for sample in scores:
-                    fold.add(sample[name])
+            read = batch.select([name for name in _READ if name in batch.schema.names]).to_pylist()
+            scores = [_score(row, judge, prompts, inputs) for row in read]
+            made = {
+                "scores": [{name: score.value for name, score in sample.items()} for sample in scores],
+                "statistics": [{name: score.statistics for name, score in sample.items()} for sample in scores],
+            }
             table = pa.Table.from_batches([batch])
             columns = [
-                pa.array(scores, field.type) if field.name == "scores" else table.column(field.name)
+                pa.array(made[field.name], field.type) if field.name in made else table.column(field.name)
                 for field in writer.schema
             ]
-            writer.write(pa.Table.from_arrays(columns, schema=writer.schema))
-        summary["metrics"] = {name: fold.summary() for name, fold in folds.items()}
+            rows = pa.Table.from_arrays(columns, schema=writer.schema)
+            board.add(rows)
+            writer.write(rows)
+        summary["metrics"] = board.summary()
         summary["provenance"] |= {"rescored_at": time.time(), "rescored_with": used}
         rest.write(paths.metrics, json_text(summary))
     return summary
 
 
-def _score(row: dict[str, Any], metrics: Sequence[Metric], prompts: Prompts, inputs: Inputs) -> dict[str, float]:
+def _score(row: dict[str, Any], judge: Judge, prompts: Prompts, inputs: Inputs) -> dict[str, Score]:
     if row["error"] is not None:
-        return dict.fromkeys((metric.name for metric in metrics), 0.0)
+        return judge.failed()
     asked = user_row(inputs[row["index"]])
-    return score_sample(metrics, row["completion"], prompts.target(asked), asked)
+    return judge.judge(_answer(row), prompts.target(asked), asked)
+
+
+def _answer(row: dict[str, Any]) -> Completion:
+    """The answer as it stands in a row of results.parquet."""
+    likelihood = None
+    if row.get("choice_logprobs"):
+        likelihood = Likelihood(*(tuple(row[name]) for name in ("choice_logprobs", "choice_greedy", "choice_tokens")))
+    return Completion(
+        row["index"], row["completion"], row["finish_reason"], row["prompt_tokens"], row["completion_tokens"],
+        texts=tuple(row.get("completions") or ()), likelihood=likelihood,
+    )  # fmt: skip

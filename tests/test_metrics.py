@@ -6,13 +6,15 @@ import math
 import statistics
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hpcjobs.config import TaskConfig
 from hpcjobs.errors import ConfigError
-from hpcjobs.metrics import BUILT_IN, Fold, find_metric, find_metrics, golds, score_sample
-from hpcjobs.records import Target
+from hpcjobs.metrics import BUILT_IN, Judge, MeanFold, Score, find_metric, find_metrics, golds
+from hpcjobs.records import Completion, Target
 
 
 def score(name: str, completion: str, target: Target) -> float:
@@ -141,10 +143,11 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_an_own_class(own: str) -> None:
     metrics = find_metrics([f"{own}:Length", f"{own}:Plain", "exact_match"])
     assert [metric.name for metric in metrics] == ["length", "Plain", "exact_match"]
-    assert score_sample(metrics, "abc", "abc", {"bonus": 2}) == {
-        "length": 5.0,
-        "Plain": 1.0,
-        "exact_match": 1.0,
+    judge = Judge(TaskConfig(metrics=(f"{own}:Length", f"{own}:Plain", "exact_match")))
+    assert judge.judge(Completion(0, "abc", "stop"), "abc", {"bonus": 2}) == {
+        "length": Score(5.0),
+        "Plain": Score(1.0),
+        "exact_match": Score(1.0),
     }
 
 
@@ -169,9 +172,9 @@ def test_an_own_class_that_cannot_be_used(own: str, path: str, words: list[str])
 @settings(deadline=None)
 @given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=50))
 def test_a_fold_is_mean_and_standard_error(values: list[float]) -> None:
-    fold = Fold()
-    for value in values:
-        fold.add(value)
+    fold = MeanFold()
+    for batch in (values[:1], values[1:], []):
+        fold.add(np.array([*batch, math.nan]))
     summary = fold.summary()
     assert summary["n"] == len(values)
     assert summary["value"] == pytest.approx(statistics.fmean(values), abs=1e-9)
@@ -181,7 +184,7 @@ def test_a_fold_is_mean_and_standard_error(values: list[float]) -> None:
 
 
 def test_a_fold_of_none_and_of_one() -> None:
-    assert Fold().summary() == {"value": None, "stderr": None, "ci95": None, "n": 0}
-    one = Fold()
-    one.add(0.5)
+    assert MeanFold().summary() == {"value": None, "stderr": None, "ci95": None, "n": 0}
+    one = MeanFold()
+    one.add(np.array([0.5]))
     assert one.summary() == {"value": 0.5, "stderr": None, "ci95": None, "n": 1}

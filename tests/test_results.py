@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hpcjobs.metrics import find_metrics
 from hpcjobs.records import SampleError
 from hpcjobs.results import ResultsWriter, rows_of, schema_of, storable
 from tests.runs import record_of
@@ -38,7 +39,7 @@ def test_rows_have_what_was_asked_what_came_and_the_scores() -> None:
         record_of(0, 5, completion="a\ud800\0", scores={"f1": 0.25, "contains": None}),
         record_of(1, 6, scores={"f1": 1.0}, error=SampleError("ValueError", "b\udfff")),
     ]
-    table = rows_of(records, asked(2), schema_of(["f1", "contains"], INPUTS))
+    table = rows_of(records, asked(2), schema_of(find_metrics(["f1", "contains"]), INPUTS))
     common = {"finish_reason": "stop", "prompt_tokens": 2, "completion_tokens": 1}
     assert table.to_pylist() == [
         {
@@ -54,14 +55,14 @@ def test_rows_have_what_was_asked_what_came_and_the_scores() -> None:
 
 @pytest.mark.parametrize("metrics", [[], ["f1"]])
 def test_no_rows_have_the_same_columns(metrics: list[str]) -> None:
-    schema = schema_of(metrics, INPUTS)
+    schema = schema_of(find_metrics(metrics), INPUTS)
     table = rows_of([], asked(0), schema)
     assert (table.schema, len(table)) == (schema, 0)
     assert ("scores" in schema.names) == bool(metrics)
 
 
 def test_inputs_without_columns_of_their_own_need_no_struct() -> None:
-    schema = schema_of(["f1"], pa.schema([("index", pa.int64()), ("id", pa.string())]))
+    schema = schema_of(find_metrics(["f1"]), pa.schema([("index", pa.int64()), ("id", pa.string())]))
     assert "input" not in schema.names
     assert len(rows_of([record_of(0, 0, scores={"f1": 1.0})], asked(1), schema)) == 1
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Literal, Protocol
 
 from hpcjobs.records import Completion, Request
 
@@ -12,8 +12,19 @@ from hpcjobs.records import Completion, Request
 Source = Iterator[Request | None]
 
 
+BatchSize = int | Literal["auto"]
+# What "auto" is where nothing is known of memory.
+AUTO_BATCH = 16
+
+
 class Engine(Protocol):
-    """Turns requests into completions, in any order, one for each; it never raises for a bad request."""
+    """Turns requests into completions, in any order, one for each; it never raises for a bad request.
+
+    `batch_size` is how many requests it likes to have in hand at once; it may shrink when memory runs out.
+    """
+
+    @property
+    def batch_size(self) -> int: ...
 
     def stream(self, requests: Source) -> Iterator[Completion]:
         """Take requests as there is room, give completions as they finish."""

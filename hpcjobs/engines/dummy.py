@@ -14,8 +14,8 @@ from hpcjobs.records import Completion, Request
 class DummyEngine:
     """Waits `delay` seconds a sample, then answers with 16 hex digits of the prompt's SHA-256."""
 
-    def __init__(self, delay: float = 0.0) -> None:
-        self._delay = delay
+    def __init__(self, delay: float = 0.0, batch_size: int = 16) -> None:
+        self._delay, self.batch_size = delay, batch_size
 
     def stream(self, requests: Source) -> Iterator[Completion]:
         for request in requests:

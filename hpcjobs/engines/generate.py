@@ -12,7 +12,7 @@ import torch
 import transformers
 
 from hpcjobs.config import GenerationConfig
-from hpcjobs.engines.base import Source, take
+from hpcjobs.engines.base import AUTO_BATCH, BatchSize, Source, take
 from hpcjobs.engines.sampling import SeededSampler
 from hpcjobs.engines.stopping import StopStrings, cut_at_stop
 from hpcjobs.records import Completion, Request, SampleError
@@ -34,9 +34,10 @@ class _Encoded:
 class GenerateEngine:
     """Length-sorted batches of at most `batch_size`, halved when memory runs out; one bad prompt fails alone."""
 
-    def __init__(self, model: Any, tokenizer: Any, generation: GenerationConfig, batch_size: int) -> None:
+    def __init__(self, model: Any, tokenizer: Any, generation: GenerationConfig, batch_size: BatchSize) -> None:
         self._model, self._tokenizer, self._generation = model, tokenizer, generation
-        self._batch_size, self._window = batch_size, batch_size * _WINDOW_BATCHES
+        self.batch_size = AUTO_BATCH if batch_size == "auto" else batch_size
+        self._window = self.batch_size * _WINDOW_BATCHES
         self._ends = _end_tokens(model, tokenizer)
         self._longest = _context_length(model, tokenizer)
 
@@ -54,7 +55,7 @@ class GenerateEngine:
                     encoded.append(outcome)
             encoded.sort(key=lambda item: (-item.limit, -len(item.ids), item.request.index))
             while encoded:
-                batch = [item for item in encoded[: self._batch_size] if item.limit == encoded[0].limit]
+                batch = [item for item in encoded[: self.batch_size] if item.limit == encoded[0].limit]
                 encoded = encoded[len(batch) :]
                 yield from self._run(batch)
 
@@ -89,8 +90,8 @@ class GenerateEngine:
         return self._run(batch[:middle]) + self._run(batch[middle:])
 
     def _make_room(self, batch: Sequence[_Encoded]) -> None:
-        self._batch_size = max(1, min(self._batch_size, len(batch) // 2))
-        log.warning("out of memory with a batch of %d: going on with %d", len(batch), self._batch_size)
+        self.batch_size = max(1, min(self.batch_size, len(batch) // 2))
+        log.warning("out of memory with a batch of %d: going on with %d", len(batch), self.batch_size)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 

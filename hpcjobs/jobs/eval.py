@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -15,20 +15,19 @@ from typing import TYPE_CHECKING
 from hpcjobs.chunks import ChunkList
 from hpcjobs.claims import Claims, Lease
 from hpcjobs.data import Inputs, user_columns, user_row
-from hpcjobs.engines.base import Source
+from hpcjobs.engines.base import AUTO_BATCH, Engine
 from hpcjobs.errors import HpcJobsError, JournalError, RendezvousError
 from hpcjobs.identity import Identity
 from hpcjobs.journal import Journal
 from hpcjobs.ledger import LeaseWatch, Ledger, Rules
-from hpcjobs.metrics import Metric, find_metrics, score_sample
+from hpcjobs.metrics import Judge
 from hpcjobs.prompts import Prompts, sample_seed
-from hpcjobs.records import Completion, Record, Request, SampleError
+from hpcjobs.records import Completion, Likelihood, Record, Request, SampleError
 
 if TYPE_CHECKING:
     from hpcjobs.worker import Work
 
 log = logging.getLogger(__name__)
-Stream = Callable[[Source], Iterator[Completion]]
 _SYNC_SECONDS = 30.0
 # Samples by whose time a rank judges whether another one still fits.
 _RECENT = 64
@@ -41,13 +40,13 @@ _LOCK_SECONDS = 2.0
 def run_eval(work: Work) -> None:
     """This rank's share of an eval or generate run, to its journal. No collectives, no waiting for a dead rank."""
     work.heart.enter("loading")
-    stream = make_stream(work)
+    engine = make_engine(work)
     with Journal(work.paths.journal(work.rank.attempt, work.rank.rank)) as journal:
-        shift = Shift(work, journal)
+        shift = Shift(work, journal, engine)
         work.heart.vitals.ready_at = time.time()
         work.heart.enter("working")
         with shift:
-            for completion in stream(shift.requests()):
+            for completion in engine.stream(shift.requests()):
                 shift.record(completion)
     if work.drain.reason:
         work.heart.vitals.ended = f"drained: {work.drain.reason}"
@@ -55,14 +54,14 @@ def run_eval(work: Work) -> None:
     log.info("%s: %s", f"drained, {work.drain.reason}" if work.drain.reason else "done", said)
 
 
-def make_stream(work: Work) -> Stream:
-    """The engine's stream for this run; only real models import torch."""
+def make_engine(work: Work) -> Engine:
+    """The engine of this run; only real models import torch."""
     model = work.config.model
     if model.engine == "dummy":
         from hpcjobs.engines.dummy import DummyEngine
 
         work.heart.vitals.device = "none"
-        return DummyEngine(model.dummy_delay).stream
+        return DummyEngine(model.dummy_delay, AUTO_BATCH if model.batch_size == "auto" else model.batch_size)
     from hpcjobs.connector import AccelerateConnector, ConnectorOptions
     from hpcjobs.group import join_group, work_alone
     from hpcjobs.model_loader import torch_dtype
@@ -82,7 +81,7 @@ def make_stream(work: Work) -> Stream:
     )
     connector.load_model_once()
     work.heart.vitals.device = str(connector.state.device)
-    return connector.stream
+    return connector.engine()
 
 
 @dataclass
@@ -113,13 +112,13 @@ class Shift:
     runs, so that the watch can give everything back while the engine is anywhere.
     """
 
-    def __init__(self, work: Work, journal: Journal) -> None:
+    def __init__(self, work: Work, journal: Journal, engine: Engine) -> None:
         config, rank = work.config, work.rank
         number = work.paths.rounds()[-1]
-        self._work, self._journal = work, journal
+        self._work, self._journal, self._engine = work, journal, engine
         self._inputs = Inputs(work.paths.data)
         self._prompts = Prompts(config.task, user_columns(self._inputs.columns))
-        self._metrics: list[Metric] = find_metrics(config.task.metrics)
+        self._judge = Judge(config.task)
         owner = Lease(0, 0, rank.attempt, rank.rank, rank.host, journal.path.name, Identity.own())
         self._ledger = Ledger(
             Claims(work.paths.round(number)), ChunkList.read(work.paths.chunks(number)), owner,
@@ -147,8 +146,8 @@ class Shift:
 
     def requests(self) -> Iterator[Request | None]:
         """Requests as the engine asks for them; None while all that is left is in hand or with other ranks."""
-        batch = self._work.config.model.batch_size
         while self._admits():
+            batch = self._engine.batch_size
             if len(self._open) >= batch and self._ledger.near_end(batch):
                 yield None  # no hoarding where other ranks would go without
             lease = self._claim()
@@ -297,18 +296,21 @@ class Shift:
 
     def _scored(self, completion: Completion, lease: Lease) -> Record:
         row = self._inputs[completion.index]
-        scores, error = dict.fromkeys((metric.name for metric in self._metrics), 0.0), completion.error
+        scores, error = self._judge.failed(), completion.error
         if error is None:
             try:
                 asked = user_row(row)
-                scores = score_sample(self._metrics, completion.text, self._prompts.target(asked), asked)
+                scores = self._judge.judge(completion, self._prompts.target(asked), asked)
             except Exception as problem:  # a user's metric may raise anything
                 error = SampleError.of(problem)
-        rank = self._work.rank
+        rank, likelihood = self._work.rank, completion.likelihood or Likelihood((), (), ())
         return Record(
             completion.index, row["id"], lease.chunk, lease.generation, completion.text, completion.finish_reason,
             completion.prompt_tokens, completion.completion_tokens, rank.rank, rank.attempt,
-            round(completion.seconds, 6), round(completion.started_at, 6), scores, error,
+            round(completion.seconds, 6), round(completion.started_at, 6),
+            {name: score.value for name, score in scores.items()}, error,
+            completion.texts, likelihood.logprobs, likelihood.greedy, likelihood.tokens,
+            {name: score.statistics for name, score in scores.items() if score.statistics is not None},
         )  # fmt: skip
 
     def _count(self, record: Record, in_hand: _Open) -> None:

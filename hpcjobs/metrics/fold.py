@@ -1,29 +1,48 @@
-"""Folding samples' scores into a run's value, one at a time, in flat memory."""
+"""Folding samples' scores into a run's value, batch by batch, in flat memory."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+Floats = npt.NDArray[np.float64]
 
 
-@dataclass
-class Fold:
-    """Count, mean and variance of scores; Welford's method, so that long sums stay exact enough.
+class Fold(Protocol):
+    """Takes a metric's scores in input order, and gives its value with what is known of its error."""
 
-    Source: B. P. Welford, Technometrics 4(3), 1962. The order of `add` is the input's order: the same
-    table gives the same bits whatever ranks made it.
+    def add(self, scores: Floats, statistics: pa.Array | None = None) -> None:
+        """One more batch: scores (NaN for none) and, where the metric has them, its statistics, row by row."""
+        ...
+
+    def summary(self) -> dict[str, Any]:
+        """value, stderr, ci95 and n at least; None where there is nothing to say."""
+        ...
+
+
+class MeanFold:
+    """Count, mean and variance of scores.
+
+    Joins two sums of squares: Chan, Golub, LeVeque, The American Statistician 37(3), 1983. The order of `add` is the
+    input's order: the same table gives the same bits whatever ranks made it.
     """
 
-    n: int = 0
-    mean: float = 0.0
-    _squares: float = 0.0
+    def __init__(self) -> None:
+        self.n, self.mean, self._squares = 0, 0.0, 0.0
 
-    def add(self, value: float) -> None:
-        self.n += 1
-        step = value - self.mean
-        self.mean += step / self.n
-        self._squares += step * (value - self.mean)
+    def add(self, scores: Floats, statistics: pa.Array | None = None) -> None:
+        scores = scores[~np.isnan(scores)]
+        if not len(scores):
+            return
+        n, mean = len(scores), float(scores.mean())
+        step, total = mean - self.mean, self.n + n
+        self._squares += float(((scores - mean) ** 2).sum()) + step**2 * self.n * n / total
+        self.mean += step * n / total
+        self.n = total
 
     @property
     def stderr(self) -> float | None:

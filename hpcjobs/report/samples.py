@@ -111,7 +111,8 @@ def _targets(asked: Mapping[str, Any], prompts: Prompts | None) -> list[Cut]:
         target = prompts.target(asked) if prompts else None
     except Exception as problem:  # a template may raise anything
         return [Cut.of(f"the template fails on this row: {problem}")]
-    return [Cut.of(text) for text in ([target] if isinstance(target, str) else target or [])]
+    targets = target if isinstance(target, list) else [] if target is None else [target]
+    return [Cut.of(str(one)) for one in targets]
 
 
 def _text(value: Any) -> str:
