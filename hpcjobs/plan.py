@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from hpcjobs.chunks import default_chunk_size, plan_chunks, write_chunks
 from hpcjobs.config import Config, sbatch_word
-from hpcjobs.data import ASSETS, expected_work, load_table, locate, table_bytes, user_columns, user_row
+from hpcjobs.data import ASSETS, expected_work, load_table, locate, table_parts, user_columns, user_row
 from hpcjobs.disk import disk_errors, whole_run
 from hpcjobs.errors import ConfigError, DataError, UsageError, did_you_mean
 from hpcjobs.files import make_folder, read_json, write_json, write_whole
@@ -129,7 +129,7 @@ class Draft:
             make_folder(folder)
         write_whole(paths.config, dump(self.config))
         if self.table is not None:
-            write_whole(paths.data, table_bytes(self.table))
+            write_whole(paths.data, table_parts(self.table))
             write_chunks(paths.chunks(0), self.chunks)
         self.snapshot.write(paths.code)
         plan.write(paths.plan)
@@ -159,8 +159,10 @@ def make_plan(job: str, config: Config, folder: Path | None = None) -> Draft:
     _try_first(prompts, table)
     size = config.run.chunk_size or default_chunk_size(len(table))
     chunks = plan_chunks(expected_work(table, prompts.columns & set(table.column_names)), size)
-    content = hashlib.sha256(table_bytes(table)).hexdigest()
-    data = {"name": config.data.name, "rows": len(table), "sha256": content, "columns": table.column_names}
+    content = hashlib.sha256()
+    for part in table_parts(table):
+        content.update(part)
+    data = {"name": config.data.name, "rows": len(table), "sha256": content.hexdigest(), "columns": table.column_names}
     return _draft(
         job, config, folder, shape, lambda run: metric_code(metrics, run),
         table=table, chunks=chunks, chunk_size=size, data=data, model=model,
