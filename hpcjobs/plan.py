@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from hpcjobs.chunks import default_chunk_size, plan_chunks, write_chunks
+from hpcjobs.chunks import Ints, default_chunk_size, plan_chunks, write_chunks
 from hpcjobs.config import Config, sbatch_word
 from hpcjobs.data import ASSETS, expected_work, load_table, locate, table_parts, user_columns, user_row
 from hpcjobs.disk import disk_errors, whole_run
@@ -94,7 +94,7 @@ class Draft:
     config: Config
     plan: Plan
     table: pa.Table | None
-    chunks: list[list[int]]
+    chunks: list[Ints]
     snapshot: Snapshot = field(default_factory=Snapshot)
 
     def write(self) -> None:
@@ -187,7 +187,7 @@ def _draft(
     own_code: Callable[[Path], Snapshot],
     *,
     table: pa.Table | None = None,
-    chunks: list[list[int]] | None = None,
+    chunks: list[Ints] | None = None,
     **details: Any,
 ) -> Draft:
     root = folder or _root(config) / (config.run.name or _default_name(job, config))
