@@ -15,8 +15,9 @@ from hpcjobs.files import create_once
 
 Ints = npt.NDArray[np.int64]
 # Guided self-scheduling with a fixed divisor: the last TAPER * chunk_size samples go out in ever smaller
-# chunks, down to single samples, since lengths are not known beforehand and the last chunks decide the end.
-TAPER = 32
+# chunks, since lengths are not known beforehand and the last chunks decide the end: down to single samples, and
+# for large data, which thousands of ranks may share, earlier and down to a small part of a chunk.
+TAPER, MOST_TAPER, ROWS_A_TAPER, SMALLEST = 32, 8192, 1220, 48
 _CHUNKS_READ = 512
 MOST_CHUNKS = 16_384
 
@@ -27,15 +28,16 @@ def default_chunk_size(rows: int) -> int:
 
 
 def plan_chunks(work: Sequence[int] | Ints, chunk_size: int) -> list[Ints]:
-    """Samples 0..N-1 in chunks of at most `chunk_size`, longest expected work first, tapering to one.
+    """Samples 0..N-1 in chunks of at most `chunk_size`, longest expected work first, tapering.
 
     `work` is each sample's expected work in any unit. Source of the taper: Polychronopoulos and Kuck,
     'Guided self-scheduling', IEEE Trans. Computers 36(12), 1987.
     """
     order = np.argsort(-np.asarray(work, np.int64), kind="stable")
+    taper, smallest = max(TAPER, min(MOST_TAPER, len(order) // ROWS_A_TAPER)), max(1, chunk_size // SMALLEST)
     chunks, start = [], 0
     while start < len(order):
-        size = max(1, min(chunk_size, (len(order) - start) // TAPER))
+        size = max(smallest, min(chunk_size, (len(order) - start) // taper))
         chunks.append(order[start : start + size])
         start += size
     return chunks

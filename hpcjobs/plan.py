@@ -64,7 +64,7 @@ class Plan:
         if self.job == "script":
             return [*lines, f"command {' '.join(self.argv)}"]
         lines += self._model_lines()
-        chunks = f"{self.chunks} chunks of at most {self.chunk_size}, tapering to single samples"
+        chunks = f"{self.chunks} chunks of at most {self.chunk_size}, smaller ones at the end"
         if self.chunks == self.rows:
             chunks = f"{self.chunks} chunks of one"
         return [*lines, f"data    {self.data['name']}: {self.rows} rows in {chunks}"]
