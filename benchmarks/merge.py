@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.synthetic import plan_synthetic, settle, write_data, write_journals
@@ -48,17 +49,28 @@ def plain(root: Path) -> None:
     pq.write_table(table.sort_by("index"), root / "plain.parquet", compression="zstd")
 
 
-def child(what: str, root: Path) -> None:
-    """Run one side in this process and say what it took."""
+def make(root: Path, rows: int, ranks: int) -> None:
+    """A finished run."""
+    data = root.with_suffix(".parquet")
+    write_data(data, rows)
+    paths = plan_synthetic(root, data, ranks)
+    settle(paths, ranks)
+    size = write_journals(paths, ranks)
+    print(f"{rows:,} rows in {ranks} journals of {size / 1e9:.2f} GB", file=sys.stderr)
+
+
+def child(work: Callable[[], None]) -> None:
+    """Do one thing in this process and say what it took."""
     started = time.perf_counter()
-    {"ours": ours, "plain": plain}[what](root)
+    work()
     seconds, peak = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     print(json.dumps({"seconds": seconds, "peak": peak}))
 
 
-def measure(what: str, root: Path, rows: int) -> float:
-    """Seconds of one side in a child process, which are told."""
+def measure(what: str, root: Path, rows: int, ranks: int) -> float:
+    """Seconds of one step in a child process, which are told. This process stays small: a child inherits its peak."""
     command = [sys.executable, "-m", "benchmarks.merge", "--child", what, "--folder", str(root)]
+    command += ["--rows", str(rows), "--ranks", str(ranks)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     found = json.loads(done.stdout.splitlines()[-1])
     seconds = float(found["seconds"])
@@ -74,31 +86,25 @@ def main() -> None:
     parser.add_argument("--ranks", type=int, default=256)
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
     parser.add_argument("--keep", action="store_true", help="leave the run folder there")
-    parser.add_argument("--child", choices=["ours", "plain"], help=argparse.SUPPRESS)
+    parser.add_argument("--child", choices=["make", "ours", "plain"], help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        return child(options.child, options.folder)
+        root, rows, ranks = options.folder, options.rows, options.ranks
+        steps = {"make": lambda: make(root, rows, ranks), "ours": lambda: ours(root), "plain": lambda: plain(root)}
+        return child(steps[options.child])
     if shutil.disk_usage(options.folder).free < options.rows * _BYTES_A_ROW:
         sys.exit(
             f"{options.folder} has less than {options.rows * _BYTES_A_ROW / 1e9:.1f} GB free: choose another --folder"
         )
     folder = Path(tempfile.mkdtemp(dir=options.folder, prefix="hpcjobs-merge-"))
     try:
-        compare(folder, options.rows, options.ranks)
+        made, theirs, own = (
+            measure(what, folder / "run", options.rows, options.ranks) for what in ("make", "plain", "ours")
+        )
+        print(f"ratio  {theirs / own:8.2f}  (rate of ours / rate of plain; made in {made:.0f} s)")
     finally:
         if not options.keep:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def compare(folder: Path, rows: int, ranks: int) -> None:
-    """Make a run in `folder` and measure both sides."""
-    write_data(folder / "rows.parquet", rows)
-    paths = plan_synthetic(folder / "run", folder / "rows.parquet", ranks)
-    settle(paths, ranks)
-    size = write_journals(paths, ranks)
-    print(f"{rows:,} rows in {ranks} journals of {size / 1e9:.2f} GB", flush=True)
-    ratio = measure("plain", paths.root, rows) / measure("ours", paths.root, rows)
-    print(f"ratio  {ratio:8.2f}  (rate of ours / rate of plain)")
 
 
 if __name__ == "__main__":
