@@ -32,6 +32,7 @@ class Spill:
         self._bucket, self.schema = bucket, schema
         self._count = max(1, -(-rows // bucket))
         self._held: list[pa.Table] = []
+        self._bytes = 0
         self._folder = temporary_name(folder / "merge") if self._count > 1 else None
         if self._folder:
             self._folder.mkdir(mode=FOLDER_MODE)
@@ -40,11 +41,12 @@ class Spill:
     def add(self, table: pa.Table) -> None:
         """Rows whose `index` is below `rows`."""
         self._held.append(table)
-        if self._folder and sum(held.nbytes for held in self._held) > _HELD:
+        self._bytes += table.nbytes
+        if self._folder and self._bytes > _HELD:
             self._write()
 
     def _write(self) -> None:
-        held, self._held = self._one(self._held), []
+        held, self._held, self._bytes = self._one(self._held), [], 0
         number = held.column("index").to_numpy() // self._bucket
         order = np.argsort(_small(number), kind="stable")
         batch, number = held.take(pa.array(order)), number[order]
