@@ -44,7 +44,7 @@ class Border:
         return [self.pair(pair) for pair in request.pairs]
 
     def pair(self, pair: Pair) -> Span:
-        """The span of one pair. White space at the end of a context goes to the continuation, as words begin with it."""
+        """The span of one pair. White space at a context's end goes to the continuation: words begin with it."""
         context, special = self._context(pair.context)
         continuation = pair.continuation
         if not context:
@@ -89,7 +89,7 @@ class Border:
         return self._tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False), False
 
     def _encode(self, text: str, special: bool | None = None) -> list[int]:
-        """Token ids; None leaves it to the tokenizer whether special tokens are added, but never the first one twice."""
+        """Token ids. Special tokens are added as the tokenizer would (None), but never the first one twice."""
         if special is None and self._prefix_text and text.startswith(self._prefix_text):
             special = False
         how = {} if special is None else {"add_special_tokens": special}

@@ -58,7 +58,9 @@ class Scorer(Protocol):
 class ScoringEngine:
     """Completions with log-likelihoods, window by window; one bad request fails alone."""
 
-    def __init__(self, model: Any, tokenizer: Any, batch_size: BatchSize = "auto", scorer: Scorer | None = None) -> None:
+    def __init__(
+        self, model: Any, tokenizer: Any, batch_size: BatchSize = "auto", scorer: Scorer | None = None
+    ) -> None:
         self.batch_size = AUTO_WINDOW if batch_size == "auto" else batch_size
         self._border = Border(tokenizer, context_length(model, tokenizer))
         self._scorer = scorer or TreeScorer(model)
@@ -209,8 +211,8 @@ def _judged(logits: torch.Tensor, rows: list[int], tokens: list[int]) -> tuple[l
     torch's logsumexp takes three times as long on CPUs as the sum by hand, and argmax ten times as long as amax.
     """
     totals, highest = list[torch.Tensor](), list[torch.Tensor]()
-    for block in logits.split(_ROWS):
-        block = block.float()
+    for start in range(0, len(logits), _ROWS):
+        block = logits[start : start + _ROWS].float()
         most = block.amax(-1)
         totals.append((block - most[:, None]).exp_().sum(-1).log_() + most)
         highest.append(most)
