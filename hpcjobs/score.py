@@ -84,7 +84,7 @@ def _answer(row: dict[str, Any], prompts: Prompts, asked: dict[str, Any]) -> Com
     likelihood = None
     if row.get("choice_logprobs"):
         logprobs = tuple(-math.inf if value is None else value for value in row["choice_logprobs"])
-        options = tuple(prompts.options(asked)) if prompts.task_type == "choice" else ()
+        options = tuple(prompts.options(asked))
         likelihood = Likelihood(logprobs, tuple(row["choice_greedy"]), tuple(row["choice_tokens"]), options)
     return Completion(
         row["index"], row["completion"], row["finish_reason"], row["prompt_tokens"], row["completion_tokens"],
