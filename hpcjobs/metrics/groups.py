@@ -16,8 +16,6 @@ from hpcjobs.errors import ConfigError, did_you_mean
 from hpcjobs.metrics.fold import Fold
 
 MOST_GROUPS = 1000
-# How many values, or blocks of samples, the bootstrap of one group tells apart.
-_DETAIL = 256
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ class Groups:
             self._folds[key] = self._make()
             for fold in self._folds[key].values():
                 if hasattr(fold, "limit"):
-                    fold.limit(_DETAIL)
+                    fold.limit()
         return self._folds[key]
 
     def summary(self) -> dict[str, dict[str, Any]]:
