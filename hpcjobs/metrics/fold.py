@@ -58,11 +58,12 @@ class MeanFold:
     def _fold(self, scores: Floats) -> None:
         if not len(scores):
             return
-        n, mean = len(scores), float(scores.mean())
-        step, total = mean - self.mean, self.n + n
-        self._squares += float(((scores - mean) ** 2).sum()) + step**2 * self.n * n / total
-        self.mean += step * n / total
-        self.n = total
+        with np.errstate(over="ignore", invalid="ignore"):
+            n, mean = len(scores), float(scores.mean())
+            step, total = mean - self.mean, self.n + n
+            self._squares += float(((scores - mean) ** 2).sum() + np.float64(step) ** 2 * self.n * n / total)
+            self.mean += step * n / total
+            self.n = total
         self._seen.add(scores)
 
     @property

@@ -40,7 +40,8 @@ class Groups:
         """One more batch: the column's values, and each metric's scores row by row."""
         if self.note:
             return
-        encoded = values.dictionary_encode(null_encoding="encode")
+        plain = values.dictionary_decode() if pa.types.is_dictionary(values.type) else values
+        encoded = plain.dictionary_encode(null_encoding="encode")
         keys, codes = encoded.dictionary.to_pylist(), encoded.indices.to_numpy()
         if len(self._folds.keys() | keys) > MOST_GROUPS:
             self.note = f"task.group_by: {self.column} has more than {MOST_GROUPS} different values: left out"

@@ -59,7 +59,8 @@ class SumsFold:
             values = np.array([self._value(totals) for totals in resampled_totals(blocks)])
             values = values[np.isfinite(values)]
             if len(values) > 1:
-                stderr, resampled = float(values.std(ddof=1)), list(percentiles(values))
+                with np.errstate(over="ignore"):
+                    stderr, resampled = finite(float(values.std(ddof=1))), list(percentiles(values))
         interval = None if value is None or stderr is None else around(value, stderr)
         return {"value": value, "stderr": stderr, "ci95": interval, "bootstrap_ci95": resampled, "n": self.n}
 
