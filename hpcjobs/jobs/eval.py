@@ -21,7 +21,7 @@ from hpcjobs.fewshot import read_pool
 from hpcjobs.identity import Identity
 from hpcjobs.journal import Journal
 from hpcjobs.ledger import LeaseWatch, Ledger, Rules
-from hpcjobs.metrics import Judge
+from hpcjobs.metrics import Judge, Score
 from hpcjobs.prompts import Prompts
 from hpcjobs.records import Completion, Likelihood, Record, Request, SampleError
 
@@ -298,20 +298,22 @@ class Shift:
         self._synced = time.monotonic()
 
     def _scored(self, completion: Completion, lease: Lease) -> Record:
-        row = self._inputs[completion.index]
-        scores, error = self._judge.failed(), completion.error
+        row, error = self._inputs[completion.index], completion.error
+        asked = user_row(row)
+        scores = dict[str, Score]()
         if error is None:
             try:
-                asked = user_row(row)
                 scores = self._judge.judge(completion, self._prompts.target(asked), asked)
             except Exception as problem:  # a user's metric may raise anything
                 error = SampleError.of(problem)
+        if error is not None:
+            scores = self._judge.failed(lambda: self._prompts.target(asked))
         rank, likelihood = self._work.rank, completion.likelihood or Likelihood((), (), ())
         return Record(
             completion.index, row["id"], lease.chunk, lease.generation, completion.text, completion.finish_reason,
             completion.prompt_tokens, completion.completion_tokens, rank.rank, rank.attempt,
             round(completion.seconds, 6), round(completion.started_at, 6),
-            {name: score.value for name, score in scores.items()}, error,
+            {name: score.number for name, score in scores.items()}, error,
             completion.texts, likelihood.logprobs, likelihood.greedy, likelihood.tokens,
             {name: score.statistics for name, score in scores.items() if score.statistics is not None},
         )  # fmt: skip
