@@ -126,12 +126,14 @@ class TaskConfig(Section):
     """What is asked of the model about each row, and how the answers are scored.
 
     choice: `choices` is a template whose value is a list, or one template an option; `delimiter` stands between
-    prompt and option. lm_eval: `name` is a task of lm-evaluation-harness, `include_path` a folder of task YAMLs.
+    prompt and option. lm_eval: `name` is a task of lm-evaluation-harness, `include_path` a folder of task YAMLs,
+    and `chat_template` has its prompts go through the model's own.
     """
 
     type: Literal["generate", "choice", "perplexity", "lm_eval"] = "generate"
     name: str | None = None
     include_path: str | None = None
+    chat_template: bool = False
     messages: tuple[Message, ...] | None = None
     prompt: str | None = None
     target: str | None = None

@@ -14,13 +14,14 @@ import pyarrow as pa
 
 import hpcjobs
 from hpcjobs.acceptance import Acceptance, unnamed_journals
+from hpcjobs.asking import metrics_of
 from hpcjobs.config import Config
 from hpcjobs.data import Inputs
 from hpcjobs.disk import Space, bytes_text, disk_errors, merge_need
 from hpcjobs.files import Together, json_text
 from hpcjobs.journal import read_journal
 from hpcjobs.leftovers import remove_leftovers
-from hpcjobs.metrics import Board, Metric, find_metrics
+from hpcjobs.metrics import Board, Metric
 from hpcjobs.paths import RunPaths
 from hpcjobs.plan import Plan
 from hpcjobs.records import Record
@@ -82,7 +83,7 @@ def _merge(paths: RunPaths) -> Merged:
     config, plan, inputs = read_config(paths.config), Plan.read(paths.plan), Inputs(paths.data)
     rounds = [Acceptance(paths, number, plan.rows) for number in paths.rounds()]
     import_as_planned(paths, plan.code)
-    measures = find_metrics(config.task.metrics)
+    measures = metrics_of(config.task, paths.code)
     board, tally, missing = Board(measures, config.task), Tally(), list[int]()
     with Together() as rest, _writer(paths, config, inputs, measures) as writer:
         with Spill(paths.root, plan.rows) as spill:

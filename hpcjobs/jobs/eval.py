@@ -12,16 +12,15 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from hpcjobs.asking import asker_of
 from hpcjobs.chunks import ChunkList
 from hpcjobs.claims import Claims, Lease
-from hpcjobs.data import Inputs, user_columns, user_row
+from hpcjobs.data import Inputs
 from hpcjobs.engines.base import AUTO_BATCH, Engine
 from hpcjobs.errors import HpcJobsError, JournalError, RendezvousError
 from hpcjobs.identity import Identity
 from hpcjobs.journal import Journal
 from hpcjobs.ledger import LeaseWatch, Ledger, Rules
-from hpcjobs.metrics import Judge
-from hpcjobs.prompts import Prompts, sample_seed
 from hpcjobs.records import Completion, Likelihood, Record, Request, SampleError
 
 if TYPE_CHECKING:
@@ -117,8 +116,7 @@ class Shift:
         number = work.paths.rounds()[-1]
         self._work, self._journal, self._engine = work, journal, engine
         self._inputs = Inputs(work.paths.data)
-        self._prompts = Prompts(config.task, user_columns(self._inputs.columns))
-        self._judge = Judge(config.task)
+        self._asker = asker_of(config, self._inputs.columns, work.paths.code)
         owner = Lease(0, 0, rank.attempt, rank.rank, rank.host, journal.path.name, Identity.own())
         self._ledger = Ledger(
             Claims(work.paths.round(number)), ChunkList.read(work.paths.chunks(number)), owner,
@@ -231,10 +229,9 @@ class Shift:
         try:
             if (times := lease.suspects.count(index)) >= _HANGS:
                 raise HungError(f"{times} ranks have made no progress with it: run.progress_timeout")
-            prompt = self._prompts.prompt(user_row(row))
+            return self._asker.request(row)
         except Exception as error:  # a template may raise anything; it is this sample's problem alone
             return Completion.failed(index, SampleError.of(error), time.time())
-        return Request(index, row["id"], prompt, sample_seed(self._work.config.run.seed, row["id"]))
 
     def record(self, completion: Completion) -> None:
         """Journal a completion with its scores, and settle its chunk if it was the last one."""
@@ -296,11 +293,10 @@ class Shift:
 
     def _scored(self, completion: Completion, lease: Lease) -> Record:
         row = self._inputs[completion.index]
-        scores, error = self._judge.failed(), completion.error
+        scores, error = self._asker.failed(row), completion.error
         if error is None:
             try:
-                asked = user_row(row)
-                scores = self._judge.judge(completion, self._prompts.target(asked), asked)
+                scores = self._asker.judge(completion, row)
             except Exception as problem:  # a user's metric may raise anything
                 error = SampleError.of(problem)
         rank, likelihood = self._work.rank, completion.likelihood or Likelihood((), (), ())
