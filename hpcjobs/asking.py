@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 from hpcjobs.config import Config, TaskConfig
 from hpcjobs.data import user_columns, user_row
+from hpcjobs.fewshot import Pool, read_pool
 from hpcjobs.metrics import Judge, Metric, Score, find_metrics
-from hpcjobs.prompts import Prompts, sample_seed
+from hpcjobs.paths import RunPaths
+from hpcjobs.prompts import Prompts
 from hpcjobs.records import Completion, Request
 
 
@@ -29,33 +30,32 @@ class Asker(Protocol):
         ...
 
 
-def asker_of(config: Config, columns: Iterable[str], code: Path) -> Asker:
-    """The asker of a run: its config, the columns of inputs/, and its folder code/."""
+def asker_of(config: Config, columns: Iterable[str], paths: RunPaths) -> Asker:
+    """The asker of a run, with the columns of its inputs/."""
     if config.task.type == "lm_eval":
         from hpcjobs.lmeval.asker import LmEvalAsker
 
-        return LmEvalAsker(code, config.run.seed)
-    return TemplateAsker(config.task, columns, config.run.seed)
+        return LmEvalAsker(paths.code, config.run.seed)
+    return TemplateAsker(config.task, columns, read_pool(paths, config.task.few_shot), config.run.seed)
 
 
-def metrics_of(task: TaskConfig, code: Path) -> Sequence[Metric]:
-    """The metrics of a run whose folder code/ is given."""
+def metrics_of(task: TaskConfig, paths: RunPaths) -> Sequence[Metric]:
+    """The metrics of a run."""
     if task.type == "lm_eval":
         from hpcjobs.lmeval.fold import planned_metrics
 
-        return planned_metrics(code)
+        return planned_metrics(paths.code)
     return find_metrics(task.metrics)
 
 
 class TemplateAsker:
     """Asks by the config's templates, and scores by its metrics."""
 
-    def __init__(self, task: TaskConfig, columns: Iterable[str], seed: int) -> None:
-        self._prompts, self._judge, self._seed = Prompts(task, user_columns(columns)), Judge(task), seed
+    def __init__(self, task: TaskConfig, columns: Iterable[str], pool: Pool | None, seed: int) -> None:
+        self._prompts, self._judge, self._seed = Prompts(task, user_columns(columns), pool), Judge(task), seed
 
     def request(self, row: Mapping[str, Any]) -> Request:
-        prompt = self._prompts.prompt(user_row(row))
-        return Request(row["index"], row["id"], prompt, sample_seed(self._seed, row["id"]))
+        return self._prompts.request(row, self._seed)
 
     def judge(self, answer: Completion, row: Mapping[str, Any]) -> dict[str, Score]:
         asked = user_row(row)

@@ -13,7 +13,7 @@ from hpcjobs.engines.base import BatchSize, Engine, Source
 from hpcjobs.errors import HpcJobsError, UsageError, did_you_mean
 from hpcjobs.model_loader import ModelSource, load_model, precision_dtype
 from hpcjobs.rank import Rank
-from hpcjobs.records import Completion, Prompt, Request
+from hpcjobs.records import Completion, Prompt, Request, TaskType
 
 if TYPE_CHECKING:
     import torch
@@ -105,8 +105,12 @@ class AccelerateConnector:
             return self.options.dtype
         return precision_dtype(self.mixed_precision)
 
-    def engine(self, generation: GenerationConfig | None = None) -> Engine:
-        """The engine that runs this model."""
+    def engine(self, generation: GenerationConfig | None = None, task: TaskType = "generate") -> Engine:
+        """The engine that runs this model: for answers, or for log-likelihoods."""
+        if task != "generate":
+            from hpcjobs.engines.scoring import ScoringEngine
+
+            return ScoringEngine(self.model, self.tokenizer, self.batch_size)
         from hpcjobs.engines.generate import GenerateEngine
 
         return GenerateEngine(self.model, self.tokenizer, generation or self.generation, self.batch_size)

@@ -83,7 +83,7 @@ def _merge(paths: RunPaths) -> Merged:
     config, plan, inputs = read_config(paths.config), Plan.read(paths.plan), Inputs(paths.data)
     rounds = [Acceptance(paths, number, plan.rows) for number in paths.rounds()]
     import_as_planned(paths, plan.code)
-    measures = metrics_of(config.task, paths.code)
+    measures = metrics_of(config.task, paths)
     board, tally, missing = Board(measures, config.task), Tally(), list[int]()
     with Together() as rest, _writer(paths, config, inputs, measures) as writer:
         with Spill(paths.root, plan.rows) as spill:

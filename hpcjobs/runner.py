@@ -22,7 +22,7 @@ from hpcjobs.errors import HpcJobsError
 from hpcjobs.files import make_folder, write_json, write_whole
 from hpcjobs.layers import dotted_layer, set_layer
 from hpcjobs.metrics import Judge, MeanFold
-from hpcjobs.prompts import Prompts, sample_seed
+from hpcjobs.prompts import Prompts
 from hpcjobs.rank import lone_launch_hint
 from hpcjobs.records import Completion, Request, SampleError
 from hpcjobs.resolve import resolve
@@ -72,8 +72,7 @@ def _run(stream: Any, dataset: Sequence[Row], config: Config) -> list[dict[str, 
     done: dict[int, Completion] = {}
     for row in dataset:
         try:
-            prompt = prompts.prompt(user_row(row))
-            requests.append(Request(row["index"], row["id"], prompt, sample_seed(config.run.seed, row["id"])))
+            requests.append(prompts.request(row, config.run.seed))
         except Exception as error:  # a template may raise anything; it is this row's problem alone
             done[row["index"]] = Completion.failed(row["index"], SampleError.of(error))
     done |= {completion.index: completion for completion in stream(iter(requests))}

@@ -9,7 +9,8 @@ import pytest
 from hpcjobs.config import TaskConfig
 from hpcjobs.errors import ConfigError
 from hpcjobs.layers import Layer
-from hpcjobs.prompts import Prompts, sample_seed
+from hpcjobs.prompts import Prompts
+from hpcjobs.seeds import sample_seed
 
 
 def prompts_of(columns: list[str], **task: Any) -> Prompts:

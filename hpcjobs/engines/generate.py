@@ -39,7 +39,7 @@ class GenerateEngine:
         self.batch_size = AUTO_BATCH if batch_size == "auto" else batch_size
         self._window = self.batch_size * _WINDOW_BATCHES
         self._ends = _end_tokens(model, tokenizer)
-        self._longest = _context_length(model, tokenizer)
+        self._longest = context_length(model, tokenizer)
 
     def stream(self, requests: Source) -> Iterator[Completion]:
         """Completions of the requests, batch by batch, each window of them longest first."""
@@ -152,7 +152,7 @@ def _end_tokens(model: Any, tokenizer: Any) -> list[int]:
     return [] if ends is None else list(ends) if isinstance(ends, list | tuple) else [ends]
 
 
-def _context_length(model: Any, tokenizer: Any) -> int:
+def context_length(model: Any, tokenizer: Any) -> int:
     """Positions that the model has; some tokenizers say 1e30 for 'not known'."""
     positions = getattr(model.config, "max_position_embeddings", None) or getattr(model.config, "n_positions", None)
     return int(positions) if positions else min(int(tokenizer.model_max_length), 1 << 20)

@@ -80,7 +80,8 @@ def make_engine(work: Work) -> Engine:
     )
     connector.load_model_once()
     work.heart.vitals.device = str(connector.state.device)
-    return connector.engine()
+    kind = work.config.task.type
+    return connector.engine(task=work.plan.data["asks"] if kind == "lm_eval" else kind)
 
 
 @dataclass
@@ -116,7 +117,7 @@ class Shift:
         number = work.paths.rounds()[-1]
         self._work, self._journal, self._engine = work, journal, engine
         self._inputs = Inputs(work.paths.data)
-        self._asker = asker_of(config, self._inputs.columns, work.paths.code)
+        self._asker = asker_of(config, self._inputs.columns, work.paths)
         owner = Lease(0, 0, rank.attempt, rank.rank, rank.host, journal.path.name, Identity.own())
         self._ledger = Ledger(
             Claims(work.paths.round(number)), ChunkList.read(work.paths.chunks(number)), owner,

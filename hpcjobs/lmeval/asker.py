@@ -11,8 +11,8 @@ from hpcjobs.lmeval.judge import LmEvalJudge
 from hpcjobs.lmeval.prompting import generation_of
 from hpcjobs.lmeval.tasks import Planned, load_planned
 from hpcjobs.metrics import Score
-from hpcjobs.prompts import sample_seed
 from hpcjobs.records import Completion, Pair, Request
+from hpcjobs.seeds import sample_seed
 
 
 class LmEvalAsker:

@@ -80,9 +80,10 @@ def plan_task(config: Config) -> LmEvalPlan:
         folders = library_folders(loaded, index)
         stand_in = shortest_stand_in(full, loaded, lambda short: _again(short, loaded.name, folders, include))
         metrics = _metrics(loaded, rows)
+    asks = _asks({row["task"]: row["asked"][0]["type"] for row in rows})
     generation = [generation_of(one["arguments"][1]) for row in rows for one in row["asked"] if _generates(one)]
     task_config = _filled_in(config.task, loaded, metrics, generation, include)
-    facts = {"name": loaded.name, "lm_eval": version, "tasks": sorted(loaded.tasks)}
+    facts = {"name": loaded.name, "lm_eval": version, "asks": asks, "tasks": sorted(loaded.tasks)}
     kept = [metric for metric in metrics if metric.text in task_config.metrics]
     planned = Planned(loaded.name, version, sorted(loaded.tasks), folders, kept)
     return LmEvalPlan(config.model_copy(update={"task": task_config}), _table(rows), facts, planned, stand_in)
@@ -143,6 +144,18 @@ def _rows(name: str, task: Any, config: Config, several: bool) -> list[dict[str,
         row["asked"].sort(key=lambda one: one["idx"])
         _check_requests(name, row["asked"])
     return list(rows.values())
+
+
+def _asks(types: Mapping[str, str]) -> str:
+    """The engine's task type; of log-likelihoods one stands for all, since one engine gives them."""
+    generating = sorted(name for name, kind in types.items() if kind == "generate_until")
+    if generating and len(generating) < len(types):
+        scoring = sorted(types.keys() - set(generating))
+        raise ConfigError(
+            f"task.name: {', '.join(generating)} generate, and {', '.join(scoring)} want log-likelihoods: these need "
+            "engines of their own, so run them one by one"
+        )
+    return "generate" if generating else "choice" if "loglikelihood" in types.values() else "perplexity"
 
 
 def _generates(one: Mapping[str, Any]) -> bool:

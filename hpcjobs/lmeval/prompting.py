@@ -19,7 +19,7 @@ _RANDOM_SEED, _OTHER_SEED = 0, 1234
 # simple_evaluate's names for the most new tokens, the first that is there counts.
 _MOST_TOKENS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 _MOST_TOKENS_DEFAULT = 256
-_UNUSED = ("prompt", "target", "choices", "extract", "normalize", "group_by", "repeats", "delimiter")
+_UNUSED = ("messages", "prompt", "target", "choices", "extract", "normalize", "group_by", "repeats", "delimiter")
 
 
 def check_task(task: TaskConfig) -> None:
@@ -32,8 +32,6 @@ def check_task(task: TaskConfig) -> None:
         raise ConfigError(f"{', '.join(used)}: an lm_eval task brings its own; leave it out")
     if task.few_shot.data is not None or task.few_shot.split is not None:
         raise ConfigError("task.few_shot: an lm_eval task has its own pool of examples; only k and seed can be set")
-    if [message.role for message in task.messages or ()] not in ([], ["system"]):
-        raise ConfigError("task.messages: an lm_eval task brings its own; one system message can be set before it")
 
 
 @contextlib.contextmanager
@@ -111,8 +109,7 @@ def generation_of(kwargs: dict[str, Any]) -> GenerationConfig:
 def request_options(config: Config) -> dict[str, Any]:
     """`build_all_requests`' arguments: system turn and chat template, as simple_evaluate gives them."""
     task = config.task
-    system = task.messages[0].content if task.messages else None
-    options: dict[str, Any] = {"system_instruction": system, "fewshot_as_multiturn": True}
+    options: dict[str, Any] = {"system_instruction": task.description, "fewshot_as_multiturn": True}
     if task.chat_template:
         options |= {"apply_chat_template": True, "chat_template": _Template(config).render}
     return options

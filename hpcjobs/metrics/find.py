@@ -14,8 +14,9 @@ from hpcjobs.metrics.contains import Contains
 from hpcjobs.metrics.exact_match import ExactMatch
 from hpcjobs.metrics.f1 import F1
 from hpcjobs.metrics.number_match import NumberMatch
+from hpcjobs.metrics.acc import Acc, AccNorm
 
-BUILT_IN: dict[str, type[Metric]] = {kind.name: kind for kind in (ExactMatch, Contains, F1, NumberMatch)}
+BUILT_IN: dict[str, type[Metric]] = {kind.name: kind for kind in (ExactMatch, Contains, F1, NumberMatch, Acc, AccNorm)}
 
 
 def find_metrics(names: Iterable[str]) -> list[Metric]:
