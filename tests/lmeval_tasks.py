@@ -43,7 +43,7 @@ doc_to_text: !function utils.question
 doc_to_target: "{{word[::-1]}}"
 generation_kwargs: {until: ["\\n"], max_gen_toks: 12, do_sample: false, temperature: 0.0}
 filter_list:
-  - {name: strict-match, filter: [{function: regex, regex_pattern: "^([a-f0-9]+)"}, {function: take_first}]}
+  - {name: strict-match, filter: [{function: regex, regex_pattern: "^([a-z0-9]+)"}, {function: take_first}]}
   - name: flexible-extract
     filter: [{function: regex, regex_pattern: "([a-f])", group_select: -1}, {function: take_first}]
 metric_list:
@@ -112,7 +112,7 @@ def without_short(docs):
 
 
 def question(doc):
-    return f"Reverse {doc['word']}:"
+    return f"Reverse: {doc['word']}"
 
 
 def shares(doc, results):
