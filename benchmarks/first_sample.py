@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 from hpcjobs.config import Config
@@ -114,8 +114,8 @@ def _first_line(paths: RunPaths, deadline: float) -> bytes:
     raise SystemExit("no rank has finished a sample")
 
 
-def _env() -> Mapping[str, str]:
-    return clean_environment() | {"HF_HUB_OFFLINE": "1"}
+def _env() -> dict[str, str]:
+    return dict(clean_environment()) | {"HF_HUB_OFFLINE": "1"}
 
 
 def main() -> None:

@@ -39,7 +39,7 @@ def asker_of(config: Config, columns: Iterable[str], paths: RunPaths) -> Asker:
     return TemplateAsker(config.task, columns, read_pool(paths, config.task.few_shot), config.run.seed)
 
 
-def metrics_of(task: TaskConfig, paths: RunPaths) -> Sequence[Metric]:
+def run_metrics(task: TaskConfig, paths: RunPaths) -> Sequence[Metric]:
     """The metrics of a run."""
     if task.type == "lm_eval":
         from hpcjobs.lmeval.fold import planned_metrics
@@ -62,4 +62,4 @@ class TemplateAsker:
         return self._judge.judge(answer, self._prompts.target(asked), asked)
 
     def failed(self, row: Mapping[str, Any]) -> dict[str, Score]:
-        return self._judge.failed()
+        return self._judge.failed(lambda: self._prompts.target(user_row(row)))

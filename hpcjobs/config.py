@@ -50,6 +50,14 @@ def _name(value: str) -> str:
         raise ValueError(str(error)) from None  # so that pydantic says where it stands
 
 
+def _pattern(value: str) -> str:
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise ValueError(f"is no regular expression of Python: {error}") from None
+    return value
+
+
 Line = Annotated[str, AfterValidator(one_line)]
 SbatchWord = Annotated[str, AfterValidator(sbatch_word)]
 Name = Annotated[str, AfterValidator(_name)]
@@ -146,7 +154,7 @@ class TaskConfig(Section):
     few_shot: FewShotConfig = FewShotConfig()
     repeats: Annotated[int, Field(ge=1)] = 1
     generation: GenerationConfig = GenerationConfig()
-    extract: str | None = None
+    extract: Annotated[str, Field(min_length=1), AfterValidator(_pattern)] | None = None
     normalize: tuple[Literal["lower", "punctuation", "articles", "whitespace", "numbers"], ...] = ()
     metrics: tuple[str, ...] = ()
     group_by: tuple[str, ...] = ()

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 import hpcjobs
 from hpcjobs.acceptance import Acceptance, unnamed_journals
-from hpcjobs.asking import metrics_of
+from hpcjobs.asking import run_metrics
 from hpcjobs.config import Config
 from hpcjobs.data import Inputs
 from hpcjobs.disk import Space, bytes_text, disk_errors, merge_need
@@ -83,7 +83,7 @@ def _merge(paths: RunPaths) -> Merged:
     config, plan, inputs = read_config(paths.config), Plan.read(paths.plan), Inputs(paths.data)
     rounds = [Acceptance(paths, number, plan.rows) for number in paths.rounds()]
     import_as_planned(paths, plan.code)
-    measures = metrics_of(config.task, paths)
+    measures = run_metrics(config.task, paths)
     board, tally, missing = Board(measures, config.task), Tally(), list[int]()
     with Together() as rest, _writer(paths, config, inputs, measures) as writer:
         with Spill(paths.root, plan.rows) as spill:
@@ -100,7 +100,7 @@ def _merge(paths: RunPaths) -> Merged:
                 writer.write(rows)
         metrics = board.summary()
         rest.write(paths.missing, "".join(_missing_line(index, inputs, rounds, tally) for index in missing))
-        rest.write(paths.metrics, json_text(_metrics_json(config, plan, tally, missing, metrics)))
+        rest.write(paths.metrics, json_text(board.grouped(_metrics_json(config, plan, tally, missing, metrics))))
     return Merged(plan.rows, tally.accepted, missing, metrics)
 
 

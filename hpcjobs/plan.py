@@ -21,7 +21,7 @@ from hpcjobs.errors import ConfigError, DataError, UsageError, did_you_mean
 from hpcjobs.fewshot import Pool, TableRows, is_own, pool_table
 from hpcjobs.files import make_folder, read_json, write_json, write_whole
 from hpcjobs.hub import HubModel, cache_folder, is_hub_id
-from hpcjobs.metrics import find_metrics
+from hpcjobs.metrics import Judge, check_groups, metrics_of
 from hpcjobs.paths import RunPaths, checked_name, runs_root
 from hpcjobs.prompts import Prompts
 from hpcjobs.provenance import code_facts, weights_fingerprint
@@ -152,15 +152,16 @@ def make_plan(job: str, config: Config, folder: Path | None = None) -> Draft:
     config = _located(config)
     if config.task.type == "lm_eval":
         return _lm_eval_plan(job, config, folder, shape)
-    metrics = config.task.metrics if job == "eval" else ()
+    metrics = metrics_of(config.task) if job == "eval" else ()
     if job == "eval" and not metrics:
         raise ConfigError("task.metrics is empty: name a metric, or use `submit generate` for answers without scores")
     config = config.model_copy(update={"task": config.task.model_copy(update={"metrics": metrics})})
-    needing = [metric.name for metric in find_metrics(metrics) if getattr(metric, "needs_target", True)]
+    needing = [metric.name for metric in Judge(config.task).metrics if getattr(metric, "needs_target", True)]
     if needing and config.task.target is None:
         raise ConfigError(f"task.target is not set, and {', '.join(needing)} compare with it")
     model = _checked_model(config)
     table = load_table(config.data)
+    check_groups(config.task.group_by, table.schema)
     few_shot, shots = pool_table(config, table), config.task.few_shot
     pool = Pool(shots, TableRows(table if few_shot is None else few_shot), is_own(shots)) if shots.k else None
     prompts = Prompts(config.task, user_columns(table.column_names), pool)

@@ -110,19 +110,19 @@ class Prompts:
     def prompt(self, row: Mapping[str, Any], sample: str = "") -> Prompt:
         """What is asked about a row, as text or chat: description, solved examples, the row itself.
 
-        `sample` is the row's id: its examples are drawn by it, and it is none of its own examples.
+        `sample` is the row's id: its examples are drawn by it, and it is none of its own examples. Where a chat has
+        something besides its own turns, what stands before is one system's turn, as many templates take only one.
         """
         turn = self._turn(row)
-        if self._task.type == "perplexity":
+        if self._task.type == "perplexity" or not (self._pool or self._description):
             return turn
         lead = self._description.text(row) if self._description else ""
         examples = [self._example(one) for one in self._pool.examples(row, sample)] if self._pool else []
         if isinstance(turn, str):
             shots = [f"{asked}{self._delimiter}{answer}" for asked, answer in examples]
             return lead + self._task.few_shot.separator.join([*shots, turn])
-        system = [message for message in turn if message["role"] == "system"]
-        if lead:
-            system = [{"role": "system", "content": lead}, *system]
+        said = [lead.strip(), *(message["content"] for message in turn if message["role"] == "system")]
+        system = [{"role": "system", "content": "\n\n".join(filter(None, said))}] if any(said) else []
         solved = [message for asked, answer in examples for message in _solved(asked, answer)]
         return [*system, *solved, *(message for message in turn if message["role"] != "system")]
 

@@ -7,23 +7,10 @@ The rules are lm-evaluation-harness's, so that scores can be equal (its `Templat
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from hpcjobs.engines.spans import Span
 from hpcjobs.records import Pair, Prompt, Request
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """Tokens of which the last `scored` are to be scored, each given all before it."""
-
-    ids: tuple[int, ...]
-    scored: int
-
-    @property
-    def inputs(self) -> tuple[int, ...]:
-        """What the model reads: all but the last token, which it only predicts."""
-        return self.ids[:-1]
 
 
 class Border:

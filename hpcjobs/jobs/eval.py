@@ -21,6 +21,7 @@ from hpcjobs.errors import HpcJobsError, JournalError, RendezvousError
 from hpcjobs.identity import Identity
 from hpcjobs.journal import Journal
 from hpcjobs.ledger import LeaseWatch, Ledger, Rules
+from hpcjobs.metrics import Score
 from hpcjobs.records import Completion, Likelihood, Record, Request, SampleError
 
 if TYPE_CHECKING:
@@ -293,19 +294,21 @@ class Shift:
         self._synced = time.monotonic()
 
     def _scored(self, completion: Completion, lease: Lease) -> Record:
-        row = self._inputs[completion.index]
-        scores, error = self._asker.failed(row), completion.error
+        row, error = self._inputs[completion.index], completion.error
+        scores = dict[str, Score]()
         if error is None:
             try:
                 scores = self._asker.judge(completion, row)
             except Exception as problem:  # a user's metric may raise anything
                 error = SampleError.of(problem)
+        if error is not None:
+            scores = self._asker.failed(row)
         rank, likelihood = self._work.rank, completion.likelihood or Likelihood((), (), ())
         return Record(
             completion.index, row["id"], lease.chunk, lease.generation, completion.text, completion.finish_reason,
             completion.prompt_tokens, completion.completion_tokens, rank.rank, rank.attempt,
             round(completion.seconds, 6), round(completion.started_at, 6),
-            {name: score.value for name, score in scores.items()}, error,
+            {name: score.number for name, score in scores.items()}, error,
             completion.texts, likelihood.logprobs, likelihood.greedy, likelihood.tokens,
             {name: score.statistics for name, score in scores.items() if score.statistics is not None},
         )  # fmt: skip

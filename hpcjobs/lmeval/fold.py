@@ -13,11 +13,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from hpcjobs.bootstrap import Floats
 from hpcjobs.lmeval.codec import decode
 from hpcjobs.lmeval.tasks import Loaded, MetricName, Planned, load_planned
 from hpcjobs.metrics import Metric
-from hpcjobs.metrics.fold import Floats
-from hpcjobs.records import Completion, Target
 
 # Resamples where a standard error has no formula: lm_eval's `bootstrap_iters`, whose default of 100,000 takes minutes
 # for 30 samples of some metrics. Of BLEU and its kin as many as lm_eval takes at most.
@@ -47,13 +46,7 @@ class LmEvalMetric(Metric):
     statistics = pa.string()
 
     def __init__(self, name: MetricName, code: Code) -> None:
-        self.name, self._name, self._code = name.text, name, code  # type: ignore[misc]
-
-    def score(self, completion: str, target: Target, row: Mapping[str, Any]) -> float:
-        raise NotImplementedError("an lm_eval task scores all of its metrics at once: LmEvalJudge")
-
-    def judge(self, answer: Completion, target: Target, row: Mapping[str, Any]) -> Any:
-        return self.score(answer.text, target, row)
+        self.name, self._name, self._code = name.text, name, code
 
     def fold(self) -> LmEvalFold:
         return LmEvalFold(self._name, self._code)
