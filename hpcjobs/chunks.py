@@ -64,8 +64,8 @@ class ChunkList:
 
     @classmethod
     def read(cls, path: Path) -> ChunkList:
-        column = pq.read_table(path).column("indexes").combine_chunks()
-        return cls(column)
+        with pq.ParquetFile(path) as file:  # `read_table` would import pyarrow.dataset and pandas, on every rank
+            return cls(file.read().column("indexes").combine_chunks())
 
 
 def write_chunks(path: Path, chunks: Sequence[Sequence[int]]) -> bool:

@@ -150,6 +150,8 @@ def make_plan(job: str, config: Config, folder: Path | None = None) -> Draft:
     """Check everything that can be checked before the queue, and plan the run."""
     shape = shape_of(config.cluster, config.model.gpus_per_rank)
     config = _located(config)
+    if config.task.type == "lm_eval":
+        return _lm_eval_plan(job, config, folder, shape)
     metrics = metrics_of(config.task) if job == "eval" else ()
     if job == "eval" and not metrics:
         raise ConfigError("task.metrics is empty: name a metric, or use `submit generate` for answers without scores")
@@ -181,6 +183,22 @@ def _sha256(table: pa.Table) -> str:
     for part in table_parts(table):
         content.update(part)
     return content.hexdigest()
+
+
+def _lm_eval_plan(job: str, config: Config, folder: Path | None, shape: Shape) -> Draft:
+    """The plan of an lm_eval task, which brings its own data, prompts and metrics."""
+    from hpcjobs.lmeval.build import plan_task
+
+    if job != "eval":
+        raise ConfigError("task.type lm_eval has metrics of its own: use `submit eval`")
+    model, task = _checked_model(config), plan_task(config)
+    size = config.run.chunk_size or default_chunk_size(len(task.table))
+    chunks = plan_chunks(expected_work(task.table, {"requests"}), size)
+    data = task.facts | {"rows": len(task.table), "sha256": _sha256(task.table), "columns": task.table.column_names}
+    return _draft(
+        job, task.config, folder, shape, task.snapshot,
+        table=task.table, chunks=chunks, chunk_size=size, data=data, model=model,
+    )  # fmt: skip
 
 
 def make_script_plan(config: Config, argv: list[str], folder: Path | None = None) -> Draft:
@@ -233,7 +251,7 @@ def _root(config: Config) -> Path:
 def _default_name(job: str, config: Config) -> str:
     parts = [job]
     if job != "script":
-        parts += [Path(config.model.name).name or "model", Path(config.data.name).stem]
+        parts += [Path(config.model.name).name or "model", config.task.name or Path(config.data.name).stem]
     safe = "-".join("".join(c if c.isalnum() and c.isascii() else "-" for c in part).strip("-") for part in parts)
     return f"{safe[:80]}-{time.strftime('%Y%m%d-%H%M%S')}-{os.urandom(2).hex()}"
 
