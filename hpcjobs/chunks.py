@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -49,6 +51,11 @@ class ChunkList:
         """The sample indexes of a chunk, in the order in which they are run."""
         indexes: list[int] = self._column[chunk].as_py()
         return indexes
+
+    def indexes(self) -> npt.NDArray[np.int64]:
+        """The samples of all chunks, one chunk after the other."""
+        found: npt.NDArray[np.int64] = self._column.flatten().to_numpy()
+        return found
 
     def sizes(self) -> list[int]:
         """Samples of each chunk."""

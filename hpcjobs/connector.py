@@ -105,12 +105,17 @@ class AccelerateConnector:
             return self.options.dtype
         return precision_dtype(self.mixed_precision)
 
-    def engine(self, generation: GenerationConfig | None = None, task: TaskType = "generate") -> Engine:
-        """The engine that runs this model: for answers, or for log-likelihoods."""
+    def engine(
+        self, generation: GenerationConfig | None = None, task: TaskType = "generate", deterministic: bool = False
+    ) -> Engine:
+        """The engine that runs this model: for answers, or for log-likelihoods.
+
+        `deterministic`: nothing is kept over a pause of the source, so what comes after it is the same on any rank.
+        """
         if task != "generate":
             from hpcjobs.engines.scoring import ScoringEngine
 
-            return ScoringEngine(self.model, self.tokenizer, self.batch_size)
+            return ScoringEngine(self.model, self.tokenizer, self.batch_size, deterministic)
         from hpcjobs.engines.generate import GenerateEngine
 
         return GenerateEngine(self.model, self.tokenizer, generation or self.generation, self.batch_size)

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from hpcjobs.chunks import default_chunk_size, plan_chunks, write_chunks
 from hpcjobs.config import Config, sbatch_word
-from hpcjobs.data import ASSETS, expected_work, load_table, locate, table_bytes, user_columns, user_row
+from hpcjobs.data import ASSETS, expected_work, load_table, locate, table_parts, user_columns, user_row
 from hpcjobs.disk import disk_errors, whole_run
 from hpcjobs.errors import ConfigError, DataError, UsageError, did_you_mean
 from hpcjobs.fewshot import Pool, TableRows, is_own, pool_table
@@ -131,10 +131,10 @@ class Draft:
             make_folder(folder)
         write_whole(paths.config, dump(self.config))
         if self.table is not None:
-            write_whole(paths.data, table_bytes(self.table))
+            write_whole(paths.data, table_parts(self.table))
             write_chunks(paths.chunks(0), self.chunks)
         if self.pool is not None:
-            write_whole(paths.few_shot, table_bytes(self.pool))
+            write_whole(paths.few_shot, table_parts(self.pool))
         self.snapshot.write(paths.code)
         plan.write(paths.plan)
 
@@ -168,14 +168,21 @@ def make_plan(job: str, config: Config, folder: Path | None = None) -> Draft:
     _try_first(prompts, table)
     size = config.run.chunk_size or default_chunk_size(len(table))
     chunks = plan_chunks(expected_work(table, prompts.columns & set(table.column_names)), size)
-    content = hashlib.sha256(table_bytes(table)).hexdigest()
-    data = {"name": config.data.name, "rows": len(table), "sha256": content, "columns": table.column_names}
+    data = {"name": config.data.name, "rows": len(table), "sha256": _sha256(table), "columns": table.column_names}
     if few_shot is not None:
-        data["few_shot_sha256"] = hashlib.sha256(table_bytes(few_shot)).hexdigest()
+        data["few_shot_sha256"] = _sha256(few_shot)
     return _draft(
         job, config, folder, shape, lambda run: metric_code(metrics, run), few_shot=few_shot,
         table=table, chunks=chunks, chunk_size=size, data=data, model=model,
     )  # fmt: skip
+
+
+def _sha256(table: pa.Table) -> str:
+    """The hash of the file that a table becomes in inputs/."""
+    content = hashlib.sha256()
+    for part in table_parts(table):
+        content.update(part)
+    return content.hexdigest()
 
 
 def _lm_eval_plan(job: str, config: Config, folder: Path | None, shape: Shape) -> Draft:
@@ -187,8 +194,7 @@ def _lm_eval_plan(job: str, config: Config, folder: Path | None, shape: Shape) -
     model, task = _checked_model(config), plan_task(config)
     size = config.run.chunk_size or default_chunk_size(len(task.table))
     chunks = plan_chunks(expected_work(task.table, {"requests"}), size)
-    content = hashlib.sha256(table_bytes(task.table)).hexdigest()
-    data = task.facts | {"rows": len(task.table), "sha256": content, "columns": task.table.column_names}
+    data = task.facts | {"rows": len(task.table), "sha256": _sha256(task.table), "columns": task.table.column_names}
     return _draft(
         job, task.config, folder, shape, task.snapshot,
         table=task.table, chunks=chunks, chunk_size=size, data=data, model=model,

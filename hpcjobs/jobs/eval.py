@@ -22,7 +22,7 @@ from hpcjobs.identity import Identity
 from hpcjobs.journal import Journal
 from hpcjobs.ledger import LeaseWatch, Ledger, Rules
 from hpcjobs.metrics import Score
-from hpcjobs.records import Completion, Likelihood, Record, Request, SampleError
+from hpcjobs.records import Completion, Likelihood, Record, Request, SampleError, TaskType
 
 if TYPE_CHECKING:
     from hpcjobs.worker import Work
@@ -82,7 +82,8 @@ def make_engine(work: Work) -> Engine:
     connector.load_model_once()
     work.heart.vitals.device = str(connector.state.device)
     kind = work.config.task.type
-    return connector.engine(task=work.plan.data["asks"] if kind == "lm_eval" else kind)
+    task: TaskType = work.plan.data["asks"] if kind == "lm_eval" else kind
+    return connector.engine(task=task, deterministic=work.config.run.deterministic)
 
 
 @dataclass

@@ -25,7 +25,7 @@ def score_lines(metrics: Mapping[str, Any], remark: str = "") -> Iterator[str]:
 def group_lines(groups: Mapping[str, Any]) -> Iterator[str]:
     """A small table a column: one line a value, one column a metric; the first 20 values."""
     for column, values in groups.items():
-        names = list(dict.fromkeys(name for group in values.values() for name in group))
+        names = list(next(iter(values.values()), {}))  # each group has every metric
         shown = list(values.items())[:MOST_SHOWN]
         labels = [column, *(_short(value) for value, _ in shown)]
         width = max(map(len, labels))
