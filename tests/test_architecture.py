@@ -31,7 +31,10 @@ STAGES = [
 # These know several stages: the command line, its flow, and the entry points that a job is started by.
 ABOVE = {"cli", "__main__", "submit", "screen", "status", "entry", "supervisor", "verdict", "world_sizes"}
 # What a model is run with: these begin with torch, and whoever needs one imports it inside a function.
-HEAVY = {"hpcjobs.engines.generate", "hpcjobs.engines.sampling", "hpcjobs.engines.stopping"}
+HEAVY = {
+    "hpcjobs.engines.generate", "hpcjobs.engines.sampling", "hpcjobs.engines.kvcache", "hpcjobs.engines.packed",
+    "hpcjobs.engines.rows", "hpcjobs.engines.places", "hpcjobs.engines.loop",
+}  # fmt: skip
 # launch may name what is to be started.
 ENTRY_POINTS = {("launch", "worker"), ("launch", "entry")}
 

@@ -13,7 +13,7 @@ import torch
 
 from hpcjobs.engines.base import BatchSize, Source, take
 from hpcjobs.engines.border import Border, Span
-from hpcjobs.engines.generate import context_length
+from hpcjobs.engines.encoding import context_length
 from hpcjobs.engines.passes import Heads, Passes, pack, pass_tokens, release
 from hpcjobs.engines.prefix import Node, Tree
 from hpcjobs.records import Completion, Likelihood, Request, SampleError
