@@ -8,9 +8,9 @@ chats: answers about SQuAD rows that end when the model ends them. lengths: each
 from a lognormal distribution, which no side knows before: the row ends there, and end tokens do not end it.
 
 generate: what lm_eval and most scripts do, prompts sorted by length, batches of 16. Tokens of both sides are compared.
-stock bound: forward passes of the model as transformers runs it, of the same number of prompt and new tokens in an
-ideal order: full batches of prompts of one length, then full batches of rows of middle length that all go on. No
-scheduling, no choice of tokens, no text. packed bound: the same through the passes that our loop makes.
+stock bound: nothing but forward passes of the model as transformers runs it, over as many prompt and new tokens: full
+passes of prompts, then a step a token of the rows that are left when the longest answers begin first. No scheduling, no
+choice of tokens, no text. packed bound: the same by the passes of which our loop consists.
 """
 
 from __future__ import annotations
@@ -59,16 +59,6 @@ CASES = {
     "chats": Case("chats", rows=48, batch=48, natural=True, most=256),
     "lengths": Case("lengths", rows=96, batch=64, natural=False, most=400, middle=3.5),
 }
-
-
-@dataclass(frozen=True)
-class Work:
-    """What both sides had to compute: prompts of `prompt` tokens, `new` tokens, `each` a row, in the mean."""
-
-    rows: int
-    prompt: int
-    new: int
-    each: int
 
 
 class Limits:
@@ -130,51 +120,83 @@ def by_loop(model: Any, tokenizer: Any, chats: Sequence[Any], lengths: Sequence[
     return [made[number] for number in range(len(chats))]
 
 
+def schedule(prompts: Sequence[int], lengths: Sequence[int], batch: int) -> list[list[tuple[int, int]]]:
+    """Of each decode step the (place, columns) of its rows, in the order that ends first: longest answers first."""
+    waiting = sorted(zip(lengths, prompts, strict=True))
+    rows: dict[int, list[int]] = {}  # place: columns, new tokens left; the first new token is the prompt's
+    steps = []
+    while waiting or rows:
+        for place in range(batch):
+            if waiting and place not in rows:
+                length, prompt = waiting.pop()
+                rows[place] = [prompt, length - 1]
+        rows = {place: row for place, row in rows.items() if row[1] > 0}
+        steps.append([(place, row[0]) for place, row in sorted(rows.items())])
+        for row in rows.values():
+            row[0], row[1] = row[0] + 1, row[1] - 1
+    return [step for step in steps if step]
+
+
 @torch.inference_mode()
-def stock_bound(model: Any, work: Work, batch: int) -> None:
-    """The model's own passes: prompts in batches, then steps of `batch` rows of middle length."""
-    rows = max(1, PASS_TOKENS // work.prompt)
-    for first in range(0, work.rows, rows):
-        model(input_ids=torch.full((min(rows, work.rows - first), work.prompt), 9), use_cache=True, logits_to_keep=1)
-    left = work.new
-    while left > 0:
-        cache = filled_cache(model, batch, work.prompt)
-        for _ in range(min(work.each, -(-left // batch))):
-            model(input_ids=torch.full((batch, 1), 9), past_key_values=cache, use_cache=True)
-            left -= batch
+def stock_bound(model: Any, prompts: Sequence[int], steps: Sequence[Sequence[tuple[int, int]]]) -> float:
+    """Seconds of the model's own passes alone, all prompts and all rows of a step of middle length."""
+    clock, prompt = Clock(), round(statistics.mean(prompts))
+    each = max(1, PASS_TOKENS // prompt)
+    for first in range(0, len(prompts), each):
+        ids = torch.full((min(each, len(prompts) - first), prompt), 9)
+        clock.run(lambda ids=ids: model(input_ids=ids, use_cache=True, logits_to_keep=1))
+    cache: Any = None
+    for step in steps:
+        columns = round(statistics.mean(columns for _, columns in step))
+        if cache is None or cache.rows != len(step) or abs(cache.get_seq_length() - columns) > 8:
+            cache = filled_cache(model, len(step), columns)
+        ids = torch.full((len(step), 1), 9)
+        clock.run(lambda ids=ids, cache=cache: model(input_ids=ids, past_key_values=cache, use_cache=True))
+    return clock.seconds
 
 
-def filled_cache(model: Any, batch: int, columns: int) -> Any:
+def filled_cache(model: Any, rows: int, columns: int) -> Any:
     """A cache that holds `columns` of each row, without computing them."""
     config = model.config
     cache = transformers.DynamicCache(config=config)
-    shape = (batch, config.num_key_value_heads, columns, config.head_dim)
+    shape = (rows, config.num_key_value_heads, columns, config.head_dim)
     for layer in range(config.num_hidden_layers):
         cache.update(torch.zeros(shape), torch.zeros(shape), layer)
+    cache.rows = rows
     return cache
 
 
 @torch.inference_mode()
-def packed_bound(model: Any, work: Work, batch: int) -> None:
-    """The passes of our loop, in the same order."""
-    packed = PackedModel(model, max(batch, PASS_TOKENS // work.prompt))
-    packed.cache.reserve(work.prompt + work.each)
-    rows = max(1, PASS_TOKENS // work.prompt)
-    for first in range(0, work.rows, rows):
-        packed.logits([Piece(place, 0, [9] * work.prompt) for place in range(min(rows, work.rows - first))])
-    left = work.new
-    while left > 0:
-        for step in range(min(work.each, -(-left // batch))):
-            packed.logits([Piece(place, work.prompt + step, [9]) for place in range(batch)])
-            left -= batch
+def packed_bound(model: Any, prompts: Sequence[int], steps: Sequence[Sequence[tuple[int, int]]], batch: int) -> float:
+    """Seconds of the passes that our loop makes alone: prompts in full passes, then the steps."""
+    clock, packed = Clock(), PackedModel(model, batch)
+    packed.cache.reserve(1 + max(columns for step in steps for _, columns in step))
+    each = max(1, round(PASS_TOKENS / statistics.mean(prompts)))
+    for first in range(0, len(prompts), each):
+        some = prompts[first : first + each]
+        pieces = [Piece(place, 0, [9] * prompt) for place, prompt in enumerate(some)]
+        clock.run(lambda pieces=pieces: packed.logits(pieces))
+    for step in steps:
+        pieces = [Piece(place, columns, [9]) for place, columns in step]
+        clock.run(lambda pieces=pieces: packed.logits(pieces))
+    return clock.seconds
 
 
-def timed(name: str, work: Callable[[], Any]) -> tuple[float, Any]:
+class Clock:
+    """Sums the seconds of what it runs."""
+
+    seconds = 0.0
+
+    def run(self, work: Callable[[], Any]) -> None:
+        started = time.perf_counter()
+        work()
+        self.seconds += time.perf_counter() - started
+
+
+def timed(work: Callable[[], Any]) -> tuple[float, Any]:
     started = time.perf_counter()
     done = work()
-    took = time.perf_counter() - started
-    print(f"  {name:<14} {took:8.2f} s", flush=True)
-    return took, done
+    return time.perf_counter() - started, done
 
 
 def run(case: Case, model: Any, tokenizer: Any, rows: Sequence[dict[str, Any]]) -> None:
@@ -185,18 +207,18 @@ def run(case: Case, model: Any, tokenizer: Any, rows: Sequence[dict[str, Any]]) 
     if not case.natural:
         lengths = [min(case.most, max(1, round(rng.lognormvariate(case.middle, 1.0)))) for _ in prompts]
     print(f"{case.name}: {case.rows} prompts of {statistics.mean(map(len, prompts)):.0f} tokens, batch {case.batch}")
-    ours, made = timed("loop", lambda: by_loop(model, tokenizer, chats, lengths, case))
-    theirs, plain = timed("generate", lambda: by_generate(model, tokenizer, prompts, lengths, case.natural))
-    new = sum(map(len, plain))
-    work = Work(case.rows, round(statistics.mean(map(len, prompts))), new, max(1, new // case.rows))
-    stock, _ = timed("stock bound", lambda: stock_bound(model, work, case.batch))
-    packed, _ = timed("packed bound", lambda: packed_bound(model, work, case.batch))
+    ours, made = timed(lambda: by_loop(model, tokenizer, chats, lengths, case))
+    print(f"  loop         {ours:8.2f} s", flush=True)
+    theirs, plain = timed(lambda: by_generate(model, tokenizer, prompts, lengths, case.natural))
+    print(f"  generate     {theirs:8.2f} s, {theirs / ours:.2f} times that of loop", flush=True)
+    sizes, counts = list(map(len, prompts)), list(map(len, plain))
+    steps = schedule(sizes, counts, case.batch)
+    stock, packed = stock_bound(model, sizes, steps), packed_bound(model, sizes, steps, case.batch)
+    print(f"  stock bound  {stock:8.2f} s: loop has {stock / ours:.2f} of its speed")
+    print(f"  packed bound {packed:8.2f} s: loop has {packed / ours:.2f} of its speed")
     same = sum(one == other for one, other in zip(made, plain, strict=True))
-    counts = sorted(map(len, plain))
-    print(f"  {new} new tokens, {counts[0]} to {counts[-1]} a row, median {counts[len(counts) // 2]}")
-    print(f"  rows with equal tokens {same} of {case.rows}")
-    print(f"  loop is {theirs / ours:.2f} times as fast as generate, {stock / ours:.2f} of the stock bound's speed, ")
-    print(f"  {packed / ours:.2f} of the packed bound's", flush=True)
+    print(f"  equal tokens: {same} of {case.rows} rows; {sum(counts)} new tokens in {len(steps)} steps, ", end="")
+    print(f"{min(counts)} to {max(counts)} a row, median {statistics.median(counts):.0f}", flush=True)
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 
@@ -70,6 +71,13 @@ class Intake:
             self._ask_below = None
         self._look_ahead(most + self._ahead if most else 0, in_hand)
         return [self._encoding.popleft().result() for _ in range(min(most, len(self._encoding)))]
+
+    def rest(self) -> Iterator[Request | None]:
+        """What has not been taken, as it came, for another engine."""
+        while self._encoding:
+            got = self._encoding.popleft().result()
+            yield got.request if isinstance(got, Encoded) else None
+        yield from self._requests
 
     def _look_ahead(self, wanted: int, in_hand: int) -> None:
         while not self.ended and self._ask_below is None and len(self._encoding) < wanted:
