@@ -99,7 +99,7 @@ def _merge(paths: RunPaths) -> Merged:
                 writer.write(rows)
         metrics = board.summary()
         rest.write(paths.missing, "".join(_missing_line(index, inputs, rounds, tally) for index in missing))
-        rest.write(paths.metrics, json_text(_metrics_json(config, plan, tally, missing, metrics)))
+        rest.write(paths.metrics, json_text(board.grouped(_metrics_json(config, plan, tally, missing, metrics))))
     return Merged(plan.rows, tally.accepted, missing, metrics)
 
 

@@ -32,8 +32,11 @@ STAGES = [
 ABOVE = {"cli", "__main__", "submit", "screen", "status", "entry", "supervisor", "verdict", "world_sizes"}
 # What a model is run with: these begin with torch, and whoever needs one imports it inside a function.
 HEAVY = {
-    "hpcjobs.engines.generate", "hpcjobs.engines.sampling", "hpcjobs.engines.kvcache", "hpcjobs.engines.packed",
-    "hpcjobs.engines.rows", "hpcjobs.engines.places", "hpcjobs.engines.loop",
+    f"hpcjobs.engines.{name}"
+    for name in (
+        "border", "continuous", "generate", "kvcache", "loop", "packed", "passes", "places", "plain", "rows",
+        "sampling", "scoring", "shared", "spans",
+    )
 }  # fmt: skip
 # launch may name what is to be started.
 ENTRY_POINTS = {("launch", "worker"), ("launch", "entry")}

@@ -7,23 +7,10 @@ The rules are lm-evaluation-harness's, so that scores can be equal (its `Templat
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from hpcjobs.engines.spans import Span
 from hpcjobs.records import Pair, Prompt, Request
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """Tokens of which the last `scored` are to be scored, each given all before it."""
-
-    ids: tuple[int, ...]
-    scored: int
-
-    @property
-    def inputs(self) -> tuple[int, ...]:
-        """What the model reads: all but the last token, which it only predicts."""
-        return self.ids[:-1]
 
 
 class Border:
@@ -44,7 +31,7 @@ class Border:
         return [self.pair(pair) for pair in request.pairs]
 
     def pair(self, pair: Pair) -> Span:
-        """The span of one pair. White space at the end of a context goes to the continuation, as words begin with it."""
+        """The span of one pair. White space at a context's end goes to the continuation: words begin with it."""
         context, special = self._context(pair.context)
         continuation = pair.continuation
         if not context:
@@ -89,7 +76,7 @@ class Border:
         return self._tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False), False
 
     def _encode(self, text: str, special: bool | None = None) -> list[int]:
-        """Token ids; None leaves it to the tokenizer whether special tokens are added, but never the first one twice."""
+        """Token ids. Special tokens are added as the tokenizer would (None), but never the first one twice."""
         if special is None and self._prefix_text and text.startswith(self._prefix_text):
             special = False
         how = {} if special is None else {"add_special_tokens": special}

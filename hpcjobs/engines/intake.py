@@ -78,6 +78,7 @@ class Intake:
             got = self._encoding.popleft().result()
             yield got.request if isinstance(got, Encoded) else None
         yield from self._requests
+        self.ended = True
 
     def _look_ahead(self, wanted: int, in_hand: int) -> None:
         while not self.ended and self._ask_below is None and len(self._encoding) < wanted:

@@ -6,39 +6,22 @@ import logging
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 
 from hpcjobs.engines.base import BatchSize, Source, take
-from hpcjobs.engines.border import Border, Span
+from hpcjobs.engines.border import Border
 from hpcjobs.engines.encoding import context_length
-from hpcjobs.engines.passes import Heads, Passes, pack, pass_tokens, release
-from hpcjobs.engines.prefix import Node, Tree
+from hpcjobs.engines.plain import PlainScorer
+from hpcjobs.engines.shared import TreeScorer
+from hpcjobs.engines.spans import Job, Span
+from hpcjobs.engines.support import has_plain_cache
 from hpcjobs.records import Completion, Likelihood, Request, SampleError
 
 log = logging.getLogger(__name__)
 # Questions looked at together: their common beginnings are found among these.
 AUTO_WINDOW = 64
-# Tokens of common beginnings that are kept for later questions, at most, and the share of free memory they may take.
-_HEAD_TOKENS = 16_384
-
-
-@dataclass(slots=True)
-class Job:
-    """A request with its spans, the sums over the tokens scored so far, and how many are to come."""
-
-    request: Request
-    spans: list[Span]
-    logprobs: list[float] = field(default_factory=list)
-    greedy: list[bool] = field(default_factory=list)
-    left: int = 0
-
-    def start(self) -> None:
-        """Nothing is scored yet."""
-        self.logprobs, self.greedy = [0.0] * len(self.spans), [True] * len(self.spans)
-        self.left = sum(span.scored for span in self.spans)
 
 
 class Scorer(Protocol):
@@ -58,10 +41,12 @@ class Scorer(Protocol):
 class ScoringEngine:
     """Completions with log-likelihoods, window by window; one bad request fails alone."""
 
-    def __init__(self, model: Any, tokenizer: Any, batch_size: BatchSize = "auto", scorer: Scorer | None = None) -> None:
+    def __init__(
+        self, model: Any, tokenizer: Any, batch_size: BatchSize = "auto", scorer: Scorer | None = None
+    ) -> None:
         self.batch_size = AUTO_WINDOW if batch_size == "auto" else batch_size
         self._border = Border(tokenizer, context_length(model, tokenizer))
-        self._scorer = scorer or TreeScorer(model)
+        self._scorer = scorer or scorer_of(model)
 
     def stream(self, requests: Source) -> Iterator[Completion]:
         """Completions of the requests as their last token is scored."""
@@ -91,6 +76,7 @@ class ScoringEngine:
         except torch.OutOfMemoryError as error:
             problem: Exception = error
             again = self._scorer.smaller()
+            log.warning("out of memory: going on with smaller passes")
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
         except Exception as error:
@@ -109,116 +95,34 @@ class ScoringEngine:
             yield from self._run(rest[middle:])
 
 
-class TreeScorer:
-    """Packs the window's prefix tree into forward passes of even size."""
-
-    def __init__(self, model: Any) -> None:
-        self._passes, self._most = Passes(model), pass_tokens(model)
-        self._heads = Heads(_HEAD_TOKENS)
-
-    def smaller(self) -> bool:
-        self._most //= 2
-        log.warning("out of memory: going on with passes of %d tokens", max(self._most, 16))
-        return self._most >= 16
-
-    def forget(self) -> None:
-        self._heads.forget()
-
-    def score(self, jobs: Sequence[Job]) -> Iterator[Job]:
-        heads = self._heads.sequences
-        spans = [(job, number) for job in jobs for number in range(len(job.spans))]
-        tree = Tree([*(job.spans[number].inputs for job, number in spans), *heads], self._most)
-        users = _users(tree, [job for job, _ in spans])
-        targets = _targets(tree, spans)
-        for sequence, leaf in zip(heads, tree.leaves[len(spans) :], strict=True):
-            self._heads.recall(sequence, leaf)
-        for job in jobs:
-            job.start()
-        for node in tree.nodes():
-            # Nodes that several requests share stay until the window's end, when they are kept as heads.
-            node.open = sum(id(child) in users for child in node.children) + (len(users.get(id(node), ())) > 1)
-        todo = [node for node in tree.nodes() if id(node) in users and (node.kv is None or id(node) in targets)]
-        for nodes in pack(todo, self._most):
-            yield from self._pass(nodes, targets)
-        self._keep(tree, users)
-
-    def _pass(self, nodes: Sequence[Node], targets: dict[int, list[_Target]]) -> Iterator[Job]:
-        wanted: dict[int, int] = {}
-        asked: list[tuple[int, _Target]] = []
-        start = 0
-        for node in nodes:
-            for target in targets.get(id(node), ()):
-                asked.append((wanted.setdefault(start + target.offset, len(wanted)), target))
-            start += len(node.tokens)
-        logits = self._passes.run(nodes, list(wanted))
-        for node in nodes:
-            release(node)
-        found = zip(asked, *_judged(logits, [row for row, _ in asked], [t.token for _, t in asked]), strict=True)
-        for (_, target), logprob, greedy in found:
-            job, span = target.job, target.span
-            job.logprobs[span] += logprob
-            job.greedy[span] &= greedy
-            job.left -= 1
-            if not job.left:
-                yield job
-
-    def _keep(self, tree: Tree, users: dict[int, set[int]]) -> None:
-        """Of nodes that several requests share, the last ones on their paths become heads."""
-        for node in tree.nodes():
-            if len(users.get(id(node), ())) > 1 and not any(len(users.get(id(c), ())) > 1 for c in node.children):
-                self._heads.add(node)
+def scorer_of(model: Any) -> Scorer:
+    """The tree where the model has a cache that its branches can share, and a small example comes out right."""
+    plain = PlainScorer(model)
+    if not has_plain_cache(model):
+        return plain
+    try:
+        if agree(TreeScorer(model), plain, model):
+            return TreeScorer(model)
+        problem = "its log-likelihoods with a shared cache are not those without"
+    except Exception as error:  # models may refuse masks or caches in any way
+        problem = f"{type(error).__name__}: {error}"
+    log.warning("%s computes nothing in common for several options: %s", type(model).__name__, problem)
+    return plain
 
 
-@dataclass(frozen=True, slots=True)
-class _Target:
-    """A token to be scored: at which offset of its node it is predicted, and for whom."""
-
-    offset: int
-    token: int
-    job: Job
-    span: int
-
-
-def _users(tree: Tree, jobs: Sequence[Job]) -> dict[int, set[int]]:
-    """Which requests have tokens in which node: id of the node -> indexes."""
-    users: dict[int, set[int]] = {}
-    for leaf, job in zip(tree.leaves, jobs, strict=False):
-        for node in leaf.path():
-            users.setdefault(id(node), set()).add(job.request.index)
-    return users
-
-
-def _targets(tree: Tree, spans: Sequence[tuple[Job, int]]) -> dict[int, list[_Target]]:
-    """What is to be scored in which node."""
-    found: dict[int, list[_Target]] = {}
-    for (job, number), leaf in zip(spans, tree.leaves, strict=False):
-        span, node = job.spans[number], leaf
-        for place in range(len(span.ids) - 2, len(span.ids) - 2 - span.scored, -1):
-            node = node.holder(place)
-            target = _Target(place - node.start, span.ids[place + 1], job, number)
-            found.setdefault(id(node), []).append(target)
-    return found
-
-
-_ROWS = 128
-
-
-def _judged(logits: torch.Tensor, rows: list[int], tokens: list[int]) -> tuple[list[float], list[bool]]:
-    """Log-probabilities of `tokens` at `rows` of the logits, and whether each is the likeliest token there.
-
-    torch's logsumexp takes three times as long on CPUs as the sum by hand, and argmax ten times as long as amax.
-    """
-    totals, highest = list[torch.Tensor](), list[torch.Tensor]()
-    for block in logits.split(_ROWS):
-        block = block.float()
-        most = block.amax(-1)
-        totals.append((block - most[:, None]).exp_().sum(-1).log_() + most)
-        highest.append(most)
-    if not rows:
-        return [], []
-    row, token = torch.tensor(rows, device=logits.device), torch.tensor(tokens, device=logits.device)
-    chosen = logits[row, token].float()
-    return (chosen - torch.cat(totals)[row]).tolist(), (chosen >= torch.cat(highest)[row]).tolist()
+def agree(one: Scorer, other: Scorer, model: Any) -> bool:
+    """Whether two scorers give the same for two branches of one context, up to rounding (nats a token)."""
+    least = 0.01 if model.dtype == torch.float32 else 0.3
+    size = min(64, int(model.config.get_text_config().vocab_size))
+    head = tuple(n % size for n in range(3, 15))
+    sums = []
+    for scorer in (one, other):
+        ends = [Span((*head, *(n * step % size for n in range(1, 9))), 8) for step in (3, 5)]
+        job = Job(Request(0, "probe", ""), ends)
+        list(scorer.score([job]))
+        scorer.forget()
+        sums.append(job.logprobs)
+    return all(abs(a - b) <= 8 * least for a, b in zip(*sums, strict=True))
 
 
 def _completion(job: Job, started: float) -> Completion:

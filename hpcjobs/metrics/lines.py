@@ -1,0 +1,57 @@
+"""metrics.json's values as lines for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+MOST_SHOWN = 20
+_LONGEST = 32
+
+
+def score_lines(metrics: Mapping[str, Any], remark: str = "") -> Iterator[str]:
+    """One line a metric, with interval and count; `remark` stands behind each value. Below it the options' accuracy."""
+    width = max([16, *map(len, metrics)])
+    for name, summary in metrics.items():
+        if summary["value"] is None:
+            yield f"{name:<{width}} -         n={summary['n']}"
+            continue
+        yield f"{name:<{width}} {summary['value']:.4f}{_interval(summary)}  n={summary['n']}{remark}"
+        if options := summary.get("by_option"):
+            each = (f"{letter} {option['value']:.4f} (n={option['n']})" for letter, option in options.items())
+            yield f"{'  right option':<{width}} {', '.join(each)}"
+
+
+def group_lines(groups: Mapping[str, Any]) -> Iterator[str]:
+    """A small table a column: one line a value, one column a metric; the first 20 values."""
+    for column, values in groups.items():
+        names = list(dict.fromkeys(name for group in values.values() for name in group))
+        shown = list(values.items())[:MOST_SHOWN]
+        labels = [column, *(_short(value) for value, _ in shown)]
+        width = max(map(len, labels))
+        yield ""
+        yield "  ".join([f"{labels[0]:<{width}}", f"{'n':>8}", *(f"{name:>24}" for name in names)]).rstrip()
+        for label, (_, group) in zip(labels[1:], shown, strict=True):
+            n = max((group[name]["n"] for name in names), default=0)
+            cells = [f"{_cell(group[name]):>{max(24, len(name))}}" for name in names]
+            yield "  ".join([f"{label:<{width}}", f"{n:>8}", *cells])
+        if len(values) > len(shown):
+            yield f"... and {len(values) - len(shown)} other values of {column}: metrics.json has all"
+
+
+def _cell(summary: Mapping[str, Any]) -> str:
+    if summary["value"] is None:
+        return "-"
+    interval = summary["ci95"]
+    return f"{summary['value']:.4f}" + ("" if interval is None else f" [{interval[0]:.3f}, {interval[1]:.3f}]")
+
+
+def _interval(summary: Mapping[str, Any]) -> str:
+    interval = summary["ci95"]
+    return "" if interval is None else f"  95% [{interval[0]:.4f}, {interval[1]:.4f}]"
+
+
+def _short(value: str) -> str:
+    """A value on one line, of at most 32 characters."""
+    text = " ".join(value.split()) or '""'
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"

@@ -1,0 +1,79 @@
+"""Values that are made of sums over all samples, as BLEU or perplexity, and no means of scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from hpcjobs.bootstrap import Floats, percentiles, resampled_totals
+from hpcjobs.metrics.fold import around, finite, nothing, numbers
+from hpcjobs.metrics.held import Held
+
+MOST_BLOCKS = 8192
+
+
+class SumsFold:
+    """The value of the sums of all samples' statistics, `width` numbers each, with a bootstrap of blocks of samples.
+
+    A block is one sample as long as there are at most 8192 (or `limit`) of them; then neighbours are joined, two by
+    two. Block bootstrap: Künsch, The Annals of Statistics 17(3), 1989. A sample without statistics counts nowhere.
+    """
+
+    def __init__(self, width: int, value: Callable[[Floats], float]) -> None:
+        self.n, self._width, self._value = 0, width, value
+        self.limit(MOST_BLOCKS)
+
+    def limit(self, blocks: int) -> None:
+        """At most so many blocks; a power of two."""
+        self._held, self._blocks = Held(self._width, blocks // 2), _Blocks(self._width, blocks)
+
+    def add(self, scores: Floats, statistics: pa.Array | None = None) -> None:
+        if statistics is None:
+            return
+        rows = numbers(statistics, self._width)
+        rows = rows[np.isfinite(rows).all(axis=1)]
+        self.n += len(rows)
+        for block in self._held.add(rows):
+            self._blocks.add(block)
+
+    def summary(self) -> dict[str, Any]:
+        """value; stderr (the bootstrap's standard deviation), ci95 (value +- 1.96 stderr), bootstrap_ci95; n, the
+        samples that have statistics.
+        """
+        rest = self._held.rest()
+        if len(rest):
+            self._blocks.add(rest)
+        if not self.n:
+            return nothing()
+        blocks = self._blocks.sums
+        value, stderr, resampled = finite(self._value(blocks.sum(axis=0))), None, None
+        if len(blocks) > 1:
+            values = np.array([self._value(totals) for totals in resampled_totals(blocks)])
+            values = values[np.isfinite(values)]
+            if len(values) > 1:
+                stderr, resampled = float(values.std(ddof=1)), list(percentiles(values))
+        interval = None if value is None or stderr is None else around(value, stderr)
+        return {"value": value, "stderr": stderr, "ci95": interval, "bootstrap_ci95": resampled, "n": self.n}
+
+
+class _Blocks:
+    """Sums of neighbouring rows, at most `most` of them: when they are that many, each two become one.
+
+    Rows come in batches of `most / 2` but for the last, so that blocks end where batches do.
+    """
+
+    def __init__(self, width: int, most: int) -> None:
+        self._most, self._size, self._open = most, 1, 0
+        self.sums: Floats = np.empty((0, width))
+
+    def add(self, rows: Floats) -> None:
+        if len(self.sums) == self._most and not self._open:
+            self.sums, self._size = self.sums[::2] + self.sums[1::2], 2 * self._size
+        if self._open:  # a block larger than a batch goes on
+            self.sums[-1] += rows.sum(axis=0)
+        else:
+            self.sums = np.concatenate([self.sums, np.add.reduceat(rows, np.arange(0, len(rows), self._size))])
+        self._open = (self._open + len(rows)) % self._size
