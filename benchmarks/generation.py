@@ -24,6 +24,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -144,14 +145,14 @@ def stock_bound(model: Any, prompts: Sequence[int], steps: Sequence[Sequence[tup
     each = max(1, PASS_TOKENS // prompt)
     for first in range(0, len(prompts), each):
         ids = torch.full((min(each, len(prompts) - first), prompt), 9)
-        clock.run(lambda ids=ids: model(input_ids=ids, use_cache=True, logits_to_keep=1))
+        clock.run(partial(model, input_ids=ids, use_cache=True, logits_to_keep=1))
     cache: Any = None
     for step in steps:
         columns = round(statistics.mean(columns for _, columns in step))
         if cache is None or cache.rows != len(step) or abs(cache.get_seq_length() - columns) > 8:
             cache = filled_cache(model, len(step), columns)
         ids = torch.full((len(step), 1), 9)
-        clock.run(lambda ids=ids, cache=cache: model(input_ids=ids, past_key_values=cache, use_cache=True))
+        clock.run(partial(model, input_ids=ids, past_key_values=cache, use_cache=True))
     return clock.seconds
 
 
@@ -175,10 +176,10 @@ def packed_bound(model: Any, prompts: Sequence[int], steps: Sequence[Sequence[tu
     for first in range(0, len(prompts), each):
         some = prompts[first : first + each]
         pieces = [Piece(place, 0, [9] * prompt) for place, prompt in enumerate(some)]
-        clock.run(lambda pieces=pieces: packed.logits(pieces))
+        clock.run(partial(packed.logits, pieces))
     for step in steps:
         pieces = [Piece(place, columns, [9]) for place, columns in step]
-        clock.run(lambda pieces=pieces: packed.logits(pieces))
+        clock.run(partial(packed.logits, pieces))
     return clock.seconds
 
 

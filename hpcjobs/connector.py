@@ -26,7 +26,7 @@ MIXED_PRECISIONS = ("no", "bf16", "fp16")
 @dataclass(frozen=True)
 class ConnectorOptions:
     """What is seldom set: the model's pin, its dtype on load, GPUs for one replica, the group's deadline (s), and the
-    engine, one of engines.choice.ENGINES."""
+    engine (`model.engine`)."""
 
     revision: str | None = None
     dtype: torch.dtype | None = None
@@ -107,16 +107,21 @@ class AccelerateConnector:
             return self.options.dtype
         return precision_dtype(self.mixed_precision)
 
-    def engine(self, generation: GenerationConfig | None = None, task: TaskType = "generate") -> Engine:
-        """The engine that runs this model: for answers, or for log-likelihoods."""
+    def engine(
+        self, generation: GenerationConfig | None = None, task: TaskType = "generate", deterministic: bool = False
+    ) -> Engine:
+        """The engine that runs this model: for answers, or for log-likelihoods.
+
+        `deterministic`: nothing is kept over a pause of the source, so what comes after it is the same on any rank.
+        """
         if task != "generate":
             from hpcjobs.engines.scoring import ScoringEngine
 
-            return ScoringEngine(self.model, self.tokenizer, self.batch_size)
-        from hpcjobs.engines.choice import make_engine
+            return ScoringEngine(self.model, self.tokenizer, self.batch_size, deterministic)
+        from hpcjobs.engines.choice import Wish, make_engine
 
-        how, ranks = generation or self.generation, Rank.from_env().local_world_size
-        return make_engine(self.model, self.tokenizer, how, self.options.engine, self.batch_size, ranks)
+        wish = Wish(self.options.engine, self.batch_size, Rank.from_env().local_world_size, deterministic)
+        return make_engine(self.model, self.tokenizer, generation or self.generation, wish)
 
     def complete(self, messages: Prompt, **kwargs: Any) -> Completion:
         """The completion of one chat or prompt; `kwargs` are fields of GenerationConfig for this call."""

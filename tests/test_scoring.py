@@ -65,12 +65,12 @@ def logprobs(completions: Sequence[Completion]) -> list[float]:
     return [one for completion in completions if completion.likelihood for one in completion.likelihood.logprobs]
 
 
-@pytest.mark.parametrize("window", [1, 3, 64])
-def test_options_score_as_in_lm_evaluation_harness(tiny: tuple[Any, Any], harness: Any, window: int) -> None:
+@pytest.mark.parametrize("batch", [1, 3, 64])
+def test_options_score_as_in_lm_evaluation_harness(tiny: tuple[Any, Any], harness: Any, batch: int) -> None:
     from hpcjobs.engines.scoring import ScoringEngine
 
     requests = questions(20)
-    done = run(ScoringEngine(*tiny, batch_size=window), requests)
+    done = run(ScoringEngine(*tiny, batch_size=batch), requests)
     right = theirs(harness, "loglikelihood", [(str(p.context), p.continuation) for r in requests for p in r.pairs])
     assert logprobs(done) == pytest.approx([logprob for logprob, _ in right], abs=1e-3)
     assert [greedy for c in done if c.likelihood for greedy in c.likelihood.greedy] == [greedy for _, greedy in right]
@@ -151,7 +151,7 @@ def test_what_questions_share_is_computed_once(tiny: tuple[Any, Any], monkeypatc
         return plain(self, nodes, wanted)
 
     requests, head = questions(30), len(tiny[1](HEAD).input_ids)
-    engine = ScoringEngine(*tiny, batch_size=10)
+    engine = ScoringEngine(*tiny, batch_size=3)
     monkeypatch.setattr(Passes, "run", counted)
     run(engine, requests)
     texts = [str(pair.context) + pair.continuation for request in requests for pair in request.pairs]
@@ -164,8 +164,8 @@ def test_after_a_pause_nothing_is_left_of_what_was_before(tiny: tuple[Any, Any])
     from hpcjobs.engines.scoring import ScoringEngine
 
     requests = questions(20)
-    alone = run(ScoringEngine(*tiny), requests[10:])
-    after = run(ScoringEngine(*tiny), [*requests[:10], None, *requests[10:]])[10:]
+    alone = run(ScoringEngine(*tiny, fresh=True), requests[10:])
+    after = run(ScoringEngine(*tiny, fresh=True), [*requests[:10], None, *requests[10:]])[10:]
     assert [c.likelihood for c in after] == [c.likelihood for c in alone]  # bit for bit
 
 

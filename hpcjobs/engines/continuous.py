@@ -179,7 +179,7 @@ class _Flow:
         if opened is None or number in opened.answers:
             return None  # it met a stop string before the manager knew
         answer = self._answer(result, opened, number)
-        if answer is None or self.broken and isinstance(answer, SampleError):
+        if answer is None or (self.broken and isinstance(answer, SampleError)):
             return None
         opened.answers[number] = answer
         if len(opened.answers) < opened.encoded.request.repeats:

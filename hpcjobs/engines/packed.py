@@ -224,8 +224,9 @@ def _attend_range(step: _Step, layer: Any, each: _Range, asked: torch.Tensor, sc
         inside = step.index(asked.device)[0][each.first : each.end] - each.low
         asks = asked.new_zeros(each.high - each.low, *asked.shape[1:])
         asks[inside] = asked[each.first : each.end]
+    places = slice(each.low, each.high)
     found = scaled_dot_product_attention(
-        asks, layer.keys[each.low : each.high, :, : each.columns], layer.values[each.low : each.high, :, : each.columns],
+        asks, layer.keys[places, :, : each.columns], layer.values[places, :, : each.columns],
         attn_mask=step.range_mask(each, asked.device), scale=scaling,
     )  # fmt: skip
     return found if dense else found[inside]

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import torch
 
-from hpcjobs.engines.base import BatchSize, Source, take
+from hpcjobs.engines.base import AUTO_BATCH, BatchSize, Source, take
 from hpcjobs.engines.border import Border
 from hpcjobs.engines.encoding import context_length
 from hpcjobs.engines.plain import PlainScorer
@@ -20,8 +20,8 @@ from hpcjobs.engines.support import has_plain_cache
 from hpcjobs.records import Completion, Likelihood, Request, SampleError
 
 log = logging.getLogger(__name__)
-# Questions looked at together: their common beginnings are found among these.
-AUTO_WINDOW = 64
+# Questions that are looked at together where there are many: their common beginnings are found among these.
+_WINDOW_BATCHES = 4
 
 
 class Scorer(Protocol):
@@ -39,12 +39,17 @@ class Scorer(Protocol):
 
 
 class ScoringEngine:
-    """Completions with log-likelihoods, window by window; one bad request fails alone."""
+    """Completions with log-likelihoods, window by window; one bad request fails alone.
+
+    `fresh`: what comes after a pause of the source is computed as if nothing had been before, to the last bit.
+    """
 
     def __init__(
-        self, model: Any, tokenizer: Any, batch_size: BatchSize = "auto", scorer: Scorer | None = None
-    ) -> None:
-        self.batch_size = AUTO_WINDOW if batch_size == "auto" else batch_size
+        self, model: Any, tokenizer: Any, batch_size: BatchSize = "auto", fresh: bool = False,
+        scorer: Scorer | None = None,
+    ) -> None:  # fmt: skip
+        self.batch_size = AUTO_BATCH if batch_size == "auto" else batch_size
+        self._window, self._fresh = _WINDOW_BATCHES * self.batch_size, fresh
         self._border = Border(tokenizer, context_length(model, tokenizer))
         self._scorer = scorer or scorer_of(model)
 
@@ -52,7 +57,7 @@ class ScoringEngine:
         """Completions of the requests as their last token is scored."""
         ended = False
         while not ended:
-            window, ended = take(requests, self.batch_size)
+            window, ended = take(requests, self._window)
             jobs = list[Job]()
             for request in window:
                 try:
@@ -60,8 +65,8 @@ class ScoringEngine:
                 except Exception as error:  # nothing that a prompt does may end the rank
                     yield Completion.failed(request.index, SampleError.of(error), time.time())
             yield from self._run(jobs)
-            if len(window) < self.batch_size:
-                self._scorer.forget()  # a pause: with `deterministic`, what comes next must not depend on what was
+            if self._fresh and len(window) < self._window:
+                self._scorer.forget()
 
     def _run(self, jobs: list[Job]) -> Iterator[Completion]:
         """The jobs' completions; where they fail, their halves', down to the one that is to blame."""

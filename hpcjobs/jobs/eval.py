@@ -23,7 +23,7 @@ from hpcjobs.journal import Journal
 from hpcjobs.ledger import LeaseWatch, Ledger, Rules
 from hpcjobs.metrics import Judge, Score
 from hpcjobs.prompts import Prompts
-from hpcjobs.records import Completion, Likelihood, Record, Request, SampleError
+from hpcjobs.records import Completion, Likelihood, Record, Request, SampleError, TaskType
 
 if TYPE_CHECKING:
     from hpcjobs.worker import Work
@@ -75,15 +75,17 @@ def make_engine(work: Work) -> Engine:
         log.error("%s; going on without the group, which eval does not need", error)
         work_alone(work.rank)
     options = ConnectorOptions(
-        model.revision, torch_dtype(model.dtype), model.trust_remote_code, model.gpus_per_rank, timeout
-    )
+        model.revision, torch_dtype(model.dtype), model.trust_remote_code, model.gpus_per_rank, timeout,
+        model.engine,
+    )  # fmt: skip
     connector = AccelerateConnector(
         model.name, batch_size=model.batch_size, generation=work.config.task.generation, options=options
     )
     connector.load_model_once()
     work.heart.vitals.device = str(connector.state.device)
     kind = work.config.task.type
-    return connector.engine(task="generate" if kind == "lm_eval" else kind)
+    task: TaskType = "generate" if kind == "lm_eval" else kind
+    return connector.engine(task=task, deterministic=work.config.run.deterministic)
 
 
 @dataclass

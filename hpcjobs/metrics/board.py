@@ -66,5 +66,5 @@ def _scored(rows: pa.Table, name: str) -> Scored:
 
 def struct_field(rows: pa.Table, column: str, name: str) -> pa.Array:
     """One field of a struct column, as one array."""
-    found = pc.struct_field(rows.column(column), [rows.schema.field(column).type.get_field_index(name)])
-    return pa.concat_arrays(found.chunks) if found.num_chunks != 1 else found.chunk(0)
+    place = rows.schema.field(column).type.get_field_index(name)
+    return pc.struct_field(rows.column(column).combine_chunks(), [place])

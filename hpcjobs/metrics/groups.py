@@ -16,8 +16,6 @@ from hpcjobs.errors import ConfigError, did_you_mean
 from hpcjobs.metrics.fold import Fold
 
 MOST_GROUPS = 1000
-# How many values, or blocks of samples, the bootstrap of one group tells apart.
-_DETAIL = 256
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,8 @@ class Groups:
         """One more batch: the column's values, and each metric's scores row by row."""
         if self.note:
             return
-        encoded = values.dictionary_encode(null_encoding="encode")
+        plain = values.dictionary_decode() if pa.types.is_dictionary(values.type) else values
+        encoded = plain.dictionary_encode(null_encoding="encode")
         keys, codes = encoded.dictionary.to_pylist(), encoded.indices.to_numpy()
         if len(self._folds.keys() | keys) > MOST_GROUPS:
             self.note = f"task.group_by: {self.column} has more than {MOST_GROUPS} different values: left out"
@@ -62,7 +61,7 @@ class Groups:
             self._folds[key] = self._make()
             for fold in self._folds[key].values():
                 if hasattr(fold, "limit"):
-                    fold.limit(_DETAIL)
+                    fold.limit()
         return self._folds[key]
 
     def summary(self) -> dict[str, dict[str, Any]]:

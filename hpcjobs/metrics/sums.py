@@ -12,23 +12,28 @@ from hpcjobs.bootstrap import Floats, percentiles, resampled_totals
 from hpcjobs.metrics.fold import around, finite, nothing, numbers
 from hpcjobs.metrics.held import Held
 
+# Powers of two: blocks are joined two by two.
 MOST_BLOCKS = 8192
+_FEW_BLOCKS = 256
 
 
 class SumsFold:
     """The value of the sums of all samples' statistics, `width` numbers each, with a bootstrap of blocks of samples.
 
-    A block is one sample as long as there are at most 8192 (or `limit`) of them; then neighbours are joined, two by
+    A block is one sample as long as there are at most 8192 (256 in a group) of them; then neighbours are joined, two by
     two. Block bootstrap: Künsch, The Annals of Statistics 17(3), 1989. A sample without statistics counts nowhere.
     """
 
     def __init__(self, width: int, value: Callable[[Floats], float]) -> None:
         self.n, self._width, self._value = 0, width, value
-        self.limit(MOST_BLOCKS)
+        self._divide(MOST_BLOCKS)
 
-    def limit(self, blocks: int) -> None:
-        """At most so many blocks; a power of two."""
-        self._held, self._blocks = Held(self._width, blocks // 2), _Blocks(self._width, blocks)
+    def limit(self) -> None:
+        """Make few blocks; those of 256 tell the standard error within about 5%."""
+        self._divide(_FEW_BLOCKS)
+
+    def _divide(self, most: int) -> None:
+        self._held, self._blocks = Held(self._width, most // 2), _Blocks(self._width, most)
 
     def add(self, scores: Floats, statistics: pa.Array | None = None) -> None:
         if statistics is None:
@@ -54,7 +59,8 @@ class SumsFold:
             values = np.array([self._value(totals) for totals in resampled_totals(blocks)])
             values = values[np.isfinite(values)]
             if len(values) > 1:
-                stderr, resampled = float(values.std(ddof=1)), list(percentiles(values))
+                with np.errstate(over="ignore"):
+                    stderr, resampled = finite(float(values.std(ddof=1))), list(percentiles(values))
         interval = None if value is None or stderr is None else around(value, stderr)
         return {"value": value, "stderr": stderr, "ci95": interval, "bootstrap_ci95": resampled, "n": self.n}
 

@@ -16,6 +16,7 @@ import hpcjobs
 from hpcjobs.config import Config
 from hpcjobs.disk import disk_errors
 from hpcjobs.errors import HpcJobsError
+from hpcjobs.fewshot import read_pool
 from hpcjobs.files import read_json, write_whole
 from hpcjobs.paths import RunPaths
 from hpcjobs.plan import Plan
@@ -69,7 +70,7 @@ def _read(paths: RunPaths) -> Facts:
     activities, broken = read_activities(paths, config.run.heartbeat, plan.job == "script")
     samples = None
     if paths.results.exists():
-        samples = read_samples(paths.results, config.task)
+        samples = read_samples(paths.results, config.task, read_pool(paths, config.task.few_shot))
     elif metrics:
         notes.append("results.parquet is gone: no rows can be shown")
     return Facts(paths, plan, config, metrics, read_launches(paths), activities, samples, notes + broken)
