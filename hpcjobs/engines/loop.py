@@ -100,7 +100,7 @@ class _Flow:
                 done = self._ended.popleft()
                 del self._open[done.encoded.request.index]
                 yield done.completion()
-            if not self._open:  # what comes now shall not depend on what was here before
+            if not self._open and self._intake.empty:  # after a pause, nothing shall depend on what was before
                 self._places.forget()
 
     def _admit(self) -> Iterator[Completion]:
