@@ -25,6 +25,7 @@ class _Surprise(Metric):
     """
 
     needs_target = False  # the target is the text itself
+    lower_is_better = True
     tasks = ("perplexity",)
     statistics = pa.list_(pa.float64())
     interval: Interval = staticmethod(in_logarithms)
