@@ -36,7 +36,8 @@ class ContinuousEngine:
 
     The manager has one random generator for all requests, so what is to be sampled is given to another engine, `loop`
     where it runs the model, whose samples depend on their seeds alone. It takes over as well when a request has
-    brought the manager down: it finds out which one.
+    brought the manager down, or when logits are no numbers, which spread to the other rows of a batch there: it finds
+    out which request it was.
     """
 
     def __init__(self, model: Any, tokenizer: Any, generation: GenerationConfig, batch_size: int) -> None:
@@ -108,7 +109,7 @@ class _Flow:
         self._engine, self._text, self._intake = engine, text, intake
         self._manager: Any = None
         self._open: dict[int, _Open] = {}
-        self._aside: list[Request] = []  # to be sampled, when the manager has nothing to do
+        self._aside: list[Request] = []  # for another engine, when the manager has nothing to do
         self.broken = False
 
     @property
@@ -129,10 +130,10 @@ class _Flow:
                 return
 
     def aside(self) -> Iterator[Request | None]:
-        """What is to be sampled."""
+        """What the manager cannot do."""
         aside, self._aside = self._aside, []
         if aside:
-            log.info("%d requests with a temperature: samples have seeds of their own", len(aside))
+            log.info("%d requests go to another engine", len(aside))
         yield from aside
 
     def left(self) -> Iterator[Request | None]:
@@ -179,6 +180,11 @@ class _Flow:
         if opened is None or number in opened.answers:
             return None  # it met a stop string before the manager knew
         answer = self._answer(result, opened, number)
+        if answer is NO_NUMBERS:  # they may have come from any row of its batch
+            log.warning("logits that are no numbers: %d requests are run once more", len(self._open))
+            self._aside += [each.encoded.request for each in self._open.values()]
+            self._open.clear()
+            return None
         if answer is None or (self.broken and isinstance(answer, SampleError)):
             return None
         opened.answers[number] = answer
