@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -50,6 +52,11 @@ class ChunkList:
         indexes: list[int] = self._column[chunk].as_py()
         return indexes
 
+    def indexes(self) -> npt.NDArray[np.int64]:
+        """The samples of all chunks, one chunk after the other."""
+        found: npt.NDArray[np.int64] = self._column.flatten().to_numpy()
+        return found
+
     def sizes(self) -> list[int]:
         """Samples of each chunk."""
         lengths: list[int] = self._column.value_lengths().to_pylist()
@@ -57,8 +64,8 @@ class ChunkList:
 
     @classmethod
     def read(cls, path: Path) -> ChunkList:
-        column = pq.read_table(path).column("indexes").combine_chunks()
-        return cls(column)
+        with pq.ParquetFile(path) as file:  # `read_table` would import pyarrow.dataset and pandas, on every rank
+            return cls(file.read().column("indexes").combine_chunks())
 
 
 def write_chunks(path: Path, chunks: Sequence[Sequence[int]]) -> bool:

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from hpcjobs.chunks import default_chunk_size, plan_chunks, write_chunks
 from hpcjobs.config import Config, sbatch_word
-from hpcjobs.data import ASSETS, expected_work, load_table, locate, table_bytes, user_columns, user_row
+from hpcjobs.data import ASSETS, expected_work, load_table, locate, table_parts, user_columns, user_row
 from hpcjobs.disk import disk_errors, whole_run
 from hpcjobs.engines.forecast import likely_engine
 from hpcjobs.errors import ConfigError, DataError, UsageError, did_you_mean
@@ -132,10 +132,10 @@ class Draft:
             make_folder(folder)
         write_whole(paths.config, dump(self.config))
         if self.table is not None:
-            write_whole(paths.data, table_bytes(self.table))
+            write_whole(paths.data, table_parts(self.table))
             write_chunks(paths.chunks(0), self.chunks)
         if self.pool is not None:
-            write_whole(paths.few_shot, table_bytes(self.pool))
+            write_whole(paths.few_shot, table_parts(self.pool))
         self.snapshot.write(paths.code)
         plan.write(paths.plan)
 
@@ -151,6 +151,8 @@ def make_plan(job: str, config: Config, folder: Path | None = None) -> Draft:
     """Check everything that can be checked before the queue, and plan the run."""
     shape = shape_of(config.cluster, config.model.gpus_per_rank)
     config = _located(config)
+    if config.task.type == "lm_eval":
+        return _lm_eval_plan(job, config, folder, shape)
     metrics = metrics_of(config.task) if job == "eval" else ()
     if job == "eval" and not metrics:
         raise ConfigError("task.metrics is empty: name a metric, or use `submit generate` for answers without scores")
@@ -167,13 +169,36 @@ def make_plan(job: str, config: Config, folder: Path | None = None) -> Draft:
     _try_first(prompts, table)
     size = config.run.chunk_size or default_chunk_size(len(table))
     chunks = plan_chunks(expected_work(table, prompts.columns & set(table.column_names)), size)
-    content = hashlib.sha256(table_bytes(table)).hexdigest()
-    data = {"name": config.data.name, "rows": len(table), "sha256": content, "columns": table.column_names}
+    data = {"name": config.data.name, "rows": len(table), "sha256": _sha256(table), "columns": table.column_names}
     if few_shot is not None:
-        data["few_shot_sha256"] = hashlib.sha256(table_bytes(few_shot)).hexdigest()
+        data["few_shot_sha256"] = _sha256(few_shot)
     return _draft(
         job, config, folder, shape, lambda run: metric_code(metrics, run), few_shot=few_shot,
         table=table, chunks=chunks, chunk_size=size, data=data, model=model,
+    )  # fmt: skip
+
+
+def _sha256(table: pa.Table) -> str:
+    """The hash of the file that a table becomes in inputs/."""
+    content = hashlib.sha256()
+    for part in table_parts(table):
+        content.update(part)
+    return content.hexdigest()
+
+
+def _lm_eval_plan(job: str, config: Config, folder: Path | None, shape: Shape) -> Draft:
+    """The plan of an lm_eval task, which brings its own data, prompts and metrics."""
+    from hpcjobs.lmeval.build import plan_task
+
+    if job != "eval":
+        raise ConfigError("task.type lm_eval has metrics of its own: use `submit eval`")
+    model, task = _checked_model(config), plan_task(config)
+    size = config.run.chunk_size or default_chunk_size(len(task.table))
+    chunks = plan_chunks(expected_work(task.table, {"requests"}), size)
+    data = task.facts | {"rows": len(task.table), "sha256": _sha256(task.table), "columns": task.table.column_names}
+    return _draft(
+        job, task.config, folder, shape, task.snapshot,
+        table=task.table, chunks=chunks, chunk_size=size, data=data, model=model,
     )  # fmt: skip
 
 
@@ -227,7 +252,7 @@ def _root(config: Config) -> Path:
 def _default_name(job: str, config: Config) -> str:
     parts = [job]
     if job != "script":
-        parts += [Path(config.model.name).name or "model", Path(config.data.name).stem]
+        parts += [Path(config.model.name).name or "model", config.task.name or Path(config.data.name).stem]
     safe = "-".join("".join(c if c.isalnum() and c.isascii() else "-" for c in part).strip("-") for part in parts)
     return f"{safe[:80]}-{time.strftime('%Y%m%d-%H%M%S')}-{os.urandom(2).hex()}"
 

@@ -170,6 +170,9 @@ def test_run_dir_names_folder_and_run(home: Path) -> None:
     [
         ({"task": {"metrics": []}}, ConfigError, "task.metrics is empty.*submit generate"),
         ({"task": {"target": None}}, ConfigError, "task.target is not set, and exact_match compare"),
+        ({"task": {"group_by": ["level"]}}, ConfigError, "task.group_by: no column 'level'; its columns: q, a"),
+        ({"task": {"metrics": ["pass@2"]}}, ConfigError, r"'pass@2' needs 2 answers a prompt: set task.repeats"),
+        ({"task": {"metrics": ["acc"]}}, ConfigError, "'acc' does not score tasks of type generate"),
         ({"task": {"metrics": ["exactmatch"]}}, ConfigError, "did you mean 'exact_match'"),
         ({"task": {"prompt": "{{ qq }}"}}, ConfigError, "'qq'"),
         ({"task": {"prompt": "{{ q.no.more }}"}}, DataError, "templates fail on the first row .id 'r0'."),

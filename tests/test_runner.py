@@ -9,8 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import sacrebleu
 
 from hpcjobs import runner
+from hpcjobs.layers import Layer
+from hpcjobs.metrics import Judge
+from hpcjobs.prompts import Prompts
+from hpcjobs.records import Completion, SampleError
+from hpcjobs.resolve import validate
 from hpcjobs.slurm import clean_environment
 
 RUN = ("-m", "hpcjobs.runner", "--data_file", "unified", "--max_samples", "100")
@@ -93,3 +99,21 @@ def test_load_validation_data_takes_the_first_rows() -> None:
     rows = runner.load_validation_data("canned_50_quick", 5)
     assert [row["index"] for row in rows] == [0, 1, 2, 3, 4]
     assert len(runner.load_validation_data("canned_50_quick")) == 50
+
+
+def test_saved_values_are_made_by_the_metrics_own_folds(tmp_path: Path) -> None:
+    answers, golds = ["a b c d e", "the cat sat", ""], ["a b c d x", "the cat sat on it", "gone"]
+    rows = [{"index": n, "id": str(n), "question": "q", "gold": gold} for n, gold in enumerate(golds)]
+    metrics = ["exact_match", "bleu", "chrf"]
+    config = validate(Layer({"task": {"prompt": "{{ question }}", "target": "{{ gold }}", "metrics": metrics}}))
+    judge, prompts = Judge(config.task), Prompts(config.task, list(rows[0]))
+    failed = Completion.failed(2, SampleError("ValueError", "no room"))
+    given = [Completion(n, text, "stop") for n, text in enumerate(answers[:2])] + [failed]
+    results = [runner._result(row, answer, prompts, judge) for row, answer in zip(rows, given, strict=True)]
+    folder = runner.save_results(json.loads(json.dumps(results)), tmp_path, {"model": "m"}, judge.metrics)
+    values = json.loads((folder / "metrics.json").read_text())
+    assert values["metrics"]["bleu"]["value"] == sacrebleu.corpus_bleu(answers, [golds]).score
+    assert values["metrics"]["chrf"]["value"] == sacrebleu.corpus_chrf(answers, [golds]).score
+    assert (values["metrics"]["exact_match"]["value"], values["counts"]["errors"], values["model"]) == (0, 1, "m")
+    alone = runner.save_results([{"scores": {"own": 0.5}, "error": None}], tmp_path / "own")
+    assert json.loads((alone / "metrics.json").read_text())["metrics"]["own"]["value"] == 0.5
