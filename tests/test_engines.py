@@ -86,9 +86,10 @@ MIXED = [
 @pytest.mark.parametrize("kind", ["loop", "transformers"])
 def test_engines_say_the_same_in_any_order_and_batch(tiny: Any, kind: str, how: dict[str, Any]) -> None:
     own = GenerationConfig(max_new_tokens=3, stop=("o",))
+    prompts: list[Any] = [*MIXED, "", _chat("x" * 400), _chat("Upper: " + "x" * 240)]
     requests = [
-        Request(n, str(n), chat, 7 * n, repeats=1 + n % 3, generation=own if n % 4 == 3 else None)
-        for n, chat in enumerate([*MIXED, "", _chat("x" * 400), _chat("Upper: " + "x" * 240)])
+        Request(n, str(n), prompt, 7 * n, repeats=1 + n % 3, generation=own if n % 4 == 3 else None)
+        for n, prompt in enumerate(prompts)
     ]
     expected = [said(completion) for completion in by_index(engine_of("generate", tiny, 4, **how), requests)]
     assert {reason for _, _, _, reason, _, _ in expected} == {"stop", "length", "error"}

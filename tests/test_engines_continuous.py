@@ -40,6 +40,31 @@ def test_a_request_that_brings_the_manager_down_fails_alone(tiny: Any, caplog: p
     assert "continuous batching broke down" in caplog.text
 
 
+def test_a_manager_that_never_works_leaves_all_to_the_other_engine(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers.generation.continuous_batching import ContinuousBatchingManager
+
+    tried = 0
+
+    def fail(self: Any) -> Any:
+        nonlocal tried
+        tried += 1
+        raise MemoryError("no pages")
+
+    monkeypatch.setattr(ContinuousBatchingManager, "_create_batch_processor", fail)
+    requests = [Request(n, str(n), chat) for n, chat in enumerate(MIXED)]
+    found = by_index(engine_of("transformers", tiny, 2), requests)
+    assert [said(each) for each in found] == [said(each) for each in by_index(engine_of("loop", tiny, 2), requests)]
+    assert tried == 3
+
+
+def test_a_model_that_gets_no_manager_is_run_all_the_same(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiny[0].config, "_attn_implementation_internal", "flex_attention")
+    requests = [Request(n, str(n), chat) for n, chat in enumerate(MIXED[:4])]
+    found = by_index(engine_of("transformers", tiny, 2), requests)
+    monkeypatch.undo()
+    assert [said(each) for each in found] == [said(each) for each in by_index(engine_of("loop", tiny, 2), requests)]
+
+
 def test_what_is_to_be_sampled_goes_to_the_loop_and_it_says_so(tiny: Any, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         by_index(engine_of("transformers", tiny, 4, temperature=0.7), [Request(0, "0", MIXED[0])])

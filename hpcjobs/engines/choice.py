@@ -30,23 +30,27 @@ class Wish:
 def make_engine(model: Any, tokenizer: Any, generation: GenerationConfig, wish: Wish) -> Engine:
     """An engine for a model; a UsageError where the one that is asked for cannot run it."""
     name = best_engine(model, generation, wish) if wish.engine == "auto" else wish.engine
+    if not _runs(name, model):
+        raise UsageError(f"model.engine {name!r} cannot run {type(model).__name__}: 'auto' or 'generate' can")
     rows = _rows(model, tokenizer, generation, name, wish) if wish.batch_size == "auto" else wish.batch_size
     log.info("engine %s, batches of %d", name, rows)
-    if name == "generate":
-        from hpcjobs.engines.generate import GenerateEngine
-
-        return GenerateEngine(model, tokenizer, generation, rows)
-    from hpcjobs.engines.support import runs_continuous, runs_packed
-
-    if not (runs_packed(model) if name == "loop" else runs_continuous(model)):
-        raise UsageError(f"model.engine {name!r} cannot run {type(model).__name__}: 'auto' or 'generate' can")
     if name == "loop":
         from hpcjobs.engines.loop import LoopEngine
 
         return LoopEngine(model, tokenizer, generation, rows)
-    from hpcjobs.engines.continuous import ContinuousEngine
+    if name == "transformers":
+        from hpcjobs.engines.continuous import ContinuousEngine
 
-    return ContinuousEngine(model, tokenizer, generation, rows)
+        return ContinuousEngine(model, tokenizer, generation, rows)
+    from hpcjobs.engines.generate import GenerateEngine
+
+    return GenerateEngine(model, tokenizer, generation, rows)
+
+
+def _runs(name: str, model: Any) -> bool:
+    from hpcjobs.engines.support import runs_continuous, runs_packed
+
+    return runs_packed(model) if name == "loop" else name != "transformers" or runs_continuous(model)
 
 
 def best_engine(model: Any, generation: GenerationConfig, wish: Wish) -> str:

@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 # How long to wait for a token before looking whether the manager still lives, in seconds.
 _WAIT = 1.0
 _PAGE_TOKENS = 256
+# After so many the other engine goes on alone.
+_BREAKDOWNS = 3
 
 
 class ContinuousEngine:
@@ -36,7 +38,8 @@ class ContinuousEngine:
 
     The manager has one random generator for all requests, so what is to be sampled is given to another engine, `loop`
     where it runs the model, whose samples depend on their seeds alone. It takes over as well when a request has
-    brought the manager down: it finds out which one.
+    brought the manager down, or when logits are no numbers, which spread to the other rows of a batch there: it finds
+    out which request it was.
     """
 
     def __init__(self, model: Any, tokenizer: Any, generation: GenerationConfig, batch_size: int) -> None:
@@ -51,10 +54,11 @@ class ContinuousEngine:
             return
         with TextThread(self.coder) as text:
             flow = _Flow(self, text, Intake(requests, text, max(2, self.batch_size // 8)))
-            while not flow.ended:
+            while not flow.ended and flow.breakdowns < _BREAKDOWNS:
                 with self._manager() as manager:  # no other engine runs the model beside it
                     yield from flow.run(manager)
-                yield from self.other().stream(flow.left() if flow.broken else flow.aside())
+                yield from self.other().stream(flow.aside())
+            yield from self.other().stream(flow.left())
 
     def other(self) -> Engine:
         """What runs the requests that the manager cannot."""
@@ -63,15 +67,20 @@ class ContinuousEngine:
 
     @contextlib.contextmanager
     def _manager(self) -> Iterator[Any]:
-        """A manager at work; its thread ends with the block, whatever is left."""
+        """A manager at work, None where there cannot be one; its thread ends with the block, whatever is left."""
         config = copy.deepcopy(self.model.generation_config)
         config.update(
             do_sample=False, num_beams=1, max_new_tokens=self._generation.max_new_tokens, temperature=None, top_p=None,
             top_k=None, num_return_sequences=1,
         )  # fmt: skip
         config.eos_token_id = sorted(self.coder.ends) or -1
-        manager = self.model.init_continuous_batching(config, self._batching())
-        manager.start()
+        try:
+            manager = self.model.init_continuous_batching(config, self._batching())
+            manager.start()
+        except Exception as error:  # such as an attention that the model was loaded with
+            log.warning("no continuous batching of %s: %s", type(self.model).__name__, error)
+            yield None
+            return
         try:
             yield manager
         finally:
@@ -97,7 +106,7 @@ class _Open:
     encoded: Encoded
     stops: StopStrings
     started: float
-    answers: dict[int, Answer | SampleError] = field(default_factory=dict)
+    answers: dict[int, Answer] = field(default_factory=dict)
     seen: dict[int, int] = field(default_factory=dict)
 
 
@@ -108,37 +117,43 @@ class _Flow:
         self._engine, self._text, self._intake = engine, text, intake
         self._manager: Any = None
         self._open: dict[int, _Open] = {}
-        self._aside: list[Request] = []  # to be sampled, when the manager has nothing to do
-        self.broken = False
+        self._aside: list[Request] = []  # for another engine, when the manager has nothing to do
+        self.breakdowns = 0
 
     @property
     def ended(self) -> bool:
         return self._intake.ended and self._intake.empty and not self._open and not self._aside
 
     def run(self, manager: Any) -> Iterator[Completion]:
-        """Until all is done, or only what another engine has to do: `aside`, or `left` where the manager broke down."""
+        """Until all is done, or only what another engine has to do: `aside`."""
         self._manager = manager
-        while not self.ended:
+        if manager is None:
+            self.breakdowns = _BREAKDOWNS
+        while manager and not self.ended:
             yield from self._admit()
             if self._aside and not self._open:
                 return
             for result in self._results() if self._open else ():
                 if done := self._take(result):
                     yield done
-            if self.broken:
+            if not manager.is_running() or manager.background_thread_status.fatal_error is not None:
+                log.warning("continuous batching broke down: %s", manager.background_thread_status.fatal_error)
+                self.breakdowns += 1
+                self._put_aside(list(self._open))
                 return
 
+    def _put_aside(self, indexes: Sequence[int]) -> None:
+        self._aside += [self._open.pop(index).encoded.request for index in indexes]
+
     def aside(self) -> Iterator[Request | None]:
-        """What is to be sampled."""
+        """What the manager cannot do."""
         aside, self._aside = self._aside, []
         if aside:
-            log.info("%d requests with a temperature: samples have seeds of their own", len(aside))
+            log.info("%d requests go to another engine", len(aside))
         yield from aside
 
     def left(self) -> Iterator[Request | None]:
-        """The requests in hand, then what the source still has."""
-        yield from [opened.encoded.request for opened in self._open.values()]
-        self._open.clear()
+        """What is to be done yet when there is no manager any more."""
         yield from self.aside()
         yield from self._intake.rest()
 
@@ -167,9 +182,6 @@ class _Flow:
         results = [self._manager.get_result(timeout=_WAIT)]
         while not self._manager.output_router.output_queue.empty():
             results.append(self._manager.get_result(timeout=_WAIT))
-        if not self._manager.is_running() or self._manager.background_thread_status.fatal_error is not None:
-            self.broken = True
-            log.warning("continuous batching broke down: %s", self._manager.background_thread_status.fatal_error)
         return [result for result in results if result is not None]
 
     def _take(self, result: Any) -> Completion | None:
@@ -179,13 +191,18 @@ class _Flow:
         if opened is None or number in opened.answers:
             return None  # it met a stop string before the manager knew
         answer = self._answer(result, opened, number)
-        if answer is None or (self.broken and isinstance(answer, SampleError)):
-            return None
-        opened.answers[number] = answer
-        if len(opened.answers) < opened.encoded.request.repeats:
-            return None
-        del self._open[index]
-        return _completion(opened)
+        if answer is NO_NUMBERS:  # they may have come from any row of its batch
+            log.warning("logits that are no numbers: %d requests are run once more", len(self._open))
+            self._put_aside(list(self._open))
+        elif isinstance(answer, SampleError):  # its own, or that of the whole batch
+            self._put_aside([index])
+        elif answer is not None:
+            opened.answers[number] = answer
+            if len(opened.answers) == opened.encoded.request.repeats:
+                del self._open[index]
+                answers = [opened.answers[each] for each in range(len(opened.answers))]
+                return completion_of(opened.encoded, answers, opened.started)
+        return None
 
     def _answer(self, result: Any, opened: _Open, number: int) -> Answer | SampleError | None:
         """None while it is being made."""
@@ -208,13 +225,3 @@ class _Flow:
         first, opened.seen[number] = opened.seen.get(number, 0), len(made)
         with self._text.lock:
             return next((end for end in range(first + 1, len(made) + 1) if opened.stops.met(made[:end])), None)
-
-
-def _completion(opened: _Open) -> Completion:
-    answers = [opened.answers[number] for number in range(opened.encoded.request.repeats)]
-    good = [answer for answer in answers if isinstance(answer, Answer)]
-    if len(good) == len(answers):
-        return completion_of(opened.encoded, good, opened.started)
-    error = next(answer for answer in answers if isinstance(answer, SampleError))
-    index = opened.encoded.request.index
-    return Completion.failed(index, error, opened.started, time.time() - opened.started)

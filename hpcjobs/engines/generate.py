@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -51,7 +52,7 @@ class GenerateEngine:
                     yield outcome
                 else:
                     encoded.append(outcome)
-            encoded.sort(key=lambda item: (-item.limit, -len(item.ids), item.request.index))
+            encoded.sort(key=lambda item: (_how(item), -item.limit, -len(item.ids), item.request.index))
             yield from self._answer_all(encoded)
 
     def _answer_all(self, window: Sequence[Encoded]) -> Iterator[Completion]:
@@ -60,7 +61,8 @@ class GenerateEngine:
         answers: dict[int, list[Answer | SampleError]] = {item.request.index: [] for item in window}
         started = {item.request.index: 0.0 for item in window}
         while rows:
-            batch = [row for row in rows[: self.batch_size] if _alike(row, rows[0])]
+            _, alike = next(groupby(rows[: self.batch_size], key=lambda row: _how(row.encoded)))
+            batch = list(alike)
             rows = rows[len(batch) :]
             began = time.time()
             for row, answer in zip(batch, self._run(batch), strict=True):
@@ -159,10 +161,9 @@ def _sampler(batch: Sequence[_Row]) -> list[Any]:
     return [SeededSampler(seeds, generation.temperature, generation.top_p)]
 
 
-def _alike(one: _Row, other: _Row) -> bool:
-    """Whether two rows can be one batch: all but the limit is the batch's."""
-    first, second = one.encoded.generation, other.encoded.generation
-    return (first.temperature, first.top_p, first.stop) == (second.temperature, second.top_p, second.stop)
+def _how(item: Encoded) -> tuple[float, float, tuple[str, ...]]:
+    """What the rows of a batch have in common; each has a limit of its own."""
+    return item.generation.temperature, item.generation.top_p, item.generation.stop
 
 
 def _completion(encoded: Encoded, answers: Sequence[Answer | SampleError], started: float) -> Completion:

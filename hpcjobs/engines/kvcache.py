@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -13,7 +12,7 @@ _GROWTH = 1.5
 
 
 @dataclass(slots=True)
-class _Layer:
+class LayerBuffers:
     """[places, key/value heads, columns, head size] each; a token's column is its position in its row."""
 
     keys: torch.Tensor
@@ -29,7 +28,7 @@ class KeyValueCache:
 
     def __init__(self, places: int) -> None:
         self.places, self._columns = places, 0
-        self._layers: dict[int, _Layer] = {}
+        self._layers: dict[int, LayerBuffers] = {}
 
     def reserve(self, columns: int) -> None:
         """Make room for rows of so many tokens; what is stored stays."""
@@ -40,17 +39,13 @@ class KeyValueCache:
         for layer in self._layers.values():
             layer.keys, layer.values = self._wider(layer.keys), self._wider(layer.values)
 
-    def layer(self, number: int, keys: torch.Tensor, values: torch.Tensor) -> _Layer:
+    def layer(self, number: int, keys: torch.Tensor, values: torch.Tensor) -> LayerBuffers:
         """Buffers of a layer whose keys and values look like these, [1, heads, tokens, head size]."""
         if number not in self._layers:
-            self._layers[number] = _Layer(self._empty(keys), self._empty(values))
+            self._layers[number] = LayerBuffers(self._empty(keys), self._empty(values))
         return self._layers[number]
 
-    def copy(self, source: int, to: int, columns: int) -> None:
-        """A row's first columns to another place, in all layers."""
-        for layer in self._layers.values():
-            copy_columns(layer, source, to, columns)
-
+    @torch.inference_mode()
     def wipe(self, place: int) -> None:
         """Zeros where a row has left what is no number."""
         for layer in self._layers.values():
@@ -71,6 +66,7 @@ class KeyValueCache:
         return new
 
 
-def copy_columns(layer: Any, source: int, to: int, columns: int) -> None:
+def copy_columns(layer: LayerBuffers, source: int, to: int, columns: int) -> None:
+    """A row's first columns to another place."""
     layer.keys[to, :, :columns] = layer.keys[source, :, :columns]
     layer.values[to, :, :columns] = layer.values[source, :, :columns]

@@ -35,11 +35,12 @@ def expected_tokens(new_tokens: int, context: int) -> int:
 
 
 def token_bytes(model: Any) -> int:
-    """Bytes of the keys and values of one token in all layers, in the model's dtype."""
+    """Bytes of the keys and values of one token in all layers, in its dtype; of other kinds of models a guess."""
     config = model.config.get_text_config(decoder=True)
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return int(2 * config.num_hidden_layers * heads * size * model.dtype.itemsize)
+    heads = getattr(config, "num_attention_heads", 1)
+    size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    kept = getattr(config, "num_key_value_heads", None) or heads
+    return int(2 * config.num_hidden_layers * kept * size * model.dtype.itemsize)
 
 
 def host_memory(root: Path = Path("/")) -> int:

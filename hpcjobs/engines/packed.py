@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from hpcjobs.engines.kvcache import KeyValueCache, copy_columns
+from hpcjobs.engines.kvcache import KeyValueCache, LayerBuffers, copy_columns
 
 _NAME = "hpcjobs_packed"
 # What a call of the attention kernel costs, in columns of a row that it could have read instead.
@@ -202,7 +202,7 @@ def _attend(
     return output.view(1, tokens, heads * groups, -1), None
 
 
-def _store(step: _Step, layer: Any, key: torch.Tensor, value: torch.Tensor) -> None:
+def _store(step: _Step, layer: LayerBuffers, key: torch.Tensor, value: torch.Tensor) -> None:
     count = len(step.singles)
     if count:
         places, columns = step.index(key.device)
@@ -217,7 +217,9 @@ def _store(step: _Step, layer: Any, key: torch.Tensor, value: torch.Tensor) -> N
         copy_columns(layer, piece.source, piece.place, piece.copied)
 
 
-def _attend_range(step: _Step, layer: Any, each: _Range, asked: torch.Tensor, scaling: float | None) -> torch.Tensor:
+def _attend_range(
+    step: _Step, layer: LayerBuffers, each: _Range, asked: torch.Tensor, scaling: float | None
+) -> torch.Tensor:
     asks = asked[each.first : each.end]
     dense = each.high - each.low == each.end - each.first
     if not dense:
