@@ -114,13 +114,9 @@ class AccelerateConnector:
 
         `deterministic`: nothing is kept over a pause of the source, so what comes after it is the same on any rank.
         """
-        if task != "generate":
-            from hpcjobs.engines.scoring import ScoringEngine
-
-            return ScoringEngine(self.model, self.tokenizer, self.batch_size, deterministic)
         from hpcjobs.engines.choice import Wish, make_engine
 
-        wish = Wish(self.options.engine, self.batch_size, Rank.from_env().local_world_size, deterministic)
+        wish = Wish(self.options.engine, self.batch_size, Rank.from_env().local_world_size, deterministic, task)
         return make_engine(self.model, self.tokenizer, generation or self.generation, wish)
 
     def complete(self, messages: Prompt, **kwargs: Any) -> Completion:

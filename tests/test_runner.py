@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sacrebleu
@@ -117,3 +118,26 @@ def test_saved_values_are_made_by_the_metrics_own_folds(tmp_path: Path) -> None:
     assert (values["metrics"]["exact_match"]["value"], values["counts"]["errors"], values["model"]) == (0, 1, "m")
     alone = runner.save_results([{"scores": {"own": 0.5}, "error": None}], tmp_path / "own")
     assert json.loads((alone / "metrics.json").read_text())["metrics"]["own"]["value"] == 0.5
+
+
+def test_multiple_choice_with_examples_plain_and_with_the_connector(tiny: tuple[Any, Any]) -> None:
+    """The same rows and scores; what a rank of a run folder gives is tested elsewhere."""
+    from hpcjobs.connector import AccelerateConnector
+    from hpcjobs.runner import run_inference_with_accelerate, run_inference_with_prompt
+
+    rows: list[dict[str, Any]] = [
+        {"index": n, "id": f"r{n}", "q": f"Upper: {'abc'[: n % 3 + 1]}", "options": ["ABC", "AB", "A"], "gold": n % 3}
+        for n in range(9)
+    ]
+    task = {
+        "type": "choice", "prompt": "{{ q }}", "choices": "{{ options }}", "target": "{{ gold }}",
+        "few_shot": {"k": 1}, "metrics": ["acc"],
+    }  # fmt: skip
+    config = validate(Layer({"model": {"name": "tiny"}, "task": task}))
+    plain = run_inference_with_prompt(*tiny, rows, config)
+    other = run_inference_with_accelerate(AccelerateConnector("tiny", batch_size=2), rows, config)
+    assert [row["finish_reason"] for row in plain] == ["scored"] * 9
+    assert {row["completion"] for row in plain} <= {"ABC", "AB", "A"}
+    kept = ("id", "completion", "scores", "prompt_tokens", "completion_tokens")
+    assert [[row[key] for key in kept] for row in other] == [[row[key] for key in kept] for row in plain]
+    assert plain[0]["prompt_tokens"] > len(rows[0]["q"]) + len(rows[1]["q"])  # an example stands before it

@@ -9,6 +9,7 @@ from typing import Any
 from hpcjobs.config import GenerationConfig
 from hpcjobs.engines.base import AUTO_BATCH, BatchSize, Engine
 from hpcjobs.errors import UsageError
+from hpcjobs.records import TaskType
 
 log = logging.getLogger(__name__)
 
@@ -17,18 +18,24 @@ log = logging.getLogger(__name__)
 class Wish:
     """What is asked for: an engine's name as in `model.engine`, rows at once, or 'auto'.
 
-    `local_ranks` share the host's memory, out of which a batch size is made. `deterministic`: nothing may depend on
-    this machine or on time, neither the batch size nor which requests happen to run together.
+    `task` is what the requests are. `local_ranks` share the host's memory, out of which a batch size is made.
+    `deterministic`: nothing may depend on this machine or on time, neither the batch size nor which requests happen
+    to run together.
     """
 
     engine: str = "auto"
     batch_size: BatchSize = "auto"
     local_ranks: int = 1
     deterministic: bool = False
+    task: TaskType = "generate"
 
 
 def make_engine(model: Any, tokenizer: Any, generation: GenerationConfig, wish: Wish) -> Engine:
     """An engine for a model; a UsageError where the one that is asked for cannot run it."""
+    if wish.task != "generate":
+        from hpcjobs.engines.scoring import ScoringEngine
+
+        return ScoringEngine(model, tokenizer, wish.batch_size, wish.deterministic)
     name = best_engine(model, generation, wish) if wish.engine == "auto" else wish.engine
     if not _runs(name, model):
         raise UsageError(f"model.engine {name!r} cannot run {type(model).__name__}: 'auto' or 'generate' can")

@@ -30,12 +30,17 @@ def has_plain_cache(model: Any) -> bool:
     return bool(layers) and all(type(layer) is transformers.cache_utils.DynamicLayer for layer in layers)
 
 
+def has_fixed_positions(model: Any) -> bool:
+    """Whether a position means the same whatever else is in the pass: one long row may change those of all others."""
+    rope = getattr(model.config.get_text_config(), "rope_parameters", None) or {}
+    return rope.get("rope_type") not in ("dynamic", "longrope")
+
+
 def runs_packed(model: Any) -> bool:
     """Whether `loop` can run the model: tried on a few tokens, against the model's own forward pass."""
-    rope = getattr(model.config.get_text_config(), "rope_parameters", None) or {}
     if not has_plain_cache(model) or not getattr(model, "_supports_attention_backend", False):
         return False
-    if rope.get("rope_type") in ("dynamic", "longrope"):  # there, one long row changes the positions of all others
+    if not has_fixed_positions(model):
         return False
     if model not in _tried:
         try:

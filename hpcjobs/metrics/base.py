@@ -28,10 +28,10 @@ class Score:
 class Metric:
     """Scores one answer; the run's value is the mean over all samples.
 
-    A user's own metric subclasses this, or has the same `name` and `score`. `needs_target` says whether it
-    can do without `task.target`; `lower_is_better` which way is worse; `tasks` which task types it can score; `normalized` whether `task.normalize` is
-    applied before it; `binary` that a score is 0 or 1. Where the run's value is no mean, `statistics` is the Arrow
-    type of what `judge` adds to each score, and `fold` makes the value of them.
+    A user's own metric subclasses this, or has the same `name` and `score`. `needs_target` says whether it can do
+    without `task.target`; `lower_is_better` which way is worse; `tasks` which task types it can score; `normalized`
+    whether `task.normalize` is applied before it; `binary` that a score is 0 or 1. Where the run's value is no mean,
+    `statistics` is the Arrow type of what `judge` adds to each score, and `fold` makes the value of them.
     """
 
     name: str
