@@ -61,7 +61,7 @@ def settle(paths: RunPaths, ranks: int) -> None:
 def write_journals(paths: RunPaths, ranks: int) -> int:
     """The journals to `settle`: lines as `Record.line` writes them; their bytes in all."""
     chunks, total = ChunkList.read(paths.chunks(0)), 0
-    order, sizes = chunks.indexes(), np.array(chunks.sizes())
+    order, sizes = chunks.indexes.astype(np.int64), np.array(chunks.sizes())
     numbers = np.repeat(np.arange(len(sizes)), sizes)
     by_rank = np.argsort(numbers % ranks, kind="stable")
     edges = np.searchsorted((numbers % ranks)[by_rank], np.arange(ranks + 1))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -98,14 +100,15 @@ class _Members:
     """The chunk of each sample of a round."""
 
     def __init__(self, chunks: ChunkList, rows: int) -> None:
-        indexes, numbers = chunks.indexes(), np.repeat(np.arange(len(chunks), dtype=np.int32), chunks.sizes())
-        self._sorted: Ints | None = None
+        indexes = chunks.indexes
+        self._sorted: npt.NDArray[np.integer[Any]] | None = None
         if len(indexes) * _SPARSE < rows:
-            order = np.argsort(indexes)
+            numbers, order = np.repeat(np.arange(len(chunks), dtype=np.int32), chunks.sizes()), np.argsort(indexes)
             self._sorted, self._chunk = indexes[order], numbers[order]
-        else:
-            self._chunk = np.full(rows, -1, np.int32)
-            self._chunk[indexes] = numbers
+            return
+        self._chunk = np.full(rows, -1, np.int32)
+        for chunk, (start, stop) in enumerate(pairwise(chunks.starts)):
+            self._chunk[indexes[start:stop]] = chunk
 
     def chunks_of(self, index: Ints) -> npt.NDArray[np.int32]:
         """The chunk of each of `index`, -1 for those that are not of this round."""

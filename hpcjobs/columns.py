@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +12,7 @@ import pyarrow as pa
 from hpcjobs.journal import broken, journal_blocks, lines_of, parse_line
 from hpcjobs.records import Record
 
+Others = Literal["error", "ignore"]
 # Bytes that are parsed together, and those of what a thread of Arrow takes at a time.
 _BLOCK, _PART = 1 << 23, 1 << 20
 # A block with a line that Arrow refuses is halved, down to this.
@@ -37,24 +38,25 @@ def journal_schema(results: pa.Schema) -> pa.Schema:
     return pa.schema(list({**_REQUIRED, **_OPTIONAL, **structs}.items()))
 
 
-def read_columns(path: Path, schema: pa.Schema) -> Iterator[pa.Table]:
+def read_columns(path: Path, schema: pa.Schema, others: Others = "error") -> Iterator[pa.Table]:
     """The records of a journal, in order, as tables of some megabytes with the columns `schema`.
 
-    Fields that a line does not have are null, lone surrogates are `?`. Errors as `read_journal` raises them.
+    Fields that a line does not have are null, lone surrogates are `?`. Errors as `read_journal` raises them; where
+    fields that are not in `schema` are to be ignored, also those that `Record` does not have.
     """
     for offset, block in journal_blocks(path, _BLOCK):
-        yield from _tables(path, offset, block, schema)
+        yield from _tables(path, offset, block, schema, others)
 
 
-def _tables(path: Path, offset: int, block: bytes, schema: pa.Schema) -> Iterator[pa.Table]:
-    table = _parse(block, schema)
+def _tables(path: Path, offset: int, block: bytes, schema: pa.Schema, others: Others) -> Iterator[pa.Table]:
+    table = _parse(block, schema, others)
     if table is not None:
         yield table
         return
     half = block.find(b"\n", len(block) // 2) + 1
     if len(block) > _SMALL and half < len(block):
-        yield from _tables(path, offset, block[:half], schema)
-        yield from _tables(path, offset + half, block[half:], schema)
+        yield from _tables(path, offset, block[:half], schema, others)
+        yield from _tables(path, offset + half, block[half:], schema, others)
         return
     records = [parse_line(path, start, line) for start, line in lines_of(offset, block)]
     try:
@@ -63,14 +65,14 @@ def _tables(path: Path, offset: int, block: bytes, schema: pa.Schema) -> Iterato
         raise broken(path, offset, error) from None
 
 
-def _parse(block: bytes, schema: pa.Schema) -> pa.Table | None:
+def _parse(block: bytes, schema: pa.Schema, others: Others) -> pa.Table | None:
     """A block of whole lines by Arrow; None where a line is broken, or may mean something else than to `Record`."""
     import pyarrow.json as pj
 
     try:
         if not block.isascii():
             block.decode()
-        options = pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior="error")
+        options = pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior=others)
         table = pj.read_json(pa.BufferReader(block), pj.ReadOptions(block_size=_PART), options)
     except (pa.ArrowException, UnicodeDecodeError):
         return None

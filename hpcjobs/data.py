@@ -10,7 +10,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from hpcjobs.config import DataConfig
 from hpcjobs.errors import DataError, did_you_mean
@@ -19,6 +22,7 @@ ASSETS = Path(__file__).parent / "assets"
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 _ROWS_A_BATCH = 4096
+_ROWS_AS_OBJECTS = 65_536
 # The user's own columns `index` and `id` stay reachable: the table keeps them with one more `source_` in front,
 # and so a column that has this look already.
 _OWN = re.compile(r"(source_)*(index|id)")
@@ -47,13 +51,24 @@ def load_table(config: DataConfig) -> pa.Table:
         raise DataError(f"data set {config.name} has two columns of one name: {', '.join(twice)}")
     if config.max_samples is not None:
         table = table.slice(0, config.max_samples)
-    ids = _ids(table, config.id_column)
-    for name, ours in (("index", list(range(len(table)))), ("id", ids)):
-        if name in table.column_names and table.column(name).to_pylist() == ours:
+    ours = {"index": pa.chunked_array([np.arange(len(table))]), "id": _ids(table, config.id_column)}
+    for name, values in ours.items():
+        if name in table.column_names and _same(table.column(name), values):
             table = table.drop_columns([name])  # the same values: no need to keep them twice
     table = table.rename_columns([f"source_{c}" if _OWN.fullmatch(c) else c for c in table.column_names])
-    table = table.add_column(0, "index", pa.array(range(len(table)), pa.int64()))
-    return table.add_column(1, "id", pa.array(ids, pa.string()))
+    return table.add_column(0, "index", ours["index"]).add_column(1, "id", ours["id"])
+
+
+def _same(theirs: pa.ChunkedArray, ours: pa.ChunkedArray) -> bool:
+    """Whether Python finds all values equal; the first ones already tell of most columns that they are not."""
+    if theirs.type == ours.type:
+        return bool(theirs.equals(ours))
+    return all(theirs[part].to_pylist() == ours[part].to_pylist() for part in _slices(len(theirs)))
+
+
+def _slices(rows: int) -> Iterator[slice]:
+    """All rows, some at a time: Python's objects of all of them would be ten times their columns."""
+    return (slice(start, start + _ROWS_AS_OBJECTS) for start in range(0, rows, _ROWS_AS_OBJECTS))
 
 
 def user_row(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -70,24 +85,47 @@ def _shown(name: str) -> str:
     return name.removeprefix("source_") if _OWN.fullmatch(name) else name
 
 
-def _ids(table: pa.Table, id_column: str | None) -> list[str]:
-    column = id_column or ("id" if "id" in table.column_names else None)
-    if column is None:
-        return [str(number) for number in range(len(table))]
-    if column not in table.column_names:
+def _ids(table: pa.Table, id_column: str | None) -> pa.ChunkedArray:
+    name = id_column or ("id" if "id" in table.column_names else None)
+    if name is None:
+        return pa.chunked_array([np.arange(len(table))]).cast(pa.string())
+    if name not in table.column_names:
         raise DataError(
-            f"data.id_column {column!r} is not a column{did_you_mean(column, table.column_names)}; "
+            f"data.id_column {name!r} is not a column{did_you_mean(name, table.column_names)}; "
             f"columns: {', '.join(table.column_names)}"
         )
+    column = table.column(name)
+    if (missing := pc.index(pc.is_null(column), True).as_py()) >= 0:
+        raise _no_id(missing, name)
+    ids = _texts(column)
+    if (empty := pc.index(ids, "").as_py()) >= 0:
+        raise _no_id(empty, name)
+    if pc.count_distinct(ids).as_py() < len(ids):
+        raise _twice(ids, name)
+    return ids
+
+
+def _texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """`str` of each value, none of which is null."""
+    kind = column.type
+    if pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return column.cast(pa.string())
+    parts = [pa.array(map(str, column[part].to_pylist()), pa.string()) for part in _slices(len(column))]
+    return pa.chunked_array(parts, pa.string())
+
+
+def _no_id(row: int, name: str) -> DataError:
+    return DataError(f"row {row} has no id in column {name!r}: every row needs one")
+
+
+def _twice(ids: pa.ChunkedArray, name: str) -> DataError:
+    """Names the first id that stands twice."""
     seen: dict[str, int] = {}
-    for number, value in enumerate(table.column(column).to_pylist()):
-        text = str(value)
-        if value is None or not text:
-            raise DataError(f"row {number} has no id in column {column!r}: every row needs one")
+    for number, text in enumerate(value for part in _slices(len(ids)) for value in ids[part].to_pylist()):
         if text in seen:
-            raise DataError(f"id {text!r} stands twice in column {column!r}: rows {seen[text]} and {number}")
+            return DataError(f"id {text!r} stands twice in column {name!r}: rows {seen[text]} and {number}")
         seen[text] = number
-    return list(seen)
+    raise AssertionError("no id stands twice")
 
 
 def _read(config: DataConfig) -> pa.Table:
@@ -196,13 +234,21 @@ def _of_dataset(loaded: Any, config: DataConfig) -> pa.Table:
     return loaded.with_format("arrow")[:] if len(loaded) else loaded.data.table.slice(0, 0)
 
 
-def expected_work(table: pa.Table, columns: set[str]) -> list[int]:
+def expected_work(table: pa.Table, columns: set[str]) -> npt.NDArray[np.int64]:
     """Characters of the prompt's columns, by row: what a sample is expected to cost."""
-    totals = [0] * len(table)
+    totals = np.zeros(len(table), np.int64)
     for name in columns:
-        for number, value in enumerate(table.column(name).to_pylist()):
-            totals[number] += len(value) if isinstance(value, str) else len(str(value))
+        totals += _lengths(table.column(name))
     return totals
+
+
+def _lengths(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
+    """`len(str(value))` of each value."""
+    kind = column.type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return np.asarray(pc.fill_null(pc.utf8_length(column), len("None")).to_numpy(), np.int64)
+    parts = [np.array([len(str(value)) for value in column[part].to_pylist()]) for part in _slices(len(column))]
+    return np.concatenate(parts) if parts else np.zeros(0, np.int64)
 
 
 class Inputs:

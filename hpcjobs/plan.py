@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from hpcjobs.chunks import default_chunk_size, plan_chunks, write_chunks
+from hpcjobs.chunks import Ints, default_chunk_size, plan_chunks, write_chunks
 from hpcjobs.config import Config, sbatch_word
 from hpcjobs.data import ASSETS, expected_work, load_table, locate, table_parts, user_columns, user_row
 from hpcjobs.disk import disk_errors, whole_run
@@ -66,7 +66,7 @@ class Plan:
         if self.job == "script":
             return [*lines, f"command {' '.join(self.argv)}"]
         lines += self._model_lines()
-        chunks = f"{self.chunks} chunks of at most {self.chunk_size}, tapering to single samples"
+        chunks = f"{self.chunks} chunks of at most {self.chunk_size}, smaller ones at the end"
         if self.chunks == self.rows:
             chunks = f"{self.chunks} chunks of one"
         return [*lines, f"data    {self.data['name']}: {self.rows} rows in {chunks}"]
@@ -96,7 +96,7 @@ class Draft:
     config: Config
     plan: Plan
     table: pa.Table | None
-    chunks: list[list[int]]
+    chunks: list[Ints]
     snapshot: Snapshot = field(default_factory=Snapshot)
     pool: pa.Table | None = None
 
@@ -220,7 +220,7 @@ def _draft(
     own_code: Callable[[Path], Snapshot],
     *,
     table: pa.Table | None = None,
-    chunks: list[list[int]] | None = None,
+    chunks: list[Ints] | None = None,
     few_shot: pa.Table | None = None,
     **details: Any,
 ) -> Draft:

@@ -119,13 +119,13 @@ def test_a_round_over_few_of_many_rows_answers_like_one_over_all(tmp_path: Path,
         claims.lease(lease_of(chunk))
         claims.done(lease_of(chunk))
     found = Acceptance(paths, 0, rows)
-    index = np.array([19, 4, 7, 7, 5, 0, rows - 1, -1, rows, 4])
-    chunk = np.array([0, 0, 1, 0, 0, 1, 1, 0, 1, -1])
-    counts = found.counting("a-0.jsonl", index, chunk, np.zeros(10, np.int64))
+    indexes = np.array([19, 4, 7, 7, 5, 0, rows - 1, -1, rows, 4])
+    chunks = np.array([0, 0, 1, 0, 0, 1, 1, 0, 1, -1])
+    counts = found.counting("a-0.jsonl", indexes, chunks, np.zeros(10, np.int64))
     assert counts.tolist() == [True, True, True] + [False] * 3 + [False] * 4
     assert [found.chunk_of(int(n)) for n in (19, 7, 5)] == [0, 1, None]
-    assert not found.counting("a-1.jsonl", index, chunk, np.zeros(10, np.int64)).any()
-    assert not found.counting("a-0.jsonl", index, chunk, np.ones(10, np.int64)).any()
+    assert not found.counting("a-1.jsonl", indexes, chunks, np.zeros(10, np.int64)).any()
+    assert not found.counting("a-0.jsonl", indexes, chunks, np.ones(10, np.int64)).any()
 
 
 def test_a_round_without_chunks_accepts_nothing(tmp_path: Path) -> None:

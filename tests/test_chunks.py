@@ -32,7 +32,8 @@ def test_the_layout_is_exact_longest_first_and_tapers(work: list[int], chunk_siz
 def test_no_more_chunks_than_a_folder_should_hold() -> None:
     rows = 1_000_000
     chunks = plan_chunks([0] * rows, default_chunk_size(rows))
-    assert len(chunks) <= MOST_CHUNKS + 8 * TAPER * 6
+    assert len(chunks) <= 2 * MOST_CHUNKS
+    assert len(plan_chunks([0] * 10 * rows, default_chunk_size(10 * rows))) <= 3 * MOST_CHUNKS
     assert default_chunk_size(0) == default_chunk_size(1) == default_chunk_size(8 * MOST_CHUNKS) == 8
     assert default_chunk_size(8 * MOST_CHUNKS + 1) == 9
 

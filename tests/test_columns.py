@@ -173,3 +173,12 @@ def test_a_run_without_metrics_has_no_scores(tmp_path: Path) -> None:
 
 def test_storable_reaches_inside() -> None:
     assert storable({"a": ["\ud800", ("b\udfff", 1, None)]}) == {"a": ["?", ["b?", 1, None]]}
+
+
+def test_fields_that_nobody_asks_for_are_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a-0.jsonl"
+    path.write_bytes(RICH.line())
+    monkeypatch.delattr(columns, "parse_line")
+    found = pa.concat_tables(read_columns(path, journal_schema(pa.schema([])), others="ignore"))
+    assert found.column("scores").to_pylist() == [{}]
+    assert found.column("index").to_pylist() == [RICH.index]
