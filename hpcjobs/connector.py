@@ -25,13 +25,15 @@ MIXED_PRECISIONS = ("no", "bf16", "fp16")
 
 @dataclass(frozen=True)
 class ConnectorOptions:
-    """What is seldom set: the model's pin, its dtype on load, GPUs for one replica, the group's deadline (s)."""
+    """What is seldom set: the model's pin, its dtype on load, GPUs for one replica, the group's deadline (s), and the
+    engine (`model.engine`)."""
 
     revision: str | None = None
     dtype: torch.dtype | None = None
     trust_remote_code: bool = False
     gpus_per_rank: int = 1
     timeout: float = 600.0
+    engine: str = "auto"
 
 
 class AccelerateConnector:
@@ -116,9 +118,10 @@ class AccelerateConnector:
             from hpcjobs.engines.scoring import ScoringEngine
 
             return ScoringEngine(self.model, self.tokenizer, self.batch_size, deterministic)
-        from hpcjobs.engines.generate import GenerateEngine
+        from hpcjobs.engines.choice import Wish, make_engine
 
-        return GenerateEngine(self.model, self.tokenizer, generation or self.generation, self.batch_size)
+        wish = Wish(self.options.engine, self.batch_size, Rank.from_env().local_world_size, deterministic)
+        return make_engine(self.model, self.tokenizer, generation or self.generation, wish)
 
     def complete(self, messages: Prompt, **kwargs: Any) -> Completion:
         """The completion of one chat or prompt; `kwargs` are fields of GenerationConfig for this call."""

@@ -17,6 +17,7 @@ from hpcjobs.chunks import default_chunk_size, plan_chunks, write_chunks
 from hpcjobs.config import Config, sbatch_word
 from hpcjobs.data import ASSETS, expected_work, load_table, locate, table_parts, user_columns, user_row
 from hpcjobs.disk import disk_errors, whole_run
+from hpcjobs.engines.forecast import likely_engine
 from hpcjobs.errors import ConfigError, DataError, UsageError, did_you_mean
 from hpcjobs.fewshot import Pool, TableRows, is_own, pool_table
 from hpcjobs.files import make_folder, read_json, write_json, write_whole
@@ -77,9 +78,9 @@ class Plan:
 
     def _model_lines(self) -> list[str]:
         model = self.model
-        lines = [
-            f"model   {model['name']}" + ("" if model["engine"] == model["name"] else f" (engine {model['engine']})")
-        ]
+        likely = f": {model['likely_engine']}" if "likely_engine" in model else ""
+        engine = "" if model["engine"] == model["name"] else f" (engine {model['engine']}{likely})"
+        lines = [f"model   {model['name']}{engine}"]
         if model.get("commit"):
             lines.append(f"commit  {model['commit']}")
         elif "cache" in model:
@@ -270,7 +271,7 @@ def _located(config: Config) -> Config:
 
 def _checked_model(config: Config) -> dict[str, Any]:
     model = config.model
-    engine = "generate" if model.engine == "auto" else model.engine
+    engine = model.engine
     facts = {"name": model.name or engine, "engine": engine, "revision": model.revision, "dtype": model.dtype}
     if engine == "dummy":
         return facts | {"name": "dummy"}
@@ -281,6 +282,8 @@ def _checked_model(config: Config) -> dict[str, Any]:
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise ConfigError(f"model folder {folder} has no config.json: not a saved transformers model")
+        if engine == "auto" and config.task.type in ("generate", "lm_eval"):
+            facts["likely_engine"] = likely_engine(config, read_json(folder / "config.json"))
         return facts | {"weights_sha256": weights_fingerprint(folder)}
     if not is_hub_id(model.name):
         raise ConfigError(f"model folder {model.name} does not exist{did_you_mean(model.name, assets)}")

@@ -46,10 +46,11 @@ def run_inference_with_prompt(
     model: Any, tokenizer: Any, dataset: Sequence[Row], config: Config | None = None
 ) -> list[dict[str, Any]]:
     """One result a row, in the rows' order, by this process alone; the task is `config`'s (default: eval.yaml)."""
-    from hpcjobs.engines.generate import GenerateEngine
+    from hpcjobs.engines.choice import Wish, make_engine
 
     config = config or default_config()
-    engine = GenerateEngine(model, tokenizer, config.task.generation, config.model.batch_size)
+    wish = Wish(config.model.engine, config.model.batch_size)
+    engine = make_engine(model, tokenizer, config.task.generation, wish)
     return _run(engine.stream, dataset, config)
 
 

@@ -12,7 +12,7 @@ import torch
 
 from hpcjobs.engines.base import AUTO_BATCH, BatchSize, Source, take
 from hpcjobs.engines.border import Border
-from hpcjobs.engines.generate import context_length
+from hpcjobs.engines.encoding import context_length
 from hpcjobs.engines.plain import PlainScorer
 from hpcjobs.engines.shared import TreeScorer
 from hpcjobs.engines.spans import Job, Span

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -77,11 +76,3 @@ def golds(target: Target) -> list[str]:
     if target is None:
         return []
     return [str(gold) for gold in target] if isinstance(target, list) else [str(target)]
-
-
-def exponential(value: float) -> float:
-    """e to the `value`; infinity where that is beyond numbers."""
-    try:
-        return math.exp(value)
-    except OverflowError:
-        return math.inf

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from hpcjobs.metrics.lines import number_text
 from hpcjobs.report.text import Cut
 
 MOST_GROUPS = 100
@@ -60,8 +61,8 @@ def score_of(name: str, summary: Mapping[str, Any]) -> Score:
     value, interval = summary["value"], summary["ci95"]
     if value is None:
         return Score(name, "no value", "–", "–", "–", summary["n"], 1.0, None, None)
-    stderr = "–" if summary["stderr"] is None else f"{summary['stderr']:.4f}"
-    texts = f"{value:.4f}", _interval(interval), _interval(summary.get("bootstrap_ci95")), stderr
+    stderr = "–" if summary["stderr"] is None else number_text(summary["stderr"])
+    texts = number_text(value), _interval(interval), _interval(summary.get("bootstrap_ci95")), stderr
     options = [(letter, f"{one['value']:.4f}", one["n"]) for letter, one in summary.get("by_option", {}).items()]
     scale = 1.0
     while value > scale and scale < 1e12:
@@ -73,7 +74,7 @@ def score_of(name: str, summary: Mapping[str, Any]) -> Score:
 
 
 def _interval(interval: tuple[float, float] | None) -> str:
-    return "–" if interval is None else f"{interval[0]:.4f} to {interval[1]:.4f}"
+    return "–" if interval is None else " to ".join(map(number_text, interval))
 
 
 def _place(value: float, scale: float) -> float:
