@@ -52,6 +52,7 @@ metric_list:
 """,
     "blank": """
 task: blank
+tag: words
 output_type: multiple_choice
 doc_to_text: right
 doc_to_choice: "{{[word ~ ' is', 'not ' ~ word ~ ' is']}}"
@@ -85,6 +86,7 @@ filter_list:
 """,
     "last": """
 task: last
+tag: words
 output_type: loglikelihood
 doc_to_text: "{{word}}"
 doc_to_target: " {{tail}}"
@@ -100,6 +102,10 @@ doc_to_target: "{{word}}"
 generation_kwargs: {until: ["."], num_beams: 4}
 """,
 }
+MIXED = """
+group: mixed
+task: [blank, spell]
+"""
 GROUP = """
 group: both
 task: [blank, last]
@@ -136,6 +142,7 @@ def write_tasks(folder: Path, rows: int = 30) -> Path:
     for name, text in TASKS.items():
         (folder / f"{name}.yaml").write_text(HEAD.replace("FOLDER", str(folder)) + text)
     (folder / "both.yaml").write_text(GROUP)
+    (folder / "mixed.yaml").write_text(MIXED)
     (folder / "utils.py").write_text(UTILS)
     return folder
 

@@ -52,8 +52,8 @@ def run_through(paths: RunPaths, world: int = 2) -> tuple[list[dict[str, Any]], 
         ranks.start(*range(world))
         assert ranks.finish(*range(world)) == [0] * world
     assert merge(paths).complete
-    values: dict[str, Any] = json.loads(paths.metrics.read_text())["metrics"]
-    return pq.read_table(paths.results).to_pylist(), values
+    values: dict[str, Any] = json.loads(paths.metrics.read_text())
+    return pq.read_table(paths.results).to_pylist(), values["metrics"] | values.get("groups", {})
 
 
 def same_samples(rows: list[dict[str, Any]], samples: dict[str, list[dict[str, Any]]]) -> int:
@@ -116,11 +116,27 @@ def test_a_group_is_one_run_with_each_task_and_the_groups_own_value(tmp_path: Pa
     assert len({row["id"] for row in rows}) == len(rows) == 60
     assert same_samples(rows, theirs["samples"]) == 90
     for task in ("blank", "last"):
-        assert same_values({name: one["tasks"][task] for name, one in ours.items()}, theirs["results"][task])
+        assert same_values(ours["task"][task], theirs["results"][task])
     group = theirs["groups"]["both"]
     assert ours["acc,none"]["value"] == group["acc,none"]
     assert ours["acc,none"]["stderr"] == group["acc_stderr,none"]
-    assert (ours["acc,none"]["n"], ours["perplexity,none"]["n"], ours["perplexity,none"]["value"]) == (60, 30, None)
+    assert (ours["acc,none"]["n"], ours["perplexity,none"]["n"]) == (60, 30)
+    assert ours["perplexity,none"]["value"] == theirs["results"]["last"]["perplexity,none"]  # the only task that has it
+    assert ours["task"]["blank"]["perplexity,none"]["n"] == 0
+
+
+def test_a_tag_has_its_tasks_values_and_none_of_its_own(tmp_path: Path) -> None:
+    folder = write_tasks(tmp_path / "tasks", rows=6)
+    theirs = alone(dummy_lm(), "words", folder, limit=4, bootstrap_iters=1000)["results"]
+    config = config_of(folder, "words")
+    config = config.model_copy(update={"data": config.data.model_copy(update={"max_samples": 4})})
+    draft = make_plan("eval", config, tmp_path / "run")
+    draft.write()
+    rows, ours = run_through(draft.paths, 1)
+    assert len(rows) == 8
+    assert (ours["acc,none"]["value"], ours["acc,none"]["n"]) == (None, 8)
+    for task in ("blank", "last"):
+        assert same_values(ours["task"][task], theirs[task])
 
 
 def test_the_planned_code_runs_whatever_becomes_of_the_users(tmp_path: Path) -> None:
@@ -212,6 +228,7 @@ def test_prompts_go_through_the_models_chat_template_as_hflm_does_it(tmp_path: P
         ("spell", {"prompt": "{{ word }}"}, "task.prompt: an lm_eval task brings its own"),
         ("spell", {"messages": ({"role": "user", "content": "x"},)}, "task.messages: an lm_eval"),
         ("spell", {"chat_template": True}, "no chat template"),
+        ("mixed", {}, "spell generate, and blank want log-likelihoods"),
         ("broken", {}, "generation_kwargs.num_beams: 4 is nothing that hpcjobs' engines do"),
     ],
 )

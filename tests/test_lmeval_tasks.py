@@ -96,6 +96,6 @@ def test_a_task_whose_data_is_not_there_says_why(tmp_path: Path) -> None:
 
 def test_a_group_of_ones_own_may_name_a_task_of_the_library(tmp_path: Path) -> None:
     folder = write_tasks(tmp_path / "tasks")
-    (folder / "mixed.yaml").write_text(json.dumps({"group": "mixed", "task": ["blank", "wikitext"]}))
+    (folder / "far.yaml").write_text(json.dumps({"group": "far", "task": ["blank", "wikitext"]}))
     with pytest.raises(ConfigError, match="wikitext"):  # found there, and its data set is not here
-        find("mixed", folder)
+        find("far", folder)

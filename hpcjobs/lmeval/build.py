@@ -17,6 +17,7 @@ from hpcjobs.errors import ConfigError, did_you_mean
 from hpcjobs.lmeval.codec import encode
 from hpcjobs.lmeval.judge import LmEvalJudge
 from hpcjobs.lmeval.prompting import (
+    BY_TASK,
     check_task,
     few_shot_seed,
     generation_of,
@@ -253,6 +254,7 @@ def _filled_in(
         "metrics": task.metrics or tuple(known),
         "include_path": str(include) if include else None,
         "few_shot": task.few_shot.model_copy(update=few_shot),
+        "group_by": BY_TASK if len(loaded.tasks) > 1 else (),
     }
     if len(set(generation)) == 1:
         changes["generation"] = generation[0]

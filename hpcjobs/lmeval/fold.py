@@ -76,18 +76,18 @@ class LmEvalFold:
                 self._items.setdefault(0, _Items()).append(score)
 
     def summary(self) -> dict[str, Any]:
-        """value, stderr, ci95, n; of several tasks each one's, and the group's where it has one."""
+        """value, stderr, ci95, n: the task's; where several tasks have the metric, their group's, if it has one."""
         loaded = self._code.loaded
         names = sorted(loaded.tasks)
-        found = {name: self._of(loaded.tasks[name], self._items.get(place)) for place, name in enumerate(names)}
-        if len(names) == 1:
-            return _told(found[names[0]])
-        return self._group(loaded, found) | {"tasks": {name: _told(found[name]) for name in loaded.tasks}}
+        found = {names[place]: self._of(loaded.tasks[names[place]], kept) for place, kept in self._items.items()}
+        if len(found) == 1:
+            return _told(*found.values())
+        return self._group(loaded, found)
 
-    def _of(self, task: Any, kept: _Items | None) -> dict[str, Any]:
+    def _of(self, task: Any, kept: _Items) -> dict[str, Any]:
         from lm_eval.api.metrics import mean, stderr_for_metric
 
-        items = kept.all() if kept else []
+        items = kept.all()
         if not items:
             return {"value": None, "stderr": None, "n": 0}
         function = task.aggregation().get(self._name.aggregation, mean)

@@ -19,7 +19,9 @@ _RANDOM_SEED, _OTHER_SEED = 0, 1234
 # simple_evaluate's names for the most new tokens, the first that is there counts.
 _MOST_TOKENS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 _MOST_TOKENS_DEFAULT = 256
-_UNUSED = ("messages", "prompt", "target", "choices", "extract", "normalize", "group_by", "repeats", "delimiter")
+# The column of inputs/ by which values are told, where a run has several tasks.
+BY_TASK = ("task",)
+_UNUSED = ("messages", "prompt", "target", "choices", "extract", "normalize", "repeats", "delimiter")
 
 
 def check_task(task: TaskConfig) -> None:
@@ -30,6 +32,8 @@ def check_task(task: TaskConfig) -> None:
     used = [f"task.{name}" for name in _UNUSED if getattr(task, name) != getattr(default, name)]
     if used:
         raise ConfigError(f"{', '.join(used)}: an lm_eval task brings its own; leave it out")
+    if task.group_by not in ((), BY_TASK):
+        raise ConfigError("task.group_by: the samples of an lm_eval run are grouped by its tasks, if it has several")
     if task.few_shot.data is not None or task.few_shot.split is not None:
         raise ConfigError("task.few_shot: an lm_eval task has its own pool of examples; only k and seed can be set")
 

@@ -50,7 +50,7 @@ class StandIn:
                 raise ConfigError(f"the task asks for another data set than when it was planned: {key}")
             return self.answers[key]
 
-        with _replaced(asked):
+        with _replaced(asked), _without_bars():
             yield
 
     @property
@@ -102,6 +102,20 @@ def _replaced(function: Any) -> Iterator[None]:
         yield
     finally:
         datasets.load_dataset = before
+
+
+@contextlib.contextmanager
+def _without_bars() -> Iterator[None]:
+    """A task's code maps and filters its rows: a thousand ranks' logs need no bars of that."""
+    from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    before = are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        if not before:
+            enable_progress_bars()
 
 
 def _key(args: Any, kwargs: Mapping[str, Any]) -> str:
