@@ -205,10 +205,11 @@ def main() -> None:
     parser.add_argument("--sample-seconds", type=float, default=0.5)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--sigma", type=float, default=1.0)
+    parser.add_argument("--sharding", choices=["dynamic", "static"], nargs="+", default=["dynamic", "static"])
     parser.add_argument("--folder", type=Path, default=MEMORY)
     options = parser.parse_args()
     for ranks in options.ranks or ([4] if options.what == "real" else [64, 512, 4096]):
-        for static in (False, True):
+        for static in (sharding == "static" for sharding in options.sharding):
             with tempfile.TemporaryDirectory(dir=options.folder) as folder:
                 if options.what == "real":
                     rows = 2000

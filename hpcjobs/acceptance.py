@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
@@ -124,9 +125,13 @@ class _Members:
 
 
 def _read_verdicts(claims: Claims, listing: Listing) -> dict[int, Verdict]:
-    with ThreadPoolExecutor(_READERS) as pool:
-        found = pool.map(lambda chunk: _verdict(claims, chunk, listing), listing.leased)
-        return dict(zip(listing.leased, found, strict=True))
+    def read(part: Sequence[int]) -> list[Verdict]:
+        return [_verdict(claims, chunk, listing) for chunk in part]
+
+    chunks = sorted(listing.leased)
+    with ThreadPoolExecutor(_READERS) as pool:  # a share each: a task a file would cost more than the file
+        parts = pool.map(read, (chunks[start::_READERS] for start in range(_READERS)))
+        return {verdict.chunk: verdict for part in parts for verdict in part}
 
 
 def _verdict(claims: Claims, chunk: int, listing: Listing) -> Verdict:

@@ -60,15 +60,15 @@ class ChunkList:
 
     def sizes(self) -> list[int]:
         """Samples of each chunk."""
-        lengths: list[int] = np.diff(self.starts).tolist()
-        return lengths
+        sizes: list[int] = np.diff(self.starts).tolist()
+        return sizes
 
     @classmethod
     def read(cls, path: Path) -> ChunkList:
-        """Read bit by bit into half the bytes where the numbers allow it: each of thousands of ranks holds one."""
+        """In half the bytes where the numbers allow it: each of thousands of ranks holds one."""
         parts, sizes = list[npt.NDArray[np.integer[Any]]](), [np.zeros(1, np.int64)]
-        with pq.ParquetFile(path) as file:  # `read_table` would import pyarrow.dataset and pandas
-            for batch in file.iter_batches(_CHUNKS_READ, use_threads=False):
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(_CHUNKS_READ, columns=["indexes"], use_threads=False):
                 column = batch.column("indexes")
                 indexes = column.flatten().to_numpy()
                 small = len(indexes) == 0 or indexes.max() < 1 << 31
@@ -77,11 +77,18 @@ class ChunkList:
         return cls(np.concatenate(parts) if parts else np.empty(0, np.int64), np.cumsum(np.concatenate(sizes)))
 
 
+def read_sizes(path: Path) -> list[int]:
+    """Samples of each chunk of a round, without reading which ones."""
+    sizes: list[int] = pq.read_table(path, columns=["size"]).column("size").to_pylist()
+    return sizes
+
+
 def write_chunks(path: Path, chunks: Sequence[Sequence[int] | Ints]) -> bool:
     """Create the chunk list of a round; False where somebody has opened this round already."""
     starts = np.cumsum([0, *map(len, chunks)])
     indexes = np.concatenate([np.empty(0, np.int64), *(np.asarray(chunk, np.int64) for chunk in chunks)])
     column = pa.ListArray.from_arrays(pa.array(starts, pa.int32()), pa.array(indexes))
     buffer = pa.BufferOutputStream()
-    pq.write_table(pa.table({"indexes": column}), buffer, compression="zstd")
+    table = pa.table({"size": pa.array(np.diff(starts), pa.int64()), "indexes": column})
+    pq.write_table(table, buffer, compression="zstd", row_group_size=_CHUNKS_READ)
     return create_once(path, buffer.getvalue().to_pybytes())

@@ -76,11 +76,11 @@ def _parse(block: bytes, schema: pa.Schema, others: Others) -> pa.Table | None:
         table = pj.read_json(pa.BufferReader(block), pj.ReadOptions(block_size=_PART), options)
     except (pa.ArrowException, UnicodeDecodeError):
         return None
-    whole = _one_object_a_line(block, len(table)) and _nothing_is_missing(table)
+    whole = one_object_a_line(block, len(table)) and _nothing_is_missing(table)
     return table.select(schema.names) if whole else None
 
 
-def _one_object_a_line(block: bytes, objects: int) -> bool:
+def one_object_a_line(block: bytes, objects: int) -> bool:
     """Whether `objects`, which Arrow has read one after the other, stand on a line each.
 
     Each line begins and ends with a brace. Inside an object no `}` is followed by `{`, so no line has less than one

@@ -114,7 +114,7 @@ class AccelerateConnector:
 
         `deterministic`: nothing is kept over a pause of the source, so what comes after it is the same on any rank.
         """
-        from hpcjobs.engines.choice import Wish, make_engine
+        from hpcjobs.engines.pick import Wish, make_engine
 
         wish = Wish(self.options.engine, self.batch_size, Rank.from_env().local_world_size, deterministic, task)
         return make_engine(self.model, self.tokenizer, generation or self.generation, wish)

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from hpcjobs.config import DataConfig
 from hpcjobs.errors import DataError, did_you_mean
+from hpcjobs.jsonl import read_jsonl, rows_table
 
 ASSETS = Path(__file__).parent / "assets"
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
@@ -156,21 +157,12 @@ def _read_file(path: Path) -> pa.Table:
         if path.suffix == ".csv":
             return pyarrow.csv.read_csv(path)
         if path.suffix == ".jsonl":
-            return _table(list(_json_lines(path)), path)
+            return read_jsonl(path)
         if path.suffix == ".json":
-            return _table(_json_rows(path), path)
+            return rows_table(_json_rows(path), path)
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise DataError(f"data file {path} cannot be read: {error}") from None
     raise DataError(f"data file {path}: its ending must be one of {', '.join(SUFFIXES)}")
-
-
-def _json_lines(path: Path) -> Iterator[Any]:
-    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
-        if line.strip():
-            try:
-                yield json.loads(line)
-            except ValueError as error:
-                raise DataError(f"{path}:{number}: not JSON: {error}") from None
 
 
 def _json_rows(path: Path) -> list[Any]:
@@ -183,20 +175,6 @@ def _json_rows(path: Path) -> list[Any]:
     if not isinstance(rows, list):
         raise DataError(f"{path}: not a list of rows")
     return rows
-
-
-def _table(rows: list[Any], path: Path) -> pa.Table:
-    for number, row in enumerate(rows):
-        if not isinstance(row, dict):
-            raise DataError(f"{path}: row {number} is {type(row).__name__}, not an object")
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    columns = {}
-    for name in names:
-        try:
-            columns[name] = pa.array([row.get(name) for row in rows], from_pandas=False)
-        except (pa.ArrowException, UnicodeEncodeError) as error:
-            raise DataError(f"{path}: column {name!r} does not hold one type in all rows: {error}") from None
-    return pa.table(columns)
 
 
 def _from_folder(path: Path, config: DataConfig) -> pa.Table:

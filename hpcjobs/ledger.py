@@ -8,12 +8,11 @@ import logging
 import math
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from hpcjobs.chunks import ChunkList
 from hpcjobs.claims import Claims, Former, Lease
@@ -166,9 +165,14 @@ class Ledger:
     def _look(self) -> None:
         """What the folder shows now, in numbers by chunk: a rank of thousands keeps little."""
         listing, count = self._claims.list(), len(self._chunks)
-        self._leased = _by_chunk(listing.leased, count)
-        self._settled = _by_chunk(dict.fromkeys(listing.settled, 0), count) >= 0
         self._entries = len(listing.leased) + len(listing.done) + len(listing.closed)
+        self._leased, self._settled = np.full(count, -1, np.int32), np.zeros(count, np.bool_)
+        leased = np.fromiter(listing.leased, np.int64, len(listing.leased))
+        inside = leased < count
+        self._leased[leased[inside]] = np.fromiter(listing.leased.values(), np.int64, len(leased))[inside]
+        for kind in (listing.done, listing.closed):
+            settled = np.fromiter(kind, np.int64, len(kind))
+            self._settled[settled[settled < count]] = True
 
     def _free_chunks(self) -> list[int]:
         """To be popped: the longest first, as planned; in random order among as many as there may be takers."""
@@ -234,15 +238,6 @@ class Ledger:
 def _draw(rank: int, chunk: int) -> float:
     """A number from 0 to 1, always the same for this rank and chunk."""
     return int.from_bytes(hashlib.blake2b(f"{rank}.{chunk}".encode(), digest_size=4).digest(), "big") / 2**32
-
-
-def _by_chunk(numbers: Mapping[int, int], count: int) -> npt.NDArray[np.int32]:
-    """`numbers` by chunk, -1 for those that it does not have."""
-    found = np.full(count, -1, np.int32)
-    there = np.fromiter(numbers, np.int64, len(numbers))
-    inside = there < count
-    found[there[inside]] = np.fromiter(numbers.values(), np.int64, len(numbers))[inside]
-    return found
 
 
 def _say_taken(lease: Lease) -> None:

@@ -18,7 +18,7 @@ import hpcjobs
 from hpcjobs.acceptance import Acceptance, unnamed_journals
 from hpcjobs.ahead import ahead
 from hpcjobs.asking import run_metrics
-from hpcjobs.choice import choose
+from hpcjobs.chosen import choose
 from hpcjobs.columns import journal_schema, read_columns
 from hpcjobs.config import Config
 from hpcjobs.data import Inputs

@@ -47,7 +47,7 @@ def run_inference_with_prompt(
     model: Any, tokenizer: Any, dataset: Sequence[Row], config: Config | None = None
 ) -> list[dict[str, Any]]:
     """One result a row, in the rows' order, by this process alone; the task is `config`'s (default: eval.yaml)."""
-    from hpcjobs.engines.choice import Wish, make_engine
+    from hpcjobs.engines.pick import Wish, make_engine
 
     config = config or default_config()
     wish = Wish(config.model.engine, config.model.batch_size, task=_task(config))

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from hpcjobs.config import GenerationConfig
-from hpcjobs.engines.choice import Wish, best_engine, make_engine
 from hpcjobs.engines.memory import batch_rows, expected_tokens, host_memory, token_bytes
+from hpcjobs.engines.pick import Wish, best_engine, make_engine
 from hpcjobs.errors import UsageError
 from hpcjobs.records import Request
 
