@@ -50,6 +50,14 @@ def _name(value: str) -> str:
         raise ValueError(str(error)) from None  # so that pydantic says where it stands
 
 
+def _pattern(value: str) -> str:
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise ValueError(f"is no regular expression of Python: {error}") from None
+    return value
+
+
 Line = Annotated[str, AfterValidator(one_line)]
 SbatchWord = Annotated[str, AfterValidator(sbatch_word)]
 Name = Annotated[str, AfterValidator(_name)]
@@ -110,7 +118,7 @@ class FewShotConfig(Section):
     """Solved examples before each prompt. `data` null takes them from the data set itself, never the row's own.
 
     `first` takes the pool's first `k` rows, the same for every sample; `random` draws `k` for each sample, seeded
-    by `seed` and its id.
+    by `seed` and its id. With `same`, only rows that have the sample's value in that column.
     """
 
     k: Annotated[int, Field(ge=0)] = 0
@@ -118,6 +126,7 @@ class FewShotConfig(Section):
     config: str | None = None
     split: str | None = None
     sampling: Literal["first", "random"] = "first"
+    same: str | None = None
     seed: int = 0
     separator: str = "\n\n"
 
@@ -125,22 +134,27 @@ class FewShotConfig(Section):
 class TaskConfig(Section):
     """What is asked of the model about each row, and how the answers are scored.
 
-    choice: `choices` is a template whose value is a list, or one template an option; `delimiter` stands between
-    prompt and option. lm_eval: `name` is a task of lm-evaluation-harness, `include_path` a folder of task YAMLs.
+    `description` stands before all examples and the prompt, in a chat as the system's turn. choice: `choices` is a
+    template whose value is a list, or one template an option; `delimiter` stands between prompt and option, and
+    between prompt and answer of an example (null: a space, in a chat nothing). lm_eval: `name` is a task of
+    lm-evaluation-harness, `include_path` a folder of task YAMLs; `chat_template` has its prompts go through the
+    model's own.
     """
 
     type: Literal["generate", "choice", "perplexity", "lm_eval"] = "generate"
     name: str | None = None
     include_path: str | None = None
+    chat_template: bool = False
+    description: str | None = None
     messages: tuple[Message, ...] | None = None
     prompt: str | None = None
     target: str | None = None
     choices: str | tuple[str, ...] | None = None
-    delimiter: str = " "
+    delimiter: str | None = None
     few_shot: FewShotConfig = FewShotConfig()
     repeats: Annotated[int, Field(ge=1)] = 1
     generation: GenerationConfig = GenerationConfig()
-    extract: str | None = None
+    extract: Annotated[str, Field(min_length=1), AfterValidator(_pattern)] | None = None
     normalize: tuple[Literal["lower", "punctuation", "articles", "whitespace", "numbers"], ...] = ()
     metrics: tuple[str, ...] = ()
     group_by: tuple[str, ...] = ()

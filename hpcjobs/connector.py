@@ -13,7 +13,7 @@ from hpcjobs.engines.base import BatchSize, Engine, Source
 from hpcjobs.errors import HpcJobsError, UsageError, did_you_mean
 from hpcjobs.model_loader import ModelSource, load_model, precision_dtype
 from hpcjobs.rank import Rank
-from hpcjobs.records import Completion, Prompt, Request
+from hpcjobs.records import Completion, Prompt, Request, TaskType
 
 if TYPE_CHECKING:
     import torch
@@ -25,13 +25,15 @@ MIXED_PRECISIONS = ("no", "bf16", "fp16")
 
 @dataclass(frozen=True)
 class ConnectorOptions:
-    """What is seldom set: the model's pin, its dtype on load, GPUs for one replica, the group's deadline (s)."""
+    """What is seldom set: the model's pin, its dtype on load, GPUs for one replica, the group's deadline (s), and the
+    engine (`model.engine`)."""
 
     revision: str | None = None
     dtype: torch.dtype | None = None
     trust_remote_code: bool = False
     gpus_per_rank: int = 1
     timeout: float = 600.0
+    engine: str = "auto"
 
 
 class AccelerateConnector:
@@ -105,11 +107,17 @@ class AccelerateConnector:
             return self.options.dtype
         return precision_dtype(self.mixed_precision)
 
-    def engine(self, generation: GenerationConfig | None = None) -> Engine:
-        """The engine that runs this model."""
-        from hpcjobs.engines.generate import GenerateEngine
+    def engine(
+        self, generation: GenerationConfig | None = None, task: TaskType = "generate", deterministic: bool = False
+    ) -> Engine:
+        """The engine that runs this model: for answers, or for log-likelihoods.
 
-        return GenerateEngine(self.model, self.tokenizer, generation or self.generation, self.batch_size)
+        `deterministic`: nothing is kept over a pause of the source, so what comes after it is the same on any rank.
+        """
+        from hpcjobs.engines.pick import Wish, make_engine
+
+        wish = Wish(self.options.engine, self.batch_size, Rank.from_env().local_world_size, deterministic, task)
+        return make_engine(self.model, self.tokenizer, generation or self.generation, wish)
 
     def complete(self, messages: Prompt, **kwargs: Any) -> Completion:
         """The completion of one chat or prompt; `kwargs` are fields of GenerationConfig for this call."""

@@ -280,6 +280,11 @@ class Inputs:
             parts.append(self._reader.get_batch(number).slice(low, high - low))
         return pa.Table.from_batches(parts, schema=self._reader.schema)
 
+    def values(self, name: str) -> list[Any]:
+        """One column of all rows."""
+        batches = (self._reader.get_batch(number) for number in range(self._reader.num_record_batches))
+        return [value for batch in batches for value in batch.column(name).to_pylist()]
+
     def ids(self, start: int, stop: int) -> list[str]:
         """The ids of rows start..stop-1."""
         found: list[str] = self.rows(start, stop).column("id").to_pylist()

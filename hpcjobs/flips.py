@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from hpcjobs.bootstrap import Floats
 from hpcjobs.disk import disk_errors
 from hpcjobs.files import FILE_MODE, replace_whole, temporary_name
-from hpcjobs.paired import Floats
 from hpcjobs.pairs import Pairs
 
 _SHOWN = ("completion", "scores", "error")

@@ -17,14 +17,15 @@ import pyarrow.compute as pc
 import hpcjobs
 from hpcjobs.acceptance import Acceptance, unnamed_journals
 from hpcjobs.ahead import ahead
-from hpcjobs.choice import choose
+from hpcjobs.asking import run_metrics
+from hpcjobs.chosen import choose
 from hpcjobs.columns import journal_schema, read_columns
 from hpcjobs.config import Config
 from hpcjobs.data import Inputs
 from hpcjobs.disk import Space, bytes_text, disk_errors, merge_need
 from hpcjobs.files import Together, json_text
 from hpcjobs.leftovers import remove_leftovers
-from hpcjobs.metrics import Board, find_metrics
+from hpcjobs.metrics import Board
 from hpcjobs.paths import RunPaths
 from hpcjobs.plan import Plan
 from hpcjobs.resolve import read_config
@@ -69,7 +70,7 @@ def _merge(paths: RunPaths) -> Merged:
     config, plan, inputs = read_config(paths.config), Plan.read(paths.plan), Inputs.streamed(paths.data)
     rounds = [Acceptance(paths, number, plan.rows) for number in paths.rounds()]
     import_as_planned(paths, plan.code)
-    measures = find_metrics(config.task.metrics)
+    measures = run_metrics(config.task, paths)
     board, tally, missing = Board(measures, config.task), Tally(), array("q")
     schema = schema_of(measures, inputs.schema, config.task)
     with Together() as rest, ResultsWriter(paths.results, schema) as writer:
@@ -81,7 +82,7 @@ def _merge(paths: RunPaths) -> Merged:
                 writer.write(rows)
         metrics = board.summary()
         rest.write(paths.missing, _missing_lines(missing, inputs, rounds, tally))
-        rest.write(paths.metrics, json_text(_metrics_json(config, plan, tally, missing, metrics)))
+        rest.write(paths.metrics, json_text(board.grouped(_metrics_json(config, plan, tally, missing, metrics))))
     return Merged(plan.rows, tally.accepted, missing, metrics)
 
 

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
-RESAMPLES = 1000
+from hpcjobs.bootstrap import Floats, Histogram
+
 # Below as many discordant pairs the exact test, as Sokal and Rohlf, Biometry, advise for the sign test.
 EXACT_BELOW = 25
-_SEED = 0
-_MOST = 4096
-_DRAWN = 1 << 20
 _EXACT_T = 100
 
 
@@ -85,7 +81,7 @@ class Differences:
         self.n = self.unscored = self.better = self.worse = 0
         self.a = self.b = self._sum = self._squares = 0.0
         self.binary = True
-        self._groups = Groups()
+        self._seen = Histogram()
 
     def add(self, a: Floats, b: Floats) -> None:
         """One more batch of scores, pair by pair; NaN stands for none."""
@@ -101,7 +97,7 @@ class Differences:
             self.worse += int((difference < 0).sum())
             self.a, self.b = self.a + float(a.sum()), self.b + float(b.sum())
             self._fold(difference)
-        self._groups.add(difference)
+        self._seen.add(difference)
 
     def _fold(self, difference: Floats) -> None:
         """Joins two sums of squares. Source: Chan, Golub, LeVeque, The American Statistician 37(3), 1983."""
@@ -131,61 +127,11 @@ class Differences:
 
     def bootstrap(self) -> tuple[float, float] | None:
         """The 95% percentile interval of the mean difference over 1000 seeded resamples; None below two pairs."""
-        return self._groups.interval() if self.n > 1 and self.stderr is not None else None
+        return self._seen.interval() if self.n > 1 and self.stderr is not None else None
 
     def mcnemar(self) -> McNemar | None:
         """The test of the pairs that changed; None unless every score is 0 or 1."""
         return mcnemar(self.worse, self.better) if self.binary and self.n else None
-
-
-@dataclass
-class Groups:
-    """How often each value was seen: what is enough to draw resamples from.
-
-    Up to 4096 different values it is exact. Of more, neighbours are joined to their mean, those first that lose the
-    least of the sum of squares; the mean stays what it was.
-    """
-
-    values: Floats = field(default_factory=lambda: np.empty(0))
-    counts: Floats = field(default_factory=lambda: np.empty(0))
-
-    def add(self, values: Floats) -> None:
-        """One more batch of values, which must be finite."""
-        there = np.concatenate([self.values, values])
-        weights = np.concatenate([self.counts, np.ones(len(values))])
-        self.values, places = np.unique(there, return_inverse=True)
-        self.counts = np.bincount(places.ravel(), weights, len(self.values)).astype(np.float64)
-        while len(self.values) > _MOST:
-            self._join()
-
-    def _join(self) -> None:
-        """Join up to half of the pairs of neighbours, and no more than bring it down to the most."""
-        pairs = len(self.values) // 2
-        (low, high), (few, many) = (side[: 2 * pairs].reshape(-1, 2).T for side in (self.values, self.counts))
-        with np.errstate(over="ignore"):
-            loss = (high - low) ** 2 * (few * many / (few + many))
-        chosen = np.argsort(loss, kind="stable")[: min((pairs + 1) // 2, len(self.values) - _MOST)]
-        share = (many / (few + many))[chosen]
-        self.values[2 * chosen] = low[chosen] * (1 - share) + high[chosen] * share
-        self.counts[2 * chosen] = (few + many)[chosen]
-        self.values, self.counts = (np.delete(side, 2 * chosen + 1) for side in (self.values, self.counts))
-
-    def means(self, resamples: int = RESAMPLES) -> Floats:
-        """The means of `resamples` draws of as many values as there were, with replacement; the same ones each time.
-
-        How often a draw has each value is multinomial: Efron and Tibshirani, An Introduction to the Bootstrap, 1993,
-        section 20.2.
-        """
-        draw, n = np.random.default_rng(_SEED), int(self.counts.sum())
-        step = max(1, _DRAWN // len(self.values))
-        sizes = [min(step, resamples - start) for start in range(0, resamples, step)]
-        chances = self.counts / n
-        return np.concatenate([draw.multinomial(n, chances, size) @ (self.values / n) for size in sizes])
-
-    def interval(self) -> tuple[float, float]:
-        """The 2.5% and 97.5% percentiles of the resamples' means."""
-        low, high = np.percentile(self.means(), [2.5, 97.5])
-        return float(low), float(high)
 
 
 def _finite(value: float) -> float | None:

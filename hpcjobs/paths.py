@@ -61,6 +61,11 @@ class RunPaths:
         return self.inputs / "data.arrow"
 
     @property
+    def few_shot(self) -> Path:
+        """The rows that solved examples are taken from, where these are not the data set itself."""
+        return self.inputs / "few_shot.arrow"
+
+    @property
     def submission(self) -> Path:
         return self.root / "submission.json"
 

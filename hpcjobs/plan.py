@@ -17,10 +17,12 @@ from hpcjobs.chunks import Ints, default_chunk_size, plan_chunks, write_chunks
 from hpcjobs.config import Config, sbatch_word
 from hpcjobs.data import ASSETS, expected_work, load_table, locate, table_parts, user_columns, user_row
 from hpcjobs.disk import disk_errors, whole_run
+from hpcjobs.engines.forecast import likely_engine
 from hpcjobs.errors import ConfigError, DataError, UsageError, did_you_mean
+from hpcjobs.fewshot import Pool, TableRows, is_own, pool_table
 from hpcjobs.files import make_folder, read_json, write_json, write_whole
 from hpcjobs.hub import HubModel, cache_folder, is_hub_id
-from hpcjobs.metrics import find_metrics
+from hpcjobs.metrics import Judge, check_groups, metrics_of
 from hpcjobs.paths import RunPaths, checked_name, runs_root
 from hpcjobs.prompts import Prompts
 from hpcjobs.provenance import code_facts, weights_fingerprint
@@ -76,9 +78,9 @@ class Plan:
 
     def _model_lines(self) -> list[str]:
         model = self.model
-        lines = [
-            f"model   {model['name']}" + ("" if model["engine"] == model["name"] else f" (engine {model['engine']})")
-        ]
+        likely = f": {model['likely_engine']}" if "likely_engine" in model else ""
+        engine = "" if model["engine"] == model["name"] else f" (engine {model['engine']}{likely})"
+        lines = [f"model   {model['name']}{engine}"]
         if model.get("commit"):
             lines.append(f"commit  {model['commit']}")
         elif "cache" in model:
@@ -96,6 +98,7 @@ class Draft:
     table: pa.Table | None
     chunks: list[Ints]
     snapshot: Snapshot = field(default_factory=Snapshot)
+    pool: pa.Table | None = None
 
     def write(self) -> None:
         """Make the run folder; a UsageError where the name is taken. What fails half way leaves no folder.
@@ -131,6 +134,8 @@ class Draft:
         if self.table is not None:
             write_whole(paths.data, table_parts(self.table))
             write_chunks(paths.chunks(0), self.chunks)
+        if self.pool is not None:
+            write_whole(paths.few_shot, table_parts(self.pool))
         self.snapshot.write(paths.code)
         plan.write(paths.plan)
 
@@ -146,26 +151,54 @@ def make_plan(job: str, config: Config, folder: Path | None = None) -> Draft:
     """Check everything that can be checked before the queue, and plan the run."""
     shape = shape_of(config.cluster, config.model.gpus_per_rank)
     config = _located(config)
-    metrics = config.task.metrics if job == "eval" else ()
+    if config.task.type == "lm_eval":
+        return _lm_eval_plan(job, config, folder, shape)
+    metrics = metrics_of(config.task) if job == "eval" else ()
     if job == "eval" and not metrics:
         raise ConfigError("task.metrics is empty: name a metric, or use `submit generate` for answers without scores")
     config = config.model_copy(update={"task": config.task.model_copy(update={"metrics": metrics})})
-    needing = [metric.name for metric in find_metrics(metrics) if getattr(metric, "needs_target", True)]
+    needing = [metric.name for metric in Judge(config.task).metrics if getattr(metric, "needs_target", True)]
     if needing and config.task.target is None:
         raise ConfigError(f"task.target is not set, and {', '.join(needing)} compare with it")
     model = _checked_model(config)
     table = load_table(config.data)
-    prompts = Prompts(config.task, user_columns(table.column_names))
+    check_groups(config.task.group_by, table.schema)
+    few_shot, shots = pool_table(config, table), config.task.few_shot
+    pool = Pool(shots, TableRows(table if few_shot is None else few_shot), is_own(shots)) if shots.k else None
+    prompts = Prompts(config.task, user_columns(table.column_names), pool)
     _try_first(prompts, table)
     size = config.run.chunk_size or default_chunk_size(len(table))
     chunks = plan_chunks(expected_work(table, prompts.columns & set(table.column_names)), size)
+    data = {"name": config.data.name, "rows": len(table), "sha256": _sha256(table), "columns": table.column_names}
+    if few_shot is not None:
+        data["few_shot_sha256"] = _sha256(few_shot)
+    return _draft(
+        job, config, folder, shape, lambda run: metric_code(metrics, run), few_shot=few_shot,
+        table=table, chunks=chunks, chunk_size=size, data=data, model=model,
+    )  # fmt: skip
+
+
+def _sha256(table: pa.Table) -> str:
+    """The hash of the file that a table becomes in inputs/."""
     content = hashlib.sha256()
     for part in table_parts(table):
         content.update(part)
-    data = {"name": config.data.name, "rows": len(table), "sha256": content.hexdigest(), "columns": table.column_names}
+    return content.hexdigest()
+
+
+def _lm_eval_plan(job: str, config: Config, folder: Path | None, shape: Shape) -> Draft:
+    """The plan of an lm_eval task, which brings its own data, prompts and metrics."""
+    from hpcjobs.lmeval.build import plan_task
+
+    if job != "eval":
+        raise ConfigError("task.type lm_eval has metrics of its own: use `submit eval`")
+    model, task = _checked_model(config), plan_task(config)
+    size = config.run.chunk_size or default_chunk_size(len(task.table))
+    chunks = plan_chunks(expected_work(task.table, {"requests"}), size)
+    data = task.facts | {"rows": len(task.table), "sha256": _sha256(task.table), "columns": task.table.column_names}
     return _draft(
-        job, config, folder, shape, lambda run: metric_code(metrics, run),
-        table=table, chunks=chunks, chunk_size=size, data=data, model=model,
+        job, task.config, folder, shape, task.snapshot,
+        table=task.table, chunks=chunks, chunk_size=size, data=data, model=model,
     )  # fmt: skip
 
 
@@ -188,6 +221,7 @@ def _draft(
     *,
     table: pa.Table | None = None,
     chunks: list[Ints] | None = None,
+    few_shot: pa.Table | None = None,
     **details: Any,
 ) -> Draft:
     root = folder or _root(config) / (config.run.name or _default_name(job, config))
@@ -208,7 +242,7 @@ def _draft(
         config_sha256=hashlib.sha256(dump(config).encode()).hexdigest(), code=code, created_at=time.time(),
         **blank | details,
     )  # fmt: skip
-    return Draft(RunPaths(root.absolute()), config, plan, table, chunks or [], snapshot)
+    return Draft(RunPaths(root.absolute()), config, plan, table, chunks or [], snapshot, few_shot)
 
 
 def _root(config: Config) -> Path:
@@ -218,7 +252,7 @@ def _root(config: Config) -> Path:
 def _default_name(job: str, config: Config) -> str:
     parts = [job]
     if job != "script":
-        parts += [Path(config.model.name).name or "model", Path(config.data.name).stem]
+        parts += [Path(config.model.name).name or "model", config.task.name or Path(config.data.name).stem]
     safe = "-".join("".join(c if c.isalnum() and c.isascii() else "-" for c in part).strip("-") for part in parts)
     return f"{safe[:80]}-{time.strftime('%Y%m%d-%H%M%S')}-{os.urandom(2).hex()}"
 
@@ -226,6 +260,10 @@ def _default_name(job: str, config: Config) -> str:
 def _located(config: Config) -> Config:
     """Paths made absolute: ranks run in another folder."""
     data = config.data.model_copy(update={"name": locate(config.data.name)})
+    shots = config.task.few_shot
+    if shots.data:
+        shots = shots.model_copy(update={"data": locate(shots.data)})
+        config = config.model_copy(update={"task": config.task.model_copy(update={"few_shot": shots})})
     model_path = Path(config.model.name).expanduser()
     name = str(model_path.resolve()) if config.model.name and model_path.is_dir() else config.model.name
     return config.model_copy(update={"data": data, "model": config.model.model_copy(update={"name": name})})
@@ -233,7 +271,7 @@ def _located(config: Config) -> Config:
 
 def _checked_model(config: Config) -> dict[str, Any]:
     model = config.model
-    engine = "generate" if model.engine == "auto" else model.engine
+    engine = model.engine
     facts = {"name": model.name or engine, "engine": engine, "revision": model.revision, "dtype": model.dtype}
     if engine == "dummy":
         return facts | {"name": "dummy"}
@@ -244,6 +282,8 @@ def _checked_model(config: Config) -> dict[str, Any]:
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise ConfigError(f"model folder {folder} has no config.json: not a saved transformers model")
+        if engine == "auto" and config.task.type in ("generate", "lm_eval"):
+            facts["likely_engine"] = likely_engine(config, read_json(folder / "config.json"))
         return facts | {"weights_sha256": weights_fingerprint(folder)}
     if not is_hub_id(model.name):
         raise ConfigError(f"model folder {model.name} does not exist{did_you_mean(model.name, assets)}")
@@ -268,7 +308,7 @@ def _try_first(prompts: Prompts, table: pa.Table) -> None:
     """Render one row here, not after hours of queueing."""
     for row in table.slice(0, 1).to_pylist():
         try:
-            prompts.prompt(user_row(row))
+            prompts.request(row, 0)
             prompts.target(user_row(row))
         except Exception as error:  # a template may raise anything
             raise DataError(f"the task's templates fail on the first row (id {row['id']!r}): {error}") from None

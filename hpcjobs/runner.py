@@ -15,16 +15,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 
 from hpcjobs.config import Config, DataConfig, GenerationConfig
 from hpcjobs.data import load_table, user_columns, user_row
-from hpcjobs.errors import HpcJobsError
+from hpcjobs.errors import HpcJobsError, UsageError
+from hpcjobs.fewshot import Pool, TableRows, is_own, pool_table
 from hpcjobs.files import make_folder, write_json, write_whole
 from hpcjobs.layers import dotted_layer, set_layer
-from hpcjobs.metrics import Judge, MeanFold
-from hpcjobs.prompts import Prompts, sample_seed
+from hpcjobs.metrics import Fold, Judge, MeanFold, Metric, fold_of
+from hpcjobs.metrics.lines import score_lines
+from hpcjobs.prompts import Prompts
 from hpcjobs.rank import lone_launch_hint
-from hpcjobs.records import Completion, Request, SampleError
+from hpcjobs.records import Completion, Request, SampleError, TaskType
 from hpcjobs.resolve import resolve
 
 if TYPE_CHECKING:
@@ -44,19 +47,29 @@ def run_inference_with_prompt(
     model: Any, tokenizer: Any, dataset: Sequence[Row], config: Config | None = None
 ) -> list[dict[str, Any]]:
     """One result a row, in the rows' order, by this process alone; the task is `config`'s (default: eval.yaml)."""
-    from hpcjobs.engines.generate import GenerateEngine
+    from hpcjobs.engines.pick import Wish, make_engine
 
     config = config or default_config()
-    engine = GenerateEngine(model, tokenizer, config.task.generation, config.model.batch_size)
-    return _run(engine.stream, dataset, config)
+    wish = Wish(config.model.engine, config.model.batch_size, task=_task(config))
+    engine = make_engine(model, tokenizer, config.task.generation, wish)
+    return _run(engine.stream, dataset, config, _pool(config, dataset))
 
 
 def run_inference_with_accelerate(
     connector: AccelerateConnector, dataset: Sequence[Row], config: Config | None = None
 ) -> list[dict[str, Any]]:
     """One result a row, in the rows' order, on the main process; an empty list on the others."""
-    mine = _run(connector.stream, connector.split_dataset(dataset), config or default_config())
+    config = config or default_config()
+    engine = connector.engine(task=_task(config))
+    mine = _run(engine.stream, connector.split_dataset(dataset), config, _pool(config, dataset))
     return connector.gather_results(mine)
+
+
+def _task(config: Config) -> TaskType:
+    """What the engine is asked for; a UsageError for what needs a run folder."""
+    if config.task.type == "lm_eval":
+        raise UsageError("task.type lm_eval needs a run folder: hpcjobs submit eval --executor local")
+    return config.task.type
 
 
 def default_config() -> Config:
@@ -64,16 +77,25 @@ def default_config() -> Config:
     return resolve("eval", None, None, [])[0]
 
 
-def _run(stream: Any, dataset: Sequence[Row], config: Config) -> list[dict[str, Any]]:
+def _pool(config: Config, dataset: Sequence[Row]) -> Pool | None:
+    """The rows that examples are taken from, the same in every process; `dataset` is all of it."""
+    shots = config.task.few_shot
+    if not shots.k or not dataset:
+        return None
+    table = pa.Table.from_pylist(list(dataset))
+    pool = pool_table(config, table)
+    return Pool(shots, TableRows(table if pool is None else pool), is_own(shots))
+
+
+def _run(stream: Any, dataset: Sequence[Row], config: Config, pool: Pool | None) -> list[dict[str, Any]]:
     if not dataset:
         return []
-    prompts, judge = Prompts(config.task, user_columns(dataset[0])), Judge(config.task)
+    prompts, judge = Prompts(config.task, user_columns(dataset[0]), pool), Judge(config.task)
     requests: list[Request] = []
     done: dict[int, Completion] = {}
     for row in dataset:
         try:
-            prompt = prompts.prompt(user_row(row))
-            requests.append(Request(row["index"], row["id"], prompt, sample_seed(config.run.seed, row["id"])))
+            requests.append(prompts.request(row, config.run.seed))
         except Exception as error:  # a template may raise anything; it is this row's problem alone
             done[row["index"]] = Completion.failed(row["index"], SampleError.of(error))
     done |= {completion.index: completion for completion in stream(iter(requests))}
@@ -84,29 +106,45 @@ def _result(row: Row, completion: Completion, prompts: Prompts, judge: Judge) ->
     """What is saved of a row: nothing that depends on how many processes there were."""
     asked, failed = user_row(row), completion.error
     target = None if failed else prompts.target(asked)
-    scores = judge.failed() if failed else judge.judge(completion, target, asked)
+    scores = judge.failed(lambda: prompts.target(asked)) if failed else judge.judge(completion, target, asked)
+    sums = {name: score.statistics for name, score in scores.items() if score.statistics is not None}
     return {
         "index": row["index"], "id": row["id"], "completion": completion.text, "target": target,
         "finish_reason": completion.finish_reason, "prompt_tokens": completion.prompt_tokens,
         "completion_tokens": completion.completion_tokens,
-        "scores": {name: score.value for name, score in scores.items()},
+        "scores": {name: score.number for name, score in scores.items()},
         "error": {"type": failed.type, "message": failed.message} if failed else None,
-    }  # fmt: skip
+    } | ({"statistics": sums} if sums else {})  # fmt: skip
 
 
 def save_results(
-    results: Sequence[Mapping[str, Any]], output_dir: str | Path, facts: Mapping[str, Any] | None = None
+    results: Sequence[Mapping[str, Any]],
+    output_dir: str | Path,
+    facts: Mapping[str, Any] | None = None,
+    metrics: Sequence[Metric] = (),
 ) -> Path:
-    """Write results.jsonl and metrics.json (`facts` and the folded scores) to a folder; the folder."""
+    """Write results.jsonl and metrics.json (`facts` and the folded scores) to a folder; the folder.
+
+    `metrics` have the folds of those whose value is no mean.
+    """
     folder = make_folder(Path(output_dir))
     write_whole(folder / "results.jsonl", "".join(json.dumps(result) + "\n" for result in results))
-    folds: dict[str, MeanFold] = {}
-    for name in dict.fromkeys(name for result in results for name in result["scores"]):
-        folds.setdefault(name, MeanFold()).add(np.array([result["scores"][name] for result in results], np.float64))
+    known = {metric.name: metric for metric in metrics}
+    names = dict.fromkeys(name for result in results for name in result["scores"])
+    folded = {name: _folded(name, results, known.get(name)) for name in names}
     counts = {"rows": len(results), "errors": sum(result["error"] is not None for result in results)}
-    metrics = {name: fold.summary() for name, fold in folds.items()}
-    write_json(folder / "metrics.json", {"metrics": metrics, "counts": counts} | dict(facts or {}))
+    write_json(folder / "metrics.json", {"metrics": folded, "counts": counts} | dict(facts or {}))
     return folder
+
+
+def _folded(name: str, results: Sequence[Mapping[str, Any]], metric: Metric | None) -> dict[str, Any]:
+    """The summary of one metric's scores; the mean's where the metric is not known."""
+    fold: Fold = MeanFold() if metric is None else fold_of(metric)
+    kind = getattr(metric, "statistics", None)
+    sums = [result.get("statistics", {}).get(name) for result in results]
+    scores = np.array([result["scores"][name] for result in results], np.float64)
+    fold.add(scores, None if kind is None else pa.array(sums, kind))
+    return fold.summary()
 
 
 def parser() -> argparse.ArgumentParser:
@@ -159,10 +197,11 @@ def _main(args: argparse.Namespace, config: Config) -> int:
     if results is None:
         return 0
     facts = {"model": config.model.name, "data": config.data.name, "generation": _generation(config.task.generation)}
-    folder = save_results(results, args.output_dir or Path("runner_results") / Path(config.data.name).stem, facts)
+    output = args.output_dir or Path("runner_results") / Path(config.data.name).stem
+    folder = save_results(results, output, facts, Judge(config.task).metrics)
     summary = json.loads((folder / "metrics.json").read_text())
-    for name, value in summary["metrics"].items():
-        print(f"{name:<16} {value['value']:.4f}  n={value['n']}")
+    for line in score_lines(summary["metrics"]):
+        print(line)
     print(f"{len(results)} results, {summary['counts']['errors']} errors: {folder}")
     return 0
 

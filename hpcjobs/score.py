@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -35,6 +36,8 @@ def rescore(paths: RunPaths, metric_names: Sequence[str], target: str | None) ->
     if not paths.results.exists():
         raise UsageError(f"{paths.results} does not exist yet; next: hpcjobs merge {paths.root.name}")
     task = read_config(paths.config).task
+    if task.type == "lm_eval":
+        raise UsageError(f"{paths.root.name} runs an lm_eval task, whose code has scored its samples")
     task = task.model_copy(update={"target": target} if target is not None else {})
     task = task.model_copy(update={"metrics": tuple(metric_names) or task.metrics})
     judge = Judge(task)
@@ -53,7 +56,7 @@ def rescore(paths: RunPaths, metric_names: Sequence[str], target: str | None) ->
             read = batch.select([name for name in _READ if name in batch.schema.names]).to_pylist()
             scores = [_score(row, judge, prompts, inputs) for row in read]
             made = {
-                "scores": [{name: score.value for name, score in sample.items()} for sample in scores],
+                "scores": [{name: score.number for name, score in sample.items()} for sample in scores],
                 "statistics": [{name: score.statistics for name, score in sample.items()} for sample in scores],
             }
             table = pa.Table.from_batches([batch])
@@ -66,22 +69,25 @@ def rescore(paths: RunPaths, metric_names: Sequence[str], target: str | None) ->
             writer.write(rows)
         summary["metrics"] = board.summary()
         summary["provenance"] |= {"rescored_at": time.time(), "rescored_with": used}
+        summary = board.grouped(summary)
         rest.write(paths.metrics, json_text(summary))
     return summary
 
 
 def _score(row: dict[str, Any], judge: Judge, prompts: Prompts, inputs: Inputs) -> dict[str, Score]:
-    if row["error"] is not None:
-        return judge.failed()
     asked = user_row(inputs[row["index"]])
-    return judge.judge(_answer(row), prompts.target(asked), asked)
+    if row["error"] is not None:
+        return judge.failed(lambda: prompts.target(asked))
+    return judge.judge(_answer(row, prompts, asked), prompts.target(asked), asked)
 
 
-def _answer(row: dict[str, Any]) -> Completion:
+def _answer(row: dict[str, Any], prompts: Prompts, asked: dict[str, Any]) -> Completion:
     """The answer as it stands in a row of results.parquet."""
     likelihood = None
     if row.get("choice_logprobs"):
-        likelihood = Likelihood(*(tuple(row[name]) for name in ("choice_logprobs", "choice_greedy", "choice_tokens")))
+        logprobs = tuple(-math.inf if value is None else value for value in row["choice_logprobs"])
+        options = tuple(prompts.options(asked))
+        likelihood = Likelihood(logprobs, tuple(row["choice_greedy"]), tuple(row["choice_tokens"]), options)
     return Completion(
         row["index"], row["completion"], row["finish_reason"], row["prompt_tokens"], row["completion_tokens"],
         texts=tuple(row.get("completions") or ()), likelihood=likelihood,

@@ -8,18 +8,20 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from hpcjobs.findings import Findings, flip_lines
-from hpcjobs.flips import write_flips
 from hpcjobs.logs import Entry
+from hpcjobs.metrics.lines import group_lines, score_lines
 from hpcjobs.paths import RunPaths, runs_root, shipped
 from hpcjobs.plan import Draft
 from hpcjobs.status import Status, read_status
 from hpcjobs.submission import Launch
 from hpcjobs.verdict import Verdict
+
+if TYPE_CHECKING:
+    from hpcjobs.findings import Findings
 
 
 def _err(text: str = "") -> None:
@@ -171,6 +173,8 @@ def _status_text(status: Status) -> str:
     lines += [f"note    {note}" for note in status.notes]
     if status.first_error:
         lines.append(f"error   {status.first_error}")
+    if status.metrics:
+        lines += ["", metrics_text(status.metrics)]
     return "\n".join(lines)
 
 
@@ -207,19 +211,13 @@ def show_scores(paths: RunPaths, metrics: Mapping[str, Any], as_json: bool) -> N
 
 
 def metrics_text(metrics: Mapping[str, Any]) -> str:
-    """Metrics with intervals, and the counts that they stand on; a score from fewer samples says so."""
+    """Metrics with intervals, the counts that they stand on, and groups; a score from fewer samples says so."""
     counts = metrics["counts"]
-    lines = []
-    for name, value in metrics["metrics"].items():
-        if value["value"] is None:
-            lines.append(f"{name:<16} -         n={value['n']}")
-            continue
-        interval = "" if value["ci95"] is None else f"  95% [{value['ci95'][0]:.4f}, {value['ci95'][1]:.4f}]"
-        partial = "" if metrics["complete"] else "  INCOMPLETE"
-        lines.append(f"{name:<16} {value['value']:.4f}{interval}  n={value['n']}{partial}")
+    lines = list(score_lines(metrics["metrics"], "" if metrics["complete"] else "  INCOMPLETE"))
     said = f"samples {counts['accepted']} of {counts['rows']}, missing {counts['missing']}, errors {counts['errors']}"
     said += f"; tokens {counts['prompt_tokens']} in, {counts['completion_tokens']} out"
-    return "\n".join([*lines, said, *(f"warning: {text}" for text in metrics["warnings"])])
+    lines += [said, *(f"warning: {text}" for text in metrics["warnings"])]
+    return "\n".join([*lines, *group_lines(metrics.get("groups", {}))])
 
 
 def show_runs(runs: Sequence[RunPaths], as_json: bool) -> None:
@@ -277,6 +275,9 @@ def show_verdict(verdict: Verdict, as_json: bool) -> None:
 
 def show_findings(findings: Findings, limit: int, as_json: bool) -> None:
     """What compare found, and the first flips; as JSON all of them, as they are found."""
+    from hpcjobs.findings import flip_lines
+    from hpcjobs.flips import write_flips
+
     flips, out = findings.comparison.flips, findings.out
     written = None if out is None else write_flips(out, flips())
     if as_json:

@@ -18,7 +18,10 @@ from hpcjobs.errors import MergeError
 from hpcjobs.files import FILE_MODE, replace_whole, temporary_name
 
 # What must not depend on the world size. The inputs are the same by the data's hash in the plans.
-COMPARED = ("id", "completion", "finish_reason", "prompt_tokens", "completion_tokens", "scores", "error")
+COMPARED = (
+    "id", "completion", "finish_reason", "prompt_tokens", "completion_tokens", "completions", "choice_logprobs",
+    "scores", "error",
+)  # fmt: skip
 _WINDOW = 1024
 
 
@@ -80,7 +83,8 @@ def _flip(there: Mapping[int, Mapping[str, Any]]) -> Flip | None:
     found = {size: names for size, row in others if (names := _differing(first, row))}
     if not found:
         return None
-    values = {size: {name: there[size].get(name) for name in COMPARED} for size in (measure, *found)}
+    kept = [name for name in COMPARED if name in first]
+    values = {size: {name: there[size].get(name) for name in kept} for size in (measure, *found)}
     fields = tuple(name for name in COMPARED if any(name in names for names in found.values()))
     return Flip(first["index"], first["id"], tuple(found), fields, values)
 

@@ -31,7 +31,13 @@ STAGES = [
 # These know several stages: the command line, its flow, and the entry points that a job is started by.
 ABOVE = {"cli", "__main__", "submit", "screen", "status", "entry", "supervisor", "verdict", "world_sizes"}
 # What a model is run with: these begin with torch, and whoever needs one imports it inside a function.
-HEAVY = {"hpcjobs.engines.generate", "hpcjobs.engines.sampling", "hpcjobs.engines.stopping"}
+HEAVY = {
+    f"hpcjobs.engines.{name}"
+    for name in (
+        "border", "continuous", "generate", "kvcache", "loop", "packed", "passes", "places", "plain", "rows",
+        "sampling", "scoring", "shared", "spans",
+    )
+}  # fmt: skip
 # launch may name what is to be started.
 ENTRY_POINTS = {("launch", "worker"), ("launch", "entry")}
 

@@ -32,6 +32,9 @@ print(tokenizer.decode(made[0, batch["input_ids"].shape[1] :], skip_special_toke
 """
 
 
+NAMES = ("squad.jsonl", "gsm8k.jsonl", "hellaswag.jsonl", "arc_easy.jsonl", "mmlu.jsonl", "mmlu_dev.jsonl")
+
+
 class SquadRow(TypedDict):
     id: str
     title: str
@@ -94,6 +97,21 @@ def test_gsm8k_rows_end_in_their_number(real_dir: Path) -> None:
 
 
 @pytest.mark.real
+@pytest.mark.parametrize(
+    ("name", "rows", "options"),
+    [("hellaswag", 10042, {4}), ("arc_easy", 570, {3, 4, 5}), ("mmlu", 14042, {4}), ("mmlu_dev", 285, {4})],
+)
+def test_multiple_choice_rows_have_one_right_option(real_dir: Path, name: str, rows: int, options: set[int]) -> None:
+    found = [json.loads(line) for line in lines_of(real_dir / f"{name}.jsonl")]
+    assert len(found) == rows
+    assert {len(row["choices"]) for row in found} <= options
+    assert all(0 <= row["gold"] < len(row["choices"]) for row in found)
+    assert {row["gold"] for row in found} >= {0, 1, 2, 3}
+    assert all(isinstance(choice, str) for row in found for choice in row["choices"])
+    assert not any("[" in row["query"] or " [title]" in row["query"] for row in found if "query" in row)
+
+
+@pytest.mark.real
 def test_model_folder_is_whole_and_readable_by_all(fetch_real: ModuleType, real_dir: Path) -> None:
     folder = real_dir / fetch_real.MODEL
     assert fetch_real.model_fault(folder) is None
@@ -130,7 +148,7 @@ def test_a_run_after_a_killed_one_makes_only_what_is_lacking(real_dir: Path, tmp
     kept = (tmp_path / "gsm8k.jsonl").stat().st_ino
     made = run(tmp_path, "--data-only")
     assert made.returncode == 0, made.stderr
-    assert {path.name for path in tmp_path.iterdir()} == {".fetch_real.lock", "gsm8k.jsonl", "squad.jsonl"}
+    assert {path.name for path in tmp_path.iterdir()} == {".fetch_real.lock", *NAMES}
     assert (tmp_path / "squad.jsonl").read_bytes() == (real_dir / "squad.jsonl").read_bytes()
     assert (tmp_path / "gsm8k.jsonl").stat().st_ino == kept
 

@@ -225,7 +225,9 @@ def test_before_anything_ran_all_is_missing(ram: Path) -> None:
     merged, _, values = outcome(paths)
     assert list(merged.missing) == list(range(7))
     assert all(reason.endswith("was never started") for reason in missing_lines(paths).values())
-    assert values["metrics"]["exact_match"] == {"value": None, "stderr": None, "ci95": None, "n": 0}
+    assert values["metrics"]["exact_match"] == {
+        "value": None, "stderr": None, "ci95": None, "bootstrap_ci95": None, "n": 0,
+    }  # fmt: skip
     assert len(pq.read_table(paths.results)) == 0
 
 

@@ -1,19 +1,14 @@
-"""Each built-in metric by hand; how metrics are found; how scores are folded."""
+"""Metrics that compare an answer with a target, by hand; how metrics are found."""
 
 from __future__ import annotations
 
-import math
-import statistics
 from pathlib import Path
 
-import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from hpcjobs.config import TaskConfig
 from hpcjobs.errors import ConfigError
-from hpcjobs.metrics import BUILT_IN, Judge, MeanFold, Score, find_metric, find_metrics, golds
+from hpcjobs.metrics import BUILT_IN, Judge, Score, find_metric, find_metrics, golds
 from hpcjobs.records import Completion, Target
 
 
@@ -167,24 +162,3 @@ def test_an_own_class_that_cannot_be_used(own: str, path: str, words: list[str])
         find_metric(path.format(own=own))
     for word in ["task.metrics", *words]:
         assert word in str(error.value)
-
-
-@settings(deadline=None)
-@given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=50))
-def test_a_fold_is_mean_and_standard_error(values: list[float]) -> None:
-    fold = MeanFold()
-    for batch in (values[:1], values[1:], []):
-        fold.add(np.array([*batch, math.nan]))
-    summary = fold.summary()
-    assert summary["n"] == len(values)
-    assert summary["value"] == pytest.approx(statistics.fmean(values), abs=1e-9)
-    stderr = statistics.stdev(values) / math.sqrt(len(values))
-    assert summary["stderr"] == pytest.approx(stderr, rel=1e-6, abs=1e-6)
-    assert summary["ci95"] == pytest.approx([fold.mean - 1.96 * stderr, fold.mean + 1.96 * stderr], rel=1e-6, abs=1e-5)
-
-
-def test_a_fold_of_none_and_of_one() -> None:
-    assert MeanFold().summary() == {"value": None, "stderr": None, "ci95": None, "n": 0}
-    one = MeanFold()
-    one.add(np.array([0.5]))
-    assert one.summary() == {"value": 0.5, "stderr": None, "ci95": None, "n": 1}

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpcjobs.paired import Differences, Groups, McNemar, mcnemar, t_quantile
+from hpcjobs.paired import Differences, McNemar, mcnemar, t_quantile
 
 # Student's sleep data (The probable error of a mean, Biometrika 6, 1908): hours gained with two drugs.
 FIRST = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]
@@ -140,42 +140,9 @@ def test_the_bootstrap_of_few_values_is_that_of_all_resamples() -> None:
     assert found.bootstrap() == pytest.approx(tuple(np.percentile(everything, [2.5, 97.5])), abs=0.06)
 
 
-def test_the_bootstrap_of_a_binary_metric_is_multinomial() -> None:
-    """Each resample's mean has the variance p(1 - p) / n, whatever order the pairs came in; and is fixed."""
+def test_the_bootstrap_is_the_same_whatever_order_the_pairs_came_in() -> None:
     a, b = [1.0] * 400 + [0.0] * 600, [0.0] * 400 + [0.0] * 600
-    groups = Groups()
-    groups.add(np.array(b) - np.array(a))
-    means = groups.means(20_000)
-    assert means.mean() == pytest.approx(-0.4, abs=5e-4)
-    assert means.std() == pytest.approx(math.sqrt(0.4 * 0.6 / 1000), rel=0.02)
     assert differences(a, b, 13).bootstrap() == differences(a[::-1], b[::-1]).bootstrap()
-
-
-def test_groups_join_what_loses_least_and_keep_the_mean() -> None:
-    draw = np.random.default_rng(3)
-    values = np.concatenate([draw.normal(size=40_000), [1e4, -3e3]])
-    groups = Groups()
-    for part in np.array_split(values, 9):
-        groups.add(part)
-    assert len(groups.values) == 4096
-    assert groups.counts.sum() == len(values)
-    assert groups.counts @ groups.values == pytest.approx(values.sum(), rel=1e-9)
-    assert {1e4, -3e3} <= set(groups.values), "outliers stand alone"
-    middle = np.abs(groups.values) < 100
-    kept = groups.counts[middle] @ groups.values[middle] ** 2 / (values[np.abs(values) < 100] ** 2).sum()
-    assert 1 - 1e-4 < kept <= 1 + 1e-12
-    exact = Groups()
-    exact.add(values[:4096])
-    assert sorted(exact.values) == sorted(values[:4096])
-
-
-@settings(max_examples=30)
-@given(st.integers(4097, 9000))
-def test_groups_never_hold_more_than_the_most(count: int) -> None:
-    groups = Groups()
-    groups.add(np.square(np.arange(count, dtype=np.float64)))
-    assert len(groups.values) == 4096
-    assert groups.counts.sum() == count
 
 
 def test_intervals_cover_the_truth_as_often_as_they_say() -> None:

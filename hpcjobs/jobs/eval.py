@@ -12,17 +12,17 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from hpcjobs.asking import asker_of
 from hpcjobs.chunks import ChunkList
 from hpcjobs.claims import Claims, Lease
-from hpcjobs.data import Inputs, user_columns, user_row
+from hpcjobs.data import Inputs
 from hpcjobs.engines.base import AUTO_BATCH, Engine
 from hpcjobs.errors import HpcJobsError, JournalError, RendezvousError
 from hpcjobs.identity import Identity
 from hpcjobs.journal import Journal
 from hpcjobs.ledger import LeaseWatch, Ledger, Rules
-from hpcjobs.metrics import Judge
-from hpcjobs.prompts import Prompts, sample_seed
-from hpcjobs.records import Completion, Likelihood, Record, Request, SampleError
+from hpcjobs.metrics import Score
+from hpcjobs.records import Completion, Likelihood, Record, Request, SampleError, TaskType
 
 if TYPE_CHECKING:
     from hpcjobs.worker import Work
@@ -74,14 +74,17 @@ def make_engine(work: Work) -> Engine:
         log.error("%s; going on without the group, which eval does not need", error)
         work_alone(work.rank)
     options = ConnectorOptions(
-        model.revision, torch_dtype(model.dtype), model.trust_remote_code, model.gpus_per_rank, timeout
-    )
+        model.revision, torch_dtype(model.dtype), model.trust_remote_code, model.gpus_per_rank, timeout,
+        model.engine,
+    )  # fmt: skip
     connector = AccelerateConnector(
         model.name, batch_size=model.batch_size, generation=work.config.task.generation, options=options
     )
     connector.load_model_once()
     work.heart.vitals.device = str(connector.state.device)
-    return connector.engine()
+    kind = work.config.task.type
+    task: TaskType = work.plan.data["asks"] if kind == "lm_eval" else kind
+    return connector.engine(task=task, deterministic=work.config.run.deterministic)
 
 
 @dataclass
@@ -117,8 +120,7 @@ class Shift:
         number = work.paths.rounds()[-1]
         self._work, self._journal, self._engine = work, journal, engine
         self._inputs = Inputs(work.paths.data)
-        self._prompts = Prompts(config.task, user_columns(self._inputs.columns))
-        self._judge = Judge(config.task)
+        self._asker = asker_of(config, self._inputs.columns, work.paths)
         owner = Lease(0, 0, rank.attempt, rank.rank, rank.host, journal.path.name, Identity.own())
         self._ledger = Ledger(
             Claims(work.paths.round(number)), ChunkList.read(work.paths.chunks(number)), owner,
@@ -231,10 +233,9 @@ class Shift:
         try:
             if (times := lease.suspects.count(index)) >= _HANGS:
                 raise HungError(f"{times} ranks have made no progress with it: run.progress_timeout")
-            prompt = self._prompts.prompt(user_row(row))
+            return self._asker.request(row)
         except Exception as error:  # a template may raise anything; it is this sample's problem alone
             return Completion.failed(index, SampleError.of(error), time.time())
-        return Request(index, row["id"], prompt, sample_seed(self._work.config.run.seed, row["id"]))
 
     def record(self, completion: Completion) -> None:
         """Journal a completion with its scores, and settle its chunk if it was the last one."""
@@ -295,20 +296,21 @@ class Shift:
         self._synced = time.monotonic()
 
     def _scored(self, completion: Completion, lease: Lease) -> Record:
-        row = self._inputs[completion.index]
-        scores, error = self._judge.failed(), completion.error
+        row, error = self._inputs[completion.index], completion.error
+        scores = dict[str, Score]()
         if error is None:
             try:
-                asked = user_row(row)
-                scores = self._judge.judge(completion, self._prompts.target(asked), asked)
+                scores = self._asker.judge(completion, row)
             except Exception as problem:  # a user's metric may raise anything
                 error = SampleError.of(problem)
+        if error is not None:
+            scores = self._asker.failed(row)
         rank, likelihood = self._work.rank, completion.likelihood or Likelihood((), (), ())
         return Record(
             completion.index, row["id"], lease.chunk, lease.generation, completion.text, completion.finish_reason,
             completion.prompt_tokens, completion.completion_tokens, rank.rank, rank.attempt,
             round(completion.seconds, 6), round(completion.started_at, 6),
-            {name: score.value for name, score in scores.items()}, error,
+            {name: score.number for name, score in scores.items()}, error,
             completion.texts, likelihood.logprobs, likelihood.greedy, likelihood.tokens,
             {name: score.statistics for name, score in scores.items() if score.statistics is not None},
         )  # fmt: skip

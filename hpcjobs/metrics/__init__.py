@@ -1,9 +1,27 @@
 """Metrics: small classes that score one sample, found by name or by `package.module:Class`."""
 
 from hpcjobs.metrics.base import Metric, Score, golds
-from hpcjobs.metrics.board import Board
-from hpcjobs.metrics.find import BUILT_IN, find_metric, find_metrics
+from hpcjobs.metrics.board import Board, fold_of
+from hpcjobs.metrics.find import BUILT_IN, OVER_REPEATS, find_metric, find_metrics, metrics_of
 from hpcjobs.metrics.fold import Fold, MeanFold
+from hpcjobs.metrics.groups import check_groups
 from hpcjobs.metrics.judge import Judge
+from hpcjobs.metrics.sums import SumsFold
 
-__all__ = ["BUILT_IN", "Board", "Fold", "Judge", "MeanFold", "Metric", "Score", "find_metric", "find_metrics", "golds"]
+__all__ = [
+    "BUILT_IN",
+    "OVER_REPEATS",
+    "Board",
+    "Fold",
+    "Judge",
+    "MeanFold",
+    "Metric",
+    "Score",
+    "SumsFold",
+    "check_groups",
+    "find_metric",
+    "find_metrics",
+    "fold_of",
+    "golds",
+    "metrics_of",
+]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from hpcjobs.metrics.fold import Fold, MeanFold
+from hpcjobs.metrics.fold import Fold, MeanFold, finite
 from hpcjobs.records import Completion, Target
 
 
@@ -20,32 +19,57 @@ class Score:
     value: float
     statistics: tuple[float, ...] | str | None = None
 
+    @property
+    def number(self) -> float | None:
+        """The value; None where it is no finite number."""
+        return finite(self.value)
 
-class Metric(ABC):
-    """Scores one completion; the run's value is the mean over all samples.
 
-    A user's own metric subclasses this, or has the same `name` and `score`. `needs_target` says whether it
-    can do without `task.target`; `tasks` which task types it can score. Where the run's value is no mean,
+class Metric:
+    """Scores one answer; the run's value is the mean over all samples.
+
+    A user's own metric subclasses this, or has the same `name` and `score`. `needs_target` says whether it can do
+    without `task.target`; `lower_is_better` which way is worse; `tasks` which task types it can score; `normalized`
+    whether `task.normalize` is applied before it; `binary` that a score is 0 or 1. Where the run's value is no mean,
     `statistics` is the Arrow type of what `judge` adds to each score, and `fold` makes the value of them.
     """
 
-    name: ClassVar[str]
-    needs_target: ClassVar[bool] = True
+    name: str
+    needs_target: bool = True
+    lower_is_better: ClassVar[bool] = False
     tasks: ClassVar[tuple[str, ...]] = ("generate",)
+    normalized: bool = True
+    binary: ClassVar[bool] = False
     statistics: ClassVar[pa.DataType | None] = None
 
-    @abstractmethod
     def score(self, completion: str, target: Target, row: Mapping[str, Any]) -> float:
         """The score of one sample; `target` is a text or several right ones, `row` the input row."""
+        raise NotImplementedError(f"{self.name} has no score of a text alone")
 
     def judge(self, answer: Completion, target: Target, row: Mapping[str, Any]) -> Score:
         """The score of one answer; of several to one prompt (`answer.texts`) the mean of their scores."""
-        texts = answer.texts or (answer.text,)
+        texts = texts_of(answer)
         return Score(sum(float(self.score(text, target, row)) for text in texts) / len(texts))
+
+    def failed(self, target: Target) -> Score:
+        """The score of a sample that ended in an error; `target` is None where it is not known either."""
+        return Score(0.0)
+
+    def vote(self, text: str) -> Hashable | None:
+        """What two answers have in common if they count as the same one; None for an answer that says nothing."""
+        return text.strip() or None
+
+    def check(self, repeats: int) -> None:
+        """Raise a ConfigError if it cannot be had from so many answers a prompt."""
 
     def fold(self) -> Fold:
         """What makes the run's value of the samples' scores."""
         return MeanFold()
+
+
+def texts_of(answer: Completion) -> tuple[str, ...]:
+    """All answers to one prompt, one or several."""
+    return answer.texts or (answer.text,)
 
 
 def golds(target: Target) -> list[str]:

@@ -1,4 +1,4 @@
-"""The board: the values of all metrics of a run, over all samples, folded batch by batch."""
+"""The board: the values of all metrics of a run, over all samples and by group, folded batch by batch."""
 
 from __future__ import annotations
 
@@ -12,23 +12,43 @@ import pyarrow.compute as pc
 from hpcjobs.config import TaskConfig
 from hpcjobs.metrics.base import Metric
 from hpcjobs.metrics.fold import Fold, MeanFold
+from hpcjobs.metrics.groups import Groups, Scored, stored_name
 
 
 class Board:
-    """Folds rows of results.parquet, in input order, into the `metrics` of metrics.json."""
+    """Folds rows of results.parquet, in input order, into the `metrics` and `groups` of metrics.json."""
 
     def __init__(self, metrics: Sequence[Metric], task: TaskConfig) -> None:
-        self._folds: dict[str, Fold] = {metric.name: fold_of(metric) for metric in metrics}
+        self._metrics = metrics
+        self._folds = self._make()
+        self._groups = [Groups(column, self._make) for column in task.group_by] if metrics else []
+
+    def _make(self) -> dict[str, Fold]:
+        return {metric.name: fold_of(metric) for metric in self._metrics}
 
     def add(self, rows: pa.Table) -> None:
         """One more batch of rows, with all their columns."""
+        scored = {name: _scored(rows, name) for name in self._folds}
         for name, fold in self._folds.items():
-            scores = pc.struct_field(rows.column("scores").combine_chunks(), name)
-            fold.add(np.asarray(scores.to_numpy(zero_copy_only=False), np.float64), statistics_of(rows, name))
+            fold.add(scored[name].scores, scored[name].statistics)
+        for groups in self._groups:
+            names = [field.name for field in rows.schema.field("input").type]
+            groups.add(struct_field(rows, "input", stored_name(groups.column, names)), scored)
 
     def summary(self) -> dict[str, Any]:
         """Each metric's value with what is known of its error."""
         return {name: fold.summary() for name, fold in self._folds.items()}
+
+    def groups(self) -> dict[str, Any]:
+        """{column: {value: {metric: summary}}} of `task.group_by`; not of columns with too many values."""
+        return {groups.column: groups.summary() for groups in self._groups if not groups.note}
+
+    def grouped(self, values: dict[str, Any]) -> dict[str, Any]:
+        """The values of metrics.json with `groups`, where there are any; columns left out among the `warnings`."""
+        if not self._groups:
+            return values
+        notes = [groups.note for groups in self._groups if groups.note and groups.note not in values["warnings"]]
+        return values | {"groups": self.groups(), "warnings": [*values["warnings"], *notes]}
 
 
 def fold_of(metric: Metric) -> Fold:
@@ -36,9 +56,15 @@ def fold_of(metric: Metric) -> Fold:
     return metric.fold() if hasattr(metric, "fold") else MeanFold()
 
 
-def statistics_of(rows: pa.Table, name: str) -> pa.Array | None:
-    """The statistics of one metric; None where it has none."""
-    if "statistics" not in rows.column_names:
-        return None
-    column = rows.column("statistics").combine_chunks()
-    return pc.struct_field(column, name) if column.type.get_field_index(name) >= 0 else None
+def _scored(rows: pa.Table, name: str) -> Scored:
+    scores = struct_field(rows, "scores", name).to_numpy(zero_copy_only=False)
+    statistics = None
+    if "statistics" in rows.column_names and rows.schema.field("statistics").type.get_field_index(name) >= 0:
+        statistics = struct_field(rows, "statistics", name)
+    return Scored(np.asarray(scores, np.float64), statistics)
+
+
+def struct_field(rows: pa.Table, column: str, name: str) -> pa.Array:
+    """One field of a struct column, as one array."""
+    place = rows.schema.field(column).type.get_field_index(name)
+    return pc.struct_field(rows.column(column).combine_chunks(), [place])

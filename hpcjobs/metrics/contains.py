@@ -13,6 +13,7 @@ class Contains(Metric):
     """1.0 where the completion contains a target (case and outer white space aside), else 0.0."""
 
     name = "contains"
+    binary = True
 
     def score(self, completion: str, target: Target, row: Mapping[str, Any]) -> float:
         text = completion.casefold()

@@ -10,9 +10,10 @@ from hpcjobs.records import Target
 
 
 class ExactMatch(Metric):
-    """1.0 where the completion equals a target after `strip`, else 0.0."""
+    """1.0 where the completion equals a target after `strip`, and after `task.normalize` of both, else 0.0."""
 
     name = "exact_match"
+    binary = True
 
     def score(self, completion: str, target: Target, row: Mapping[str, Any]) -> float:
         return float(any(completion.strip() == gold.strip() for gold in golds(target)))

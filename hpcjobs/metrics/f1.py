@@ -35,6 +35,10 @@ class F1(Metric):
     """
 
     name = "f1"
+    normalized = False
 
     def score(self, completion: str, target: Target, row: Mapping[str, Any]) -> float:
         return max((overlap(completion, gold) for gold in golds(target)), default=0.0)
+
+    def vote(self, text: str) -> tuple[str, ...] | None:
+        return tuple(normalize(text)) or None

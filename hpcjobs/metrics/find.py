@@ -4,18 +4,35 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
 from collections.abc import Iterable
 from typing import Any
 
+from hpcjobs.config import TaskConfig
 from hpcjobs.errors import ConfigError, did_you_mean
+from hpcjobs.metrics.answered import Answered
 from hpcjobs.metrics.base import Metric
+from hpcjobs.metrics.bleu import Bleu
+from hpcjobs.metrics.choice import Accuracy, AccuracyBytes, AccuracyNorm
+from hpcjobs.metrics.chrf import Chrf
 from hpcjobs.metrics.contains import Contains
 from hpcjobs.metrics.exact_match import ExactMatch
 from hpcjobs.metrics.f1 import F1
+from hpcjobs.metrics.json_valid import JsonValid
 from hpcjobs.metrics.number_match import NumberMatch
+from hpcjobs.metrics.perplexity import BitsPerByte, BytePerplexity, Perplexity, WordPerplexity
+from hpcjobs.metrics.repeats import Majority, PassAtK
+from hpcjobs.metrics.rouge import Rouge1, Rouge2, RougeL, RougeLsum
 
-BUILT_IN: dict[str, type[Metric]] = {kind.name: kind for kind in (ExactMatch, Contains, F1, NumberMatch)}
+_KINDS: tuple[type[Metric], ...] = (
+    ExactMatch, Contains, F1, NumberMatch, Bleu, Chrf, Rouge1, Rouge2, RougeL, RougeLsum, JsonValid, Answered,
+    Accuracy, AccuracyNorm, AccuracyBytes, Perplexity, WordPerplexity, BytePerplexity, BitsPerByte,
+)  # fmt: skip
+BUILT_IN: dict[str, type[Metric]] = {kind.name: kind for kind in _KINDS}
+# Over several answers a prompt; `(metric)` behind them names what each answer is judged by.
+OVER_REPEATS = ("pass@k", "majority")
+_REPEATED = re.compile(r"(?:pass@(?P<k>[1-9]\d{0,5})|majority)(?:\((?P<base>.*)\))?")
 
 
 def find_metrics(names: Iterable[str]) -> list[Metric]:
@@ -29,13 +46,27 @@ def find_metrics(names: Iterable[str]) -> list[Metric]:
     return metrics
 
 
+def metrics_of(task: TaskConfig) -> tuple[str, ...]:
+    """The names of a task's metrics; with `task.extract` also `answered`, which tells how often it found nothing."""
+    more = () if task.extract is None or Answered.name in task.metrics or not task.metrics else (Answered.name,)
+    return (*task.metrics, *more)
+
+
 def find_metric(name: str) -> Metric:
-    """The metric that `name` means: a built-in, or the class at `package.module:Class`."""
+    """The metric that `name` means: a built-in, one over several answers as `pass@5(exact_match)`, or the class at
+    `package.module:Class`.
+    """
+    if repeated := _REPEATED.fullmatch(name):
+        base = find_metric(repeated["base"] if repeated["base"] is not None else ExactMatch.name)
+        if "generate" not in getattr(base, "tasks", ("generate",)) or isinstance(base, Majority | PassAtK):
+            raise ConfigError(f"task.metrics: {name!r}: {base.name} does not judge one answer in words")
+        return PassAtK(name, base, int(repeated["k"])) if repeated["k"] else Majority(name, base)
     if ":" in name:
         return _own_metric(name)
     if name not in BUILT_IN:
+        known = [*BUILT_IN, *OVER_REPEATS]
         raise ConfigError(
-            f"task.metrics: no metric {name!r}{did_you_mean(name, BUILT_IN)}; there are {', '.join(BUILT_IN)}, "
+            f"task.metrics: no metric {name!r}{did_you_mean(name, known)}; there are {', '.join(known)}, "
             "and your own as package.module:Class"
         )
     return BUILT_IN[name]()
@@ -55,3 +86,12 @@ def _own_metric(path: str) -> Metric:
     if not isinstance(getattr(metric, "name", None), str):
         metric.name = class_name
     return metric  # type: ignore[no-any-return]
+
+
+def lower_is_better(name: str) -> bool:
+    """Whether a metric of this name, as it stands in results, is the worse the higher it is; of one's own: no.
+
+    lm-evaluation-harness adds the filter behind a comma, and has two more such metrics.
+    """
+    metric = name.partition(",")[0]
+    return metric in ("ter", "brier_score") or (metric in BUILT_IN and BUILT_IN[metric].lower_is_better)

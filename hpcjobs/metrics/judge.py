@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+import re
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from hpcjobs.config import TaskConfig
+from hpcjobs.errors import ConfigError
 from hpcjobs.metrics.base import Metric, Score
-from hpcjobs.metrics.find import find_metrics
+from hpcjobs.metrics.extract import extract
+from hpcjobs.metrics.find import BUILT_IN, find_metrics
+from hpcjobs.metrics.normal import normalizer
 from hpcjobs.records import Completion, Target
 
 
@@ -16,6 +21,11 @@ class Judge:
 
     def __init__(self, task: TaskConfig) -> None:
         self.metrics: list[Metric] = find_metrics(task.metrics)
+        for metric in self.metrics:
+            _check(metric, task)
+        _check_cleaning(self.metrics, task)
+        self._extract = re.compile(task.extract) if task.extract is not None else None
+        self._normal = normalizer(task.normalize) if task.normalize else None
 
     @property
     def names(self) -> list[str]:
@@ -23,12 +33,64 @@ class Judge:
         return [metric.name for metric in self.metrics]
 
     def judge(self, answer: Completion, target: Target, row: Mapping[str, Any]) -> dict[str, Score]:
-        """The score of one answer by each metric; raises what a user's metric raises."""
-        return {metric.name: _judged(metric, answer, target, row) for metric in self.metrics}
+        """The score of one answer by each metric; raises what a user's metric raises.
 
-    def failed(self) -> dict[str, Score]:
-        """The scores of a sample that ended in an error: 0 by each metric."""
-        return {name: Score(0.0) for name in self.names}
+        `task.extract` has been applied to what the metrics see, and `task.normalize` to what those see that compare
+        texts as they are.
+        """
+        pattern, normal = self._extract, self._normal
+        if pattern is not None:
+            answer = _each(answer, lambda text: extract(pattern, text))
+        plain, wanted = answer, target
+        if normal is not None:
+            plain, wanted = _each(answer, normal), _normal_target(target, normal)
+        return {
+            metric.name: _judged(metric, plain, wanted, row)
+            if getattr(metric, "normalized", True)
+            else _judged(metric, answer, target, row)
+            for metric in self.metrics
+        }
+
+    def failed(self, target: Callable[[], Target] = lambda: None) -> dict[str, Score]:
+        """The scores of a sample that ended in an error: 0 by each metric that has a worst score.
+
+        `target` gives the right answer if it can; a corpus' value needs it to count the sample as one without answer.
+        """
+        try:
+            known = target()
+        except Exception:  # the template may be what failed
+            known = None
+        return {m.name: m.failed(known) if hasattr(m, "failed") else Score(0.0) for m in self.metrics}
+
+
+def _check(metric: Metric, task: TaskConfig) -> None:
+    tasks = getattr(metric, "tasks", ("generate", "choice"))
+    if task.type not in tasks:
+        fitting = [name for name, kind in BUILT_IN.items() if task.type in kind.tasks]
+        hint = f": those are {', '.join(fitting)}" if fitting else ""
+        raise ConfigError(f"task.metrics: {metric.name!r} does not score tasks of type {task.type}{hint}")
+    if isinstance(metric, Metric):
+        metric.check(task.repeats)
+
+
+def _check_cleaning(metrics: list[Metric], task: TaskConfig) -> None:
+    """Refuse a cleaning of answers that would clean nothing."""
+    for key in ("extract", "normalize"):
+        if getattr(task, key) and task.type != "generate":
+            raise ConfigError(f"task.{key} is for answers in words: task.type is {task.type}, which has none")
+    if task.normalize and metrics and not any(getattr(metric, "normalized", True) for metric in metrics):
+        names = ", ".join(metric.name for metric in metrics)
+        raise ConfigError(f"task.normalize is set, and {names} compare by their own rules: add exact_match or contains")
+
+
+def _each(answer: Completion, change: Callable[[str], str]) -> Completion:
+    return dataclasses.replace(answer, text=change(answer.text), texts=tuple(map(change, answer.texts)))
+
+
+def _normal_target(target: Target, normal: Callable[[str], str]) -> Target:
+    if isinstance(target, list):
+        return [normal(str(gold)) for gold in target]
+    return target if target is None else normal(str(target))
 
 
 def _judged(metric: Metric, answer: Completion, target: Target, row: Mapping[str, Any]) -> Score:

@@ -27,7 +27,12 @@ class NumberMatch(Metric):
     """
 
     name = "number_match"
+    normalized = False
+    binary = True
 
     def score(self, completion: str, target: Target, row: Mapping[str, Any]) -> float:
         answer = final_number(completion)
         return float(answer is not None and any(final_number(gold) == answer for gold in golds(target)))
+
+    def vote(self, text: str) -> Decimal | None:
+        return final_number(text)

@@ -16,6 +16,7 @@ import hpcjobs
 from hpcjobs.config import Config
 from hpcjobs.disk import disk_errors
 from hpcjobs.errors import HpcJobsError
+from hpcjobs.fewshot import read_pool
 from hpcjobs.files import read_json, write_whole
 from hpcjobs.paths import RunPaths
 from hpcjobs.plan import Plan
@@ -23,7 +24,7 @@ from hpcjobs.report import text
 from hpcjobs.report.activity import Activity, alive_seconds, read_activities
 from hpcjobs.report.provenance import launch_rows, provenance
 from hpcjobs.report.samples import Samples, read_missing, read_samples
-from hpcjobs.report.scores import score_of
+from hpcjobs.report.scores import group_tables, score_of
 from hpcjobs.report.timeline import draw, summary
 from hpcjobs.report.verdict import verdict_of
 from hpcjobs.resolve import read_config
@@ -69,7 +70,7 @@ def _read(paths: RunPaths) -> Facts:
     activities, broken = read_activities(paths, config.run.heartbeat, plan.job == "script")
     samples = None
     if paths.results.exists():
-        samples = read_samples(paths.results, config.task)
+        samples = read_samples(paths.results, config.task, read_pool(paths, config.task.few_shot))
     elif metrics:
         notes.append("results.parquet is gone: no rows can be shown")
     return Facts(paths, plan, config, metrics, read_launches(paths), activities, samples, notes + broken)
@@ -82,6 +83,7 @@ def _context(facts: Facts) -> dict[str, Any]:
     return {
         "plan": plan, "verdict": verdict, "metrics": metrics,
         "scores": [score_of(name, value) for name, value in (metrics["metrics"] if metrics else {}).items()],
+        "groups": group_tables((metrics or {}).get("groups", {})),
         "warnings": [*(metrics["warnings"] if metrics else []), *facts.notes],
         "tiles": _tiles(facts), "timeline": draw(activities),
         "ranks": _ranks(activities), "rank_count": len(activities),

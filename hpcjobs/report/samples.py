@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from hpcjobs.config import TaskConfig
 from hpcjobs.data import user_row
 from hpcjobs.errors import HpcJobsError
+from hpcjobs.fewshot import Pool
 from hpcjobs.prompts import Prompts
 from hpcjobs.report.picks import pick_rows, read_rows
 from hpcjobs.report.text import Cut
@@ -23,8 +24,22 @@ _COLUMNS_SHOWN = 40
 
 
 @dataclass(frozen=True)
+class Option:
+    """One option of a multiple-choice row: its letter, its text, its log-likelihood as a text."""
+
+    letter: str
+    text: Cut
+    logprob: str
+    right: bool
+    likeliest: bool
+
+
+@dataclass(frozen=True)
 class Sample:
-    """One row: what was asked, what came, how it scored. Turns are (role, text); columns (name, text)."""
+    """One row: what was asked, what came, how it scored. Turns are (role, text); columns (name, text).
+
+    `answers` are the further ones where the model was asked several times.
+    """
 
     index: int
     id: Cut
@@ -36,6 +51,8 @@ class Sample:
     tokens: int
     scores: list[tuple[str, str]]
     error: tuple[str, Cut] | None
+    options: list[Option]
+    answers: list[Cut]
 
 
 @dataclass(frozen=True)
@@ -68,19 +85,19 @@ def read_missing(path: Path) -> Missing:
     return Missing([(line["index"], Cut.of(line["id"]), Cut.of(line["reason"])) for line in lines], total)
 
 
-def read_samples(path: Path, task: TaskConfig) -> Samples:
-    """The rows to show out of results.parquet."""
+def read_samples(path: Path, task: TaskConfig, pool: Pool | None = None) -> Samples:
+    """The rows to show out of results.parquet; `pool` has the examples that stood before their prompts."""
     picks, schema = pick_rows(path), pq.read_schema(path)
     names = [field.name for field in schema.field("input").type] if "input" in schema.names else []
-    prompts = _prompts(task, ["index", "id", *(name.removeprefix("source_") for name in names)])
+    prompts = _prompts(task, ["index", "id", *(name.removeprefix("source_") for name in names)], pool)
     rows = {number: _sample(row, prompts) for number, row in read_rows(path, sorted(picks.rows))}
     failed, worst, spread = ([rows[n] for n in numbers] for numbers in (picks.failed, picks.worst, picks.spread))
     return Samples(failed, picks.failed_in_all, worst, picks.worst_in_all, picks.metric, spread)
 
 
-def _prompts(task: TaskConfig, columns: list[str]) -> Prompts | None:
+def _prompts(task: TaskConfig, columns: list[str], pool: Pool | None) -> Prompts | None:
     try:
-        return Prompts(task, columns)
+        return Prompts(task, columns, pool)
     except HpcJobsError:
         return None  # the config was changed by hand: the columns still show what was asked
 
@@ -92,14 +109,36 @@ def _sample(row: Mapping[str, Any], prompts: Prompts | None) -> Sample:
     own = {name: value for name, value in asked.items() if name != "index" and value != row["id"]}
     columns = [(name, Cut.of(_text(value))) for name, value in list(own.items())[:_COLUMNS_SHOWN]]
     return Sample(
-        row["index"], Cut.of(row["id"]), _turns(asked, prompts), columns, _targets(asked, prompts),
+        row["index"], Cut.of(row["id"]), _turns(asked, prompts, row["id"]), columns, _targets(asked, prompts),
         Cut.of(row["completion"]), row["finish_reason"], row["completion_tokens"], scores, error,
+        _options(asked, row.get("choice_logprobs") or [], prompts),
+        [Cut.of(text) for text in (row.get("completions") or [])[1:]],
     )  # fmt: skip
 
 
-def _turns(asked: Mapping[str, Any], prompts: Prompts | None) -> list[tuple[str, Cut]]:
+def _options(asked: Mapping[str, Any], logprobs: Sequence[float], prompts: Prompts | None) -> list[Option]:
+    """The options as they were scored; none where the config, or the row, does not give them again."""
     try:
-        prompt = prompts.prompt(asked) if prompts else []
+        texts = prompts.options(asked) if prompts else []
+        target = prompts.target(asked) if prompts else None
+    except Exception:  # a template may raise anything
+        return []
+    if not texts or len(texts) != len(logprobs):
+        return []
+    right = target if isinstance(target, list) else [target]
+    best = max(range(len(texts)), key=logprobs.__getitem__)
+    both = enumerate(zip(texts, logprobs, strict=True))
+    return [Option(letter(n), Cut.of(text), f"{one:.2f}", n in right, n == best) for n, (text, one) in both]
+
+
+def letter(number: int) -> str:
+    """A for 0, B for 1; above Z the number itself, counted from 1."""
+    return chr(ord("A") + number) if number < 26 else str(number + 1)
+
+
+def _turns(asked: Mapping[str, Any], prompts: Prompts | None, sample: str) -> list[tuple[str, Cut]]:
+    try:
+        prompt = prompts.prompt(asked, sample) if prompts else []
     except Exception as problem:  # a template may raise anything
         return [("no prompt", Cut.of(f"the template fails on this row: {problem}"))]
     turns = [{"role": "prompt", "content": prompt}] if isinstance(prompt, str) else prompt

@@ -5,7 +5,7 @@ import random
 import pyarrow as pa
 import pytest
 
-from hpcjobs.choice import choose
+from hpcjobs.chosen import choose
 from hpcjobs.tally import Tally
 
 FIRST = 100

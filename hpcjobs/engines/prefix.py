@@ -1,0 +1,112 @@
+"""A prefix tree over token sequences: what several have in common is computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+# Two sequences with fewer tokens in common are not worth a node of their own.
+LEAST_SHARED = 4
+
+
+@dataclass(eq=False, slots=True)
+class Node:
+    """Some tokens of one or more sequences, at positions `start`...; `kv` holds their keys and values once computed.
+
+    `open` counts the children that are still to be computed: while there are any, `kv` is needed.
+    """
+
+    start: int
+    tokens: tuple[int, ...]
+    parent: Node | None = None
+    children: list[Node] = field(default_factory=list)
+    open: int = 0
+    kv: Any = None
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.tokens)
+
+    def path(self) -> Iterator[Node]:
+        """This node and those before it, towards the root."""
+        node: Node | None = self
+        while node is not None:
+            yield node
+            node = node.parent
+
+    def child(self, tokens: tuple[int, ...]) -> Node:
+        """A new last child, which holds `tokens`."""
+        made = Node(self.end, tokens, self)
+        self.children.append(made)
+        return made
+
+    def holder(self, place: int) -> Node:
+        """The node of this path that holds the token at position `place`."""
+        return next(node for node in self.path() if node.start <= place)
+
+
+class Tree:
+    """Sequences as paths from one empty root. `leaves[n]` is the node where sequence n ends."""
+
+    def __init__(self, sequences: Sequence[tuple[int, ...]], longest: int) -> None:
+        """`longest` is the most tokens a node may have: longer ones are chains of several."""
+        self.root, self._longest = Node(0, ()), longest
+        self.leaves: list[Node] = [self.root] * len(sequences)
+        order = sorted(range(len(sequences)), key=sequences.__getitem__)
+        self._grow(self.root, [(sequences[number], number) for number in order])
+
+    def _grow(self, node: Node, group: list[tuple[tuple[int, ...], int]]) -> None:
+        """Below `node` the sorted sequences of `group`, which all begin with its path."""
+        stack = [(node, group)]
+        while stack:
+            node, group = stack.pop()
+            for several in _families(group, node.end):
+                first, last = several[0][0], several[-1][0]
+                end = _common(first, last) if len(several) > 1 else len(first)
+                tip = self._chain(node, first[node.end : end])
+                for sequence, number in several:
+                    if len(sequence) == end:
+                        self.leaves[number] = tip
+                rest = [one for one in several if len(one[0]) > end]
+                if rest:
+                    stack.append((tip, rest))
+
+    def _chain(self, node: Node, tokens: tuple[int, ...]) -> Node:
+        for start in range(0, len(tokens), self._longest):
+            node = node.child(tokens[start : start + self._longest])
+        return node
+
+    def nodes(self) -> Iterator[Node]:
+        """All nodes with tokens, parents before their children, each family together."""
+        stack = list(reversed(self.root.children))
+        while stack:
+            node = stack.pop()
+            yield node
+            stack += reversed(node.children)
+
+
+def _families(group: list[tuple[tuple[int, ...], int]], start: int) -> Iterator[list[tuple[tuple[int, ...], int]]]:
+    """Sorted sequences, cut wherever two neighbours share fewer than LEAST_SHARED tokens from `start` on."""
+    family = group[:1]
+    for one in group[1:]:
+        before = family[-1][0]
+        least = min(start + LEAST_SHARED, len(before), len(one[0]))
+        if before[start:least] == one[0][start:least] and least > start:
+            family.append(one)
+        else:
+            yield family
+            family = [one]
+    yield family
+
+
+def _common(first: tuple[int, ...], second: tuple[int, ...]) -> int:
+    """How many tokens two sequences have in common at their beginning; compares slices, which is quick."""
+    low, high = 0, min(len(first), len(second))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if first[low:middle] == second[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low

@@ -1,0 +1,102 @@
+"""Groups: every metric's value for each value of a column of the input."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from hpcjobs.bootstrap import Floats
+from hpcjobs.data import user_columns
+from hpcjobs.errors import ConfigError, did_you_mean
+from hpcjobs.metrics.fold import Fold
+
+MOST_GROUPS = 1000
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One metric's scores of a batch, NaN for none, and its statistics."""
+
+    scores: Floats
+    statistics: pa.Array | None
+
+
+class Groups:
+    """The folds of all metrics for each value of one column, at most 1000 values.
+
+    Of more, `note` says so and there are no summaries: each group's folds take memory.
+    """
+
+    def __init__(self, column: str, make_folds: Callable[[], dict[str, Fold]]) -> None:
+        self.column, self.note = column, ""
+        self._make, self._folds = make_folds, dict[Any, dict[str, Fold]]()
+
+    def add(self, values: pa.Array, scored: Mapping[str, Scored]) -> None:
+        """One more batch: the column's values, and each metric's scores row by row."""
+        if self.note:
+            return
+        plain = values.dictionary_decode() if pa.types.is_dictionary(values.type) else values
+        encoded = plain.dictionary_encode(null_encoding="encode")
+        keys, codes = encoded.dictionary.to_pylist(), encoded.indices.to_numpy()
+        if len(self._folds.keys() | keys) > MOST_GROUPS:
+            self.note = f"task.group_by: {self.column} has more than {MOST_GROUPS} different values: left out"
+            self._folds.clear()
+            return
+        order = np.argsort(codes, kind="stable")
+        borders = np.searchsorted(codes[order], np.arange(len(keys) + 1)).tolist()
+        for name, one in scored.items():
+            scores = one.scores[order]
+            statistics = None if one.statistics is None else one.statistics.take(pa.array(order))
+            for key, start, stop in zip(keys, borders[:-1], borders[1:], strict=True):
+                part = None if statistics is None else statistics.slice(start, stop - start)
+                self._of(key)[name].add(scores[start:stop], part)
+
+    def _of(self, key: Any) -> dict[str, Fold]:
+        if key not in self._folds:
+            self._folds[key] = self._make()
+            for fold in self._folds[key].values():
+                if hasattr(fold, "limit"):
+                    fold.limit()
+        return self._folds[key]
+
+    def summary(self) -> dict[str, dict[str, Any]]:
+        """{value: {metric: summary}}, values in order, null last."""
+        keys = sorted(self._folds, key=lambda key: (key is None, key))
+        return {_label(key): {name: fold.summary() for name, fold in self._folds[key].items()} for key in keys}
+
+
+def _label(key: Any) -> str:
+    return key if isinstance(key, str) else json.dumps(key)
+
+
+def check_groups(columns: Sequence[str], inputs: pa.Schema) -> None:
+    """A ConfigError where a column of `task.group_by` is not there, stands twice, or has no values to group by."""
+    valid = user_columns(name for name in inputs.names if name not in ("index", "id"))
+    for column in columns:
+        if column not in valid:
+            hint = did_you_mean(column, valid)
+            raise ConfigError(f"task.group_by: no column {column!r}{hint}; its columns: {', '.join(valid) or 'none'}")
+        if list(columns).count(column) > 1:
+            raise ConfigError(f"task.group_by: {column!r} stands twice")
+        kind = inputs.field(stored_name(column, inputs.names)).type
+        if not _groups(kind):
+            raise ConfigError(
+                f"task.group_by: column {column!r} holds {kind}: rows are grouped by texts, whole numbers or booleans"
+            )
+
+
+def stored_name(column: str, names: Sequence[str]) -> str:
+    """A column's name in `input`; the user's own `index` or `id` is called `source_index` or `source_id` there."""
+    own = f"source_{column}"
+    return own if column in ("index", "id") or (column not in names and own in names) else column
+
+
+def _groups(kind: pa.DataType) -> bool:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    simple = (pa.types.is_string, pa.types.is_large_string, pa.types.is_integer, pa.types.is_boolean, pa.types.is_null)
+    return any(is_kind(kind) for is_kind in simple)

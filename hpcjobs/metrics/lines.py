@@ -1,0 +1,66 @@
+"""metrics.json's values as lines for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+MOST_SHOWN = 20
+_LONGEST = 32
+
+
+def score_lines(metrics: Mapping[str, Any], remark: str = "") -> Iterator[str]:
+    """One line a metric, with interval and count; `remark` stands behind each value. Below it the options' accuracy."""
+    width = max([16, *map(len, metrics)])
+    for name, summary in metrics.items():
+        if summary["value"] is None:
+            yield f"{name:<{width}} -         n={summary['n']}"
+            continue
+        yield f"{name:<{width}} {number_text(summary['value'])}{_interval(summary)}  n={summary['n']}{remark}"
+        if options := summary.get("by_option"):
+            each = (f"{letter} {option['value']:.4f} (n={option['n']})" for letter, option in options.items())
+            yield f"{'  right option':<{width}} {', '.join(each)}"
+
+
+def group_lines(groups: Mapping[str, Any]) -> Iterator[str]:
+    """A small table a column: one line a value, one column a metric; the first 20 values."""
+    for column, values in groups.items():
+        names = list(next(iter(values.values()), {}))  # each group has every metric
+        shown = list(values.items())[:MOST_SHOWN]
+        labels = [column, *(_short(value) for value, _ in shown)]
+        width = max(map(len, labels))
+        yield ""
+        yield "  ".join([f"{labels[0]:<{width}}", f"{'n':>8}", *(f"{name:>24}" for name in names)]).rstrip()
+        for label, (_, group) in zip(labels[1:], shown, strict=True):
+            n = max((group[name]["n"] for name in names), default=0)
+            cells = [f"{_cell(group[name]):>{max(24, len(name))}}" for name in names]
+            yield "  ".join([f"{label:<{width}}", f"{n:>8}", *cells])
+        if len(values) > len(shown):
+            yield f"... and {len(values) - len(shown)} other values of {column}: metrics.json has all"
+
+
+def _cell(summary: Mapping[str, Any]) -> str:
+    if summary["value"] is None:
+        return "-"
+    interval = summary["ci95"]
+    return number_text(summary["value"]) + ("" if interval is None else f" [{_ends(interval, 3)}]")
+
+
+def _interval(summary: Mapping[str, Any]) -> str:
+    interval = summary["ci95"]
+    return "" if interval is None else f"  95% [{_ends(interval, 4)}]"
+
+
+def _ends(interval: Sequence[float], digits: int) -> str:
+    return ", ".join(number_text(end, digits) for end in interval)
+
+
+def number_text(value: float, digits: int = 4) -> str:
+    """A value with so many digits behind the point; a large one with as many in all and an exponent."""
+    return f"{value:.{digits}f}" if abs(value) < 1e5 else f"{value:.{digits}g}"
+
+
+def _short(value: str) -> str:
+    """A value on one line, of at most 32 characters."""
+    text = " ".join(value.split()) or '""'
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"

@@ -1,0 +1,74 @@
+"""Resamples of histograms and of sums, against brute force and textbook variances."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hpcjobs.bootstrap import Histogram, percentiles, resampled_totals
+
+
+def test_the_bootstrap_of_a_binary_metric_is_multinomial() -> None:
+    """Each resample's mean has the variance p(1 - p) / n; and they are the same ones each time."""
+    histogram = Histogram()
+    histogram.add(np.array([1.0] * 400 + [0.0] * 600))
+    means = histogram.means(20_000)
+    assert means.mean() == pytest.approx(0.4, abs=5e-4)
+    assert means.std() == pytest.approx(math.sqrt(0.4 * 0.6 / 1000), rel=0.02)
+    assert (means == histogram.means(20_000)).all()
+    assert histogram.interval() == percentiles(histogram.means())
+
+
+def test_a_histogram_joins_what_loses_least_and_keep_the_mean() -> None:
+    draw = np.random.default_rng(3)
+    values = np.concatenate([draw.normal(size=40_000), [1e4, -3e3]])
+    histogram = Histogram()
+    for part in np.array_split(values, 9):
+        histogram.add(part)
+    assert len(histogram.values) == 4096
+    assert histogram.counts.sum() == len(values)
+    assert histogram.counts @ histogram.values == pytest.approx(values.sum(), rel=1e-9)
+    assert {1e4, -3e3} <= set(histogram.values), "outliers stand alone"
+    middle = np.abs(histogram.values) < 100
+    kept = histogram.counts[middle] @ histogram.values[middle] ** 2 / (values[np.abs(values) < 100] ** 2).sum()
+    assert 1 - 1e-4 < kept <= 1 + 1e-12
+    exact = Histogram()
+    exact.add(values[:4096])
+    assert sorted(exact.values) == sorted(values[:4096])
+
+
+@settings(max_examples=30)
+@given(st.integers(4097, 9000))
+def test_a_histogram_never_holds_more_than_the_most(count: int) -> None:
+    histogram = Histogram()
+    histogram.add(np.square(np.arange(count, dtype=np.float64)))
+    assert len(histogram.values) == 4096
+    assert histogram.counts.sum() == count
+
+
+def test_totals_are_those_of_all_resamples() -> None:
+    """Brute force: each of the 4 ** 4 resamples of four rows; both columns are drawn together."""
+    rows = np.array([[1.0, 10.0], [2.0, 0.0], [4.0, 5.0], [9.0, 1.0]])
+    everything = np.array([np.sum(chosen, axis=0) for chosen in itertools.product(rows, repeat=4)])
+    totals = resampled_totals(rows, 50_000)
+    assert totals.mean(axis=0) == pytest.approx(everything.mean(axis=0), rel=0.01)
+    assert np.cov(totals.T) == pytest.approx(np.cov(everything.T), rel=0.05)
+    assert {tuple(row) for row in totals} <= {tuple(row) for row in everything}
+    assert (resampled_totals(rows) == resampled_totals(rows)).all()
+
+
+def test_totals_of_many_rows_are_drawn_in_parts() -> None:
+    rows = np.ones((3000, 1))
+    assert resampled_totals(rows, 1000).tolist() == [[3000.0]] * 1000
+
+
+def test_few_values_are_kept_where_few_are_asked_for() -> None:
+    histogram = Histogram(most=16)
+    histogram.add(np.arange(1000.0))
+    assert len(histogram.values) == 16
+    assert histogram.counts @ histogram.values / 1000 == pytest.approx(499.5)

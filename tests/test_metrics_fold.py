@@ -1,0 +1,200 @@
+"""Folds against numpy and brute force; the same bits however a table is cut."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hpcjobs.bootstrap import Floats
+from hpcjobs.metrics import Fold, MeanFold, SumsFold
+from hpcjobs.metrics.choice import Accuracy
+from hpcjobs.metrics.fold import numbers, wilson
+from hpcjobs.metrics.held import Held
+from hpcjobs.metrics.sums import in_logarithms, within
+
+NOTHING = {"value": None, "stderr": None, "ci95": None, "bootstrap_ci95": None, "n": 0}
+SUMS = pa.list_(pa.float64())
+
+
+def ratio(sums: Floats) -> float:
+    """A value of two sums that is no mean."""
+    return float(sums[0] / sums[1]) if sums[1] else math.nan
+
+
+def ratios() -> SumsFold:
+    return SumsFold(2, ratio, within(-math.inf, math.inf))
+
+
+def folded(make: Callable[[], Fold], scores: Floats, sums: pa.Array | None, cuts: Sequence[int]) -> dict[str, Any]:
+    """The summary of scores that come in batches cut at `cuts`."""
+    fold = make()
+    for start, stop in itertools.pairwise([0, *sorted(cuts), len(scores)]):
+        fold.add(scores[start:stop], None if sums is None else sums.slice(start, stop - start))
+    return fold.summary()
+
+
+def limited(make: Callable[[], MeanFold | SumsFold]) -> Callable[[], Fold]:
+    """The fold as a group has it."""
+
+    def made() -> Fold:
+        fold = make()
+        fold.limit()
+        return fold
+
+    return made
+
+
+def test_held_rows_come_in_blocks_of_their_size() -> None:
+    held, rows = Held(2, 3), np.arange(20.0).reshape(10, 2)
+    blocks = [*held.add(rows[:2]), *held.add(rows[2:9]), *held.add(rows[9:])]
+    assert [block.tolist() for block in blocks] == [rows[:3].tolist(), rows[3:6].tolist(), rows[6:9].tolist()]
+    assert held.rest().tolist() == rows[9:].tolist()
+    assert held.rest().shape == (0, 2)
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=50).filter(lambda values: not {*values} <= {0.0, 1.0}))
+def test_a_fold_is_mean_and_standard_error(values: list[float]) -> None:
+    fold = MeanFold()
+    for batch in (values[:1], values[1:], []):
+        fold.add(np.array([*batch, math.nan]))
+    summary = fold.summary()
+    assert summary["n"] == len(values)
+    mean, stderr = statistics.fmean(values), statistics.stdev(values) / math.sqrt(len(values))
+    assert summary["value"] == pytest.approx(mean, abs=1e-9)
+    assert summary["stderr"] == pytest.approx(stderr, rel=1e-6, abs=1e-6)
+    assert summary["ci95"] == pytest.approx([mean - 1.96 * stderr, mean + 1.96 * stderr], rel=1e-6, abs=1e-5)
+    low, high = summary["bootstrap_ci95"]
+    assert min(values) - 1e-9 <= low <= high <= max(values) + 1e-9
+
+
+def test_a_fold_of_none_and_of_one() -> None:
+    assert MeanFold().summary() == ratios().summary() == NOTHING
+    one = MeanFold()
+    one.add(np.array([0.5]))
+    assert one.summary() == NOTHING | {"value": 0.5, "n": 1}
+    sums = ratios()
+    sums.add(np.array([0.5]), pa.array([[1.0, 2.0]], SUMS))
+    assert sums.summary() == NOTHING | {"value": 0.5, "n": 1}
+
+
+def test_what_is_beyond_numbers_is_none() -> None:
+    fold = MeanFold()
+    fold.add(np.array([1e200, -1e200, 3.0]))
+    assert fold.summary()["stderr"] is None
+    assert fold.summary()["ci95"] is None
+    sums = ratios()
+    sums.add(np.zeros(2), pa.array([[1.0, 0.0], [2.0, 0.0]], SUMS))
+    assert sums.summary() == NOTHING | {"n": 2}
+
+
+@pytest.mark.parametrize(
+    ("right", "n", "low", "high"),
+    [
+        # Newcombe, Two-sided confidence intervals for the single proportion, Statistics in Medicine 17, 1998, table I,
+        # method 3 (score)
+        (81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718),
+    ],
+)  # fmt: skip
+def test_wilsons_interval_is_as_published(right: int, n: int, low: float, high: float) -> None:
+    assert wilson(right / n, n) == pytest.approx([low, high], abs=6e-5)
+    fold = MeanFold()
+    fold.add(np.array([1.0] * right + [0.0] * (n - right)))
+    assert fold.summary()["ci95"] == wilson(right / n, n)
+
+
+def test_all_right_and_all_wrong_stay_within_0_and_1() -> None:
+    for value in (0.0, 1.0):
+        fold = MeanFold()
+        fold.add(np.full(50, value))
+        summary = fold.summary()
+        assert (summary["value"], summary["stderr"], summary["bootstrap_ci95"]) == (value, 0.0, [value, value])
+        low, high = summary["ci95"]
+        assert 0 <= low < high <= 1
+        assert high - low == pytest.approx(0.0714, abs=1e-4)
+
+
+@settings(deadline=None, max_examples=12)
+@given(st.lists(st.integers(0, 5000), max_size=6), st.booleans(), st.integers(0, 3))
+def test_any_cut_gives_the_same_mean_to_the_bit(cuts: list[int], binary: bool, seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    scores = (draw.random(5000) < 0.3).astype(float) if binary else draw.normal(size=5000)
+    scores[draw.random(5000) < 0.01] = np.nan
+    right = pa.array([[float(n)] if n < 5 else None for n in draw.integers(0, 6, 5000)], SUMS)
+    for make in (Accuracy().fold,) if binary else (MeanFold, limited(MeanFold)):
+        whole = folded(make, scores, right, [])
+        assert folded(make, scores, right, cuts) == whole
+        assert whole["n"] == int((~np.isnan(scores)).sum())
+
+
+@settings(deadline=None, max_examples=8)
+@given(st.lists(st.integers(0, 9000), max_size=6), st.integers(0, 3))
+def test_any_cut_gives_the_same_sums_to_the_bit(cuts: list[int], seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    rows = draw.normal(size=(9000, 2)) + 10
+    there = draw.random(9000) > 0.01
+    sums = pa.array([row if kept else None for row, kept in zip(rows.tolist(), there, strict=True)], SUMS)
+    for make in (ratios, limited(ratios)):
+        whole = folded(make, np.zeros(9000), sums, [])
+        assert folded(make, np.zeros(9000), sums, cuts) == whole
+        assert whole["n"] == int(there.sum())
+        totals = rows[there].sum(axis=0)
+        assert whole["value"] == pytest.approx(totals[0] / totals[1], rel=1e-12)
+
+
+def test_the_bootstrap_of_sums_is_that_of_all_resamples() -> None:
+    """Brute force: every one of the 5 ** 5 resamples of five samples."""
+    rows = np.array([[1.0, 2.0], [0.0, 1.0], [5.0, 6.0], [2.0, 8.0], [3.0, 3.0]])
+    everything = [ratio(np.sum(chosen, axis=0)) for chosen in itertools.product(rows, repeat=5)]
+    found = folded(ratios, np.zeros(5), pa.array(rows.tolist(), SUMS), [2])
+    assert found["value"] == pytest.approx(11 / 20)
+    assert found["stderr"] == pytest.approx(np.std(everything), rel=0.08)
+    assert found["bootstrap_ci95"] == pytest.approx(np.percentile(everything, [2.5, 97.5]), abs=0.05)
+    assert found["ci95"] == pytest.approx([11 / 20 - 1.96 * found["stderr"], 11 / 20 + 1.96 * found["stderr"]])
+
+
+@pytest.mark.parametrize("limit", [False, True])
+def test_blocks_of_neighbours_tell_the_error_of_many_samples(limit: bool) -> None:
+    """Ratio of sums of 100,000 independent pairs: the error by the delta method."""
+    draw, n = np.random.default_rng(4), 100_000
+    rows = np.column_stack([draw.exponential(2.0, n), draw.exponential(5.0, n)])
+    flat = pa.ListArray.from_arrays(np.arange(n + 1) * 2, pa.array(rows.ravel()))
+    found = folded(limited(ratios) if limit else ratios, np.zeros(n), flat, range(0, n, 7777))
+    means, covariance = rows.mean(axis=0), np.cov(rows.T)
+    slope = np.array([1 / means[1], -means[0] / means[1] ** 2])
+    assert found["value"] == pytest.approx(means[0] / means[1], rel=1e-12)
+    assert found["stderr"] == pytest.approx(math.sqrt(slope @ covariance @ slope / n), rel=0.2 if limit else 0.1)
+
+
+def test_few_values_are_enough_for_a_group() -> None:
+    scores = np.random.default_rng(5).beta(2, 3, 20_000)
+    whole, group = (folded(make, scores, None, []) for make in (MeanFold, limited(MeanFold)))
+    assert (group["value"], group["stderr"], group["n"]) == pytest.approx((whole["value"], whole["stderr"], whole["n"]))
+    assert group["bootstrap_ci95"] == pytest.approx(whole["ci95"], abs=0.3 * whole["stderr"])
+
+
+def test_lists_become_rows_and_none_becomes_nan() -> None:
+    lists = pa.array([[1.0, 2.0], None, [3.0, 4.0], [None, 5.0]], SUMS)
+    assert numbers(lists.slice(1), 2).tolist()[1] == [3.0, 4.0]
+    assert np.isnan(numbers(lists, 2)).tolist() == [[False, False], [True, True], [False, False], [True, False]]
+    with pytest.raises(ValueError, match="reshape"):
+        numbers(pa.array([[1.0]], SUMS), 2)
+
+
+def test_an_interval_stays_where_values_can_be() -> None:
+    values = np.array([1.0, 4.0, 0.5, 9.0])
+    half = 1.96 * float(values.std(ddof=1))
+    assert within(0.0, 100.0)(2.0, values) == [0.0, pytest.approx(2 + half)]
+    assert within(0.0, 5.0)(2.0, values) == [0.0, 5.0]
+    factor = math.exp(1.96 * float(np.log(values).std(ddof=1)))
+    assert in_logarithms(2.0, values) == pytest.approx([2 / factor, 2 * factor])
+    assert in_logarithms(0.0, values) is None

@@ -1,0 +1,141 @@
+"""Groups by a column, and the board that folds them beside the whole."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from hpcjobs.config import TaskConfig
+from hpcjobs.errors import ConfigError
+from hpcjobs.metrics import Board, MeanFold, check_groups, find_metrics
+from hpcjobs.metrics.groups import MOST_GROUPS
+
+ROWS = 3000
+
+
+def table() -> pa.Table:
+    """Scores of a mean and of a corpus metric, and columns of several types."""
+    draw = np.random.default_rng(2)
+    right = pa.array((draw.random(ROWS) < 0.4).astype(float))
+    counts = draw.integers(8, 12, (ROWS, 10)).astype(float).tolist()
+    sums = pa.array([None if number % 50 == 0 else row for number, row in enumerate(counts)], pa.list_(pa.float64()))
+    subject = pa.array([None if n == 3 else f"s{n}" for n in draw.integers(0, 4, ROWS)])
+    columns = {
+        "subject": subject, "level": pa.array(draw.integers(1, 13, ROWS)), "hard": pa.array(draw.random(ROWS) < 0.5),
+        "source_id": pa.array(["own"] * ROWS), "coded": subject.dictionary_encode(),
+    }  # fmt: skip
+    return pa.table(
+        {
+            "scores": pa.StructArray.from_arrays([right, right], ["exact_match", "bleu"]),
+            "statistics": pa.StructArray.from_arrays([sums], ["bleu"]),
+            "input": pa.StructArray.from_arrays(list(columns.values()), list(columns)),
+        }
+    )
+
+
+def board(group_by: Sequence[str], rows: pa.Table, cuts: Sequence[int] = ()) -> Board:
+    names = ("exact_match", "bleu")
+    made = Board(find_metrics(names), TaskConfig(metrics=names, group_by=tuple(group_by)))
+    for start, stop in itertools.pairwise([0, *cuts, len(rows)]):
+        made.add(rows.slice(start, stop - start))
+    return made
+
+
+def test_each_group_has_the_summaries_of_its_own_rows() -> None:
+    rows = table()
+    groups = board(["subject", "level", "hard", "coded"], rows, [7, 7, 1999]).groups()
+    assert list(groups) == ["subject", "level", "hard", "coded"]
+    assert list(groups["subject"]) == ["s0", "s1", "s2", "null"]
+    assert list(groups["level"]) == [str(number) for number in range(1, 13)], "in the order of numbers"
+    assert list(groups["hard"]) == ["false", "true"]
+    assert groups["coded"] == groups["subject"]
+    subjects = rows.column("input").combine_chunks().field("subject").to_pylist()
+    for value, found in groups["subject"].items():
+        mask = pa.array([("null" if one is None else one) == value for one in subjects])
+        alone = board([], rows.filter(mask)).summary()
+        for name in ("exact_match", "bleu"):
+            assert found[name]["value"] == pytest.approx(alone[name]["value"], rel=1e-12)
+            assert found[name]["n"] == alone[name]["n"]
+            assert found[name]["stderr"] == pytest.approx(alone[name]["stderr"], rel=0.25)
+        assert found["exact_match"]["ci95"] == pytest.approx(alone["exact_match"]["ci95"])
+    assert sum(found["exact_match"]["n"] for found in groups["subject"].values()) == ROWS
+
+
+def test_any_cut_gives_the_same_groups() -> None:
+    rows = table()
+    whole = board(["subject"], rows)
+    for cuts in ([1], [500, 1000, 1000, 2999], range(100, 3000, 100)):
+        cut = board(["subject"], rows, cuts)
+        assert cut.groups() == whole.groups()
+        assert cut.summary() == whole.summary()
+
+
+def test_a_column_with_too_many_values_is_left_out_and_said() -> None:
+    count = MOST_GROUPS + 1
+    rows = pa.table(
+        {
+            "scores": pa.StructArray.from_arrays([pa.array(np.ones(count))], ["exact_match"]),
+            "input": pa.StructArray.from_arrays([pa.array(range(count)), pa.array(["x"] * count)], ["n", "same"]),
+        }
+    )
+    for cuts in ([], [count - 1], [1]):
+        made = Board(find_metrics(["exact_match"]), TaskConfig(metrics=("exact_match",), group_by=("n", "same")))
+        for start, stop in itertools.pairwise([0, *cuts, count]):
+            made.add(rows.slice(start, stop - start))
+        values = made.grouped({"metrics": {}, "warnings": ["gone"]})
+        assert values["warnings"] == ["gone", "task.group_by: n has more than 1000 different values: left out"]
+        assert list(values["groups"]) == ["same"]
+        assert made.grouped(values)["warnings"] == values["warnings"], "said once"
+    fits = Board(find_metrics(["exact_match"]), TaskConfig(metrics=("exact_match",), group_by=("n",)))
+    fits.add(rows.slice(1))
+    assert len(fits.groups()["n"]) == MOST_GROUPS
+
+
+def test_the_users_own_id_is_found_under_its_stored_name() -> None:
+    assert list(board(["id"], table()).groups()["id"]) == ["own"]
+
+
+def test_without_groups_nothing_is_added() -> None:
+    values: dict[str, Any] = {"metrics": {}, "warnings": []}
+    assert board([], table()).grouped(values) == values
+
+
+def test_columns_are_checked_when_planning() -> None:
+    kinds = {"subject": pa.string(), "level": pa.int32(), "hard": pa.bool_(), "answers": pa.list_(pa.string())}
+    schema = pa.schema([("index", pa.int64()), ("id", pa.string()), *kinds.items(), ("score", pa.float64())])
+    check_groups(["subject", "level", "hard"], schema)
+    check_groups([], schema)
+    for columns, words in (
+        (["subjekt"], r"no column 'subjekt' \(did you mean 'subject'\?\); its columns: subject, level, hard"),
+        (["id"], "no column 'id'"),
+        (["level", "level"], "'level' stands twice"),
+        (["answers"], "'answers' holds list<.*string>: rows are grouped by texts, whole numbers or booleans"),
+        (["score"], "'score' holds double"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            check_groups(columns, schema)
+    check_groups(["id"], schema.append(pa.field("source_id", pa.string())))
+
+
+def test_a_users_metric_without_a_fold_has_groups() -> None:
+    class Plain:
+        name = "plain"
+
+    rows = pa.table(
+        {
+            "scores": pa.StructArray.from_arrays([pa.array([1.0, None, 3.0])], ["plain"]),
+            "input": pa.StructArray.from_arrays([pa.array(["a", "a", "b"])], ["c"]),
+        }
+    )
+    made = Board([Plain()], TaskConfig(group_by=("c",)))  # type: ignore[list-item]
+    made.add(rows)
+    means = {value: group["plain"]["value"] for value, group in made.groups()["c"].items()}
+    assert means == {"a": 1.0, "b": 3.0}
+    fold = MeanFold()
+    fold.add(np.array([1.0, np.nan, 3.0]))
+    assert made.summary() == {"plain": fold.summary()}

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+from typing import Any
+
+from hpcjobs.metrics.lines import MOST_SHOWN, group_lines, number_text, score_lines
+
+
+def summary(value: float | None, n: int = 10, interval: list[float] | None = None) -> dict[str, Any]:
+    return {"value": value, "stderr": None, "ci95": interval, "bootstrap_ci95": None, "n": n}
+
+
+def test_a_line_a_metric() -> None:
+    options = {"by_option": {"A": {"value": 1.0, "n": 4}, "B": {"value": 0.25, "n": 8}}}
+    acc = summary(0.5, 12, [0.25, 0.75]) | options
+    metrics = {"acc": acc, "pass@5(exact_match)": summary(1.0), "f1": summary(None, 0)}
+    assert list(score_lines(metrics, "  INCOMPLETE")) == [
+        "acc                 0.5000  95% [0.2500, 0.7500]  n=12  INCOMPLETE",
+        "  right option      A 1.0000 (n=4), B 0.2500 (n=8)",
+        "pass@5(exact_match) 1.0000  n=10  INCOMPLETE",
+        "f1                  -         n=0",
+    ]
+    assert list(score_lines({"f1": summary(0.5)})) == ["f1               0.5000  n=10"]
+    assert list(score_lines({})) == []
+
+
+def test_a_table_a_column() -> None:
+    groups = {
+        "subject": {
+            "law": {"acc": summary(0.5, 4, [0.25, 0.75]), "acc_norm": summary(None, 0)},
+            "a\nvery long name of a subject, longer than that": {"acc": summary(1.0, 1), "acc_norm": summary(0.0, 1)},
+        },
+        "hard": {"true": {"acc": summary(0.0)}},
+    }
+    assert list(group_lines(groups)) == [
+        "",
+        "subject                                  n                       acc                  acc_norm",
+        "law                                      4     0.5000 [0.250, 0.750]                         -",
+        "a very long name of a subject, …         1                    1.0000                    0.0000",
+        "",
+        "hard         n                       acc",
+        "true        10                    0.0000",
+    ]
+    assert list(group_lines({})) == []
+
+
+def test_the_rest_of_many_values_is_counted() -> None:
+    lines = list(group_lines({"n": {str(number): {"f1": summary(0.0)} for number in range(MOST_SHOWN + 3)}}))
+    assert len(lines) == MOST_SHOWN + 3
+    assert lines[-1] == "... and 3 other values of n: metrics.json has all"
+
+
+def test_large_numbers_stay_short() -> None:
+    values = [0.12345, 99999.0, 123456.0, 6.85e24, -7e29]
+    assert [number_text(value) for value in values] == ["0.1235", "99999.0000", "1.235e+05", "6.85e+24", "-7e+29"]
