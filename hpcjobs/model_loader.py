@@ -44,6 +44,8 @@ def load_tokenizer(source: ModelSource) -> Any:
     """The model's tokenizer, padding on the left; a ConfigError where it cannot be had."""
     import transformers
 
+    if not sys.stderr.isatty():
+        transformers.utils.logging.disable_progress_bar()  # a thousand ranks' logs need no bars
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(source.location, padding_side="left", **source.pinned)
     except (OSError, ValueError, KeyError) as error:
@@ -93,8 +95,6 @@ def load_model(
     import transformers
 
     source = ModelSource(source) if isinstance(source, str) else source
-    if not sys.stderr.isatty():
-        transformers.utils.logging.disable_progress_bar()  # a thousand ranks' logs need no bars
     device = torch.device(device)
     dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
     tokenizer = load_tokenizer(source)

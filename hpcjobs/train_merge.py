@@ -127,5 +127,5 @@ def _warnings(paths: RunPaths, merged: TrainMerged) -> list[str]:
         facts = TokenFacts.read(paths.token_facts)
         for count in filter(None, (facts.train, facts.validation)):
             if count.left_out:
-                said.append(f"{count.left_out} rows were left out, nothing can be learned from them: {count.reasons[0]}")
+                said.append(f"{count.left_out} rows were left out, with nothing to learn: {count.reasons[0]}")
     return said

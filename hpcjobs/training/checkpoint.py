@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 _NAME = re.compile(r"step-(\d{8,})")
 _BLOCK = 1 << 22
+# What a disk must take that is not full.
+_PROBE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -63,10 +65,10 @@ class Checkpoints:
         make_folder(self._paths.checkpoints)
         remove_leftovers(self._paths.checkpoints)
         temporary = temporary_name(target)
-        with disk_errors(target):
+        with disk_errors(target, need=self._size(), next_command=f"hpcjobs resume {self._paths.root}"):
             temporary.mkdir(mode=FOLDER_MODE)
             try:
-                fill(temporary)
+                _filled(fill, temporary)
                 files = {path.name: _synced(path) for path in sorted(temporary.iterdir())}
                 write_json(temporary / MANIFEST, {"step": step, "files": files} | dict(facts))
                 self._name(temporary, target)
@@ -77,6 +79,14 @@ class Checkpoints:
             raise OSError(f"checkpoint {target} was written and is not whole: {wrong}")
         self._prune()
         return target
+
+    def _size(self) -> int | None:
+        """The bytes of the newest checkpoint, by which the next is judged; None where there is none."""
+        for step in self.steps():
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                files = read_json(self._paths.checkpoint(step) / MANIFEST)["files"]
+                return sum(file["size"] for file in files.values())
+        return None
 
     def _name(self, temporary: Path, target: Path) -> None:
         """The folder under its name; one that stands there already is broken, or of the same step of another start."""
@@ -99,6 +109,19 @@ class Checkpoints:
                     (folder / MANIFEST).unlink()  # what is half removed must not look whole
                 shutil.rmtree(folder, ignore_errors=True)
             kept += (folder / MANIFEST).exists()
+
+
+def _filled(fill: Callable[[Path], None], folder: Path) -> None:
+    """`fill(folder)`; where it fails as the disk is full, an OSError that says so: torch and safetensors raise others."""
+    try:
+        fill(folder)
+    except OSError:
+        raise
+    except Exception:
+        with (folder / "probe").open("wb") as file:
+            file.write(bytes(_PROBE))
+            os.fsync(file.fileno())
+        raise
 
 
 def proof(folder: Path) -> str | None:

@@ -53,8 +53,8 @@ class Peers:
         deadline = time.monotonic() + _WORD_SECONDS
         while time.monotonic() < deadline:
             if lost := self._gone(range(self._rank.world_size)):
-                said = f"{lost} was lost after step {step}: the others cannot go on without it ({error})"
-                return LostRankError(said[:350])
+                log.info("the collective ended with: %s", error)
+                return LostRankError(f"{lost} was lost after step {step}: the others cannot go on without it")
             time.sleep(0.1)
         return None
 
