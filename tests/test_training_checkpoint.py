@@ -139,7 +139,7 @@ def test_a_full_disk_is_said_and_costs_no_checkpoint(tmp_path: Path) -> None:
         checkpoints = Checkpoints(RunPaths(disk.path), 2)
         checkpoints.write(1, {}, filler(1, 1_000_000))
         for fill in (big, pickled, filler(2, 2_000_000)):
-            with pytest.raises(DiskFullError, match="step-00000002.*about 2.0 MB.*hpcjobs resume"):
+            with pytest.raises(DiskFullError, match=r"step-00000002.*about 2.0 MB.*hpcjobs resume"):
                 checkpoints.write(2, {}, fill)
             assert checkpoints.newest().step == 1
             assert [path.name for path in checkpoints_of(disk.path)] == ["step-00000001"]

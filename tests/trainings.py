@@ -61,8 +61,9 @@ class RankServer:
 
     def __init__(self) -> None:
         env = clean_environment() | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": os.getcwd()}
+        command = [sys.executable, "-m", "tests.rank_server"]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.rank_server"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env, text=True
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env, text=True
         )
         self._told: dict[int, dict[str, int]] = {}
         self._count = 0

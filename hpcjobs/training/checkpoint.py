@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 _NAME = re.compile(r"step-(\d{8,})")
 _BLOCK = 1 << 22
+# What Rust says of an errno.
+_OS_ERROR = re.compile(r"os error (\d+)")
 # What a disk must take that is not full.
 _PROBE = 1 << 20
 
@@ -117,7 +119,9 @@ def _filled(fill: Callable[[Path], None], folder: Path) -> None:
         fill(folder)
     except OSError:
         raise
-    except Exception:
+    except Exception as error:
+        if told := _OS_ERROR.search(str(error)):
+            raise OSError(int(told[1]), str(error)) from error
         with (folder / "probe").open("wb") as file:
             file.write(bytes(_PROBE))
             os.fsync(file.fileno())
