@@ -103,6 +103,10 @@ def test_a_writer_that_fails_leaves_the_older_ones_and_no_trace(tmp_path: Path) 
     assert checkpoints.newest().step == 1
 
 
+def wait_for_newer(checkpoints: Checkpoints, last: int) -> None:
+    wait_for(lambda: max(checkpoints.steps(), default=0) > last, "a checkpoint")
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_a_kill_at_any_moment_of_a_save_leaves_a_whole_one(ram: Path, seed: int) -> None:
     """Six kills one after the other: each time the newest is whole, and it is never older than the one before."""
@@ -110,7 +114,7 @@ def test_a_kill_at_any_moment_of_a_save_leaves_a_whole_one(ram: Path, seed: int)
     checkpoints = Checkpoints(paths, 2)
     for _ in range(6):
         process = start_process(write_steps, str(ram), last)
-        wait_for(lambda: max(checkpoints.steps(), default=0) > last, "a checkpoint")
+        wait_for_newer(checkpoints, last)
         time.sleep(chance.random() * 0.05)
         os.kill(process.pid or 0, signal.SIGKILL)
         process.join()

@@ -114,7 +114,7 @@ class Checkpoints:
 
 
 def _filled(fill: Callable[[Path], None], folder: Path) -> None:
-    """`fill(folder)`; where it fails as the disk is full, an OSError that says so: torch and safetensors raise others."""
+    """`fill(folder)`; where the disk is full, an OSError that says so: torch and safetensors raise others."""
     try:
         fill(folder)
     except OSError:
