@@ -7,6 +7,7 @@ import random
 import shutil
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,7 +28,7 @@ from .trainings import (
 )
 
 pytestmark = pytest.mark.model
-HELD = {"validation_fraction": 0.1, "eval_every": 4}
+HELD: dict[str, Any] = {"validation_fraction": 0.1, "eval_every": 4}
 
 
 @pytest.fixture(scope="module")
@@ -183,3 +184,123 @@ def test_a_flipped_byte_is_passed_over_and_named(one: RunPaths, tmp_path: Path) 
     assert weights_hash(paths) == weights_hash(one)
     merge_train(paths)
     assert json.loads(paths.metrics.read_text())["train"]["steps_run_again"] == 2
+
+
+def test_fsdp_on_two_ranks_is_ddp_spread_out(tmp_path: Path) -> None:
+    """FSDP2 on gloo: the same losses; killed and resumed it ends where the undisturbed run does."""
+    import transformers
+
+    plain = plan_training(tmp_path / "ddp", 2, **HELD)
+    run_training(plain, 2)
+    sharded = plan_training(tmp_path / "fsdp", 2, **HELD, fsdp={"enabled": True})
+    run_training(sharded, 2)
+    assert "FSDPLlamaForCausalLM on cpu" in logs_of(sharded)
+    assert [r.loss for r in curve_of(sharded)] == pytest.approx([r.loss for r in curve_of(plain)], abs=1e-5)
+    assert [r.grad_norm for r in curve_of(sharded)] == pytest.approx([r.grad_norm for r in curve_of(plain)], abs=1e-4)
+    paths = plan_training(tmp_path / "killed", 2, **HELD, fsdp={"enabled": True})
+    with TrainingRanks(paths, 2, "a") as ranks:
+        ranks.wait_for_step(4)
+        ranks.signal(1, signal.SIGKILL)
+        assert 0 not in ranks.finish()
+    run_training(paths, 2, "b")
+    assert "goes on after step" in logs_of(paths)
+    assert bits(curve_of(paths)) == bits(curve_of(sharded))
+    assert weights_hash(paths) == weights_hash(sharded)
+    model = transformers.AutoModelForCausalLM.from_pretrained(sharded.model)
+    assert type(model).__name__ == "LlamaForCausalLM"
+    assert json.loads((sharded.model / "config.json").read_text())["architectures"] == ["LlamaForCausalLM"]
+
+
+def losses(tmp_path: Path, name: str, **train: Any) -> list[float]:
+    paths = plan_training(tmp_path / name, **train)
+    run_training(paths, 1)
+    return [record.loss for record in curve_of(paths)]
+
+
+def test_accumulation_and_checkpointed_activations_change_nothing_but_memory(one: RunPaths, tmp_path: Path) -> None:
+    """Twelve at once, two at once six times, activations computed again: the same losses."""
+    expected = [record.loss for record in curve_of(one)]
+    assert losses(tmp_path, "at-once", **HELD, micro_batch=12) == pytest.approx(expected, abs=1e-5)
+    assert losses(tmp_path, "again", **HELD, gradient_checkpointing=True) == pytest.approx(expected, abs=1e-5)
+
+
+def test_bf16_is_near_and_is_no_fp32(one: RunPaths, tmp_path: Path) -> None:
+    found = losses(tmp_path, "bf16", **HELD, mixed_precision="bf16")
+    expected = [record.loss for record in curve_of(one)]
+    assert found == pytest.approx(expected, rel=0.05)
+    assert found != pytest.approx(expected, abs=1e-6)
+
+
+def test_packed_samples_learn_as_they_would_alone(tmp_path: Path) -> None:
+    """All rows in one step: its loss is the same in 60 padded rows and in a few full ones, at any number of ranks."""
+    import numpy as np
+
+    from hpcjobs.training.order import Order, Ordering
+    from hpcjobs.training.tokens import TokenFile
+
+    apart = plan_training(tmp_path / "apart", global_batch=60, micro_batch=60, max_steps=3)
+    run_training(apart, 1)
+    lengths = TokenFile(apart.tokens).lengths
+    units = Order(lengths, Ordering(0, 1, 128)).units
+    assert max(int(lengths[unit].sum()) for unit in units) <= 128
+    assert len(units) == -(-int(np.sum(lengths)) // 128), "the rows are not full"
+    batch = len(units) - len(units) % 2
+    packed = plan_training(
+        tmp_path / "packed", 2, global_batch=batch, micro_batch=3, max_steps=3, packing=True, max_length=128
+    )
+    assert batch == len(units), "the number of rows must be even, for two ranks"
+    run_training(packed, 2)
+    assert [r.loss for r in curve_of(packed)] == pytest.approx([r.loss for r in curve_of(apart)], abs=1e-5)
+    assert [r.grad_norm for r in curve_of(packed)] == pytest.approx([r.grad_norm for r in curve_of(apart)], abs=1e-4)
+    assert samples_by_step(packed) == samples_by_step(apart)
+
+
+def test_adapters_are_trained_alone_and_end_in_a_plain_model(tmp_path: Path) -> None:
+    import torch
+    import transformers
+    from safetensors.torch import load_file
+
+    train = {"init": "pretrained", "lora": {"rank": 4, "dropout": 0.1}, "learning_rate": 0.01}
+    calm = plan_training(tmp_path / "calm", 2, **train)
+    run_training(calm, 2)
+    paths = plan_training(tmp_path / "killed", 2, **train)
+    with TrainingRanks(paths, 2, "a") as ranks:
+        ranks.wait_for_step(4)
+        ranks.signal(1, signal.SIGKILL)
+        assert 0 not in ranks.finish()
+    run_training(paths, 2, "b")
+    assert bits(curve_of(paths)) == bits(curve_of(calm)), "the random states of dropout did not come back"
+    assert weights_hash(paths) == weights_hash(calm)
+    names = load_file(calm.checkpoint(8) / "weights.safetensors").keys()
+    assert names
+    assert all("lora_" in name for name in names)
+    curve = curve_of(calm)
+    assert curve[-1].loss < curve[0].loss
+    model = transformers.AutoModelForCausalLM.from_pretrained(calm.model)
+    base = transformers.AutoModelForCausalLM.from_pretrained("hpcjobs/assets/tiny")
+    changed = [n for n, w in model.named_parameters() if not torch.equal(w, dict(base.named_parameters())[n])]
+    assert changed
+    assert all("proj" in name for name in changed), "what is frozen has changed"
+
+
+def test_a_loss_that_is_no_number_ends_the_run_for_good(tmp_path: Path) -> None:
+    paths = plan_training(tmp_path / "run", learning_rate=1e30, clip_norm=None, max_steps=30)
+    with TrainingRanks(paths, 1, "a") as ranks:
+        assert ranks.finish() == [1]
+    vitals = read_heartbeat(paths.heartbeat("a", 0))
+    assert vitals is not None
+    assert vitals.fatal
+    assert "lower train.learning_rate" in (vitals.first_error or "")
+
+
+def test_trackers_are_told(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    paths = plan_training(tmp_path / "run", trackers=("tensorboard",), **HELD)
+    run_training(paths, 1)
+    [folder] = {path.parent for path in paths.trackers.rglob("events.*") if path.parent.name == "run"}
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    told = [event.value for event in events.Scalars("loss")]
+    assert told == pytest.approx([record.loss for record in curve_of(paths)], rel=1e-6)
+    assert [event.step for event in events.Scalars("eval_loss")] == [4, 8]

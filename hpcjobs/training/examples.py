@@ -24,13 +24,15 @@ class Example:
 class Examples:
     """The examples of rows with the given columns; a ConfigError where nothing says what is to be learned.
 
-    With `task.messages` or `task.prompt` the answer is `task.target`. Without them a row brings a chat in `messages`,
+    With `task.messages` or `task.prompt` the answer is `task.target`, behind a text `task.delimiter` and the target, as
+    in a solved example of few-shot. Without them a row brings a chat in `messages`,
     or `prompt` and `completion`, both texts or both chats.
     """
 
     def __init__(self, task: TaskConfig, columns: Iterable[str]) -> None:
         columns = list(columns)
         self._prompts: Prompts | None = None
+        self._delimiter = " " if task.delimiter is None else task.delimiter
         if task.type != "generate" or task.few_shot.k or task.repeats > 1:
             raise ConfigError("submit train learns answers: task.type is generate, without few_shot and repeats")
         if task.prompt is not None or task.messages:
@@ -54,7 +56,7 @@ class Examples:
             raise ValueError("the row has no answer: task.target gives nothing")
         context = self._prompts.prompt(asked)
         if isinstance(context, str):
-            return Example(context, str(answer))
+            return Example(context, f"{self._delimiter}{answer}")
         return Example(context, [{"role": "assistant", "content": str(answer)}])
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hpcjobs.config import TrainConfig
 from hpcjobs.connector import AccelerateConnector, ConnectorOptions
 from hpcjobs.errors import ConfigError
+from hpcjobs.training.fsdp import fsdp_plugin, shard_on_cpus
 from hpcjobs.training.state import State
 
 if TYPE_CHECKING:
@@ -43,7 +44,11 @@ def make_ready(work: Work, steps: int) -> Ready:
         if train.lora.rank:
             model.enable_input_require_grads()
     optimizer = make_optimizer(model, train)
+    if train.fsdp.enabled:
+        shard_on_cpus(connector.accelerator, connector.options.accelerator["fsdp_plugin"])
     model, optimizer = connector.prepare_for_training(model, optimizer)
+    if work.rank.is_main:
+        log.info("%s on %s, precision %s", type(model).__name__, connector.state.device, precision)
     scheduler = make_scheduler(getattr(optimizer, "optimizer", optimizer), train, steps)
     return Ready(connector, State(connector.accelerator, model, optimizer, scheduler), precision)
 
@@ -80,19 +85,6 @@ def _accelerator(work: Work, train: TrainConfig) -> Mapping[str, Any]:
     if train.trackers:
         more |= {"log_with": list(train.trackers), "project_dir": str(work.paths.trackers)}
     return more
-
-
-def fsdp_plugin(train: TrainConfig) -> Any:
-    """accelerate's plugin for FSDP2 from `train.fsdp`."""
-    from accelerate import FullyShardedDataParallelPlugin
-
-    fsdp = train.fsdp
-    return FullyShardedDataParallelPlugin(
-        fsdp_version=2, reshard_after_forward=fsdp.reshard_after_forward, cpu_offload=fsdp.cpu_offload,
-        auto_wrap_policy=fsdp.auto_wrap_policy, min_num_params=fsdp.min_num_params,
-        transformer_cls_names_to_wrap=list(fsdp.transformer_cls_names_to_wrap) or None,
-        activation_checkpointing=fsdp.activation_checkpointing, state_dict_type="FULL_STATE_DICT",
-    )  # fmt: skip
 
 
 def _adapted(model: Any, train: TrainConfig) -> Any:
