@@ -22,7 +22,7 @@ from hpcjobs.fewshot import Pool, TableRows, is_own, pool_table
 from hpcjobs.files import make_folder, read_json, write_json, write_whole
 from hpcjobs.hub import HubModel, cache_folder, is_hub_id
 from hpcjobs.metrics import Judge, check_groups, metrics_of
-from hpcjobs.paths import RunPaths, checked_name, runs_root
+from hpcjobs.paths import RunPaths, checked_name, runs_root, shipped
 from hpcjobs.prompts import Prompts
 from hpcjobs.provenance import code_facts, weights_fingerprint
 from hpcjobs.resolve import dump, resolve
@@ -310,11 +310,20 @@ def _located(config: Config) -> Config:
         shots = shots.model_copy(update={"data": locate(shots.data)})
         config = config.model_copy(update={"task": config.task.model_copy(update={"few_shot": shots})})
     files = {name: getattr(config.train, name) for name in ("then_eval", "accelerate_config")}
-    train = {name: str(Path(path).expanduser().resolve()) for name, path in files.items() if path}
+    train = {name: _config_file(f"train.{name}", path) for name, path in files.items() if path}
     config = config.model_copy(update={"train": config.train.model_copy(update=train)})
     model_path = Path(config.model.name).expanduser()
     name = str(model_path.resolve()) if config.model.name and model_path.is_dir() else config.model.name
     return config.model_copy(update={"data": data, "model": config.model.model_copy(update={"name": name})})
+
+
+def _config_file(key: str, name: str) -> str:
+    """The absolute path of a file that a config names, in the working folder or, as `configs/eval.yaml`, shipped."""
+    path = Path(name).expanduser()
+    found = next((one for one in (path, shipped("configs").parent / path) if one.is_file()), None)
+    if found is None:
+        raise ConfigError(f"{key}: there is no file {name}")
+    return str(found.resolve())
 
 
 def _checked_model(config: Config) -> dict[str, Any]:

@@ -32,7 +32,7 @@ def run_train(work: Work) -> None:
     if work.rank.is_main:
         log.info("a global batch of %d: %s", work.config.train.global_batch, batches)
     facts = make_tokens(work) if work.rank.is_main else _awaited(work)
-    with Peers(work.paths, work.rank, work.config.run.lease_timeout, work.heart) as peers:
+    with Peers(work.paths, work.rank, work.config.run.lease_timeout, work.heart, work.config.run.heartbeat) as peers:
         loop: Loop | None = None
         try:
             loop = _prepared(work, facts)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import hpcjobs
 from hpcjobs.config import Config
 from hpcjobs.paths import RunPaths
-from hpcjobs.plan import Plan
 from hpcjobs.training.records import read_curve
 from hpcjobs.training.tokens import TokenFacts
+
+if TYPE_CHECKING:
+    from hpcjobs.plan import Plan
 
 
 def model_card(paths: RunPaths, config: Config, plan: Plan) -> str:

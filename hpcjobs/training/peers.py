@@ -16,8 +16,8 @@ log = logging.getLogger(__name__)
 _POLL_SECONDS = 1.0
 # How long the working thread may take to notice a lost rank by itself, in its collective.
 _GRACE_SECONDS = 10.0
-# How long the guard of a killed rank may take to say so.
-_WORD_SECONDS = 5.0
+# How long the guard of a killed rank may take to say so; where it died with its node, beats that are missed tell.
+_WORD_SECONDS, _BEATS = 5.0, 3
 _GONE = ("dead", "failed")
 
 
@@ -29,11 +29,12 @@ class Peers:
     """Watches the heartbeats of the other ranks of this attempt: rank 0 those of all, the others that of rank 0.
 
     So every loss is seen, and nobody reads all files but one. A rank that has ended badly, or whose heartbeat has not
-    changed for `timeout` seconds by our own clock, is lost.
+    changed for `timeout` seconds by our own clock, is lost. `beat`: seconds between two heartbeats.
     """
 
-    def __init__(self, paths: RunPaths, rank: Rank, timeout: float, heart: Heartbeat) -> None:
+    def __init__(self, paths: RunPaths, rank: Rank, timeout: float, heart: Heartbeat, beat: float = 5.0) -> None:
         self._paths, self._rank, self._timeout, self._heart = paths, rank, timeout, heart
+        self._beat = beat
         self._seen: dict[int, tuple[int, float]] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="peers", daemon=True)
@@ -50,13 +51,18 @@ class Peers:
 
     def blame(self, error: BaseException, step: int) -> LostRankError | None:
         """What to say of an error in a collective, where a rank was lost; None where none was, in a few seconds."""
-        deadline = time.monotonic() + _WORD_SECONDS
-        while time.monotonic() < deadline:
-            if lost := self._gone(range(self._rank.world_size)):
-                log.info("the collective ended with: %s", error)
-                return LostRankError(f"{lost} was lost after step {step}: the others cannot go on without it")
+        everybody = range(self._rank.world_size)
+        first = {vitals.rank: vitals.beat for vitals in self._vitals(everybody)}
+        deadline = time.monotonic() + max(_WORD_SECONDS, _BEATS * self._beat)
+        while not (lost := self._gone(everybody)) and time.monotonic() < deadline:
             time.sleep(0.1)
-        return None
+        if lost is None:
+            still = [v for v in self._vitals(everybody) if v.ended_at is None and v.beat == first.get(v.rank)]
+            lost = ", ".join(f"rank {v.rank} on {v.host} (no sign of life)" for v in still[:4])
+        if not lost:
+            return None
+        log.info("the collective ended with: %s", error)
+        return LostRankError(f"{lost} was lost after step {step}: the others cannot go on without it")
 
     def _run(self) -> None:
         watched = range(self._rank.world_size) if self._rank.is_main else range(1)

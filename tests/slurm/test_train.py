@@ -110,7 +110,7 @@ def test_whatever_is_killed_the_run_goes_on_by_itself(undisturbed: Site, site: S
     ranks = {v.rank: v for v in newest(site, "k")}
     if victim == "a node":
         site.cluster.kill_node("node2")
-        site.until("the end of its ranks", lambda: not any(v.state == "working" for v in newest(site, "k")), 120)
+        site.until("the end of the others", lambda: all(v.ended_at for v in newest(site, "k") if v.host == "node1"), 120)
         site.cluster.start_node("node2")
     else:
         for rank in {"a rank": [3], "rank 0": [0], "all": [0, 1, 2, 3]}[victim]:
@@ -119,6 +119,9 @@ def test_whatever_is_killed_the_run_goes_on_by_itself(undisturbed: Site, site: S
     same(site, "k", undisturbed)
     starts = json.loads(site.paths("k").submission.read_text())["launches"]
     assert [start["automatic"] for start in starts][:2] == [False, True] or victim == "a node"
+    if victim == "a node":
+        said = [v.first_error or "" for v in read_heartbeats(site.paths("k").heartbeats)]
+        assert any("on node2 (no sign of life)" in error and "was lost" in error for error in said), said
     if victim in ("a rank", "rank 0"):
         lost = 3 if victim == "a rank" else 0
         said = [v.first_error for v in read_heartbeats(site.paths("k").heartbeats) if v.first_error]
