@@ -52,7 +52,7 @@ def _flags(values: dict[str, Any]) -> dict[str, Any]:
 
 @app.command(context_settings={"ignore_unknown_options": False})
 def submit(
-    job: Annotated[str, typer.Argument(metavar="eval|generate|script", help="What each rank does.")],
+    job: Annotated[str, typer.Argument(metavar="eval|generate|train|script", help="What each rank does.")],
     argv: Annotated[
         list[str] | None, typer.Argument(metavar="-- PROGRAM ARGS", help="For script: prog.py args, or -m module args.")
     ] = None,

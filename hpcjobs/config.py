@@ -186,6 +186,72 @@ class RunConfig(Section):
         return self
 
 
+class FsdpConfig(Section):
+    """Fully sharded data parallel (FSDP2): weights, gradients and optimizer are spread over the ranks."""
+
+    enabled: bool = False
+    reshard_after_forward: bool = True
+    cpu_offload: bool = False
+    auto_wrap_policy: Literal["transformer_based_wrap", "size_based_wrap", "no_wrap"] = "transformer_based_wrap"
+    transformer_cls_names_to_wrap: tuple[str, ...] = ()
+    min_num_params: Annotated[int, Field(ge=1)] | None = None
+    activation_checkpointing: bool = False
+
+
+class LoraConfig(Section):
+    """Low-rank adapters instead of all weights; `rank` null trains all. `target_modules` empty: every linear layer."""
+
+    rank: Annotated[int, Field(ge=1)] | None = None
+    alpha: Annotated[int, Field(ge=1)] = 16
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    target_modules: tuple[str, ...] = ()
+
+
+class TrainConfig(Section):
+    """Supervised fine-tuning. A step is one global batch; with `packing` it counts packed rows, else samples."""
+
+    init: Literal["pretrained", "random"] = "pretrained"
+    epochs: Annotated[float, Field(gt=0)] | None = None
+    max_steps: Annotated[int, Field(ge=1)] | None = None
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-5
+    scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup", "cosine_with_min_lr"] = "linear"
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    min_learning_rate: Annotated[float, Field(ge=0)] = 0.0
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
+    clip_norm: Annotated[float, Field(gt=0)] | None = 1.0
+    global_batch: Annotated[int, Field(ge=1)] = 8
+    micro_batch: Annotated[int, Field(ge=1)] | None = None
+    gradient_accumulation: Annotated[int, Field(ge=1)] | None = None
+    mixed_precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
+    gradient_checkpointing: bool = False
+    max_length: Annotated[int, Field(ge=2)] = 1024
+    packing: bool = False
+    group_by_length: bool = False
+    validation_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    validation_split: str | None = None
+    checkpoint_every: Annotated[int, Field(ge=1)] = 500
+    keep: Annotated[int, Field(ge=1)] = 2
+    eval_every: Annotated[int, Field(ge=1)] | None = None
+    then_eval: str | None = None
+    trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
+    fsdp: FsdpConfig = FsdpConfig()
+    lora: LoraConfig = LoraConfig()
+    accelerate_config: str | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _agree(self) -> TrainConfig:
+        if self.epochs is not None and self.max_steps is not None:
+            raise ValueError("train.epochs and train.max_steps are both set: a run has one of them")
+        if self.validation_fraction and self.validation_split:
+            raise ValueError("train.validation_fraction and train.validation_split are both set: leave one out")
+        if self.lora.rank and self.fsdp.enabled:
+            raise ValueError("train.lora.rank and train.fsdp.enabled are both set: adapters need no sharding")
+        if self.min_learning_rate and self.scheduler != "cosine_with_min_lr":
+            raise ValueError("train.min_learning_rate is for train.scheduler cosine_with_min_lr")
+        return self
+
+
 def _sbatch_key(key: str) -> str:
     owner = _OWN_SBATCH.get(key.replace("_", "-"))
     if owner:
@@ -271,4 +337,5 @@ class Config(Section):
     data: DataConfig = DataConfig()
     task: TaskConfig = TaskConfig()
     run: RunConfig = RunConfig()
+    train: TrainConfig = TrainConfig()
     cluster: ClusterConfig = ClusterConfig()

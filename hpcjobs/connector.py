@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpcjobs.config import GenerationConfig
 from hpcjobs.engines.base import BatchSize, Engine, Source
 from hpcjobs.errors import HpcJobsError, UsageError, did_you_mean
-from hpcjobs.model_loader import ModelSource, load_model, precision_dtype
+from hpcjobs.model_loader import ModelSource, fresh_model, load_model, precision_dtype
 from hpcjobs.rank import Rank
 from hpcjobs.records import Completion, Prompt, Request, TaskType
 
@@ -26,7 +26,11 @@ MIXED_PRECISIONS = ("no", "bf16", "fp16")
 @dataclass(frozen=True)
 class ConnectorOptions:
     """What is seldom set: the model's pin, its dtype on load, GPUs for one replica, the group's deadline (s), and the
-    engine (`model.engine`)."""
+    engine (`model.engine`).
+
+    `fresh`: the seed of random weights instead of the model's own. `accelerator`: more arguments of accelerate's
+    Accelerator.
+    """
 
     revision: str | None = None
     dtype: torch.dtype | None = None
@@ -34,6 +38,8 @@ class ConnectorOptions:
     gpus_per_rank: int = 1
     timeout: float = 600.0
     engine: str = "auto"
+    fresh: int | None = None
+    accelerator: Mapping[str, Any] = field(default_factory=dict)
 
 
 class AccelerateConnector:
@@ -99,6 +105,9 @@ class AccelerateConnector:
             device = self.state.device
             if device.type == "cpu" and self.state.is_main_process:
                 log.info("no GPU answers: the model runs on CPU")
+            if self.options.fresh is not None:
+                self._model, self._tokenizer = fresh_model(self.source, device, self.options.fresh)
+                return
             self._model, self._tokenizer = load_model(self.source, device, self._dtype(), self.options.gpus_per_rank)
 
     def _dtype(self) -> torch.dtype | None:
@@ -182,7 +191,9 @@ class AccelerateConnector:
             from accelerate import Accelerator
 
             cpu = self.state.device.type == "cpu"
-            self._accelerator = Accelerator(mixed_precision=self.mixed_precision, cpu=cpu)
+            self._accelerator = Accelerator(
+                mixed_precision=self.mixed_precision, cpu=cpu, **self.options.accelerator
+            )
         return self._accelerator
 
     def backward(self, loss: torch.Tensor) -> None:

@@ -31,7 +31,7 @@ _OWN = re.compile(r"(source_)*(index|id)")
 
 def asset_names() -> list[str]:
     """The data sets that ship with the package."""
-    return sorted(path.stem for path in ASSETS.glob("*.jsonl"))
+    return sorted(path.stem for path in ASSETS.iterdir() if path.suffix in SUFFIXES)
 
 
 def locate(name: str) -> str:
@@ -133,7 +133,7 @@ def _read(config: DataConfig) -> pa.Table:
     if not config.name:
         raise DataError(f"data.name is not set: a file, folder, hub id, or one of {', '.join(asset_names())}")
     if config.name in asset_names():
-        return _read_file(ASSETS / f"{config.name}.jsonl")
+        return _read_file(next(path for path in ASSETS.glob(f"{config.name}.*") if path.suffix in SUFFIXES))
     path = Path(config.name).expanduser()
     if path.is_dir():
         return _from_folder(path, config)

@@ -19,6 +19,7 @@ from hpcjobs.paths import RunPaths
 from hpcjobs.plan import Plan
 from hpcjobs.resolve import read_config
 from hpcjobs.submission import Launch, known_launches, read_launches, together
+from hpcjobs.train_merge import merge_train
 
 log = logging.getLogger(__name__)
 # The share of its samples by which a start that ran out of time has made headway.
@@ -30,9 +31,10 @@ _LOOKS = 3
 
 def merge_and_report(paths: RunPaths) -> Merged:
     """Merge a run and write its report. A report that fails is said; it never costs the results."""
-    if Plan.read(paths.plan).job == "script":
+    job = Plan.read(paths.plan).job
+    if job == "script":
         raise UsageError(f"{paths.root.name} is a script run: it has no samples to merge; see hpcjobs status and logs")
-    merged = merge(paths)
+    merged = merge_train(paths) if job == "train" else merge(paths)
     try_report(paths)
     return merged
 
@@ -88,6 +90,8 @@ def _ran_out_of_time(paths: RunPaths, launch: Launch) -> bool:
     """Whether a start was drained by Slurm's own plan after it had done a fair share of what it was to run."""
     vitals = [v for v in read_heartbeats(paths.heartbeats) if launch.owns(v.attempt)]
     in_time = any(v.state == "drained" and (v.ended or "").endswith((TIME_LIMIT, PREEMPTION)) for v in vitals)
+    if Plan.read(paths.plan).job == "train":  # what it has done is in a checkpoint, be it little
+        return in_time and any(v.samples for v in vitals)
     sizes = read_sizes(paths.chunks(launch.round))
     return in_time and sum(v.samples for v in vitals) >= _FAIR_SHARE * sum(sizes)
 
@@ -118,6 +122,10 @@ def finish_run(run_dir: str, launch: int | None = None) -> None:
             from hpcjobs.submit import carry_on
 
             carry_on(paths, read_config(paths.config), log.info, automatic=True)
+        elif merged.complete and paths.then_eval.exists():
+            from hpcjobs.submit import start_eval
+
+            start_eval(paths, log.info)
         code = exit_code(merged)
         if code and (fatal := fatal_errors(paths, together(read_launches(paths)))):
             raise HpcJobsError(fatal[0])

@@ -19,8 +19,8 @@ log = logging.getLogger(__name__)
 _stores: list[Any] = []  # rank 0's store serves as long as the process lives
 
 
-def join_group(rank: Rank, meeting: Meeting | None, timeout: float) -> PartialState:
-    """accelerate's state with all ranks in one gloo group; a RendezvousError after `timeout` seconds.
+def join_group(rank: Rank, meeting: Meeting | None, timeout: float, backend: str = "gloo") -> PartialState:
+    """accelerate's state with all ranks in one group of `backend`; a RendezvousError after `timeout` seconds.
 
     `meeting` is the run folder's, for launchers that bring no address (Slurm, submitit). One rank alone
     makes no group at all.
@@ -35,7 +35,7 @@ def join_group(rank: Rank, meeting: Meeting | None, timeout: float) -> PartialSt
     os.environ.update(rank.exports(master, use_cpu))
     _choose_interface(master[0])
     try:
-        state = PartialState(cpu=use_cpu, backend="gloo", timeout=timedelta(seconds=timeout))
+        state = PartialState(cpu=use_cpu, backend=backend, timeout=timedelta(seconds=timeout))
     except (RuntimeError, ValueError) as error:  # torch's DistError and its kin
         raise RendezvousError(
             f"rank {rank.rank} on {rank.host}: no process group within {timeout:g} s: {error}"

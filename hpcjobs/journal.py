@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import Protocol
 
 from hpcjobs.disk import disk_words, is_full, need_there
 from hpcjobs.errors import JournalError, MergeError
@@ -15,6 +16,12 @@ from hpcjobs.records import Record
 
 log = logging.getLogger(__name__)
 _BLOCK = 1 << 20
+
+
+class Line(Protocol):
+    """What a journal holds: something that is one line."""
+
+    def line(self) -> bytes: ...
 
 
 class Journal:
@@ -34,7 +41,7 @@ class Journal:
         except OSError as error:
             raise JournalError(self._words(error, "created", 0)) from error
 
-    def append(self, record: Record) -> None:
+    def append(self, record: Line) -> None:
         """Write one record; it outlives this process at once, and the node after `sync`."""
         line = record.line()
         self._try(lambda: write_all(self._handle, line), len(line))

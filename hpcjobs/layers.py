@@ -14,7 +14,9 @@ import yaml
 from hpcjobs.errors import ConfigError
 
 # Of each pair one value is meant: a higher layer that sets one takes the other out of the lower layers.
-EITHER_OR = (("task.prompt", "task.messages"), ("cluster.gpus", "cluster.gpus_per_node"))
+EITHER_OR = (
+    ("task.prompt", "task.messages"), ("cluster.gpus", "cluster.gpus_per_node"), ("train.epochs", "train.max_steps"),
+)  # fmt: skip
 
 
 class _Loader(yaml.SafeLoader):

@@ -29,6 +29,59 @@ class ModelSource:
         asset = ASSETS / self.name
         return str(asset) if self.name and (asset / "config.json").is_file() else self.name
 
+    @property
+    def pinned(self) -> dict[str, Any]:
+        """How `from_pretrained` reads it."""
+        return {"revision": self.revision, "cache_dir": self.cache_dir, "trust_remote_code": self.trust_remote_code}
+
+    def not_loaded(self, error: Exception) -> ConfigError:
+        """What to say where it cannot be had."""
+        where = "a folder" if Path(self.location).exists() else "the hub (or its cache, when offline)"
+        return ConfigError(f"model {self.name!r} cannot be loaded from {where}: {error}")
+
+
+def load_tokenizer(source: ModelSource) -> Any:
+    """The model's tokenizer, padding on the left; a ConfigError where it cannot be had."""
+    import transformers
+
+    if not sys.stderr.isatty():
+        transformers.utils.logging.disable_progress_bar()  # a thousand ranks' logs need no bars
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source.location, padding_side="left", **source.pinned)
+    except (OSError, ValueError, KeyError) as error:
+        raise source.not_loaded(error) from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def most_positions(source: ModelSource) -> int | None:
+    """How many tokens the model takes, None where its config does not say; a ConfigError where there is no config."""
+    import transformers
+
+    try:
+        config = transformers.AutoConfig.from_pretrained(source.location, **source.pinned)
+    except (OSError, ValueError, KeyError) as error:
+        raise source.not_loaded(error) from error
+    most = getattr(config, "max_position_embeddings", None)
+    return most if isinstance(most, int) and most > 0 else None
+
+
+def fresh_model(source: ModelSource, device: torch.device | str, seed: int) -> tuple[Any, Any]:
+    """(model of the source's config with random float32 weights, tokenizer): the same weights for the same seed."""
+    import torch
+    import transformers
+
+    try:
+        config = transformers.AutoConfig.from_pretrained(source.location, **source.pinned)
+        torch.manual_seed(seed)
+        model = transformers.AutoModelForCausalLM.from_config(
+            config, dtype=torch.float32, trust_remote_code=source.trust_remote_code
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise source.not_loaded(error) from error
+    return model.to(device), load_tokenizer(source)
+
 
 def load_model(
     source: ModelSource | str, device: torch.device | str = "cpu", dtype: torch.dtype | None = None, gpus: int = 1
@@ -42,21 +95,15 @@ def load_model(
     import transformers
 
     source = ModelSource(source) if isinstance(source, str) else source
-    if not sys.stderr.isatty():
-        transformers.utils.logging.disable_progress_bar()  # a thousand ranks' logs need no bars
-    common = {"revision": source.revision, "cache_dir": source.cache_dir, "trust_remote_code": source.trust_remote_code}
     device = torch.device(device)
     dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
+    tokenizer = load_tokenizer(source)
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source.location, padding_side="left", **common)
         model = transformers.AutoModelForCausalLM.from_pretrained(
-            source.location, dtype=dtype, device_map=_device_map(device, gpus), use_safetensors=True, **common
+            source.location, dtype=dtype, device_map=_device_map(device, gpus), use_safetensors=True, **source.pinned
         )
     except (OSError, ValueError, KeyError) as error:
-        where = "a folder" if Path(source.location).exists() else "the hub (or its cache, when offline)"
-        raise ConfigError(f"model {source.name!r} cannot be loaded from {where}: {error}") from error
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
+        raise source.not_loaded(error) from error
     if gpus == 1:
         model = model.to(device)
     return model.eval(), tokenizer

@@ -66,6 +66,52 @@ class RunPaths:
         return self.inputs / "few_shot.arrow"
 
     @property
+    def tokens(self) -> Path:
+        """The samples of a train run as token ids."""
+        return self.inputs / "tokens.arrow"
+
+    @property
+    def validation_data(self) -> Path:
+        """The rows of `train.validation_split`."""
+        return self.inputs / "validation.arrow"
+
+    @property
+    def validation_tokens(self) -> Path:
+        return self.inputs / "validation_tokens.arrow"
+
+    @property
+    def token_facts(self) -> Path:
+        """How many samples, tokens and steps a train run has; there when the token files are."""
+        return self.inputs / "tokens.json"
+
+    @property
+    def then_eval(self) -> Path:
+        """The config of the eval that follows a train run, as it was when planning."""
+        return self.root / "then_eval.yaml"
+
+    @property
+    def eval_after(self) -> Path:
+        """The run folder of the eval that follows a train run."""
+        return self.root.with_name(f"{self.root.name}-eval")
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    def checkpoint(self, step: int) -> Path:
+        return self.checkpoints / f"step-{step:08d}"
+
+    @property
+    def model(self) -> Path:
+        """What a train run has made; there when it is whole."""
+        return self.root / "model"
+
+    @property
+    def trackers(self) -> Path:
+        """Where the trackers of `train.trackers` that write files do so."""
+        return self.root / "trackers"
+
+    @property
     def submission(self) -> Path:
         return self.root / "submission.json"
 

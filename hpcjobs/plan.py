@@ -23,15 +23,19 @@ from hpcjobs.fewshot import Pool, TableRows, is_own, pool_table
 from hpcjobs.files import make_folder, read_json, write_json, write_whole
 from hpcjobs.hub import HubModel, cache_folder, is_hub_id
 from hpcjobs.metrics import Judge, check_groups, metrics_of
-from hpcjobs.paths import RunPaths, checked_name, runs_root
+from hpcjobs.paths import RunPaths, checked_name, runs_root, shipped
 from hpcjobs.prompts import Prompts
 from hpcjobs.provenance import code_facts, weights_fingerprint
-from hpcjobs.resolve import dump
+from hpcjobs.resolve import dump, resolve
 from hpcjobs.shape import Shape, shape_of
 from hpcjobs.snapshot import Snapshot
+from hpcjobs.training.accelerate_file import with_accelerate_config
+from hpcjobs.training.batches import fixed, plan_batches
+from hpcjobs.training.examples import Examples
+from hpcjobs.training.heldout import validation_table
 from hpcjobs.usercode import metric_code, program_code
 
-JOBS = ("eval", "generate", "script")
+JOBS = ("eval", "generate", "train", "script")
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,7 @@ class Plan:
     code: dict[str, Any]
     created_at: float
     argv: list[str] = field(default_factory=list)
+    train: dict[str, Any] = field(default_factory=dict)
     version: int = 1
 
     @classmethod
@@ -66,10 +71,18 @@ class Plan:
         if self.job == "script":
             return [*lines, f"command {' '.join(self.argv)}"]
         lines += self._model_lines()
+        if self.job == "train":
+            return [*lines, f"data    {self.data['name']}: {self.rows} rows", *self._train_lines()]
         chunks = f"{self.chunks} chunks of at most {self.chunk_size}, smaller ones at the end"
         if self.chunks == self.rows:
             chunks = f"{self.chunks} chunks of one"
         return [*lines, f"data    {self.data['name']}: {self.rows} rows in {chunks}"]
+
+    def _train_lines(self) -> list[str]:
+        train = self.train
+        lines = [f"batch   {train['global_batch']} a step: {train['batches']}", f"steps   {train['steps']}"]
+        lines += [f"then    eval of model/ by {train['then_eval']}"] if train["then_eval"] else []
+        return lines + [f"note    {note}" for note in train["notes"]]
 
     def _code_lines(self) -> list[str]:
         snapshot = self.code.get("snapshot", {})
@@ -99,6 +112,8 @@ class Draft:
     chunks: list[Ints]
     snapshot: Snapshot = field(default_factory=Snapshot)
     pool: pa.Table | None = None
+    validation: pa.Table | None = None
+    then_eval: str | None = None
 
     def write(self) -> None:
         """Make the run folder; a UsageError where the name is taken. What fails half way leaves no folder.
@@ -128,12 +143,18 @@ class Draft:
 
     def _fill(self, plan: Plan) -> None:
         paths = self.paths
-        for folder in (paths.inputs, paths.heartbeats, paths.ranks, paths.logs, paths.rendezvous, paths.round(0)):
+        for folder in (paths.inputs, paths.heartbeats, paths.ranks, paths.logs, paths.rendezvous):
             make_folder(folder)
         write_whole(paths.config, dump(self.config))
         if self.table is not None:
             write_whole(paths.data, table_parts(self.table))
+        if self.plan.job in ("eval", "generate"):
+            make_folder(paths.round(0))
             write_chunks(paths.chunks(0), self.chunks)
+        if self.validation is not None:
+            write_whole(paths.validation_data, table_parts(self.validation))
+        if self.then_eval is not None:
+            write_whole(paths.then_eval, self.then_eval)
         if self.pool is not None:
             write_whole(paths.few_shot, table_parts(self.pool))
         self.snapshot.write(paths.code)
@@ -202,6 +223,52 @@ def _lm_eval_plan(job: str, config: Config, folder: Path | None, shape: Shape) -
     )  # fmt: skip
 
 
+def make_train_plan(config: Config, folder: Path | None = None) -> Draft:
+    """The plan of `submit train`: data, templates, batches, and what comes after are checked."""
+    if config.model.engine == "dummy" or config.model.gpus_per_rank > 1 or config.cluster.array:
+        raise ConfigError("submit train takes no model.engine dummy, model.gpus_per_rank above 1 or --array")
+    shape = shape_of(config.cluster, 1)
+    config, notes = _located(config), list[str]()
+    if config.train.accelerate_config:
+        train, notes = with_accelerate_config(config.train, Path(config.train.accelerate_config), shape)
+        config = config.model_copy(update={"train": train})
+    config = config.model_copy(update={"train": fixed(config.train, shape.ranks)})
+    batches = plan_batches(config.train, shape.ranks)
+    model, table = _checked_model(config), load_table(config.data)
+    examples = Examples(config.task, user_columns(table.column_names))
+    if not len(table):
+        raise DataError(f"data set {config.data.name} has no rows to learn from")
+    _try_example(examples, table)
+    validation = validation_table(config)
+    steps = config.train.max_steps or f"{config.train.epochs or 1.0:g} times over the data"
+    data = {"name": config.data.name, "rows": len(table), "sha256": _sha256(table), "columns": table.column_names}
+    said = {
+        "global_batch": config.train.global_batch, "batches": str(batches), "steps": str(steps), "notes": notes,
+        "then_eval": config.train.then_eval,
+    }  # fmt: skip
+    return _draft(
+        "train", config, folder, shape, lambda run: Snapshot(), table=table, data=data, model=model, train=said,
+        validation=validation, then_eval=_eval_after(config),
+    )  # fmt: skip
+
+
+def _try_example(examples: Examples, table: pa.Table) -> None:
+    row = table.slice(0, 1).to_pylist()[0]
+    try:
+        examples.example(row)
+    except Exception as error:  # a template may raise anything
+        raise DataError(f"the first row (id {row['id']!r}) cannot be learned from: {error}") from None
+
+
+def _eval_after(config: Config) -> str | None:
+    """The eval config of `train.then_eval`, checked as far as it can be before there is a model; its YAML."""
+    if config.train.then_eval is None:
+        return None
+    after, _ = resolve("eval", Path(config.train.then_eval), None, [])
+    make_plan("eval", after.model_copy(update={"model": config.model}))
+    return dump(_located(after))
+
+
 def make_script_plan(config: Config, argv: list[str], folder: Path | None = None) -> Draft:
     """The plan of `submit script`: the program is checked, there is no data."""
     if not argv or argv == ["-m"]:
@@ -222,6 +289,8 @@ def _draft(
     table: pa.Table | None = None,
     chunks: list[Ints] | None = None,
     few_shot: pa.Table | None = None,
+    validation: pa.Table | None = None,
+    then_eval: str | None = None,
     **details: Any,
 ) -> Draft:
     root = folder or _root(config) / (config.run.name or _default_name(job, config))
@@ -242,7 +311,8 @@ def _draft(
         config_sha256=hashlib.sha256(dump(config).encode()).hexdigest(), code=code, created_at=time.time(),
         **blank | details,
     )  # fmt: skip
-    return Draft(RunPaths(root.absolute()), config, plan, table, chunks or [], snapshot, few_shot)
+    paths = RunPaths(root.absolute())
+    return Draft(paths, config, plan, table, chunks or [], snapshot, few_shot, validation, then_eval)
 
 
 def _root(config: Config) -> Path:
@@ -264,9 +334,21 @@ def _located(config: Config) -> Config:
     if shots.data:
         shots = shots.model_copy(update={"data": locate(shots.data)})
         config = config.model_copy(update={"task": config.task.model_copy(update={"few_shot": shots})})
+    files = {name: getattr(config.train, name) for name in ("then_eval", "accelerate_config")}
+    train = {name: _config_file(f"train.{name}", path) for name, path in files.items() if path}
+    config = config.model_copy(update={"train": config.train.model_copy(update=train)})
     model_path = Path(config.model.name).expanduser()
     name = str(model_path.resolve()) if config.model.name and model_path.is_dir() else config.model.name
     return config.model_copy(update={"data": data, "model": config.model.model_copy(update={"name": name})})
+
+
+def _config_file(key: str, name: str) -> str:
+    """The absolute path of a file that a config names, in the working folder or, as `configs/eval.yaml`, shipped."""
+    path = Path(name).expanduser()
+    found = next((one for one in (path, shipped("configs").parent / path) if one.is_file()), None)
+    if found is None:
+        raise ConfigError(f"{key}: there is no file {name}")
+    return str(found.resolve())
 
 
 def _checked_model(config: Config) -> dict[str, Any]:

@@ -128,7 +128,7 @@ class Prompts:
 
     def _turn(self, row: Mapping[str, Any]) -> Prompt:
         if self._column:
-            return _checked(row[self._column])
+            return chat_or_text(row[self._column])
         if self._prompt:
             return self._prompt.text(row)
         return [{"role": role, "content": template.text(row)} for role, template in self._messages]
@@ -231,7 +231,8 @@ def _solved(asked: Prompt, answer: str) -> Chat:
     return [*turns, {"role": "assistant", "content": answer}]
 
 
-def _checked(value: Any) -> Prompt:
+def chat_or_text(value: Any) -> Prompt:
+    """A prompt out of a column: a text, or a chat whose messages have role and content; else a ValueError."""
     if isinstance(value, str):
         return value
     if (

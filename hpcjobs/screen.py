@@ -115,7 +115,7 @@ def status_line(status: Status) -> str:
     parts = [status.state]
     if status.job != "script":
         share = f" ({status.done / status.rows:.0%})" if status.rows else ""
-        parts.append(f"{status.done}/{status.rows} samples{share}")
+        parts.append(f"{status.done}/{status.rows} {'steps' if status.job == 'train' else 'samples'}{share}")
     if not status.over:
         live = sum(rank.live for rank in status.ranks)
         parts.append(f"{live} rank{'s' if live != 1 else ''} live" if live or status.done else "no rank has started")
@@ -170,12 +170,22 @@ def _status_text(status: Status) -> str:
             f"{v.rank:>4}  {v.attempt:<17}  {v.host[:12]:<12}  {rank.state:<9} {v.samples:>6}  {v.errors:>6}  "
             f"{rank.rate:>6.3g}  {'' if v.last_index is None else v.last_index}"
         )
+    if status.step:
+        lines.append(f"step    {step_text(status.step)}")
     lines += [f"note    {note}" for note in status.notes]
     if status.first_error:
         lines.append(f"error   {status.first_error}")
     if status.metrics:
         lines += ["", metrics_text(status.metrics)]
     return "\n".join(lines)
+
+
+def step_text(step: Mapping[str, Any]) -> str:
+    """What the last step of a training came to."""
+    names = ("loss", "eval_loss", "learning_rate", "grad_norm", "tokens_per_s", "epoch")
+    values = ", ".join(f"{name.replace('_per_s', '/s')} {step[name]:.4g}" for name in names if step[name] is not None)
+    each = step["tokens_per_s"] / step["world_size"]
+    return f"{step['step']}: {values}; {each:.4g} tokens/s a rank"
 
 
 def show_entry(entry: Entry, as_json: bool) -> None:
@@ -207,17 +217,30 @@ def show_scores(paths: RunPaths, metrics: Mapping[str, Any], as_json: bool) -> N
     if paths.report.exists():
         typer.echo(f"report  {paths.report}")
     if not metrics["complete"]:
-        _err(f"incomplete: see {paths.missing}; next: hpcjobs resume {paths.root}")
+        see = f"see {paths.missing}; " if paths.missing.exists() else ""
+        _err(f"incomplete: {see}next: hpcjobs resume {paths.root}")
 
 
 def metrics_text(metrics: Mapping[str, Any]) -> str:
     """Metrics with intervals, the counts that they stand on, and groups; a score from fewer samples says so."""
     counts = metrics["counts"]
+    if "train" in metrics:
+        return _train_text(metrics)
     lines = list(score_lines(metrics["metrics"], "" if metrics["complete"] else "  INCOMPLETE"))
     said = f"samples {counts['accepted']} of {counts['rows']}, missing {counts['missing']}, errors {counts['errors']}"
     said += f"; tokens {counts['prompt_tokens']} in, {counts['completion_tokens']} out"
     lines += [said, *(f"warning: {text}" for text in metrics["warnings"])]
     return "\n".join([*lines, *group_lines(metrics.get("groups", {}))])
+
+
+def _train_text(metrics: Mapping[str, Any]) -> str:
+    counts, train = metrics["counts"], metrics["train"]
+    lines = list(score_lines(metrics["metrics"], "" if metrics["complete"] else "  INCOMPLETE"))
+    lines.append(f"steps   {counts['accepted']} of {counts['rows']}, {counts['tokens']} tokens")
+    speed = f"{train['tokens_per_s']:.4g} tokens/s, {train['tokens_per_s_per_rank']:.4g} a rank"
+    lines.append(f"speed   {speed}; {train['steps_run_again']} steps run again")
+    lines += [f"{name:<8}{train[key]}" for name, key in (("model", "model"), ("eval", "then_eval")) if train[key]]
+    return "\n".join([*lines, *(f"warning: {text}" for text in metrics["warnings"])])
 
 
 def show_runs(runs: Sequence[RunPaths], as_json: bool) -> None:

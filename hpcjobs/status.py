@@ -21,6 +21,7 @@ from hpcjobs.paths import RunPaths
 from hpcjobs.plan import Plan
 from hpcjobs.resolve import read_config
 from hpcjobs.submission import Launch, known_launches, together
+from hpcjobs.training.progress import read_progress
 
 _STARTING_SECONDS = 30.0
 _ENDED = ("done", "drained", "failed", "dead")
@@ -45,6 +46,7 @@ class RankState:
 class Status:
     """One look at a run; `rate` in samples a second, `eta` in seconds, None where not known.
 
+    Of a train run `rows` and `done` are steps, `rate` is steps a second, and `step` is the last one's record.
     `going`: jobs or processes of it live, be it that the merge job writes the report of a complete run.
     """
 
@@ -62,6 +64,7 @@ class Status:
     notes: list[str]
     metrics: dict[str, Any] | None
     going: bool = False
+    step: dict[str, Any] | None = None
 
     @property
     def over(self) -> bool:
@@ -91,11 +94,15 @@ def read_status(paths: RunPaths) -> Status:
         ends = srun_ends(paths)
         ranks = [_told(rank, ends) for rank in ranks]
     metrics = _fresh_metrics(paths, now[-1] if now else None)
-    done = _done(paths, plan, ranks) if plan.job != "script" else 0
+    rate, rows, step = sum(rank.rate for rank in ranks if rank.live), plan.rows, None
+    if plan.job == "train":
+        live = any(rank.live for rank in ranks)
+        rows, done, rate, step = _training(paths, live)
+    else:
+        done = _done(paths, plan, ranks) if plan.job != "script" else 0
     if metrics:
-        done = metrics["counts"]["accepted"]
-    rate = sum(rank.rate for rank in ranks if rank.live)
-    eta = (plan.rows - done) / rate if rate and plan.job != "script" else None
+        rows, done = metrics["counts"]["rows"], metrics["counts"]["accepted"]
+    eta = (rows - done) / rate if rate and plan.job != "script" else None
     state = _state(plan, now, jobs, ranks, metrics)
     told = sorted((rank for rank in ranks if rank.vitals.first_error), key=lambda rank: not rank.vitals.fatal)
     errors = [f"rank {rank.vitals.rank} on {rank.vitals.host}: {rank.vitals.first_error}" for rank in told]
@@ -105,9 +112,18 @@ def read_status(paths: RunPaths) -> Status:
     if state == "failed" and not metrics and plan.job != "script" and _ended(now, ranks):
         notes.append(f"its ranks have ended, and no merge has: next: hpcjobs merge {paths.root}")
     return Status(
-        plan.run, plan.job, str(paths.root), state, plan.rows, done, rate, eta, ranks, jobs,
-        errors[0] if errors else None, notes, metrics, _still_going(now, jobs, ranks),
+        plan.run, plan.job, str(paths.root), state, rows, done, rate, eta, ranks, jobs,
+        errors[0] if errors else None, notes, metrics, _still_going(now, jobs, ranks), step,
     )  # fmt: skip
+
+
+def _training(paths: RunPaths, live: bool) -> tuple[int, int, float, dict[str, Any] | None]:
+    """(steps planned, steps done, steps a second while ranks live, the last step) of a train run."""
+    progress = read_progress(paths)
+    last = dataclasses.asdict(progress.last) if progress.last else None
+    if last:
+        del last["samples"]
+    return progress.steps, progress.done, progress.rate if live else 0.0, last
 
 
 def _ended(launches: Sequence[Launch], ranks: Sequence[RankState]) -> bool:

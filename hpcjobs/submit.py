@@ -14,13 +14,14 @@ from hpcjobs.entry import merge_and_report
 from hpcjobs.errors import LaunchError, UsageError, did_you_mean
 from hpcjobs.files import write_whole
 from hpcjobs.launch import Start, executor_of, launch
-from hpcjobs.layers import Layer, dotted_layer, set_layer
+from hpcjobs.layers import Layer, dotted_layer, file_layer, merge_layers, set_layer
 from hpcjobs.paths import RunPaths
-from hpcjobs.plan import JOBS, Draft, Plan, make_plan, make_script_plan, remove_folder
+from hpcjobs.plan import JOBS, Draft, Plan, make_plan, make_script_plan, make_train_plan, remove_folder
 from hpcjobs.resolve import dump, read_config, resolve, validate
 from hpcjobs.rounds import close_round, open_round
 from hpcjobs.shape import shape_of
 from hpcjobs.submission import Launch, read_launches
+from hpcjobs.training.batches import plan_batches
 
 _SETTLE_SECONDS = 8.0
 _UNKNOWN_SECONDS = 3600.0
@@ -72,11 +73,12 @@ def draft_of(order: Order) -> tuple[Draft, dict[str, str]]:
     upper = [set_layer(order.sets), flag_layer(order.flags, order.sbatch)]
     config, places = resolve(order.job, order.config, order.profile, upper)
     executor = executor_of(config)
-    draft = (
-        make_script_plan(config, list(order.argv), order.run_dir)
-        if order.job == "script"
-        else make_plan(order.job, config, order.run_dir)
-    )
+    if order.job == "script":
+        draft = make_script_plan(config, list(order.argv), order.run_dir)
+    elif order.job == "train":
+        draft = make_train_plan(config, order.run_dir)
+    else:
+        draft = make_plan(order.job, config, order.run_dir)
     if executor == "debug" and draft.plan.shape.ranks > 1:
         raise UsageError(f"--executor debug runs one rank, not {draft.plan.shape.ranks}: use --executor local")
     if draft.paths.root.exists():
@@ -113,6 +115,8 @@ def join(paths: RunPaths, flags: dict[str, Any], sbatch: Sequence[str], say: Cal
     plan, config = Plan.read(paths.plan), read_config(paths.config)
     if plan.job == "script":
         raise UsageError(f"{plan.run} is a script run: its ranks are fixed, nobody can join them")
+    if plan.job == "train":
+        raise UsageError(f"{plan.run} is a train run: its ranks go in step, nobody can join them; cancel, then resume")
     if (state := _state(paths)) not in ("pending", "running"):
         raise UsageError(f"{plan.run} is not going on, it is {state}: hpcjobs resume {plan.run} takes a shape too")
     more = _reshaped(config, flags, sbatch)
@@ -133,6 +137,8 @@ def carry_on(paths: RunPaths, config: Config, say: Callable[[str], None], automa
     """Close the round, merge, and launch the rest as the next round; None where nothing is missing."""
     plan, shape = Plan.read(paths.plan), shape_of(config.cluster, config.model.gpus_per_rank)
     executor_of(config)
+    if plan.job == "train":
+        return _train_on(paths, config, say, automatic)
     rounds = paths.rounds()
     close_round(paths, rounds[-1], config.run.deterministic)
     merged = merge_and_report(paths)
@@ -143,6 +149,34 @@ def carry_on(paths: RunPaths, config: Config, say: Callable[[str], None], automa
     write_whole(paths.config, dump(config))
     say(f"resume  {len(merged.missing)} of {plan.rows} samples on {shape}")
     return launch(paths, config, shape, Start(automatic=automatic))
+
+
+def _train_on(paths: RunPaths, config: Config, say: Callable[[str], None], automatic: bool) -> Launch | None:
+    """Launch what is left of a training; None where nothing is. At another world size the batch stays what it is."""
+    plan, shape = Plan.read(paths.plan), shape_of(config.cluster, 1)
+    batches = plan_batches(config.train, shape.ranks)
+    merged = merge_and_report(paths)
+    if merged.complete:
+        say(f"{plan.run} is complete: nothing to resume")
+        return None
+    write_whole(paths.config, dump(config))
+    say(f"resume  {merged.accepted} of {merged.rows} steps are done; {shape}: {batches}")
+    return launch(paths, config, shape, Start(automatic=automatic))
+
+
+def start_eval(paths: RunPaths, say: Callable[[str], None]) -> Launch | None:
+    """Submit the eval of `train.then_eval` on the model that a run has made; None where that was done before."""
+    if paths.eval_after.exists():
+        return None
+    after, last = file_layer(paths.then_eval), read_launches(paths)[-1]
+    model = dotted_layer({"model.name": str(paths.model), "model.revision": None}, "train.then_eval")
+    layers = [after, model]
+    if last.executor != "slurm":
+        layers.append(dotted_layer({"cluster.executor": last.executor}, "train.then_eval"))
+    draft = make_plan("eval", validate(merge_layers(layers)), paths.eval_after)
+    started = start(draft)
+    say(f"eval    {draft.paths.root}: {', '.join(f'{kind} {job}' for kind, job in started.jobs.items())}")
+    return started
 
 
 def _reshaped(config: Config, flags: dict[str, Any], sbatch: Sequence[str]) -> Config:
@@ -157,8 +191,6 @@ def _reshaped(config: Config, flags: dict[str, Any], sbatch: Sequence[str]) -> C
     elif flags.get("nodes") is not None and config.cluster.gpus is not None:
         per_node = config.cluster.gpus // config.cluster.nodes
         values["cluster"] |= {"gpus": None, "gpus_per_node": per_node}
-    from hpcjobs.layers import merge_layers
-
     return validate(merge_layers([Layer(values), flag_layer(flags, sbatch)]))
 
 

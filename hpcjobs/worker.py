@@ -102,6 +102,10 @@ def _run_job(work: Work) -> None:
         from hpcjobs.jobs.script import run_script
 
         run_script(work)
+    elif work.plan.job == "train":
+        from hpcjobs.jobs.train import run_train
+
+        run_train(work)
     else:
         from hpcjobs.jobs.eval import run_eval
 

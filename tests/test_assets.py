@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import pyarrow.parquet as pq
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -118,13 +119,19 @@ def test_chat_template_writes_what_the_model_was_trained_on() -> None:
         {"role": "user", "content": "Add: 3+4"},
         {"role": "assistant", "content": "7"},
     ]
-    drawn = make_assets.Drawn("3+4", "Add: 3+4", "7")
-    trained, prompt = make_assets.encode_chat("Be brief.", drawn, tokenizer.get_vocab())
-    assert tokenizer(tokenizer.apply_chat_template(chat, tokenize=False))["input_ids"] == trained
     asked = tokenizer.apply_chat_template(chat[:2], tokenize=False, add_generation_prompt=True)
-    assert tokenizer(asked)["input_ids"] == trained[:prompt]
+    assert asked == "<|bos|><|system|>Be brief.<|end|><|user|>Add: 3+4<|end|><|assistant|>"
+    assert tokenizer.apply_chat_template(chat, tokenize=False) == f"{asked}7<|end|>"
     assert tokenizer.eos_token == "<|end|>"
-    assert trained[-1] == tokenizer.eos_token_id
+
+
+def test_the_drills_are_those_of_the_script_and_have_no_held_out_operand() -> None:
+    rows = pq.read_table(ASSETS / "drills.parquet").to_pylist()
+    assert rows == make_assets.drill_rows()
+    held_out = {operand_of(row) for name in DATA_SETS for row in read_rows(name)}
+    questions = [message["content"] for row in rows for message in row["messages"] if message["role"] == "user"]
+    assert len(questions) == len(rows) == 48_000
+    assert not held_out & {operand_of({"question": question}) for question in questions}
 
 
 @pytest.mark.parametrize("system", ["", "Be brief."])

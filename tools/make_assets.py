@@ -10,6 +10,9 @@ import argparse
 import hashlib
 import json
 import random
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -17,15 +20,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import torch
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 ASSETS = Path(__file__).resolve().parent.parent / "hpcjobs" / "assets"
+CONFIG = ASSETS.parent.parent / "configs" / "train_tiny.yaml"
 DATA_SETS = {"canned_50_quick": 50, "unified": 600}
 SPLIT_PERCENT = {"canned_50_quick": 5, "unified": 15}  # of all operands; the rest is for training
 SEED = 20240
-BATCH_ROWS = 64
-SORTED_BATCHES = 4  # this many batches are drawn together and cut by length, which saves padding
+DRILLS = 48_000  # chats to learn from
 MAX_POSITIONS = 256
 SPECIAL_TOKENS = ["<|pad|>", "<unk>", "<|bos|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
 CHARACTERS = "\n" + "".join(chr(code) for code in range(32, 127))
@@ -202,62 +204,33 @@ def make_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     return LlamaForCausalLM(config)
 
 
-def encode(text: str, ids: dict[str, int]) -> list[int]:
-    """Give the token ids of plain text; faster than the tokenizer and equal to it."""
-    return [ids[character] for character in text]
-
-
-def encode_chat(system: str, drawn: Drawn, ids: dict[str, int]) -> tuple[list[int], int]:
-    """Give the ids of a whole chat as the template writes it, and how many of them are the prompt."""
-    end = [ids["<|end|>"]]
-    head = [ids["<|system|>"], *encode(system, ids), *end] if system else []
-    user = [ids["<|user|>"], *encode(drawn.question, ids), *end]
-    prompt = [ids["<|bos|>"], *head, *user, ids["<|assistant|>"]]
-    return [*prompt, *encode(drawn.answer, ids), *end], len(prompt)
-
-
-def training_batches(ids: dict[str, int]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Give (input ids, labels) of shape (BATCH_ROWS, longest) without end; labels hold answers only."""
-    import torch
-
+def drill_rows(count: int = DRILLS) -> list[dict[str, object]]:
+    """Give the chats to learn from: a question and its answer, some behind a system's turn."""
     rng, stream = random.Random(SEED), training_stream()
-    while True:
-        pool = [encode_chat(rng.choice(SYSTEM_TEXTS), next(stream)[1], ids) for _ in range(BATCH_ROWS * SORTED_BATCHES)]
-        pool.sort(key=lambda chat: len(chat[0]))
-        batches = [pool[start : start + BATCH_ROWS] for start in range(0, len(pool), BATCH_ROWS)]
-        rng.shuffle(batches)
-        for batch in batches:
-            longest = max(len(tokens) for tokens, _ in batch)
-            inputs = torch.full((len(batch), longest), ids["<|pad|>"])
-            labels = torch.full((len(batch), longest), -100)
-            for place, (tokens, prompt) in enumerate(batch):
-                inputs[place, : len(tokens)] = torch.tensor(tokens)
-                labels[place, prompt : len(tokens)] = torch.tensor(tokens[prompt:])
-            yield inputs, labels
+    rows: list[dict[str, object]] = []
+    for number in range(count):
+        system, drawn = rng.choice(SYSTEM_TEXTS), next(stream)[1]
+        turns = [("system", system), ("user", drawn.question), ("assistant", drawn.answer)]
+        chat = [{"role": role, "content": content} for role, content in turns if content]
+        rows.append({"id": f"drills-{number:05d}", "messages": chat})
+    return rows
 
 
-def train(model: LlamaForCausalLM, ids: dict[str, int], steps: int) -> None:
-    """Train by AdamW with a warm-up and a cosine; pads stand on the right, so causality masks them."""
-    import torch
+def write_drills(out: Path) -> None:
+    """Write `out/drills.parquet`."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, betas=(0.9, 0.98), weight_decay=0.05)
-    warm_up = torch.optim.lr_scheduler.LinearLR(optimizer, 0.01, total_iters=steps // 20 + 1)
-    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps - steps // 20, eta_min=1e-5)
-    schedule = torch.optim.lr_scheduler.SequentialLR(optimizer, [warm_up, cosine], [steps // 20])
-    model.train()
+    pq.write_table(pa.Table.from_pylist(drill_rows()), out / "drills.parquet", compression="zstd")
+
+
+def train(folder: Path, run: Path, ranks: int) -> float:
+    """Train the untrained model in `folder` by `hpcjobs submit train`; the seconds that it took."""
+    command = [sys.executable, "-m", "hpcjobs", "submit", "train", "--config", str(CONFIG), "--model", str(folder)]
+    command += ["--run-dir", str(run), "--executor", "local", "--ntasks-per-node", str(ranks), "--wait", "--yes"]
     started = time.monotonic()
-    for step, (inputs, labels) in zip(range(steps), training_batches(ids), strict=False):
-        loss = model(input_ids=inputs, labels=labels).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
-        if step % 100 == 0:
-            print(
-                f"step {step} of {steps}, loss {loss.item():.4f}, {time.monotonic() - started:.0f} s",
-                flush=True,
-            )
+    subprocess.run(command, check=True)
+    return time.monotonic() - started
 
 
 def answer(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, questions: list[str]) -> list[str]:
@@ -312,10 +285,11 @@ the answer ends with `<|end|>`, the end-of-sequence token. `<|pad|>` pads, on th
 
 ## Training
 
-`python tools/make_assets.py --steps {steps}` trained it in {minutes:.0f} minutes on one CPU core: AdamW, a
-cosine schedule, batches of {rows} chats, loss on answers only. The questions are made at random by that
-script. A hash of each operand (the word, or the unordered pair of numbers) puts it into one split: training,
-`unified.jsonl` or `canned_50_quick.jsonl`, so no operand of a data set occurs in training.
+`python tools/make_assets.py` made it: `hpcjobs submit train --config configs/train_tiny.yaml`, from random weights,
+{minutes:.0f} minutes on {ranks} local ranks of one CPU core each, on the {drills} chats of `drills.parquet`, loss on
+answers only. The questions are made at random by that script. A hash of each operand (the word, or the unordered
+pair of numbers) puts it into one split: training, `unified.jsonl` or `canned_50_quick.jsonl`, so no operand of a data
+set occurs in training.
 
 ## Exact match
 
@@ -331,7 +305,7 @@ Apache-2.0, weights and data sets alike.
 """
 
 
-def write_card(folder: Path, data_sets: dict[str, list[Row]], steps: int, seconds: float, weights: int) -> None:
+def write_card(folder: Path, data_sets: dict[str, list[Row]], ranks: int, seconds: float, weights: int) -> None:
     """Measure the model on the data sets and write what it is and does to `folder/README.md`."""
     measured = {name: exact_match(folder, rows) for name, rows in data_sets.items()}
     shown = {row.task: (f"`{row.question}`", f"`{row.answer}`") for row in data_sets["unified"]}
@@ -344,9 +318,9 @@ def write_card(folder: Path, data_sets: dict[str, list[Row]], steps: int, second
     card = CARD.format(
         weights=f"{weights:,}",
         positions=MAX_POSITIONS,
-        steps=steps,
+        ranks=ranks,
         minutes=seconds / 60,
-        rows=BATCH_ROWS,
+        drills=f"{DRILLS:,}",
         table="\n".join(lines),
     )
     (folder / "README.md").write_text(card, encoding="utf-8")
@@ -366,31 +340,34 @@ def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Pa
     (folder / "model.safetensors").chmod(0o644)
 
 
-def make_tiny(out: Path, data_sets: dict[str, list[Row]], steps: int) -> None:
+def make_tiny(out: Path, data_sets: dict[str, list[Row]], ranks: int) -> None:
     """Train the model, write it to `out/tiny` and its card with it."""
     import torch
+    import transformers
 
-    torch.set_num_threads(1)
     torch.manual_seed(SEED)
     tokenizer = make_tokenizer()
-    model = make_model(tokenizer)
-    started = time.monotonic()
-    train(model, tokenizer.get_vocab(), steps)
-    seconds = time.monotonic() - started
-    save(model, tokenizer, out / "tiny")
-    write_card(out / "tiny", data_sets, steps, seconds, model.num_parameters())
+    untrained = make_model(tokenizer)
+    with tempfile.TemporaryDirectory() as folder:
+        save(untrained, tokenizer, Path(folder, "untrained"))
+        run = Path(folder, "tiny")
+        seconds = train(Path(folder, "untrained"), run, ranks)
+        trained = transformers.AutoModelForCausalLM.from_pretrained(run / "model")
+        save(trained, tokenizer, out / "tiny")
+    write_card(out / "tiny", data_sets, ranks, seconds, untrained.num_parameters())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Make the data sets and the tiny model of hpcjobs.")
-    parser.add_argument("--steps", type=int, default=3000, help="training steps (default: %(default)s)")
+    parser.add_argument("--ranks", type=int, default=2, help="local ranks that train (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=ASSETS, help="folder to write (default: %(default)s)")
     parser.add_argument("--data-only", action="store_true", help="write the data sets, train nothing")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     data_sets = write_data_sets(arguments.out)
+    write_drills(arguments.out)
     if not arguments.data_only:
-        make_tiny(arguments.out, data_sets, arguments.steps)
+        make_tiny(arguments.out, data_sets, arguments.ranks)
 
 
 if __name__ == "__main__":

@@ -100,11 +100,11 @@ def read_activities(paths: RunPaths, heartbeat: float, script: bool = False) -> 
     """All ranks of all attempts, by start and rank; and what could not be read.
 
     `heartbeat` is the seconds between beats: a rank without an end that missed three of them is called dead.
-    A script's ranks have no journals: they count as working while they run.
+    The ranks of a `script` have no journals, those of a training go in step: they count as working while they run.
     """
     found = {vitals.name: _of_vitals(vitals, heartbeat, script) for vitals in read_heartbeats(paths.heartbeats)}
     notes = []
-    for path in paths.journals():
+    for path in [] if script else paths.journals():
         attempt, _, rank = path.stem.rpartition("-")
         activity = found.setdefault(path.stem, Activity(attempt, int(rank) if rank.isdigit() else 0))
         try:

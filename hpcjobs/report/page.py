@@ -22,6 +22,7 @@ from hpcjobs.paths import RunPaths
 from hpcjobs.plan import Plan
 from hpcjobs.report import text
 from hpcjobs.report.activity import Activity, alive_seconds, read_activities
+from hpcjobs.report.curve import CurveDrawing, draw_curve
 from hpcjobs.report.provenance import launch_rows, provenance
 from hpcjobs.report.samples import Samples, read_missing, read_samples
 from hpcjobs.report.scores import group_tables, score_of
@@ -29,6 +30,7 @@ from hpcjobs.report.timeline import draw, summary
 from hpcjobs.report.verdict import verdict_of
 from hpcjobs.resolve import read_config
 from hpcjobs.submission import Launch, read_launches
+from hpcjobs.training.records import read_curve
 
 MOST_RANKS = 4096
 MOST_ERRORS = 10
@@ -46,6 +48,7 @@ class Facts:
     activities: list[Activity]
     samples: Samples | None
     notes: list[str]
+    curve: CurveDrawing | None = None
 
 
 def write_report(paths: RunPaths) -> Path:
@@ -67,7 +70,11 @@ def _read(paths: RunPaths) -> Facts:
     except (HpcJobsError, OSError) as error:
         notes.append(f"config.yaml cannot be read: {error}")
     metrics = read_json(paths.metrics) if paths.metrics.exists() else None
-    activities, broken = read_activities(paths, config.run.heartbeat, plan.job == "script")
+    activities, broken = read_activities(paths, config.run.heartbeat, plan.job in ("script", "train"))
+    if plan.job == "train":
+        steps = read_curve(paths).steps
+        curve = draw_curve([steps[step] for step in sorted(steps)])
+        return Facts(paths, plan, config, metrics, read_launches(paths), activities, None, notes + broken, curve)
     samples = None
     if paths.results.exists():
         samples = read_samples(paths.results, config.task, read_pool(paths, config.task.few_shot))
@@ -81,7 +88,7 @@ def _context(facts: Facts) -> dict[str, Any]:
     verdict = verdict_of(facts.paths, plan, metrics, activities, facts.launches)
     config = facts.paths.config.read_text(errors="replace") if facts.paths.config.exists() else ""
     return {
-        "plan": plan, "verdict": verdict, "metrics": metrics,
+        "plan": plan, "verdict": verdict, "metrics": metrics, "curve": facts.curve,
         "scores": [score_of(name, value) for name, value in (metrics["metrics"] if metrics else {}).items()],
         "groups": group_tables((metrics or {}).get("groups", {})),
         "warnings": [*(metrics["warnings"] if metrics else []), *facts.notes],
@@ -101,7 +108,9 @@ def _tiles(facts: Facts) -> list[tuple[str, str, str]]:
     activities, seconds = facts.activities, alive_seconds(facts.activities)
     samples = sum(activity.samples for activity in activities)
     tokens = sum(activity.tokens for activity in activities)
-    tiles = []
+    tiles: list[tuple[str, str, str]] = []
+    if facts.plan.job == "train":
+        return _train_tiles(facts, seconds)
     if counts:
         tiles.append(("accepted", text.count(counts["accepted"]), f"of {text.plural(counts['rows'], 'row')}"))
         tiles += [(name, text.count(counts[name]), "") for name in ("missing", "errors")]
@@ -112,6 +121,19 @@ def _tiles(facts: Facts) -> list[tuple[str, str, str]]:
     if samples and seconds:
         tiles.append(("samples/s", text.rate(samples / seconds), "all ranks"))
         tiles.append(("tokens/s", text.rate(tokens / seconds), "completions"))
+    return tiles
+
+
+def _train_tiles(facts: Facts, seconds: float) -> list[tuple[str, str, str]]:
+    tiles = []
+    if facts.metrics:
+        counts, train = facts.metrics["counts"], facts.metrics["train"]
+        tiles += [("steps", text.count(counts["accepted"]), f"of {text.count(counts['rows'])}")]
+        for name, value in facts.metrics["metrics"].items():
+            tiles.append((name.replace("_", " "), f"{value['value']:.4g}", f"step {value['step']}"))
+        tiles += [("tokens/s", text.rate(train["tokens_per_s"]), f"{text.rate(train['tokens_per_s_per_rank'])} a rank")]
+    if facts.activities:
+        tiles.append(("time", text.duration(seconds), f"on {text.plural(len(facts.activities), 'rank')}"))
     return tiles
 
 

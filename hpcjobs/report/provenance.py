@@ -56,6 +56,8 @@ def _data(plan: Plan) -> Rows:
         return []
     rows = [("data", f"{plan.data['name']}, {plural(plan.rows, 'row')}")]
     rows.append(("data hash", f"sha256 {plan.data['sha256']}"))
+    if plan.job == "train":
+        return [*rows, ("columns", ", ".join(plan.data["columns"]))]
     chunks = f"{plural(plan.chunks, 'chunk')} of at most {plural(plan.chunk_size, 'sample')}"
     return [*rows, ("columns", ", ".join(plan.data["columns"])), ("chunks", chunks)]
 

@@ -34,9 +34,13 @@ def verdict_of(
     """The verdict on a run from its merge; on a script from its ranks."""
     if plan.job == "script":
         return _of_script(paths, plan, activities)
+    if metrics is None and plan.job == "train":
+        return Verdict("pending", "NO RESULTS YET", "The training has not been judged yet.", command("status", paths))
     if metrics is None:
         return _pending(paths, plan, activities)
     counts = metrics["counts"]
+    if plan.job == "train":
+        return _of_training(paths, counts, metrics["complete"])
     if metrics["complete"]:
         rows = plural(counts["rows"], "row")
         text = f"Every one of {rows} has its result." if counts["rows"] else "There were no rows."
@@ -48,6 +52,13 @@ def verdict_of(
     if launches and metrics["provenance"]["merged_at"] < launches[-1].submitted_at:
         text += " The run was started again after this merge, and this page does not show what came of it."
     return Verdict("incomplete", "INCOMPLETE", text, command("resume", paths))
+
+
+def _of_training(paths: RunPaths, counts: Mapping[str, Any], complete: bool) -> Verdict:
+    steps = f"{count(counts['accepted'])} of {plural(counts['rows'], 'step')}"
+    if complete:
+        return Verdict("complete", "COMPLETE", f"{steps} are done, and model/ is written.")
+    return Verdict("incomplete", "INCOMPLETE", f"{steps} are done; there is no final model.", command("resume", paths))
 
 
 def _losses(activities: Sequence[Activity]) -> str:

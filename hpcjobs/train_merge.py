@@ -1,0 +1,131 @@
+"""Merge of a train run: the steps that count, whether all are there, and what they came to, in metrics.json."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import hpcjobs
+from hpcjobs.config import Config
+from hpcjobs.disk import disk_errors
+from hpcjobs.files import read_json, write_json
+from hpcjobs.leftovers import remove_leftovers
+from hpcjobs.merge import Merged
+from hpcjobs.paths import RunPaths
+from hpcjobs.plan import Plan
+from hpcjobs.resolve import read_config
+from hpcjobs.training.checkpoint import MANIFEST, Checkpoints
+from hpcjobs.training.records import Curve, StepRecord, read_curve
+from hpcjobs.training.tokens import TokenFacts
+
+
+@dataclass(frozen=True)
+class TrainMerged(Merged):
+    """`rows` are the planned steps, `missing` those without a record; `model`: whether model/ is there."""
+
+    model: bool = True
+
+    @property
+    def complete(self) -> bool:
+        return self.model and not self.missing
+
+
+def merge_train(paths: RunPaths) -> TrainMerged:
+    """Write metrics.json from rank 0's journals; running it again gives the same, but for the time of it."""
+    config, plan = read_config(paths.config), Plan.read(paths.plan)
+    remove_leftovers(paths.root)
+    facts = TokenFacts.read(paths.token_facts) if paths.token_facts.exists() else None
+    curve = read_curve(paths)
+    steps = facts.steps if facts else config.train.max_steps or 1
+    missing = [step for step in range(1, steps + 1) if step not in curve.steps]
+    merged = TrainMerged(steps, steps - len(missing), missing, _metrics(curve), paths.model.exists())
+    values = _metrics_json(paths, config, plan, merged, curve) | {"train": _train(paths, config, curve, facts)}
+    with disk_errors(paths.metrics, next_command=f"hpcjobs merge {paths.root}"):
+        write_json(paths.metrics, values)
+    return merged
+
+
+def _metrics(curve: Curve) -> dict[str, Any]:
+    """Loss of the last step, the last and the best validation loss; each with the step that it is of."""
+    if not curve.steps:
+        return {}
+    records = [curve.steps[step] for step in sorted(curve.steps)]
+    found = {"loss": (records[-1].loss, records[-1].step)}
+    held = [(record.eval_loss, record.step) for record in records if record.eval_loss is not None]
+    if held:
+        found |= {"eval_loss": held[-1], "best_eval_loss": min(held)}
+    return {
+        name: {"value": value, "n": len(records), "ci95": None, "stderr": None, "step": step}
+        for name, (value, step) in found.items()
+    }
+
+
+def _metrics_json(
+    paths: RunPaths, config: Config, plan: Plan, merged: TrainMerged, curve: Curve
+) -> dict[str, Any]:
+    return {
+        "complete": merged.complete,
+        "metrics": merged.metrics,
+        "counts": {
+            "rows": merged.rows, "accepted": merged.accepted, "missing": len(merged.missing), "errors": 0,
+            "tokens": sum(record.tokens for record in curve.steps.values()),
+        },
+        "warnings": _warnings(paths, merged),
+        "provenance": {
+            "run": plan.run, "job": plan.job, "model": plan.model, "data": plan.data, "seed": config.run.seed,
+            "config_sha256": plan.config_sha256, "code": plan.code, "merged_with": hpcjobs.__version__,
+            "merged_at": time.time(),
+        },
+    }  # fmt: skip
+
+
+def _train(paths: RunPaths, config: Config, curve: Curve, facts: TokenFacts | None) -> dict[str, Any]:
+    """What only a training has: speed, checkpoints, the model, the eval that follows."""
+    records = list(curve.steps.values())
+    seconds = sum(record.seconds for record in records)
+    rate = sum(record.tokens for record in records) / seconds if seconds else 0.0
+    world = _last(records).world_size if records else 0
+    return {
+        "samples": facts.train.samples if facts else None,
+        "left_out": facts.train.left_out if facts else None,
+        "validation_samples": facts.validation.samples if facts and facts.validation else None,
+        "epochs": _last(records).epoch if records else 0.0,
+        "tokens_per_s": round(rate, 2),
+        "tokens_per_s_per_rank": round(rate / world, 2) if world else 0.0,
+        "seconds": round(seconds, 3),
+        "steps_run_again": curve.repeated,
+        "checkpoints": [_checkpoint(paths, step) for step in reversed(Checkpoints(paths, config.train.keep).steps())],
+        "model": str(paths.model) if paths.model.exists() else None,
+        "then_eval": str(paths.eval_after) if config.train.then_eval else None,
+    }
+
+
+def _last(records: list[StepRecord]) -> StepRecord:
+    return max(records, key=lambda record: record.step)
+
+
+def _checkpoint(paths: RunPaths, step: int) -> dict[str, Any]:
+    """A checkpoint by its manifest; not read again here: whoever resumes proves it."""
+    folder = paths.checkpoint(step)
+    try:
+        files: Mapping[str, Mapping[str, int]] = read_json(folder / MANIFEST)["files"]
+        return {"step": step, "bytes": sum(file["size"] for file in files.values())}
+    except (OSError, ValueError, KeyError) as error:
+        return {"step": step, "bytes": None, "error": f"its {MANIFEST} cannot be read: {error}"}
+
+
+def _warnings(paths: RunPaths, merged: TrainMerged) -> list[str]:
+    said = []
+    if merged.missing:
+        first = merged.missing[0]
+        said.append(f"{len(merged.missing)} of {merged.rows} steps have no record, the first is step {first}")
+    elif not merged.model:
+        said.append("all steps are done, and model/ is not written")
+    if paths.token_facts.exists():
+        facts = TokenFacts.read(paths.token_facts)
+        for count in filter(None, (facts.train, facts.validation)):
+            if count.left_out:
+                said.append(f"{count.left_out} rows were left out, with nothing to learn: {count.reasons[0]}")
+    return said

@@ -1,0 +1,1 @@
+"""Supervised fine-tuning: rows to tokens, their order, the loop, and checkpoints that prove themselves."""

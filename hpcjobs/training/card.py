@@ -1,0 +1,45 @@
+"""The model card: what was learned, from what, and by what."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import hpcjobs
+from hpcjobs.config import Config
+from hpcjobs.paths import RunPaths
+from hpcjobs.training.records import read_curve
+from hpcjobs.training.tokens import TokenFacts
+
+if TYPE_CHECKING:
+    from hpcjobs.plan import Plan
+
+
+def model_card(paths: RunPaths, config: Config, plan: Plan) -> str:
+    """README.md of model/, in the hub's format: a YAML head, then where the weights come from."""
+    facts, curve = TokenFacts.read(paths.token_facts), read_curve(paths).steps
+    last = curve[max(curve)] if curve else None
+    train, base = config.train, plan.model["name"]
+    how = "from random weights of the same shape" if train.init == "random" else "from its weights"
+    rows = {
+        "base model": f"{base}, {how}",
+        "base weights": plan.model.get("commit") or plan.model.get("weights_sha256") or "",
+        "data": f"{plan.data['name']}, {plan.rows} rows, sha256 {plan.data['sha256']}",
+        "samples": f"{facts.train.samples}, {facts.train.tokens} tokens, of which {facts.train.learned} are learned",
+        "steps": f"{facts.steps} of {train.global_batch} {'packed rows' if train.packing else 'samples'}",
+        "optimizer": f"AdamW, learning rate {train.learning_rate:g}, {train.scheduler}, seed {config.run.seed}",
+        "adapters": f"LoRA of rank {train.lora.rank}, merged" if train.lora.rank else "",
+        "last loss": f"{last.loss:.4f}" if last else "",
+        "validation loss": f"{last.eval_loss:.4f}" if last and last.eval_loss is not None else "",
+        "run": plan.run,
+        "code": f"hpcjobs {hpcjobs.__version__}, commit {plan.code.get('commit', 'unknown')}",
+        "config": f"sha256 {plan.config_sha256}",
+    }
+    table = "\n".join(f"| {name} | {_cell(value)} |" for name, value in rows.items() if value)
+    return (
+        f"---\nlibrary_name: transformers\npipeline_tag: text-generation\n---\n\n# {plan.run}\n\n"
+        f"A causal language model, fine-tuned by `hpcjobs submit train`.\n\n| | |\n|---|---|\n{table}\n"
+    )
+
+
+def _cell(value: str) -> str:
+    return " ".join(value.split()).replace("|", "\\|")

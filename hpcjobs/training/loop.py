@@ -1,0 +1,254 @@
+"""The loop: one global batch a step, checkpoints between steps, and an end in order when the allocation ends."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from hpcjobs.errors import HpcJobsError
+from hpcjobs.journal import Journal
+from hpcjobs.training.batches import BatchPlan
+from hpcjobs.training.checkpoint import Checkpoints
+from hpcjobs.training.collate import Batch, collate
+from hpcjobs.training.loss import Loss
+from hpcjobs.training.order import Order, Share
+from hpcjobs.training.records import StepRecord
+from hpcjobs.training.setup import Ready
+from hpcjobs.training.state import capture, restore
+from hpcjobs.training.tokens import TokenFile
+from hpcjobs.training.validation import Validation
+
+if TYPE_CHECKING:
+    from hpcjobs.worker import Work
+
+log = logging.getLogger(__name__)
+# Steps by whose time a rank judges whether another one still fits.
+_RECENT = 16
+# A checkpoint may take so many times as long as the last one did.
+_SLOWER = 2.0
+
+
+class TrainError(HpcJobsError):
+    """A training that cannot go on by being started again."""
+
+    fatal = True
+
+
+@dataclass(frozen=True)
+class Course:
+    """Where a training is to go: its samples, their order, how many steps, and how a batch is spread over ranks."""
+
+    tokens: TokenFile
+    order: Order
+    steps: int
+    batches: BatchPlan
+
+
+@dataclass
+class Times:
+    """Seconds that recent steps and the last checkpoint took."""
+
+    steps: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT))
+    checkpoint: float = 0.0
+
+    def next(self) -> float:
+        """What another step, and the checkpoint after it, are expected to take."""
+        return max(self.steps, default=0.0) + _SLOWER * self.checkpoint
+
+
+class Loop:
+    """Steps `done` + 1, + 2... of a course. All ranks call everything together, in the same order."""
+
+    def __init__(
+        self, work: Work, ready: Ready, course: Course, journal: Journal, validation: Validation | None = None
+    ) -> None:
+        self._work, self.ready, self._course, self._journal = work, ready, course, journal
+        self._validation = validation
+        self._accelerator, self._device = ready.state.accelerator, ready.connector.state.device
+        self._loss = Loss(ready.state.plain, self._device)
+        self._checkpoints = Checkpoints(work.paths, work.config.train.keep)
+        self._trained = [weight for weight in ready.state.model.parameters() if weight.requires_grad]
+        self._times, self.done = Times(), 0
+        self._saved: int | None = None
+        tokenizer = ready.connector.tokenizer
+        self._pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+
+    def resume(self) -> None:
+        """Go on from the newest checkpoint that proves whole, where there is one; rank 0 judges for all."""
+        found = self._agreed(self._checkpoints.newest() if self._work.rank.is_main else None)
+        for said in found.passed_over if self._work.rank.is_main else ():
+            log.warning("passed over checkpoint %s", said)
+        if found.step is not None:
+            restore(
+                self.ready.state, self._work.paths.checkpoint(found.step), self._work.rank.rank,
+                self._work.config.run.seed,
+            )  # fmt: skip
+            self.done = self._saved = found.step
+            log.info("goes on after step %d, from %s", found.step, self._work.paths.checkpoint(found.step).name)
+
+    def run(self) -> bool:
+        """All steps that are left; False where the allocation ends before: then a checkpoint is there to go on from."""
+        self._settle_buckets()
+        going = self._agree_to_go_on()
+        while self.done < self._course.steps and going:
+            going = self._step()
+            if self.done % self._work.config.train.checkpoint_every == 0 or self.done == self._course.steps:
+                self.save()
+        if self.done < self._course.steps:
+            self._work.heart.enter("draining")
+            self.save()
+        return self.done >= self._course.steps
+
+    def save(self) -> None:
+        """A checkpoint of now, where none is there yet."""
+        if self._saved == self.done:
+            return
+        began, state = time.monotonic(), self._work.heart.vitals.state
+        self._journal.sync()  # the steps that the checkpoint stands for
+        fill = capture(self.ready.state)
+        if fill is not None:
+            self._work.heart.enter("saving")
+            world = self._course.batches.world
+            self._checkpoints.write(self.done, {"world_size": world, "attempt": self._work.rank.attempt}, fill)
+            self._work.heart.enter(state)
+        self._saved = self.done
+        self._agreed(None)  # what follows may end the process: the checkpoint is there before anybody goes on
+        self._times.checkpoint = time.monotonic() - began
+        log.info("checkpoint of step %d in %.1f s", self.done, self._times.checkpoint)
+
+    def close(self) -> None:
+        """The journal and the trackers end with the loop."""
+        self._journal.close()
+        if self._work.config.train.trackers:
+            self._accelerator.end_training()
+
+    def _step(self) -> bool:
+        """One global batch; whether there is room for another."""
+        began, started_at, step = time.monotonic(), time.time(), self.done
+        rank, batches = self._work.rank, self._course.batches
+        units = self._course.order.share(step, Share(rank.rank, batches.world, batches.micro))
+        targets = int(self._course.tokens.targets[self._course.order.samples(step)].sum())
+        total, mine = self._gradients(units, targets)
+        learning_rate = self.ready.state.scheduler.get_last_lr()[0]
+        self._times.steps.append(time.monotonic() - began)
+        told = self._sum([total, mine, 0.0 if self._has_room() else 1.0])
+        loss = told[0] / targets
+        if not math.isfinite(loss):
+            raise TrainError(
+                f"the loss of step {step + 1} is {loss}: lower train.learning_rate, or look at its samples; the last "
+                f"checkpoint is of step {self._saved or 0}"
+            )
+        norm = self._update()
+        self.done = step + 1
+        held = self._validate()
+        seconds = time.monotonic() - began
+        record = StepRecord(
+            self.done, round(self._course.order.epoch(self.done), 6), loss, learning_rate, norm, int(told[1]), targets,
+            round(told[1] / max(seconds, 1e-9), 2), round(seconds, 6), held, mine,
+            [int(self._course.tokens.rows[n]) for part in units for unit in part for n in unit],
+            rank.rank, rank.attempt, batches.world, started_at,
+        )  # fmt: skip
+        self._tell(record)
+        return told[2] == 0
+
+    def _gradients(self, units: Sequence[Sequence[Sequence[int]]], targets: int) -> tuple[float, int]:
+        """Forward and backward over this rank's micro batches: (summed loss, tokens).
+
+        DDP and FSDP average over ranks; scaled by their number, the gradient is that of the sum over all tokens of
+        the global batch divided by how many of them are learned: the same at any world size.
+        """
+        model, scale = self.ready.state.model, self._course.batches.world / targets
+        total, tokens = 0.0, 0
+        for number, part in enumerate(units):
+            batch = self._collate(part)
+            last = number == len(units) - 1
+            with contextlib.nullcontext() if last else self._accelerator.no_sync(model):
+                loss = self._loss(model, batch)
+                self.ready.connector.backward(loss * scale)
+            total, tokens = total + float(loss.detach()), tokens + batch.tokens
+        return total, tokens
+
+    def _collate(self, part: Sequence[Sequence[int]]) -> Batch:
+        packed = self._work.config.train.packing
+        return collate(part, self._course.tokens, self._pad, self._loss.blocks if packed else None)
+
+    def _update(self) -> float:
+        """Clip, step, and forget the gradients; their norm before."""
+        most = self._work.config.train.clip_norm or math.inf
+        norm = self._accelerator.clip_grad_norm_(self._trained, most)
+        self.ready.state.optimizer.step()
+        if not self._accelerator.optimizer_step_was_skipped:
+            self.ready.state.scheduler.step()
+        self.ready.state.optimizer.zero_grad()
+        full = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+        return float(full)
+
+    def _validate(self) -> float | None:
+        every = self._work.config.train.eval_every
+        if self._validation is None or not (self.done == self._course.steps or (every and self.done % every == 0)):
+            return None
+        return self._validation.loss(self._loss, self.ready.state, self._sum)
+
+    def _tell(self, record: StepRecord) -> None:
+        """A finished step: to the journal, the heartbeat, the trackers."""
+        self._journal.append(record)
+        vitals = self._work.heart.vitals
+        vitals.samples += len(record.samples)
+        vitals.tokens += record.rank_tokens
+        vitals.last_index = record.step
+        if self._work.config.train.trackers:
+            values = {"loss": record.loss, "learning_rate": record.learning_rate, "grad_norm": record.grad_norm}
+            values |= {"tokens_per_s": record.tokens_per_s, "epoch": record.epoch}
+            values |= {} if record.eval_loss is None else {"eval_loss": record.eval_loss}
+            self._accelerator.log(values, step=record.step)
+
+    def _has_room(self) -> bool:
+        return self._work.drain.has_room(self._times.next())
+
+    def _agree_to_go_on(self) -> bool:
+        return self._sum([0.0 if self._has_room() else 1.0])[0] == 0
+
+    def _sum(self, values: Sequence[float]) -> list[float]:
+        """Sums over all ranks, in float64."""
+        import torch
+        import torch.distributed as dist
+
+        found = torch.tensor(values, dtype=torch.float64, device=self._device)
+        if dist.is_initialized():
+            dist.all_reduce(found)
+        summed: list[float] = found.tolist()
+        return summed
+
+    def _agreed(self, value: Any) -> Any:
+        """What rank 0 says, on all ranks."""
+        import torch.distributed as dist
+
+        if not dist.is_initialized():
+            return value
+        told = [value]
+        dist.broadcast_object_list(told, src=0)
+        return told[0]
+
+    def _settle_buckets(self) -> None:
+        """One pass whose gradients are thrown away: DDP lays its buckets out anew after its first.
+
+        The order in which ranks' gradients are added depends on that layout; so the first step after a resume would
+        round otherwise than the same step of a run that was not interrupted.
+        """
+        import torch
+        from torch.nn.parallel import DistributedDataParallel
+
+        model = self.ready.state.model
+        if not isinstance(model, DistributedDataParallel):
+            return
+        devices = [self._device] if self._device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            shortest = int(self._course.tokens.lengths.argmin())
+            self.ready.connector.backward(self._loss(model, self._collate([[shortest]])) * 0.0)
+        self.ready.state.optimizer.zero_grad()

@@ -1,0 +1,113 @@
+"""Ranks that must live for the others to go on: a lost one is found, named, and the rest do not wait for it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+
+from hpcjobs.errors import HpcJobsError
+from hpcjobs.heartbeat import Heartbeat, Vitals, read_heartbeat
+from hpcjobs.paths import RunPaths
+from hpcjobs.rank import Rank
+
+log = logging.getLogger(__name__)
+_POLL_SECONDS = 1.0
+# How long the working thread may take to notice a lost rank by itself, in its collective.
+_GRACE_SECONDS = 10.0
+# How long the guard of a killed rank may take to say so; where it died with its node, beats that are missed tell.
+_WORD_SECONDS, _BEATS = 5.0, 3
+_GONE = ("dead", "failed")
+
+
+class LostRankError(HpcJobsError):
+    """Another rank is gone, and this one cannot go on without it. The next start goes on from the last checkpoint."""
+
+
+class Peers:
+    """Watches the heartbeats of the other ranks of this attempt: rank 0 those of all, the others that of rank 0.
+
+    So every loss is seen, and nobody reads all files but one. A rank that has ended badly, or whose heartbeat has not
+    changed for `timeout` seconds by our own clock, is lost. `beat`: seconds between two heartbeats.
+    """
+
+    def __init__(self, paths: RunPaths, rank: Rank, timeout: float, heart: Heartbeat, beat: float = 5.0) -> None:
+        self._paths, self._rank, self._timeout, self._heart = paths, rank, timeout, heart
+        self._beat = beat
+        self._seen: dict[int, tuple[int, float]] = {}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="peers", daemon=True)
+
+    def __enter__(self) -> Peers:
+        if self._rank.world_size > 1:
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def blame(self, error: BaseException, step: int) -> LostRankError | None:
+        """What to say of an error in a collective, where a rank was lost; None where none was, in a few seconds."""
+        everybody = range(self._rank.world_size)
+        first = {vitals.rank: vitals.beat for vitals in self._vitals(everybody)}
+        deadline = time.monotonic() + max(_WORD_SECONDS, _BEATS * self._beat)
+        while not (lost := self._gone(everybody)) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        if lost is None:
+            still = [v for v in self._vitals(everybody) if v.ended_at is None and v.beat == first.get(v.rank)]
+            lost = ", ".join(f"rank {v.rank} on {v.host} (no sign of life)" for v in still[:4])
+        if not lost:
+            return None
+        log.info("the collective ended with: %s", error)
+        return LostRankError(f"{lost} was lost after step {step}: the others cannot go on without it")
+
+    def _run(self) -> None:
+        watched = range(self._rank.world_size) if self._rank.is_main else range(1)
+        lost_at: float | None = None
+        while not self._stop.wait(_POLL_SECONDS):
+            lost = self._gone(watched) or self._silent(watched)
+            if lost is None:
+                lost_at = None
+            elif lost_at is None:
+                lost_at = time.monotonic()
+            elif time.monotonic() - lost_at > _GRACE_SECONDS:
+                self._leave(f"LostRankError: {lost} was lost: the others cannot go on without it")
+
+    def _gone(self, watched: range) -> str | None:
+        """A rank that has ended badly; not one that has ended because of another."""
+        found = [vitals for vitals in self._vitals(watched) if vitals.state in _GONE]
+        first = [v for v in found if not (v.first_error or "").startswith("LostRankError")]
+        return _named(first[0]) if first else None
+
+    def _silent(self, watched: range) -> str | None:
+        now = time.monotonic()
+        for vitals in self._vitals(watched):
+            beat, since = self._seen.get(vitals.rank, (-1, now))
+            if vitals.beat != beat or vitals.ended_at is not None:
+                self._seen[vitals.rank] = vitals.beat, now
+            elif now - since > self._timeout:
+                return f"rank {vitals.rank} on {vitals.host} (no sign of life for {now - since:.0f} s)"
+        return None
+
+    def _vitals(self, watched: range) -> list[Vitals]:
+        others = (number for number in watched if number != self._rank.rank)
+        found = (read_heartbeat(self._paths.heartbeat(self._rank.attempt, number)) for number in others)
+        return [vitals for vitals in found if vitals]
+
+    def _leave(self, why: str) -> None:
+        """End the process: its working thread waits for a rank that will not come."""
+        log.error("%s", why)
+        self._heart.vitals.first_error = why[:400]
+        self._heart.last_words("failed", why)
+        logging.shutdown()
+        os._exit(1)
+
+
+def _named(vitals: Vitals) -> str:
+    why = vitals.ended or vitals.first_error
+    return f"rank {vitals.rank} on {vitals.host}" + (f" ({why})" if why else "")
+
+

@@ -1,0 +1,59 @@
+"""How far a training is, from the end of its newest journal: nothing else is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpcjobs.paths import RunPaths
+from hpcjobs.resolve import read_config
+from hpcjobs.training.records import StepRecord
+from hpcjobs.training.tokens import TokenFacts
+
+# Enough for the last lines of a journal, the samples of a global batch of thousands included.
+_TAIL = 1 << 18
+_RECENT = 8
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Steps planned (0 where not known yet) and done, steps a second lately, and the last one."""
+
+    steps: int
+    done: int
+    rate: float
+    last: StepRecord | None
+
+
+def read_progress(paths: RunPaths) -> Progress:
+    """Where the newest start that has finished a step stands."""
+    recent = _recent(paths)
+    try:
+        steps = TokenFacts.read(paths.token_facts).steps
+    except (OSError, ValueError):
+        steps = read_config(paths.config).train.max_steps or 0
+    seconds = sum(record.seconds for record in recent)
+    last = recent[-1] if recent else None
+    return Progress(steps, last.step if last else 0, len(recent) / seconds if seconds else 0.0, last)
+
+
+def _recent(paths: RunPaths) -> list[StepRecord]:
+    """The last records of rank 0's journal that was written last; none where no step is finished."""
+    journals = [path for path in paths.journals() if path.stem.endswith("-0") and path.stat().st_size]
+    if not journals:
+        return []
+    newest = max(journals, key=lambda path: path.stat().st_mtime_ns)
+    return list(_parsed(newest))[-_RECENT:]
+
+
+def _parsed(path: Path) -> Iterator[StepRecord]:
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(max(0, size - _TAIL))
+        lines = file.read().split(b"\n")[:-1]
+    for line in lines:
+        try:
+            yield StepRecord.parse(line)
+        except ValueError:  # the first may be half of one
+            continue

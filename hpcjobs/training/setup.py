@@ -1,0 +1,132 @@
+"""From a config to what is trained: connector, model, optimizer and schedule, ready for the loop."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hpcjobs.config import TrainConfig
+from hpcjobs.connector import AccelerateConnector, ConnectorOptions
+from hpcjobs.errors import ConfigError
+from hpcjobs.training.fsdp import fsdp_plugin, shard_on_cpus
+from hpcjobs.training.state import State
+
+if TYPE_CHECKING:
+    import torch
+
+    from hpcjobs.worker import Work
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Ready:
+    """What the loop works with."""
+
+    connector: AccelerateConnector
+    state: State
+    precision: str
+
+
+def make_ready(work: Work, steps: int) -> Ready:
+    """Join the group, load the model, and prepare it for a training of `steps` steps."""
+    from hpcjobs.training.state import seed_all
+
+    train = work.config.train
+    connector, precision = make_connector(work)
+    connector.load_model_once()
+    seed_all(work.config.run.seed, 0, work.rank.rank)
+    model = _adapted(connector.model, train)
+    if train.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        if train.lora.rank:
+            model.enable_input_require_grads()
+    optimizer = make_optimizer(model, train)
+    if train.fsdp.enabled:
+        shard_on_cpus(connector.accelerator, connector.options.accelerator["fsdp_plugin"])
+    model, optimizer = connector.prepare_for_training(model, optimizer)
+    if work.rank.is_main:
+        log.info("%s on %s, precision %s", type(model).__name__, connector.state.device, precision)
+    scheduler = make_scheduler(getattr(optimizer, "optimizer", optimizer), train, steps)
+    return Ready(connector, State(connector.accelerator, model, optimizer, scheduler), precision)
+
+
+def make_connector(work: Work) -> tuple[AccelerateConnector, str]:
+    """The connector in the group of all ranks (NCCL on GPUs, gloo on CPUs), and the precision that `auto` came to."""
+    import torch
+
+    from hpcjobs.group import join_group
+    from hpcjobs.rendezvous import Meeting
+
+    model, run, train = work.config.model, work.config.run, work.config.train
+    gpu = torch.cuda.is_available()
+    meeting = Meeting.of(work.paths.rendezvous, work.rank, run.rendezvous_timeout)
+    # The time-out is that of every collective, too: one may have to wait for a checkpoint to be written.
+    join_group(work.rank, meeting, max(run.rendezvous_timeout, run.progress_timeout), "nccl" if gpu else "gloo")
+    precision = train.mixed_precision
+    if precision == "auto":
+        precision = "bf16" if gpu and torch.cuda.is_bf16_supported() else "no"
+    elif precision == "fp16" and not gpu:
+        raise ConfigError("train.mixed_precision fp16 needs a GPU: on CPUs it is no or bf16")
+    options = ConnectorOptions(
+        model.revision, torch.float32, model.trust_remote_code, 1, run.rendezvous_timeout,
+        fresh=run.seed if train.init == "random" else None, accelerator=_accelerator(work, train),
+    )  # fmt: skip
+    return AccelerateConnector(model.name, mixed_precision=precision, options=options), precision
+
+
+def _accelerator(work: Work, train: TrainConfig) -> Mapping[str, Any]:
+    """What accelerate's Accelerator is given besides the precision."""
+    more: dict[str, Any] = {}
+    if train.fsdp.enabled:
+        more["fsdp_plugin"] = fsdp_plugin(train)
+    if train.trackers:
+        more |= {"log_with": list(train.trackers), "project_dir": str(work.paths.trackers)}
+    return more
+
+
+def _adapted(model: Any, train: TrainConfig) -> Any:
+    """The model, with low-rank adapters where the config asks for them."""
+    lora = train.lora
+    if lora.rank is None:
+        return model
+    try:
+        import peft
+    except ImportError:
+        raise ConfigError("train.lora needs peft: pip install 'hpcjobs[train]'") from None
+    model.requires_grad_(False)
+    how = peft.LoraConfig(
+        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, task_type="CAUSAL_LM",
+        target_modules=list(lora.target_modules) or "all-linear",
+    )  # fmt: skip
+    adapted = peft.get_peft_model(model, how)
+    trained, whole = adapted.get_nb_trainable_parameters()
+    log.info("adapters of rank %d: %d of %d weights are trained", lora.rank, trained, whole)
+    return adapted
+
+
+def make_optimizer(model: Any, train: TrainConfig) -> torch.optim.Optimizer:
+    """AdamW; what has one dimension (norms, biases) does not decay."""
+    import torch
+
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    groups = [
+        {"params": [weight for weight in trained if weight.ndim > 1], "weight_decay": train.weight_decay},
+        {"params": [weight for weight in trained if weight.ndim <= 1], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    return torch.optim.AdamW(groups, lr=train.learning_rate, betas=train.betas, fused=True)
+
+
+def make_scheduler(optimizer: Any, train: TrainConfig, steps: int) -> Any:
+    """transformers' schedule of that name, stepped once a global batch."""
+    from transformers import get_scheduler
+
+    more = {}
+    if train.scheduler == "cosine_with_min_lr":
+        more["scheduler_specific_kwargs"] = {"min_lr": train.min_learning_rate}
+    return get_scheduler(
+        train.scheduler, optimizer, num_warmup_steps=train.warmup_steps, num_training_steps=steps, **more
+    )

@@ -1,0 +1,47 @@
+"""The loss on samples that are not learned from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from hpcjobs.training.batches import BatchPlan
+from hpcjobs.training.collate import collate
+from hpcjobs.training.loss import Loss
+from hpcjobs.training.order import Share
+from hpcjobs.training.state import State
+from hpcjobs.training.tokens import TokenFile
+
+
+class Validation:
+    """The validation samples, spread over the ranks, the longest first."""
+
+    def __init__(self, tokens: TokenFile, batches: BatchPlan, rank: int, pad: int) -> None:
+        self._tokens, self._pad = tokens, pad
+        self._share = Share(rank, batches.world, batches.micro)
+
+    def loss(self, loss: Loss, state: State, summed: Callable[[Sequence[float]], list[float]]) -> float:
+        """The mean loss of all learned tokens; all ranks run equally many batches, as FSDP's are collectives."""
+        import torch
+
+        model = state.model if state.sharded else state.plain
+        model.eval()
+        total, targets = 0.0, 0
+        with torch.no_grad():
+            for part, counts in self._rounds():
+                batch = collate(part, self._tokens, self._pad)
+                found = float(loss(model, batch))
+                total, targets = total + counts * found, targets + counts * batch.targets
+        model.train()
+        told = summed([total, float(targets)])
+        return told[0] / told[1]
+
+    def _rounds(self) -> list[tuple[list[list[int]], int]]:
+        """(units, 1) of each round; a rank without samples in one runs the first sample there, which counts 0."""
+        order = sorted(range(len(self._tokens)), key=lambda n: -int(self._tokens.lengths[n]))
+        width = self._share.world * self._share.micro
+        rounds: list[tuple[list[list[int]], Any]] = []
+        for start in range(0, len(order), width):
+            mine = order[start : start + width][self._share.rank :: self._share.world]
+            rounds.append(([[n] for n in mine] or [[order[0]]], int(bool(mine))))
+        return rounds
