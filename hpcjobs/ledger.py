@@ -24,7 +24,9 @@ log = logging.getLogger(__name__)
 # Chunks that were free at the last look and are not now, in a row, after which one looks again; and looks in a row
 # that others were quicker than.
 _MISSES, _LOOKS = 8, 4
-_FEW_TAKERS = 64  # though the world be smaller: workers of an array and joined jobs are not counted in it
+# Free chunks among which a rank chooses: many enough for the ranks that look at the same moment (workers of an array
+# and joined jobs are not counted in the world), few enough to keep the longest first.
+_FEW_TAKERS, _RANKS_A_TAKER = 64, 16
 # A folder with as many files is listed again at once; a larger one after a pause (seconds) that grows with its files.
 _SMALL_FOLDER, _PAUSE_AN_ENTRY, _MOST_PAUSE = 2048, 1e-3, 30.0
 # Chunks of others that every idle rank watches; of more, each is watched by about so many ranks.
@@ -175,9 +177,9 @@ class Ledger:
             self._settled[settled[settled < count]] = True
 
     def _free_chunks(self) -> list[int]:
-        """To be popped: the longest first, as planned; in random order among as many as there may be takers."""
+        """To be popped: the longest first, as planned; in random order among as many as there may be takers now."""
         found: list[int] = np.flatnonzero(self._universe & ~self._settled & (self._leased < 0))[::-1].tolist()
-        takers = max(self._world_size, _FEW_TAKERS)
+        takers = max(_FEW_TAKERS, self._world_size // _RANKS_A_TAKER)
         for end in range(len(found), 0, -takers):
             part = found[max(0, end - takers) : end]
             found[max(0, end - takers) : end] = random.sample(part, len(part))
