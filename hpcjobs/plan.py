@@ -90,9 +90,8 @@ class Plan:
 
     def _model_lines(self) -> list[str]:
         model = self.model
-        lines = [
-            f"model   {model['name']}" + ("" if model["engine"] == model["name"] else f" (engine {model['engine']})")
-        ]
+        plain = self.job == "train" or model["engine"] == model["name"]
+        lines = [f"model   {model['name']}" + ("" if plain else f" (engine {model['engine']})")]
         if model.get("commit"):
             lines.append(f"commit  {model['commit']}")
         elif "cache" in model:
