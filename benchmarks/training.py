@@ -48,7 +48,8 @@ def plain(setting: Setting) -> dict[str, float]:
     from accelerate import Accelerator
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    accelerator = Accelerator(cpu=not torch.cuda.is_available(), gradient_accumulation_steps=setting.batch // setting.micro)
+    rounds = setting.batch // setting.micro
+    accelerator = Accelerator(cpu=not torch.cuda.is_available(), gradient_accumulation_steps=rounds)
     tokenizer = AutoTokenizer.from_pretrained(setting.model)
     model = AutoModelForCausalLM.from_pretrained(setting.model, dtype=torch.float32)
     rows = [json.loads(line) for line in Path(setting.data).read_text().splitlines()]
@@ -110,7 +111,7 @@ def ours(setting: Setting, folder: Path, packing: bool, lora: bool) -> dict[str,
     path = folder / f"train-{packing}-{lora}.yaml"
     path.write_text(json.dumps(config))
     run = folder / path.stem
-    command = [sys.executable, "-m", "hpcjobs", "submit", "train", "--config", str(path), "--run-dir", str(run), "--yes"]
+    command = [sys.executable, "-m", "hpcjobs", "submit", "train", "--config", str(path), "--run-dir", str(run)]
     done = subprocess.run(command, env=_env(), capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stdout + done.stderr)
@@ -159,8 +160,9 @@ def main() -> None:
     base = 0.0
     with tempfile.TemporaryDirectory() as folder:
         for name, found in sides(setting, Path(folder)):
-            base = base or found["tokens_per_s"]
-            print(f"{name:<24} {found['tokens_per_s']:8.1f} tokens/s  ratio {found['tokens_per_s'] / base:.2f}", flush=True)
+            rate = found["tokens_per_s"]
+            base = base or rate
+            print(f"{name:<24} {rate:8.1f} tokens/s  ratio {rate / base:.2f}", flush=True)
 
 
 if __name__ == "__main__":

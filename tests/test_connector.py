@@ -127,7 +127,7 @@ def test_the_loop_that_this_project_grew_from_runs_word_for_word(tmp_path: Path,
     if launcher == "accelerate":
         _launch(2, "seed_loop.py", str(tmp_path / "model"), launcher="accelerate")
     else:
-        words = ["submit", "script", "--executor", "local", "--ntasks-per-node", "2", "--run-dir", str(tmp_path / "run")]
+        words = ["submit", "script", "--executor", "local", "--ntasks-per-node", "2", "--run-dir", f"{tmp_path}/run"]
         program = [str(PROGRAMS / "seed_loop.py"), str(tmp_path / "model")]
         env = clean_environment(os.environ) | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
         command = [sys.executable, "-m", "hpcjobs", *words, "--wait", "--yes", "--", *program]

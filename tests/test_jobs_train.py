@@ -105,7 +105,7 @@ def test_a_killed_rank_costs_nothing_but_the_steps_since_its_checkpoint(
 
 
 def test_ten_kills_in_one_run_leave_no_trace(tmp_path: Path) -> None:
-    """Any rank, or all of them, at any moment, also while a checkpoint is written; each start goes on from a whole one."""
+    """Any rank, or all, at any moment, also while a checkpoint is written; each start goes on from a whole one."""
     train = HELD | {"max_steps": 60, "checkpoint_every": 2}
     calm, paths = (plan_training(tmp_path / name, 2, **train) for name in ("calm", "run"))
     chance = random.Random(7)
@@ -286,7 +286,7 @@ def test_adapters_are_trained_alone_and_end_in_a_plain_model(tmp_path: Path) -> 
     import transformers
     from safetensors.torch import load_file
 
-    train = {"init": "pretrained", "lora": {"rank": 4, "dropout": 0.1}, "learning_rate": 0.01}
+    train: dict[str, Any] = {"init": "pretrained", "lora": {"rank": 4, "dropout": 0.1}, "learning_rate": 0.01}
     calm = plan_training(tmp_path / "calm", 2, **train)
     run_training(calm, 2)
     paths = plan_training(tmp_path / "killed", 2, **train)

@@ -64,7 +64,7 @@ def refuse(row: Mapping[str, Any]) -> Tokens:
 
 def test_the_facts_are_awaited_for_a_while(tmp_path: Path) -> None:
     facts = TokenFacts(TokenCount(3, 30, 10, 1, ["why"]), TokenCount(1, 9, 3, 0), 7, 3, 64)
-    with pytest.raises(RendezvousError, match="has not made the tokens within 0.3 s"):
+    with pytest.raises(RendezvousError, match=r"has not made the tokens within 0\.3 s"):
         wait_for_tokens(tmp_path / "tokens.json", 0.3)
     facts.write(tmp_path / "tokens.json")
     assert wait_for_tokens(tmp_path / "tokens.json", 0.3) == facts
