@@ -196,9 +196,9 @@ class AccelerateConnector:
             )
         return self._accelerator
 
-    def backward(self, loss: torch.Tensor) -> None:
-        """Backward pass; gradients are averaged over all processes."""
-        self.accelerator.backward(loss)
+    def backward(self, loss: Any) -> None:
+        """Backward pass of a loss, or of the `loss` of what a model gave; gradients are averaged over all processes."""
+        self.accelerator.backward(getattr(loss, "loss", loss))
 
     def save_model(self, model: Any, output_dir: str | Path) -> None:
         """Write safetensors, config and tokenizer that plain `from_pretrained` loads; returns when it is whole."""

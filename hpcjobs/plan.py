@@ -92,8 +92,8 @@ class Plan:
     def _model_lines(self) -> list[str]:
         model = self.model
         likely = f": {model['likely_engine']}" if "likely_engine" in model else ""
-        engine = "" if model["engine"] == model["name"] else f" (engine {model['engine']}{likely})"
-        lines = [f"model   {model['name']}{engine}"]
+        plain = self.job == "train" or model["engine"] == model["name"]
+        lines = [f"model   {model['name']}" + ("" if plain else f" (engine {model['engine']}{likely})")]
         if model.get("commit"):
             lines.append(f"commit  {model['commit']}")
         elif "cache" in model:

@@ -78,9 +78,8 @@ def say_planned(draft: Draft, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps({"run": paths.root.name, "folder": str(paths.root), "planned": True}))
         return
-    start = (
-        "srun python -m hpcjobs.worker" if draft.plan.job == "script" else f"sbatch {shipped('sbatch') / 'eval.sbatch'}"
-    )
+    template = shipped("sbatch") / ("train.sbatch" if draft.plan.job == "train" else "eval.sbatch")
+    start = "srun python -m hpcjobs.worker" if draft.plan.job == "script" else f"sbatch {template}"
     typer.echo(f"planned {paths.root}\nnext    {start} {paths.root}")
 
 

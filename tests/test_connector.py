@@ -122,6 +122,20 @@ def test_the_training_loop_under_accelerate_launch(tmp_path: Path) -> None:
     _check_saved(tmp_path / "a" / "model")
 
 
+@pytest.mark.parametrize("launcher", ["accelerate", "submit script"])
+def test_the_loop_that_this_project_grew_from_runs_word_for_word(tmp_path: Path, launcher: str) -> None:
+    if launcher == "accelerate":
+        _launch(2, "seed_loop.py", str(tmp_path / "model"), launcher="accelerate")
+    else:
+        words = ["submit", "script", "--executor", "local", "--ntasks-per-node", "2", "--run-dir", f"{tmp_path}/run"]
+        program = [str(PROGRAMS / "seed_loop.py"), str(tmp_path / "model")]
+        env = clean_environment(os.environ) | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+        command = [sys.executable, "-m", "hpcjobs", *words, "--wait", "--yes", "--", *program]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=240, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    _check_saved(tmp_path / "model")
+
+
 def _check_saved(folder: Path) -> None:
     """What save_model wrote loads with plain transformers and has learned what it was taught."""
     import torch

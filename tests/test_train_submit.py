@@ -23,7 +23,7 @@ from hpcjobs.slurm import clean_environment
 from .runs import cancelled_at_end, wait_for
 from .trainings import ROWS, plan_training, train_config
 
-EVAL = {
+EVAL: dict[str, Any] = {
     "model": {"name": "nothing"},
     "data": {"name": "canned_50_quick", "max_samples": 8},
     "task": {
@@ -124,7 +124,7 @@ def test_rows_that_cannot_be_learned_from_are_said(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="has no rows to learn from"):
         make_train_plan(train_config(data), tmp_path / "run")
     data.write_text('{"question": "x", "answer": null}\n')
-    with pytest.raises(DataError, match="the first row .* cannot be learned from"):
+    with pytest.raises(DataError, match=r"the first row .* cannot be learned from"):
         make_train_plan(train_config(data), tmp_path / "run")
 
 

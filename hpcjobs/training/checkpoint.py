@@ -87,7 +87,7 @@ class Checkpoints:
         for step in self.steps():
             with contextlib.suppress(OSError, ValueError, KeyError):
                 files = read_json(self._paths.checkpoint(step) / MANIFEST)["files"]
-                return sum(file["size"] for file in files.values())
+                return sum(int(file["size"]) for file in files.values())
         return None
 
     def _name(self, temporary: Path, target: Path) -> None:

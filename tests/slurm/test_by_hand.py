@@ -65,3 +65,13 @@ def test_without_srun_a_worker_refuses_to_do_everybodys_work(site: Site) -> None
     site.cluster.wait_job(job_id, "FAILED")
     assert "4 tasks" in (site.folder / "refused.out").read_text()
     assert site.paths("w").journals() == []
+
+
+@pytest.mark.model
+def test_a_training_by_hand(site: Site) -> None:
+    """Planned inside the job, on two nodes; the same command again has nothing left to do."""
+    where = ("--nodes=2", "--ntasks-per-node=1", "--gpus-per-node=0", str(SBATCH / "train.sbatch"), "runs/t")
+    how = ("--set", "train.max_steps=4", "--set", "cluster.ntasks_per_node=1", "--set", "run.deterministic=true")
+    assert "steps   4 of 4" in _sbatch(site, *where, *how)
+    assert site.metrics("t")["complete"]
+    assert "goes on after step 4" in _sbatch(site, *where) + site.hpcjobs("logs", "t")

@@ -110,7 +110,7 @@ def test_whatever_is_killed_the_run_goes_on_by_itself(undisturbed: Site, site: S
     ranks = {v.rank: v for v in newest(site, "k")}
     if victim == "a node":
         site.cluster.kill_node("node2")
-        site.until("the end of the others", lambda: all(v.ended_at for v in newest(site, "k") if v.host == "node1"), 120)
+        site.until("the others", lambda: all(v.ended_at for v in newest(site, "k") if v.host == "node1"), 120)
         site.cluster.start_node("node2")
     else:
         for rank in {"a rank": [3], "rank 0": [0], "all": [0, 1, 2, 3]}[victim]:
