@@ -353,7 +353,8 @@ def _config_file(key: str, name: str) -> str:
 
 def _checked_model(config: Config) -> dict[str, Any]:
     model = config.model
-    engine = model.engine
+    scores = config.task.type in ("choice", "perplexity") and model.engine != "dummy"
+    engine = "scoring" if scores else model.engine
     facts = {"name": model.name or engine, "engine": engine, "revision": model.revision, "dtype": model.dtype}
     if engine == "dummy":
         return facts | {"name": "dummy"}
