@@ -22,7 +22,7 @@ SAMPLES = [([2, 10, 11, 12], [0, 0, 1, 1]), ([2, 20, 21], [0, 1, 0]), ([2, 30, 3
 @pytest.fixture
 def tokens(tmp_path: Path) -> TokenFile:
     table = pa.table({"index": list(range(len(SAMPLES))), "id": [str(n) for n in range(len(SAMPLES))]})
-    (tmp_path / "data.arrow").write_bytes(table_parts(table))
+    (tmp_path / "data.arrow").write_bytes(b"".join(table_parts(table)))
 
     def encode(row: Any) -> Tokens:
         ids, learned = SAMPLES[row["index"]]

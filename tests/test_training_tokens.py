@@ -18,7 +18,7 @@ from hpcjobs.training.tokens import TokenCount, TokenFacts, TokenFile, wait_for_
 
 def inputs_of(folder: Path, count: int) -> Inputs:
     table = pa.table({"index": list(range(count)), "id": [f"row-{n}" for n in range(count)]})
-    (folder / "data.arrow").write_bytes(table_parts(table))
+    (folder / "data.arrow").write_bytes(b"".join(table_parts(table)))
     return Inputs(folder / "data.arrow")
 
 
