@@ -111,6 +111,10 @@ class Claims:
         settled = any((self.folder / f"{chunk}.{kind}").exists() for kind in ("done", "closed"))
         return generation - 1, settled
 
+    def is_leased(self, chunk: int) -> bool:
+        """Whether somebody has ever held a chunk: one question, where an attempt to create writes a file first."""
+        return (self.folder / f"{chunk}.0").exists()
+
     def lease(self, lease: Lease) -> bool:
         """Create a lease; False where somebody else was first."""
         return create_once(self.folder / f"{lease.chunk}.{lease.generation}", _text(asdict(lease)))

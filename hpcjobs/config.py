@@ -137,12 +137,14 @@ class TaskConfig(Section):
     `description` stands before all examples and the prompt, in a chat as the system's turn. choice: `choices` is a
     template whose value is a list, or one template an option; `delimiter` stands between prompt and option, and
     between prompt and answer of an example (null: a space, in a chat nothing). lm_eval: `name` is a task of
-    lm-evaluation-harness, `include_path` a folder of task YAMLs.
+    lm-evaluation-harness, `include_path` a folder of task YAMLs; `chat_template` has its prompts go through the
+    model's own.
     """
 
     type: Literal["generate", "choice", "perplexity", "lm_eval"] = "generate"
     name: str | None = None
     include_path: str | None = None
+    chat_template: bool = False
     description: str | None = None
     messages: tuple[Message, ...] | None = None
     prompt: str | None = None

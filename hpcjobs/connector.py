@@ -25,7 +25,8 @@ MIXED_PRECISIONS = ("no", "bf16", "fp16")
 
 @dataclass(frozen=True)
 class ConnectorOptions:
-    """What is seldom set: the model's pin, its dtype on load, GPUs for one replica, the group's deadline (s).
+    """What is seldom set: the model's pin, its dtype on load, GPUs for one replica, the group's deadline (s), and the
+    engine (`model.engine`).
 
     `fresh`: the seed of random weights instead of the model's own. `accelerator`: more arguments of accelerate's
     Accelerator.
@@ -36,6 +37,7 @@ class ConnectorOptions:
     trust_remote_code: bool = False
     gpus_per_rank: int = 1
     timeout: float = 600.0
+    engine: str = "auto"
     fresh: int | None = None
     accelerator: Mapping[str, Any] = field(default_factory=dict)
 
@@ -121,13 +123,10 @@ class AccelerateConnector:
 
         `deterministic`: nothing is kept over a pause of the source, so what comes after it is the same on any rank.
         """
-        if task != "generate":
-            from hpcjobs.engines.scoring import ScoringEngine
+        from hpcjobs.engines.pick import Wish, make_engine
 
-            return ScoringEngine(self.model, self.tokenizer, self.batch_size, deterministic)
-        from hpcjobs.engines.generate import GenerateEngine
-
-        return GenerateEngine(self.model, self.tokenizer, generation or self.generation, self.batch_size)
+        wish = Wish(self.options.engine, self.batch_size, Rank.from_env().local_world_size, deterministic, task)
+        return make_engine(self.model, self.tokenizer, generation or self.generation, wish)
 
     def complete(self, messages: Prompt, **kwargs: Any) -> Completion:
         """The completion of one chat or prompt; `kwargs` are fields of GenerationConfig for this call."""

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import bisect
 import difflib
+import io
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from hpcjobs.config import DataConfig
 from hpcjobs.errors import DataError, did_you_mean
+from hpcjobs.jsonl import read_jsonl, rows_table
 
 ASSETS = Path(__file__).parent / "assets"
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 _ROWS_A_BATCH = 4096
+_ROWS_AS_OBJECTS = 65_536
 # The user's own columns `index` and `id` stay reachable: the table keeps them with one more `source_` in front,
 # and so a column that has this look already.
 _OWN = re.compile(r"(source_)*(index|id)")
@@ -47,13 +52,24 @@ def load_table(config: DataConfig) -> pa.Table:
         raise DataError(f"data set {config.name} has two columns of one name: {', '.join(twice)}")
     if config.max_samples is not None:
         table = table.slice(0, config.max_samples)
-    ids = _ids(table, config.id_column)
-    for name, ours in (("index", list(range(len(table)))), ("id", ids)):
-        if name in table.column_names and table.column(name).to_pylist() == ours:
+    ours = {"index": pa.chunked_array([np.arange(len(table))]), "id": _ids(table, config.id_column)}
+    for name, values in ours.items():
+        if name in table.column_names and _same(table.column(name), values):
             table = table.drop_columns([name])  # the same values: no need to keep them twice
     table = table.rename_columns([f"source_{c}" if _OWN.fullmatch(c) else c for c in table.column_names])
-    table = table.add_column(0, "index", pa.array(range(len(table)), pa.int64()))
-    return table.add_column(1, "id", pa.array(ids, pa.string()))
+    return table.add_column(0, "index", ours["index"]).add_column(1, "id", ours["id"])
+
+
+def _same(theirs: pa.ChunkedArray, ours: pa.ChunkedArray) -> bool:
+    """Whether Python finds all values equal; the first ones already tell of most columns that they are not."""
+    if theirs.type == ours.type:
+        return bool(theirs.equals(ours))
+    return all(theirs[part].to_pylist() == ours[part].to_pylist() for part in _slices(len(theirs)))
+
+
+def _slices(rows: int) -> Iterator[slice]:
+    """All rows, some at a time: Python's objects of all of them would be ten times their columns."""
+    return (slice(start, start + _ROWS_AS_OBJECTS) for start in range(0, rows, _ROWS_AS_OBJECTS))
 
 
 def user_row(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -70,24 +86,47 @@ def _shown(name: str) -> str:
     return name.removeprefix("source_") if _OWN.fullmatch(name) else name
 
 
-def _ids(table: pa.Table, id_column: str | None) -> list[str]:
-    column = id_column or ("id" if "id" in table.column_names else None)
-    if column is None:
-        return [str(number) for number in range(len(table))]
-    if column not in table.column_names:
+def _ids(table: pa.Table, id_column: str | None) -> pa.ChunkedArray:
+    name = id_column or ("id" if "id" in table.column_names else None)
+    if name is None:
+        return pa.chunked_array([np.arange(len(table))]).cast(pa.string())
+    if name not in table.column_names:
         raise DataError(
-            f"data.id_column {column!r} is not a column{did_you_mean(column, table.column_names)}; "
+            f"data.id_column {name!r} is not a column{did_you_mean(name, table.column_names)}; "
             f"columns: {', '.join(table.column_names)}"
         )
+    column = table.column(name)
+    if (missing := pc.index(pc.is_null(column), True).as_py()) >= 0:
+        raise _no_id(missing, name)
+    ids = _texts(column)
+    if (empty := pc.index(ids, "").as_py()) >= 0:
+        raise _no_id(empty, name)
+    if pc.count_distinct(ids).as_py() < len(ids):
+        raise _twice(ids, name)
+    return ids
+
+
+def _texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """`str` of each value, none of which is null."""
+    kind = column.type
+    if pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return column.cast(pa.string())
+    parts = [pa.array(map(str, column[part].to_pylist()), pa.string()) for part in _slices(len(column))]
+    return pa.chunked_array(parts, pa.string())
+
+
+def _no_id(row: int, name: str) -> DataError:
+    return DataError(f"row {row} has no id in column {name!r}: every row needs one")
+
+
+def _twice(ids: pa.ChunkedArray, name: str) -> DataError:
+    """Names the first id that stands twice."""
     seen: dict[str, int] = {}
-    for number, value in enumerate(table.column(column).to_pylist()):
-        text = str(value)
-        if value is None or not text:
-            raise DataError(f"row {number} has no id in column {column!r}: every row needs one")
+    for number, text in enumerate(value for part in _slices(len(ids)) for value in ids[part].to_pylist()):
         if text in seen:
-            raise DataError(f"id {text!r} stands twice in column {column!r}: rows {seen[text]} and {number}")
+            return DataError(f"id {text!r} stands twice in column {name!r}: rows {seen[text]} and {number}")
         seen[text] = number
-    return list(seen)
+    raise AssertionError("no id stands twice")
 
 
 def _read(config: DataConfig) -> pa.Table:
@@ -118,21 +157,12 @@ def _read_file(path: Path) -> pa.Table:
         if path.suffix == ".csv":
             return pyarrow.csv.read_csv(path)
         if path.suffix == ".jsonl":
-            return _table(list(_json_lines(path)), path)
+            return read_jsonl(path)
         if path.suffix == ".json":
-            return _table(_json_rows(path), path)
+            return rows_table(_json_rows(path), path)
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise DataError(f"data file {path} cannot be read: {error}") from None
     raise DataError(f"data file {path}: its ending must be one of {', '.join(SUFFIXES)}")
-
-
-def _json_lines(path: Path) -> Iterator[Any]:
-    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
-        if line.strip():
-            try:
-                yield json.loads(line)
-            except ValueError as error:
-                raise DataError(f"{path}:{number}: not JSON: {error}") from None
 
 
 def _json_rows(path: Path) -> list[Any]:
@@ -145,20 +175,6 @@ def _json_rows(path: Path) -> list[Any]:
     if not isinstance(rows, list):
         raise DataError(f"{path}: not a list of rows")
     return rows
-
-
-def _table(rows: list[Any], path: Path) -> pa.Table:
-    for number, row in enumerate(rows):
-        if not isinstance(row, dict):
-            raise DataError(f"{path}: row {number} is {type(row).__name__}, not an object")
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    columns = {}
-    for name in names:
-        try:
-            columns[name] = pa.array([row.get(name) for row in rows], from_pandas=False)
-        except (pa.ArrowException, UnicodeEncodeError) as error:
-            raise DataError(f"{path}: column {name!r} does not hold one type in all rows: {error}") from None
-    return pa.table(columns)
 
 
 def _from_folder(path: Path, config: DataConfig) -> pa.Table:
@@ -196,26 +212,49 @@ def _of_dataset(loaded: Any, config: DataConfig) -> pa.Table:
     return loaded.with_format("arrow")[:] if len(loaded) else loaded.data.table.slice(0, 0)
 
 
-def expected_work(table: pa.Table, columns: set[str]) -> list[int]:
+def expected_work(table: pa.Table, columns: set[str]) -> npt.NDArray[np.int64]:
     """Characters of the prompt's columns, by row: what a sample is expected to cost."""
-    totals = [0] * len(table)
+    totals = np.zeros(len(table), np.int64)
     for name in columns:
-        for number, value in enumerate(table.column(name).to_pylist()):
-            totals[number] += len(value) if isinstance(value, str) else len(str(value))
+        totals += _lengths(table.column(name))
     return totals
 
 
+def _lengths(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
+    """`len(str(value))` of each value."""
+    kind = column.type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return np.asarray(pc.fill_null(pc.utf8_length(column), len("None")).to_numpy(), np.int64)
+    parts = [np.array([len(str(value)) for value in column[part].to_pylist()]) for part in _slices(len(column))]
+    return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+
+
 class Inputs:
-    """The rows of a run's `inputs/`, mapped from disk: any row or range without reading the rest."""
+    """The rows of a run's `inputs/`, any row or range without reading the rest.
+
+    They are mapped from disk, which is best for single rows; for whoever reads them all there is `streamed`, since
+    mapped pages count as the process's memory.
+    """
 
     def __init__(self, path: Path) -> None:
-        self._reader = pa.ipc.open_file(pa.memory_map(str(path)))
-        self._starts = [0]
-        for number in range(self._reader.num_record_batches):
-            self._starts.append(self._starts[-1] + self._reader.get_batch(number).num_rows)
+        self._open(pa.memory_map(str(path)))
+
+    @classmethod
+    def streamed(cls, path: Path) -> Inputs:
+        """Inputs that are read from the file into memory, range by range."""
+        inputs = cls.__new__(cls)
+        inputs._open(pa.OSFile(str(path)))
+        return inputs
+
+    def _open(self, file: pa.NativeFile) -> None:
+        """Looks at two batches alone: every one but the last has as many rows as the first (`table_parts`)."""
+        self._reader = pa.ipc.open_file(file)
+        count = self._reader.num_record_batches
+        self._size = self._reader.get_batch(0).num_rows if count else 1
+        self._len = (count - 1) * self._size + self._reader.get_batch(count - 1).num_rows if count else 0
 
     def __len__(self) -> int:
-        return self._starts[-1]
+        return self._len
 
     @property
     def columns(self) -> list[str]:
@@ -223,8 +262,10 @@ class Inputs:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """One row, `index` and `id` included."""
-        batch = bisect.bisect_right(self._starts, index) - 1
-        row: dict[str, Any] = self._reader.get_batch(batch).slice(index - self._starts[batch], 1).to_pylist()[0]
+        if not 0 <= index < self._len:
+            raise IndexError(f"row {index} of {self._len}")
+        batch, place = divmod(index, self._size)
+        row: dict[str, Any] = self._reader.get_batch(batch).slice(place, 1).to_pylist()[0]
         return row
 
     @property
@@ -234,10 +275,9 @@ class Inputs:
     def rows(self, start: int, stop: int) -> pa.Table:
         """Rows start..stop-1 as a table."""
         parts = []
-        for number in range(self._reader.num_record_batches):
-            low, high = max(start, self._starts[number]), min(stop, self._starts[number + 1])
-            if low < high:
-                parts.append(self._reader.get_batch(number).slice(low - self._starts[number], high - low))
+        for number in range(start // self._size, -(-min(stop, self._len) // self._size)):
+            low, high = max(start - number * self._size, 0), min(stop - number * self._size, self._size)
+            parts.append(self._reader.get_batch(number).slice(low, high - low))
         return pa.Table.from_batches(parts, schema=self._reader.schema)
 
     def values(self, name: str) -> list[Any]:
@@ -251,10 +291,31 @@ class Inputs:
         return found
 
 
-def table_bytes(table: pa.Table) -> bytes:
-    """The table as an Arrow file with small batches, ready for `Inputs`."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table.combine_chunks(), max_chunksize=_ROWS_A_BATCH)
-    content: bytes = sink.getvalue().to_pybytes()
-    return content
+def table_parts(table: pa.Table) -> Iterator[memoryview]:
+    """The table as an Arrow file in parts, ready for `Inputs`: small batches of one size, apart from the last."""
+    sink = _Parts()
+    table = table.unify_dictionaries()
+    with pa.ipc.new_file(pa.PythonFile(sink, "w"), table.schema) as writer:
+        for start in range(0, len(table), _ROWS_A_BATCH):
+            writer.write_table(table.slice(start, _ROWS_A_BATCH).combine_chunks())
+            yield from sink.taken()
+    yield from sink.taken()
+
+
+class _Parts(io.RawIOBase):
+    """A file whose content is taken away while it is written."""
+
+    def __init__(self) -> None:
+        self._content = io.BytesIO()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        return self._content.write(data)
+
+    def taken(self) -> Iterator[memoryview]:
+        """What was written since the last time, where it is some."""
+        content, self._content = self._content, io.BytesIO()
+        if content.tell():
+            yield content.getbuffer()

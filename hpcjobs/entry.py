@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hpcjobs import slurm
-from hpcjobs.chunks import ChunkList
+from hpcjobs.chunks import read_sizes
 from hpcjobs.drain import PREEMPTION, TIME_LIMIT
 from hpcjobs.errors import DiskFullError, HpcJobsError, IncompleteError, LaunchError, UsageError
 from hpcjobs.heartbeat import read_heartbeats
@@ -92,7 +92,7 @@ def _ran_out_of_time(paths: RunPaths, launch: Launch) -> bool:
     in_time = any(v.state == "drained" and (v.ended or "").endswith((TIME_LIMIT, PREEMPTION)) for v in vitals)
     if Plan.read(paths.plan).job == "train":  # what it has done is in a checkpoint, be it little
         return in_time and any(v.samples for v in vitals)
-    sizes = ChunkList.read(paths.chunks(launch.round)).sizes()
+    sizes = read_sizes(paths.chunks(launch.round))
     return in_time and sum(v.samples for v in vitals) >= _FAIR_SHARE * sum(sizes)
 
 

@@ -11,6 +11,7 @@ import errno
 import json
 import os
 import secrets
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,6 +19,8 @@ from typing import Any
 from hpcjobs.disk import disk_errors
 from hpcjobs.leftovers import own_mark
 
+Part = bytes | memoryview | str
+Content = bytes | str | Iterable[Part]  # whole, or in parts that never are in memory together
 FOLDER_MODE = 0o700
 FILE_MODE = 0o600
 # What a file system answers that has no hard links (some FUSE mounts, SMB, a few object stores).
@@ -53,19 +56,21 @@ def temporary_name(path: Path) -> Path:
     return path.with_name(f".{path.name}.{own_mark()}.{secrets.token_hex(6)}.tmp")
 
 
-def write_all(handle: int, data: bytes) -> None:
+def write_all(handle: int, data: bytes | memoryview) -> None:
     """Write every byte: `os.write` may write fewer, when a disk is nearly full for one."""
     view = memoryview(data)
     while view:
         view = view[os.write(handle, view) :]
 
 
-def _write_temporary(path: Path, data: bytes | str) -> Path:
-    raw, temporary = data.encode() if isinstance(data, str) else data, temporary_name(path)
-    with disk_errors(path, len(raw)):
+def _write_temporary(path: Path, data: Content) -> Path:
+    parts: Iterable[Part] = [data] if isinstance(data, bytes | str) else data
+    size, temporary = len(data) if isinstance(data, bytes | str) else 0, temporary_name(path)
+    with disk_errors(path, size):
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE)
         try:
-            write_all(handle, raw)
+            for part in parts:
+                write_all(handle, part.encode() if isinstance(part, str) else part)
             os.fsync(handle)  # where some network file systems first tell that they are full
         except BaseException:
             temporary.unlink(missing_ok=True)
@@ -75,7 +80,7 @@ def _write_temporary(path: Path, data: bytes | str) -> Path:
     return temporary
 
 
-def write_whole(path: Path, data: bytes | str) -> None:
+def write_whole(path: Path, data: Content) -> None:
     """Replace `path` by `data`: at every moment a reader sees the old file or the new one, whole."""
     replace_whole(_write_temporary(path, data), path)
 
@@ -107,7 +112,7 @@ class Together:
     def __init__(self) -> None:
         self._made: list[tuple[Path, Path]] = []
 
-    def write(self, path: Path, data: bytes | str) -> None:
+    def write(self, path: Path, data: Content) -> None:
         """Have `data` on the disk, to be moved to `path` with the rest."""
         self._made.append((_write_temporary(path, data), path))
 

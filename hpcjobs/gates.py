@@ -1,4 +1,4 @@
-"""Gates: by how much a metric may fall from one run to another."""
+"""Gates: by how much a metric may get worse from one run to another."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from hpcjobs.errors import UsageError, did_you_mean
+from hpcjobs.metrics.find import lower_is_better
 from hpcjobs.paired import Differences
 
 # Sums of scores are rounded: 0.75 - 0.74 is a little more than 0.01, and no regression by more than that.
@@ -15,9 +16,9 @@ _ROUNDING = 1e-12
 
 @dataclass(frozen=True)
 class Gate:
-    """What `metric` came to: `drop` is by how much B is lower than A, below 0 where it is higher.
+    """What `metric` came to: `drop` is by how much B is worse than A, below 0 where it is better.
 
-    `passed` is None where it cannot be decided; `why` says why.
+    Worse is lower, or higher where lower is better. `passed` is None where it cannot be decided; `why` says why.
     """
 
     metric: str
@@ -25,14 +26,15 @@ class Gate:
     drop: float | None
     passed: bool | None
     why: str = ""
+    worse: str = "lower"
 
     def line(self) -> str:
         """The gate for people."""
         if self.passed is None or self.drop is None:
             return f"gate    {self.metric}: NOT DECIDED: {self.why}"
         if self.drop <= 0:
-            return f"gate    {self.metric}: passed: B is not lower"
-        by = f"B is lower by {self.drop:.6g}"
+            return f"gate    {self.metric}: passed: B is not {self.worse}"
+        by = f"B is {self.worse} by {self.drop:.6g}"
         if self.passed:
             return f"gate    {self.metric}: passed: {by}, not more than {self.limit:g}"
         return f"gate    {self.metric}: REGRESSION: {by}, more than {self.limit:g}"
@@ -79,10 +81,11 @@ def judge(limits: Mapping[str, float], found: Mapping[str, Differences], undecid
 
 
 def _judge(metric: str, limit: float, found: Differences, undecided: str) -> Gate:
+    worse = "higher" if lower_is_better(metric) else "lower"
     if found.mean is None:
-        return Gate(metric, limit, None, None, "no pair of samples has a finite score on both sides")
-    drop = 0.0 - found.mean
+        return Gate(metric, limit, None, None, "no pair of samples has a finite score on both sides", worse)
+    drop = found.mean if worse == "higher" else 0.0 - found.mean
     if undecided:
-        return Gate(metric, limit, drop, None, undecided)
+        return Gate(metric, limit, drop, None, undecided, worse)
     scale = max(1.0, abs(found.a / found.n), abs(found.b / found.n))
-    return Gate(metric, limit, drop, drop <= limit + _ROUNDING * scale)
+    return Gate(metric, limit, drop, drop <= limit + _ROUNDING * scale, "", worse)

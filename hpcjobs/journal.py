@@ -83,26 +83,52 @@ class Journal:
         self.close()
 
 
-def journal_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """(offset, line without newline) of each whole line. An unterminated last line is dropped, and said."""
+def journal_blocks(path: Path, size: int = _BLOCK) -> Iterator[tuple[int, bytes]]:
+    """(offset, whole lines) in blocks of about `size` bytes. An unterminated last line is dropped, and said."""
     offset, rest = 0, b""
     with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            *lines, rest = (rest + block).split(b"\n")
-            for line in lines:
-                yield offset, line
-                offset += len(line) + 1
+        while block := file.read(size):
+            end = block.rfind(b"\n") + 1
+            if not end:
+                rest += block
+                continue
+            whole, rest = rest + block[:end], block[end:]
+            yield offset, whole
+            offset += len(whole)
     if rest:
         log.warning("%s: dropped an unterminated last line of %d bytes at offset %d", path, len(rest), offset)
+
+
+def lines_of(offset: int, block: bytes) -> Iterator[tuple[int, bytes]]:
+    """(offset, line without newline) of each line of a block that starts at `offset`."""
+    for line in block.split(b"\n")[:-1]:
+        yield offset, line
+        offset += len(line) + 1
+
+
+def journal_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """(offset, line without newline) of each whole line. An unterminated last line is dropped, and said."""
+    for offset, block in journal_blocks(path):
+        yield from lines_of(offset, block)
 
 
 def read_journal(path: Path) -> Iterator[Record]:
     """The records of a journal, in order; a MergeError names the offset of a line that no crash can make."""
     for offset, line in journal_lines(path):
-        try:
-            yield Record.parse(line)
-        except ValueError as error:
-            raise MergeError(
-                f"{path}: broken record at offset {offset}: {error}; no crash does that: look at the disk, move the "
-                f"file out of the run, and then: hpcjobs resume {path.parent.parent}"
-            ) from None
+        yield parse_line(path, offset, line)
+
+
+def parse_line(path: Path, offset: int, line: bytes) -> Record:
+    """The record of a line of a journal."""
+    try:
+        return Record.parse(line)
+    except ValueError as error:
+        raise broken(path, offset, error) from None
+
+
+def broken(path: Path, offset: int, error: Exception) -> MergeError:
+    """The error to raise for a line that no crash can make."""
+    return MergeError(
+        f"{path}: broken record at offset {offset}: {error}; no crash does that: look at the disk, move the "
+        f"file out of the run, and then: hpcjobs resume {path.parent.parent}"
+    )

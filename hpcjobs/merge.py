@@ -5,48 +5,36 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 import hpcjobs
 from hpcjobs.acceptance import Acceptance, unnamed_journals
+from hpcjobs.ahead import ahead
+from hpcjobs.asking import run_metrics
+from hpcjobs.chosen import choose
+from hpcjobs.columns import journal_schema, read_columns
 from hpcjobs.config import Config
 from hpcjobs.data import Inputs
 from hpcjobs.disk import Space, bytes_text, disk_errors, merge_need
 from hpcjobs.files import Together, json_text
-from hpcjobs.journal import read_journal
 from hpcjobs.leftovers import remove_leftovers
-from hpcjobs.metrics import Board, Metric, find_metrics
+from hpcjobs.metrics import Board
 from hpcjobs.paths import RunPaths
 from hpcjobs.plan import Plan
-from hpcjobs.records import Record
 from hpcjobs.resolve import read_config
-from hpcjobs.results import ResultsWriter, rows_of, schema_of
+from hpcjobs.results import ROW_GROUP, ResultsWriter, rows_of, schema_of
 from hpcjobs.snapshot import import_as_planned
-from hpcjobs.spill import Spill
+from hpcjobs.spill import MOST_BYTES, MOST_FILES, MOST_ROWS, Spill
+from hpcjobs.tally import Tally
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class Tally:
-    """What was seen while merging."""
-
-    accepted: int = 0
-    errors: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    finish_reasons: Counter[str] = field(default_factory=Counter)
-    duplicates: int = 0
-    foreign: int = 0
-    superseded: int = 0
-    problems: dict[int, str] = field(default_factory=dict)
-    lost_journals: set[str] = field(default_factory=set)
-    unnamed_journals: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -79,102 +67,113 @@ def merge(paths: RunPaths) -> Merged:
 
 
 def _merge(paths: RunPaths) -> Merged:
-    config, plan, inputs = read_config(paths.config), Plan.read(paths.plan), Inputs(paths.data)
+    config, plan, inputs = read_config(paths.config), Plan.read(paths.plan), Inputs.streamed(paths.data)
     rounds = [Acceptance(paths, number, plan.rows) for number in paths.rounds()]
     import_as_planned(paths, plan.code)
-    measures = find_metrics(config.task.metrics)
-    board, tally, missing = Board(measures, config.task), Tally(), list[int]()
-    with Together() as rest, _writer(paths, config, inputs, measures) as writer:
-        with Spill(paths.root, plan.rows) as spill:
-            _collect(paths, rounds, spill, tally)
-            for indexes, records in spill.buckets(plan.rows):
-                chosen = _choose(records, inputs, indexes, tally)
-                missing += [index for index in indexes if index not in chosen]
-                ordered = [chosen[index] for index in sorted(chosen)]
-                _count(ordered, tally)
-                asked = inputs.rows(indexes.start, indexes.stop)
-                keep = pa.array([record.index - indexes.start for record in ordered], pa.int64())
-                rows = rows_of(ordered, asked.take(keep), writer.schema)
+    measures = run_metrics(config.task, paths)
+    board, tally, missing = Board(measures, config.task), Tally(), array("q")
+    schema = schema_of(measures, inputs.schema, config.task)
+    with Together() as rest, ResultsWriter(paths.results, schema) as writer:
+        kept = _kept(journal_schema(schema), schema)
+        with Spill(paths.root, plan.rows, kept, _bucket(paths, plan.rows)) as spill:
+            _collect(paths, rounds, journal_schema(schema), spill, tally)
+            for rows in ahead(_results(spill, plan.rows, inputs, schema, tally, missing)):
                 board.add(rows)
                 writer.write(rows)
         metrics = board.summary()
-        rest.write(paths.missing, "".join(_missing_line(index, inputs, rounds, tally) for index in missing))
+        rest.write(paths.missing, _missing_lines(missing, inputs, rounds, tally))
         rest.write(paths.metrics, json_text(board.grouped(_metrics_json(config, plan, tally, missing, metrics))))
     return Merged(plan.rows, tally.accepted, missing, metrics)
 
 
-def _writer(paths: RunPaths, config: Config, inputs: Inputs, metrics: Sequence[Metric]) -> ResultsWriter:
-    return ResultsWriter(paths.results, schema_of(metrics, inputs.schema, config.task))
+def _kept(journals: pa.Schema, results: pa.Schema) -> pa.Schema:
+    """What of a record is sorted: its results, what tells two of a sample apart, and its journal's number."""
+    names = [name for name in journals.names if name in (*results.names, "seconds", "started_at")]
+    return pa.schema([*(journals.field(name) for name in names), pa.field("source", pa.int32())])
 
 
-def _collect(paths: RunPaths, rounds: Sequence[Acceptance], spill: Spill, tally: Tally) -> None:
+def _bucket(paths: RunPaths, rows: int) -> int:
+    """Rows that are sorted together, whole row groups: some megabytes, by the journals' size, in not too many files."""
+    size = sum(path.stat().st_size for path in paths.journals())
+    groups = min(MOST_BYTES * rows // max(size, 1), MOST_ROWS) // ROW_GROUP
+    return max(1, groups, -(-rows // (MOST_FILES * ROW_GROUP))) * ROW_GROUP
+
+
+def _collect(paths: RunPaths, rounds: Sequence[Acceptance], schema: pa.Schema, spill: Spill, tally: Tally) -> None:
     """Every accepted record into the spill, earlier rounds first."""
-    named: set[str] = set()
-    for acceptance in rounds:
-        for name in acceptance.journals():
-            named.add(name)
-            try:
-                for record in read_journal(paths.ranks / name):
-                    _sift(name, record, acceptance, spill, tally)
-            except FileNotFoundError:
-                tally.lost_journals.add(name)
-                log.warning("journal %s is gone", name)
+    sources: dict[str, int] = {}
+    for acceptance, name, table in ahead(_journals(paths, rounds, schema, tally)):
+        source = sources.setdefault(name, len(sources))
+        kept = _sift(name, table, acceptance, tally)
+        kept = kept.append_column("source", pa.array(np.full(len(kept), source, np.int32)))
+        spill.add(kept.select(spill.schema.names))
+    named = {name for acceptance in rounds for name in acceptance.journals()}
     tally.unnamed_journals = [path.name for path in unnamed_journals(paths, named)]
     for name in tally.unnamed_journals:
         log.warning("journal %s is not used: no settled claim names it", name)
 
 
-def _sift(journal: str, record: Record, acceptance: Acceptance, spill: Spill, tally: Tally) -> None:
-    if f"{record.attempt}-{record.rank}.jsonl" != journal:
-        tally.foreign += 1  # a file under another one's name
-    elif acceptance.accepts(journal, record):
-        spill.add(record)
-    else:
-        tally.superseded += 1
+def _journals(
+    paths: RunPaths, rounds: Sequence[Acceptance], schema: pa.Schema, tally: Tally
+) -> Iterator[tuple[Acceptance, str, pa.Table]]:
+    """The records of each round's journals, with the journal's name."""
+    for acceptance in rounds:
+        for name in acceptance.journals():
+            try:
+                for table in read_columns(paths.ranks / name, schema):
+                    yield acceptance, name, table
+            except FileNotFoundError:
+                tally.lost_journals.add(name)
+                log.warning("journal %s is gone", name)
 
 
-def _choose(records: Sequence[Record], inputs: Inputs, indexes: range, tally: Tally) -> dict[int, Record]:
-    """One record a sample, the first journal's. A line that stands twice counts once.
+def _sift(journal: str, table: pa.Table, acceptance: Acceptance, tally: Tally) -> pa.Table:
+    """The records that count."""
+    attempt, _, rank = journal.removesuffix(".jsonl").rpartition("-")
+    own_rank = pc.equal(pc.cast(table.column("rank"), pa.string()), rank)
+    own = np.asarray(pc.and_(pc.equal(table.column("attempt"), attempt), own_rank).to_numpy(), np.bool_)
+    counts = acceptance.counting(journal, *(table.column(name).to_numpy() for name in ("index", "chunk", "generation")))
+    tally.foreign += int((~own).sum())  # a file under another one's name
+    tally.superseded += int((own & ~counts).sum())
+    counts &= own
+    return table if counts.all() else table.filter(pa.array(counts))
 
-    A journal with two lines that differ, or a foreign id, does not count for this sample; a later round's may.
-    """
-    ids = inputs.ids(indexes.start, indexes.stop)
-    chosen, wrong = dict[int, Record](), set[tuple[int, str, int]]()
-    for record in records:
-        source, other = (record.index, record.attempt, record.rank), chosen.get(record.index)
-        tally.duplicates += other is not None
-        if other and (other.attempt, other.rank) != source[1:]:
+
+def _results(
+    spill: Spill, rows: int, inputs: Inputs, schema: pa.Schema, tally: Tally, missing: array[int]
+) -> Iterator[pa.Table]:
+    """The rows of results.parquet, a row group at a time; `missing` gets the indexes that have none."""
+    for indexes, found in spill.buckets(rows):
+        asked = inputs.rows(indexes.start, indexes.stop)
+        order = choose(found, asked.column("id"), indexes.start, tally)
+        index = found.column("index").to_numpy()[order]
+        for start in range(indexes.start, indexes.stop, ROW_GROUP):
+            stop = min(start + ROW_GROUP, indexes.stop)
+            low, high = np.searchsorted(index, (start, stop))
+            part, places = asked.slice(start - indexes.start, stop - start), index[low:high] - start
+            if len(places) < stop - start:
+                missing.extend((np.setdiff1d(np.arange(stop - start), places) + start).tolist())
+                part = part.take(pa.array(places))
+            made = rows_of(pa.table(found.take(pa.array(order[low:high]))), part, schema)
+            tally.count(made)
+            yield made
+
+
+def _missing_lines(missing: array[int], inputs: Inputs, rounds: Sequence[Acceptance], tally: Tally) -> Iterator[bytes]:
+    """missing.jsonl, some lines at a time."""
+    indexes = np.frombuffer(missing, np.int64)
+    for group in np.split(indexes, np.flatnonzero(np.diff(indexes // ROW_GROUP)) + 1):
+        if not len(group):
             continue
-        right_id = ids[record.index - indexes.start]
-        tally.foreign += record.id != right_id
-        if problem := _problem(record, other, right_id):
-            tally.problems[record.index] = problem
-            chosen.pop(record.index, None)
-            wrong.add(source)
-        elif source not in wrong:
-            chosen.setdefault(record.index, record)
-    return chosen
+        first = int(group[0])
+        ids = inputs.rows(first, int(group[-1]) + 1).column("id").take(pa.array(group - first)).to_pylist()
+        lines = [_missing_line(index, name, rounds, tally) for index, name in zip(group.tolist(), ids, strict=True)]
+        yield "".join(lines).encode()
 
 
-def _problem(record: Record, other: Record | None, right_id: str) -> str | None:
-    if record.id != right_id:
-        return f"its record has the foreign id {record.id!r}"
-    return "its journal has two records that differ" if other not in (None, record) else None
-
-
-def _count(records: Sequence[Record], tally: Tally) -> None:
-    for record in records:
-        tally.accepted += 1
-        tally.errors += record.error is not None
-        tally.prompt_tokens += record.prompt_tokens
-        tally.completion_tokens += record.completion_tokens
-        tally.finish_reasons[record.finish_reason] += 1
-
-
-def _missing_line(index: int, inputs: Inputs, rounds: Sequence[Acceptance], tally: Tally) -> str:
+def _missing_line(index: int, name: str, rounds: Sequence[Acceptance], tally: Tally) -> str:
     reason = tally.problems.get(index) or _reason(index, rounds, tally)
-    line = {"index": index, "id": inputs.ids(index, index + 1)[0], "reason": reason}
-    return json.dumps(line, ensure_ascii=False) + "\n"
+    return json.dumps({"index": index, "id": name, "reason": reason}, ensure_ascii=False) + "\n"
 
 
 def _reason(index: int, rounds: Sequence[Acceptance], tally: Tally) -> str:
@@ -205,20 +204,10 @@ def _metrics_json(
             "finish_reasons": dict(sorted(tally.finish_reasons.items())),
             "prompt_tokens": tally.prompt_tokens, "completion_tokens": tally.completion_tokens,
         },
-        "warnings": _warnings(tally),
+        "warnings": tally.warnings(),
         "provenance": {
             "run": plan.run, "job": plan.job, "model": plan.model, "data": plan.data, "seed": config.run.seed,
             "generation": config.task.generation.model_dump(mode="json"), "config_sha256": plan.config_sha256,
             "code": plan.code, "merged_with": hpcjobs.__version__, "merged_at": time.time(),
         },
     }  # fmt: skip
-
-
-def _warnings(tally: Tally) -> list[str]:
-    said = [f"journal {name} is gone" for name in sorted(tally.lost_journals)]
-    said += [f"journal {name} is not used: no settled claim names it" for name in tally.unnamed_journals]
-    if tally.foreign:
-        said.append(f"{tally.foreign} foreign records were not used")
-    if tally.errors:
-        said.append(f"{tally.errors} samples ended in an error and count 0 in every metric")
-    return said

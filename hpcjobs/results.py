@@ -17,8 +17,9 @@ from hpcjobs.config import TaskConfig
 from hpcjobs.disk import disk_errors
 from hpcjobs.files import FILE_MODE, replace_whole, temporary_name, write_all
 from hpcjobs.metrics import Metric
-from hpcjobs.records import Record
 
+# Rows of one row group, by index: fixed, so that the bytes depend on nothing but the rows.
+ROW_GROUP = 32_768
 _ERROR = pa.struct([("type", pa.string()), ("message", pa.string())])
 
 
@@ -54,46 +55,28 @@ def _extra_fields(task: TaskConfig) -> list[tuple[str, pa.DataType]]:
     }[task.type]  # fmt: skip
 
 
-def rows_of(records: Sequence[Record], asked: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Records and the input rows of the same samples as a table."""
-    columns = {
-        "index": [r.index for r in records],
-        "id": [r.id for r in records],
-        "completion": [storable(r.completion) for r in records],
-        "finish_reason": [r.finish_reason for r in records],
-        "prompt_tokens": [r.prompt_tokens for r in records],
-        "completion_tokens": [r.completion_tokens for r in records],
-        "completions": [[storable(text) for text in r.completions] for r in records],
-        "choice_logprobs": [list(r.choice_logprobs) for r in records],
-        "choice_greedy": [list(r.choice_greedy) for r in records],
-        "choice_tokens": [list(r.choice_tokens) for r in records],
-        "scores": [dict(r.scores) for r in records],
-        "statistics": [{name: _stored(value) for name, value in r.statistics.items()} for r in records],
-        "error": [r.error and {"type": r.error.type, "message": storable(r.error.message)} for r in records],
-    }
-    arrays = [pa.array(columns[field.name], field.type) for field in schema if field.name != "input"]
+def rows_of(found: pa.Table, asked: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Columns of journals (`columns.journal_schema`) and the input rows of the same samples as a table."""
+    arrays = [_column(found.column(field.name), field.type) for field in schema if field.name != "input"]
     if "input" in schema.names:
-        names = [field.name for field in schema.field("input").type]
-        parts = [asked.column(name).combine_chunks() for name in names]
-        arrays.append(
-            pa.StructArray.from_arrays([_one(part) for part in parts], fields=list(schema.field("input").type))
-        )
+        fields = list(schema.field("input").type)
+        parts = [_one(asked.column(field.name)) for field in fields]
+        arrays.append(pa.StructArray.from_arrays(parts, fields=fields))
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
-def _one(part: pa.Array | pa.ChunkedArray) -> pa.Array:
-    if isinstance(part, pa.ChunkedArray):
-        return pa.concat_arrays(part.chunks) if part.num_chunks else pa.array([], part.type)
-    return part
+def _column(found: pa.ChunkedArray, kind: pa.DataType) -> pa.Array:
+    """A column of journals, where a list or statistics that a line does not have are empty, not null."""
+    column = _one(found)
+    if not column.null_count or kind == _ERROR:
+        return column
+    if pa.types.is_list(kind):
+        return pa.ListArray.from_arrays(column.offsets, column.values, type=kind)
+    return pa.StructArray.from_arrays(column.flatten(), fields=list(kind)) if pa.types.is_struct(kind) else column
 
 
-def storable(text: str) -> str:
-    """`text` without lone surrogates, which no UTF-8 file can hold; the journal has them exactly."""
-    return text.encode("utf-8", "replace").decode("utf-8") if not text.isascii() else text
-
-
-def _stored(statistics: Sequence[float | None] | str) -> Sequence[float | None] | str:
-    return storable(statistics) if isinstance(statistics, str) else list(statistics)
+def _one(part: pa.ChunkedArray) -> pa.Array:
+    return pa.concat_arrays(part.chunks) if part.num_chunks else pa.array([], part.type)
 
 
 class _Sink(io.RawIOBase):

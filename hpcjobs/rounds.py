@@ -6,7 +6,9 @@ import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from hpcjobs.chunks import ChunkList, plan_chunks, write_chunks
+import numpy as np
+
+from hpcjobs.chunks import ChunkList, Ints, plan_chunks, write_chunks
 from hpcjobs.claims import Claims, Lease
 from hpcjobs.errors import DiskFullError, HpcJobsError
 from hpcjobs.files import make_folder
@@ -55,10 +57,10 @@ def open_round(paths: RunPaths, number: int, missing: Iterable[int], chunk_size:
 
 def _next_chunks(
     paths: RunPaths, number: int, missing: set[int], chunk_size: int, deterministic: bool
-) -> Sequence[Sequence[int]]:
+) -> Sequence[Sequence[int] | Ints]:
     """Missing samples in the planned order; with `deterministic` the planned chunks, whole."""
     planned = ChunkList.read(paths.chunks(0))
     if deterministic:
         return [chunk for chunk in (planned[n] for n in range(len(planned))) if not missing.isdisjoint(chunk)]
-    order = [index for n in range(len(planned)) for index in planned[n] if index in missing]
-    return [[order[place] for place in places] for places in plan_chunks([0] * len(order), chunk_size)]
+    order = planned.indexes[np.isin(planned.indexes, np.fromiter(missing, np.int64))].astype(np.int64)
+    return [order[places] for places in plan_chunks(np.zeros(len(order), np.int64), chunk_size)]

@@ -19,14 +19,15 @@ import pyarrow as pa
 
 from hpcjobs.config import Config, DataConfig, GenerationConfig
 from hpcjobs.data import load_table, user_columns, user_row
-from hpcjobs.errors import HpcJobsError
+from hpcjobs.errors import HpcJobsError, UsageError
+from hpcjobs.fewshot import Pool, TableRows, is_own, pool_table
 from hpcjobs.files import make_folder, write_json, write_whole
 from hpcjobs.layers import dotted_layer, set_layer
 from hpcjobs.metrics import Fold, Judge, MeanFold, Metric, fold_of
 from hpcjobs.metrics.lines import score_lines
 from hpcjobs.prompts import Prompts
 from hpcjobs.rank import lone_launch_hint
-from hpcjobs.records import Completion, Request, SampleError
+from hpcjobs.records import Completion, Request, SampleError, TaskType
 from hpcjobs.resolve import resolve
 
 if TYPE_CHECKING:
@@ -46,19 +47,29 @@ def run_inference_with_prompt(
     model: Any, tokenizer: Any, dataset: Sequence[Row], config: Config | None = None
 ) -> list[dict[str, Any]]:
     """One result a row, in the rows' order, by this process alone; the task is `config`'s (default: eval.yaml)."""
-    from hpcjobs.engines.generate import GenerateEngine
+    from hpcjobs.engines.pick import Wish, make_engine
 
     config = config or default_config()
-    engine = GenerateEngine(model, tokenizer, config.task.generation, config.model.batch_size)
-    return _run(engine.stream, dataset, config)
+    wish = Wish(config.model.engine, config.model.batch_size, task=_task(config))
+    engine = make_engine(model, tokenizer, config.task.generation, wish)
+    return _run(engine.stream, dataset, config, _pool(config, dataset))
 
 
 def run_inference_with_accelerate(
     connector: AccelerateConnector, dataset: Sequence[Row], config: Config | None = None
 ) -> list[dict[str, Any]]:
     """One result a row, in the rows' order, on the main process; an empty list on the others."""
-    mine = _run(connector.stream, connector.split_dataset(dataset), config or default_config())
+    config = config or default_config()
+    engine = connector.engine(task=_task(config))
+    mine = _run(engine.stream, connector.split_dataset(dataset), config, _pool(config, dataset))
     return connector.gather_results(mine)
+
+
+def _task(config: Config) -> TaskType:
+    """What the engine is asked for; a UsageError for what needs a run folder."""
+    if config.task.type == "lm_eval":
+        raise UsageError("task.type lm_eval needs a run folder: hpcjobs submit eval --executor local")
+    return config.task.type
 
 
 def default_config() -> Config:
@@ -66,10 +77,20 @@ def default_config() -> Config:
     return resolve("eval", None, None, [])[0]
 
 
-def _run(stream: Any, dataset: Sequence[Row], config: Config) -> list[dict[str, Any]]:
+def _pool(config: Config, dataset: Sequence[Row]) -> Pool | None:
+    """The rows that examples are taken from, the same in every process; `dataset` is all of it."""
+    shots = config.task.few_shot
+    if not shots.k or not dataset:
+        return None
+    table = pa.Table.from_pylist(list(dataset))
+    pool = pool_table(config, table)
+    return Pool(shots, TableRows(table if pool is None else pool), is_own(shots))
+
+
+def _run(stream: Any, dataset: Sequence[Row], config: Config, pool: Pool | None) -> list[dict[str, Any]]:
     if not dataset:
         return []
-    prompts, judge = Prompts(config.task, user_columns(dataset[0])), Judge(config.task)
+    prompts, judge = Prompts(config.task, user_columns(dataset[0]), pool), Judge(config.task)
     requests: list[Request] = []
     done: dict[int, Completion] = {}
     for row in dataset:

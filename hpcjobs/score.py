@@ -36,6 +36,8 @@ def rescore(paths: RunPaths, metric_names: Sequence[str], target: str | None) ->
     if not paths.results.exists():
         raise UsageError(f"{paths.results} does not exist yet; next: hpcjobs merge {paths.root.name}")
     task = read_config(paths.config).task
+    if task.type == "lm_eval":
+        raise UsageError(f"{paths.root.name} runs an lm_eval task, whose code has scored its samples")
     task = task.model_copy(update={"target": target} if target is not None else {})
     task = task.model_copy(update={"metrics": tuple(metric_names) or task.metrics})
     judge = Judge(task)

@@ -8,12 +8,10 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from hpcjobs.findings import Findings, flip_lines
-from hpcjobs.flips import write_flips
 from hpcjobs.logs import Entry
 from hpcjobs.metrics.lines import group_lines, score_lines
 from hpcjobs.paths import RunPaths, runs_root, shipped
@@ -21,6 +19,9 @@ from hpcjobs.plan import Draft
 from hpcjobs.status import Status, read_status
 from hpcjobs.submission import Launch
 from hpcjobs.verdict import Verdict
+
+if TYPE_CHECKING:
+    from hpcjobs.findings import Findings
 
 
 def _err(text: str = "") -> None:
@@ -296,6 +297,9 @@ def show_verdict(verdict: Verdict, as_json: bool) -> None:
 
 def show_findings(findings: Findings, limit: int, as_json: bool) -> None:
     """What compare found, and the first flips; as JSON all of them, as they are found."""
+    from hpcjobs.findings import flip_lines
+    from hpcjobs.flips import write_flips
+
     flips, out = findings.comparison.flips, findings.out
     written = None if out is None else write_flips(out, flips())
     if as_json:

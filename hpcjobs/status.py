@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hpcjobs import slurm
-from hpcjobs.chunks import ChunkList
+from hpcjobs.chunks import read_sizes
 from hpcjobs.claims import Claims
 from hpcjobs.disk import shortage
 from hpcjobs.errors import LaunchError
@@ -200,7 +200,7 @@ def _fresh_metrics(paths: RunPaths, launch: Launch | None) -> dict[str, Any] | N
 def _done(paths: RunPaths, plan: Plan, ranks: Sequence[RankState]) -> int:
     """Samples with a result: settled chunks, and what live ranks have finished of open ones."""
     number = paths.rounds()[-1]
-    sizes = ChunkList.read(paths.chunks(number)).sizes()
+    sizes = read_sizes(paths.chunks(number))
     settled = sum(sizes[chunk] for chunk in Claims(paths.round(number)).list().done)
     return plan.rows - sum(sizes) + settled + sum(rank.vitals.open for rank in ranks if rank.live)
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from hpcjobs.acceptance import Acceptance, unnamed_journals
@@ -105,3 +106,32 @@ def test_journals_that_count_and_those_that_do_not(paths: RunPaths) -> None:
     journals = Acceptance(paths, 0, 5).journals()
     assert journals == ["a-1.jsonl", "a-9.jsonl"]
     assert [path.name for path in unnamed_journals(paths, set(journals))] == ["a-3.jsonl"]
+
+
+@pytest.mark.parametrize("rows", [20, 2000])
+def test_a_round_over_few_of_many_rows_answers_like_one_over_all(tmp_path: Path, rows: int) -> None:
+    """Dense or sorted inside: the same answers, for one record and for many."""
+    paths = RunPaths(tmp_path)
+    paths.round(0).mkdir(parents=True)
+    write_chunks(paths.chunks(0), [[19, 4], [7]])
+    claims = Claims(paths.round(0))
+    for chunk in (0, 1):
+        claims.lease(lease_of(chunk))
+        claims.done(lease_of(chunk))
+    found = Acceptance(paths, 0, rows)
+    indexes = np.array([19, 4, 7, 7, 5, 0, rows - 1, -1, rows, 4])
+    chunks = np.array([0, 0, 1, 0, 0, 1, 1, 0, 1, -1])
+    counts = found.counting("a-0.jsonl", indexes, chunks, np.zeros(10, np.int64))
+    assert counts.tolist() == [True, True, True] + [False] * 3 + [False] * 4
+    assert [found.chunk_of(int(n)) for n in (19, 7, 5)] == [0, 1, None]
+    assert not found.counting("a-1.jsonl", indexes, chunks, np.zeros(10, np.int64)).any()
+    assert not found.counting("a-0.jsonl", indexes, chunks, np.ones(10, np.int64)).any()
+
+
+def test_a_round_without_chunks_accepts_nothing(tmp_path: Path) -> None:
+    paths = RunPaths(tmp_path)
+    paths.round(0).mkdir(parents=True)
+    write_chunks(paths.chunks(0), [])
+    found = Acceptance(paths, 0, 5)
+    assert not found.accepts("a-0.jsonl", record_of(0, 0))
+    assert (found.journals(), found.chunk_of(0), found.unfinished) == ([], None, set())

@@ -22,7 +22,7 @@ MODULES = {
 # The line, in order. What a stage is made of stands with it.
 STAGES = [
     ("config", "layers", "resolve"),
-    ("plan",),
+    ("plan", "train_plan"),
     ("launch", "sbatch"),
     ("worker", "jobs"),
     ("merge", "train_merge", "score", "compare", "findings"),
@@ -33,8 +33,11 @@ ABOVE = {"cli", "__main__", "submit", "screen", "status", "entry", "supervisor",
 # What a model is run with: these begin with torch, and whoever needs one imports it inside a function.
 HEAVY = {
     f"hpcjobs.engines.{name}"
-    for name in ("border", "generate", "passes", "plain", "sampling", "scoring", "shared", "spans", "stopping")
-}
+    for name in (
+        "border", "continuous", "generate", "kvcache", "loop", "packed", "passes", "places", "plain", "rows",
+        "sampling", "scoring", "shared", "spans",
+    )
+}  # fmt: skip
 # launch may name what is to be started.
 ENTRY_POINTS = {("launch", "worker"), ("launch", "entry")}
 

@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcjobs.chunks import MOST_CHUNKS, TAPER, ChunkList, default_chunk_size, plan_chunks, write_chunks
+from hpcjobs.chunks import (
+    MOST_CHUNKS,
+    TAPER,
+    ChunkList,
+    default_chunk_size,
+    plan_chunks,
+    read_sizes,
+    write_chunks,
+)
 from hpcjobs.plan import make_plan
 from tests.runs import config_of, plan_run, rows_of
 
@@ -32,7 +40,8 @@ def test_the_layout_is_exact_longest_first_and_tapers(work: list[int], chunk_siz
 def test_no_more_chunks_than_a_folder_should_hold() -> None:
     rows = 1_000_000
     chunks = plan_chunks([0] * rows, default_chunk_size(rows))
-    assert len(chunks) <= MOST_CHUNKS + 8 * TAPER * 6
+    assert len(chunks) <= 2 * MOST_CHUNKS
+    assert len(plan_chunks([0] * 10 * rows, default_chunk_size(10 * rows))) <= 3 * MOST_CHUNKS
     assert default_chunk_size(0) == default_chunk_size(1) == default_chunk_size(8 * MOST_CHUNKS) == 8
     assert default_chunk_size(8 * MOST_CHUNKS + 1) == 9
 
@@ -66,4 +75,14 @@ def test_a_list_comes_back_and_is_created_once(tmp_path: Path, chunks: list[list
     assert not write_chunks(path, [[9]])
     found = ChunkList.read(path)
     assert [found[number] for number in range(len(found))] == chunks
-    assert found.sizes() == [len(chunk) for chunk in chunks]
+    assert found.sizes() == read_sizes(path) == [len(chunk) for chunk in chunks]
+
+
+def test_a_list_of_many_row_groups_comes_back(tmp_path: Path) -> None:
+    """Also where some of its numbers do not fit into 32 bits."""
+    chunks = [[number, 2**31 + number] if number % 700 == 0 else [number] for number in range(2000)]
+    write_chunks(tmp_path / "chunks.parquet", chunks)
+    found = ChunkList.read(tmp_path / "chunks.parquet")
+    assert [found[number] for number in range(len(found))] == chunks
+    with pytest.raises(IndexError):
+        found[2000]

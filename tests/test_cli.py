@@ -265,7 +265,7 @@ def test_a_dry_run_as_json(shell: Shell) -> None:
 def test_a_dry_run_of_a_real_model_does_not_load_it(shell: Shell) -> None:
     said = shell.run("submit", "eval", "--dry-run")
     assert said.code == 0
-    assert "engine generate" in said.out
+    assert "(engine auto: loop)" in said.out
 
 
 def test_version_and_help(shell: Shell) -> None:

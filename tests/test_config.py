@@ -225,3 +225,14 @@ def test_a_tokenizers_setting_is_no_secret() -> None:
     assert validate(Layer({"cluster": {"env": {"TOKENIZERS_PARALLELISM": "false"}}}))
     with pytest.raises(ConfigError, match="looks like a secret"):
         validate(Layer({"cluster": {"env": {"HF_TOKEN": "x"}}}))
+
+
+def test_extract_is_a_regular_expression() -> None:
+    said = refused("task:\n  extract: '#### (\\d+'\n")
+    assert "c.yaml:2" in said
+    assert "task.extract" in said
+    assert "is no regular expression of Python: missing ), unterminated subpattern" in said
+    assert "task.extract" in refused("task: {extract: ''}")
+    assert "task.normalize" in refused("task: {normalize: [lowercase]}")
+    task = validate(text_layer("task: {extract: '(\\d+)', normalize: [lower], group_by: [a]}", "c.yaml")).task
+    assert (task.extract, task.normalize, task.group_by) == (r"(\d+)", ("lower",), ("a",))

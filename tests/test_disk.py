@@ -9,9 +9,11 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from hpcjobs.claims import Claims
+from hpcjobs.columns import journal_schema, table_of
 from hpcjobs.disk import (
     Space,
     bytes_text,
@@ -36,7 +38,7 @@ from hpcjobs.records import Record
 from hpcjobs.rendezvous import Meeting
 from hpcjobs.rounds import close_round, open_round
 from hpcjobs.score import rescore
-from hpcjobs.spill import BUCKET, Spill
+from hpcjobs.spill import Spill
 from hpcjobs.submission import Launch, record_launch
 from tests.disks import PAGE, Disk, small_disk
 from tests.runs import (
@@ -355,10 +357,10 @@ def test_a_sort_without_room_leaves_nothing(disk: Disk) -> None:
     disk.fill(leave=16 * PAGE)
 
     def sort() -> None:
-        with Spill(disk.path, 2 * BUCKET) as spill:
-            for index in range(1000):
-                spill.add(record_of(index, 0))
-            list(spill.buckets(2 * BUCKET))
+        schema = journal_schema(pa.schema([]))
+        with Spill(disk.path, 2000, schema, 1000) as spill:
+            spill.add(table_of([record_of(index, 0) for index in range(1000)], schema))
+            list(spill.buckets(2000))
 
     with pytest.raises(OSError, match="No space left"):
         sort()

@@ -78,3 +78,15 @@ def test_what_cannot_be_decided_is_not_passed() -> None:
 )
 def test_a_gate_is_told_with_its_numbers(gate: Gate, said: str) -> None:
     assert gate.line() == f"gate    m: {said}"
+
+
+def test_a_perplexity_may_not_rise() -> None:
+    risen, fallen = Differences(), Differences()
+    risen.add(np.array([4.0, 6.0]), np.array([5.0, 7.0]))
+    fallen.add(np.array([5.0]), np.array([4.0]))
+    [strict] = judge({"perplexity": 0.5}, {"perplexity": risen}, "")
+    assert (strict.passed, strict.drop) == (False, 1.0)
+    assert strict.line() == "gate    perplexity: REGRESSION: B is higher by 1, more than 0.5"
+    [better] = judge({"word_perplexity,none": 0.0}, {"word_perplexity,none": fallen}, "")
+    assert better.passed
+    assert "not higher" in better.line()

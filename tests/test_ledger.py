@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hpcjobs.chunks import ChunkList, write_chunks
-from hpcjobs.claims import Claims, Former, Lease
+from hpcjobs.claims import Claims, Former, Lease, Listing
 from hpcjobs.heartbeat import Heartbeat, Vitals
 from hpcjobs.identity import Identity
 from hpcjobs.ledger import LeaseWatch, Ledger, Rules, release, whole_samples
@@ -373,3 +373,115 @@ def test_claims_that_were_created_and_never_written_stop_nobody(ram: Path) -> No
     merged, content, values = outcome(paths)
     assert merged.complete
     assert (content, values) == undisturbed(ROWS)
+
+
+def wide(tmp_path: Path, chunks: int) -> RunPaths:
+    """A round of `chunks` chunks of one sample."""
+    found = RunPaths(tmp_path)
+    for folder in (found.round(0), found.ranks, found.heartbeats):
+        folder.mkdir(parents=True)
+    write_chunks(found.chunks(0), [[number] for number in range(chunks)])
+    return found
+
+
+class Counted(Claims):
+    """Real claims that count the looks into the folder and the attempts to create."""
+
+    looks, attempts = 0, 0
+
+    def list(self) -> Listing:
+        self.looks += 1
+        return super().list()
+
+    def lease(self, lease: Lease) -> bool:
+        self.attempts += 1
+        return super().lease(lease)
+
+
+def counted(paths: RunPaths, rank: int, world: int, clock: list[float]) -> tuple[Ledger, Counted]:
+    claims = Counted(paths.round(0))
+    watch = LeaseWatch(paths.heartbeats, rank_of(rank, world), 1e9, lambda: clock[0])
+    return Ledger(claims, ChunkList.read(paths.chunks(0)), lease_of(0, rank), watch, (rank, world), Rules()), claims
+
+
+def test_a_rank_that_others_were_quicker_than_tries_few_chunks_before_it_looks_again(tmp_path: Path) -> None:
+    paths = wide(tmp_path, 400)
+    book, claims = counted(paths, 1, 400, [0.0])
+    assert book.claim() is not None
+    assert book.claim() is not None  # of what it saw free
+    for chunk in range(399):
+        Claims(paths.round(0)).lease(lease_of(chunk, 7))
+    attempts, looks = claims.attempts, claims.looks
+    lease = book.claim()
+    assert lease is not None
+    assert lease.chunk == 399
+    assert (claims.attempts, claims.looks) == (attempts + 1, looks + 1)
+
+
+def test_what_is_free_is_taken_about_as_planned_longest_first(tmp_path: Path) -> None:
+    taken = claimed_of(ledger(wide(tmp_path, 400), 500, 501))
+    assert sorted(taken) == list(range(400))
+    assert taken != sorted(taken), "ranks that look at the same time do not all go for the same chunk"
+
+
+def claimed_of(book: Ledger) -> list[int]:
+    found = []
+    while lease := book.claim():
+        found.append(lease.chunk)
+    return found
+
+
+def test_the_longest_come_first_where_there_are_more_chunks_than_takers(tmp_path: Path) -> None:
+    taken = claimed_of(ledger(wide(tmp_path, 640), 639, 640))[1:]
+    assert sorted(taken) == list(range(639))
+    taken = claimed_of(ledger(wide(tmp_path / "few", 640), 700, 10))
+    windows = [sorted(taken[start : start + 64]) for start in range(0, 640, 64)]
+    assert windows == [list(range(start, start + 64)) for start in range(0, 640, 64)]
+
+
+@pytest.mark.parametrize(("chunks", "pauses"), [(20, False), (1500, True)])
+def test_a_large_folder_is_not_listed_again_and_again(tmp_path: Path, chunks: int, pauses: bool) -> None:
+    paths, clock = wide(tmp_path, chunks), [0.0]
+    others = Claims(paths.round(0))
+    for chunk in range(chunks):
+        others.lease(lease_of(chunk, 7))
+        if chunk:
+            others.done(lease_of(chunk, 7))
+    book, claims = counted(paths, 0, 2, clock)
+    for _ in range(100):
+        assert book.claim() is None
+    assert claims.looks == (2 if pauses else 101)
+    for _ in range(20):
+        clock[0] += 40.0
+        assert book.claim() is None
+    assert claims.looks == (22 if pauses else 121)
+    others.done(lease_of(0, 7))
+    assert not book.over()
+    clock[0] += 40.0
+    assert book.claim() is None
+    assert book.over()
+
+
+def test_idle_ranks_share_the_watch_and_forget_no_chunk(tmp_path: Path) -> None:
+    """Each chunk that others hold is watched by some of many idle ranks; after many looks in vain by each of them."""
+    paths, world, held = wide(tmp_path, 40), 240, list(range(40))
+    books = [counted(paths, rank, world, [0.0])[0] for rank in range(40, world)]
+    watched = [set(book._watched(held)) for book in books]
+    assert sum(map(len, watched)) < 0.1 * len(books) * len(held)
+    assert len(set().union(*watched)) > 0.9 * len(held)
+    assert [set(book._watched(held)) for book in books] == watched, "always the same: silence shows between two looks"
+    assert all(set(book._watched(held[:16])) == set(held[:16]) for book in books), "a few are watched by all"
+    for book in books:
+        book._in_vain = world
+        assert sorted(book._watched(held)) == held
+
+
+def test_a_lost_lease_is_found_among_many_that_are_held(tmp_path: Path) -> None:
+    """The only idle rank looks at everything, however much it is."""
+    paths = wide(tmp_path, 100)
+    for chunk in range(100):
+        holder = ended_process() if chunk == 60 else Identity("elsewhere", 1, "1")
+        Claims(paths.round(0)).lease(lease_of(chunk, chunk, identity=holder))
+    lease = ledger(paths, 0, 101).claim()
+    assert lease is not None
+    assert (lease.chunk, lease.generation) == (60, 1)

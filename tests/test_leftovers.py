@@ -5,22 +5,25 @@ import signal
 import time
 from pathlib import Path
 
+import pyarrow as pa
+
+from hpcjobs.columns import journal_schema, table_of
 from hpcjobs.files import Together, make_folder, temporary_name
 from hpcjobs.leftovers import own_mark, remove_leftovers
 from hpcjobs.merge import merge
 from hpcjobs.results import ResultsWriter, schema_of
-from hpcjobs.spill import BUCKET, Spill
+from hpcjobs.spill import Spill
 from tests.runs import finish, outcome, plan_run, record_of, run_ranks, start_process, undisturbed
+
+SCHEMA = journal_schema(pa.schema([]))
 
 
 def die_half_way(folder: str) -> None:
     """A merge that SIGKILL ends when it has begun everything."""
-    import pyarrow as pa
-
     root = Path(folder)
     writer = ResultsWriter(root / "results.parquet", schema_of([], pa.schema([("index", pa.int64())])))
-    with Together() as files, writer, Spill(root, 2 * BUCKET) as spill:
-        spill.add(record_of(0, 0))
+    with Together() as files, writer, Spill(root, 2, SCHEMA, 1) as spill:
+        spill.add(table_of([record_of(0, 0)], SCHEMA))
         files.write(root / "metrics.json", "text")
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -79,7 +82,7 @@ def test_a_forked_process_has_a_mark_of_its_own(tmp_path: Path) -> None:
 
 def test_merge_beside_a_live_merge_leaves_its_files(ram: Path) -> None:
     paths = plan_run(ram / "run", 7)
-    with Spill(paths.root, 2 * BUCKET) as spill:
-        spill.add(record_of(0, 0))
+    with Spill(paths.root, 2, SCHEMA, 1) as spill:
+        spill.add(table_of([record_of(0, 0)], SCHEMA))
         merge(paths)
-        assert [len(records) for _, records in spill.buckets(2 * BUCKET)] == [1, 0]
+        assert [len(records) for _, records in spill.buckets(2)] == [1, 0]

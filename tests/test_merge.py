@@ -13,7 +13,7 @@ from hpcjobs.errors import MergeError
 from hpcjobs.files import read_json
 from hpcjobs.merge import merge
 from hpcjobs.paths import RunPaths
-from hpcjobs.spill import BUCKET
+from hpcjobs.results import ROW_GROUP
 from tests.runs import (
     answer,
     cancelled_at_end,
@@ -239,13 +239,15 @@ def test_generate_has_answers_without_scores(ram: Path) -> None:
     assert said(paths)["metrics"] == {}
 
 
-def test_many_buckets_come_in_input_order(ram: Path) -> None:
-    """More rows than one bucket holds, journalled in random order by two ranks."""
-    rows = BUCKET + 1000
+@pytest.mark.parametrize("bucket", [ROW_GROUP, 2 * ROW_GROUP, 8 * ROW_GROUP])
+def test_many_buckets_come_in_input_order(ram: Path, monkeypatch: pytest.MonkeyPatch, bucket: int) -> None:
+    """More rows than a row group, or a bucket, holds, journalled in random order: the same bytes for any bucket."""
+    monkeypatch.setattr("hpcjobs.merge.MOST_ROWS", bucket)
+    rows = 2 * ROW_GROUP + 1000
     paths = plan_run(ram / "run", rows)
     records = settle_by_hand(paths)
     random.Random(0).shuffle(records)
-    lost = {5, BUCKET - 1, BUCKET, rows - 1}
+    lost = {5, ROW_GROUP - 1, ROW_GROUP, rows - 1}
     write_journal(paths, [record for record in records if record.index not in lost])
     merged = merge(paths)
     assert set(merged.missing) == set(missing_lines(paths)) == lost
@@ -253,4 +255,7 @@ def test_many_buckets_come_in_input_order(ram: Path) -> None:
     assert table.column("index").to_pylist() == [index for index in range(rows) if index not in lost]
     assert table.column("completion")[-1].as_py() == f"answer {rows - 2}"
     assert merged.metrics["exact_match"]["n"] == rows - len(lost)
+    file = pq.ParquetFile(paths.results)
+    groups = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
+    assert groups == [ROW_GROUP - 2, ROW_GROUP - 1, 999]
     assert not list(paths.root.glob(".*"))

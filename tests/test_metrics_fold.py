@@ -19,6 +19,7 @@ from hpcjobs.metrics import Fold, MeanFold, SumsFold
 from hpcjobs.metrics.choice import Accuracy
 from hpcjobs.metrics.fold import numbers, wilson
 from hpcjobs.metrics.held import Held
+from hpcjobs.metrics.sums import in_logarithms, within
 
 NOTHING = {"value": None, "stderr": None, "ci95": None, "bootstrap_ci95": None, "n": 0}
 SUMS = pa.list_(pa.float64())
@@ -27,6 +28,10 @@ SUMS = pa.list_(pa.float64())
 def ratio(sums: Floats) -> float:
     """A value of two sums that is no mean."""
     return float(sums[0] / sums[1]) if sums[1] else math.nan
+
+
+def ratios() -> SumsFold:
+    return SumsFold(2, ratio, within(-math.inf, math.inf))
 
 
 def folded(make: Callable[[], Fold], scores: Floats, sums: pa.Array | None, cuts: Sequence[int]) -> dict[str, Any]:
@@ -73,11 +78,11 @@ def test_a_fold_is_mean_and_standard_error(values: list[float]) -> None:
 
 
 def test_a_fold_of_none_and_of_one() -> None:
-    assert MeanFold().summary() == SumsFold(2, ratio).summary() == NOTHING
+    assert MeanFold().summary() == ratios().summary() == NOTHING
     one = MeanFold()
     one.add(np.array([0.5]))
     assert one.summary() == NOTHING | {"value": 0.5, "n": 1}
-    sums = SumsFold(2, ratio)
+    sums = ratios()
     sums.add(np.array([0.5]), pa.array([[1.0, 2.0]], SUMS))
     assert sums.summary() == NOTHING | {"value": 0.5, "n": 1}
 
@@ -87,7 +92,7 @@ def test_what_is_beyond_numbers_is_none() -> None:
     fold.add(np.array([1e200, -1e200, 3.0]))
     assert fold.summary()["stderr"] is None
     assert fold.summary()["ci95"] is None
-    sums = SumsFold(2, ratio)
+    sums = ratios()
     sums.add(np.zeros(2), pa.array([[1.0, 0.0], [2.0, 0.0]], SUMS))
     assert sums.summary() == NOTHING | {"n": 2}
 
@@ -138,7 +143,7 @@ def test_any_cut_gives_the_same_sums_to_the_bit(cuts: list[int], seed: int) -> N
     rows = draw.normal(size=(9000, 2)) + 10
     there = draw.random(9000) > 0.01
     sums = pa.array([row if kept else None for row, kept in zip(rows.tolist(), there, strict=True)], SUMS)
-    for make in (lambda: SumsFold(2, ratio), limited(lambda: SumsFold(2, ratio))):
+    for make in (ratios, limited(ratios)):
         whole = folded(make, np.zeros(9000), sums, [])
         assert folded(make, np.zeros(9000), sums, cuts) == whole
         assert whole["n"] == int(there.sum())
@@ -150,7 +155,7 @@ def test_the_bootstrap_of_sums_is_that_of_all_resamples() -> None:
     """Brute force: every one of the 5 ** 5 resamples of five samples."""
     rows = np.array([[1.0, 2.0], [0.0, 1.0], [5.0, 6.0], [2.0, 8.0], [3.0, 3.0]])
     everything = [ratio(np.sum(chosen, axis=0)) for chosen in itertools.product(rows, repeat=5)]
-    found = folded(lambda: SumsFold(2, ratio), np.zeros(5), pa.array(rows.tolist(), SUMS), [2])
+    found = folded(ratios, np.zeros(5), pa.array(rows.tolist(), SUMS), [2])
     assert found["value"] == pytest.approx(11 / 20)
     assert found["stderr"] == pytest.approx(np.std(everything), rel=0.08)
     assert found["bootstrap_ci95"] == pytest.approx(np.percentile(everything, [2.5, 97.5]), abs=0.05)
@@ -163,8 +168,7 @@ def test_blocks_of_neighbours_tell_the_error_of_many_samples(limit: bool) -> Non
     draw, n = np.random.default_rng(4), 100_000
     rows = np.column_stack([draw.exponential(2.0, n), draw.exponential(5.0, n)])
     flat = pa.ListArray.from_arrays(np.arange(n + 1) * 2, pa.array(rows.ravel()))
-    make: Callable[[], Fold] = lambda: SumsFold(2, ratio)  # noqa: E731
-    found = folded(limited(lambda: SumsFold(2, ratio)) if limit else make, np.zeros(n), flat, range(0, n, 7777))
+    found = folded(limited(ratios) if limit else ratios, np.zeros(n), flat, range(0, n, 7777))
     means, covariance = rows.mean(axis=0), np.cov(rows.T)
     slope = np.array([1 / means[1], -means[0] / means[1] ** 2])
     assert found["value"] == pytest.approx(means[0] / means[1], rel=1e-12)
@@ -184,3 +188,13 @@ def test_lists_become_rows_and_none_becomes_nan() -> None:
     assert np.isnan(numbers(lists, 2)).tolist() == [[False, False], [True, True], [False, False], [True, False]]
     with pytest.raises(ValueError, match="reshape"):
         numbers(pa.array([[1.0]], SUMS), 2)
+
+
+def test_an_interval_stays_where_values_can_be() -> None:
+    values = np.array([1.0, 4.0, 0.5, 9.0])
+    half = 1.96 * float(values.std(ddof=1))
+    assert within(0.0, 100.0)(2.0, values) == [0.0, pytest.approx(2 + half)]
+    assert within(0.0, 5.0)(2.0, values) == [0.0, 5.0]
+    factor = math.exp(1.96 * float(np.log(values).std(ddof=1)))
+    assert in_logarithms(2.0, values) == pytest.approx([2 / factor, 2 * factor])
+    assert in_logarithms(0.0, values) is None

@@ -65,7 +65,7 @@ def test_accuracy_is_that_of_lm_evals_process_results() -> None:
 
     for logprobs, options, right in CASES:
         pairs = [(logprob, False) for logprob in logprobs]
-        theirs = ConfigurableTask.process_results(Doc(options, right), {}, pairs)  # type: ignore[arg-type]
+        theirs = ConfigurableTask.process_results(Doc(options, right), {}, pairs)
         answer = scored(logprobs, options)
         assert {n: find_metric(n).judge(answer, right, {}).value for n in ("acc", "acc_norm", "acc_bytes")} == theirs
     assert len({find_metric(n).judge(scored(*CASES[0][:2]), 2, {}).value for n in ("acc", "acc_norm")}) == 2
@@ -133,9 +133,11 @@ def test_lm_evals_word_and_byte_counts() -> None:
 
     answer = scored([-1.0])
     for text in TEXTS:
-        _, words = find_metric("word_perplexity").judge(answer, text, {}).statistics or ()
-        _, size = find_metric("byte_perplexity").judge(answer, text, {}).statistics or ()
-        assert (words, size) == (PerplexityTask.count_words(text), PerplexityTask.count_bytes(text))
+        words, size = (
+            find_metric(name).judge(answer, text, {}).statistics for name in ("word_perplexity", "byte_perplexity")
+        )
+        assert words == (-1.0, PerplexityTask.count_words(text))
+        assert size == (-1.0, PerplexityTask.count_bytes(text))
 
 
 def test_a_text_without_likelihood_counts_nowhere() -> None:

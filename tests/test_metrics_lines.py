@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hpcjobs.metrics.lines import MOST_SHOWN, group_lines, score_lines
+from hpcjobs.metrics.lines import MOST_SHOWN, group_lines, number_text, score_lines
 
 
 def summary(value: float | None, n: int = 10, interval: list[float] | None = None) -> dict[str, Any]:
@@ -47,3 +47,8 @@ def test_the_rest_of_many_values_is_counted() -> None:
     lines = list(group_lines({"n": {str(number): {"f1": summary(0.0)} for number in range(MOST_SHOWN + 3)}}))
     assert len(lines) == MOST_SHOWN + 3
     assert lines[-1] == "... and 3 other values of n: metrics.json has all"
+
+
+def test_large_numbers_stay_short() -> None:
+    values = [0.12345, 99999.0, 123456.0, 6.85e24, -7e29]
+    assert [number_text(value) for value in values] == ["0.1235", "99999.0000", "1.235e+05", "6.85e+24", "-7e+29"]

@@ -129,7 +129,7 @@ def test_the_config_of_a_run_stands_alone(home: Path) -> None:
 def test_chunks_depend_on_data_and_chunk_size_alone(home: Path) -> None:
     one = make_plan("eval", config_of(run={"chunk_size": 4}))
     other = make_plan("eval", config_of(run={"chunk_size": 4}, cluster={"nodes": 3, "gpus": 12}))
-    assert one.chunks == other.chunks
+    assert [chunk.tolist() for chunk in one.chunks] == [chunk.tolist() for chunk in other.chunks]
     assert one.plan.data["sha256"] == other.plan.data["sha256"]
     assert one.plan.config_sha256 != other.plan.config_sha256
 
@@ -170,6 +170,9 @@ def test_run_dir_names_folder_and_run(home: Path) -> None:
     [
         ({"task": {"metrics": []}}, ConfigError, "task.metrics is empty.*submit generate"),
         ({"task": {"target": None}}, ConfigError, "task.target is not set, and exact_match compare"),
+        ({"task": {"group_by": ["level"]}}, ConfigError, "task.group_by: no column 'level'; its columns: q, a"),
+        ({"task": {"metrics": ["pass@2"]}}, ConfigError, r"'pass@2' needs 2 answers a prompt: set task.repeats"),
+        ({"task": {"metrics": ["acc"]}}, ConfigError, "'acc' does not score tasks of type generate"),
         ({"task": {"metrics": ["exactmatch"]}}, ConfigError, "did you mean 'exact_match'"),
         ({"task": {"prompt": "{{ qq }}"}}, ConfigError, "'qq'"),
         ({"task": {"prompt": "{{ q.no.more }}"}}, DataError, "templates fail on the first row .id 'r0'."),
@@ -241,3 +244,31 @@ def test_a_plan_says_shape_model_and_data(home: Path) -> None:
     assert "2 nodes x 4 GPUs = 8 ranks" in text
     assert "100 rows" in text
     assert "dummy" in text
+
+
+PLAIN = {"model_type": "llama"}
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "engine"),
+    [
+        (PLAIN, {}, "loop"),
+        (PLAIN, {"cluster": {"gpus": 2}}, "transformers"),
+        (PLAIN, {"cluster": {"gpus": 2}, "run": {"deterministic": True}}, "loop"),
+        (PLAIN, {"cluster": {"gpus": 2}, "task": {"generation": {"temperature": 0.5}}}, "loop"),
+        (PLAIN | {"sliding_window": 4096}, {}, "generate"),
+        (PLAIN | {"sliding_window": 4096, "use_sliding_window": False}, {}, "loop"),
+        ({"text_config": {"layer_types": ["full_attention", "sliding_attention"]}}, {}, "generate"),
+        ({"text_config": {"layer_types": ["full_attention"] * 2}}, {}, "loop"),
+        ({"model_type": "mamba2"}, {"cluster": {"gpus": 2}}, "generate"),
+        ({"model_type": "t5", "is_encoder_decoder": True}, {}, "generate"),
+    ],
+)
+def test_the_plan_says_which_engine_is_likely(
+    home: Path, model: dict[str, Any], given: dict[str, dict[str, Any]], engine: str
+) -> None:
+    (home / "m").mkdir()
+    (home / "m/config.json").write_text(json.dumps(model))
+    plan = make_plan("eval", config_of(model={"engine": "auto", "name": "m"}, **given)).plan
+    assert plan.model["likely_engine"] == engine
+    assert f"(engine auto: {engine})" in "\n".join(plan.summary())

@@ -25,7 +25,7 @@ from hpcjobs.report.activity import Activity, read_activities
 from hpcjobs.report.axis import Axis
 from hpcjobs.report.intervals import Intervals
 from hpcjobs.report.picks import pick_rows, read_rows
-from hpcjobs.report.scores import score_of
+from hpcjobs.report.scores import MOST_GROUPS, score_of
 from hpcjobs.report.text import WHOLE, Cut, duration, percent, plain, visible
 from hpcjobs.report.timeline import SHOWN_ROWS, draw
 from hpcjobs.submission import Launch, record_launch
@@ -404,6 +404,24 @@ def test_numbers_for_people() -> None:
     assert [percent(share) for share in (0, 0.0001, 0.5, 0.9999, 1)] == ["0%", "0.1%", "50%", "99.9%", "100%"]
     assert [duration(s) for s in (0.25, 12.34, 245)] == ["0.25 s", "12.3 s", "4 min 05 s"]
     assert [duration(s) for s in (7500, 270_000)] == ["2 h 05 min", "3 d 03 h"]
+
+
+def test_groups_and_options_are_tables(copy: RunPaths) -> None:
+    values = json.loads(copy.metrics.read_text())
+    score = values["metrics"]["contains"]
+    values["metrics"]["acc"] = score | {"by_option": {"A": {"value": 0.125, "n": 71}, "B": {"value": 1.0, "n": 3}}}
+    some = {f"<i>{number}</i>": {"contains": score | {"n": number}} for number in range(MOST_GROUPS + 7)}
+    values["groups"] = {"subject": some, "level": {"7": {"contains": score}}}
+    copy.metrics.write_text(json.dumps(values))
+    page = Page(write_report(copy))
+    assert {"A (n=71)", "B (n=3)", "0.1250"} <= set(page.texts["th"]) | set(page.texts["td"])
+    low, high = score["bootstrap_ci95"]
+    assert f"{low:.4f} to {high:.4f}" in page.text
+    assert f"subject: 107 values, the first {MOST_GROUPS} are shown" in " ".join(page.text.split())
+    assert "level: 1 value" in page.text
+    assert "<i>" not in page.source
+    assert f"<i>{MOST_GROUPS - 1}</i>" in page.text
+    assert f"<i>{MOST_GROUPS}</i>" not in page.text
 
 
 def test_a_scores_bar_stays_on_its_scale() -> None:

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hpcjobs.columns import journal_schema, storable, table_of
 from hpcjobs.metrics import find_metrics
-from hpcjobs.records import SampleError
-from hpcjobs.results import ResultsWriter, rows_of, schema_of, storable
+from hpcjobs.records import Record, SampleError
+from hpcjobs.results import ResultsWriter, rows_of, schema_of
 from tests.runs import record_of
 
 INPUTS = pa.schema([("index", pa.int64()), ("id", pa.string()), ("question", pa.string()), ("n", pa.list_(pa.int8()))])
@@ -24,6 +25,11 @@ def asked(count: int) -> pa.Table:
         "question": [f"q{n}" for n in range(count)], "n": [[n] for n in range(count)],
     }  # fmt: skip
     return pa.table(columns, schema=INPUTS)
+
+
+def rows(records: list[Record], schema: pa.Schema, start: int = 0) -> pa.Table:
+    """What a merge makes of records of the rows from `start` on."""
+    return rows_of(table_of(records, journal_schema(schema)), asked(start + len(records)).slice(start), schema)
 
 
 @given(st.text(st.characters(exclude_categories=())))
@@ -39,7 +45,7 @@ def test_rows_have_what_was_asked_what_came_and_the_scores() -> None:
         record_of(0, 5, completion="a\ud800\0", scores={"f1": 0.25, "contains": None}),
         record_of(1, 6, scores={"f1": 1.0}, error=SampleError("ValueError", "b\udfff")),
     ]
-    table = rows_of(records, asked(2), schema_of(find_metrics(["f1", "contains"]), INPUTS))
+    table = rows(records, schema_of(find_metrics(["f1", "contains"]), INPUTS))
     common = {"finish_reason": "stop", "prompt_tokens": 2, "completion_tokens": 1}
     assert table.to_pylist() == [
         {
@@ -56,7 +62,7 @@ def test_rows_have_what_was_asked_what_came_and_the_scores() -> None:
 @pytest.mark.parametrize("metrics", [[], ["f1"]])
 def test_no_rows_have_the_same_columns(metrics: list[str]) -> None:
     schema = schema_of(find_metrics(metrics), INPUTS)
-    table = rows_of([], asked(0), schema)
+    table = rows([], schema)
     assert (table.schema, len(table)) == (schema, 0)
     assert ("scores" in schema.names) == bool(metrics)
 
@@ -64,14 +70,14 @@ def test_no_rows_have_the_same_columns(metrics: list[str]) -> None:
 def test_inputs_without_columns_of_their_own_need_no_struct() -> None:
     schema = schema_of(find_metrics(["f1"]), pa.schema([("index", pa.int64()), ("id", pa.string())]))
     assert "input" not in schema.names
-    assert len(rows_of([record_of(0, 0, scores={"f1": 1.0})], asked(1), schema)) == 1
+    assert len(rows([record_of(0, 0, scores={"f1": 1.0})], schema)) == 1
 
 
 def test_the_table_is_there_only_when_all_of_it_is(tmp_path: Path) -> None:
     path, schema = tmp_path / "results.parquet", schema_of([], INPUTS)
     with ResultsWriter(path, schema) as writer:
         for start in (0, 1):
-            writer.write(rows_of([record_of(start, 0)], asked(2).slice(start, 1), schema))
+            writer.write(rows([record_of(start, 0)], schema, start))
             assert not path.exists()
     first = path.read_bytes()
     assert pq.read_table(path).column("index").to_pylist() == [0, 1]
@@ -84,5 +90,5 @@ def test_the_table_is_there_only_when_all_of_it_is(tmp_path: Path) -> None:
 
 def fail_half_way(path: Path, schema: pa.Schema) -> None:
     with ResultsWriter(path, schema) as writer:
-        writer.write(rows_of([record_of(0, 0)], asked(1), schema))
+        writer.write(rows([record_of(0, 0)], schema))
         raise RuntimeError("half way")

@@ -7,10 +7,17 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import sacrebleu
 
 from hpcjobs import runner
+from hpcjobs.layers import Layer
+from hpcjobs.metrics import Judge
+from hpcjobs.prompts import Prompts
+from hpcjobs.records import Completion, SampleError
+from hpcjobs.resolve import validate
 from hpcjobs.slurm import clean_environment
 
 RUN = ("-m", "hpcjobs.runner", "--data_file", "unified", "--max_samples", "100")
@@ -93,3 +100,44 @@ def test_load_validation_data_takes_the_first_rows() -> None:
     rows = runner.load_validation_data("canned_50_quick", 5)
     assert [row["index"] for row in rows] == [0, 1, 2, 3, 4]
     assert len(runner.load_validation_data("canned_50_quick")) == 50
+
+
+def test_saved_values_are_made_by_the_metrics_own_folds(tmp_path: Path) -> None:
+    answers, golds = ["a b c d e", "the cat sat", ""], ["a b c d x", "the cat sat on it", "gone"]
+    rows = [{"index": n, "id": str(n), "question": "q", "gold": gold} for n, gold in enumerate(golds)]
+    metrics = ["exact_match", "bleu", "chrf"]
+    config = validate(Layer({"task": {"prompt": "{{ question }}", "target": "{{ gold }}", "metrics": metrics}}))
+    judge, prompts = Judge(config.task), Prompts(config.task, list(rows[0]))
+    failed = Completion.failed(2, SampleError("ValueError", "no room"))
+    given = [Completion(n, text, "stop") for n, text in enumerate(answers[:2])] + [failed]
+    results = [runner._result(row, answer, prompts, judge) for row, answer in zip(rows, given, strict=True)]
+    folder = runner.save_results(json.loads(json.dumps(results)), tmp_path, {"model": "m"}, judge.metrics)
+    values = json.loads((folder / "metrics.json").read_text())
+    assert values["metrics"]["bleu"]["value"] == sacrebleu.corpus_bleu(answers, [golds]).score
+    assert values["metrics"]["chrf"]["value"] == sacrebleu.corpus_chrf(answers, [golds]).score
+    assert (values["metrics"]["exact_match"]["value"], values["counts"]["errors"], values["model"]) == (0, 1, "m")
+    alone = runner.save_results([{"scores": {"own": 0.5}, "error": None}], tmp_path / "own")
+    assert json.loads((alone / "metrics.json").read_text())["metrics"]["own"]["value"] == 0.5
+
+
+def test_multiple_choice_with_examples_plain_and_with_the_connector(tiny: tuple[Any, Any]) -> None:
+    """The same rows and scores; what a rank of a run folder gives is tested elsewhere."""
+    from hpcjobs.connector import AccelerateConnector
+    from hpcjobs.runner import run_inference_with_accelerate, run_inference_with_prompt
+
+    rows: list[dict[str, Any]] = [
+        {"index": n, "id": f"r{n}", "q": f"Upper: {'abc'[: n % 3 + 1]}", "options": ["ABC", "AB", "A"], "gold": n % 3}
+        for n in range(9)
+    ]
+    task = {
+        "type": "choice", "prompt": "{{ q }}", "choices": "{{ options }}", "target": "{{ gold }}",
+        "few_shot": {"k": 1}, "metrics": ["acc"],
+    }  # fmt: skip
+    config = validate(Layer({"model": {"name": "tiny"}, "task": task}))
+    plain = run_inference_with_prompt(*tiny, rows, config)
+    other = run_inference_with_accelerate(AccelerateConnector("tiny", batch_size=2), rows, config)
+    assert [row["finish_reason"] for row in plain] == ["scored"] * 9
+    assert {row["completion"] for row in plain} <= {"ABC", "AB", "A"}
+    kept = ("id", "completion", "scores", "prompt_tokens", "completion_tokens")
+    assert [[row[key] for key in kept] for row in other] == [[row[key] for key in kept] for row in plain]
+    assert plain[0]["prompt_tokens"] > len(rows[0]["q"]) + len(rows[1]["q"])  # an example stands before it

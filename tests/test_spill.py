@@ -4,54 +4,85 @@ import os
 import random
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
-from hpcjobs.spill import BUCKET, Spill
+from hpcjobs import spill as spilling
+from hpcjobs.columns import journal_schema, table_of
+from hpcjobs.records import Record
+from hpcjobs.spill import Spill
 from tests.runs import record_of
 
+BUCKET = 1000
 ROWS = 2 * BUCKET + 100
+SCHEMA = journal_schema(pa.schema([]))
+
+
+def sorting(folder: Path, rows: int = ROWS) -> Spill:
+    return Spill(folder, rows, SCHEMA, BUCKET)
+
+
+def table(*records: Record) -> pa.Table:
+    return table_of(records, SCHEMA)
 
 
 def on_disk(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.iterdir())
 
 
-def test_buckets_come_in_input_order_with_their_records_as_added(ram: Path) -> None:
-    order = [*range(0, ROWS, 40), BUCKET - 1, BUCKET, 2 * BUCKET - 1, 2 * BUCKET, ROWS - 1]
+def made(index: int) -> Record:
+    return record_of(index, 0, completion=f"né\n{index}\0" + "x" * 1000)
+
+
+def test_buckets_come_in_input_order_with_their_records_as_added(ram: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spilling, "_HELD", 20_000)
+    order = [*range(0, ROWS, 4), BUCKET - 1, BUCKET, 2 * BUCKET - 1, 2 * BUCKET, ROWS - 1]
     random.Random(0).shuffle(order)
-    with Spill(ram, ROWS) as spill:
-        for index in order:
-            spill.add(record_of(index, 0, completion=f"né\n{index}\ud800" + "x" * 1000))
+    with sorting(ram) as spill:
+        for start in range(0, len(order), 7):
+            spill.add(table(*map(made, order[start : start + 7])))
         (folder,) = ram.iterdir()
-        sizes = [on_disk(folder)]
-        found = []
-        for bucket in spill.buckets(ROWS):
-            found.append(bucket)
+        found, sizes = [], []
+        for indexes, rows in spill.buckets(ROWS):
+            found.append((indexes, rows))
             sizes.append(on_disk(folder))
-        assert sizes[0] > 500 * len(order)
-        assert sizes[1:] == sorted(sizes[1:], reverse=True), "what was read takes no more room"
+        assert sizes[0] > 1000 * len([n for n in order if n >= BUCKET]), "they were on the disk"
+        assert sizes == sorted(sizes, reverse=True), "what was read takes no more room"
         assert sizes[-1] == 0
     assert [indexes for indexes, _ in found] == [range(BUCKET), range(BUCKET, 2 * BUCKET), range(2 * BUCKET, ROWS)]
-    for indexes, records in found:
-        expected = [record_of(n, 0, completion=f"né\n{n}\ud800" + "x" * 1000) for n in order if n in indexes]
-        assert records == expected
+    for indexes, rows in found:
+        expected = table(*(made(n) for n in order if n in indexes))
+        assert pa.table(rows).equals(expected)
     assert os.listdir(ram) == []
 
 
 @pytest.mark.parametrize(("rows", "ranges"), [(0, [range(0)]), (1, [range(1)]), (BUCKET, [range(BUCKET)])])
-def test_one_bucket_needs_no_disk(tmp_path: Path, rows: int, ranges: list[range]) -> None:
-    with Spill(tmp_path, rows) as spill:
+def test_one_bucket_needs_no_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int, ranges: list[range]
+) -> None:
+    monkeypatch.setattr(spilling, "_HELD", 0)
+    with sorting(tmp_path, rows) as spill:
         for index in range(min(rows, 5)):
-            spill.add(record_of(index, 0))
-        assert [indexes for indexes, _ in spill.buckets(rows)] == ranges
-        assert [len(records) for _, records in spill.buckets(rows)] == [min(rows, 5)]
+            spill.add(table(record_of(index, 0)))
+        found = list(spill.buckets(rows))
+        assert [indexes for indexes, _ in found] == ranges
+        assert [part.column("index").to_pylist() for _, part in found] == [list(range(min(rows, 5)))]
         assert os.listdir(tmp_path) == []
 
 
 def test_a_bucket_without_records_is_there_and_empty(ram: Path) -> None:
-    with Spill(ram, ROWS) as spill:
-        spill.add(record_of(ROWS - 1, 0))
-        assert [len(records) for _, records in spill.buckets(ROWS)] == [0, 0, 1]
+    with sorting(ram) as spill:
+        spill.add(table(record_of(ROWS - 1, 0)))
+        found = [rows for _, rows in spill.buckets(ROWS)]
+        assert [len(rows) for rows in found] == [0, 0, 1]
+        assert all(rows.schema == SCHEMA for rows in found)
+
+
+def test_more_buckets_than_sixteen_bits_count_are_sorted_too(ram: Path) -> None:
+    rows = 40_000
+    with Spill(ram, rows, SCHEMA, 1) as spill:
+        spill.add(table(record_of(rows - 1, 0), record_of(5, 0)))
+        assert [indexes.start for indexes, part in spill.buckets(rows) if len(part)] == [5, rows - 1]
 
 
 def test_an_error_leaves_no_files(ram: Path) -> None:
@@ -61,7 +92,8 @@ def test_an_error_leaves_no_files(ram: Path) -> None:
 
 
 def fail_half_way(folder: Path) -> None:
-    with Spill(folder, ROWS) as spill:
-        spill.add(record_of(0, 0))
+    with sorting(folder) as spill:
+        spill.add(table(record_of(0, 0)))
+        next(spill.buckets(ROWS))
         assert os.listdir(folder)
         raise RuntimeError("merge failed")

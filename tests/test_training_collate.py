@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from hpcjobs.data import Inputs, table_bytes
+from hpcjobs.data import Inputs, table_parts
 from hpcjobs.training.collate import IGNORED, block_mask, collate
 from hpcjobs.training.encode import Tokens
 from hpcjobs.training.loss import Loss
@@ -22,7 +22,7 @@ SAMPLES = [([2, 10, 11, 12], [0, 0, 1, 1]), ([2, 20, 21], [0, 1, 0]), ([2, 30, 3
 @pytest.fixture
 def tokens(tmp_path: Path) -> TokenFile:
     table = pa.table({"index": list(range(len(SAMPLES))), "id": [str(n) for n in range(len(SAMPLES))]})
-    (tmp_path / "data.arrow").write_bytes(table_bytes(table))
+    (tmp_path / "data.arrow").write_bytes(b"".join(table_parts(table)))
 
     def encode(row: Any) -> Tokens:
         ids, learned = SAMPLES[row["index"]]
@@ -73,6 +73,6 @@ def test_the_loss_is_that_of_each_token_by_itself(tiny: tuple[Any, Any], tokens:
             logits = model(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
         expected += sum(-float(logits[n - 1, ids[n]]) for n in range(1, len(ids)) if learned[n])
     loss = Loss(model, torch.device("cpu"))
-    assert float(loss(model, collate([[0], [1], [2]], tokens, 0))) == pytest.approx(expected, rel=1e-5)
-    assert float(loss(model, collate([[0, 1], [2]], tokens, 0, loss.blocks))) == pytest.approx(expected, rel=1e-5)
-    assert float(loss(model, collate([[2, 0, 1]], tokens, 0, loss.blocks))) == pytest.approx(expected, rel=1e-5)
+    assert loss(model, collate([[0], [1], [2]], tokens, 0)).item() == pytest.approx(expected, rel=1e-5)
+    assert loss(model, collate([[0, 1], [2]], tokens, 0, loss.blocks)).item() == pytest.approx(expected, rel=1e-5)
+    assert loss(model, collate([[2, 0, 1]], tokens, 0, loss.blocks)).item() == pytest.approx(expected, rel=1e-5)

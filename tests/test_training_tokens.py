@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from hpcjobs.data import Inputs, table_bytes
+from hpcjobs.data import Inputs, table_parts
 from hpcjobs.errors import DataError, RendezvousError
 from hpcjobs.training.encode import Tokens
 from hpcjobs.training.heldout import held_out
@@ -18,7 +18,7 @@ from hpcjobs.training.tokens import TokenCount, TokenFacts, TokenFile, wait_for_
 
 def inputs_of(folder: Path, count: int) -> Inputs:
     table = pa.table({"index": list(range(count)), "id": [f"row-{n}" for n in range(count)]})
-    (folder / "data.arrow").write_bytes(table_bytes(table))
+    (folder / "data.arrow").write_bytes(b"".join(table_parts(table)))
     return Inputs(folder / "data.arrow")
 
 

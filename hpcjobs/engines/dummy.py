@@ -8,11 +8,14 @@ import time
 from collections.abc import Iterator
 
 from hpcjobs.engines.base import Source
-from hpcjobs.records import Completion, Request
+from hpcjobs.records import Completion, Likelihood, Prompt, Request
 
 
 class DummyEngine:
-    """Waits `delay` seconds a sample, then answers with 16 hex digits of the prompt's SHA-256."""
+    """Waits `delay` seconds a sample, then answers with 16 hex digits of the prompt's SHA-256.
+
+    Log-likelihoods are made of hashes, too: of context and continuation, at most 0.
+    """
 
     def __init__(self, delay: float = 0.0, batch_size: int = 16) -> None:
         self._delay, self.batch_size = delay, batch_size
@@ -25,7 +28,32 @@ class DummyEngine:
     def _complete(self, request: Request) -> Completion:
         started = time.time()
         time.sleep(self._delay)
-        text = request.prompt if isinstance(request.prompt, str) else json.dumps(request.prompt)
-        words = len(text.split())
-        answer = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]
-        return Completion(request.index, answer, "stop", words, 1, None, started, time.time() - started)
+        words, likelihood, texts = len(_text(request.prompt).split()), None, tuple[str, ...]()
+        if request.task == "generate":
+            answers = [_hash(request.prompt)] + [_hash(request.prompt, str(n)) for n in range(1, request.repeats)]
+            texts = tuple(answers) if request.repeats > 1 else ()
+            answer, made = answers[0], request.repeats
+        else:
+            likelihood = _likelihood(request)
+            best = max(range(len(likelihood.logprobs)), key=likelihood.logprobs.__getitem__)
+            answer, made = request.options[best] if request.options else "", 0
+        took = time.time() - started
+        return Completion(request.index, answer, "stop", words, made, None, started, took, texts, likelihood)
+
+
+def _text(prompt: Prompt) -> str:
+    return prompt if isinstance(prompt, str) else json.dumps(prompt)
+
+
+def _hash(prompt: Prompt, *more: str) -> str:
+    text = "\0".join((_text(prompt), *more))
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]
+
+
+def _likelihood(request: Request) -> Likelihood:
+    """One entry a pair, or one for the whole text: between -16 and 0 a word."""
+    asked = [(pair.context, pair.continuation) for pair in request.pairs] or [("", _text(request.prompt))]
+    tokens = tuple(max(1, len(continuation.split())) for _, continuation in asked)
+    parts = [int(_hash(context, continuation), 16) / 2**60 for context, continuation in asked]
+    logprobs = tuple(-part * count for part, count in zip(parts, tokens, strict=True))
+    return Likelihood(logprobs, tuple(part < 1 for part in parts), tokens, request.options)

@@ -11,8 +11,7 @@ class SeededSampler:
     """A logits processor: after it, the largest logit is a draw from softmax(logits / temperature), top-p.
 
     Each row draws from its own generator, seeded by its sample, so a greedy loop over these logits samples
-    the same text in any batch. Source: the Gumbel-max trick (Gumbel 1954; Maddison et al., 2014); nucleus
-    sampling: Holtzman et al., 2020.
+    the same text in any batch.
     """
 
     def __init__(self, seeds: Sequence[int], temperature: float, top_p: float) -> None:
@@ -21,13 +20,22 @@ class SeededSampler:
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """`scores` [rows, vocabulary] in any float type; float32 of the same shape on its device."""
-        scaled = scores.float() / self._temperature
-        if self._top_p < 1:
-            scaled = nucleus(scaled, self._top_p)
-        vocabulary = scaled.shape[-1]
-        uniform = torch.stack([torch.rand(vocabulary, generator=generator) for generator in self._generators])
-        noise = -torch.log(-torch.log(uniform.clamp(min=1e-20, max=1 - 1e-7)))
-        return scaled + noise.to(scaled.device)
+        return perturbed(scores, self._generators, self._temperature, self._top_p)
+
+
+def perturbed(
+    scores: torch.Tensor, generators: Sequence[torch.Generator], temperature: float, top_p: float
+) -> torch.Tensor:
+    """Scores [rows, vocabulary] whose largest is a draw, each row's from its own generator, in float32.
+
+    Source: the Gumbel-max trick (Gumbel 1954; Maddison et al., 2014); nucleus sampling: Holtzman et al., 2020.
+    """
+    scaled = scores.float() / temperature
+    if top_p < 1:
+        scaled = nucleus(scaled, top_p)
+    uniform = torch.stack([torch.rand(scaled.shape[-1], generator=generator) for generator in generators])
+    noise = -torch.log(-torch.log(uniform.clamp(min=1e-20, max=1 - 1e-7)))
+    return scaled + noise.to(scaled.device)
 
 
 def nucleus(scores: torch.Tensor, top_p: float) -> torch.Tensor:

@@ -12,11 +12,11 @@ import torch
 
 from hpcjobs.engines.base import AUTO_BATCH, BatchSize, Source, take
 from hpcjobs.engines.border import Border
-from hpcjobs.engines.generate import context_length
+from hpcjobs.engines.encoding import context_length
 from hpcjobs.engines.plain import PlainScorer
 from hpcjobs.engines.shared import TreeScorer
 from hpcjobs.engines.spans import Job, Span
-from hpcjobs.engines.support import has_plain_cache
+from hpcjobs.engines.support import has_fixed_positions, has_plain_cache
 from hpcjobs.records import Completion, Likelihood, Request, SampleError
 
 log = logging.getLogger(__name__)
@@ -103,7 +103,7 @@ class ScoringEngine:
 def scorer_of(model: Any) -> Scorer:
     """The tree where the model has a cache that its branches can share, and a small example comes out right."""
     plain = PlainScorer(model)
-    if not has_plain_cache(model):
+    if not has_plain_cache(model) or not has_fixed_positions(model):
         return plain
     try:
         if agree(TreeScorer(model), plain, model):

@@ -5,26 +5,36 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-
 
 class StopStrings:
-    """A stopping criterion by row over the decoded end of the new text.
+    """Whether the decoded end of a row's new text contains a stop string.
 
     Decoding is compared, not tokens: a stop string may begin in the middle of a token and end in another.
     """
 
-    def __init__(self, tokenizer: Any, stops: Sequence[str], prompt_length: int) -> None:
-        self._tokenizer, self._stops, self._prompt_length = tokenizer, stops, prompt_length
+    def __init__(self, tokenizer: Any, stops: Sequence[str]) -> None:
+        self._tokenizer, self._stops = tokenizer, stops
         # A token holds at least one byte: so many tokens cover the longest stop string and one token's rest.
-        self._window = max(len(stop.encode()) for stop in stops) + 1
+        self._window = max((len(stop.encode()) for stop in stops), default=0) + 1
+        self._last = {stop[-1] for stop in stops}
+        self._spaces = any(last.isspace() for last in self._last)
+        self._may_end: dict[int, bool] = {}
 
-    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
-        """`input_ids` [rows, tokens]; True for each row that has met a stop string."""
-        start = max(self._prompt_length, input_ids.shape[1] - self._window)
-        texts = self._tokenizer.batch_decode(input_ids[:, start:], skip_special_tokens=True)
-        met = [any(stop in text for stop in self._stops) for text in texts]
-        return torch.tensor(met, device=input_ids.device)
+    def met(self, made: Sequence[int]) -> bool:
+        """Whether these new tokens have met a stop string with their last one; tokens before it were asked about."""
+        if not self._stops or not self._ends_one(made[-1]):
+            return False
+        text = self._tokenizer.decode(made[-self._window :], skip_special_tokens=True)
+        return any(stop in text for stop in self._stops)
+
+    def _ends_one(self, token: int) -> bool:
+        """Whether a stop string can end in this token: it has its last character, or a part of some character."""
+        if self._spaces:  # a token alone may be decoded without its spaces
+            return True
+        if token not in self._may_end:
+            text = self._tokenizer.decode([token], skip_special_tokens=True)
+            self._may_end[token] = "\ufffd" in text or not self._last.isdisjoint(text)
+        return self._may_end[token]
 
 
 def cut_at_stop(text: str, stops: Sequence[str]) -> tuple[str, bool]:

@@ -1,17 +1,86 @@
-"""What a model's cache can do, told from its config."""
+"""Which engines can run a model."""
 
 from __future__ import annotations
 
+import logging
 from typing import Any
+from weakref import WeakKeyDictionary
+
+log = logging.getLogger(__name__)
+# By how much the logits of two ways to compute them may differ, as a share of their spread; by bytes of a number.
+_NEAR = {4: 1e-3, 2: 0.15}
+# What a trial has shown, by model.
+_tried: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
 
 
 def has_plain_cache(model: Any) -> bool:
-    """Whether every layer keeps keys and values of all tokens: then what tokens have in common can be shared."""
-    config = model.config.get_text_config()
-    if getattr(model.config, "is_encoder_decoder", False):
+    """Whether the model is a decoder whose layers all keep the keys and values of all tokens, and nothing else.
+
+    Not so: sliding windows, chunked attention, state-space and recurrent layers, encoder-decoders.
+    """
+    import transformers
+
+    config = model.config
+    if getattr(config, "is_encoder_decoder", False) or getattr(model, "_is_stateful", False):
         return False
-    layers = getattr(config, "layer_types", None)
-    if layers is not None:
-        return set(layers) == {"full_attention"}
-    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
-    return window is None and not hasattr(config, "state_size")
+    try:
+        layers = transformers.DynamicCache(config=config).layers
+    except (AttributeError, KeyError, ValueError, TypeError):  # a config that no such cache can be made from
+        return False
+    return bool(layers) and all(type(layer) is transformers.cache_utils.DynamicLayer for layer in layers)
+
+
+def has_fixed_positions(model: Any) -> bool:
+    """Whether a position means the same whatever else is in the pass: one long row may change those of all others."""
+    rope = getattr(model.config.get_text_config(), "rope_parameters", None) or {}
+    return rope.get("rope_type") not in ("dynamic", "longrope")
+
+
+def runs_packed(model: Any) -> bool:
+    """Whether `loop` can run the model: tried on a few tokens, against the model's own forward pass."""
+    if not has_plain_cache(model) or not getattr(model, "_supports_attention_backend", False):
+        return False
+    if not has_fixed_positions(model):
+        return False
+    if model not in _tried:
+        try:
+            _tried[model] = _same_logits(model)
+        except Exception as error:  # a model of any code: then it is run in the way that all models know
+            log.info("the loop engine does not run %s: %s: %s", type(model).__name__, type(error).__name__, error)
+            _tried[model] = False
+    return _tried[model]
+
+
+def _same_logits(model: Any) -> bool:
+    """Two rows, the second with a head copied from the first, then a token of each."""
+    import torch
+
+    from hpcjobs.engines.packed import PackedModel, Piece
+
+    vocabulary = int(model.config.get_text_config().vocab_size)
+    one = [(7 * n + 1) % vocabulary for n in range(9)]
+    other = [*one[:5], *((5 * n + 2) % vocabulary for n in range(6))]
+    packed = PackedModel(model, 3)
+    packed.logits([Piece(0, 0, one[:-1]), Piece(2, 5, other[5:-1], source=0, copied=5)])
+    order, found = packed.logits([Piece(0, len(one) - 1, one[-1:]), Piece(2, len(other) - 1, other[-1:])])
+    for number, logits in zip(order, found, strict=True):
+        ids = torch.tensor([(one, other)[number]], device=found.device)
+        with torch.inference_mode():
+            expected = model(input_ids=ids, use_cache=False).logits[0, -1].float()
+        if not (logits.float() - expected).abs().max() <= _NEAR[model.dtype.itemsize] * expected.std():
+            log.info("the loop engine does not run %s: other logits", type(model).__name__)
+            return False
+    return True
+
+
+def runs_continuous(model: Any) -> bool:
+    """Whether transformers' continuous batching runs the model (`ContinuousBatchingManager`)."""
+    config = model.config
+    if getattr(config, "is_encoder_decoder", False) or getattr(model, "_is_stateful", False):
+        return False
+    if not hasattr(model, "init_continuous_batching") or getattr(model, "hf_device_map", None):
+        return False
+    kinds = set(getattr(config.get_text_config(), "layer_types", None) or ["full_attention"])
+    return bool(getattr(model, "_supports_attention_backend", False)) and kinds <= {
+        "full_attention", "sliding_attention",
+    }  # fmt: skip

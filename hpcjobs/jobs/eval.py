@@ -12,17 +12,16 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from hpcjobs.asking import asker_of
 from hpcjobs.chunks import ChunkList
 from hpcjobs.claims import Claims, Lease
-from hpcjobs.data import Inputs, user_columns, user_row
+from hpcjobs.data import Inputs
 from hpcjobs.engines.base import AUTO_BATCH, Engine
 from hpcjobs.errors import HpcJobsError, JournalError, RendezvousError
-from hpcjobs.fewshot import read_pool
 from hpcjobs.identity import Identity
 from hpcjobs.journal import Journal
 from hpcjobs.ledger import LeaseWatch, Ledger, Rules
-from hpcjobs.metrics import Judge, Score
-from hpcjobs.prompts import Prompts
+from hpcjobs.metrics import Score
 from hpcjobs.records import Completion, Likelihood, Record, Request, SampleError, TaskType
 
 if TYPE_CHECKING:
@@ -75,15 +74,16 @@ def make_engine(work: Work) -> Engine:
         log.error("%s; going on without the group, which eval does not need", error)
         work_alone(work.rank)
     options = ConnectorOptions(
-        model.revision, torch_dtype(model.dtype), model.trust_remote_code, model.gpus_per_rank, timeout
-    )
+        model.revision, torch_dtype(model.dtype), model.trust_remote_code, model.gpus_per_rank, timeout,
+        model.engine,
+    )  # fmt: skip
     connector = AccelerateConnector(
         model.name, batch_size=model.batch_size, generation=work.config.task.generation, options=options
     )
     connector.load_model_once()
     work.heart.vitals.device = str(connector.state.device)
     kind = work.config.task.type
-    task: TaskType = "generate" if kind == "lm_eval" else kind
+    task: TaskType = work.plan.data["asks"] if kind == "lm_eval" else kind
     return connector.engine(task=task, deterministic=work.config.run.deterministic)
 
 
@@ -120,10 +120,7 @@ class Shift:
         number = work.paths.rounds()[-1]
         self._work, self._journal, self._engine = work, journal, engine
         self._inputs = Inputs(work.paths.data)
-        self._prompts = Prompts(
-            config.task, user_columns(self._inputs.columns), read_pool(work.paths, config.task.few_shot)
-        )
-        self._judge = Judge(config.task)
+        self._asker = asker_of(config, self._inputs.columns, work.paths)
         owner = Lease(0, 0, rank.attempt, rank.rank, rank.host, journal.path.name, Identity.own())
         self._ledger = Ledger(
             Claims(work.paths.round(number)), ChunkList.read(work.paths.chunks(number)), owner,
@@ -236,7 +233,7 @@ class Shift:
         try:
             if (times := lease.suspects.count(index)) >= _HANGS:
                 raise HungError(f"{times} ranks have made no progress with it: run.progress_timeout")
-            return self._prompts.request(row, self._work.config.run.seed)
+            return self._asker.request(row)
         except Exception as error:  # a template may raise anything; it is this sample's problem alone
             return Completion.failed(index, SampleError.of(error), time.time())
 
@@ -300,15 +297,14 @@ class Shift:
 
     def _scored(self, completion: Completion, lease: Lease) -> Record:
         row, error = self._inputs[completion.index], completion.error
-        asked = user_row(row)
         scores = dict[str, Score]()
         if error is None:
             try:
-                scores = self._judge.judge(completion, self._prompts.target(asked), asked)
+                scores = self._asker.judge(completion, row)
             except Exception as problem:  # a user's metric may raise anything
                 error = SampleError.of(problem)
         if error is not None:
-            scores = self._judge.failed(lambda: self._prompts.target(asked))
+            scores = self._asker.failed(row)
         rank, likelihood = self._work.rank, completion.likelihood or Likelihood((), (), ())
         return Record(
             completion.index, row["id"], lease.chunk, lease.generation, completion.text, completion.finish_reason,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -29,14 +28,15 @@ class Score:
 class Metric:
     """Scores one answer; the run's value is the mean over all samples.
 
-    A user's own metric subclasses this, or has the same `name` and `score`. `needs_target` says whether it
-    can do without `task.target`; `tasks` which task types it can score; `normalized` whether `task.normalize` is
-    applied before it; `binary` that a score is 0 or 1. Where the run's value is no mean, `statistics` is the Arrow
-    type of what `judge` adds to each score, and `fold` makes the value of them.
+    A user's own metric subclasses this, or has the same `name` and `score`. `needs_target` says whether it can do
+    without `task.target`; `lower_is_better` which way is worse; `tasks` which task types it can score; `normalized`
+    whether `task.normalize` is applied before it; `binary` that a score is 0 or 1. Where the run's value is no mean,
+    `statistics` is the Arrow type of what `judge` adds to each score, and `fold` makes the value of them.
     """
 
     name: str
     needs_target: bool = True
+    lower_is_better: ClassVar[bool] = False
     tasks: ClassVar[tuple[str, ...]] = ("generate",)
     normalized: bool = True
     binary: ClassVar[bool] = False
@@ -77,11 +77,3 @@ def golds(target: Target) -> list[str]:
     if target is None:
         return []
     return [str(gold) for gold in target] if isinstance(target, list) else [str(target)]
-
-
-def exponential(value: float) -> float:
-    """e to the `value`; infinity where that is beyond numbers."""
-    try:
-        return math.exp(value)
-    except OverflowError:
-        return math.inf

@@ -10,12 +10,12 @@ import pyarrow as pa
 
 from hpcjobs.bootstrap import Floats
 from hpcjobs.metrics.base import Metric, Score, golds, texts_of
-from hpcjobs.metrics.sums import SumsFold
+from hpcjobs.metrics.sums import SumsFold, within
 from hpcjobs.records import Completion, Target
 
 
 class CorpusMetric(Metric):
-    """A score a sample, and `width` counts a sample of whose sums the run's value is made."""
+    """A score a sample, 0 to 100, and `width` counts a sample of whose sums the run's value is made."""
 
     normalized = False
     width: int
@@ -46,4 +46,4 @@ class CorpusMetric(Metric):
         return Score(0.0, self.counts("", golds(target))) if golds(target) else Score(0.0)
 
     def fold(self) -> SumsFold:
-        return SumsFold(self.width, self.value)
+        return SumsFold(self.width, self.value, within(0.0, 100.0))

@@ -86,3 +86,12 @@ def _own_metric(path: str) -> Metric:
     if not isinstance(getattr(metric, "name", None), str):
         metric.name = class_name
     return metric  # type: ignore[no-any-return]
+
+
+def lower_is_better(name: str) -> bool:
+    """Whether a metric of this name, as it stands in results, is the worse the higher it is; of one's own: no.
+
+    lm-evaluation-harness adds the filter behind a comma, and has two more such metrics.
+    """
+    metric = name.partition(",")[0]
+    return metric in ("ter", "brier_score") or (metric in BUILT_IN and BUILT_IN[metric].lower_is_better)

@@ -120,6 +120,14 @@ def finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
+def exponential(value: float) -> float:
+    """e to the `value`; infinity where that is beyond numbers."""
+    try:
+        return math.exp(value)
+    except OverflowError:
+        return math.inf
+
+
 def numbers(statistics: pa.Array, width: int) -> Floats:
     """Lists of `width` numbers as rows, shape (n, width); NaN where there is no list."""
     rows = np.full((len(statistics), width), np.nan)

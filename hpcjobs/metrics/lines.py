@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 MOST_SHOWN = 20
@@ -16,7 +16,7 @@ def score_lines(metrics: Mapping[str, Any], remark: str = "") -> Iterator[str]:
         if summary["value"] is None:
             yield f"{name:<{width}} -         n={summary['n']}"
             continue
-        yield f"{name:<{width}} {summary['value']:.4f}{_interval(summary)}  n={summary['n']}{remark}"
+        yield f"{name:<{width}} {number_text(summary['value'])}{_interval(summary)}  n={summary['n']}{remark}"
         if options := summary.get("by_option"):
             each = (f"{letter} {option['value']:.4f} (n={option['n']})" for letter, option in options.items())
             yield f"{'  right option':<{width}} {', '.join(each)}"
@@ -25,7 +25,7 @@ def score_lines(metrics: Mapping[str, Any], remark: str = "") -> Iterator[str]:
 def group_lines(groups: Mapping[str, Any]) -> Iterator[str]:
     """A small table a column: one line a value, one column a metric; the first 20 values."""
     for column, values in groups.items():
-        names = list(dict.fromkeys(name for group in values.values() for name in group))
+        names = list(next(iter(values.values()), {}))  # each group has every metric
         shown = list(values.items())[:MOST_SHOWN]
         labels = [column, *(_short(value) for value, _ in shown)]
         width = max(map(len, labels))
@@ -43,12 +43,21 @@ def _cell(summary: Mapping[str, Any]) -> str:
     if summary["value"] is None:
         return "-"
     interval = summary["ci95"]
-    return f"{summary['value']:.4f}" + ("" if interval is None else f" [{interval[0]:.3f}, {interval[1]:.3f}]")
+    return number_text(summary["value"]) + ("" if interval is None else f" [{_ends(interval, 3)}]")
 
 
 def _interval(summary: Mapping[str, Any]) -> str:
     interval = summary["ci95"]
-    return "" if interval is None else f"  95% [{interval[0]:.4f}, {interval[1]:.4f}]"
+    return "" if interval is None else f"  95% [{_ends(interval, 4)}]"
+
+
+def _ends(interval: Sequence[float], digits: int) -> str:
+    return ", ".join(number_text(end, digits) for end in interval)
+
+
+def number_text(value: float, digits: int = 4) -> str:
+    """A value with so many digits behind the point; a large one with as many in all and an exponent."""
+    return f"{value:.{digits}f}" if abs(value) < 1e5 else f"{value:.{digits}g}"
 
 
 def _short(value: str) -> str:

@@ -11,8 +11,9 @@ from typing import Any
 import pyarrow as pa
 
 from hpcjobs.bootstrap import Floats
-from hpcjobs.metrics.base import Metric, Score, exponential
-from hpcjobs.metrics.sums import SumsFold
+from hpcjobs.metrics.base import Metric, Score
+from hpcjobs.metrics.fold import exponential
+from hpcjobs.metrics.sums import Interval, SumsFold, in_logarithms, within
 from hpcjobs.records import Completion, Target
 
 
@@ -24,8 +25,10 @@ class _Surprise(Metric):
     """
 
     needs_target = False  # the target is the text itself
+    lower_is_better = True
     tasks = ("perplexity",)
     statistics = pa.list_(pa.float64())
+    interval: Interval = staticmethod(in_logarithms)
 
     @abstractmethod
     def units(self, answer: Completion, text: str) -> int:
@@ -45,7 +48,7 @@ class _Surprise(Metric):
         return Score(math.nan)
 
     def fold(self) -> SumsFold:
-        return SumsFold(2, self.value)
+        return SumsFold(2, self.value, self.interval)
 
 
 class Perplexity(_Surprise):
@@ -79,6 +82,7 @@ class BitsPerByte(BytePerplexity):
     """Bits (log-likelihoods to base 2) a byte: what a compressor made of the model would need."""
 
     name = "bits_per_byte"
+    interval = staticmethod(within(0.0, math.inf))
 
     def value(self, sums: Floats | Sequence[float]) -> float:
         return -float(sums[0]) / float(sums[1]) / math.log(2) if sums[1] else math.nan

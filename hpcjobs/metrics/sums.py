@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,12 +10,31 @@ import numpy as np
 import pyarrow as pa
 
 from hpcjobs.bootstrap import Floats, percentiles, resampled_totals
-from hpcjobs.metrics.fold import around, finite, nothing, numbers
+from hpcjobs.metrics.fold import around, exponential, finite, nothing, numbers
 from hpcjobs.metrics.held import Held
 
+Interval = Callable[[float, Floats], "list[float] | None"]
 # Powers of two: blocks are joined two by two.
 MOST_BLOCKS = 8192
 _FEW_BLOCKS = 256
+
+
+def within(low: float, high: float) -> Interval:
+    """value +- 1.96 standard deviations of the resamples' values, cut at the ends of what a value can be."""
+
+    def interval(value: float, values: Floats) -> list[float] | None:
+        ends = around(value, float(values.std(ddof=1)))
+        return ends and [max(low, ends[0]), min(high, ends[1])]
+
+    return interval
+
+
+def in_logarithms(value: float, values: Floats) -> list[float] | None:
+    """The same of the logarithm of a value that is positive, and may be many times larger than another one."""
+    if value <= 0 or (values <= 0).any():
+        return None
+    ends = around(math.log(value), float(np.log(values).std(ddof=1)))
+    return ends and [exponential(end) for end in ends]
 
 
 class SumsFold:
@@ -22,10 +42,11 @@ class SumsFold:
 
     A block is one sample as long as there are at most 8192 (256 in a group) of them; then neighbours are joined, two by
     two. Block bootstrap: Künsch, The Annals of Statistics 17(3), 1989. A sample without statistics counts nowhere.
+    `interval` makes ci95 of the value and the resamples' values.
     """
 
-    def __init__(self, width: int, value: Callable[[Floats], float]) -> None:
-        self.n, self._width, self._value = 0, width, value
+    def __init__(self, width: int, value: Callable[[Floats], float], interval: Interval) -> None:
+        self.n, self._width, self._value, self._interval = 0, width, value, interval
         self._divide(MOST_BLOCKS)
 
     def limit(self) -> None:
@@ -45,23 +66,21 @@ class SumsFold:
             self._blocks.add(block)
 
     def summary(self) -> dict[str, Any]:
-        """value; stderr (the bootstrap's standard deviation), ci95 (value +- 1.96 stderr), bootstrap_ci95; n, the
-        samples that have statistics.
-        """
+        """value; stderr (the bootstrap's standard deviation), ci95, bootstrap_ci95; n, the samples with statistics."""
         rest = self._held.rest()
         if len(rest):
             self._blocks.add(rest)
         if not self.n:
             return nothing()
         blocks = self._blocks.sums
-        value, stderr, resampled = finite(self._value(blocks.sum(axis=0))), None, None
-        if len(blocks) > 1:
+        value, stderr, interval, resampled = finite(self._value(blocks.sum(axis=0))), None, None, None
+        if len(blocks) > 1 and value is not None:
             values = np.array([self._value(totals) for totals in resampled_totals(blocks)])
             values = values[np.isfinite(values)]
             if len(values) > 1:
                 with np.errstate(over="ignore"):
                     stderr, resampled = finite(float(values.std(ddof=1))), list(percentiles(values))
-        interval = None if value is None or stderr is None else around(value, stderr)
+                    interval = self._interval(value, values)
         return {"value": value, "stderr": stderr, "ci95": interval, "bootstrap_ci95": resampled, "n": self.n}
 
 

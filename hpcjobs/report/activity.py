@@ -1,4 +1,4 @@
-"""What each rank of each attempt did, when: out of heartbeats and journals, one record in memory at a time."""
+"""What each rank of each attempt did, when: out of heartbeats and journals, some megabytes at a time."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
+from hpcjobs.columns import journal_schema, read_columns
 from hpcjobs.errors import MergeError
 from hpcjobs.heartbeat import Vitals, read_heartbeats
 from hpcjobs.identity import Identity
-from hpcjobs.journal import read_journal
 from hpcjobs.paths import RunPaths
 from hpcjobs.report.intervals import Floats, Intervals
 
 KINDS = ("load", "work", "idle", "unknown")
+_SCHEMA = journal_schema(pa.schema([]))
 _NOTHING = np.empty((0, 2))
 
 
@@ -140,20 +143,33 @@ def _read_journal(path: Path, activity: Activity) -> None:
     """Count a journal's records and join their times; a MergeError leaves what the heartbeat said."""
     work, start, last = Intervals(), activity.start if activity.ready is None else activity.ready, -math.inf
     samples = errors = tokens = 0
-    for record in read_journal(path):
-        samples += 1
-        errors += record.error is not None
-        tokens += record.completion_tokens
-        begun = max(record.started_at, start if math.isfinite(start) else record.started_at)
-        ended = record.started_at + max(0.0, record.seconds)
-        if record.started_at > 0 and begun <= ended < math.inf:
-            work.add(begun, ended)
-            last = max(last, ended)
+    for table in read_columns(path, _SCHEMA, others="ignore"):
+        samples += len(table)
+        errors += len(table) - table.column("error").null_count
+        tokens += pc.sum(table.column("completion_tokens")).as_py()
+        began = np.asarray(table.column("started_at").to_numpy())
+        begun = np.maximum(began, start if math.isfinite(start) else -math.inf)
+        ended = began + table.column("seconds").to_numpy().clip(0)
+        timed = (began > 0) & (begun <= ended) & (ended < math.inf)
+        for one in _joined(begun[timed], ended[timed]):
+            work.add(*one)
+            last = max(last, one[1])
     activity.samples, activity.errors, activity.tokens = samples, errors, tokens
     activity.work, activity.busy, activity.journal = work.array(), work.total, "read"
     activity.end = max(activity.end, last)
     if len(activity.work) and not math.isfinite(start):
         activity.start = activity.ready = float(activity.work[0, 0])
+
+
+def _joined(begun: Floats, ended: Floats) -> list[tuple[float, float]]:
+    """Intervals that overlap or touch as one, by start: what is in flight together is much less than the samples."""
+    if not len(begun):
+        return []
+    order = np.argsort(begun)
+    begun, latest = begun[order], np.maximum.accumulate(ended[order])
+    first = np.concatenate([[True], begun[1:] > latest[:-1]])
+    last = np.concatenate([first[1:], [True]])
+    return list(zip(begun[first].tolist(), latest[last].tolist(), strict=True))
 
 
 def alive_seconds(activities: Sequence[Activity]) -> float:

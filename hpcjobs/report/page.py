@@ -25,7 +25,7 @@ from hpcjobs.report.activity import Activity, alive_seconds, read_activities
 from hpcjobs.report.curve import CurveDrawing, draw_curve
 from hpcjobs.report.provenance import launch_rows, provenance
 from hpcjobs.report.samples import Samples, read_missing, read_samples
-from hpcjobs.report.scores import score_of
+from hpcjobs.report.scores import group_tables, score_of
 from hpcjobs.report.timeline import draw, summary
 from hpcjobs.report.verdict import verdict_of
 from hpcjobs.resolve import read_config
@@ -90,6 +90,7 @@ def _context(facts: Facts) -> dict[str, Any]:
     return {
         "plan": plan, "verdict": verdict, "metrics": metrics, "curve": facts.curve,
         "scores": [score_of(name, value) for name, value in (metrics["metrics"] if metrics else {}).items()],
+        "groups": group_tables((metrics or {}).get("groups", {})),
         "warnings": [*(metrics["warnings"] if metrics else []), *facts.notes],
         "tiles": _tiles(facts), "timeline": draw(activities),
         "ranks": _ranks(activities), "rank_count": len(activities),

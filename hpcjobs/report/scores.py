@@ -1,43 +1,80 @@
-"""Metrics as table rows, with places for a small bar."""
+"""Metrics as table rows, with places for a small bar; groups and options as tables of their own."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+from hpcjobs.metrics.lines import number_text
+from hpcjobs.report.text import Cut
+
+MOST_GROUPS = 100
 
 
 @dataclass(frozen=True)
 class Score:
-    """A metric's value, 95% interval and standard error as texts; the bar's places in per cent of `scale`."""
+    """A metric's value, 95% intervals and standard error as texts; the bar's places in per cent of `scale`.
+
+    `options`: letter, value and count of the samples whose right option it is.
+    """
 
     name: str
     value: str
     interval: str
+    bootstrap: str
     stderr: str
     n: int
     scale: float
     bar: float | None
     whisker: tuple[float, float] | None
+    options: list[tuple[str, str, int]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class GroupTable:
+    """A column's first 100 values, each with its number of samples and its scores by metric; `total` values in all."""
+
+    column: str
+    metrics: list[str]
+    rows: list[tuple[Cut, int, list[Score]]]
+    total: int
+
+
+def group_tables(groups: Mapping[str, Any]) -> list[GroupTable]:
+    """The `groups` of metrics.json as tables."""
+    return [_group_table(column, values) for column, values in groups.items()]
+
+
+def _group_table(column: str, values: Mapping[str, Any]) -> GroupTable:
+    names = list(next(iter(values.values()), {}))  # each group has every metric
+    rows = []
+    for value, group in itertools.islice(values.items(), MOST_GROUPS):
+        scores = [score_of(name, group[name]) for name in names]
+        rows.append((Cut.of(value), max(score.n for score in scores), scores))
+    return GroupTable(column, names, rows, len(values))
 
 
 def score_of(name: str, summary: Mapping[str, Any]) -> Score:
     """The row of one metric of metrics.json. A bar runs from 0 to 1, or to 10, 100... for larger values."""
     value, interval = summary["value"], summary["ci95"]
     if value is None:
-        return Score(name, "no value", "–", "–", summary["n"], 1.0, None, None)
-    texts = f"{value:.4f}", _interval(interval), "–" if summary["stderr"] is None else f"{summary['stderr']:.4f}"
+        return Score(name, "no value", "–", "–", "–", summary["n"], 1.0, None, None)
+    stderr = "–" if summary["stderr"] is None else number_text(summary["stderr"])
+    texts = number_text(value), _interval(interval), _interval(summary.get("bootstrap_ci95")), stderr
+    options = [(letter, f"{one['value']:.4f}", one["n"]) for letter, one in summary.get("by_option", {}).items()]
     scale = 1.0
     while value > scale and scale < 1e12:
         scale *= 10
     if value < 0 or value > scale:
-        return Score(name, *texts, summary["n"], scale, None, None)
+        return Score(name, *texts, summary["n"], scale, None, None, options)
     whisker = interval and (_place(interval[0], scale), _place(interval[1], scale))
-    return Score(name, *texts, summary["n"], scale, _place(value, scale), whisker)
+    return Score(name, *texts, summary["n"], scale, _place(value, scale), whisker, options)
 
 
 def _interval(interval: tuple[float, float] | None) -> str:
-    return "–" if interval is None else f"{interval[0]:.4f} to {interval[1]:.4f}"
+    return "–" if interval is None else " to ".join(map(number_text, interval))
 
 
 def _place(value: float, scale: float) -> float:

@@ -72,7 +72,7 @@ def make_connector(work: Work) -> tuple[AccelerateConnector, str]:
         raise ConfigError("train.mixed_precision fp16 needs a GPU: on CPUs it is no or bf16")
     options = ConnectorOptions(
         model.revision, torch.float32, model.trust_remote_code, 1, run.rendezvous_timeout,
-        run.seed if train.init == "random" else None, _accelerator(work, train),
+        fresh=run.seed if train.init == "random" else None, accelerator=_accelerator(work, train),
     )  # fmt: skip
     return AccelerateConnector(model.name, mixed_precision=precision, options=options), precision
 

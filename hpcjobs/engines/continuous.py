@@ -1,0 +1,227 @@
+"""transformers: the continuous batching of transformers itself (ContinuousBatchingManager), for GPUs."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import transformers
+
+from hpcjobs.config import GenerationConfig
+from hpcjobs.engines.base import Engine, Source
+from hpcjobs.engines.encoding import NO_NUMBERS, Answer, Coder, Encoded, completion_of, context_length
+from hpcjobs.engines.generate import GenerateEngine
+from hpcjobs.engines.intake import Intake, TextThread
+from hpcjobs.engines.loop import LoopEngine
+from hpcjobs.engines.memory import expected_tokens
+from hpcjobs.engines.stopping import StopStrings
+from hpcjobs.engines.support import runs_packed
+from hpcjobs.records import Completion, Request, SampleError
+
+log = logging.getLogger(__name__)
+# How long to wait for a token before looking whether the manager still lives, in seconds.
+_WAIT = 1.0
+_PAGE_TOKENS = 256
+# After so many the other engine goes on alone.
+_BREAKDOWNS = 3
+
+
+class ContinuousEngine:
+    """Requests are added as they are claimed, results taken as they finish; greedy only.
+
+    The manager has one random generator for all requests, so what is to be sampled is given to another engine, `loop`
+    where it runs the model, whose samples depend on their seeds alone. It takes over as well when a request has
+    brought the manager down, or when logits are no numbers, which spread to the other rows of a batch there: it finds
+    out which request it was.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, generation: GenerationConfig, batch_size: int) -> None:
+        self.model, self.coder, self.batch_size = model, Coder(model, tokenizer, generation), batch_size
+        self._generation, self._tokenizer = generation, tokenizer
+        self._positions = context_length(model, tokenizer)
+
+    def stream(self, requests: Source) -> Iterator[Completion]:
+        if self._generation.temperature > 0:
+            log.info("temperature %g: samples have seeds of their own", self._generation.temperature)
+            yield from self.other().stream(requests)
+            return
+        with TextThread(self.coder) as text:
+            flow = _Flow(self, text, Intake(requests, text, max(2, self.batch_size // 8)))
+            while not flow.ended and flow.breakdowns < _BREAKDOWNS:
+                with self._manager() as manager:  # no other engine runs the model beside it
+                    yield from flow.run(manager)
+                yield from self.other().stream(flow.aside())
+            yield from self.other().stream(flow.left())
+
+    def other(self) -> Engine:
+        """What runs the requests that the manager cannot."""
+        kind = LoopEngine if runs_packed(self.model) else GenerateEngine
+        return kind(self.model, self._tokenizer, self._generation, self.batch_size)
+
+    @contextlib.contextmanager
+    def _manager(self) -> Iterator[Any]:
+        """A manager at work, None where there cannot be one; its thread ends with the block, whatever is left."""
+        config = copy.deepcopy(self.model.generation_config)
+        config.update(
+            do_sample=False, num_beams=1, max_new_tokens=self._generation.max_new_tokens, temperature=None, top_p=None,
+            top_k=None, num_return_sequences=1,
+        )  # fmt: skip
+        config.eos_token_id = sorted(self.coder.ends) or -1
+        try:
+            manager = self.model.init_continuous_batching(config, self._batching())
+            manager.start()
+        except Exception as error:  # such as an attention that the model was loaded with
+            log.warning("no continuous batching of %s: %s", type(self.model).__name__, error)
+            yield None
+            return
+        try:
+            yield manager
+        finally:
+            manager.stop(block=True, hard_stop=True)
+            manager.destroy()
+
+    def _batching(self) -> Any:
+        """On GPUs the manager takes what memory is free; elsewhere as many pages as the batch needs."""
+        config = transformers.generation.ContinuousBatchingConfig(
+            page_size=_PAGE_TOKENS, max_requests_per_batch=self.batch_size, return_logprobs=True,
+            auto_switch_to_flash=self.model.dtype != torch.float32,
+        )  # fmt: skip
+        if self.model.device.type != "cuda":
+            row = math.ceil(expected_tokens(self._generation.max_new_tokens, self._positions) / _PAGE_TOKENS)
+            config.num_blocks, config.max_batch_tokens = self.batch_size * row + 1, 1024
+        return config
+
+
+@dataclass(eq=False, slots=True)
+class _Open:
+    """A request in hand: its answers that are there, and how many tokens of each were looked at for stop strings."""
+
+    encoded: Encoded
+    stops: StopStrings
+    started: float
+    answers: dict[int, Answer] = field(default_factory=dict)
+    seen: dict[int, int] = field(default_factory=dict)
+
+
+class _Flow:
+    """One stream through one manager."""
+
+    def __init__(self, engine: ContinuousEngine, text: TextThread, intake: Intake) -> None:
+        self._engine, self._text, self._intake = engine, text, intake
+        self._manager: Any = None
+        self._open: dict[int, _Open] = {}
+        self._aside: list[Request] = []  # for another engine, when the manager has nothing to do
+        self.breakdowns = 0
+
+    @property
+    def ended(self) -> bool:
+        return self._intake.ended and self._intake.empty and not self._open and not self._aside
+
+    def run(self, manager: Any) -> Iterator[Completion]:
+        """Until all is done, or only what another engine has to do: `aside`."""
+        self._manager = manager
+        if manager is None:
+            self.breakdowns = _BREAKDOWNS
+        while manager and not self.ended:
+            yield from self._admit()
+            if self._aside and not self._open:
+                return
+            for result in self._results() if self._open else ():
+                if done := self._take(result):
+                    yield done
+            if not manager.is_running() or manager.background_thread_status.fatal_error is not None:
+                log.warning("continuous batching broke down: %s", manager.background_thread_status.fatal_error)
+                self.breakdowns += 1
+                self._put_aside(list(self._open))
+                return
+
+    def _put_aside(self, indexes: Sequence[int]) -> None:
+        self._aside += [self._open.pop(index).encoded.request for index in indexes]
+
+    def aside(self) -> Iterator[Request | None]:
+        """What the manager cannot do."""
+        aside, self._aside = self._aside, []
+        if aside:
+            log.info("%d requests go to another engine", len(aside))
+        yield from aside
+
+    def left(self) -> Iterator[Request | None]:
+        """What is to be done yet when there is no manager any more."""
+        yield from self.aside()
+        yield from self._intake.rest()
+
+    def _admit(self) -> Iterator[Completion]:
+        rows = sum(opened.encoded.request.repeats - len(opened.answers) for opened in self._open.values())
+        room = 0 if self._aside else max(0, self._engine.batch_size - rows)
+        for got in self._intake.take(room, len(self._open)):
+            if isinstance(got, Completion):
+                yield got
+            elif got.generation.temperature > 0:
+                self._aside.append(got.request)
+            else:
+                self._add(got)
+
+    def _add(self, encoded: Encoded) -> None:
+        request, stop = encoded.request, encoded.generation.stop
+        self._open[request.index] = _Open(encoded, StopStrings(self._engine.coder.tokenizer, stop), time.time())
+        for number in range(request.repeats):
+            self._manager.add_request(
+                encoded.ids, f"{request.index}/{number}", max_new_tokens=encoded.limit, streaming=bool(stop),
+                eos_token_id=sorted(self._engine.coder.ends) or -1,
+            )  # fmt: skip
+
+    def _results(self) -> list[Any]:
+        """What has come, at least one unless the manager is late."""
+        results = [self._manager.get_result(timeout=_WAIT)]
+        while not self._manager.output_router.output_queue.empty():
+            results.append(self._manager.get_result(timeout=_WAIT))
+        return [result for result in results if result is not None]
+
+    def _take(self, result: Any) -> Completion | None:
+        """The completion of a request whose last answer this is."""
+        index, number = map(int, result.request_id.split("/"))
+        opened = self._open.get(index)
+        if opened is None or number in opened.answers:
+            return None  # it met a stop string before the manager knew
+        answer = self._answer(result, opened, number)
+        if answer is NO_NUMBERS:  # they may have come from any row of its batch
+            log.warning("logits that are no numbers: %d requests are run once more", len(self._open))
+            self._put_aside(list(self._open))
+        elif isinstance(answer, SampleError):  # its own, or that of the whole batch
+            self._put_aside([index])
+        elif answer is not None:
+            opened.answers[number] = answer
+            if len(opened.answers) == opened.encoded.request.repeats:
+                del self._open[index]
+                answers = [opened.answers[each] for each in range(len(opened.answers))]
+                return completion_of(opened.encoded, answers, opened.started)
+        return None
+
+    def _answer(self, result: Any, opened: _Open, number: int) -> Answer | SampleError | None:
+        """None while it is being made."""
+        made = result.generated_tokens
+        end = self._stopped(made, opened, number)
+        if end is None and not result.is_finished():
+            return None
+        if result.error is not None:
+            return SampleError("RuntimeError", str(result.error)[:2000])
+        if not all(map(math.isfinite, result.logprobs[:end])):
+            return NO_NUMBERS
+        if end is not None and not result.is_finished():
+            self._manager.cancel_request(result.request_id)
+        return self._text.answer(made[:end], opened.encoded.generation).result()
+
+    def _stopped(self, made: Sequence[int], opened: _Open, number: int) -> int | None:
+        """With how many tokens a stop string was met."""
+        if not opened.encoded.generation.stop:
+            return None
+        first, opened.seen[number] = opened.seen.get(number, 0), len(made)
+        with self._text.lock:
+            return next((end for end in range(first + 1, len(made) + 1) if opened.stops.met(made[:end])), None)

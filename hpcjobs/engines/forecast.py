@@ -1,0 +1,27 @@
+"""What `auto` is likely to be, as far as a login node can tell: from config.json, without the model's code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hpcjobs.config import Config
+
+# Kinds of models that keep something else than keys and values, or compute attention in a way of their own.
+_OTHER = ("mamba", "rwkv", "jamba", "bamba", "zamba", "recurrent", "bloom", "mpt", "falcon_h1", "xlstm")
+
+
+def likely_engine(config: Config, model: Mapping[str, Any]) -> str:
+    """The engine that 'auto' should come to for answers by a model of this config.json.
+
+    The rank decides, once it has the model: it may run on a node whose GPU does not answer.
+    """
+    text = model.get("text_config", model)
+    kinds = set(text.get("layer_types") or ())
+    window = text.get("sliding_window") if text.get("use_sliding_window", True) and not kinds else None
+    other = model.get("is_encoder_decoder", False) or str(model.get("model_type", "")).startswith(_OTHER)
+    gpus = (config.cluster.gpus or 0) + (config.cluster.gpus_per_node or 0) > 0
+    greedy = config.task.generation.temperature == 0 and not config.run.deterministic
+    if gpus and greedy and not other and config.model.gpus_per_rank == 1:
+        return "transformers"
+    return "generate" if other or window or kinds - {"full_attention"} else "loop"

@@ -1,0 +1,94 @@
+"""Requests as an engine asks for them, encoded ahead of time in a thread."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+
+from hpcjobs.config import GenerationConfig
+from hpcjobs.engines.base import Source
+from hpcjobs.engines.encoding import Answer, Coder, Encoded
+from hpcjobs.records import Completion, Request
+
+# At a pause the source is asked again when this share of what was in hand is done: its giver is waiting for answers,
+# and each question may cost it a look at a shared disk.
+_ASK_AGAIN = 0.75
+
+
+class TextThread:
+    """A thread that works with the tokenizer, of which only one thread at a time may make use."""
+
+    def __init__(self, coder: Coder) -> None:
+        self._coder, self.lock = coder, threading.Lock()
+        self._pool = ThreadPoolExecutor(1, "tokenizer")
+
+    def __enter__(self) -> TextThread:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def encode(self, request: Request) -> Future[Encoded | Completion]:
+        return self._pool.submit(self._encode, request)
+
+    def answer(self, made: list[int], generation: GenerationConfig) -> Future[Answer]:
+        return self._pool.submit(self._answer, made, generation)
+
+    def _encode(self, request: Request) -> Encoded | Completion:
+        with self.lock:
+            return self._coder.encode(request)
+
+    def _answer(self, made: list[int], generation: GenerationConfig) -> Answer:
+        with self.lock:
+            return self._coder.answer(made, generation)
+
+
+class Intake:
+    """Takes requests from a source, a few more than are asked for, and gives them encoded, in their order."""
+
+    def __init__(self, requests: Source, text: TextThread, ahead: int) -> None:
+        self._requests, self._text, self._ahead = requests, text, ahead
+        self._encoding: deque[Future[Encoded | Completion]] = deque()
+        self._ask_below: float | None = None
+        self.ended = False
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing that was taken from the source is still here."""
+        return not self._encoding
+
+    def take(self, most: int, in_hand: int) -> list[Encoded | Completion]:
+        """Up to `most` requests for an engine that holds so many; none while the source has none to give.
+
+        An engine that holds nothing is given something, or the source has ended.
+        """
+        if self._ask_below is not None and in_hand + len(self._encoding) <= self._ask_below:
+            self._ask_below = None
+        self._look_ahead(most + self._ahead if most else 0, in_hand)
+        return [self._encoding.popleft().result() for _ in range(min(most, len(self._encoding)))]
+
+    def rest(self) -> Iterator[Request | None]:
+        """What has not been taken, as it came, for another engine."""
+        while self._encoding:
+            got = self._encoding.popleft().result()
+            yield got.request if isinstance(got, Encoded) else None
+        yield from self._requests
+        self.ended = True
+
+    def _look_ahead(self, wanted: int, in_hand: int) -> None:
+        while not self.ended and self._ask_below is None and len(self._encoding) < wanted:
+            request = next(self._requests, _END)
+            if request is _END:
+                self.ended = True
+            elif isinstance(request, Request):
+                self._encoding.append(self._text.encode(request))
+            elif held := in_hand + len(self._encoding):  # a pause
+                self._ask_below = int(held * _ASK_AGAIN)
+
+
+_END = object()

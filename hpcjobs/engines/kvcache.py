@@ -1,0 +1,72 @@
+"""Keys and values of a batch, a place a row: rows come and go, and nothing moves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+# Room is made in such steps, and by this much more than there was, so that it is made seldom.
+_COLUMNS = 64
+_GROWTH = 1.5
+
+
+@dataclass(slots=True)
+class LayerBuffers:
+    """[places, key/value heads, columns, head size] each; a token's column is its position in its row."""
+
+    keys: torch.Tensor
+    values: torch.Tensor
+
+
+class KeyValueCache:
+    """Each row has its own place and begins at column 0: no padding on the left, and a place is free at once.
+
+    Buffers are zeros, made when a layer first stores something: what no row has written yet is masked, and only
+    numbers can be masked (0 * NaN is NaN). On CPU untouched zeros take no memory.
+    """
+
+    def __init__(self, places: int) -> None:
+        self.places, self._columns = places, 0
+        self._layers: dict[int, LayerBuffers] = {}
+
+    def reserve(self, columns: int) -> None:
+        """Make room for rows of so many tokens; what is stored stays."""
+        if columns <= self._columns:
+            return
+        wanted = max(columns, int(self._columns * _GROWTH))
+        self._columns = -(-wanted // _COLUMNS) * _COLUMNS
+        for layer in self._layers.values():
+            layer.keys, layer.values = self._wider(layer.keys), self._wider(layer.values)
+
+    def layer(self, number: int, keys: torch.Tensor, values: torch.Tensor) -> LayerBuffers:
+        """Buffers of a layer whose keys and values look like these, [1, heads, tokens, head size]."""
+        if number not in self._layers:
+            self._layers[number] = LayerBuffers(self._empty(keys), self._empty(values))
+        return self._layers[number]
+
+    @torch.inference_mode()
+    def wipe(self, place: int) -> None:
+        """Zeros where a row has left what is no number."""
+        for layer in self._layers.values():
+            layer.keys[place].zero_()
+            layer.values[place].zero_()
+
+    def clear(self, places: int) -> None:
+        """Give all memory back; `places` from now on."""
+        self.places, self._columns = places, 0
+        self._layers.clear()
+
+    def _empty(self, like: torch.Tensor) -> torch.Tensor:
+        return like.new_zeros(self.places, like.shape[1], self._columns, like.shape[3])
+
+    def _wider(self, old: torch.Tensor) -> torch.Tensor:
+        new = old.new_zeros(self.places, old.shape[1], self._columns, old.shape[3])
+        new[:, :, : old.shape[2]] = old
+        return new
+
+
+def copy_columns(layer: LayerBuffers, source: int, to: int, columns: int) -> None:
+    """A row's first columns to another place."""
+    layer.keys[to, :, :columns] = layer.keys[source, :, :columns]
+    layer.values[to, :, :columns] = layer.values[source, :, :columns]

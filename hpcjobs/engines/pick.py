@@ -1,0 +1,81 @@
+"""The engine for a model: the one that is asked for, else the quickest that runs it."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from hpcjobs.config import GenerationConfig
+from hpcjobs.engines.base import AUTO_BATCH, BatchSize, Engine
+from hpcjobs.errors import UsageError
+from hpcjobs.records import TaskType
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is asked for: an engine's name as in `model.engine`, rows at once, or 'auto'.
+
+    `task` is what the requests are. `local_ranks` share the host's memory, out of which a batch size is made.
+    `deterministic`: nothing may depend on this machine or on time, neither the batch size nor which requests happen
+    to run together.
+    """
+
+    engine: str = "auto"
+    batch_size: BatchSize = "auto"
+    local_ranks: int = 1
+    deterministic: bool = False
+    task: TaskType = "generate"
+
+
+def make_engine(model: Any, tokenizer: Any, generation: GenerationConfig, wish: Wish) -> Engine:
+    """An engine for a model; a UsageError where the one that is asked for cannot run it."""
+    if wish.task != "generate":
+        from hpcjobs.engines.scoring import ScoringEngine
+
+        return ScoringEngine(model, tokenizer, wish.batch_size, wish.deterministic)
+    name = best_engine(model, generation, wish) if wish.engine == "auto" else wish.engine
+    if not _runs(name, model):
+        raise UsageError(f"model.engine {name!r} cannot run {type(model).__name__}: 'auto' or 'generate' can")
+    rows = _rows(model, tokenizer, generation, name, wish) if wish.batch_size == "auto" else wish.batch_size
+    log.info("engine %s, batches of %d", name, rows)
+    if name == "loop":
+        from hpcjobs.engines.loop import LoopEngine
+
+        return LoopEngine(model, tokenizer, generation, rows)
+    if name == "transformers":
+        from hpcjobs.engines.continuous import ContinuousEngine
+
+        return ContinuousEngine(model, tokenizer, generation, rows)
+    from hpcjobs.engines.generate import GenerateEngine
+
+    return GenerateEngine(model, tokenizer, generation, rows)
+
+
+def _runs(name: str, model: Any) -> bool:
+    from hpcjobs.engines.support import runs_continuous, runs_packed
+
+    return runs_packed(model) if name == "loop" else name != "transformers" or runs_continuous(model)
+
+
+def best_engine(model: Any, generation: GenerationConfig, wish: Wish) -> str:
+    """transformers' continuous batching on GPUs, our loop elsewhere and for sampling, `generate` for all others."""
+    from hpcjobs.engines.support import runs_continuous, runs_packed
+
+    greedy = generation.temperature == 0
+    if model.device.type == "cuda" and greedy and not wish.deterministic and runs_continuous(model):
+        return "transformers"
+    return "loop" if runs_packed(model) else "generate"
+
+
+def _rows(model: Any, tokenizer: Any, generation: GenerationConfig, engine: str, wish: Wish) -> int:
+    from hpcjobs.engines.encoding import context_length
+    from hpcjobs.engines.memory import batch_rows
+
+    if wish.deterministic:
+        return AUTO_BATCH
+    rows = batch_rows(model, generation.max_new_tokens, context_length(model, tokenizer), wish.local_ranks)
+    plain = engine == "generate" and model.device.type == "cpu"
+    return min(rows, AUTO_BATCH) if plain else rows  # there, rows that have ended are computed to the batch's end

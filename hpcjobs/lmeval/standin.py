@@ -1,0 +1,151 @@
+"""A task's data set, cut to the few rows that its code looks at when it is made.
+
+lm_eval makes a task from its whole data set, and ranks need only the task's code: their rows stand in inputs/. So
+what `datasets.load_dataset` answered while the task was planned is kept, cut short, and answered again on the ranks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hpcjobs.errors import ConfigError
+
+
+@dataclass
+class StandIn:
+    """Answers of `load_dataset` by what it was asked: a split's Dataset, or several by their names."""
+
+    answers: dict[str, Any] = field(default_factory=dict)
+
+    @contextlib.contextmanager
+    def recording(self) -> Iterator[None]:
+        """Keep what `load_dataset` answers meanwhile."""
+        import datasets
+
+        load = datasets.load_dataset
+
+        def asked(*args: Any, **kwargs: Any) -> Any:
+            answer = load(*args, **kwargs)
+            if not isinstance(answer, datasets.Dataset | datasets.DatasetDict):
+                raise ConfigError(f"the task streams its data set ({type(answer).__name__}), which cannot be planned")
+            self.answers[_key(args, kwargs)] = answer
+            return answer
+
+        with _replaced(asked):
+            yield
+
+    @contextlib.contextmanager
+    def answering(self) -> Iterator[None]:
+        """Answer `load_dataset` from here; a ConfigError where something else is asked than at plan time."""
+
+        def asked(*args: Any, **kwargs: Any) -> Any:
+            key = _key(args, kwargs)
+            if key not in self.answers:
+                raise ConfigError(f"the task asks for another data set than when it was planned: {key}")
+            return self.answers[key]
+
+        with _replaced(asked), _without_bars():
+            yield
+
+    @property
+    def rows(self) -> int:
+        """Rows of the longest split."""
+        return max((len(one) for answer in self.answers.values() for one in _splits(answer).values()), default=0)
+
+    def cut(self, rows: int) -> StandIn:
+        """The first `rows` rows of each split."""
+        import datasets
+
+        short: dict[str, Any] = {}
+        for key, answer in self.answers.items():
+            splits = {name: one.select(range(min(rows, len(one)))) for name, one in _splits(answer).items()}
+            short[key] = datasets.DatasetDict(splits) if _several(answer) else splits[""]
+        return StandIn(short)
+
+    def files(self) -> dict[str, bytes]:
+        """The answers as files by name: an index and an Arrow file a split."""
+        files, index = dict[str, bytes](), dict[str, dict[str, str]]()
+        for key, answer in self.answers.items():
+            names = index.setdefault(key, {})
+            for split, one in _splits(answer).items():
+                names[split] = f"{len(files)}.arrow"
+                files[names[split]] = _bytes(one)
+        return files | {"index.json": json.dumps(index, indent=2).encode()}
+
+    @classmethod
+    def read(cls, folder: Path) -> StandIn:
+        """What `files` gave, written to `folder`."""
+        import datasets
+
+        answers: dict[str, Any] = {}
+        index: Mapping[str, Mapping[str, str]] = json.loads((folder / "index.json").read_bytes())
+        for key, names in index.items():
+            splits = {split: _dataset((folder / name).read_bytes()) for split, name in names.items()}
+            answers[key] = splits[""] if "" in splits else datasets.DatasetDict(splits)
+        return cls(answers)
+
+
+@contextlib.contextmanager
+def _replaced(function: Any) -> Iterator[None]:
+    """`datasets.load_dataset`, which lm_eval and its tasks' code call by that name, is `function` meanwhile."""
+    import datasets
+
+    before = datasets.load_dataset
+    datasets.load_dataset = function
+    try:
+        yield
+    finally:
+        datasets.load_dataset = before
+
+
+@contextlib.contextmanager
+def _without_bars() -> Iterator[None]:
+    """A task's code maps and filters its rows: a thousand ranks' logs need no bars of that."""
+    from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    before = are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        if not before:
+            enable_progress_bars()
+
+
+def _key(args: Any, kwargs: Mapping[str, Any]) -> str:
+    names = ("path", "name", "data_dir", "data_files", "split")  # load_dataset's order
+    given = dict(zip(names, args, strict=False)) | dict(kwargs)
+    return json.dumps({name: value for name, value in given.items() if value is not None}, sort_keys=True, default=str)
+
+
+def _several(answer: Any) -> bool:
+    return isinstance(answer, dict)
+
+
+def _splits(answer: Any) -> dict[str, Any]:
+    return dict(answer) if _several(answer) else {"": answer}
+
+
+def _bytes(dataset: Any) -> bytes:
+    import pyarrow as pa
+
+    table = dataset.with_format("arrow")[:] if len(dataset) else dataset.data.table.slice(0, 0)
+    table = table.cast(dataset.features.arrow_schema)  # its metadata tell what Arrow has no type for
+    sink = io.BytesIO()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue()
+
+
+def _dataset(content: bytes) -> Any:
+    import datasets
+    import pyarrow as pa
+
+    table = pa.ipc.open_file(pa.BufferReader(content)).read_all()
+    return datasets.Dataset(datasets.table.InMemoryTable(table))

@@ -1,0 +1,45 @@
+"""The tally: what was seen while merging, and what is to be said of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+
+@dataclass
+class Tally:
+    """Counts of records; why samples have none that counts (`problems`, by index); journals that are not used."""
+
+    accepted: int = 0
+    errors: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    finish_reasons: Counter[str] = field(default_factory=Counter)
+    duplicates: int = 0
+    foreign: int = 0
+    superseded: int = 0
+    problems: dict[int, str] = field(default_factory=dict)
+    lost_journals: set[str] = field(default_factory=set)
+    unnamed_journals: list[str] = field(default_factory=list)
+
+    def count(self, rows: pa.Table) -> None:
+        """Accepted rows of results.parquet."""
+        self.accepted += len(rows)
+        self.errors += len(rows) - rows.column("error").null_count
+        self.prompt_tokens += pc.sum(rows.column("prompt_tokens")).as_py() or 0
+        self.completion_tokens += pc.sum(rows.column("completion_tokens")).as_py() or 0
+        for found in pc.value_counts(rows.column("finish_reason")).to_pylist():
+            self.finish_reasons[found["values"]] += found["counts"]
+
+    def warnings(self) -> list[str]:
+        """What people should know, one line each."""
+        said = [f"journal {name} is gone" for name in sorted(self.lost_journals)]
+        said += [f"journal {name} is not used: no settled claim names it" for name in self.unnamed_journals]
+        if self.foreign:
+            said.append(f"{self.foreign} foreign records were not used")
+        if self.errors:
+            said.append(f"{self.errors} samples ended in an error and count 0 in every metric")
+        return said

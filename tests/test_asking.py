@@ -1,0 +1,42 @@
+"""What is asked of a row: by the config's templates."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpcjobs.asking import asker_of, run_metrics
+from hpcjobs.config import Config
+from hpcjobs.layers import Layer
+from hpcjobs.metrics import Score
+from hpcjobs.paths import RunPaths
+from hpcjobs.records import Completion
+from hpcjobs.resolve import validate
+
+ROW = {"index": 4, "id": "four", "source_id": 44, "question": "2 + 2?", "answer": "4"}
+
+
+def config_of(**task: Any) -> Config:
+    values = {"prompt": "{{ question }}", "target": "{{ answer }}", "metrics": ("exact_match",)}
+    return validate(Layer({"task": values | task, "run": {"seed": 5}}))
+
+
+def test_a_row_becomes_a_request_and_its_answer_scores(tmp_path: Path) -> None:
+    config = config_of(prompt="{{ id }}: {{ question }}")
+    asker = asker_of(config, ROW, RunPaths(tmp_path))
+    request = asker.request(ROW)
+    assert (request.index, request.id, request.prompt) == (4, "four", "44: 2 + 2?")  # the user's own id in templates
+    assert request.seed != asker_of(config_of(), ROW, RunPaths(tmp_path)).request(ROW | {"id": "five"}).seed
+    assert asker.judge(Completion(4, "4", "stop"), ROW) == {"exact_match": Score(1.0)}
+    assert asker.judge(Completion(4, "5", "stop"), ROW) == {"exact_match": Score(0.0)}
+    assert asker.failed(ROW) == {"exact_match": Score(0.0)}
+    assert [metric.name for metric in run_metrics(config.task, RunPaths(tmp_path))] == ["exact_match"]
+
+
+def test_what_a_template_raises_is_raised_to_the_one_who_asks(tmp_path: Path) -> None:
+    asker = asker_of(config_of(prompt="{{ 1 // index }}", target="{{ answer.nothing }}"), ROW, RunPaths(tmp_path))
+    with pytest.raises(ZeroDivisionError):
+        asker.request(ROW | {"index": 0})
+    assert asker.failed(ROW) == {"exact_match": Score(0.0)}  # its target cannot be had, and need not be

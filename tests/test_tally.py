@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import pyarrow as pa
+
+from hpcjobs.columns import journal_schema, table_of
+from hpcjobs.records import SampleError
+from hpcjobs.tally import Tally
+from tests.runs import record_of
+
+
+def test_rows_are_counted_batch_by_batch() -> None:
+    schema, tally = journal_schema(pa.schema([])), Tally()
+    failed = record_of(1, 0, finish_reason="error", error=SampleError("ValueError", "no"), completion_tokens=0)
+    tally.count(table_of([record_of(0, 0), failed, record_of(2, 0, finish_reason="length")], schema))
+    tally.count(table_of([record_of(3, 0)], schema))
+    tally.count(schema.empty_table())
+    assert (tally.accepted, tally.errors, tally.prompt_tokens, tally.completion_tokens) == (4, 1, 8, 3)
+    assert dict(tally.finish_reasons) == {"stop": 2, "error": 1, "length": 1}
+
+
+def test_what_is_to_be_said() -> None:
+    assert Tally(accepted=5, duplicates=3, superseded=2).warnings() == []
+    tally = Tally(errors=2, foreign=3, lost_journals={"b-0.jsonl", "a-0.jsonl"}, unnamed_journals=["a-7.jsonl"])
+    assert tally.warnings() == [
+        "journal a-0.jsonl is gone",
+        "journal b-0.jsonl is gone",
+        "journal a-7.jsonl is not used: no settled claim names it",
+        "3 foreign records were not used",
+        "2 samples ended in an error and count 0 in every metric",
+    ]
