@@ -26,13 +26,9 @@ from hpcjobs.metrics import Judge, check_groups, metrics_of
 from hpcjobs.paths import RunPaths, checked_name, runs_root, shipped
 from hpcjobs.prompts import Prompts
 from hpcjobs.provenance import code_facts, weights_fingerprint
-from hpcjobs.resolve import dump, resolve
+from hpcjobs.resolve import dump
 from hpcjobs.shape import Shape, shape_of
 from hpcjobs.snapshot import Snapshot
-from hpcjobs.training.accelerate_file import with_accelerate_config
-from hpcjobs.training.batches import fixed, plan_batches
-from hpcjobs.training.examples import Examples
-from hpcjobs.training.heldout import validation_table
 from hpcjobs.usercode import metric_code, program_code
 
 JOBS = ("eval", "generate", "train", "script")
@@ -93,7 +89,8 @@ class Plan:
         model = self.model
         likely = f": {model['likely_engine']}" if "likely_engine" in model else ""
         plain = self.job == "train" or model["engine"] == model["name"]
-        lines = [f"model   {model['name']}" + ("" if plain else f" (engine {model['engine']}{likely})")]
+        engine = "" if plain else f" (engine {model['engine']}{likely})"
+        lines = [f"model   {model['name']}{engine}"]
         if model.get("commit"):
             lines.append(f"commit  {model['commit']}")
         elif "cache" in model:
@@ -171,7 +168,7 @@ def remove_folder(folder: Path) -> None:
 def make_plan(job: str, config: Config, folder: Path | None = None) -> Draft:
     """Check everything that can be checked before the queue, and plan the run."""
     shape = shape_of(config.cluster, config.model.gpus_per_rank)
-    config = _located(config)
+    config = located(config)
     if config.task.type == "lm_eval":
         return _lm_eval_plan(job, config, folder, shape)
     metrics = metrics_of(config.task) if job == "eval" else ()
@@ -181,7 +178,7 @@ def make_plan(job: str, config: Config, folder: Path | None = None) -> Draft:
     needing = [metric.name for metric in Judge(config.task).metrics if getattr(metric, "needs_target", True)]
     if needing and config.task.target is None:
         raise ConfigError(f"task.target is not set, and {', '.join(needing)} compare with it")
-    model = _checked_model(config)
+    model = checked_model(config)
     table = load_table(config.data)
     check_groups(config.task.group_by, table.schema)
     few_shot, shots = pool_table(config, table), config.task.few_shot
@@ -190,16 +187,16 @@ def make_plan(job: str, config: Config, folder: Path | None = None) -> Draft:
     _try_first(prompts, table)
     size = config.run.chunk_size or default_chunk_size(len(table))
     chunks = plan_chunks(expected_work(table, prompts.columns & set(table.column_names)), size)
-    data = {"name": config.data.name, "rows": len(table), "sha256": _sha256(table), "columns": table.column_names}
+    data = {"name": config.data.name, "rows": len(table), "sha256": table_sha256(table), "columns": table.column_names}
     if few_shot is not None:
-        data["few_shot_sha256"] = _sha256(few_shot)
-    return _draft(
+        data["few_shot_sha256"] = table_sha256(few_shot)
+    return draft_run(
         job, config, folder, shape, lambda run: metric_code(metrics, run), few_shot=few_shot,
         table=table, chunks=chunks, chunk_size=size, data=data, model=model,
     )  # fmt: skip
 
 
-def _sha256(table: pa.Table) -> str:
+def table_sha256(table: pa.Table) -> str:
     """The hash of the file that a table becomes in inputs/."""
     content = hashlib.sha256()
     for part in table_parts(table):
@@ -213,60 +210,15 @@ def _lm_eval_plan(job: str, config: Config, folder: Path | None, shape: Shape) -
 
     if job != "eval":
         raise ConfigError("task.type lm_eval has metrics of its own: use `submit eval`")
-    model, task = _checked_model(config), plan_task(config)
+    model, task = checked_model(config), plan_task(config)
     size = config.run.chunk_size or default_chunk_size(len(task.table))
     chunks = plan_chunks(expected_work(task.table, {"requests"}), size)
-    data = task.facts | {"rows": len(task.table), "sha256": _sha256(task.table), "columns": task.table.column_names}
-    return _draft(
+    content = table_sha256(task.table)
+    data = task.facts | {"rows": len(task.table), "sha256": content, "columns": task.table.column_names}
+    return draft_run(
         job, task.config, folder, shape, task.snapshot,
         table=task.table, chunks=chunks, chunk_size=size, data=data, model=model,
     )  # fmt: skip
-
-
-def make_train_plan(config: Config, folder: Path | None = None) -> Draft:
-    """The plan of `submit train`: data, templates, batches, and what comes after are checked."""
-    if config.model.engine == "dummy" or config.model.gpus_per_rank > 1 or config.cluster.array:
-        raise ConfigError("submit train takes no model.engine dummy, model.gpus_per_rank above 1 or --array")
-    shape = shape_of(config.cluster, 1)
-    config, notes = _located(config), list[str]()
-    if config.train.accelerate_config:
-        train, notes = with_accelerate_config(config.train, Path(config.train.accelerate_config), shape)
-        config = config.model_copy(update={"train": train})
-    config = config.model_copy(update={"train": fixed(config.train, shape.ranks)})
-    batches = plan_batches(config.train, shape.ranks)
-    model, table = _checked_model(config), load_table(config.data)
-    examples = Examples(config.task, user_columns(table.column_names))
-    if not len(table):
-        raise DataError(f"data set {config.data.name} has no rows to learn from")
-    _try_example(examples, table)
-    validation = validation_table(config)
-    steps = config.train.max_steps or f"{config.train.epochs or 1.0:g} times over the data"
-    data = {"name": config.data.name, "rows": len(table), "sha256": _sha256(table), "columns": table.column_names}
-    said = {
-        "global_batch": config.train.global_batch, "batches": str(batches), "steps": str(steps), "notes": notes,
-        "then_eval": config.train.then_eval,
-    }  # fmt: skip
-    return _draft(
-        "train", config, folder, shape, lambda run: Snapshot(), table=table, data=data, model=model, train=said,
-        validation=validation, then_eval=_eval_after(config),
-    )  # fmt: skip
-
-
-def _try_example(examples: Examples, table: pa.Table) -> None:
-    row = table.slice(0, 1).to_pylist()[0]
-    try:
-        examples.example(row)
-    except Exception as error:  # a template may raise anything
-        raise DataError(f"the first row (id {row['id']!r}) cannot be learned from: {error}") from None
-
-
-def _eval_after(config: Config) -> str | None:
-    """The eval config of `train.then_eval`, checked as far as it can be before there is a model; its YAML."""
-    if config.train.then_eval is None:
-        return None
-    after, _ = resolve("eval", Path(config.train.then_eval), None, [])
-    make_plan("eval", after.model_copy(update={"model": config.model}))
-    return dump(_located(after))
 
 
 def make_script_plan(config: Config, argv: list[str], folder: Path | None = None) -> Draft:
@@ -276,10 +228,10 @@ def make_script_plan(config: Config, argv: list[str], folder: Path | None = None
     if not argv[0].startswith("-") and not Path(argv[0]).is_file():
         raise UsageError(f"script {argv[0]} does not exist: submit script runs a Python file, or -m module")
     shape = shape_of(config.cluster, 1, script=True)
-    return _draft("script", config, folder, shape, lambda run: program_code(argv, Path.cwd(), run), argv=argv)
+    return draft_run("script", config, folder, shape, lambda run: program_code(argv, Path.cwd(), run), argv=argv)
 
 
-def _draft(
+def draft_run(
     job: str,
     config: Config,
     folder: Path | None,
@@ -327,7 +279,7 @@ def _default_name(job: str, config: Config) -> str:
     return f"{safe[:80]}-{time.strftime('%Y%m%d-%H%M%S')}-{os.urandom(2).hex()}"
 
 
-def _located(config: Config) -> Config:
+def located(config: Config) -> Config:
     """Paths made absolute: ranks run in another folder."""
     data = config.data.model_copy(update={"name": locate(config.data.name)})
     shots = config.task.few_shot
@@ -351,7 +303,7 @@ def _config_file(key: str, name: str) -> str:
     return str(found.resolve())
 
 
-def _checked_model(config: Config) -> dict[str, Any]:
+def checked_model(config: Config) -> dict[str, Any]:
     model = config.model
     scores = config.task.type in ("choice", "perplexity") and model.engine != "dummy"
     engine = "scoring" if scores else model.engine

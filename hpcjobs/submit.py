@@ -16,11 +16,12 @@ from hpcjobs.files import write_whole
 from hpcjobs.launch import Start, executor_of, launch
 from hpcjobs.layers import Layer, dotted_layer, file_layer, merge_layers, set_layer
 from hpcjobs.paths import RunPaths
-from hpcjobs.plan import JOBS, Draft, Plan, make_plan, make_script_plan, make_train_plan, remove_folder
+from hpcjobs.plan import JOBS, Draft, Plan, make_plan, make_script_plan, remove_folder
 from hpcjobs.resolve import dump, read_config, resolve, validate
 from hpcjobs.rounds import close_round, open_round
 from hpcjobs.shape import shape_of
 from hpcjobs.submission import Launch, read_launches
+from hpcjobs.train_plan import make_train_plan
 from hpcjobs.training.batches import plan_batches
 
 _SETTLE_SECONDS = 8.0

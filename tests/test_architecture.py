@@ -22,7 +22,7 @@ MODULES = {
 # The line, in order. What a stage is made of stands with it.
 STAGES = [
     ("config", "layers", "resolve"),
-    ("plan",),
+    ("plan", "train_plan"),
     ("launch", "sbatch"),
     ("worker", "jobs"),
     ("merge", "train_merge", "score", "compare", "findings"),

@@ -17,8 +17,8 @@ from hpcjobs.errors import ConfigError, DataError
 from hpcjobs.heartbeat import read_heartbeats
 from hpcjobs.layers import dump_yaml
 from hpcjobs.paths import RunPaths
-from hpcjobs.plan import make_train_plan
 from hpcjobs.slurm import clean_environment
+from hpcjobs.train_plan import make_train_plan
 
 from .runs import cancelled_at_end, wait_for
 from .trainings import ROWS, plan_training, train_config

@@ -18,9 +18,9 @@ from typing import Any
 from hpcjobs.heartbeat import read_heartbeat
 from hpcjobs.layers import Layer
 from hpcjobs.paths import RunPaths
-from hpcjobs.plan import make_train_plan
 from hpcjobs.resolve import validate
 from hpcjobs.slurm import clean_environment
+from hpcjobs.train_plan import make_train_plan
 from hpcjobs.training.checkpoint import sha256_of
 from hpcjobs.training.records import StepRecord, read_curve, read_steps
 

@@ -1,0 +1,65 @@
+"""The plan of `submit train`: rows, batches, and what comes after, checked before anything is queued."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+
+from hpcjobs.config import Config
+from hpcjobs.data import load_table, user_columns
+from hpcjobs.errors import ConfigError, DataError
+from hpcjobs.plan import Draft, checked_model, draft_run, located, make_plan, table_sha256
+from hpcjobs.resolve import dump, resolve
+from hpcjobs.shape import shape_of
+from hpcjobs.snapshot import Snapshot
+from hpcjobs.training.accelerate_file import with_accelerate_config
+from hpcjobs.training.batches import fixed, plan_batches
+from hpcjobs.training.examples import Examples
+from hpcjobs.training.heldout import validation_table
+
+
+def make_train_plan(config: Config, folder: Path | None = None) -> Draft:
+    """The plan of `submit train`: data, templates, batches, and what comes after are checked."""
+    if config.model.engine == "dummy" or config.model.gpus_per_rank > 1 or config.cluster.array:
+        raise ConfigError("submit train takes no model.engine dummy, model.gpus_per_rank above 1 or --array")
+    shape = shape_of(config.cluster, 1)
+    config, notes = located(config), list[str]()
+    if config.train.accelerate_config:
+        train, notes = with_accelerate_config(config.train, Path(config.train.accelerate_config), shape)
+        config = config.model_copy(update={"train": train})
+    config = config.model_copy(update={"train": fixed(config.train, shape.ranks)})
+    batches = plan_batches(config.train, shape.ranks)
+    model, table = checked_model(config), load_table(config.data)
+    examples = Examples(config.task, user_columns(table.column_names))
+    if not len(table):
+        raise DataError(f"data set {config.data.name} has no rows to learn from")
+    _try_example(examples, table)
+    validation = validation_table(config)
+    steps = config.train.max_steps or f"{config.train.epochs or 1.0:g} times over the data"
+    data = {"name": config.data.name, "rows": len(table), "sha256": table_sha256(table), "columns": table.column_names}
+    said = {
+        "global_batch": config.train.global_batch, "batches": str(batches), "steps": str(steps), "notes": notes,
+        "then_eval": config.train.then_eval,
+    }  # fmt: skip
+    return draft_run(
+        "train", config, folder, shape, lambda run: Snapshot(), table=table, data=data, model=model, train=said,
+        validation=validation, then_eval=_eval_after(config),
+    )  # fmt: skip
+
+
+def _try_example(examples: Examples, table: pa.Table) -> None:
+    row = table.slice(0, 1).to_pylist()[0]
+    try:
+        examples.example(row)
+    except Exception as error:  # a template may raise anything
+        raise DataError(f"the first row (id {row['id']!r}) cannot be learned from: {error}") from None
+
+
+def _eval_after(config: Config) -> str | None:
+    """The eval config of `train.then_eval`, checked as far as it can be before there is a model; its YAML."""
+    if config.train.then_eval is None:
+        return None
+    after, _ = resolve("eval", Path(config.train.then_eval), None, [])
+    make_plan("eval", after.model_copy(update={"model": config.model}))
+    return dump(located(after))
