@@ -73,6 +73,8 @@ def test_the_end_is_a_model_and_a_merge_that_says_so(four: RunPaths) -> None:
     best = min(r.eval_loss for r in curve if r.eval_loss is not None)
     assert values["metrics"]["best_eval_loss"]["value"] == best
     assert [checkpoint["step"] for checkpoint in values["train"]["checkpoints"]] == [6, 8]
+    files = [*four.model.iterdir(), *four.checkpoint(8).iterdir()]
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o600}
     model = transformers.AutoModelForCausalLM.from_pretrained(four.model)
     assert transformers.AutoTokenizer.from_pretrained(four.model).chat_template
     card = (four.model / "README.md").read_text()

@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 from hpcjobs.data import Inputs
-from hpcjobs.files import sync_folder, temporary_name
+from hpcjobs.files import FILE_MODE, FOLDER_MODE, sync_folder, temporary_name
 from hpcjobs.journal import Journal
 from hpcjobs.training.batches import plan_batches
 from hpcjobs.training.order import Order, Ordering
@@ -31,8 +31,8 @@ def run_train(work: Work) -> None:
     batches = plan_batches(work.config.train, work.rank.world_size)
     if work.rank.is_main:
         log.info("a global batch of %d: %s", work.config.train.global_batch, batches)
-    facts = make_tokens(work) if work.rank.is_main else _awaited(work)
     with Peers(work.paths, work.rank, work.config.run.lease_timeout, work.heart, work.config.run.heartbeat) as peers:
+        facts = make_tokens(work) if work.rank.is_main else _awaited(work)
         loop: Loop | None = None
         try:
             loop = _prepared(work, facts)
@@ -141,8 +141,10 @@ def save_model(work: Work, ready: Ready) -> None:
     if work.rank.is_main:
         (temporary / "README.md").write_text(model_card(work.paths, work.config, work.plan), encoding="utf-8")
         for path in temporary.iterdir():
+            path.chmod(FILE_MODE)
             with path.open("rb") as file:
                 os.fsync(file.fileno())
+        temporary.chmod(FOLDER_MODE)
         shutil.rmtree(work.paths.model, ignore_errors=True)
         os.rename(temporary, work.paths.model)
         sync_folder(work.paths.root)

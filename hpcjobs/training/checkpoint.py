@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcjobs.disk import disk_errors
-from hpcjobs.files import FOLDER_MODE, make_folder, read_json, sync_folder, temporary_name, write_json
+from hpcjobs.files import FILE_MODE, FOLDER_MODE, make_folder, read_json, sync_folder, temporary_name, write_json
 from hpcjobs.leftovers import remove_leftovers
 from hpcjobs.paths import RunPaths
 
@@ -164,7 +164,8 @@ def _blocks(path: Path) -> Iterator[bytes]:
 
 
 def _synced(path: Path) -> dict[str, Any]:
-    """Make a file durable; its line of the manifest."""
+    """Make a file private and durable; its line of the manifest."""
+    path.chmod(FILE_MODE)
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

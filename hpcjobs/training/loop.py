@@ -111,14 +111,14 @@ class Loop:
             return
         began, state = time.monotonic(), self._work.heart.vitals.state
         self._journal.sync()  # the steps that the checkpoint stands for
+        self._work.heart.enter("saving")  # as long as that takes, nobody hangs
         fill = capture(self.ready.state)
         if fill is not None:
-            self._work.heart.enter("saving")
             world = self._course.batches.world
             self._checkpoints.write(self.done, {"world_size": world, "attempt": self._work.rank.attempt}, fill)
-            self._work.heart.enter(state)
         self._saved = self.done
         self._agreed(None)  # what follows may end the process: the checkpoint is there before anybody goes on
+        self._work.heart.enter(state)
         self._times.checkpoint = time.monotonic() - began
         log.info("checkpoint of step %d in %.1f s", self.done, self._times.checkpoint)
 
@@ -193,7 +193,10 @@ class Loop:
         every = self._work.config.train.eval_every
         if self._validation is None or not (self.done == self._course.steps or (every and self.done % every == 0)):
             return None
-        return self._validation.loss(self._loss, self.ready.state, self._sum)
+        self._work.heart.enter("validating")
+        found = self._validation.loss(self._loss, self.ready.state, self._sum)
+        self._work.heart.enter("working")
+        return found
 
     def _tell(self, record: StepRecord) -> None:
         """A finished step: to the journal, the heartbeat, the trackers."""
