@@ -3,21 +3,24 @@
     python -m benchmarks.training --model /data/SmolLM2-135M-Instruct --data /data/gsm8k.jsonl
 
 Both sides learn the same global batches' worth of rows: chats of the data's `question` and `answer`, loss on answers
-only, AdamW in float32, the same number of samples at once. Three runs, one after the other: the plain loop, `submit
-train`, and `submit train` with packing. Counted are tokens without padding, in the steps after the first two. Prints
-each side's tokens/s, validation loss before and after, and the ratios.
+only, AdamW in float32, the same number of samples at once. The plain loop, `submit train`, and `submit train` with
+packing run in turn, `--rounds` times, each in a process of its own. Counted are tokens without padding, in the steps
+after the first two of a process. Prints the median and best tokens/s of a step of each side, and the ratios to the
+plain loop; where others use the machine, the best steps are what to compare.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,8 +45,8 @@ class Setting:
     rate: float
 
 
-def plain(setting: Setting) -> dict[str, float]:
-    """The loop that one writes from accelerate's quick tour."""
+def plain(setting: Setting) -> list[float]:
+    """Tokens/s of each step of the loop that one writes from accelerate's quick tour."""
     import torch
     from accelerate import Accelerator
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -59,8 +62,8 @@ def plain(setting: Setting) -> dict[str, float]:
         prompt = tokenizer.apply_chat_template(turns[:1], add_generation_prompt=True, tokenize=False)
         head = tokenizer(prompt, add_special_tokens=False).input_ids
         ids = tokenizer(tokenizer.apply_chat_template(turns, tokenize=False), add_special_tokens=False).input_ids
-        ids = ids[: setting.length]
-        return {"input_ids": ids, "labels": [-100] * len(head) + ids[len(head) :]}
+        ids, labels = ids[: setting.length], [-100] * len(head) + ids[len(head) :]
+        return {"input_ids": ids, "labels": labels[: setting.length]}
 
     def pad(samples: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
         width = max(len(sample["input_ids"]) for sample in samples)
@@ -89,11 +92,12 @@ def plain(setting: Setting) -> dict[str, float]:
             loss.item()
             times.append(time.monotonic())
             tokens.append(0)
-    return {"tokens_per_s": sum(tokens[_WARM_UP:]) / (times[-1] - times[_WARM_UP])}
+    spans = itertools.pairwise(times)
+    return [count / (end - start) for count, (start, end) in zip(tokens, spans, strict=False)][_WARM_UP:]
 
 
-def ours(setting: Setting, folder: Path, packing: bool, lora: bool) -> dict[str, float]:
-    """`submit train` in one process of its own; its journal tells."""
+def ours(setting: Setting, packing: bool) -> list[float]:
+    """Tokens/s of each step of `submit train` in one process of its own; its journal tells."""
     section: dict[str, Any] = {
         "global_batch": setting.batch, "micro_batch": setting.micro, "max_length": setting.length,
         "max_steps": setting.steps, "learning_rate": setting.rate, "scheduler": "constant",
@@ -101,23 +105,25 @@ def ours(setting: Setting, folder: Path, packing: bool, lora: bool) -> dict[str,
     }  # fmt: skip
     if packing:  # a row of several samples does the work of several rows
         section |= {"global_batch": max(1, setting.batch // 2), "micro_batch": max(1, setting.micro // 2)}
-    if lora:
-        section["lora"] = {"rank": 16, "alpha": 32}
     config = {
         "model": {"name": setting.model}, "data": {"name": setting.data}, "train": section,
         "task": {"messages": [{"role": "user", "content": "{{ question }}"}], "target": "{{ answer }}"},
         "cluster": {"executor": "debug"},
     }  # fmt: skip
-    path = folder / f"train-{packing}-{lora}.yaml"
-    path.write_text(json.dumps(config))
-    run = folder / path.stem
-    command = [sys.executable, "-m", "hpcjobs", "submit", "train", "--config", str(path), "--run-dir", str(run)]
-    done = subprocess.run(command, env=_env(), capture_output=True, text=True, check=False)
+    with tempfile.TemporaryDirectory() as folder:
+        path, run = Path(folder, "train.yaml"), Path(folder, "run")
+        path.write_text(json.dumps(config))
+        _finished("-m", "hpcjobs", "submit", "train", "--config", str(path), "--run-dir", str(run), "--yes")
+        steps = read_curve(RunPaths(run)).steps
+    return [steps[step].tokens_per_s for step in sorted(steps)][_WARM_UP:]
+
+
+def _finished(*words: str) -> str:
+    """The output of a python process that has to end well."""
+    done = subprocess.run([sys.executable, *words], env=_env(), capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stdout + done.stderr)
-    steps = read_curve(RunPaths(run)).steps
-    late = [steps[step] for step in sorted(steps)][_WARM_UP:]
-    return {"tokens_per_s": sum(step.tokens for step in late) / sum(step.seconds for step in late)}
+    return done.stdout
 
 
 def _env() -> dict[str, str]:
@@ -125,20 +131,10 @@ def _env() -> dict[str, str]:
     return clean_environment() | {"OMP_NUM_THREADS": threads, "HF_HUB_OFFLINE": "1"}
 
 
-def _plain_process(setting: Setting) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.training", "--plain", json.dumps(vars(setting))]
-    done = subprocess.run(command, env=_env(), capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(done.stdout + done.stderr)
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+def _plain_process(setting: Setting) -> list[float]:
+    said = _finished("-m", "benchmarks.training", "--plain", json.dumps(vars(setting)))
+    found: list[float] = json.loads(said.splitlines()[-1])
     return found
-
-
-def sides(setting: Setting, folder: Path) -> Iterator[tuple[str, dict[str, float]]]:
-    """Each side's name and figures, as they come."""
-    yield "plain accelerate loop", _plain_process(setting)
-    yield "submit train", ours(setting, folder, packing=False, lora=False)
-    yield "submit train, packing", ours(setting, folder, packing=True, lora=False)
 
 
 def main() -> None:
@@ -146,8 +142,9 @@ def main() -> None:
     parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parse.add_argument("--model", default="tiny")
     parse.add_argument("--data", default="")
-    parse.add_argument("--steps", type=int, default=6)
-    parse.add_argument("--batch", type=int, default=8, help="samples a step")
+    parse.add_argument("--rounds", type=int, default=2)
+    parse.add_argument("--steps", type=int, default=6, help="of each process")
+    parse.add_argument("--batch", type=int, default=4, help="samples a step")
     parse.add_argument("--micro", type=int, default=4, help="samples at once")
     parse.add_argument("--length", type=int, default=512, help="most tokens of a sample, and of a packed row")
     parse.add_argument("--rate", type=float, default=2e-5)
@@ -157,12 +154,20 @@ def main() -> None:
         print(json.dumps(plain(Setting(**json.loads(args.plain)))))
         return
     setting = Setting(args.model, args.data, args.steps, args.batch, args.micro, args.length, args.rate)
-    base = 0.0
-    with tempfile.TemporaryDirectory() as folder:
-        for name, found in sides(setting, Path(folder)):
-            rate = found["tokens_per_s"]
-            base = base or rate
-            print(f"{name:<24} {rate:8.1f} tokens/s  ratio {rate / base:.2f}", flush=True)
+    sides: dict[str, Callable[[], list[float]]] = {
+        "plain accelerate loop": lambda: _plain_process(setting),
+        "submit train": lambda: ours(setting, packing=False),
+        "submit train, packing": lambda: ours(setting, packing=True),
+    }
+    rates: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(args.rounds):
+        for name, run in sides.items():
+            rates[name] += run()
+    base = next(iter(rates.values()))
+    for name, found in rates.items():
+        middle, best = statistics.median(found), max(found)
+        ratios = f"{middle / statistics.median(base):.2f}, {best / max(base):.2f}"
+        print(f"{name:<22} median {middle:7.1f}, best {best:7.1f} tokens/s of {len(found)} steps; ratios {ratios}")
 
 
 if __name__ == "__main__":
