@@ -5,8 +5,8 @@
 Both sides learn the same global batches' worth of rows: chats of the data's `question` and `answer`, loss on answers
 only, AdamW in float32, the same number of samples at once. The plain loop, `submit train`, and `submit train` with
 packing run in turn, `--rounds` times, each in a process of its own. Counted are tokens without padding, in the steps
-after the first two of a process. Prints each side's median and best tokens/s of a step, and the ratios to the plain
-loop's; where others use the machine, the best steps are what to compare.
+after the first two of a process. Prints the median and best tokens/s of a step of each side, and the ratios to the
+plain loop; where others use the machine, the best steps are what to compare.
 """
 
 from __future__ import annotations
