@@ -78,9 +78,12 @@ class ChunkList:
 
 
 def read_sizes(path: Path) -> list[int]:
-    """Samples of each chunk of a round, without reading which ones."""
-    sizes: list[int] = pq.read_table(path, columns=["size"]).column("size").to_pylist()
-    return sizes
+    """Samples of each chunk of a round, without reading which ones; runs of earlier versions have no such column."""
+    with pq.ParquetFile(path) as file:
+        if "size" in file.schema_arrow.names:
+            sizes: list[int] = file.read(columns=["size"]).column("size").to_pylist()
+            return sizes
+    return ChunkList.read(path).sizes()
 
 
 def write_chunks(path: Path, chunks: Sequence[Sequence[int] | Ints]) -> bool:

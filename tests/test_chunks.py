@@ -3,6 +3,8 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -86,3 +88,10 @@ def test_a_list_of_many_row_groups_comes_back(tmp_path: Path) -> None:
     assert [found[number] for number in range(len(found))] == chunks
     with pytest.raises(IndexError):
         found[2000]
+
+
+def test_the_chunk_list_of_an_earlier_version_has_sizes_too(tmp_path: Path) -> None:
+    path = tmp_path / "chunks.parquet"
+    pq.write_table(pa.table({"indexes": pa.array([[2, 0], [1]], pa.list_(pa.int64()))}), path)
+    assert read_sizes(path) == [2, 1]
+    assert ChunkList.read(path)[0] == [2, 0]
