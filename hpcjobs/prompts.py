@@ -75,14 +75,14 @@ class Prompts:
         check_task(task)
         self._task, self._pool = task, pool
         self._column = None if task.prompt is not None or task.messages else _asked_column(task, columns)
-        self._prompt = Template(task.prompt, "task.prompt", columns) if task.prompt is not None else None
+        self._prompt = _optional(task.prompt, "task.prompt", columns)
         self._messages = [
             (message.role, Template(message.content, f"task.messages.{number}.content", columns))
             for number, message in enumerate(task.messages or ())
         ]
         if task.target is not None and "{" not in task.target and task.target in columns:
             raise ConfigError(f"task.target: did you mean the column, '{{{{ {task.target} }}}}'? (it is a template)")
-        self._target = Template(task.target, "task.target", columns) if task.target is not None else None
+        self._target = _optional(task.target, "task.target", columns)
         self._description = _optional(task.description, "task.description", columns)
         self._options = _option_templates(task.choices, columns)
         self._delimiter = ("" if self._messages else " ") if task.delimiter is None else task.delimiter
@@ -135,9 +135,8 @@ class Prompts:
 
     def _example(self, row: Mapping[str, Any]) -> tuple[Prompt, str]:
         """A solved example: what was asked, and the first right answer."""
-        target = self.target(row)
-        first = target[0] if isinstance(target, list) and target else target
-        if first is None or first == []:
+        first = first_answer(self.target(row))
+        if first is None:
             raise ValueError("an example of task.few_shot has no answer: set task.target")
         return self._turn(row), self.options(row)[first] if isinstance(first, int) else str(first)
 
@@ -163,9 +162,17 @@ class Prompts:
             return None
         several = isinstance(value, list | tuple)
         if self._task.type == "choice":
-            numbers = [option_number(one, self.options(row)) for one in (value if several else [value])]
+            options = self.options(row)
+            numbers = [option_number(one, options) for one in (value if several else [value])]
             return numbers if several else numbers[0]
         return [str(item) for item in value] if several else str(value)
+
+
+def first_answer(target: Target) -> str | int | None:
+    """The right answer that is shown or learned where there are several; None where there is none."""
+    if isinstance(target, list):
+        return target[0] if target else None
+    return target
 
 
 def check_task(task: TaskConfig) -> None:

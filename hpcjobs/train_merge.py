@@ -41,7 +41,7 @@ def merge_train(paths: RunPaths) -> TrainMerged:
     steps = facts.steps if facts else config.train.max_steps or 1
     missing = [step for step in range(1, steps + 1) if step not in curve.steps]
     merged = TrainMerged(steps, steps - len(missing), missing, _metrics(curve), paths.model.exists())
-    values = _metrics_json(paths, config, plan, merged, curve) | {"train": _train(paths, config, curve, facts)}
+    values = _metrics_json(config, plan, merged, curve, facts) | {"train": _train(paths, config, curve, facts)}
     with disk_errors(paths.metrics, next_command=f"hpcjobs merge {paths.root}"):
         write_json(paths.metrics, values)
     return merged
@@ -63,7 +63,7 @@ def _metrics(curve: Curve) -> dict[str, Any]:
 
 
 def _metrics_json(
-    paths: RunPaths, config: Config, plan: Plan, merged: TrainMerged, curve: Curve
+    config: Config, plan: Plan, merged: TrainMerged, curve: Curve, facts: TokenFacts | None
 ) -> dict[str, Any]:
     return {
         "complete": merged.complete,
@@ -72,7 +72,7 @@ def _metrics_json(
             "rows": merged.rows, "accepted": merged.accepted, "missing": len(merged.missing), "errors": 0,
             "tokens": sum(record.tokens for record in curve.steps.values()),
         },
-        "warnings": _warnings(paths, merged),
+        "warnings": _warnings(merged, facts),
         "provenance": {
             "run": plan.run, "job": plan.job, "model": plan.model, "data": plan.data, "seed": config.run.seed,
             "config_sha256": plan.config_sha256, "code": plan.code, "merged_with": hpcjobs.__version__,
@@ -116,15 +116,14 @@ def _checkpoint(paths: RunPaths, step: int) -> dict[str, Any]:
         return {"step": step, "bytes": None, "error": f"its {MANIFEST} cannot be read: {error}"}
 
 
-def _warnings(paths: RunPaths, merged: TrainMerged) -> list[str]:
+def _warnings(merged: TrainMerged, facts: TokenFacts | None) -> list[str]:
     said = []
     if merged.missing:
         first = merged.missing[0]
         said.append(f"{len(merged.missing)} of {merged.rows} steps have no record, the first is step {first}")
     elif not merged.model:
         said.append("all steps are done, and model/ is not written")
-    if paths.token_facts.exists():
-        facts = TokenFacts.read(paths.token_facts)
+    if facts:
         for count in filter(None, (facts.train, facts.validation)):
             if count.left_out:
                 said.append(f"{count.left_out} rows were left out, with nothing to learn: {count.reasons[0]}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hpcjobs.engines.packed import Piece
+from hpcjobs.engines.prefix import shared_head
 from hpcjobs.engines.rows import Row
 
 
@@ -57,11 +58,3 @@ class Places:
     def forget(self) -> None:
         """Nothing is known to be held anywhere."""
         self._held = [([], 0)] * len(self._held)
-
-
-def shared_head(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens two sequences have in common at their beginning."""
-    length = min(len(one), len(other))
-    if one[:length] == other[:length]:
-        return length
-    return next(n for n in range(length) if one[n] != other[n])

@@ -58,7 +58,7 @@ class PlainScorer:
         for row, (_, users) in enumerate(batch):
             for job, number in users:
                 span = job.spans[number]
-                places = list(range(span.first - first, span.first - first + span.scored))
-                for logprob, greedy in judge_tokens(logits[row], places, span.targets):
+                scored = logits[row, span.first - first :][: span.scored]
+                for logprob, greedy in judge_tokens(scored, range(span.scored), span.targets):
                     if job.add(number, logprob, greedy):
                         yield job

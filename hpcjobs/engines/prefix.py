@@ -63,7 +63,7 @@ class Tree:
             node, group = stack.pop()
             for several in _families(group, node.end):
                 first, last = several[0][0], several[-1][0]
-                end = _common(first, last) if len(several) > 1 else len(first)
+                end = shared_head(first, last) if len(several) > 1 else len(first)
                 tip = self._chain(node, first[node.end : end])
                 for sequence, number in several:
                     if len(sequence) == end:
@@ -100,7 +100,7 @@ def _families(group: list[tuple[tuple[int, ...], int]], start: int) -> Iterator[
     yield family
 
 
-def _common(first: tuple[int, ...], second: tuple[int, ...]) -> int:
+def shared_head(first: Sequence[int], second: Sequence[int]) -> int:
     """How many tokens two sequences have in common at their beginning; compares slices, which is quick."""
     low, high = 0, min(len(first), len(second))
     while low < high:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,6 @@ from hpcjobs.engines.passes import Heads, Passes, pack, pass_tokens, release
 from hpcjobs.engines.prefix import Node, Tree
 from hpcjobs.engines.spans import Job, judge_tokens
 
-log = logging.getLogger(__name__)
 # Tokens of common beginnings that are kept for later questions, at most.
 _HEAD_TOKENS = 16_384
 

@@ -71,7 +71,7 @@ def judge_tokens(logits: torch.Tensor, rows: Sequence[int], tokens: Sequence[int
         most = block.amax(-1)
         totals.append((block - most[:, None]).exp_().sum(-1).log_() + most)
         highest.append(most)
-    row, token = torch.tensor(rows, device=logits.device), torch.tensor(tokens, device=logits.device)
+    row, token = torch.tensor(list(rows), device=logits.device), torch.tensor(tokens, device=logits.device)
     chosen = logits[row, token].float()
     logprobs, greedy = chosen - torch.cat(totals)[row], chosen >= torch.cat(highest)[row]
     return zip(logprobs.tolist(), greedy.tolist(), strict=True)

@@ -9,7 +9,7 @@ from typing import Any
 from hpcjobs.config import TaskConfig
 from hpcjobs.data import user_row
 from hpcjobs.errors import ConfigError
-from hpcjobs.prompts import Prompts, chat_or_text
+from hpcjobs.prompts import Prompts, chat_or_text, first_answer
 from hpcjobs.records import Chat, Prompt
 
 
@@ -50,9 +50,8 @@ class Examples:
         asked = user_row(row)
         if self._prompts is None:
             return _of_columns(asked)
-        target = self._prompts.target(asked)
-        answer = target[0] if isinstance(target, list) and target else target
-        if answer is None or answer == []:
+        answer = first_answer(self._prompts.target(asked))
+        if answer is None:
             raise ValueError("the row has no answer: task.target gives nothing")
         context = self._prompts.prompt(asked)
         if isinstance(context, str):
