@@ -231,6 +231,7 @@ class TrainConfig(Section):
     validation_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
     validation_split: str | None = None
     checkpoint_every: Annotated[int, Field(ge=1)] = 500
+    async_checkpoints: Literal["auto"] | bool = "auto"
     keep: Annotated[int, Field(ge=1)] = 2
     eval_every: Annotated[int, Field(ge=1)] | None = None
     then_eval: str | None = None

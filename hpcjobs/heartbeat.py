@@ -27,9 +27,9 @@ SIZE = 2048
 class Vitals:
     """What a rank tells about itself; times in Unix seconds, counts since its start.
 
-    state: starting, loading, working, waiting, draining, done, drained, failed or dead. `open` counts finished
-    samples of chunks that are not done yet. `ended` says why it ended early, `signal` what killed it, `fatal` that
-    another start would end the same way.
+    state: starting, loading, working, waiting, saving, validating, draining, done, drained, failed or dead. `open`
+    counts finished samples of chunks that are not done yet. `ended` says why it ended early, `signal` what killed it,
+    `fatal` that another start would end the same way.
     """
 
     rank: int

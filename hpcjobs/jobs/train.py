@@ -28,19 +28,23 @@ def run_train(work: Work) -> None:
     from hpcjobs.training.peers import Peers
 
     work.heart.enter("loading")
-    batches = plan_batches(work.config.train, work.rank.world_size)
+    run, batches = work.config.run, plan_batches(work.config.train, work.rank.world_size)
     if work.rank.is_main:
         log.info("a global batch of %d: %s", work.config.train.global_batch, batches)
-    with Peers(work.paths, work.rank, work.config.run.lease_timeout, work.heart, work.config.run.heartbeat) as peers:
-        facts = make_tokens(work) if work.rank.is_main else _awaited(work)
-        loop: Loop | None = None
-        try:
-            loop = _prepared(work, facts)
-            _train(work, loop)
-        except RuntimeError as error:  # torch's errors of a broken group are that
-            if work.rank.world_size > 1 and (lost := peers.blame(error, loop.done if loop else 0)):
-                raise lost from error
-            raise
+    loop: Loop | None = None
+    try:
+        with Peers(work.paths, work.rank, run.lease_timeout, work.heart, run.heartbeat) as peers:
+            facts = make_tokens(work) if work.rank.is_main else _awaited(work)
+            try:
+                loop = _prepared(work, facts)
+                _train(work, loop)
+            except RuntimeError as error:  # torch's errors of a broken group are that
+                if work.rank.world_size > 1 and (lost := peers.blame(error, loop.done if loop else 0)):
+                    raise lost from error
+                raise
+    finally:  # nobody is watched any more: a checkpoint that is being written is finished, be others lost
+        if loop:
+            loop.close()
     said = work.drain.reason and loop.done < facts.steps
     log.info("%s after step %d of %d", f"drained, {work.drain.reason}," if said else "done", loop.done, facts.steps)
 
@@ -127,7 +131,6 @@ def _train(work: Work, loop: Loop) -> None:
             work.heart.vitals.ended = f"drained: {work.drain.reason or 'another rank has no time left'}"
     finally:
         work.drain.engaged = False
-        loop.close()
 
 
 def save_model(work: Work, ready: Ready) -> None:

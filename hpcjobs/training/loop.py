@@ -19,6 +19,7 @@ from hpcjobs.training.collate import Batch, collate
 from hpcjobs.training.loss import Loss
 from hpcjobs.training.order import Order, Share
 from hpcjobs.training.records import StepRecord
+from hpcjobs.training.saver import Saver
 from hpcjobs.training.setup import Ready
 from hpcjobs.training.state import capture, restore
 from hpcjobs.training.tokens import TokenFile
@@ -52,14 +53,13 @@ class Course:
 
 @dataclass
 class Times:
-    """Seconds that recent steps and the last checkpoint took."""
+    """Seconds that recent steps took."""
 
     steps: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT))
-    checkpoint: float = 0.0
 
-    def next(self) -> float:
-        """What another step, and the checkpoint after it, are expected to take."""
-        return max(self.steps, default=0.0) + _SLOWER * self.checkpoint
+    def next(self, saver: Saver) -> float:
+        """What another step, and the checkpoint after it, are expected to take; one in hand is finished before."""
+        return max(self.steps, default=0.0) + _SLOWER * (saver.seconds + saver.left())
 
 
 class Loop:
@@ -73,9 +73,10 @@ class Loop:
         self._accelerator, self._device = ready.state.accelerator, ready.connector.state.device
         self._loss = Loss(ready.state.plain, self._device)
         self._checkpoints = Checkpoints(work.paths, work.config.train.keep)
+        self._saver = Saver(self._checkpoints, work.config.train.async_checkpoints)
         self._trained = [weight for weight in ready.state.model.parameters() if weight.requires_grad]
         self._times, self.done = Times(), 0
-        self._saved: int | None = None
+        self._saved: int | None = None  # the last step of which a checkpoint is there, or being written
         tokenizer = ready.connector.tokenizer
         self._pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
 
@@ -89,7 +90,7 @@ class Loop:
                 self.ready.state, self._work.paths.checkpoint(found.step), self._work.rank.rank,
                 self._work.config.run.seed,
             )  # fmt: skip
-            self.done = self._saved = found.step
+            self.done = self._saved = self._saver.written = found.step
             log.info("goes on after step %d, from %s", found.step, self._work.paths.checkpoint(found.step).name)
 
     def run(self) -> bool:
@@ -98,38 +99,45 @@ class Loop:
         going = self._agree_to_go_on()
         while self.done < self._course.steps and going:
             going = self._step()
-            if self.done % self._work.config.train.checkpoint_every == 0 or self.done == self._course.steps:
+            if self.done % self._work.config.train.checkpoint_every == 0:
                 self.save()
         if self.done < self._course.steps:
             self._work.heart.enter("draining")
-            self.save()
+        self.save(whole=True)
         return self.done >= self._course.steps
 
-    def save(self) -> None:
-        """A checkpoint of now, where none is there yet."""
-        if self._saved == self.done:
-            return
-        began, state = time.monotonic(), self._work.heart.vitals.state
-        self._journal.sync()  # the steps that the checkpoint stands for
+    def save(self, whole: bool = False) -> None:
+        """A checkpoint of now, where there is none yet; `whole`: it is there when this returns."""
+        state = self._work.heart.vitals.state
         self._work.heart.enter("saving")  # as long as that takes, nobody hangs
-        fill = capture(self.ready.state)
-        if fill is not None:
-            world = self._course.batches.world
-            self._checkpoints.write(self.done, {"world_size": world, "attempt": self._work.rank.attempt}, fill)
-        self._saved = self.done
+        if self._saved != self.done:
+            self._journal.sync()  # the steps that the checkpoint stands for
+            self._saver.settle()
+            snapshot = capture(self.ready.state)
+            if snapshot is not None:
+                facts = {"world_size": self._course.batches.world, "attempt": self._work.rank.attempt}
+                self._saver.begin(self.done, facts, snapshot)
+            self._saved = self.done
+        if whole:
+            self._saver.settle()
         self._agreed(None)  # what follows may end the process: the checkpoint is there before anybody goes on
         self._work.heart.enter(state)
-        self._times.checkpoint = time.monotonic() - began
-        log.info("checkpoint of step %d in %.1f s", self.done, self._times.checkpoint)
 
     def close(self) -> None:
-        """The journal and the trackers end with the loop."""
+        """The journal, the trackers, and a checkpoint that is being written end with the loop."""
+        if self._saver.busy:
+            self._work.heart.enter("saving")
+        try:
+            self._saver.settle()
+        except Exception:
+            log.exception("the last checkpoint was not written; the one before is there")
         self._journal.close()
         if self._work.config.train.trackers:
             self._accelerator.end_training()
 
     def _step(self) -> bool:
         """One global batch; whether there is room for another."""
+        self._saver.check()
         began, started_at, step = time.monotonic(), time.time(), self.done
         rank, batches = self._work.rank, self._course.batches
         units = self._course.order.share(step, Share(rank.rank, batches.world, batches.micro))
@@ -142,7 +150,7 @@ class Loop:
         if not math.isfinite(loss):
             raise TrainError(
                 f"the loss of step {step + 1} is {loss}: lower train.learning_rate, or look at its samples; the last "
-                f"checkpoint is of step {self._saved or 0}"
+                f"checkpoint is of step {self._saver.written}"
             )
         norm = self._update()
         self.done = step + 1
@@ -212,7 +220,7 @@ class Loop:
             self._accelerator.log(values, step=record.step)
 
     def _has_room(self) -> bool:
-        return self._work.drain.has_room(self._times.next())
+        return self._work.drain.has_room(self._times.next(self._saver))
 
     def _agree_to_go_on(self) -> bool:
         return self._sum([0.0 if self._has_room() else 1.0])[0] == 0

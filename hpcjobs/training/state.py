@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,8 +43,35 @@ class State:
         return self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=True)
 
 
-def capture(state: State) -> Callable[[Path], None] | None:
-    """All ranks together: a function that writes the state into a folder, on rank 0; None on the others."""
+@dataclass(frozen=True)
+class Snapshot:
+    """The state of a step on rank 0, as tensors: those that training goes on to change, unless it is a `copy`."""
+
+    weights: dict[str, Any]
+    rest: dict[str, Any]
+    randoms: list[Any]
+
+    @property
+    def size(self) -> int:
+        """Bytes of its tensors."""
+        return sum(tensor.nbytes for tensor in _tensors([self.weights, self.rest]))
+
+    def copy(self) -> Snapshot:
+        """The same in host memory of its own."""
+        return Snapshot(_copied(self.weights), _copied(self.rest), self.randoms)
+
+    def write(self, folder: Path) -> None:
+        """Its three files, in `folder`."""
+        import torch
+        from safetensors.torch import save_file
+
+        save_file({name: tensor.contiguous() for name, tensor in self.weights.items()}, folder / WEIGHTS)
+        torch.save(self.rest, folder / OPTIMIZER)
+        torch.save(self.randoms, folder / RANDOM)
+
+
+def capture(state: State) -> Snapshot | None:
+    """All ranks together: the state of now on rank 0, None on the others."""
     randoms = _gathered(_random_state())
     weights, optimizer = _sharded_state(state) if state.sharded else (_weights(state.plain), _optimizer(state))
     if not state.accelerator.is_main_process:
@@ -52,20 +79,38 @@ def capture(state: State) -> Callable[[Path], None] | None:
     rest = {"optimizer": optimizer, "scheduler": state.scheduler.state_dict()}
     if state.accelerator.scaler is not None:
         rest["scaler"] = state.accelerator.scaler.state_dict()
+    return Snapshot(weights, rest, randoms)
 
-    def fill(folder: Path) -> None:
-        import torch
-        from safetensors.torch import save_file
 
-        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, folder / WEIGHTS)
-        torch.save(rest, folder / OPTIMIZER)
-        torch.save(randoms, folder / RANDOM)
+def _tensors(value: Any) -> Iterator[Any]:
+    """All tensors in dicts, lists and tuples."""
+    import torch
 
-    return fill
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _tensors(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _tensors(item)
+
+
+def _copied(value: Any) -> Any:
+    """Dicts, lists and tuples anew, their tensors copied into host memory."""
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, Mapping):
+        return {key: _copied(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_copied(item) for item in value)
+    return value
 
 
 def restore(state: State, folder: Path, rank: int, seed: int) -> None:
-    """Bring all that `capture` wrote back. At another number of ranks the random states begin anew, by seed and step.
+    """Bring all that a Snapshot wrote back. At another number of ranks the random states begin anew, by seed and step.
 
     A HpcJobsError where the weights are not this model's.
     """
