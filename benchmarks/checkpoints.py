@@ -2,9 +2,9 @@
 
     python -m benchmarks.checkpoints --model /data/SmolLM2-135M-Instruct --data /data/gsm8k.jsonl
 
-`submit train` on local ranks runs the same steps three ways in turn, `--rounds` times. Counted are the seconds from the
-begin of the second step to the end of the last one; the checkpoint at the very end is not among them. A checkpoint costs
-what they take more than the run without, divided by how many there are.
+`submit train` on local ranks runs the same steps three ways in turn, `--rounds` times. Counted are the seconds from
+the begin of the second step to the end of the last one; the checkpoint at the very end is not among them. A checkpoint
+costs what they take more than the run without, divided by how many there are.
 """
 
 from __future__ import annotations

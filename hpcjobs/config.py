@@ -235,6 +235,7 @@ class TrainConfig(Section):
     keep: Annotated[int, Field(ge=1)] = 2
     eval_every: Annotated[int, Field(ge=1)] | None = None
     then_eval: str | None = None
+    then_eval_every: Annotated[int, Field(ge=1)] | None = None
     trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
     fsdp: FsdpConfig = FsdpConfig()
     lora: LoraConfig = LoraConfig()
@@ -246,6 +247,8 @@ class TrainConfig(Section):
             raise ValueError("train.epochs and train.max_steps are both set: a run has one of them")
         if self.validation_fraction and self.validation_split:
             raise ValueError("train.validation_fraction and train.validation_split are both set: leave one out")
+        if self.then_eval_every and self.then_eval is None:
+            raise ValueError("train.then_eval_every is for evals by train.then_eval, which is not set")
         if self.lora.rank and self.fsdp.enabled:
             raise ValueError("train.lora.rank and train.fsdp.enabled are both set: adapters need no sharding")
         if self.min_learning_rate and self.scheduler != "cosine_with_min_lr":

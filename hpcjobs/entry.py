@@ -123,9 +123,9 @@ def finish_run(run_dir: str, launch: int | None = None) -> None:
 
             carry_on(paths, read_config(paths.config), log.info, automatic=True)
         elif merged.complete and paths.then_eval.exists():
-            from hpcjobs.submit import start_eval
+            from hpcjobs.then_eval import start_evals
 
-            start_eval(paths, log.info)
+            start_evals(paths, log.info)
         code = exit_code(merged)
         if code and (fatal := fatal_errors(paths, together(read_launches(paths)))):
             raise HpcJobsError(fatal[0])

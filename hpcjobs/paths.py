@@ -89,17 +89,24 @@ class RunPaths:
         """The config of the eval that follows a train run, as it was when planning."""
         return self.root / "then_eval.yaml"
 
-    @property
-    def eval_after(self) -> Path:
-        """The run folder of the eval that follows a train run."""
-        return self.root.with_name(f"{self.root.name}-eval")
+    def eval_of(self, step: int | None = None) -> Path:
+        """The run folder of the eval of a model that a train run has made: of its last, or of that of a step."""
+        return self.root.with_name(f"{self.root.name}-eval" + ("" if step is None else f"-{_step(step)}"))
 
     @property
     def checkpoints(self) -> Path:
         return self.root / "checkpoints"
 
     def checkpoint(self, step: int) -> Path:
-        return self.checkpoints / f"step-{step:08d}"
+        return self.checkpoints / _step(step)
+
+    @property
+    def models(self) -> Path:
+        """Models of steps on the way (`train.then_eval_every`)."""
+        return self.root / "models"
+
+    def step_model(self, step: int) -> Path:
+        return self.models / _step(step)
 
     @property
     def model(self) -> Path:
@@ -182,6 +189,10 @@ class RunPaths:
     def journals(self) -> list[Path]:
         """All rank journals, by name."""
         return sorted(self.ranks.glob("*.jsonl")) if self.ranks.is_dir() else []
+
+
+def _step(number: int) -> str:
+    return f"step-{number:08d}"
 
 
 def list_runs(root: Path) -> list[RunPaths]:

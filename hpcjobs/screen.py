@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from hpcjobs.evals import ModelEval, evals_of
 from hpcjobs.logs import Entry
 from hpcjobs.metrics.lines import group_lines, score_lines
 from hpcjobs.paths import RunPaths, runs_root, shipped
@@ -176,6 +177,7 @@ def _status_text(status: Status) -> str:
         lines.append(f"error   {status.first_error}")
     if status.metrics:
         lines += ["", metrics_text(status.metrics)]
+    lines += eval_lines(status.evals)
     return "\n".join(lines)
 
 
@@ -185,6 +187,16 @@ def step_text(step: Mapping[str, Any]) -> str:
     values = ", ".join(f"{name.replace('_per_s', '/s')} {step[name]:.4g}" for name in names if step[name] is not None)
     each = step["tokens_per_s"] / step["world_size"]
     return f"{step['step']}: {values}; {each:.4g} tokens/s a rank"
+
+
+def eval_lines(evals: Sequence[ModelEval]) -> list[str]:
+    """The evals of a training's models, a line each."""
+    lines = []
+    for one in evals:
+        scores = ", ".join(f"{name} {value:.4f}" for name, value in one.metrics.items() if value is not None)
+        which = "model/" if one.step is None else f"step {one.step}"
+        lines.append(f"eval    {which}: {', '.join(filter(None, [one.state, scores]))}  {one.run}")
+    return lines
 
 
 def show_entry(entry: Entry, as_json: bool) -> None:
@@ -212,6 +224,8 @@ def show_scores(paths: RunPaths, metrics: Mapping[str, Any], as_json: bool) -> N
         typer.echo(json.dumps({"run": paths.root.name, "folder": str(paths.root), "metrics": metrics}))
         return
     typer.echo(metrics_text(metrics))
+    for line in eval_lines(evals_of(paths)):
+        typer.echo(line)
     typer.echo(f"folder  {paths.root}")
     if paths.report.exists():
         typer.echo(f"report  {paths.report}")
@@ -238,7 +252,7 @@ def _train_text(metrics: Mapping[str, Any]) -> str:
     lines.append(f"steps   {counts['accepted']} of {counts['rows']}, {counts['tokens']} tokens")
     speed = f"{train['tokens_per_s']:.4g} tokens/s, {train['tokens_per_s_per_rank']:.4g} a rank"
     lines.append(f"speed   {speed}; {train['steps_run_again']} steps run again")
-    lines += [f"{name:<8}{train[key]}" for name, key in (("model", "model"), ("eval", "then_eval")) if train[key]]
+    lines += [f"model   {train['model']}"] if train["model"] else []
     return "\n".join([*lines, *(f"warning: {text}" for text in metrics["warnings"])])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from hpcjobs import slurm
@@ -13,6 +13,7 @@ from hpcjobs.chunks import read_sizes
 from hpcjobs.claims import Claims
 from hpcjobs.disk import shortage
 from hpcjobs.errors import LaunchError
+from hpcjobs.evals import ModelEval, evals_of
 from hpcjobs.files import read_json
 from hpcjobs.heartbeat import Vitals, read_heartbeats
 from hpcjobs.identity import Identity
@@ -47,6 +48,7 @@ class Status:
     """One look at a run; `rate` in samples a second, `eta` in seconds, None where not known.
 
     Of a train run `rows` and `done` are steps, `rate` is steps a second, and `step` is the last one's record.
+    `evals` are those of its models.
     `going`: jobs or processes of it live, be it that the merge job writes the report of a complete run.
     """
 
@@ -65,6 +67,7 @@ class Status:
     metrics: dict[str, Any] | None
     going: bool = False
     step: dict[str, Any] | None = None
+    evals: list[ModelEval] = field(default_factory=list)
 
     @property
     def over(self) -> bool:
@@ -114,6 +117,7 @@ def read_status(paths: RunPaths) -> Status:
     return Status(
         plan.run, plan.job, str(paths.root), state, rows, done, rate, eta, ranks, jobs,
         errors[0] if errors else None, notes, metrics, _still_going(now, jobs, ranks), step,
+        evals_of(paths),
     )  # fmt: skip
 
 

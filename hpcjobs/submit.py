@@ -14,7 +14,7 @@ from hpcjobs.entry import merge_and_report
 from hpcjobs.errors import LaunchError, UsageError, did_you_mean
 from hpcjobs.files import write_whole
 from hpcjobs.launch import Start, executor_of, launch
-from hpcjobs.layers import Layer, dotted_layer, file_layer, merge_layers, set_layer
+from hpcjobs.layers import Layer, dotted_layer, merge_layers, set_layer
 from hpcjobs.paths import RunPaths
 from hpcjobs.plan import JOBS, Draft, Plan, make_plan, make_script_plan, remove_folder
 from hpcjobs.resolve import dump, read_config, resolve, validate
@@ -163,21 +163,6 @@ def _train_on(paths: RunPaths, config: Config, say: Callable[[str], None], autom
     write_whole(paths.config, dump(config))
     say(f"resume  {merged.accepted} of {merged.rows} steps are done; {shape}: {batches}")
     return launch(paths, config, shape, Start(automatic=automatic))
-
-
-def start_eval(paths: RunPaths, say: Callable[[str], None]) -> Launch | None:
-    """Submit the eval of `train.then_eval` on the model that a run has made; None where that was done before."""
-    if paths.eval_after.exists():
-        return None
-    after, last = file_layer(paths.then_eval), read_launches(paths)[-1]
-    model = dotted_layer({"model.name": str(paths.model), "model.revision": None}, "train.then_eval")
-    layers = [after, model]
-    if last.executor != "slurm":
-        layers.append(dotted_layer({"cluster.executor": last.executor}, "train.then_eval"))
-    draft = make_plan("eval", validate(merge_layers(layers)), paths.eval_after)
-    started = start(draft)
-    say(f"eval    {draft.paths.root}: {', '.join(f'{kind} {job}' for kind, job in started.jobs.items())}")
-    return started
 
 
 def _reshaped(config: Config, flags: dict[str, Any], sbatch: Sequence[str]) -> Config:

@@ -29,7 +29,7 @@ STAGES = [
     ("report",),
 ]
 # These know several stages: the command line, its flow, and the entry points that a job is started by.
-ABOVE = {"cli", "__main__", "submit", "screen", "status", "entry", "supervisor", "verdict", "world_sizes"}
+ABOVE = {"cli", "__main__", "submit", "screen", "status", "entry", "supervisor", "then_eval", "verdict", "world_sizes"}
 # What a model is run with: these begin with torch, and whoever needs one imports it inside a function.
 HEAVY = {
     f"hpcjobs.engines.{name}"

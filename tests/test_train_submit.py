@@ -44,12 +44,12 @@ def hpcjobs(*words: str | Path, code: int = 0) -> str:
 
 @pytest.mark.model
 def test_a_training_that_is_killed_ends_with_a_model_a_report_and_its_eval(tmp_path: Path) -> None:
-    """A rank is killed on the way: the supervisor's merge starts the rest, and at the end the eval."""
+    """A rank is killed on the way: the supervisor's merge starts the rest, and at the end the evals."""
     data, after, folder = tmp_path / "rows.jsonl", tmp_path / "after.yaml", tmp_path / "run"
     data.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     after.write_text(dump_yaml(EVAL))
-    config = tmp_path / "train.yaml"
-    train = train_config(data, 2, init="pretrained", max_steps=150, checkpoint_every=20, then_eval=str(after))
+    config, evals = tmp_path / "train.yaml", {"then_eval": str(after), "then_eval_every": 60}
+    train = train_config(data, 2, init="pretrained", max_steps=150, checkpoint_every=20, **evals)
     config.write_text(dump_yaml(train.model_dump(mode="json") | {"run": {"heartbeat": 0.2, "lease_timeout": 20.0}}))
     said = hpcjobs("submit", "train", "--config", config, "--run-dir", folder, "--executor", "local", "--yes")
     assert "batch   12 a step: 2 x at most 2, 3 times" in said
@@ -66,16 +66,22 @@ def test_a_training_that_is_killed_ends_with_a_model_a_report_and_its_eval(tmp_p
     assert [launch["automatic"] for launch in launches] == [False, True]
     metrics = json.loads(paths.metrics.read_text())
     assert metrics["complete"]
-    assert metrics["train"]["then_eval"] == str(paths.eval_after)
+    assert metrics["train"]["then_eval"] == str(paths.eval_of())
     assert metrics["train"]["model"] == str(paths.model)
     page = paths.report.read_text()
     assert "Loss by step" in page
     assert 'class="loss"' in page
     assert "150 of 150 steps are done, and model/ is written." in page
-    with cancelled_at_end(RunPaths(paths.eval_after)):
-        wait_for(lambda: status_of(paths.eval_after, 8, "complete"), "the eval", 120)
-    evaluated = json.loads((paths.eval_after / "metrics.json").read_text())
-    assert evaluated["provenance"]["model"]["name"] == str(paths.model)
+    with cancelled_at_end(RunPaths(paths.eval_of())):
+        evals = wait_for(lambda: evals_done(folder, 3), "the evals", 180)
+    assert [one["step"] for one in evals] == [60, 120, None]
+    for one in evals:
+        evaluated = json.loads((Path(one["run"]) / "metrics.json").read_text())
+        assert evaluated["provenance"]["model"]["name"] == one["model"]
+        assert one["metrics"] == {"exact_match": evaluated["metrics"]["exact_match"]["value"]}
+    assert re.search(r"eval +step 60: complete, exact_match \d\.\d{4} ", hpcjobs("status", folder))
+    hpcjobs("report", folder)
+    assert 'href="../run-eval-step-00000060/report.html"' in paths.report.read_text()
     assert "is complete: nothing to resume" in hpcjobs("resume", folder)
 
 
@@ -85,6 +91,12 @@ def status_of(folder: Path, done: int, state: str | None = None) -> dict[str, An
         return None
     value: dict[str, Any] = json.loads(hpcjobs("status", folder, "--json"))
     return value if value["done"] >= done and state in (None, value["state"]) else None
+
+
+def evals_done(folder: Path, number: int) -> list[dict[str, Any]] | None:
+    """The evals of a training, once so many are complete."""
+    evals: list[dict[str, Any]] = json.loads(hpcjobs("status", folder, "--json"))["evals"]
+    return evals if [one["state"] for one in evals] == ["complete"] * number else None
 
 
 def test_nobody_joins_a_training(tmp_path: Path) -> None:
@@ -103,6 +115,7 @@ def test_a_resume_at_a_world_size_that_cannot_be_is_refused(tmp_path: Path) -> N
     ("train", "said"),
     [
         ({"global_batch": 13}, "13 does not divide by 4 ranks: set it to 12 or 16, or use 1, 13 ranks"),
+        ({"then_eval_every": 5}, "then_eval_every is for evals by train.then_eval, which is not set"),
         ({"then_eval": "none.yaml"}, "train.then_eval: there is no file none.yaml"),
         ({"accelerate_config": "none.yaml"}, "train.accelerate_config: there is no file none.yaml"),
         ({"validation_split": "test"}, "is one file, without splits"),

@@ -23,6 +23,7 @@ from hpcjobs.plan import Plan
 from hpcjobs.report import text
 from hpcjobs.report.activity import Activity, alive_seconds, read_activities
 from hpcjobs.report.curve import CurveDrawing, draw_curve
+from hpcjobs.report.evals import eval_table
 from hpcjobs.report.provenance import launch_rows, provenance
 from hpcjobs.report.samples import Samples, read_missing, read_samples
 from hpcjobs.report.scores import group_tables, score_of
@@ -88,7 +89,7 @@ def _context(facts: Facts) -> dict[str, Any]:
     verdict = verdict_of(facts.paths, plan, metrics, activities, facts.launches)
     config = facts.paths.config.read_text(errors="replace") if facts.paths.config.exists() else ""
     return {
-        "plan": plan, "verdict": verdict, "metrics": metrics, "curve": facts.curve,
+        "plan": plan, "verdict": verdict, "metrics": metrics, "curve": facts.curve, "evals": eval_table(facts.paths),
         "scores": [score_of(name, value) for name, value in (metrics["metrics"] if metrics else {}).items()],
         "groups": group_tables((metrics or {}).get("groups", {})),
         "warnings": [*(metrics["warnings"] if metrics else []), *facts.notes],

@@ -17,6 +17,7 @@ from hpcjobs.training.batches import BatchPlan
 from hpcjobs.training.checkpoint import Checkpoints
 from hpcjobs.training.collate import Batch, collate
 from hpcjobs.training.loss import Loss
+from hpcjobs.training.milestones import Milestones
 from hpcjobs.training.order import Order, Share
 from hpcjobs.training.records import StepRecord
 from hpcjobs.training.saver import Saver
@@ -68,6 +69,7 @@ class Loop:
     def __init__(
         self, work: Work, ready: Ready, course: Course, journal: Journal, validation: Validation | None = None
     ) -> None:
+        self._milestones = Milestones(work, ready, course.steps)
         self._work, self.ready, self._course, self._journal = work, ready, course, journal
         self._validation = validation
         self._accelerator, self._device = ready.state.accelerator, ready.connector.state.device
@@ -101,6 +103,8 @@ class Loop:
             going = self._step()
             if self.done % self._work.config.train.checkpoint_every == 0:
                 self.save()
+            if self._milestones.due(self.done) and self._agreed(self._milestones.missing(self.done)):
+                self._milestones.reach(self.done)
         if self.done < self._course.steps:
             self._work.heart.enter("draining")
         self.save(whole=True)
@@ -131,6 +135,7 @@ class Loop:
             self._saver.settle()
         except Exception:
             log.exception("the last checkpoint was not written; the one before is there")
+        self._milestones.close()
         self._journal.close()
         if self._work.config.train.trackers:
             self._accelerator.end_training()

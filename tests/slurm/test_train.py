@@ -6,18 +6,28 @@ import json
 import os
 import signal
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hpcjobs.heartbeat import Vitals, read_heartbeats
 from hpcjobs.layers import dump_yaml
+from hpcjobs.training.checkpoint import sha256_of
 from tests.slurm.site import Site
 from tests.trainings import ROWS, bits, curve_of, samples_by_step, weights_hash
 
 pytestmark = pytest.mark.model
 STEPS = 300
 FOUR = ("--nodes", "2", "--ntasks-per-node", "2", "--gpus", "0", "--cpus-per-task", "1")
+
+EVAL = {
+    "data": {"name": "canned_50_quick", "max_samples": 8},
+    "task": {
+        "messages": [{"role": "user", "content": "{{ question }}"}], "target": "{{ answer }}",
+        "generation": {"max_new_tokens": 8}, "metrics": ["exact_match"],
+    },
+}  # fmt: skip
 
 
 def config_file(site: Site, steps: int, **train: Any) -> str:
@@ -126,6 +136,50 @@ def test_whatever_is_killed_the_run_goes_on_by_itself(undisturbed: Site, site: S
         lost = 3 if victim == "a rank" else 0
         said = [v.first_error for v in read_heartbeats(site.paths("k").heartbeats) if v.first_error]
         assert any(f"rank {lost} on {ranks[lost].host} (ended by SIGKILL) was lost" in error for error in said)
+
+
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_a_resume_on_another_shape_runs_the_same_samples_in_the_same_order(
+    undisturbed: Site, site: Site, ranks: int
+) -> None:
+    """2 x 2 ranks, cancelled on the way, go on as 1 x 1 and as 1 x 3; the global batch stays what it is."""
+    submit(site, "r", config_file(site, STEPS))
+    site.until("some steps", lambda: step(site, "r") >= 40, 120)
+    site.hpcjobs("cancel", "r")
+    done = step(site, "r")
+    assert 40 <= done < STEPS
+    said = site.hpcjobs("resume", "r", "--nodes", "1", "--ntasks-per-node", str(ranks), "--yes")
+    each = {1: "1 x at most 2, 6 times", 3: "3 x at most 2, 2 times"}[ranks]
+    assert f"{done} of {STEPS} steps are done; 1 node x {ranks}" in said
+    assert each in said
+    until_complete(site, "r")
+    curve, calm = curve_of(site.paths("r")), curve_of(undisturbed.paths("calm"))
+    assert [record.world_size for record in curve] == [4] * done + [ranks] * (STEPS - done)
+    assert site.metrics("r")["train"]["steps_run_again"] == 0
+    assert samples_by_step(site.paths("r")) == samples_by_step(undisturbed.paths("calm"))
+    assert [r.loss for r in curve] == pytest.approx([r.loss for r in calm], abs=1e-4)
+    refused = site.hpcjobs("resume", "r", "--nodes", "1", "--ntasks-per-node", "5", "--yes", code=2)
+    assert "does not divide by 5 ranks" in refused
+
+
+def test_models_on_the_way_are_evaluated_while_the_training_goes_on(site: Site) -> None:
+    """Rank 0 has each eval queued as soon as its model is there; the last is the merge job's."""
+    after = site.folder / "after.yaml"
+    after.write_text(dump_yaml(EVAL))
+    config = config_file(site, 500, then_eval=str(after), then_eval_every=200)
+    submit(site, "m", config, shape=("--nodes", "1", "--ntasks-per-node", "2"))
+    paths = site.paths("m")
+    site.until("the first eval", lambda: (paths.eval_of(200) / "submission.json").exists(), 180)
+    assert site.status("m")["state"] == "running", "it was not queued on the way"
+    until_complete(site, "m")
+    site.until("all evals", lambda: [e["state"] for e in site.status("m")["evals"]] == ["complete"] * 3, 180)
+    evals = site.status("m")["evals"]
+    assert [one["step"] for one in evals] == [200, 400, None]
+    for one, model in zip(evals, (paths.step_model(200), paths.step_model(400), paths.model), strict=True):
+        metrics = json.loads((Path(one["run"]) / "metrics.json").read_text())
+        assert metrics["provenance"]["model"]["name"] == one["model"] == str(model)
+    hashes = {sha256_of(Path(one["model"]) / "model.safetensors") for one in evals}
+    assert len(hashes) == 3
 
 
 def test_a_job_out_of_time_goes_on_in_the_next(undisturbed: Site, site: Site) -> None:

@@ -1,0 +1,45 @@
+"""The evals of a training's models as a table."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from hpcjobs.evals import evals_of
+from hpcjobs.paths import RunPaths
+
+
+@dataclass(frozen=True)
+class EvalRow:
+    """One model: which, how far its eval is, its scores in the table's order, and the eval's report, from here."""
+
+    model: str
+    state: str
+    scores: list[str]
+    report: str | None
+
+
+@dataclass(frozen=True)
+class EvalTable:
+    """The rows, by step, and the names of the scores."""
+
+    metrics: list[str]
+    rows: list[EvalRow]
+
+
+def eval_table(paths: RunPaths) -> EvalTable | None:
+    """The evals as they are now; None where none follows this run."""
+    evals = evals_of(paths)
+    if not evals:
+        return None
+    names = list(dict.fromkeys(name for one in evals for name in one.metrics))
+    rows = []
+    for one in evals:
+        scores = [one.metrics.get(name) for name in names]
+        report = RunPaths(Path(one.run)).report
+        link = quote(os.path.relpath(report, paths.root)) if report.exists() else None
+        which = "model/, the last" if one.step is None else f"step {one.step}"
+        rows.append(EvalRow(which, one.state, ["–" if s is None else f"{s:.4f}" for s in scores], link))
+    return EvalTable(names, rows)

@@ -1,0 +1,68 @@
+"""Models of steps on the way, each with an eval that is queued while the training goes on."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+from hpcjobs.files import make_folder
+from hpcjobs.slurm import clean_environment
+from hpcjobs.submission import read_launches
+from hpcjobs.training.export import write_model
+
+if TYPE_CHECKING:
+    from hpcjobs.training.setup import Ready
+    from hpcjobs.worker import Work
+
+log = logging.getLogger(__name__)
+# How long the end of a training waits for an eval to be queued; what is not queued then, the merge job starts.
+_PATIENCE = 60.0
+
+
+class Milestones:
+    """Every `train.then_eval_every` steps but the last: all ranks ask `due`, rank 0 `missing`, and all `reach` it."""
+
+    def __init__(self, work: Work, ready: Ready, steps: int) -> None:
+        self._work, self._ready, self._steps = work, ready, steps
+        self._queueing: subprocess.Popen[bytes] | None = None
+
+    def due(self, step: int) -> bool:
+        """Whether a model is to be there after `step`; the last has one anyway."""
+        every = self._work.config.train.then_eval_every
+        return bool(every) and step % (every or 1) == 0 and step < self._steps
+
+    def missing(self, step: int) -> bool:
+        """Whether no start before this one has written it."""
+        return not self._work.paths.step_model(step).exists()
+
+    def reach(self, step: int) -> None:
+        """Write the model of now as that of `step`; where there is a queue, rank 0 has its eval queued."""
+        work, state = self._work, self._work.heart.vitals.state
+        work.heart.enter("saving")
+        if work.rank.is_main:
+            make_folder(work.paths.models)
+        write_model(work, self._ready, work.paths.step_model(step))
+        work.heart.enter(state)
+        if work.rank.is_main and read_launches(work.paths)[-1].executor == "slurm":
+            self._queue()
+
+    def close(self) -> None:
+        """Wait for what is being queued, within reason."""
+        if self._queueing is not None:
+            try:
+                self._queueing.wait(_PATIENCE)
+            except subprocess.TimeoutExpired:
+                self._queueing.kill()
+                log.warning("an eval was not queued within %.0f s: the merge job does it", _PATIENCE)
+            self._queueing = None
+
+    def _queue(self) -> None:
+        """In a process of its own: it takes a second or two, and nothing of it may touch the training."""
+        self.close()
+        with (self._work.paths.logs / "then_eval.log").open("ab") as output:
+            self._queueing = subprocess.Popen(
+                [sys.executable, "-m", "hpcjobs.then_eval", str(self._work.paths.root)], env=clean_environment(),
+                stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+            )  # fmt: skip
