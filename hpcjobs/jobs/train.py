@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import logging
-import os
-import shutil
 import time
 from typing import TYPE_CHECKING
 
 from hpcjobs.data import Inputs
-from hpcjobs.files import FILE_MODE, FOLDER_MODE, sync_folder, temporary_name
 from hpcjobs.journal import Journal
 from hpcjobs.training.batches import plan_batches
+from hpcjobs.training.export import write_model
 from hpcjobs.training.order import Order, Ordering
 from hpcjobs.training.tokens import TokenFacts, TokenFile, wait_for_tokens, write_tokens
 
 if TYPE_CHECKING:
     from hpcjobs.training.loop import Course, Loop
-    from hpcjobs.training.setup import Ready
     from hpcjobs.worker import Work
 
 log = logging.getLogger(__name__)
@@ -126,28 +123,8 @@ def _train(work: Work, loop: Loop) -> None:
     try:
         if loop.run():
             work.heart.enter("saving")
-            save_model(work, loop.ready)
+            write_model(work, loop.ready, work.paths.model)
         else:
             work.heart.vitals.ended = f"drained: {work.drain.reason or 'another rank has no time left'}"
     finally:
         work.drain.engaged = False
-
-
-def save_model(work: Work, ready: Ready) -> None:
-    """model/: whole or not there. Adapters are merged into the weights that they adapt."""
-    from hpcjobs.training.card import model_card
-
-    temporary, model = temporary_name(work.paths.model), ready.state.model
-    if work.config.train.lora.rank:
-        model = ready.state.plain.merge_and_unload()
-    ready.connector.save_model(model, temporary)
-    if work.rank.is_main:
-        (temporary / "README.md").write_text(model_card(work.paths, work.config, work.plan), encoding="utf-8")
-        for path in temporary.iterdir():
-            path.chmod(FILE_MODE)
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-        temporary.chmod(FOLDER_MODE)
-        shutil.rmtree(work.paths.model, ignore_errors=True)
-        os.rename(temporary, work.paths.model)
-        sync_folder(work.paths.root)
