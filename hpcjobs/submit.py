@@ -153,12 +153,19 @@ def carry_on(paths: RunPaths, config: Config, say: Callable[[str], None], automa
 
 
 def _train_on(paths: RunPaths, config: Config, say: Callable[[str], None], automatic: bool) -> Launch | None:
-    """Launch what is left of a training; None where nothing is. At another world size the batch stays what it is."""
+    """Launch what is left of a training; None where nothing is but evals, which are started.
+
+    At another world size the batch stays what it is.
+    """
     plan, shape = Plan.read(paths.plan), shape_of(config.cluster, 1)
     batches = plan_batches(config.train, shape.ranks)
     merged = merge_and_report(paths)
     if merged.complete:
         say(f"{plan.run} is complete: nothing to resume")
+        if paths.then_eval.exists():
+            from hpcjobs.then_eval import start_evals
+
+            start_evals(paths, say)
         return None
     write_whole(paths.config, dump(config))
     say(f"resume  {merged.accepted} of {merged.rows} steps are done; {shape}: {batches}")

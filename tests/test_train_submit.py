@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -82,7 +83,12 @@ def test_a_training_that_is_killed_ends_with_a_model_a_report_and_its_eval(tmp_p
     assert re.search(r"eval +step 60: complete, exact_match \d\.\d{4} ", hpcjobs("status", folder))
     hpcjobs("report", folder)
     assert 'href="../run-eval-step-00000060/report.html"' in paths.report.read_text()
-    assert "is complete: nothing to resume" in hpcjobs("resume", folder)
+    shutil.rmtree(paths.eval_of(60))  # as if it could not be queued
+    said = hpcjobs("resume", folder)
+    assert "is complete: nothing to resume" in said
+    assert f"eval    {paths.eval_of(60)}: supervisor" in said
+    with cancelled_at_end(RunPaths(paths.eval_of(60))):
+        wait_for(lambda: evals_done(folder, 3), "the eval that was missing", 120)
 
 
 def status_of(folder: Path, done: int, state: str | None = None) -> dict[str, Any] | None:

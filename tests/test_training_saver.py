@@ -131,3 +131,13 @@ def test_auto_copies_where_memory_has_room(tmp_path: Path, monkeypatch: pytest.M
         checkpoints.gate.set()
         saver.settle()
         assert checkpoints.newest().step == 1
+
+
+def test_the_first_write_is_expected_to_be_slow_and_the_next_as_the_last(tmp_path: Path) -> None:
+    """Somebody must decide whether a first checkpoint still fits before the time limit."""
+    saver = Saver(Checkpoints(RunPaths(tmp_path), 2), True, expected=84 * 10**9)
+    assert saver.seconds == 840
+    assert saver.left() == 0, "nothing is being written"
+    saver.begin(1, {}, snapshot(1.0))
+    saver.settle()
+    assert 0 < saver.seconds < 840

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 # Steps by whose time a rank judges whether another one still fits.
 _RECENT = 16
+# What a checkpoint has of each weight: itself, and the optimizer's two moments.
+_MOMENTS = 3
 # A checkpoint may take so many times as long as the last one did.
 _SLOWER = 2.0
 
@@ -75,8 +77,9 @@ class Loop:
         self._accelerator, self._device = ready.state.accelerator, ready.connector.state.device
         self._loss = Loss(ready.state.plain, self._device)
         self._checkpoints = Checkpoints(work.paths, work.config.train.keep)
-        self._saver = Saver(self._checkpoints, work.config.train.async_checkpoints)
         self._trained = [weight for weight in ready.state.model.parameters() if weight.requires_grad]
+        size = sum(weight.numel() * weight.element_size() for weight in self._trained)
+        self._saver = Saver(self._checkpoints, work.config.train.async_checkpoints, _MOMENTS * size)
         self._times, self.done = Times(), 0
         self._saved: int | None = None  # the last step of which a checkpoint is there, or being written
         tokenizer = ready.connector.tokenizer

@@ -15,20 +15,23 @@ if TYPE_CHECKING:
     from hpcjobs.training.state import Snapshot
 
 log = logging.getLogger(__name__)
+# Bytes a second by which a first write is judged: hashed, synced and read back on a file system that is busy.
+_SLOW = 100e6
 # The share of the free memory that the copy of a state may take where nobody has asked for one.
 _SHARE = 0.5
 
 
 class Saver:
     """Writes snapshots one after the other. `background` (train.async_checkpoints): `auto` is yes where memory has
-    room for the copy. Only rank 0 has something to write."""
+    room for the copy. Only rank 0 has something to write. `seconds` is what the last write took; before the first what
+    `expected` bytes would take on a slow disk."""
 
-    def __init__(self, checkpoints: Checkpoints, background: bool | Literal["auto"]) -> None:
+    def __init__(self, checkpoints: Checkpoints, background: bool | Literal["auto"], expected: int = 0) -> None:
         self._checkpoints, self._background = checkpoints, background
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
         self._began = 0.0
-        self.seconds, self.written = 0.0, 0
+        self.seconds, self.written = expected / _SLOW, 0
 
     def begin(self, step: int, facts: Mapping[str, Any], snapshot: Snapshot) -> None:
         """Write the snapshot of `step`, or begin to; the one before has been written when this begins."""
