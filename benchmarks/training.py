@@ -1,6 +1,9 @@
 """Tokens a second of `submit train` against a plain loop over accelerate, on the same rows, model and machine.
 
     python -m benchmarks.training --model /data/SmolLM2-135M-Instruct --data /data/gsm8k.jsonl
+    python -m benchmarks.training --part learn --model /data/SmolLM2-135M-Instruct --data /data/gsm8k.jsonl
+
+The part `learn` is no timing: 20 steps with all weights and 20 with adapters, and the validation loss on the way.
 
 Both sides learn the same global batches' worth of rows: chats of the data's `question` and `answer`, loss on answers
 only, AdamW in float32, the same number of samples at once. The plain loop, `submit train`, and `submit train` with
@@ -27,7 +30,7 @@ from typing import Any
 
 from hpcjobs.paths import RunPaths
 from hpcjobs.slurm import clean_environment
-from hpcjobs.training.records import read_curve
+from hpcjobs.training.records import StepRecord, read_curve
 
 _WARM_UP = 2
 
@@ -97,7 +100,7 @@ def plain(setting: Setting) -> list[float]:
 
 
 def ours(setting: Setting, packing: bool) -> list[float]:
-    """Tokens/s of each step of `submit train` in one process of its own; its journal tells."""
+    """Tokens/s of each step of `submit train`."""
     section: dict[str, Any] = {
         "global_batch": setting.batch, "micro_batch": setting.micro, "max_length": setting.length,
         "max_steps": setting.steps, "learning_rate": setting.rate, "scheduler": "constant",
@@ -105,6 +108,28 @@ def ours(setting: Setting, packing: bool) -> list[float]:
     }  # fmt: skip
     if packing:  # a row of several samples does the work of several rows
         section |= {"global_batch": max(1, setting.batch // 2), "micro_batch": max(1, setting.micro // 2)}
+    steps = _trained(setting, section)
+    return [steps[step].tokens_per_s for step in sorted(steps)][_WARM_UP:]
+
+
+def learn(setting: Setting) -> None:
+    """Print how the validation loss falls in 20 steps of two samples, with all weights and with adapters."""
+    ways: dict[str, dict[str, Any]] = {
+        "all weights": {"learning_rate": 5e-5},
+        "adapters of rank 16": {"learning_rate": 1e-3, "lora": {"rank": 16, "alpha": 32}},
+    }
+    for name, way in ways.items():
+        section = {
+            "global_batch": 2, "max_length": 256, "max_steps": 20, "scheduler": "constant", "eval_every": 5,
+            "checkpoint_every": 100_000, "validation_fraction": 0.012,
+        }  # fmt: skip
+        steps = _trained(setting, section | way)
+        held = [f"{record.eval_loss:.3f} (step {step})" for step, record in steps.items() if record.eval_loss]
+        print(f"{name:<20} validation loss {', '.join(held)}")
+
+
+def _trained(setting: Setting, section: dict[str, Any]) -> dict[int, StepRecord]:
+    """The steps of `submit train` in one process of its own; its journal tells."""
     config = {
         "model": {"name": setting.model}, "data": {"name": setting.data}, "train": section,
         "task": {"messages": [{"role": "user", "content": "{{ question }}"}], "target": "{{ answer }}"},
@@ -114,8 +139,7 @@ def ours(setting: Setting, packing: bool) -> list[float]:
         path, run = Path(folder, "train.yaml"), Path(folder, "run")
         path.write_text(json.dumps(config))
         _finished("-m", "hpcjobs", "submit", "train", "--config", str(path), "--run-dir", str(run), "--yes")
-        steps = read_curve(RunPaths(run)).steps
-    return [steps[step].tokens_per_s for step in sorted(steps)][_WARM_UP:]
+        return read_curve(RunPaths(run)).steps
 
 
 def _finished(*words: str) -> str:
@@ -142,6 +166,7 @@ def main() -> None:
     parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parse.add_argument("--model", default="tiny")
     parse.add_argument("--data", default="")
+    parse.add_argument("--part", choices=["speed", "learn"], default="speed")
     parse.add_argument("--rounds", type=int, default=2)
     parse.add_argument("--steps", type=int, default=6, help="of each process")
     parse.add_argument("--batch", type=int, default=4, help="samples a step")
@@ -154,6 +179,9 @@ def main() -> None:
         print(json.dumps(plain(Setting(**json.loads(args.plain)))))
         return
     setting = Setting(args.model, args.data, args.steps, args.batch, args.micro, args.length, args.rate)
+    if args.part == "learn":
+        learn(setting)
+        return
     sides: dict[str, Callable[[], list[float]]] = {
         "plain accelerate loop": lambda: _plain_process(setting),
         "submit train": lambda: ours(setting, packing=False),
