@@ -100,7 +100,7 @@ def read_activities(paths: RunPaths, heartbeat: float, script: bool = False) -> 
     """All ranks of all attempts, by start and rank; and what could not be read.
 
     `heartbeat` is the seconds between beats: a rank without an end that missed three of them is called dead.
-    The ranks of a `script` have no journals, those of a training go in step: they count as working while they run.
+    The ranks of a `script` have no journals, those of a training go in step: they count as working once they are ready.
     """
     found = {vitals.name: _of_vitals(vitals, heartbeat, script) for vitals in read_heartbeats(paths.heartbeats)}
     notes = []
@@ -127,8 +127,9 @@ def _of_vitals(vitals: Vitals, heartbeat: float, script: bool) -> Activity:
         vitals.started_at, vitals.ready_at, end, vitals.samples, vitals.errors, vitals.tokens, ended=vitals.ended,
     )  # fmt: skip
     if script:
-        activity.ready, activity.busy, activity.journal = vitals.started_at, activity.seconds, "read"
-        activity.work = np.array([[activity.start, max(activity.start, end)]])
+        begun = min(max(vitals.ready_at or vitals.started_at, vitals.started_at), max(vitals.started_at, end))
+        activity.ready, activity.busy, activity.journal = begun, max(0.0, end - begun), "read"
+        activity.work = np.array([[begun, max(begun, end)]])
     return activity
 
 
