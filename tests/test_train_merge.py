@@ -88,6 +88,14 @@ def test_a_step_that_was_run_again_counts_once_and_the_last_time(paths: RunPaths
     assert values["warnings"][0] == "1 of 8 steps have no record, the first is step 8"
 
 
+def test_a_resume_at_another_world_size_counts_each_step_by_its_own_ranks(paths: RunPaths) -> None:
+    journal(paths, [record(step) for step in range(1, 5)])
+    journal(paths, [record(step, "b", world_size=4) for step in range(5, 9)])
+    merge_train(paths)
+    train = values_of(paths)["train"]
+    assert (train["tokens_per_s"], train["tokens_per_s_per_rank"]) == (200.0, 66.67)
+
+
 def test_nothing_done_is_no_metric(paths: RunPaths) -> None:
     merged = merge_train(paths)
     assert (merged.complete, merged.accepted, values_of(paths)["metrics"]) == (False, 0, {})
