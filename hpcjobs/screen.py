@@ -22,6 +22,7 @@ from hpcjobs.verdict import Verdict
 
 if TYPE_CHECKING:
     from hpcjobs.findings import Findings
+    from hpcjobs.train_findings import TrainFindings
 
 
 def _err(text: str = "") -> None:
@@ -316,6 +317,17 @@ def show_findings(findings: Findings, limit: int, as_json: bool) -> None:
     for line in findings.warnings():
         _err(f"warning: {line}")
     return None
+
+
+def show_trainings(findings: TrainFindings, as_json: bool) -> None:
+    """What compare found of two train runs."""
+    if as_json:
+        typer.echo(json.dumps(findings.values(), allow_nan=False))
+        return
+    for line in findings.lines():
+        typer.echo(line)
+    for line in findings.warnings():
+        _err(f"warning: {line}")
 
 
 def _findings_json(findings: Findings) -> None:
