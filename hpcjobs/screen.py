@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from hpcjobs.logs import Entry
-from hpcjobs.metrics.lines import group_lines, score_lines
+from hpcjobs.metrics.lines import group_lines, number_text, score_lines
 from hpcjobs.paths import RunPaths, runs_root, shipped
 from hpcjobs.plan import Draft
 from hpcjobs.status import Status, read_status
@@ -163,7 +163,8 @@ def _status_text(status: Status) -> str:
         )
         lines.append(f"job     {job.job_id} ({kind}): {detail} [{job.source}]")
     if status.ranks:
-        lines.append("rank  attempt            host          state       done  errors    rate  last sample")
+        last = "last step" if status.job == "train" else "last sample"
+        lines.append(f"rank  attempt            host          state       done  errors    rate  {last}")
     for rank in status.ranks:
         v = rank.vitals
         lines.append(
@@ -266,7 +267,7 @@ def show_runs(runs: Sequence[RunPaths], as_json: bool) -> None:
         stamp = time.strftime("%Y-%m-%d %H:%M", time.localtime(paths.plan.stat().st_mtime))
         metrics = (status.metrics or {}).get("metrics", {})
         scores = "  ".join(
-            f"{name} {value['value']:.4f}" for name, value in metrics.items() if value["value"] is not None
+            f"{name} {number_text(value['value'])}" for name, value in metrics.items() if value["value"] is not None
         )
         typer.echo(f"{stamp}  {status.run:<44} {status.job:<8} {status_line(status)}  {scores}")
 

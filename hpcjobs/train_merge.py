@@ -124,7 +124,9 @@ def _checkpoint(paths: RunPaths, step: int) -> dict[str, Any]:
 
 def _warnings(merged: TrainMerged, facts: TokenFacts | None) -> list[str]:
     said = []
-    if merged.missing:
+    if facts is None and not merged.accepted:
+        said.append("no step is done, and the rows are not tokenised yet")
+    elif merged.missing:
         first = merged.missing[0]
         said.append(f"{len(merged.missing)} of {merged.rows} steps have no record, the first is step {first}")
     elif not merged.model:
