@@ -19,9 +19,9 @@ from hpcjobs.asking import run_metrics
 from hpcjobs.chosen import choose
 from hpcjobs.columns import journal_schema, read_columns
 from hpcjobs.config import Config
-from hpcjobs.data import Inputs
 from hpcjobs.disk import Space, bytes_text, disk_errors, merge_need
 from hpcjobs.files import Together, json_text
+from hpcjobs.inputs import Inputs
 from hpcjobs.leftovers import remove_leftovers
 from hpcjobs.metrics import Board
 from hpcjobs.paths import RunPaths

@@ -10,10 +10,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hpcjobs.data import Inputs, user_columns, user_row
+from hpcjobs.data import user_columns, user_row
 from hpcjobs.disk import disk_errors, merge_need
 from hpcjobs.errors import ConfigError, UsageError
 from hpcjobs.files import Together, json_text, read_json
+from hpcjobs.inputs import Inputs
 from hpcjobs.kinds import check_answers
 from hpcjobs.metrics import Board, Judge, Score
 from hpcjobs.paths import RunPaths

@@ -9,7 +9,10 @@ import pyarrow as pa
 from hpcjobs.config import Config
 from hpcjobs.data import load_table, user_columns
 from hpcjobs.errors import ConfigError, DataError
-from hpcjobs.plan import Draft, checked_model, draft_run, located, make_plan, table_sha256
+from hpcjobs.inputs import table_sha256
+from hpcjobs.located import located
+from hpcjobs.named_model import checked_model
+from hpcjobs.plan import Draft, draft_run, make_plan
 from hpcjobs.resolve import dump, resolve
 from hpcjobs.shape import shape_of
 from hpcjobs.snapshot import Snapshot

@@ -8,8 +8,8 @@ import shutil
 import time
 from typing import TYPE_CHECKING
 
-from hpcjobs.data import Inputs
 from hpcjobs.files import FILE_MODE, FOLDER_MODE, sync_folder, temporary_name
+from hpcjobs.inputs import Inputs
 from hpcjobs.journal import Journal
 from hpcjobs.training.batches import plan_batches
 from hpcjobs.training.order import Order, Ordering
