@@ -362,6 +362,9 @@ def compare(
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="All flips, or all common steps, one JSON object a line.")
     ] = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Of train runs: both curves and all values as an HTML page.")
+    ] = None,
     limit: Annotated[int, typer.Option(min=0, help="How many flips are printed; --json has all.")] = 10,
     json_: Json = False,
 ) -> None:
@@ -378,7 +381,9 @@ def compare(
 
     runs = find_run(a), find_run(b)
     if kind_of_both(*runs) == "steps":
-        return _compare_trainings(*runs, gate or [], allow_incomplete, out, json_)
+        return _compare_trainings(*runs, gate or [], allow_incomplete, (out, report), json_)
+    if report is not None:
+        raise UsageError("--report is for two train runs: an eval's own page is written by hpcjobs report RUN")
     from hpcjobs.findings import find
 
     findings = find(*runs, gate or [], allow_incomplete, out)
@@ -386,11 +391,17 @@ def compare(
     raise typer.Exit(findings.exit_code())
 
 
-def _compare_trainings(a: Any, b: Any, gates: list[str], allow_incomplete: bool, out: Path | None, json_: bool) -> None:
+def _compare_trainings(
+    a: Any, b: Any, gates: list[str], partly: bool, files: tuple[Path | None, Path | None], json_: bool
+) -> None:
     from hpcjobs import screen
+    from hpcjobs.report.overlay import write_overlay
     from hpcjobs.train_findings import find_trainings
 
-    findings = find_trainings(a, b, gates, allow_incomplete, out)
+    out, report = files
+    findings = find_trainings(a, b, gates, partly, out, report)
+    if report is not None:
+        write_overlay(report, findings)
     screen.show_trainings(findings, json_)
     raise typer.Exit(findings.exit_code())
 

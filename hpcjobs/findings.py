@@ -100,12 +100,12 @@ def find(a: RunPaths, b: RunPaths, gates: Sequence[str], allow_incomplete: bool,
     return Findings(found, judge(limits, found.metrics, why if partial and not allow_incomplete else ""), out)
 
 
-def check_out(out: Path) -> None:
+def check_out(out: Path, flag: str = "--out") -> None:
     """A UsageError where no file may be written that the user named: a run's folder has its own alone."""
     if out.is_dir() or not out.absolute().parent.is_dir():
-        raise UsageError(f"--out {out} is {'a folder' if out.is_dir() else 'in a folder that does not exist'}")
+        raise UsageError(f"{flag} {out} is {'a folder' if out.is_dir() else 'in a folder that does not exist'}")
     if run := run_of(out.resolve()):
-        raise UsageError(f"--out {out} is inside the run {run.root}: choose a file elsewhere")
+        raise UsageError(f"{flag} {out} is inside the run {run.root}: choose a file elsewhere")
 
 
 def _share(side: Side) -> str:

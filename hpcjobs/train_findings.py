@@ -20,11 +20,14 @@ _TITLES = {"tokens_per_s": "tokens/s", "tokens_per_s_per_rank": "tokens/s a rank
 
 @dataclass(frozen=True)
 class TrainFindings:
-    """A comparison, and the gates that were asked for; `out` is the file that all common steps went to."""
+    """A comparison, and the gates that were asked for; `out` is the file that all common steps went to, `report` that
+    of the page.
+    """
 
     comparison: TrainComparison
     gates: list[Gate]
     out: Path | None
+    report: Path | None = None
 
     def exit_code(self) -> int:
         """0; 1 where a gate finds a regression; else 3 where a gate cannot be decided."""
@@ -41,6 +44,7 @@ class TrainFindings:
             "batches": None if found.batches is None else asdict(found.batches),
             "warnings": list(self.warnings()), "gates": [asdict(gate) for gate in self.gates],
             "steps_file": None if self.out is None else str(self.out),
+            "report": None if self.report is None else str(self.report),
         }  # fmt: skip
 
     def lines(self) -> Iterator[str]:
@@ -50,19 +54,19 @@ class TrainFindings:
             state = "complete" if side.training.merged.complete else "INCOMPLETE"
             yield f"{letter:<7} {state}, {_share(side)} steps, model {side.plan.model['name']}  {side.paths.root}"
         yield f"{'':<16} {'A':>14} {'B':>14} {'B - A':>14}"
-        for name in found.a.values:
-            yield from _value_lines(found, name)
-        yield f"{'ranks':<16} {_sizes(found.a):>14} {_sizes(found.b):>14}"
+        for title, *cells, remark in value_rows(found):
+            yield f"{title:<16} {' '.join(f'{cell:>14}' for cell in cells)}  {remark}".rstrip()
         for key, (a, b) in found.config.items():
-            yield f"config  {key}: {_short(a)} -> {_short(b)}"
+            yield f"config  {key}: {short(a)} -> {short(b)}"
         if not found.config:
             yield "config  the same in all keys that matter to a training"
-        yield from _curve_lines(found)
-        yield from _batch_lines(found)
+        yield from story(found)
         for gate in self.gates:
             yield gate.line()
         if self.out is not None:
             yield f"all {len(found.curves.steps)} common steps: {self.out}"
+        if self.report is not None:
+            yield f"report  {self.report}"
 
     def warnings(self) -> Iterator[str]:
         """What one has to know about the two runs before one believes the numbers."""
@@ -80,17 +84,19 @@ class TrainFindings:
 
 
 def find_trainings(
-    a: RunPaths, b: RunPaths, gates: Sequence[str], allow_incomplete: bool, out: Path | None
+    a: RunPaths, b: RunPaths, gates: Sequence[str], allow_incomplete: bool, out: Path | None, report: Path | None = None
 ) -> TrainFindings:
     """Compare two train runs and judge the gates, `loss=0.01` each; a UsageError before anything is written."""
     limits, found = parse_gates(gates), compare_trainings(TrainSide.read(a), TrainSide.read(b))
     check_gates(limits, found.metrics, "these are what a train run is held to")
+    for flag, path in (("--out", out), ("--report", report)):
+        if path is not None:
+            check_out(path, flag)
     if out is not None:
-        check_out(out)
         write_whole(out, (json.dumps(step) + "\n" for step in found.steps()))
     partial = [letter for letter, side in (("A", found.a), ("B", found.b)) if not side.training.merged.complete]
     why = f"incomplete: {', '.join(partial)}; --allow-incomplete decides by the steps that there are" if partial else ""
-    return TrainFindings(found, list(_judged(found, limits, "" if allow_incomplete else why)), out)
+    return TrainFindings(found, list(_judged(found, limits, "" if allow_incomplete else why)), out, report)
 
 
 def _judged(found: TrainComparison, limits: Mapping[str, float], undecided: str) -> Iterator[Gate]:
@@ -140,19 +146,25 @@ def _at(found: TrainComparison, place: int) -> dict[str, Any]:
     return {"step": int(found.curves.steps[place])} | finite
 
 
-def _value_lines(found: TrainComparison, name: str) -> Iterator[str]:
-    """A value of both sides; none where neither has it."""
+def value_rows(found: TrainComparison) -> Iterator[tuple[str, str, str, str, str]]:
+    """(title, A, B, B - A, remark) of each value that one of the two has, as texts; the ranks last."""
+    for name, a in found.a.values.items():
+        b = found.b.values[name]
+        if a is None and b is None:
+            continue
+        difference = "" if a is None or b is None else _number(b - a, "+")
+        yield _TITLES.get(name, name), _number(a), _number(b), difference, "  ".join(_remarks(found, name))
+    yield "ranks", _sizes(found.a), _sizes(found.b), "", ""
+
+
+def _remarks(found: TrainComparison, name: str) -> Iterator[str]:
+    """By how much of A a value differs, and the steps that a loss is of."""
     a, b = found.a.values[name], found.b.values[name]
-    if a is None and b is None:
-        return
-    line = f"{_TITLES.get(name, name):<16} {_number(a):>14} {_number(b):>14}"
-    if a is not None and b is not None:
-        share = f"  {(b - a) / abs(a):+.1%}" if b != a and abs(b - a) < 10 * abs(a) else ""
-        line += f" {_number(b - a, '+'):>14}{share}"
-    steps = found.a.step_of(name), found.b.step_of(name)
+    if a is not None and b is not None and b != a and abs(b - a) < 10 * abs(a):
+        yield f"{(b - a) / abs(a):+.1%}"
     if name in LOSSES:
-        line += f"  step {_number(steps[0])}" + ("" if steps[0] == steps[1] else f", {_number(steps[1])}")
-    yield line
+        steps = [_number(side.step_of(name)) for side in (found.a, found.b)]
+        yield f"step {', '.join(dict.fromkeys(steps))}"
 
 
 def _number(value: float | None, sign: str = "") -> str:
@@ -161,10 +173,16 @@ def _number(value: float | None, sign: str = "") -> str:
     return f"{value:{sign}d}" if isinstance(value, int) else f"{value:{sign}.6g}"
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
     """A config value on one line, the middle of a long one left out."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 120 else f"{text[:70]} ... {text[-40:]}"
+
+
+def story(found: TrainComparison) -> Iterator[str]:
+    """Where the curves part, and whether the samples do."""
+    yield from _curve_lines(found)
+    yield from _batch_lines(found)
 
 
 def _curve_lines(found: TrainComparison) -> Iterator[str]:
