@@ -352,27 +352,57 @@ def _run_all(drafts: Any, json_: bool) -> Any:
 @app.command()
 def compare(
     a: Annotated[str, typer.Argument(metavar="A", help="The run to hold against: folder, name, or 'last'.")],
-    b: Annotated[str, typer.Argument(metavar="B", help="The other run.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="The other run, of the same kind.")],
     gate: Annotated[
-        list[str] | None, typer.Option(metavar="METRIC=0.01", help="By how much it may fall; repeatable.")
+        list[str] | None, typer.Option(metavar="METRIC=0.01", help="By how much it may get worse; repeatable.")
     ] = None,
     allow_incomplete: Annotated[
-        bool, typer.Option("--allow-incomplete", help="Gates go by the samples that there are.")
+        bool, typer.Option("--allow-incomplete", help="Gates go by the samples or steps that there are.")
     ] = False,
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="All flips, one JSON object a line.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="All flips, or all common steps, one JSON object a line.")
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Of train runs: both curves and all values as an HTML page.")
+    ] = None,
     limit: Annotated[int, typer.Option(min=0, help="How many flips are printed; --json has all.")] = 10,
     json_: Json = False,
 ) -> None:
-    """B against A on the samples that both have: the difference of each metric, with intervals, and what flipped.
+    """B against A. Of evals: the difference of each metric on the samples that both have, and what flipped. Of train
+    runs: losses, speed, the config keys that differ, the curves step by step; merged or not, going on or not.
 
-    Exit code 1: a metric of B is lower than its gate allows; 3: a gate cannot be decided, as a run is incomplete.
+    A train run's gates are loss, eval_loss, best_eval_loss (by how much it may rise) and tokens_per_s (fall).
+
+    Exit code 1: a metric of B is worse than its gate allows; 3: a gate cannot be decided, as a run is incomplete.
     """
     from hpcjobs import screen
-    from hpcjobs.findings import find
+    from hpcjobs.kinds import kind_of_both
     from hpcjobs.paths import find_run
 
-    findings = find(find_run(a), find_run(b), gate or [], allow_incomplete, out)
+    runs = find_run(a), find_run(b)
+    if kind_of_both(*runs) == "steps":
+        return _compare_trainings(*runs, gate or [], allow_incomplete, (out, report), json_)
+    if report is not None:
+        raise UsageError("--report is for two train runs: an eval's own page is written by hpcjobs report RUN")
+    from hpcjobs.findings import find
+
+    findings = find(*runs, gate or [], allow_incomplete, out)
     screen.show_findings(findings, limit, json_)
+    raise typer.Exit(findings.exit_code())
+
+
+def _compare_trainings(
+    a: Any, b: Any, gates: list[str], partly: bool, files: tuple[Path | None, Path | None], json_: bool
+) -> None:
+    from hpcjobs import screen
+    from hpcjobs.report.overlay import write_overlay
+    from hpcjobs.train_findings import find_trainings
+
+    out, report = files
+    findings = find_trainings(a, b, gates, partly, out, report)
+    if report is not None:
+        write_overlay(report, findings)
+    screen.show_trainings(findings, json_)
     raise typer.Exit(findings.exit_code())
 
 

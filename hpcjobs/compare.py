@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from hpcjobs.errors import MergeError, UsageError
 from hpcjobs.files import read_json
 from hpcjobs.flips import Flip, find_flips, scores
+from hpcjobs.kinds import check_answers
 from hpcjobs.paired import Differences
 from hpcjobs.pairs import Pairs, Results
 from hpcjobs.paths import RunPaths
@@ -36,9 +37,8 @@ class Side:
     @classmethod
     def read(cls, paths: RunPaths) -> Side:
         """The run as its last merge left it; a UsageError where there was none, a MergeError where it is broken."""
+        check_answers(paths, "compare")
         config = read_config(paths.config)
-        if read_json(paths.plan)["job"] == "script":
-            raise UsageError(f"run {paths.root} is a script's: it has no samples to compare")
         for path in (paths.results, paths.metrics):
             if not path.exists():
                 raise UsageError(f"{path} does not exist yet; next: hpcjobs merge {paths.root}")

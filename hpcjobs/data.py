@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import io
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,7 +21,6 @@ from hpcjobs.jsonl import read_jsonl, rows_table
 ASSETS = Path(__file__).parent / "assets"
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
-_ROWS_A_BATCH = 4096
 _ROWS_AS_OBJECTS = 65_536
 # The user's own columns `index` and `id` stay reachable: the table keeps them with one more `source_` in front,
 # and so a column that has this look already.
@@ -227,95 +225,3 @@ def _lengths(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
         return np.asarray(pc.fill_null(pc.utf8_length(column), len("None")).to_numpy(), np.int64)
     parts = [np.array([len(str(value)) for value in column[part].to_pylist()]) for part in _slices(len(column))]
     return np.concatenate(parts) if parts else np.zeros(0, np.int64)
-
-
-class Inputs:
-    """The rows of a run's `inputs/`, any row or range without reading the rest.
-
-    They are mapped from disk, which is best for single rows; for whoever reads them all there is `streamed`, since
-    mapped pages count as the process's memory.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._open(pa.memory_map(str(path)))
-
-    @classmethod
-    def streamed(cls, path: Path) -> Inputs:
-        """Inputs that are read from the file into memory, range by range."""
-        inputs = cls.__new__(cls)
-        inputs._open(pa.OSFile(str(path)))
-        return inputs
-
-    def _open(self, file: pa.NativeFile) -> None:
-        """Looks at two batches alone: every one but the last has as many rows as the first (`table_parts`)."""
-        self._reader = pa.ipc.open_file(file)
-        count = self._reader.num_record_batches
-        self._size = self._reader.get_batch(0).num_rows if count else 1
-        self._len = (count - 1) * self._size + self._reader.get_batch(count - 1).num_rows if count else 0
-
-    def __len__(self) -> int:
-        return self._len
-
-    @property
-    def columns(self) -> list[str]:
-        return list(self.schema.names)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """One row, `index` and `id` included."""
-        if not 0 <= index < self._len:
-            raise IndexError(f"row {index} of {self._len}")
-        batch, place = divmod(index, self._size)
-        row: dict[str, Any] = self._reader.get_batch(batch).slice(place, 1).to_pylist()[0]
-        return row
-
-    @property
-    def schema(self) -> pa.Schema:
-        return self._reader.schema
-
-    def rows(self, start: int, stop: int) -> pa.Table:
-        """Rows start..stop-1 as a table."""
-        parts = []
-        for number in range(start // self._size, -(-min(stop, self._len) // self._size)):
-            low, high = max(start - number * self._size, 0), min(stop - number * self._size, self._size)
-            parts.append(self._reader.get_batch(number).slice(low, high - low))
-        return pa.Table.from_batches(parts, schema=self._reader.schema)
-
-    def values(self, name: str) -> list[Any]:
-        """One column of all rows."""
-        batches = (self._reader.get_batch(number) for number in range(self._reader.num_record_batches))
-        return [value for batch in batches for value in batch.column(name).to_pylist()]
-
-    def ids(self, start: int, stop: int) -> list[str]:
-        """The ids of rows start..stop-1."""
-        found: list[str] = self.rows(start, stop).column("id").to_pylist()
-        return found
-
-
-def table_parts(table: pa.Table) -> Iterator[memoryview]:
-    """The table as an Arrow file in parts, ready for `Inputs`: small batches of one size, apart from the last."""
-    sink = _Parts()
-    table = table.unify_dictionaries()
-    with pa.ipc.new_file(pa.PythonFile(sink, "w"), table.schema) as writer:
-        for start in range(0, len(table), _ROWS_A_BATCH):
-            writer.write_table(table.slice(start, _ROWS_A_BATCH).combine_chunks())
-            yield from sink.taken()
-    yield from sink.taken()
-
-
-class _Parts(io.RawIOBase):
-    """A file whose content is taken away while it is written."""
-
-    def __init__(self) -> None:
-        self._content = io.BytesIO()
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        return self._content.write(data)
-
-    def taken(self) -> Iterator[memoryview]:
-        """What was written since the last time, where it is some."""
-        content, self._content = self._content, io.BytesIO()
-        if content.tell():
-            yield content.getbuffer()

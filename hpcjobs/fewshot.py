@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hpcjobs.config import Config, DataConfig, FewShotConfig
-from hpcjobs.data import Inputs, load_table, user_columns, user_row
+from hpcjobs.data import load_table, user_columns, user_row
 from hpcjobs.errors import ConfigError, DataError, did_you_mean
+from hpcjobs.inputs import Inputs
 from hpcjobs.paths import RunPaths
 from hpcjobs.seeds import sample_seed
 

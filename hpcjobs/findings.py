@@ -9,9 +9,9 @@ from typing import Any
 
 from hpcjobs.compare import Comparison, Side, common_metrics, compare
 from hpcjobs.disk import run_of
-from hpcjobs.errors import IncompleteError, UsageError
+from hpcjobs.errors import UsageError
 from hpcjobs.flips import Flip
-from hpcjobs.gates import Gate, check_gates, judge, parse_gates
+from hpcjobs.gates import Gate, check_gates, gates_exit_code, judge, parse_gates
 from hpcjobs.paired import Differences
 from hpcjobs.paths import RunPaths
 
@@ -29,8 +29,7 @@ class Findings:
 
     def exit_code(self) -> int:
         """0; 1 where a gate finds a regression; else 3 where a gate cannot be decided."""
-        passed = [gate.passed for gate in self.gates]
-        return 1 if False in passed else IncompleteError.exit_code if None in passed else 0
+        return gates_exit_code(self.gates)
 
     def values(self) -> dict[str, Any]:
         """The findings as JSON values, the flips aside."""
@@ -93,7 +92,7 @@ def find(a: RunPaths, b: RunPaths, gates: Sequence[str], allow_incomplete: bool,
     limits, one, other = parse_gates(gates), Side.read(a), Side.read(b)
     check_gates(limits, common_metrics(one, other))
     if out is not None:
-        _check_out(out)
+        check_out(out)
     found = compare(one, other)
     partial = [letter for letter, side in (("A", one), ("B", other)) if not side.complete]
     partial += [f"{name} of some pairs" for name in limits if found.metrics[name].unscored]
@@ -101,12 +100,12 @@ def find(a: RunPaths, b: RunPaths, gates: Sequence[str], allow_incomplete: bool,
     return Findings(found, judge(limits, found.metrics, why if partial and not allow_incomplete else ""), out)
 
 
-def _check_out(out: Path) -> None:
-    """A UsageError where no file of flips may stand: a run's folder has none but its own files."""
+def check_out(out: Path, flag: str = "--out") -> None:
+    """A UsageError where no file may be written that the user named: a run's folder has its own alone."""
     if out.is_dir() or not out.absolute().parent.is_dir():
-        raise UsageError(f"--out {out} is {'a folder' if out.is_dir() else 'in a folder that does not exist'}")
+        raise UsageError(f"{flag} {out} is {'a folder' if out.is_dir() else 'in a folder that does not exist'}")
     if run := run_of(out.resolve()):
-        raise UsageError(f"--out {out} is inside the run {run.root}: choose a file elsewhere")
+        raise UsageError(f"{flag} {out} is inside the run {run.root}: choose a file elsewhere")
 
 
 def _share(side: Side) -> str:

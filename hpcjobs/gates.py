@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from hpcjobs.errors import UsageError, did_you_mean
+from hpcjobs.errors import IncompleteError, UsageError, did_you_mean
 from hpcjobs.metrics.find import lower_is_better
 from hpcjobs.paired import Differences
 
@@ -65,13 +65,15 @@ def _number(text: str) -> float | None:
     return number if math.isfinite(number) and number >= 0 else None
 
 
-def check_gates(limits: Mapping[str, float], common: Collection[str]) -> None:
-    """A UsageError for a gate of a metric that not both runs have."""
+def check_gates(
+    limits: Mapping[str, float], common: Collection[str], advice: str = "hpcjobs score RUN --metric adds one"
+) -> None:
+    """A UsageError, with `advice`, for a gate of a metric that not both runs have."""
     for metric in limits:
         if metric not in common:
             raise UsageError(
                 f"--gate {metric}: the runs have no metric {metric!r} in common{did_you_mean(metric, common)}; "
-                f"both have: {', '.join(common)}; hpcjobs score RUN --metric adds one"
+                f"both have: {', '.join(common)}; {advice}"
             )
 
 
@@ -81,11 +83,25 @@ def judge(limits: Mapping[str, float], found: Mapping[str, Differences], undecid
 
 
 def _judge(metric: str, limit: float, found: Differences, undecided: str) -> Gate:
-    worse = "higher" if lower_is_better(metric) else "lower"
+    blank = Gate(metric, limit, None, None, undecided, "higher" if lower_is_better(metric) else "lower")
     if found.mean is None:
-        return Gate(metric, limit, None, None, "no pair of samples has a finite score on both sides", worse)
-    drop = found.mean if worse == "higher" else 0.0 - found.mean
-    if undecided:
-        return Gate(metric, limit, drop, None, undecided, worse)
-    scale = max(1.0, abs(found.a / found.n), abs(found.b / found.n))
-    return Gate(metric, limit, drop, drop <= limit + _ROUNDING * scale, "", worse)
+        return replace(blank, why="no pair of samples has a finite score on both sides")
+    return _decided(blank, found.mean, max(abs(found.a / found.n), abs(found.b / found.n)))
+
+
+def judge_value(metric: str, limit: float, a: float, b: float, worse: str, undecided: str) -> Gate:
+    """The gate of a value of which each run has one, as a training's loss; `worse` is 'lower' or 'higher'."""
+    return _decided(Gate(metric, limit, None, None, undecided, worse), b - a, max(abs(a), abs(b)))
+
+
+def _decided(gate: Gate, difference: float, scale: float) -> Gate:
+    """The gate by the difference B - A of values of about `scale`; without a decision where it says why not."""
+    drop = difference if gate.worse == "higher" else 0.0 - difference
+    passed = None if gate.why else drop <= gate.limit + _ROUNDING * max(1.0, scale)
+    return replace(gate, drop=drop, passed=passed)
+
+
+def gates_exit_code(gates: Sequence[Gate]) -> int:
+    """0; 1 where a gate finds a regression; else 3 where a gate cannot be decided."""
+    passed = [gate.passed for gate in gates]
+    return 1 if False in passed else IncompleteError.exit_code if None in passed else 0

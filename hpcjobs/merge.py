@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,20 +13,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-import hpcjobs
 from hpcjobs.acceptance import Acceptance, unnamed_journals
 from hpcjobs.ahead import ahead
 from hpcjobs.asking import run_metrics
 from hpcjobs.chosen import choose
 from hpcjobs.columns import journal_schema, read_columns
 from hpcjobs.config import Config
-from hpcjobs.data import Inputs
 from hpcjobs.disk import Space, bytes_text, disk_errors, merge_need
 from hpcjobs.files import Together, json_text
+from hpcjobs.inputs import Inputs
 from hpcjobs.leftovers import remove_leftovers
 from hpcjobs.metrics import Board
 from hpcjobs.paths import RunPaths
 from hpcjobs.plan import Plan
+from hpcjobs.provenance import merged_facts
 from hpcjobs.resolve import read_config
 from hpcjobs.results import ROW_GROUP, ResultsWriter, rows_of, schema_of
 from hpcjobs.snapshot import import_as_planned
@@ -205,9 +204,6 @@ def _metrics_json(
             "prompt_tokens": tally.prompt_tokens, "completion_tokens": tally.completion_tokens,
         },
         "warnings": tally.warnings(),
-        "provenance": {
-            "run": plan.run, "job": plan.job, "model": plan.model, "data": plan.data, "seed": config.run.seed,
-            "generation": config.task.generation.model_dump(mode="json"), "config_sha256": plan.config_sha256,
-            "code": plan.code, "merged_with": hpcjobs.__version__, "merged_at": time.time(),
-        },
+        "provenance": merged_facts(plan, config.run.seed)
+        | {"generation": config.task.generation.model_dump(mode="json")},
     }  # fmt: skip

@@ -15,17 +15,18 @@ import pyarrow as pa
 
 from hpcjobs.chunks import Ints, default_chunk_size, plan_chunks, write_chunks
 from hpcjobs.config import Config, sbatch_word
-from hpcjobs.data import ASSETS, expected_work, load_table, locate, table_parts, user_columns, user_row
+from hpcjobs.data import expected_work, load_table, user_columns, user_row
 from hpcjobs.disk import disk_errors, whole_run
-from hpcjobs.engines.forecast import likely_engine
-from hpcjobs.errors import ConfigError, DataError, UsageError, did_you_mean
+from hpcjobs.errors import ConfigError, DataError, UsageError
 from hpcjobs.fewshot import Pool, TableRows, is_own, pool_table
 from hpcjobs.files import make_folder, read_json, write_json, write_whole
-from hpcjobs.hub import HubModel, cache_folder, is_hub_id
+from hpcjobs.inputs import table_parts, table_sha256
+from hpcjobs.located import located
 from hpcjobs.metrics import Judge, check_groups, metrics_of
-from hpcjobs.paths import RunPaths, checked_name, runs_root, shipped
+from hpcjobs.named_model import checked_model, fetched
+from hpcjobs.paths import RunPaths, checked_name, runs_root
 from hpcjobs.prompts import Prompts
-from hpcjobs.provenance import code_facts, weights_fingerprint
+from hpcjobs.provenance import code_facts
 from hpcjobs.resolve import dump
 from hpcjobs.shape import Shape, shape_of
 from hpcjobs.snapshot import Snapshot
@@ -118,7 +119,7 @@ class Draft:
         A hub model that the cache lacks is fetched before; a ConfigError where it cannot be. A DiskFullError tells
         what the whole run needs.
         """
-        plan = _with_model(self.plan, self.config)
+        plan = dataclasses.replace(self.plan, model=fetched(self.plan.model, self.config))
         inputs = self.table.nbytes if self.table is not None else 0
         need = inputs + whole_run(plan.rows, plan.chunks, inputs)
         with disk_errors(self.paths.root, need=need, next_command="the same command again"):
@@ -196,14 +197,6 @@ def make_plan(job: str, config: Config, folder: Path | None = None) -> Draft:
     )  # fmt: skip
 
 
-def table_sha256(table: pa.Table) -> str:
-    """The hash of the file that a table becomes in inputs/."""
-    content = hashlib.sha256()
-    for part in table_parts(table):
-        content.update(part)
-    return content.hexdigest()
-
-
 def _lm_eval_plan(job: str, config: Config, folder: Path | None, shape: Shape) -> Draft:
     """The plan of an lm_eval task, which brings its own data, prompts and metrics."""
     from hpcjobs.lmeval.build import plan_task
@@ -277,66 +270,6 @@ def _default_name(job: str, config: Config) -> str:
         parts += [Path(config.model.name).name or "model", config.task.name or Path(config.data.name).stem]
     safe = "-".join("".join(c if c.isalnum() and c.isascii() else "-" for c in part).strip("-") for part in parts)
     return f"{safe[:80]}-{time.strftime('%Y%m%d-%H%M%S')}-{os.urandom(2).hex()}"
-
-
-def located(config: Config) -> Config:
-    """Paths made absolute: ranks run in another folder."""
-    data = config.data.model_copy(update={"name": locate(config.data.name)})
-    shots = config.task.few_shot
-    if shots.data:
-        shots = shots.model_copy(update={"data": locate(shots.data)})
-        config = config.model_copy(update={"task": config.task.model_copy(update={"few_shot": shots})})
-    files = {name: getattr(config.train, name) for name in ("then_eval", "accelerate_config")}
-    train = {name: _config_file(f"train.{name}", path) for name, path in files.items() if path}
-    config = config.model_copy(update={"train": config.train.model_copy(update=train)})
-    model_path = Path(config.model.name).expanduser()
-    name = str(model_path.resolve()) if config.model.name and model_path.is_dir() else config.model.name
-    return config.model_copy(update={"data": data, "model": config.model.model_copy(update={"name": name})})
-
-
-def _config_file(key: str, name: str) -> str:
-    """The absolute path of a file that a config names, in the working folder or, as `configs/eval.yaml`, shipped."""
-    path = Path(name).expanduser()
-    found = next((one for one in (path, shipped("configs").parent / path) if one.is_file()), None)
-    if found is None:
-        raise ConfigError(f"{key}: there is no file {name}")
-    return str(found.resolve())
-
-
-def checked_model(config: Config) -> dict[str, Any]:
-    model = config.model
-    scores = config.task.type in ("choice", "perplexity") and model.engine != "dummy"
-    engine = "scoring" if scores else model.engine
-    facts = {"name": model.name or engine, "engine": engine, "revision": model.revision, "dtype": model.dtype}
-    if engine == "dummy":
-        return facts | {"name": "dummy"}
-    assets = sorted(path.parent.name for path in ASSETS.glob("*/config.json"))
-    if not model.name:
-        raise ConfigError(f"model.name is not set: a folder, a hub id, or the asset {', '.join(assets)}")
-    folder = ASSETS / model.name if model.name in assets else Path(model.name)
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise ConfigError(f"model folder {folder} has no config.json: not a saved transformers model")
-        if engine == "auto" and config.task.type in ("generate", "lm_eval"):
-            facts["likely_engine"] = likely_engine(config, read_json(folder / "config.json"))
-        return facts | {"weights_sha256": weights_fingerprint(folder)}
-    if not is_hub_id(model.name):
-        raise ConfigError(f"model folder {model.name} does not exist{did_you_mean(model.name, assets)}")
-    hub = _hub_model(config)
-    return facts | {"cache": str(hub.cache), "commit": hub.cached()}
-
-
-def _hub_model(config: Config) -> HubModel:
-    """The model of a config whose name is a hub id, in the cache that its ranks will see."""
-    model, cache = config.model, cache_folder(os.environ | config.cluster.env)
-    return HubModel(model.name, model.revision, cache, model.trust_remote_code)
-
-
-def _with_model(plan: Plan, config: Config) -> Plan:
-    """The plan with the commit of its hub model, which is then in the cache."""
-    if "cache" not in plan.model or plan.model["commit"]:
-        return plan
-    return dataclasses.replace(plan, model=plan.model | {"commit": _hub_model(config).fetch()})
 
 
 def _try_first(prompts: Prompts, table: pa.Table) -> None:

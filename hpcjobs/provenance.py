@@ -8,11 +8,15 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hpcjobs
+
+if TYPE_CHECKING:
+    from hpcjobs.plan import Plan
 
 
 def weights_fingerprint(folder: Path) -> str:
@@ -54,6 +58,15 @@ def code_facts() -> dict[str, Any]:
     if commit:
         facts |= {"commit": commit, "dirty": bool(_git("status", "--porcelain"))}
     return facts
+
+
+def merged_facts(plan: Plan, seed: int) -> dict[str, Any]:
+    """What metrics.json says of where its values come from; whoever merges adds what only it knows."""
+    return {
+        "run": plan.run, "job": plan.job, "model": plan.model, "data": plan.data, "seed": seed,
+        "config_sha256": plan.config_sha256, "code": plan.code, "merged_with": hpcjobs.__version__,
+        "merged_at": time.time(),
+    }  # fmt: skip
 
 
 def _git(*words: str) -> str:

@@ -10,10 +10,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hpcjobs.data import Inputs, user_columns, user_row
+from hpcjobs.data import user_columns, user_row
 from hpcjobs.disk import disk_errors, merge_need
 from hpcjobs.errors import ConfigError, UsageError
 from hpcjobs.files import Together, json_text, read_json
+from hpcjobs.inputs import Inputs
+from hpcjobs.kinds import check_answers
 from hpcjobs.metrics import Board, Judge, Score
 from hpcjobs.paths import RunPaths
 from hpcjobs.prompts import Prompts
@@ -33,6 +35,7 @@ def rescore(paths: RunPaths, metric_names: Sequence[str], target: str | None) ->
 
     `metric_names` and `target` replace the config's where given. Samples with an error count 0 as before.
     """
+    check_answers(paths, "score")
     if not paths.results.exists():
         raise UsageError(f"{paths.results} does not exist yet; next: hpcjobs merge {paths.root.name}")
     task = read_config(paths.config).task

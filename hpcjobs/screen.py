@@ -14,7 +14,7 @@ import typer
 
 from hpcjobs.evals import ModelEval, evals_of
 from hpcjobs.logs import Entry
-from hpcjobs.metrics.lines import group_lines, score_lines
+from hpcjobs.metrics.lines import group_lines, number_text, score_lines
 from hpcjobs.paths import RunPaths, runs_root, shipped
 from hpcjobs.plan import Draft
 from hpcjobs.status import Status, read_status
@@ -23,6 +23,7 @@ from hpcjobs.verdict import Verdict
 
 if TYPE_CHECKING:
     from hpcjobs.findings import Findings
+    from hpcjobs.train_findings import TrainFindings
 
 
 def _err(text: str = "") -> None:
@@ -163,7 +164,8 @@ def _status_text(status: Status) -> str:
         )
         lines.append(f"job     {job.job_id} ({kind}): {detail} [{job.source}]")
     if status.ranks:
-        lines.append("rank  attempt            host          state       done  errors    rate  last sample")
+        last = "last step" if status.job == "train" else "last sample"
+        lines.append(f"rank  attempt            host          state       done  errors    rate  {last}")
     for rank in status.ranks:
         v = rank.vitals
         lines.append(
@@ -279,7 +281,7 @@ def show_runs(runs: Sequence[RunPaths], as_json: bool) -> None:
         stamp = time.strftime("%Y-%m-%d %H:%M", time.localtime(paths.plan.stat().st_mtime))
         metrics = (status.metrics or {}).get("metrics", {})
         scores = "  ".join(
-            f"{name} {value['value']:.4f}" for name, value in metrics.items() if value["value"] is not None
+            f"{name} {number_text(value['value'])}" for name, value in metrics.items() if value["value"] is not None
         )
         typer.echo(f"{stamp}  {status.run:<44} {status.job:<8} {status_line(status)}  {scores}")
 
@@ -330,6 +332,17 @@ def show_findings(findings: Findings, limit: int, as_json: bool) -> None:
     for line in findings.warnings():
         _err(f"warning: {line}")
     return None
+
+
+def show_trainings(findings: TrainFindings, as_json: bool) -> None:
+    """What compare found of two train runs."""
+    if as_json:
+        typer.echo(json.dumps(findings.values(), allow_nan=False))
+        return
+    for line in findings.lines():
+        typer.echo(line)
+    for line in findings.warnings():
+        _err(f"warning: {line}")
 
 
 def _findings_json(findings: Findings) -> None:

@@ -21,7 +21,7 @@ from hpcjobs.resolve import dump, read_config, resolve, validate
 from hpcjobs.rounds import close_round, open_round
 from hpcjobs.shape import shape_of
 from hpcjobs.submission import Launch, read_launches
-from hpcjobs.train_plan import make_train_plan
+from hpcjobs.train_plan import check_trainable, make_train_plan
 from hpcjobs.training.batches import plan_batches
 
 _SETTLE_SECONDS = 8.0
@@ -157,6 +157,7 @@ def _train_on(paths: RunPaths, config: Config, say: Callable[[str], None], autom
 
     At another world size the batch stays what it is.
     """
+    check_trainable(config)
     plan, shape = Plan.read(paths.plan), shape_of(config.cluster, 1)
     batches = plan_batches(config.train, shape.ranks)
     merged = merge_and_report(paths)

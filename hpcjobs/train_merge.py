@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import hpcjobs
 from hpcjobs.config import Config
 from hpcjobs.disk import disk_errors
-from hpcjobs.files import read_json, write_json
+from hpcjobs.files import write_json
 from hpcjobs.leftovers import remove_leftovers
 from hpcjobs.merge import Merged
 from hpcjobs.paths import RunPaths
 from hpcjobs.plan import Plan
+from hpcjobs.provenance import merged_facts
 from hpcjobs.resolve import read_config
-from hpcjobs.training.checkpoint import MANIFEST, Checkpoints
+from hpcjobs.training.checkpoint import MANIFEST, Checkpoints, manifest_bytes
 from hpcjobs.training.records import Curve, StepRecord, read_curve
 from hpcjobs.training.tokens import TokenFacts
 
@@ -32,19 +30,34 @@ class TrainMerged(Merged):
         return self.model and not self.missing
 
 
+@dataclass(frozen=True)
+class Training:
+    """What a train run has come to so far, by rank 0's journals; `values` are what a merge writes to metrics.json."""
+
+    merged: TrainMerged
+    curve: Curve
+    values: dict[str, Any]
+
+
 def merge_train(paths: RunPaths) -> TrainMerged:
     """Write metrics.json from rank 0's journals; running it again gives the same, but for the time of it."""
-    config, plan = read_config(paths.config), Plan.read(paths.plan)
     remove_leftovers(paths.root)
+    training = read_training(paths)
+    with disk_errors(paths.metrics, next_command=f"hpcjobs merge {paths.root}"):
+        write_json(paths.metrics, training.values)
+    return training.merged
+
+
+def read_training(paths: RunPaths) -> Training:
+    """Look at a training, over or not, and write nothing; a MergeError where a journal is broken."""
+    config, plan = read_config(paths.config), Plan.read(paths.plan)
     facts = TokenFacts.read(paths.token_facts) if paths.token_facts.exists() else None
     curve = read_curve(paths)
     steps = facts.steps if facts else config.train.max_steps or 1
     missing = [step for step in range(1, steps + 1) if step not in curve.steps]
     merged = TrainMerged(steps, steps - len(missing), missing, _metrics(curve), paths.model.exists())
     values = _metrics_json(config, plan, merged, curve, facts) | {"train": _train(paths, config, curve, facts)}
-    with disk_errors(paths.metrics, next_command=f"hpcjobs merge {paths.root}"):
-        write_json(paths.metrics, values)
-    return merged
+    return Training(merged, curve, values)
 
 
 def _metrics(curve: Curve) -> dict[str, Any]:
@@ -73,27 +86,22 @@ def _metrics_json(
             "tokens": sum(record.tokens for record in curve.steps.values()),
         },
         "warnings": _warnings(merged, facts),
-        "provenance": {
-            "run": plan.run, "job": plan.job, "model": plan.model, "data": plan.data, "seed": config.run.seed,
-            "config_sha256": plan.config_sha256, "code": plan.code, "merged_with": hpcjobs.__version__,
-            "merged_at": time.time(),
-        },
+        "provenance": merged_facts(plan, config.run.seed),
     }  # fmt: skip
 
 
 def _train(paths: RunPaths, config: Config, curve: Curve, facts: TokenFacts | None) -> dict[str, Any]:
     """What only a training has: speed, checkpoints, the model, the eval that follows."""
     records = list(curve.steps.values())
-    seconds = sum(record.seconds for record in records)
-    rate = sum(record.tokens for record in records) / seconds if seconds else 0.0
-    world = _last(records).world_size if records else 0
+    tokens, seconds = sum(record.tokens for record in records), sum(record.seconds for record in records)
+    rank_seconds = sum(record.seconds * record.world_size for record in records)
     return {
         "samples": facts.train.samples if facts else None,
         "left_out": facts.train.left_out if facts else None,
         "validation_samples": facts.validation.samples if facts and facts.validation else None,
         "epochs": _last(records).epoch if records else 0.0,
-        "tokens_per_s": round(rate, 2),
-        "tokens_per_s_per_rank": round(rate / world, 2) if world else 0.0,
+        "tokens_per_s": round(tokens / seconds, 2) if seconds else 0.0,
+        "tokens_per_s_per_rank": round(tokens / rank_seconds, 2) if rank_seconds else 0.0,
         "seconds": round(seconds, 3),
         "steps_run_again": curve.repeated,
         "checkpoints": [_checkpoint(paths, step) for step in reversed(Checkpoints(paths, config.train.keep).steps())],
@@ -108,17 +116,17 @@ def _last(records: list[StepRecord]) -> StepRecord:
 
 def _checkpoint(paths: RunPaths, step: int) -> dict[str, Any]:
     """A checkpoint by its manifest; not read again here: whoever resumes proves it."""
-    folder = paths.checkpoint(step)
     try:
-        files: Mapping[str, Mapping[str, int]] = read_json(folder / MANIFEST)["files"]
-        return {"step": step, "bytes": sum(file["size"] for file in files.values())}
+        return {"step": step, "bytes": manifest_bytes(paths.checkpoint(step))}
     except (OSError, ValueError, KeyError) as error:
         return {"step": step, "bytes": None, "error": f"its {MANIFEST} cannot be read: {error}"}
 
 
 def _warnings(merged: TrainMerged, facts: TokenFacts | None) -> list[str]:
     said = []
-    if merged.missing:
+    if facts is None and not merged.accepted:
+        said.append("no step is done, and the rows are not tokenised yet")
+    elif merged.missing:
         first = merged.missing[0]
         said.append(f"{len(merged.missing)} of {merged.rows} steps have no record, the first is step {first}")
     elif not merged.model:

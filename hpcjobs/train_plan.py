@@ -9,7 +9,10 @@ import pyarrow as pa
 from hpcjobs.config import Config
 from hpcjobs.data import load_table, user_columns
 from hpcjobs.errors import ConfigError, DataError
-from hpcjobs.plan import Draft, checked_model, draft_run, located, make_plan, table_sha256
+from hpcjobs.inputs import table_sha256
+from hpcjobs.located import located
+from hpcjobs.named_model import checked_model
+from hpcjobs.plan import Draft, draft_run, make_plan
 from hpcjobs.resolve import dump, resolve
 from hpcjobs.shape import shape_of
 from hpcjobs.snapshot import Snapshot
@@ -21,8 +24,7 @@ from hpcjobs.training.heldout import validation_table
 
 def make_train_plan(config: Config, folder: Path | None = None) -> Draft:
     """The plan of `submit train`: data, templates, batches, and what comes after are checked."""
-    if config.model.engine == "dummy" or config.model.gpus_per_rank > 1 or config.cluster.array:
-        raise ConfigError("submit train takes no model.engine dummy, model.gpus_per_rank above 1 or --array")
+    check_trainable(config)
     shape = shape_of(config.cluster, 1)
     config, notes = located(config), list[str]()
     if config.train.accelerate_config:
@@ -46,6 +48,20 @@ def make_train_plan(config: Config, folder: Path | None = None) -> Draft:
         "train", config, folder, shape, lambda run: Snapshot(), table=table, data=data, model=model, train=said,
         validation=validation, then_eval=_eval_after(config),
     )  # fmt: skip
+
+
+def check_trainable(config: Config) -> None:
+    """A ConfigError for what no training can have; also asked by a resume that takes another shape."""
+    wrong = {
+        "model.engine dummy has nothing to learn: name a model": config.model.engine == "dummy",
+        "model.gpus_per_rank is 1: a model that needs more GPUs is sharded, train.fsdp.enabled": (
+            config.model.gpus_per_rank > 1
+        ),
+        "its ranks go in step, and those of an array do not: leave --array out": config.cluster.array,
+    }
+    for why, so in wrong.items():
+        if so:
+            raise ConfigError(f"for a train run {why}")
 
 
 def _try_example(examples: Examples, table: pa.Table) -> None:

@@ -43,8 +43,7 @@ def parse_sizes(text: str) -> list[int]:
 
 def plan_runs(order: Order, sizes: Sequence[int]) -> dict[int, Draft]:
     """The checked plans by world size, in `order.run_dir` or a new folder under the runs root; nothing on disk yet."""
-    if order.job not in JOBS:
-        raise UsageError(f"verify has no job {order.job!r}{did_you_mean(order.job, JOBS)}; it has: {', '.join(JOBS)}")
+    _check_order(order)
     upper = [set_layer(order.sets), flag_layer(order.flags, order.sbatch)]
     config, _ = resolve(order.job, order.config, order.profile, upper)
     folder = order.run_dir or _new_folder(config)
@@ -55,6 +54,22 @@ def plan_runs(order: Order, sizes: Sequence[int]) -> dict[int, Draft]:
         draft, _ = draft_of(dataclasses.replace(order, sets=sets, flags=flags, run_dir=folder / f"w{size}"))
         drafts[size] = _sharing(next(iter(drafts.values()), draft), draft)
     return drafts
+
+
+def _check_order(order: Order) -> None:
+    """A UsageError for what verify cannot run: it compares answers, and plans them by a config."""
+    if order.job == "train":
+        raise UsageError(
+            "verify compares answers, and a training has none: run it at both world sizes, then hpcjobs compare A B "
+            "holds their losses and samples against each other step by step"
+        )
+    if order.job not in JOBS:
+        raise UsageError(f"verify has no job {order.job!r}{did_you_mean(order.job, JOBS)}; it has: {', '.join(JOBS)}")
+    if order.config is not None and not order.config.is_file():
+        for folder in (order.config, runs_root() / order.config):
+            if RunPaths(folder).plan.is_file():
+                config = RunPaths(folder).config
+                raise UsageError(f"verify takes a config, and {order.config} is a run: that of the run is {config}")
 
 
 def shape_flags(config: Config, size: int) -> dict[str, int]:

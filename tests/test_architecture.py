@@ -25,7 +25,7 @@ STAGES = [
     ("plan", "train_plan"),
     ("launch", "sbatch"),
     ("worker", "jobs"),
-    ("merge", "train_merge", "score", "compare", "findings"),
+    ("merge", "train_merge", "score", "compare", "findings", "train_compare", "train_findings"),
     ("report",),
 ]
 # These know several stages: the command line, its flow, and the entry points that a job is started by.

@@ -208,6 +208,7 @@ def test_what_is_not_merged_or_has_no_samples_is_told_with_the_next_command(a: R
         (["--out", "{a}/ranks/new.jsonl"], "is inside the run"),
         (["--out", "{a}"], "is a folder"),
         (["--limit", "-1"], "--limit"),
+        (["--report", "x.html"], "--report is for two train runs"),
     ],
 )
 def test_wrong_usage_reads_and_writes_nothing(ram: Path, words: list[str], told: str) -> None:

@@ -9,17 +9,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from hpcjobs.config import DataConfig
 from hpcjobs.data import (
-    Inputs,
     asset_names,
     expected_work,
     load_table,
     locate,
-    table_parts,
     user_columns,
     user_row,
 )
@@ -106,11 +102,7 @@ def test_max_samples(tmp_path: Path, most: int | None, rows: int) -> None:
 
 def test_no_rows_at_all(tmp_path: Path) -> None:
     assert load(jsonl(tmp_path, [])).column_names == ["index", "id"]
-    (tmp_path / "inputs").write_bytes(b"".join(table_parts(load(jsonl(tmp_path, ROWS), max_samples=0))))
-    inputs = Inputs(tmp_path / "inputs")
-    assert len(inputs) == 0
-    assert inputs.columns == ["index", "id", "q", "n"]
-    assert inputs.ids(0, 0) == []
+    assert load(jsonl(tmp_path, ROWS), max_samples=0).column_names == ["index", "id", "q", "n"]
 
 
 def test_ids_from_a_column(tmp_path: Path) -> None:
@@ -213,23 +205,6 @@ def test_locate_makes_paths_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert locate("d.jsonl") == str(tmp_path / "d.jsonl")
     assert locate("folder") == str(tmp_path / "folder")
     assert locate("org/name") == "org/name"
-
-
-@settings(deadline=None, max_examples=25)
-@given(count=st.integers(0, 9000), picks=st.lists(st.integers(0, 8999), max_size=6))
-def test_random_access_equals_the_rows(count: int, picks: list[int], tmp_path_factory: pytest.TempPathFactory) -> None:
-    table = pa.table({"index": pa.array(range(count), pa.int64()), "id": pa.array([f"i{n}" for n in range(count)])})
-    path = tmp_path_factory.mktemp("inputs") / "data.arrow"
-    path.write_bytes(b"".join(table_parts(table)))
-    inputs, streamed = Inputs(path), Inputs.streamed(path)
-    assert len(inputs) == len(streamed) == count
-    for pick in [number for number in [*picks, 0, 4095, 4096, count - 1] if 0 <= number < count]:
-        assert inputs[pick] == {"index": pick, "id": f"i{pick}"}
-        assert inputs.ids(pick, pick + 5000) == [f"i{n}" for n in range(pick, min(count, pick + 5000))]
-        assert streamed.rows(pick, pick + 5000).equals(table.slice(pick, 5000))
-    assert inputs.rows(0, count).equals(table)
-    with pytest.raises(IndexError, match=f"row {count} of {count}"):
-        inputs[count]
 
 
 def test_expected_work_is_the_length_of_the_prompts_columns() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hpcjobs.errors import UsageError
-from hpcjobs.gates import Gate, check_gates, judge, parse_gates
+from hpcjobs.gates import Gate, check_gates, gates_exit_code, judge, judge_value, parse_gates
 from hpcjobs.paired import Differences
 
 
@@ -90,3 +90,24 @@ def test_a_perplexity_may_not_rise() -> None:
     [better] = judge({"word_perplexity,none": 0.0}, {"word_perplexity,none": fallen}, "")
     assert better.passed
     assert "not higher" in better.line()
+
+
+@pytest.mark.parametrize(
+    ("b", "worse", "limit", "drop", "passed"),
+    [
+        (2.5, "higher", 0.5, 0.5, True), (2.5, "higher", 0.4, 0.5, False), (1.0, "higher", 0.0, -1.0, True),
+        (1.5, "lower", 0.5, 0.5, True), (1.5, "lower", 0.4, 0.5, False), (9.0, "lower", 0.0, -7.0, True),
+        (2.0, "lower", 0.0, 0.0, True),
+    ],
+)  # fmt: skip
+def test_a_value_of_which_each_run_has_one(b: float, worse: str, limit: float, drop: float, passed: bool) -> None:
+    gate = judge_value("loss", limit, 2.0, b, worse, "")
+    assert (gate.drop, gate.passed, gate.worse) == (drop, passed, worse)
+    assert judge_value("loss", limit, 2.0, b, worse, "incomplete: A") == Gate(
+        "loss", limit, drop, None, "incomplete: A", worse
+    )
+
+
+def test_a_regression_outweighs_what_is_not_decided() -> None:
+    passed, failed, open_ = (Gate("m", 0.1, 0.0, judged) for judged in (True, False, None))
+    assert [gates_exit_code(gates) for gates in ([], [passed], [passed, open_], [open_, failed])] == [0, 0, 3, 1]

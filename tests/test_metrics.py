@@ -9,6 +9,7 @@ import pytest
 from hpcjobs.config import TaskConfig
 from hpcjobs.errors import ConfigError
 from hpcjobs.metrics import BUILT_IN, Judge, Score, find_metric, find_metrics, golds
+from hpcjobs.metrics.base import bounds_of
 from hpcjobs.records import Completion, Target
 
 
@@ -116,6 +117,12 @@ class Plain:
     def score(self, completion, target, row):
         return True
 
+class Odds(Plain):
+    bounds = (1, 0)
+
+class Shares(Plain):
+    bounds = (0, 1)
+
 class NoScore:
     name = "none"
 
@@ -146,6 +153,12 @@ def test_an_own_class(own: str) -> None:
     }
 
 
+def test_the_bounds_of_an_own_class(own: str) -> None:
+    assert bounds_of(find_metric(f"{own}:Shares")) == (0, 1)
+    assert bounds_of(find_metric(f"{own}:Plain")) is None
+    assert bounds_of(find_metric("exact_match")) == (0.0, 1.0)
+
+
 @pytest.mark.parametrize(
     ("path", "words"),
     [
@@ -153,6 +166,7 @@ def test_an_own_class(own: str) -> None:
         ("{own}:Missing", ["AttributeError", "Missing"]),
         ("{own}:NoScore", ["no method score"]),
         ("{own}:Breaks", ["RuntimeError: no license"]),
+        ("{own}:Odds", ["its bounds (1, 0) are no pair of numbers such as (0, 1)"]),
         (":X", ["cannot be used"]),
         ("os:", ["cannot be used"]),
     ],

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from hpcjobs.bootstrap import Floats
 from hpcjobs.metrics import Fold, MeanFold, SumsFold
 from hpcjobs.metrics.choice import Accuracy
+from hpcjobs.metrics.find import find_metric
 from hpcjobs.metrics.fold import numbers, wilson
 from hpcjobs.metrics.held import Held
 from hpcjobs.metrics.sums import in_logarithms, within
@@ -75,6 +76,26 @@ def test_a_fold_is_mean_and_standard_error(values: list[float]) -> None:
     assert summary["ci95"] == pytest.approx([mean - 1.96 * stderr, mean + 1.96 * stderr], rel=1e-6, abs=1e-5)
     low, high = summary["bootstrap_ci95"]
     assert min(values) - 1e-9 <= low <= high <= max(values) + 1e-9
+
+
+def test_an_interval_stays_within_the_bounds_of_the_scores() -> None:
+    scores = np.array([0.9, 1.0, 1.0, 1.0])
+    low, high = folded(MeanFold, scores, None, [])["ci95"]
+    assert low < 0.95
+    assert high > 1.0
+    assert folded(lambda: MeanFold((0.0, 1.0)), scores, None, [1])["ci95"] == [low, 1.0]
+    assert folded(lambda: MeanFold((0.0, 1.0)), 1 - scores, None, [])["ci95"] == pytest.approx([0.0, 1 - low])
+    wide = folded(lambda: MeanFold((-5.0, 5.0)), scores, None, [])
+    assert wide["ci95"] == [low, high]
+    assert folded(lambda: MeanFold((0.0, 0.5)), scores, None, [])["ci95"] == [low, high], "what was declared is wrong"
+
+
+@pytest.mark.parametrize("name", ["f1", "rouge1", "rougeLsum", "exact_match", "pass@2", "majority(f1)", "acc"])
+def test_metrics_that_are_shares_say_so(name: str) -> None:
+    """Of one answer that is nearly right among many that are, the interval would end above 1."""
+    summary = folded(find_metric(name).fold, np.array([0.9, *np.ones(9)]), None, [])
+    assert summary["ci95"][1] == 1.0
+    assert summary["ci95"][0] < summary["value"]
 
 
 def test_a_fold_of_none_and_of_one() -> None:

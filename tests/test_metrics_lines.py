@@ -20,6 +20,7 @@ def test_a_line_a_metric() -> None:
         "f1                  -         n=0",
     ]
     assert list(score_lines({"f1": summary(0.5)})) == ["f1               0.5000  n=10"]
+    assert list(score_lines({"loss": summary(4.25e-5) | {"step": 12}})) == ["loss             4.25e-05  step 12"]
     assert list(score_lines({})) == []
 
 
@@ -51,4 +52,6 @@ def test_the_rest_of_many_values_is_counted() -> None:
 
 def test_large_numbers_stay_short() -> None:
     values = [0.12345, 99999.0, 123456.0, 6.85e24, -7e29]
+    small = [0.0, 0.00123456, 0.00099994, 4.17701e-05, -2e-9]
+    assert [number_text(value) for value in small] == ["0.0000", "0.0012", "0.0009999", "4.177e-05", "-2e-09"]
     assert [number_text(value) for value in values] == ["0.1235", "99999.0000", "1.235e+05", "6.85e+24", "-7e+29"]

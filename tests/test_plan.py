@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from hpcjobs.chunks import ChunkList
 from hpcjobs.config import ClusterConfig, Config
-from hpcjobs.data import Inputs
 from hpcjobs.errors import ConfigError, DataError, UsageError
+from hpcjobs.inputs import Inputs
 from hpcjobs.layers import Layer
 from hpcjobs.plan import Plan, make_plan, make_script_plan
 from hpcjobs.resolve import read_config, validate

@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 import sacrebleu
 
-from hpcjobs.data import Inputs, user_columns, user_row
+from hpcjobs.data import user_columns, user_row
 from hpcjobs.errors import ConfigError, UsageError
+from hpcjobs.inputs import Inputs
 from hpcjobs.merge import merge
 from hpcjobs.metrics import Judge
 from hpcjobs.paths import RunPaths

@@ -18,23 +18,7 @@ from hpcjobs.training.progress import read_progress
 from hpcjobs.training.records import StepRecord, read_curve
 from hpcjobs.training.tokens import TokenCount, TokenFacts
 
-from .trainings import plan_training
-
-
-def record(step: int, attempt: str = "a", rank: int = 0, **more: Any) -> StepRecord:
-    """A step of two ranks, half a second long; its loss is 1 / step."""
-    values: dict[str, Any] = {
-        "step": step, "epoch": step / 10, "loss": 1 / step, "learning_rate": 1e-3, "grad_norm": 1.0, "tokens": 100,
-        "targets": 40, "tokens_per_s": 200.0, "seconds": 0.5, "eval_loss": 2 / step if step % 4 == 0 else None,
-        "rank_tokens": 50, "samples": [step], "rank": rank, "attempt": attempt, "world_size": 2,
-        "started_at": float(step if attempt == "a" else 100 + step),
-    }  # fmt: skip
-    return StepRecord(**values | more)
-
-
-def journal(paths: RunPaths, records: list[StepRecord]) -> None:
-    path = paths.journal(records[0].attempt, records[0].rank)
-    path.write_bytes(b"".join(one.line() for one in records))
+from .trainings import journal, plan_training, record
 
 
 @pytest.fixture
@@ -86,6 +70,14 @@ def test_a_step_that_was_run_again_counts_once_and_the_last_time(paths: RunPaths
     assert values["train"]["steps_run_again"] == 2
     assert [read_curve(paths).steps[step].loss for step in (3, 4, 5)] == [1 / 3, 9.0, 10.0]
     assert values["warnings"][0] == "1 of 8 steps have no record, the first is step 8"
+
+
+def test_a_resume_at_another_world_size_counts_each_step_by_its_own_ranks(paths: RunPaths) -> None:
+    journal(paths, [record(step) for step in range(1, 5)])
+    journal(paths, [record(step, "b", world_size=4) for step in range(5, 9)])
+    merge_train(paths)
+    train = values_of(paths)["train"]
+    assert (train["tokens_per_s"], train["tokens_per_s_per_rank"]) == (200.0, 66.67)
 
 
 def test_nothing_done_is_no_metric(paths: RunPaths) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from hpcjobs.data import Inputs, table_parts
+from hpcjobs.inputs import Inputs, table_parts
 from hpcjobs.training.collate import IGNORED, block_mask, collate
 from hpcjobs.training.encode import Tokens
 from hpcjobs.training.loss import Loss

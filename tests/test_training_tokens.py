@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from hpcjobs.data import Inputs, table_parts
 from hpcjobs.errors import DataError, RendezvousError
+from hpcjobs.inputs import Inputs, table_parts
 from hpcjobs.training.encode import Tokens
 from hpcjobs.training.heldout import held_out
 from hpcjobs.training.tokens import TokenCount, TokenFacts, TokenFile, wait_for_tokens, write_tokens

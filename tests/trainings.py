@@ -56,6 +56,23 @@ def plan_training(folder: Path, ranks: int = 1, rows: Sequence[Mapping[str, Any]
     return draft.paths
 
 
+def record(step: int, attempt: str = "a", rank: int = 0, **more: Any) -> StepRecord:
+    """A step of two ranks, half a second long; its loss is 1 / step."""
+    values: dict[str, Any] = {
+        "step": step, "epoch": step / 10, "loss": 1 / step, "learning_rate": 1e-3, "grad_norm": 1.0, "tokens": 100,
+        "targets": 40, "tokens_per_s": 200.0, "seconds": 0.5, "eval_loss": 2 / step if step % 4 == 0 else None,
+        "rank_tokens": 50, "samples": [step], "rank": rank, "attempt": attempt, "world_size": 2,
+        "started_at": float(step if attempt == "a" else 100 + step),
+    }  # fmt: skip
+    return StepRecord(**values | more)
+
+
+def journal(paths: RunPaths, records: Sequence[StepRecord]) -> None:
+    """The journal of one rank of one attempt."""
+    path = paths.journal(records[0].attempt, records[0].rank)
+    path.write_bytes(b"".join(one.line() for one in records))
+
+
 class RankServer:
     """The process that forks ranks (tests/rank_server.py), and what it has told of them."""
 

@@ -17,6 +17,11 @@ BatchSize = int | Literal["auto"]
 AUTO_BATCH = 16
 
 
+def rows_at_once(batch_size: BatchSize) -> int:
+    """A batch size as a number, for who knows nothing of memory."""
+    return AUTO_BATCH if batch_size == "auto" else batch_size
+
+
 class Engine(Protocol):
     """Turns requests into completions, in any order, one for each; it never raises for a bad request.
 

@@ -13,7 +13,7 @@ import torch
 import transformers
 
 from hpcjobs.config import GenerationConfig
-from hpcjobs.engines.base import AUTO_BATCH, BatchSize, Source, take
+from hpcjobs.engines.base import BatchSize, Source, rows_at_once, take
 from hpcjobs.engines.encoding import NO_NUMBERS, Answer, Coder, Encoded, completion_of, repeat_seed
 from hpcjobs.engines.sampling import SeededSampler
 from hpcjobs.engines.stopping import StopStrings
@@ -37,7 +37,7 @@ class GenerateEngine:
 
     def __init__(self, model: Any, tokenizer: Any, generation: GenerationConfig, batch_size: BatchSize) -> None:
         self._model, self._coder = model, Coder(model, tokenizer, generation)
-        self.batch_size = AUTO_BATCH if batch_size == "auto" else batch_size
+        self.batch_size = rows_at_once(batch_size)
         self._window = self.batch_size * _WINDOW_BATCHES
 
     def stream(self, requests: Source) -> Iterator[Completion]:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import torch
 
-from hpcjobs.engines.base import AUTO_BATCH, BatchSize, Source, take
+from hpcjobs.engines.base import BatchSize, Source, rows_at_once, take
 from hpcjobs.engines.border import Border
 from hpcjobs.engines.encoding import context_length
 from hpcjobs.engines.plain import PlainScorer
@@ -48,7 +48,7 @@ class ScoringEngine:
         self, model: Any, tokenizer: Any, batch_size: BatchSize = "auto", fresh: bool = False,
         scorer: Scorer | None = None,
     ) -> None:  # fmt: skip
-        self.batch_size = AUTO_BATCH if batch_size == "auto" else batch_size
+        self.batch_size = rows_at_once(batch_size)
         self._window, self._fresh = _WINDOW_BATCHES * self.batch_size, fresh
         self._border = Border(tokenizer, context_length(model, tokenizer))
         self._scorer = scorer or scorer_of(model)

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 from hpcjobs.asking import asker_of
 from hpcjobs.chunks import ChunkList
 from hpcjobs.claims import Claims, Lease
-from hpcjobs.data import Inputs
-from hpcjobs.engines.base import AUTO_BATCH, Engine
+from hpcjobs.engines.base import Engine, rows_at_once
 from hpcjobs.errors import HpcJobsError, JournalError, RendezvousError
 from hpcjobs.identity import Identity
+from hpcjobs.inputs import Inputs
 from hpcjobs.journal import Journal
 from hpcjobs.ledger import LeaseWatch, Ledger, Rules
 from hpcjobs.metrics import Score
@@ -61,7 +61,7 @@ def make_engine(work: Work) -> Engine:
         from hpcjobs.engines.dummy import DummyEngine
 
         work.heart.vitals.device = "none"
-        return DummyEngine(model.dummy_delay, AUTO_BATCH if model.batch_size == "auto" else model.batch_size)
+        return DummyEngine(model.dummy_delay, rows_at_once(model.batch_size))
     from hpcjobs.connector import AccelerateConnector, ConnectorOptions
     from hpcjobs.group import join_group, work_alone
     from hpcjobs.model_loader import torch_dtype

@@ -6,7 +6,7 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from hpcjobs.data import Inputs
+from hpcjobs.inputs import Inputs
 from hpcjobs.journal import Journal
 from hpcjobs.training.batches import plan_batches
 from hpcjobs.training.export import write_model

@@ -30,8 +30,9 @@ class Metric:
 
     A user's own metric subclasses this, or has the same `name` and `score`. `needs_target` says whether it can do
     without `task.target`; `lower_is_better` which way is worse; `tasks` which task types it can score; `normalized`
-    whether `task.normalize` is applied before it; `binary` that a score is 0 or 1. Where the run's value is no mean,
-    `statistics` is the Arrow type of what `judge` adds to each score, and `fold` makes the value of them.
+    whether `task.normalize` is applied before it; `binary` that a score is 0 or 1; `bounds` between which two numbers a
+    score is, where its mean's interval is cut. Where the run's value is no mean, `statistics` is the Arrow type of what
+    `judge` adds to each score, and `fold` makes the value of them.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Metric:
     tasks: ClassVar[tuple[str, ...]] = ("generate",)
     normalized: bool = True
     binary: ClassVar[bool] = False
+    bounds: ClassVar[tuple[float, float] | None] = None
     statistics: ClassVar[pa.DataType | None] = None
 
     def score(self, completion: str, target: Target, row: Mapping[str, Any]) -> float:
@@ -64,7 +66,13 @@ class Metric:
 
     def fold(self) -> Fold:
         """What makes the run's value of the samples' scores."""
-        return MeanFold()
+        return MeanFold(bounds_of(self))
+
+
+def bounds_of(metric: object) -> tuple[float, float] | None:
+    """The least and the greatest score of a metric, be it a user's own class; None where that is not known."""
+    bounds: tuple[float, float] | None = getattr(metric, "bounds", None)
+    return (0.0, 1.0) if bounds is None and getattr(metric, "binary", False) else bounds
 
 
 def texts_of(answer: Completion) -> tuple[str, ...]:

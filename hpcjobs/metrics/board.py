@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hpcjobs.config import TaskConfig
-from hpcjobs.metrics.base import Metric
+from hpcjobs.metrics.base import Metric, bounds_of
 from hpcjobs.metrics.fold import Fold, MeanFold
 from hpcjobs.metrics.groups import Groups, Scored, stored_name
 
@@ -53,7 +53,7 @@ class Board:
 
 def fold_of(metric: Metric) -> Fold:
     """The metric's own fold; the mean for a user's class that has none."""
-    return metric.fold() if hasattr(metric, "fold") else MeanFold()
+    return metric.fold() if hasattr(metric, "fold") else MeanFold(bounds_of(metric))
 
 
 def _scored(rows: pa.Table, name: str) -> Scored:

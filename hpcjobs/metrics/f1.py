@@ -35,6 +35,7 @@ class F1(Metric):
     """
 
     name = "f1"
+    bounds = (0.0, 1.0)
     normalized = False
 
     def score(self, completion: str, target: Target, row: Mapping[str, Any]) -> float:

@@ -83,9 +83,20 @@ def _own_metric(path: str) -> Metric:
         raise ConfigError(f"task.metrics: {path!r} cannot be used: {type(error).__name__}: {error}") from None
     if not callable(getattr(metric, "score", None)):
         raise ConfigError(f"task.metrics: {path!r} has no method score(completion, target, row)")
+    if not _are_bounds(getattr(metric, "bounds", None)):
+        raise ConfigError(f"task.metrics: {path!r}: its bounds {metric.bounds!r} are no pair of numbers such as (0, 1)")
     if not isinstance(getattr(metric, "name", None), str):
         metric.name = class_name
     return metric  # type: ignore[no-any-return]
+
+
+def _are_bounds(bounds: object) -> bool:
+    """Whether a class declares no bounds, or the least and the greatest score."""
+    if bounds is None:
+        return True
+    if not isinstance(bounds, tuple | list) or len(bounds) != 2:
+        return False
+    return all(isinstance(end, int | float) for end in bounds) and bool(bounds[0] < bounds[1])
 
 
 def lower_is_better(name: str) -> bool:

@@ -37,10 +37,11 @@ class MeanFold:
     """Count, mean, variance and a bootstrap of scores: the same to the bit whatever batches they come in.
 
     Joins two sums of squares: Chan, Golub, LeVeque, The American Statistician 37(3), 1983. The order of `add` is the
-    input's order: the same table gives the same bits whatever ranks made it.
+    input's order: the same table gives the same bits whatever ranks made it. `bounds`: between which all scores are.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, bounds: tuple[float, float] | None = None) -> None:
+        self._bounds = bounds
         self.n, self.mean, self._squares = 0, 0.0, 0.0
         self._tell_apart(MOST_VALUES)
 
@@ -77,8 +78,8 @@ class MeanFold:
         return bool(np.isin(self._seen.values, (0.0, 1.0)).all())
 
     def summary(self) -> dict[str, Any]:
-        """value, stderr, ci95 (normal approximation; of 0s and 1s Wilson's), bootstrap_ci95 and n; None where there
-        is nothing to say.
+        """value, stderr, ci95 (normal approximation, cut at the bounds; of 0s and 1s Wilson's), bootstrap_ci95 and n;
+        None where there is nothing to say.
         """
         self._fold(self._held.rest()[:, 0])
         if not self.n:
@@ -86,11 +87,17 @@ class MeanFold:
         stderr = self.stderr
         interval = resampled = None
         if stderr is not None:
-            interval = wilson(self.mean, self.n) if self.binary else around(self.mean, stderr)
+            interval = wilson(self.mean, self.n) if self.binary else self._within(around(self.mean, stderr))
             resampled = list(self._seen.interval())
         return {
             "value": finite(self.mean), "stderr": stderr, "ci95": interval, "bootstrap_ci95": resampled, "n": self.n,
         }  # fmt: skip
+
+    def _within(self, ends: list[float] | None) -> list[float] | None:
+        """An interval cut at the bounds, unless the mean itself is beyond what was declared."""
+        if ends is None or self._bounds is None or not self._bounds[0] <= self.mean <= self._bounds[1]:
+            return ends
+        return [max(self._bounds[0], ends[0]), min(self._bounds[1], ends[1])]
 
 
 def nothing() -> dict[str, Any]:

@@ -16,7 +16,8 @@ def score_lines(metrics: Mapping[str, Any], remark: str = "") -> Iterator[str]:
         if summary["value"] is None:
             yield f"{name:<{width}} -         n={summary['n']}"
             continue
-        yield f"{name:<{width}} {number_text(summary['value'])}{_interval(summary)}  n={summary['n']}{remark}"
+        of = f"step {summary['step']}" if "step" in summary else f"n={summary['n']}"  # a training's loss is of a step
+        yield f"{name:<{width}} {number_text(summary['value'])}{_interval(summary)}  {of}{remark}"
         if options := summary.get("by_option"):
             each = (f"{letter} {option['value']:.4f} (n={option['n']})" for letter, option in options.items())
             yield f"{'  right option':<{width}} {', '.join(each)}"
@@ -56,8 +57,9 @@ def _ends(interval: Sequence[float], digits: int) -> str:
 
 
 def number_text(value: float, digits: int = 4) -> str:
-    """A value with so many digits behind the point; a large one with as many in all and an exponent."""
-    return f"{value:.{digits}f}" if abs(value) < 1e5 else f"{value:.{digits}g}"
+    """A value with so many digits behind the point; a very large or very small one with as many in all."""
+    plain = not value or 10.0 ** (1 - digits) <= abs(value) < 1e5
+    return f"{value:.{digits}f}" if plain else f"{value:.{digits}g}"
 
 
 def _short(value: str) -> str:

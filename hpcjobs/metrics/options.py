@@ -17,7 +17,7 @@ class OptionFold(MeanFold):
     """A mean, and beside it `by_option`: value and n of the samples whose right option is A, B..., 27..."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__((0.0, 1.0))
         self._count, self._sum = np.zeros(0), np.zeros(0)
 
     def add(self, scores: Floats, statistics: pa.Array | None = None) -> None:

@@ -8,7 +8,8 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 from hpcjobs.errors import ConfigError
-from hpcjobs.metrics.base import Metric, Score, texts_of
+from hpcjobs.metrics.base import Metric, Score, bounds_of, texts_of
+from hpcjobs.metrics.fold import Fold, MeanFold
 from hpcjobs.records import Completion, Target
 
 
@@ -30,6 +31,8 @@ class PassAtK(_OverRepeats):
     Of n answers c are right: 1 - C(n - c, k) / C(n, k). Source: Chen et al., 'Evaluating large language models
     trained on code', 2021, the unbiased estimator.
     """
+
+    bounds = (0.0, 1.0)
 
     def __init__(self, name: str, base: Metric, k: int) -> None:
         super().__init__(name, base)
@@ -62,6 +65,9 @@ class Majority(_OverRepeats):
     def judge(self, answer: Completion, target: Target, row: Mapping[str, Any]) -> Score:
         texts = texts_of(answer)
         return Score(self._score(elected(texts, [self._ballot(text) for text in texts]), target, row))
+
+    def fold(self) -> Fold:
+        return MeanFold(bounds_of(self._base))
 
     def _ballot(self, text: str) -> Hashable | None:
         return self._base.vote(text) if hasattr(self._base, "vote") else text.strip() or None

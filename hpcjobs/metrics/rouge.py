@@ -17,6 +17,7 @@ class _Rouge(Metric):
     """
 
     normalized = False
+    bounds = (0.0, 1.0)
 
     @cached_property
     def _scorer(self) -> Any:

@@ -8,6 +8,7 @@ import numpy as np
 
 from hpcjobs.report.intervals import Floats, Intervals
 from hpcjobs.report.text import duration
+from hpcjobs.report.tick import Tick
 
 _STEPS = (
     0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400,
@@ -17,14 +18,6 @@ _PAUSE = 0.25
 _FOLD = 36.0
 _TICKS = 8
 _LABEL = 55.0
-
-
-@dataclass(frozen=True)
-class Tick:
-    """A labelled place on the axis."""
-
-    x: float
-    label: str
 
 
 @dataclass(frozen=True)
@@ -84,8 +77,8 @@ class Axis:
             for offset in np.arange(0.0, end - start + step * 1e-6, step):
                 place = float(self.x(np.array(start + offset)))
                 if not offset:  # where a span begins is worth more than the last round number before it
-                    ticks = [tick for tick in ticks if place - tick.x >= _LABEL]
-                if not ticks or place - ticks[-1].x >= _LABEL:
+                    ticks = [tick for tick in ticks if place - tick.place >= _LABEL]
+                if not ticks or place - ticks[-1].place >= _LABEL:
                     ticks.append(Tick(place, self._label(float(start), float(offset), unit)))
         return ticks
 

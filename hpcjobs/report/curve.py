@@ -1,4 +1,4 @@
-"""The loss curve as places on a drawing; templates/curve.svg draws it."""
+"""Loss curves as places on a drawing; templates/curve.svg draws them."""
 
 from __future__ import annotations
 
@@ -9,90 +9,117 @@ from itertools import pairwise
 import numpy as np
 
 from hpcjobs.report.intervals import Floats
+from hpcjobs.report.tick import Tick, round_numbers
 from hpcjobs.training.records import StepRecord
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 1000, 300, 64, 24, 12, 36
-_TICKS = 6
 # More points than the drawing has pixels are drawn as the mean of each pixel's.
 _POINTS = 900
 
 
 @dataclass(frozen=True)
-class Mark:
-    """A labelled place on an axis."""
+class Line:
+    """One training: SVG path data of its loss, its validation losses as points (x, y, words) and as a path.
 
-    place: float
-    label: str
+    `name` is A or B where there are two, else ''. `summary` says it in words.
+    """
+
+    name: str
+    loss: str
+    held: list[tuple[float, float, str]]
+    held_path: str
+    summary: str
 
 
 @dataclass(frozen=True)
 class CurveDrawing:
-    """SVG path data of the training loss; the validation losses as points; both axes. `summary` says it in words."""
+    """The lines of one or two trainings on the same axes; `starts` is where one alone was started again."""
 
     width: int
     height: int
     left: int
     bottom: int
-    loss: str
-    held: list[tuple[float, float, str]]
-    held_path: str
-    steps: list[Mark]
-    losses: list[Mark]
-    starts: list[Mark]
-    summary: str
+    lines: list[Line]
+    steps: list[Tick]
+    losses: list[Tick]
+    starts: list[Tick]
+
+    @property
+    def summary(self) -> str:
+        """All lines in words."""
+        return "; ".join(f"{line.name}: {line.summary}" if line.name else line.summary for line in self.lines)
+
+
+class _Plane:
+    """Where steps and losses are on the drawing, so that all of them are on it."""
+
+    def __init__(self, records: Sequence[StepRecord]) -> None:
+        values = [record.loss for record in records]
+        values += [record.eval_loss for record in records if record.eval_loss is not None]
+        low, high = min(values), max(values)
+        room = (high - low or abs(high) or 1.0) * 0.05
+        self.low, self.high = max(0.0, low - room) if low >= 0 else low - room, high + room
+        self.first, self.last = min(record.step for record in records), max(record.step for record in records)
+
+    def x(self, step: float) -> float:
+        return LEFT + (step - self.first) / (self.last - self.first) * (WIDTH - LEFT - RIGHT)
+
+    def y(self, loss: float) -> float:
+        return TOP + (self.high - loss) / (self.high - self.low) * (HEIGHT - TOP - BOTTOM)
 
 
 def draw_curve(records: Sequence[StepRecord]) -> CurveDrawing | None:
-    """The curve of the steps, in their order; None where fewer than two have a loss."""
-    known = [record for record in records if record.loss is not None]
-    if len(known) < 2:
+    """The curve of a training's steps, in their order; None where fewer than two have a loss."""
+    return _draw({"": records})
+
+
+def draw_both(a: Sequence[StepRecord], b: Sequence[StepRecord]) -> CurveDrawing | None:
+    """The curves of two trainings in one picture; None where neither has two steps with a loss."""
+    return _draw({"A": a, "B": b})
+
+
+def _draw(runs: dict[str, Sequence[StepRecord]]) -> CurveDrawing | None:
+    shown = {name: known for name, records in runs.items() if len(known := _known(records)) > 1}
+    if not shown:
         return None
-    steps, loss = np.array([r.step for r in known], np.float64), np.array([r.loss for r in known], np.float64)
-    held = [(record.step, record.eval_loss) for record in known if record.eval_loss is not None]
-    low = min(float(loss.min()), *(value for _, value in held), float(loss.min()))
-    high = max(float(loss.max()), *(value for _, value in held), float(loss.max()))
-    room = (high - low or abs(high) or 1.0) * 0.05
-    low, high = max(0.0, low - room) if low >= 0 else low - room, high + room
-
-    def x(values: Floats) -> Floats:
-        found: Floats = LEFT + (values - steps[0]) / (steps[-1] - steps[0]) * (WIDTH - LEFT - RIGHT)
-        return found
-
-    def y(values: Floats) -> Floats:
-        found: Floats = TOP + (high - values) / (high - low) * (HEIGHT - TOP - BOTTOM)
-        return found
-
-    xs, ys = _thinned(x(steps), y(loss))
-    points = [
-        (float(x(np.array(float(step)))), float(y(np.array(value))), f"validation loss {value:.4f} after step {step}")
-        for step, value in held
-    ]
-    held_path = "M" + "L".join(f"{px:.1f} {py:.1f}" for px, py, _ in points) if len(points) > 1 else ""
-    path = "M" + "L".join(f"{px:.1f} {py:.1f}" for px, py in zip(xs.tolist(), ys.tolist(), strict=True))
-    last = f"loss {known[0].loss:.4g} at step {known[0].step}, {known[-1].loss:.4g} at step {known[-1].step}"
-    said = f"{last}; validation loss {held[-1][1]:.4g} after step {held[-1][0]}" if held else last
+    plane = _Plane([record for records in shown.values() for record in records])
+    starts = [start for name, records in shown.items() if not name for start in _starts(records)]
     return CurveDrawing(
-        WIDTH, HEIGHT, LEFT, HEIGHT - BOTTOM, path, points, held_path,
-        [Mark(float(x(np.array(tick))), f"{tick:g}") for tick in _round_ticks(steps[0], steps[-1], whole=True)],
-        [Mark(float(y(np.array(tick))), f"{tick:.4g}") for tick in _round_ticks(low, high)],
-        [Mark(float(x(np.array(float(step)))), name) for step, name in _starts(known)], said,
+        WIDTH, HEIGHT, LEFT, HEIGHT - BOTTOM, [_line(name, records, plane) for name, records in shown.items()],
+        [Tick(plane.x(tick), f"{tick:g}") for tick in round_numbers(plane.first, plane.last, whole=True)],
+        [Tick(plane.y(tick), f"{tick:.4g}") for tick in round_numbers(plane.low, plane.high)],
+        [Tick(plane.x(step), name) for step, name in starts],
     )  # fmt: skip
 
 
-def _thinned(xs: Floats, ys: Floats) -> tuple[Floats, Floats]:
+def _known(records: Sequence[StepRecord]) -> list[StepRecord]:
+    return [record for record in records if record.loss is not None]
+
+
+def _line(name: str, records: Sequence[StepRecord], plane: _Plane) -> Line:
+    xs = np.array([plane.x(record.step) for record in records])
+    ys = np.array([plane.y(record.loss) for record in records])
+    held = [(record.step, record.eval_loss) for record in records if record.eval_loss is not None]
+    points = [
+        (plane.x(step), plane.y(value), f"{name} validation loss {value:.4f} after step {step}".strip())
+        for step, value in held
+    ]
+    first, last = records[0], records[-1]
+    said = f"loss {first.loss:.4g} at step {first.step}, {last.loss:.4g} at step {last.step}"
+    said += f"; validation loss {held[-1][1]:.4g} after step {held[-1][0]}" if held else ""
+    held_path = _path([(x, y) for x, y, _ in points]) if len(points) > 1 else ""
+    return Line(name, _path(list(zip(*_thinned(xs, ys), strict=True))), points, held_path, said)
+
+
+def _path(points: Sequence[tuple[float, float]]) -> str:
+    return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
+
+
+def _thinned(xs: Floats, ys: Floats) -> tuple[list[float], list[float]]:
     if len(xs) <= _POINTS:
-        return xs, ys
+        return xs.tolist(), ys.tolist()
     parts = np.array_split(np.arange(len(xs)), _POINTS)
-    return np.array([xs[part].mean() for part in parts]), np.array([ys[part].mean() for part in parts])
-
-
-def _round_ticks(low: float, high: float, whole: bool = False) -> list[float]:
-    """Round numbers from `low` to `high`, about six."""
-    rough = (high - low) / _TICKS
-    power = 10.0 ** np.floor(np.log10(rough))
-    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough)
-    step = max(1.0, step) if whole else step
-    return [float(tick) for tick in np.arange(np.ceil(low / step) * step, high + step * 1e-9, step)]
+    return [float(xs[part].mean()) for part in parts], [float(ys[part].mean()) for part in parts]
 
 
 def _starts(records: Sequence[StepRecord]) -> list[tuple[int, str]]:

@@ -5,12 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
-
-import jinja2
-from markupsafe import Markup
 
 import hpcjobs
 from hpcjobs.config import Config
@@ -23,6 +19,7 @@ from hpcjobs.plan import Plan
 from hpcjobs.report import text
 from hpcjobs.report.activity import Activity, alive_seconds, read_activities
 from hpcjobs.report.curve import CurveDrawing, draw_curve
+from hpcjobs.report.environment import environment
 from hpcjobs.report.evals import eval_table
 from hpcjobs.report.provenance import launch_rows, provenance
 from hpcjobs.report.samples import Samples, read_missing, read_samples
@@ -57,7 +54,7 @@ def write_report(paths: RunPaths) -> Path:
 
     Raises DiskFullError where there is no room; an older report stays.
     """
-    page = _environment().get_template("page.html").render(_context(_read(paths))).encode("utf-8", "replace")
+    page = environment().get_template("page.html").render(_context(_read(paths))).encode("utf-8", "replace")
     with disk_errors(paths.report, need=len(page), next_command=f"hpcjobs report {paths.root}"):
         write_whole(paths.report, page)
     return paths.report
@@ -150,18 +147,3 @@ def _speeds(activity: Activity) -> dict[str, str]:
         "busy": text.percent(activity.busy / activity.seconds) if known else "?",
         "load": f"{activity.load:.1f}",
     }
-
-
-def _shown(value: Any) -> Any:
-    """Any plain text that a template puts out: escaped, with hidden characters shown."""
-    return text.visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
-
-
-@cache
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("hpcjobs.report", "templates"), undefined=jinja2.StrictUndefined, autoescape=True,
-        finalize=_shown, trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters |= {"plain": text.plain, "count": text.count, "percent": text.percent, "plural": text.plural}
-    return environment

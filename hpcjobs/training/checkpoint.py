@@ -86,8 +86,7 @@ class Checkpoints:
         """The bytes of the newest checkpoint, by which the next is judged; None where there is none."""
         for step in self.steps():
             with contextlib.suppress(OSError, ValueError, KeyError):
-                files = read_json(self._paths.checkpoint(step) / MANIFEST)["files"]
-                return sum(int(file["size"]) for file in files.values())
+                return manifest_bytes(self._paths.checkpoint(step))
         return None
 
     def _name(self, temporary: Path, target: Path) -> None:
@@ -126,6 +125,11 @@ def _filled(fill: Callable[[Path], None], folder: Path) -> None:
             file.write(bytes(_PROBE))
             os.fsync(file.fileno())
         raise
+
+
+def manifest_bytes(folder: Path) -> int:
+    """The bytes of a checkpoint as its manifest says; an OSError, ValueError or KeyError where it cannot be read."""
+    return sum(int(file["size"]) for file in read_json(folder / MANIFEST)["files"].values())
 
 
 def proof(folder: Path) -> str | None:

@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from hpcjobs.data import Inputs
 from hpcjobs.disk import disk_errors
 from hpcjobs.errors import DataError, RendezvousError
 from hpcjobs.files import read_json, replace_whole, temporary_name, write_json
+from hpcjobs.inputs import Inputs
 from hpcjobs.training.encode import Tokens
 
 Ints = npt.NDArray[np.int64]

@@ -1,0 +1,113 @@
+"""The rows of a run on disk: written in small batches, read by row or range."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+_ROWS_A_BATCH = 4096
+
+
+class Inputs:
+    """The rows of a run's `inputs/`, any row or range without reading the rest.
+
+    They are mapped from disk, which is best for single rows; for whoever reads them all there is `streamed`, since
+    mapped pages count as the process's memory.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._open(pa.memory_map(str(path)))
+
+    @classmethod
+    def streamed(cls, path: Path) -> Inputs:
+        """Inputs that are read from the file into memory, range by range."""
+        inputs = cls.__new__(cls)
+        inputs._open(pa.OSFile(str(path)))
+        return inputs
+
+    def _open(self, file: pa.NativeFile) -> None:
+        """Looks at two batches alone: every one but the last has as many rows as the first (`table_parts`)."""
+        self._reader = pa.ipc.open_file(file)
+        count = self._reader.num_record_batches
+        self._size = self._reader.get_batch(0).num_rows if count else 1
+        self._len = (count - 1) * self._size + self._reader.get_batch(count - 1).num_rows if count else 0
+
+    def __len__(self) -> int:
+        return self._len
+
+    @property
+    def columns(self) -> list[str]:
+        return list(self.schema.names)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """One row, `index` and `id` included."""
+        if not 0 <= index < self._len:
+            raise IndexError(f"row {index} of {self._len}")
+        batch, place = divmod(index, self._size)
+        row: dict[str, Any] = self._reader.get_batch(batch).slice(place, 1).to_pylist()[0]
+        return row
+
+    @property
+    def schema(self) -> pa.Schema:
+        return self._reader.schema
+
+    def rows(self, start: int, stop: int) -> pa.Table:
+        """Rows start..stop-1 as a table."""
+        parts = []
+        for number in range(start // self._size, -(-min(stop, self._len) // self._size)):
+            low, high = max(start - number * self._size, 0), min(stop - number * self._size, self._size)
+            parts.append(self._reader.get_batch(number).slice(low, high - low))
+        return pa.Table.from_batches(parts, schema=self._reader.schema)
+
+    def values(self, name: str) -> list[Any]:
+        """One column of all rows."""
+        batches = (self._reader.get_batch(number) for number in range(self._reader.num_record_batches))
+        return [value for batch in batches for value in batch.column(name).to_pylist()]
+
+    def ids(self, start: int, stop: int) -> list[str]:
+        """The ids of rows start..stop-1."""
+        found: list[str] = self.rows(start, stop).column("id").to_pylist()
+        return found
+
+
+def table_parts(table: pa.Table) -> Iterator[memoryview]:
+    """The table as an Arrow file in parts, ready for `Inputs`: small batches of one size, apart from the last."""
+    sink = _Parts()
+    table = table.unify_dictionaries()
+    with pa.ipc.new_file(pa.PythonFile(sink, "w"), table.schema) as writer:
+        for start in range(0, len(table), _ROWS_A_BATCH):
+            writer.write_table(table.slice(start, _ROWS_A_BATCH).combine_chunks())
+            yield from sink.taken()
+    yield from sink.taken()
+
+
+def table_sha256(table: pa.Table) -> str:
+    """The hash of the file that a table becomes."""
+    content = hashlib.sha256()
+    for part in table_parts(table):
+        content.update(part)
+    return content.hexdigest()
+
+
+class _Parts(io.RawIOBase):
+    """A file whose content is taken away while it is written."""
+
+    def __init__(self) -> None:
+        self._content = io.BytesIO()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        return self._content.write(data)
+
+    def taken(self) -> Iterator[memoryview]:
+        """What was written since the last time, where it is some."""
+        content, self._content = self._content, io.BytesIO()
+        if content.tell():
+            yield content.getbuffer()
