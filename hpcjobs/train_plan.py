@@ -17,12 +17,15 @@ from hpcjobs.training.accelerate_file import with_accelerate_config
 from hpcjobs.training.batches import fixed, plan_batches
 from hpcjobs.training.examples import Examples
 from hpcjobs.training.heldout import validation_table
+from hpcjobs.training.trackers import check_trackers
 
 
 def make_train_plan(config: Config, folder: Path | None = None) -> Draft:
     """The plan of `submit train`: data, templates, batches, and what comes after are checked."""
     if config.model.engine == "dummy" or config.model.gpus_per_rank > 1 or config.cluster.array:
         raise ConfigError("submit train takes no model.engine dummy, model.gpus_per_rank above 1 or --array")
+    if not config.cluster.container:  # what a container has cannot be seen from here
+        check_trackers(config.train.trackers)
     shape = shape_of(config.cluster, 1)
     config, notes = located(config), list[str]()
     if config.train.accelerate_config:

@@ -319,16 +319,3 @@ def test_a_loss_that_is_no_number_ends_the_run_for_good(tmp_path: Path) -> None:
     assert vitals is not None
     assert vitals.fatal
     assert "lower train.learning_rate" in (vitals.first_error or "")
-
-
-def test_trackers_are_told(tmp_path: Path) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    paths = plan_training(tmp_path / "run", trackers=("tensorboard",), **HELD)
-    run_training(paths, 1)
-    [folder] = {path.parent for path in paths.trackers.rglob("events.*") if path.parent.name == "run"}
-    events = EventAccumulator(str(folder))
-    events.Reload()
-    told = [event.value for event in events.Scalars("loss")]
-    assert told == pytest.approx([record.loss for record in curve_of(paths)], rel=1e-6)
-    assert [event.step for event in events.Scalars("eval_loss")] == [4, 8]

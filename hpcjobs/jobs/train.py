@@ -104,10 +104,6 @@ def _prepared(work: Work, facts: TokenFacts) -> Loop:
     if facts.validation:
         pad = ready.connector.tokenizer.pad_token_id or 0
         validation = Validation(TokenFile(work.paths.validation_tokens), batches, work.rank.rank, pad)
-    if work.config.train.trackers:
-        values = work.config.train.model_dump(mode="json").items()
-        plain = {name: value if isinstance(value, int | float | str) else str(value) for name, value in values}
-        ready.connector.accelerator.init_trackers(work.plan.run, config=plain)
     return Loop(work, ready, course, Journal(work.paths.journal(work.rank.attempt, work.rank.rank)), validation)
 
 

@@ -22,6 +22,7 @@ from hpcjobs.training.records import StepRecord
 from hpcjobs.training.setup import Ready
 from hpcjobs.training.state import capture, restore
 from hpcjobs.training.tokens import TokenFile
+from hpcjobs.training.trackers import Trackers
 from hpcjobs.training.validation import Validation
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ class Loop:
         self._accelerator, self._device = ready.state.accelerator, ready.connector.state.device
         self._loss = Loss(ready.state.plain, self._device)
         self._checkpoints = Checkpoints(work.paths, work.config.train.keep)
+        self._trackers = Trackers(work)
         self._trained = [weight for weight in ready.state.model.parameters() if weight.requires_grad]
         self._times, self.done = Times(), 0
         self._saved: int | None = None
@@ -91,6 +93,7 @@ class Loop:
             )  # fmt: skip
             self.done = self._saved = found.step
             log.info("goes on after step %d, from %s", found.step, self._work.paths.checkpoint(found.step).name)
+        self._trackers.start(self.done)
 
     def run(self) -> bool:
         """All steps that are left; False where the allocation ends before: then a checkpoint is there to go on from."""
@@ -125,8 +128,7 @@ class Loop:
     def close(self) -> None:
         """The journal and the trackers end with the loop."""
         self._journal.close()
-        if self._work.config.train.trackers:
-            self._accelerator.end_training()
+        self._trackers.close(self.done >= self._course.steps)
 
     def _step(self) -> bool:
         """One global batch; whether there is room for another."""
@@ -205,11 +207,7 @@ class Loop:
         vitals.samples += len(record.samples)
         vitals.tokens += record.rank_tokens
         vitals.last_index = record.step
-        if self._work.config.train.trackers:
-            values = {"loss": record.loss, "learning_rate": record.learning_rate, "grad_norm": record.grad_norm}
-            values |= {"tokens_per_s": record.tokens_per_s, "epoch": record.epoch}
-            values |= {} if record.eval_loss is None else {"eval_loss": record.eval_loss}
-            self._accelerator.log(values, step=record.step)
+        self._trackers.tell(record)
 
     def _has_room(self) -> bool:
         return self._work.drain.has_room(self._times.next())

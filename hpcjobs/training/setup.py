@@ -72,19 +72,14 @@ def make_connector(work: Work) -> tuple[AccelerateConnector, str]:
         raise ConfigError("train.mixed_precision fp16 needs a GPU: on CPUs it is no or bf16")
     options = ConnectorOptions(
         model.revision, torch.float32, model.trust_remote_code, 1, run.rendezvous_timeout,
-        fresh=run.seed if train.init == "random" else None, accelerator=_accelerator(work, train),
+        fresh=run.seed if train.init == "random" else None, accelerator=_accelerator(train),
     )  # fmt: skip
     return AccelerateConnector(model.name, mixed_precision=precision, options=options), precision
 
 
-def _accelerator(work: Work, train: TrainConfig) -> Mapping[str, Any]:
+def _accelerator(train: TrainConfig) -> Mapping[str, Any]:
     """What accelerate's Accelerator is given besides the precision."""
-    more: dict[str, Any] = {}
-    if train.fsdp.enabled:
-        more["fsdp_plugin"] = fsdp_plugin(train)
-    if train.trackers:
-        more |= {"log_with": list(train.trackers), "project_dir": str(work.paths.trackers)}
-    return more
+    return {"fsdp_plugin": fsdp_plugin(train)} if train.fsdp.enabled else {}
 
 
 def _adapted(model: Any, train: TrainConfig) -> Any:
