@@ -245,8 +245,6 @@ class TrainConfig(Section):
             raise ValueError("train.epochs and train.max_steps are both set: a run has one of them")
         if self.validation_fraction and self.validation_split:
             raise ValueError("train.validation_fraction and train.validation_split are both set: leave one out")
-        if self.lora.rank and self.fsdp.enabled:
-            raise ValueError("train.lora.rank and train.fsdp.enabled are both set: adapters need no sharding")
         if self.min_learning_rate and self.scheduler != "cosine_with_min_lr":
             raise ValueError("train.min_learning_rate is for train.scheduler cosine_with_min_lr")
         return self

@@ -102,9 +102,13 @@ class AccelerateConnector:
     def load_model_once(self) -> None:
         """Load model and tokenizer onto this process's device; later calls do nothing."""
         if self._model is None:
+            import torch
+
             device = self.state.device
             if device.type == "cpu" and self.state.is_main_process:
                 log.info("no GPU answers: the model runs on CPU")
+            if "fsdp_plugin" in self.options.accelerator:
+                device = torch.device("cpu")  # the whole may not fit a GPU: each gets its part from there
             if self.options.fresh is not None:
                 self._model, self._tokenizer = fresh_model(self.source, device, self.options.fresh)
                 return

@@ -238,7 +238,8 @@ def _train_text(metrics: Mapping[str, Any]) -> str:
     lines.append(f"steps   {counts['accepted']} of {counts['rows']}, {counts['tokens']} tokens")
     speed = f"{train['tokens_per_s']:.4g} tokens/s, {train['tokens_per_s_per_rank']:.4g} a rank"
     lines.append(f"speed   {speed}; {train['steps_run_again']} steps run again")
-    lines += [f"{name:<8}{train[key]}" for name, key in (("model", "model"), ("eval", "then_eval")) if train[key]]
+    folders = (("model", "model"), ("adapter", "adapter"), ("eval", "then_eval"))
+    lines += [f"{name:<8}{train[key]}" for name, key in folders if train.get(key)]
     return "\n".join([*lines, *(f"warning: {text}" for text in metrics["warnings"])])
 
 

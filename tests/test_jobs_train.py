@@ -283,34 +283,6 @@ def test_packed_samples_learn_as_they_would_alone(tmp_path: Path) -> None:
     assert samples_by_step(packed) == samples_by_step(apart)
 
 
-def test_adapters_are_trained_alone_and_end_in_a_plain_model(tmp_path: Path) -> None:
-    import torch
-    import transformers
-    from safetensors.torch import load_file
-
-    train: dict[str, Any] = {"init": "pretrained", "lora": {"rank": 4, "dropout": 0.1}, "learning_rate": 0.01}
-    calm = plan_training(tmp_path / "calm", 2, **train)
-    run_training(calm, 2)
-    paths = plan_training(tmp_path / "killed", 2, **train)
-    with TrainingRanks(paths, 2, "a") as ranks:
-        ranks.wait_for_step(4)
-        ranks.signal(1, signal.SIGKILL)
-        assert 0 not in ranks.finish()
-    run_training(paths, 2, "b")
-    assert bits(curve_of(paths)) == bits(curve_of(calm)), "the random states of dropout did not come back"
-    assert weights_hash(paths) == weights_hash(calm)
-    names = load_file(calm.checkpoint(8) / "weights.safetensors").keys()
-    assert names
-    assert all("lora_" in name for name in names)
-    curve = curve_of(calm)
-    assert curve[-1].loss < curve[0].loss
-    model = transformers.AutoModelForCausalLM.from_pretrained(calm.model)
-    base = transformers.AutoModelForCausalLM.from_pretrained("hpcjobs/assets/tiny")
-    changed = [n for n, w in model.named_parameters() if not torch.equal(w, dict(base.named_parameters())[n])]
-    assert changed
-    assert all("proj" in name for name in changed), "what is frozen has changed"
-
-
 def test_a_loss_that_is_no_number_ends_the_run_for_good(tmp_path: Path) -> None:
     paths = plan_training(tmp_path / "run", learning_rate=1e30, clip_norm=None, max_steps=30)
     with TrainingRanks(paths, 1, "a") as ranks:

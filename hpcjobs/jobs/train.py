@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from hpcjobs.data import Inputs
 from hpcjobs.journal import Journal
 from hpcjobs.training.batches import plan_batches
-from hpcjobs.training.export import write_model
+from hpcjobs.training.export import export
 from hpcjobs.training.order import Order, Ordering
 from hpcjobs.training.tokens import TokenFacts, TokenFile, wait_for_tokens, write_tokens
 
@@ -115,7 +115,7 @@ def _train(work: Work, loop: Loop) -> None:
     try:
         if loop.run():
             work.heart.enter("saving")
-            write_model(work, loop.ready, work.paths.model)
+            export(work, loop.ready)
         else:
             work.heart.vitals.ended = f"drained: {work.drain.reason or 'another rank has no time left'}"
     finally:

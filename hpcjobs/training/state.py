@@ -64,6 +64,16 @@ def capture(state: State) -> Callable[[Path], None] | None:
     return fill
 
 
+def trained_weights(state: State) -> dict[str, Any]:
+    """All ranks together: what is trained, by its names in the model, whole on rank 0."""
+    if not state.sharded:
+        return _weights(state.plain)
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+    how = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
+    return _once(get_model_state_dict(state.model, options=how), state.model)
+
+
 def restore(state: State, folder: Path, rank: int, seed: int) -> None:
     """Bring all that `capture` wrote back. At another number of ranks the random states begin anew, by seed and step.
 
@@ -131,16 +141,18 @@ def _optimizer(state: State) -> Any:
 def _sharded_state(state: State) -> tuple[dict[str, Any], Any]:
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict
 
-    how = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    how = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
     weights, optimizer = get_state_dict(state.model, _bare(state.optimizer), options=how)
-    return _once(weights), optimizer
+    return _once(weights, state.model), optimizer
 
 
-def _once(weights: dict[str, Any]) -> dict[str, Any]:
-    """Tied weights under their first name alone, as safetensors wants it."""
+def _once(weights: dict[str, Any], model: Any) -> dict[str, Any]:
+    """Tied weights under their first name alone, as safetensors wants it; nothing that is frozen, by any name."""
+    frozen = {name for name, weight in model.named_parameters(remove_duplicate=False) if not weight.requires_grad}
     names: dict[int, str] = {}
     for name, tensor in weights.items():
-        names.setdefault(tensor.data_ptr() or id(tensor), name)
+        if name not in frozen:
+            names.setdefault(tensor.data_ptr() or id(tensor), name)
     return {name: weights[name] for name in names.values()}
 
 
