@@ -85,7 +85,7 @@ def restore(state: State, folder: Path, rank: int, seed: int) -> None:
     weights = load_file(folder / WEIGHTS)
     rest = torch.load(folder / OPTIMIZER, map_location="cpu", weights_only=True)
     if state.sharded:
-        _load_sharded(state, weights, rest["optimizer"])
+        _load_sharded(state, weights, _by_name(state, rest["optimizer"]))
     else:
         _load_weights(state.plain, weights, folder)
         _bare(state.optimizer).load_state_dict(rest["optimizer"])
@@ -147,13 +147,32 @@ def _sharded_state(state: State) -> tuple[dict[str, Any], Any]:
 
 
 def _once(weights: dict[str, Any], model: Any) -> dict[str, Any]:
-    """Tied weights under their first name alone, as safetensors wants it; nothing that is frozen, by any name."""
-    frozen = {name for name, weight in model.named_parameters(remove_duplicate=False) if not weight.requires_grad}
-    names: dict[int, str] = {}
-    for name, tensor in weights.items():
-        if name not in frozen:
-            names.setdefault(tensor.data_ptr() or id(tensor), name)
-    return {name: weights[name] for name in names.values()}
+    """As `_weights` has them: what is trained, by its first name where it is tied, and what the model keeps besides."""
+    every = {_plain_name(name) for name, _ in model.named_parameters(remove_duplicate=False)}
+    first = {_plain_name(name) for name, weight in model.named_parameters() if weight.requires_grad}
+    return {name: tensor for name, tensor in weights.items() if name in first or name not in every}
+
+
+def _plain_name(name: str) -> str:
+    """A weight's name without what accelerate wraps its layer in, to compute activations again."""
+    return name.replace("_checkpoint_wrapped_module.", "")
+
+
+def _by_name(state: State, optimizer: dict[str, Any]) -> dict[str, Any]:
+    """An optimizer's state with its weights by their names, as sharded ones are, also where it has them by number.
+
+    Both have them in one order, by which an optimizer that is not sharded takes either.
+    """
+    names = {id(weight): _plain_name(name) for name, weight in state.model.named_parameters()}
+    order: dict[Any, str] = dict(
+        enumerate(names[id(weight)] for group in _bare(state.optimizer).param_groups for weight in group["params"])
+    )
+    return {
+        "state": {order.get(key, key): value for key, value in optimizer["state"].items()},
+        "param_groups": [
+            group | {"params": [order.get(key, key) for key in group["params"]]} for group in optimizer["param_groups"]
+        ],
+    }
 
 
 def _load_sharded(state: State, weights: dict[str, Any], optimizer: Any) -> None:
