@@ -249,8 +249,6 @@ class TrainConfig(Section):
             raise ValueError("train.validation_fraction and train.validation_split are both set: leave one out")
         if self.then_eval_every and self.then_eval is None:
             raise ValueError("train.then_eval_every is for evals by train.then_eval, which is not set")
-        if self.lora.rank and self.fsdp.enabled:
-            raise ValueError("train.lora.rank and train.fsdp.enabled are both set: adapters need no sharding")
         if self.min_learning_rate and self.scheduler != "cosine_with_min_lr":
             raise ValueError("train.min_learning_rate is for train.scheduler cosine_with_min_lr")
         return self

@@ -102,9 +102,13 @@ class AccelerateConnector:
     def load_model_once(self) -> None:
         """Load model and tokenizer onto this process's device; later calls do nothing."""
         if self._model is None:
+            import torch
+
             device = self.state.device
             if device.type == "cpu" and self.state.is_main_process:
                 log.info("no GPU answers: the model runs on CPU")
+            if "fsdp_plugin" in self.options.accelerator:
+                device = torch.device("cpu")  # the whole may not fit a GPU: each gets its part from there
             if self.options.fresh is not None:
                 self._model, self._tokenizer = fresh_model(self.source, device, self.options.fresh)
                 return
@@ -206,8 +210,12 @@ class AccelerateConnector:
         accelerator.wait_for_everyone()
         state_dict = accelerator.get_state_dict(model)
         if accelerator.is_main_process:
-            folder = Path(output_dir)
-            accelerator.unwrap_model(model).save_pretrained(folder, state_dict=state_dict, safe_serialization=True)
+            folder, plain = Path(output_dir), accelerator.unwrap_model(model)
+            # Gathered from shards, tied weights are tensors of their own: each of them once.
+            tied = {name for name, _ in plain.named_parameters(remove_duplicate=False)}
+            tied -= {name for name, _ in plain.named_parameters()}
+            state_dict = {name: tensor for name, tensor in state_dict.items() if name not in tied}
+            plain.save_pretrained(folder, state_dict=state_dict, safe_serialization=True)
             self.tokenizer.save_pretrained(folder)
         accelerator.wait_for_everyone()
 

@@ -114,6 +114,11 @@ class RunPaths:
         return self.root / "model"
 
     @property
+    def adapter(self) -> Path:
+        """The adapters of a train run alone, in peft's format; there when they are whole."""
+        return self.root / "adapter"
+
+    @property
     def trackers(self) -> Path:
         """Where the trackers of `train.trackers` that write files do so."""
         return self.root / "trackers"

@@ -254,7 +254,7 @@ def _train_text(metrics: Mapping[str, Any]) -> str:
     lines.append(f"steps   {counts['accepted']} of {counts['rows']}, {counts['tokens']} tokens")
     speed = f"{train['tokens_per_s']:.4g} tokens/s, {train['tokens_per_s_per_rank']:.4g} a rank"
     lines.append(f"speed   {speed}; {train['steps_run_again']} steps run again")
-    lines += [f"model   {train['model']}"] if train["model"] else []
+    lines += [f"{name:<8}{train[name]}" for name in ("model", "adapter") if train.get(name)]
     return "\n".join([*lines, *(f"warning: {text}" for text in metrics["warnings"])])
 
 

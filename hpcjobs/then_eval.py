@@ -28,7 +28,7 @@ def start_evals(paths: RunPaths, say: Callable[[str], None]) -> None:
     other. A HpcJobsError of the last that could not be started, after all others were tried.
     """
     due = [step for step, _ in models_of(paths) if not _is_started(paths, step)]
-    if len(due) > 1 and read_launches(paths)[-1].executor != "slurm":
+    if len(due) > 1 and _executor(paths) != "slurm":
         _one_by_one_beside(paths, say)
         return
     failed: HpcJobsError | None = None
@@ -49,10 +49,9 @@ def start_eval(paths: RunPaths, step: int | None, say: Callable[[str], None]) ->
         return None
     if folder.exists():  # whoever was at it was cut off before anything was queued
         remove_folder(folder)
-    last = read_launches(paths)[-1]
     values: dict[str, object] = {"model.name": str(_model(paths, step)), "model.revision": None}
-    if last.executor != "slurm":
-        values["cluster.executor"] = last.executor
+    if (executor := _executor(paths)) not in (None, "slurm"):
+        values["cluster.executor"] = executor
     config = validate(merge_layers([file_layer(paths.then_eval), dotted_layer(values, "train.then_eval")]))
     draft = make_plan("eval", config, folder)
     started = start(draft)
@@ -62,6 +61,12 @@ def start_eval(paths: RunPaths, step: int | None, say: Callable[[str], None]) ->
 
 def _model(paths: RunPaths, step: int | None) -> Path:
     return paths.model if step is None else paths.step_model(step)
+
+
+def _executor(paths: RunPaths) -> str | None:
+    """What the training was started by; None where by hand."""
+    launches = read_launches(paths)
+    return launches[-1].executor if launches else None
 
 
 def _is_started(paths: RunPaths, step: int | None) -> bool:
@@ -90,7 +95,7 @@ def main(run_dir: str) -> None:
     """Start what is due: in a queue and be gone; without one, stay until the last has ended."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     paths = RunPaths(Path(run_dir))
-    if read_launches(paths)[-1].executor == "slurm":
+    if _executor(paths) == "slurm":
         try:
             start_evals(paths, log.info)
         except HpcJobsError:

@@ -106,6 +106,7 @@ def _train(paths: RunPaths, config: Config, curve: Curve, facts: TokenFacts | No
         "steps_run_again": curve.repeated,
         "checkpoints": [_checkpoint(paths, step) for step in reversed(Checkpoints(paths, config.train.keep).steps())],
         "model": str(paths.model) if paths.model.exists() else None,
+        "adapter": str(paths.adapter) if paths.adapter.exists() else None,
         "then_eval": str(paths.eval_of()) if config.train.then_eval else None,
     }
 

@@ -20,11 +20,14 @@ from hpcjobs.training.accelerate_file import with_accelerate_config
 from hpcjobs.training.batches import fixed, plan_batches
 from hpcjobs.training.examples import Examples
 from hpcjobs.training.heldout import validation_table
+from hpcjobs.training.trackers import check_trackers
 
 
 def make_train_plan(config: Config, folder: Path | None = None) -> Draft:
     """The plan of `submit train`: data, templates, batches, and what comes after are checked."""
     check_trainable(config)
+    if not config.cluster.container:  # what a container has cannot be seen from here
+        check_trackers(config.train.trackers)
     shape = shape_of(config.cluster, 1)
     config, notes = located(config), list[str]()
     if config.train.accelerate_config:

@@ -12,6 +12,7 @@ from hpcjobs.errors import MergeError
 from hpcjobs.files import write_json
 from hpcjobs.paths import RunPaths
 from hpcjobs.report import write_report
+from hpcjobs.screen import metrics_text
 from hpcjobs.train_merge import merge_train
 from hpcjobs.training.checkpoint import MANIFEST
 from hpcjobs.training.progress import read_progress
@@ -50,8 +51,12 @@ def test_a_whole_training(paths: RunPaths) -> None:
     assert (train["tokens_per_s"], train["tokens_per_s_per_rank"]) == (200.0, 100.0)
     assert train["checkpoints"] == [{"step": 8, "bytes": 12}]
     assert values["warnings"] == ["2 rows were left out, with nothing to learn: row 3 (id 3): why"]
+    assert (train["model"], train["adapter"]) == (str(paths.model), None)
+    paths.adapter.mkdir()
     again = values_of(paths)
     merge_train(paths)
+    assert values_of(paths)["train"]["adapter"] == str(paths.adapter)
+    assert f"\nadapter {paths.adapter}" in metrics_text(values_of(paths))
     assert values_of(paths)["metrics"] == again["metrics"]
 
 

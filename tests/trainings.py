@@ -124,13 +124,13 @@ def rank_server() -> RankServer:
 class TrainingRanks:
     """The guarded rank processes of one start; whatever still lives at the end of the block is killed."""
 
-    def __init__(self, paths: RunPaths, world: int, attempt: str = "a") -> None:
-        self.paths, self.world, self.attempt = paths, world, attempt
+    def __init__(self, paths: RunPaths, world: int, attempt: str = "a", **env: str) -> None:
+        self.paths, self.world, self.attempt, self._env = paths, world, attempt, env
         self._numbers: list[int] = []
 
     def __enter__(self) -> TrainingRanks:
         server = rank_server()
-        envs = [rank_env(rank, self.world, self.attempt) for rank in range(self.world)]
+        envs = [rank_env(rank, self.world, self.attempt) | self._env for rank in range(self.world)]
         self._numbers = [server.start(str(self.paths.root), env) for env in envs]
         return self
 
@@ -164,9 +164,9 @@ class TrainingRanks:
         wait_for(lambda: last_step(journal) >= step, f"step {step}: {logs_of(self.paths)}", 180)
 
 
-def run_training(paths: RunPaths, world: int, attempt: str = "a") -> None:
+def run_training(paths: RunPaths, world: int, attempt: str = "a", **env: str) -> None:
     """Run all ranks of a start to their end; each must end well."""
-    with TrainingRanks(paths, world, attempt) as ranks:
+    with TrainingRanks(paths, world, attempt, **env) as ranks:
         assert ranks.finish() == [0] * world, logs_of(paths)
 
 

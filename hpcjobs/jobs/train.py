@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from hpcjobs.inputs import Inputs
 from hpcjobs.journal import Journal
 from hpcjobs.training.batches import plan_batches
-from hpcjobs.training.export import write_model
+from hpcjobs.training.export import export
 from hpcjobs.training.order import Order, Ordering
 from hpcjobs.training.tokens import TokenFacts, TokenFile, wait_for_tokens, write_tokens
 
@@ -108,10 +108,6 @@ def _prepared(work: Work, facts: TokenFacts) -> Loop:
     if facts.validation:
         pad = ready.connector.tokenizer.pad_token_id or 0
         validation = Validation(TokenFile(work.paths.validation_tokens), batches, work.rank.rank, pad)
-    if work.config.train.trackers:
-        values = work.config.train.model_dump(mode="json").items()
-        plain = {name: value if isinstance(value, int | float | str) else str(value) for name, value in values}
-        ready.connector.accelerator.init_trackers(work.plan.run, config=plain)
     return Loop(work, ready, course, Journal(work.paths.journal(work.rank.attempt, work.rank.rank)), validation)
 
 
@@ -123,7 +119,7 @@ def _train(work: Work, loop: Loop) -> None:
     try:
         if loop.run():
             work.heart.enter("saving")
-            write_model(work, loop.ready, work.paths.model)
+            export(work, loop.ready)
         else:
             work.heart.vitals.ended = f"drained: {work.drain.reason or 'another rank has no time left'}"
     finally:

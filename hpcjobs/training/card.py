@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import hpcjobs
 from hpcjobs.config import Config
+from hpcjobs.layers import dump_yaml
 from hpcjobs.paths import RunPaths
 from hpcjobs.training.records import read_curve
 from hpcjobs.training.tokens import TokenFacts
@@ -16,29 +18,42 @@ if TYPE_CHECKING:
 
 def model_card(paths: RunPaths, config: Config, plan: Plan) -> str:
     """README.md of model/, in the hub's format: a YAML head, then where the weights come from."""
+    return _card("A causal language model", paths, config, plan, {"library_name": "transformers"})
+
+
+def adapter_card(paths: RunPaths, config: Config, plan: Plan) -> str:
+    """README.md of adapter/: as the model's, of the adapters alone."""
+    head = {"library_name": "peft", "base_model": plan.model["name"]}
+    return _card("Low-rank adapters of a causal language model", paths, config, plan, head)
+
+
+def _card(what: str, paths: RunPaths, config: Config, plan: Plan, head: Mapping[str, str]) -> str:
+    table = "\n".join(f"| {name} | {_cell(value)} |" for name, value in _rows(paths, config, plan).items() if value)
+    yaml = dump_yaml({**head, "pipeline_tag": "text-generation"})
+    said = f"# {plan.run}\n\n{what}, fine-tuned by `hpcjobs submit train`."
+    return f"---\n{yaml}---\n\n{said}\n\n| | |\n|---|---|\n{table}\n"
+
+
+def _rows(paths: RunPaths, config: Config, plan: Plan) -> dict[str, str]:
+    """What is known of the training, by name; empty where there is nothing to say."""
     facts, curve = TokenFacts.read(paths.token_facts), read_curve(paths).steps
     last = curve[max(curve)] if curve else None
     train, base = config.train, plan.model["name"]
     how = "from random weights of the same shape" if train.init == "random" else "from its weights"
-    rows = {
+    return {
         "base model": f"{base}, {how}",
         "base weights": plan.model.get("commit") or plan.model.get("weights_sha256") or "",
         "data": f"{plan.data['name']}, {plan.rows} rows, sha256 {plan.data['sha256']}",
         "samples": f"{facts.train.samples}, {facts.train.tokens} tokens, of which {facts.train.learned} are learned",
         "steps": f"{facts.steps} of {train.global_batch} {'packed rows' if train.packing else 'samples'}",
         "optimizer": f"AdamW, learning rate {train.learning_rate:g}, {train.scheduler}, seed {config.run.seed}",
-        "adapters": f"LoRA of rank {train.lora.rank}, merged" if train.lora.rank else "",
+        "adapters": f"LoRA of rank {train.lora.rank}, alpha {train.lora.alpha}" if train.lora.rank else "",
         "last loss": f"{last.loss:.4f}" if last else "",
         "validation loss": f"{last.eval_loss:.4f}" if last and last.eval_loss is not None else "",
         "run": plan.run,
         "code": f"hpcjobs {hpcjobs.__version__}, commit {plan.code.get('commit', 'unknown')}",
         "config": f"sha256 {plan.config_sha256}",
     }
-    table = "\n".join(f"| {name} | {_cell(value)} |" for name, value in rows.items() if value)
-    return (
-        f"---\nlibrary_name: transformers\npipeline_tag: text-generation\n---\n\n# {plan.run}\n\n"
-        f"A causal language model, fine-tuned by `hpcjobs submit train`.\n\n| | |\n|---|---|\n{table}\n"
-    )
 
 
 def _cell(value: str) -> str:

@@ -1,29 +1,86 @@
-"""What a training gives away: a model folder that plain transformers loads, whole or not there."""
+"""What a training gives away: a model that plain transformers loads, and its adapter alone; whole or not there."""
 
 from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from hpcjobs.config import Config, TrainConfig
 from hpcjobs.files import FILE_MODE, FOLDER_MODE, sync_folder, temporary_name
-from hpcjobs.training.card import model_card
+from hpcjobs.training.card import adapter_card, model_card
+from hpcjobs.training.state import trained_weights
 
 if TYPE_CHECKING:
     from hpcjobs.training.setup import Ready
     from hpcjobs.worker import Work
 
 
+def export(work: Work, ready: Ready) -> None:
+    """All ranks together, at the end: adapter/ where there is one, and then model/, by which a run is complete."""
+    if has_adapter(work.config.train):
+        write_adapter(work, ready, work.paths.adapter)
+    write_model(work, ready, work.paths.model)
+
+
+def has_adapter(train: TrainConfig) -> bool:
+    """Whether adapters are worth keeping: those of random weights have no base that anybody could load."""
+    return train.lora.rank is not None and train.init == "pretrained"
+
+
 def write_model(work: Work, ready: Ready, target: Path) -> None:
-    """All ranks together: the model of now as the folder `target`. Adapters are merged into what they adapt."""
-    temporary, model = temporary_name(target), ready.state.model
-    if work.config.train.lora.rank:
-        model = ready.state.plain.merge_and_unload()
-    ready.connector.save_model(model, temporary)
+    """All ranks together: the model of now as the folder `target`. What is being trained stays as it is.
+
+    Adapters are merged into what they adapt, loaded once more in float32 into rank 0's host memory: so it does not
+    matter how the weights are spread over the ranks.
+    """
+    temporary = temporary_name(target)
+    if work.config.train.lora.rank is None:
+        ready.connector.save_model(ready.state.model, temporary)
+    else:
+        adapters = trained_weights(ready.state)
+        if work.rank.is_main:
+            merged_model(work.config, adapters).save_pretrained(temporary, safe_serialization=True)
+            ready.connector.tokenizer.save_pretrained(temporary)
     if work.rank.is_main:
         (temporary / "README.md").write_text(model_card(work.paths, work.config, work.plan), encoding="utf-8")
         _name(temporary, target)
+    ready.connector.accelerator.wait_for_everyone()
+
+
+def write_adapter(work: Work, ready: Ready, target: Path) -> None:
+    """All ranks together: the adapters of now as the folder `target`, in peft's format, which names their base."""
+    adapters, temporary = trained_weights(ready.state), temporary_name(target)
+    if work.rank.is_main:
+        ready.state.plain.save_pretrained(
+            temporary, state_dict=adapters, safe_serialization=True, save_embedding_layers=False
+        )
+        (temporary / "README.md").write_text(adapter_card(work.paths, work.config, work.plan), encoding="utf-8")
+        _name(temporary, target)
+    ready.connector.accelerator.wait_for_everyone()
+
+
+def merged_model(config: Config, adapters: Mapping[str, Any]) -> Any:
+    """The base model, on the CPU in float32, with `adapters` (by their names in the adapted model) merged into it."""
+    import torch
+
+    from hpcjobs.model_loader import ModelSource, fresh_model, load_model
+    from hpcjobs.training.setup import adapted
+
+    model = config.model
+    source = ModelSource(model.name, model.revision, None, model.trust_remote_code)
+    if config.train.init == "random":
+        base, _ = fresh_model(source, "cpu", config.run.seed)
+    else:
+        base, _ = load_model(source, "cpu", torch.float32)
+    whole = adapted(base, config)
+    own = dict(whole.named_parameters()) | dict(whole.named_buffers())
+    with torch.no_grad():
+        for name, tensor in adapters.items():
+            own[name].copy_(tensor)
+    return whole.merge_and_unload()
 
 
 def _name(temporary: Path, target: Path) -> None:

@@ -24,6 +24,7 @@ from hpcjobs.training.saver import Saver
 from hpcjobs.training.setup import Ready
 from hpcjobs.training.state import capture, restore
 from hpcjobs.training.tokens import TokenFile
+from hpcjobs.training.trackers import Trackers
 from hpcjobs.training.validation import Validation
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ class Loop:
         self._accelerator, self._device = ready.state.accelerator, ready.connector.state.device
         self._loss = Loss(ready.state.plain, self._device)
         self._checkpoints = Checkpoints(work.paths, work.config.train.keep)
+        self._trackers = Trackers(work)
         self._trained = [weight for weight in ready.state.model.parameters() if weight.requires_grad]
         size = sum(weight.numel() * weight.element_size() for weight in self._trained)
         self._saver = Saver(self._checkpoints, work.config.train.async_checkpoints, _MOMENTS * size)
@@ -97,6 +99,7 @@ class Loop:
             )  # fmt: skip
             self.done = self._saved = self._saver.written = found.step
             log.info("goes on after step %d, from %s", found.step, self._work.paths.checkpoint(found.step).name)
+        self._trackers.start(self.done)
 
     def run(self) -> bool:
         """All steps that are left; False where the allocation ends before: then a checkpoint is there to go on from."""
@@ -140,8 +143,7 @@ class Loop:
             log.exception("the last checkpoint was not written; the one before is there")
         self._milestones.close()
         self._journal.close()
-        if self._work.config.train.trackers:
-            self._accelerator.end_training()
+        self._trackers.close(self.done >= self._course.steps)
 
     def _step(self) -> bool:
         """One global batch; whether there is room for another."""
@@ -221,11 +223,7 @@ class Loop:
         vitals.samples += len(record.samples)
         vitals.tokens += record.rank_tokens
         vitals.last_index = record.step
-        if self._work.config.train.trackers:
-            values = {"loss": record.loss, "learning_rate": record.learning_rate, "grad_norm": record.grad_norm}
-            values |= {"tokens_per_s": record.tokens_per_s, "epoch": record.epoch}
-            values |= {} if record.eval_loss is None else {"eval_loss": record.eval_loss}
-            self._accelerator.log(values, step=record.step)
+        self._trackers.tell(record)
 
     def _has_room(self) -> bool:
         return self._work.drain.has_room(self._times.next(self._saver))

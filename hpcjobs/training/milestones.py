@@ -11,6 +11,7 @@ from hpcjobs.files import make_folder
 from hpcjobs.slurm import clean_environment
 from hpcjobs.submission import read_launches
 from hpcjobs.training.export import write_model
+from hpcjobs.training.state import random_state, set_random_state
 
 if TYPE_CHECKING:
     from hpcjobs.training.setup import Ready
@@ -43,9 +44,11 @@ class Milestones:
         work.heart.enter("saving")
         if work.rank.is_main:
             make_folder(work.paths.models)
+        random = random_state()
         write_model(work, self._ready, work.paths.step_model(step))
+        set_random_state(random)  # a start that finds the model there writes none, and must go on alike
         work.heart.enter(state)
-        if work.rank.is_main and read_launches(work.paths)[-1].executor == "slurm":
+        if work.rank.is_main and any(one.executor == "slurm" for one in read_launches(work.paths)[-1:]):
             self._queue()
 
     def close(self) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hpcjobs.config import TrainConfig
+from hpcjobs.config import Config, TrainConfig
 from hpcjobs.connector import AccelerateConnector, ConnectorOptions
 from hpcjobs.errors import ConfigError
 from hpcjobs.training.fsdp import fsdp_plugin, shard_on_cpus
@@ -37,16 +37,20 @@ def make_ready(work: Work, steps: int) -> Ready:
     train = work.config.train
     connector, precision = make_connector(work)
     connector.load_model_once()
+    seed_all(work.config.run.seed, 0, 0)  # adapters begin the same on all ranks: FSDP keeps a part of each rank's own
+    model = adapted(connector.model, work.config)
     seed_all(work.config.run.seed, 0, work.rank.rank)
-    model = _adapted(connector.model, train)
     if train.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         if train.lora.rank:
             model.enable_input_require_grads()
+    counts = _counts(model)
     optimizer = make_optimizer(model, train)
     if train.fsdp.enabled:
         shard_on_cpus(connector.accelerator, connector.options.accelerator["fsdp_plugin"])
     model, optimizer = connector.prepare_for_training(model, optimizer)
+    if work.rank.is_main and train.lora.rank:
+        log.info("adapters of rank %d: %d of %d weights are trained", train.lora.rank, *counts)
     if work.rank.is_main:
         log.info("%s on %s, precision %s", type(model).__name__, connector.state.device, precision)
     scheduler = make_scheduler(getattr(optimizer, "optimizer", optimizer), train, steps)
@@ -72,24 +76,19 @@ def make_connector(work: Work) -> tuple[AccelerateConnector, str]:
         raise ConfigError("train.mixed_precision fp16 needs a GPU: on CPUs it is no or bf16")
     options = ConnectorOptions(
         model.revision, torch.float32, model.trust_remote_code, 1, run.rendezvous_timeout,
-        fresh=run.seed if train.init == "random" else None, accelerator=_accelerator(work, train),
+        fresh=run.seed if train.init == "random" else None, accelerator=_accelerator(train),
     )  # fmt: skip
     return AccelerateConnector(model.name, mixed_precision=precision, options=options), precision
 
 
-def _accelerator(work: Work, train: TrainConfig) -> Mapping[str, Any]:
+def _accelerator(train: TrainConfig) -> Mapping[str, Any]:
     """What accelerate's Accelerator is given besides the precision."""
-    more: dict[str, Any] = {}
-    if train.fsdp.enabled:
-        more["fsdp_plugin"] = fsdp_plugin(train)
-    if train.trackers:
-        more |= {"log_with": list(train.trackers), "project_dir": str(work.paths.trackers)}
-    return more
+    return {"fsdp_plugin": fsdp_plugin(train)} if train.fsdp.enabled else {}
 
 
-def _adapted(model: Any, train: TrainConfig) -> Any:
+def adapted(model: Any, config: Config) -> Any:
     """The model, with low-rank adapters where the config asks for them."""
-    lora = train.lora
+    lora = config.train.lora
     if lora.rank is None:
         return model
     try:
@@ -99,12 +98,15 @@ def _adapted(model: Any, train: TrainConfig) -> Any:
     model.requires_grad_(False)
     how = peft.LoraConfig(
         r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, task_type="CAUSAL_LM",
-        target_modules=list(lora.target_modules) or "all-linear",
+        target_modules=list(lora.target_modules) or "all-linear", revision=config.model.revision,
     )  # fmt: skip
-    adapted = peft.get_peft_model(model, how)
-    trained, whole = adapted.get_nb_trainable_parameters()
-    log.info("adapters of rank %d: %d of %d weights are trained", lora.rank, trained, whole)
-    return adapted
+    return peft.get_peft_model(model, how)
+
+
+def _counts(model: Any) -> tuple[int, int]:
+    """(weights that are trained, all weights)."""
+    sizes = [(weight.numel(), weight.requires_grad) for weight in model.parameters()]
+    return sum(size for size, trained in sizes if trained), sum(size for size, _ in sizes)
 
 
 def make_optimizer(model: Any, train: TrainConfig) -> torch.optim.Optimizer:

@@ -72,7 +72,7 @@ class Snapshot:
 
 def capture(state: State) -> Snapshot | None:
     """All ranks together: the state of now on rank 0, None on the others."""
-    randoms = _gathered(_random_state())
+    randoms = _gathered(random_state())
     weights, optimizer = _sharded_state(state) if state.sharded else (_weights(state.plain), _optimizer(state))
     if not state.accelerator.is_main_process:
         return None
@@ -109,6 +109,16 @@ def _copied(value: Any) -> Any:
     return value
 
 
+def trained_weights(state: State) -> dict[str, Any]:
+    """All ranks together: what is trained, by its names in the model, whole on rank 0."""
+    if not state.sharded:
+        return _weights(state.plain)
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+    how = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
+    return _once(get_model_state_dict(state.model, options=how), state.model)
+
+
 def restore(state: State, folder: Path, rank: int, seed: int) -> None:
     """Bring all that a Snapshot wrote back. At another number of ranks the random states begin anew, by seed and step.
 
@@ -120,7 +130,7 @@ def restore(state: State, folder: Path, rank: int, seed: int) -> None:
     weights = load_file(folder / WEIGHTS)
     rest = torch.load(folder / OPTIMIZER, map_location="cpu", weights_only=True)
     if state.sharded:
-        _load_sharded(state, weights, rest["optimizer"])
+        _load_sharded(state, weights, _by_name(state, rest["optimizer"]))
     else:
         _load_weights(state.plain, weights, folder)
         _bare(state.optimizer).load_state_dict(rest["optimizer"])
@@ -129,7 +139,7 @@ def restore(state: State, folder: Path, rank: int, seed: int) -> None:
         state.accelerator.scaler.load_state_dict(rest["scaler"])
     randoms = torch.load(folder / RANDOM, map_location="cpu", weights_only=True)
     if len(randoms) == state.accelerator.num_processes:
-        _set_random_state(randoms[rank])
+        set_random_state(randoms[rank])
     else:
         seed_all(seed, int(read_json(folder / MANIFEST)["step"]), rank)
 
@@ -176,17 +186,38 @@ def _optimizer(state: State) -> Any:
 def _sharded_state(state: State) -> tuple[dict[str, Any], Any]:
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict
 
-    how = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    how = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
     weights, optimizer = get_state_dict(state.model, _bare(state.optimizer), options=how)
-    return _once(weights), optimizer
+    return _once(weights, state.model), optimizer
 
 
-def _once(weights: dict[str, Any]) -> dict[str, Any]:
-    """Tied weights under their first name alone, as safetensors wants it."""
-    names: dict[int, str] = {}
-    for name, tensor in weights.items():
-        names.setdefault(tensor.data_ptr() or id(tensor), name)
-    return {name: weights[name] for name in names.values()}
+def _once(weights: dict[str, Any], model: Any) -> dict[str, Any]:
+    """As `_weights` has them: what is trained, by its first name where it is tied, and what the model keeps besides."""
+    every = {_plain_name(name) for name, _ in model.named_parameters(remove_duplicate=False)}
+    first = {_plain_name(name) for name, weight in model.named_parameters() if weight.requires_grad}
+    return {name: tensor for name, tensor in weights.items() if name in first or name not in every}
+
+
+def _plain_name(name: str) -> str:
+    """A weight's name without what accelerate wraps its layer in, to compute activations again."""
+    return name.replace("_checkpoint_wrapped_module.", "")
+
+
+def _by_name(state: State, optimizer: dict[str, Any]) -> dict[str, Any]:
+    """An optimizer's state with its weights by their names, as sharded ones are, also where it has them by number.
+
+    Both have them in one order, by which an optimizer that is not sharded takes either.
+    """
+    names = {id(weight): _plain_name(name) for name, weight in state.model.named_parameters()}
+    order: dict[Any, str] = dict(
+        enumerate(names[id(weight)] for group in _bare(state.optimizer).param_groups for weight in group["params"])
+    )
+    return {
+        "state": {order.get(key, key): value for key, value in optimizer["state"].items()},
+        "param_groups": [
+            group | {"params": [order.get(key, key) for key in group["params"]]} for group in optimizer["param_groups"]
+        ],
+    }
 
 
 def _load_sharded(state: State, weights: dict[str, Any], optimizer: Any) -> None:
@@ -209,7 +240,8 @@ def _gathered(value: Any) -> list[Any]:
     return found or []
 
 
-def _random_state() -> dict[str, Any]:
+def random_state() -> dict[str, Any]:
+    """The random states of this rank."""
     import torch
 
     kind, keys, *rest = np.random.get_state()
@@ -222,7 +254,8 @@ def _random_state() -> dict[str, Any]:
     return state
 
 
-def _set_random_state(state: dict[str, Any]) -> None:
+def set_random_state(state: dict[str, Any]) -> None:
+    """Bring back what `random_state` gave."""
     import torch
 
     version, words, gauss = state["python"]
