@@ -11,6 +11,7 @@ import pytest
 
 from hpcjobs.data import ASSETS
 from hpcjobs.evals import model_steps
+from hpcjobs.layers import dump_yaml
 from hpcjobs.paths import RunPaths
 from hpcjobs.resolve import read_config
 from hpcjobs.train_merge import merge_train
@@ -85,7 +86,8 @@ def test_killed_and_resumed_bit_for_bit(
     """Models of steps on the way are made from the adapters of then, and training does not feel it."""
     calm: RunPaths = request.getfixturevalue(kind)
     after = tmp_path / "after.yaml"
-    after.write_text("data: {name: canned_50_quick}\ntask: {prompt: '{{ question }}', target: '{{ answer }}'}\n")
+    task = {"prompt": "{{ question }}", "target": "{{ answer }}", "metrics": ["exact_match"]}
+    after.write_text(dump_yaml({"data": {"name": "canned_50_quick"}, "task": task}))
     paths = plan_training(tmp_path / "run", 2, **train, then_eval=str(after), then_eval_every=2)
     with TrainingRanks(paths, 2, "a") as ranks:
         ranks.wait_for_step(4)
