@@ -34,6 +34,8 @@ LONGEST = (
     "tests/test_compare.py",
     "tests/test_train_submit.py",
     "tests/test_train_real.py",
+    "tests/test_runner.py",
+    "tests/test_supervisor.py",
     "tests/test_engines.py",
     "tests/test_lmeval.py",
     "tests/test_lmeval_tasks.py",
