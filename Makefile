@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 STAMP := $(VENV)/.installed
 
+# Hundreds of the tests' processes import the package: each would compile it anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo test check testbed clean
 
 help:
@@ -25,7 +28,7 @@ demo: $(STAMP)
 	$(BIN)/python -m hpcjobs submit eval --executor local --nodes 1 --ntasks-per-node 2 --gpus 0 --wait --yes
 
 test: $(STAMP)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff check .

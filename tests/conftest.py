@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,6 +15,32 @@ import pytest
 from hypothesis import settings
 
 TOOLS = Path(__file__).resolve().parent.parent / "tools"
+
+ROOT = Path(__file__).resolve().parent.parent
+MOST_WORKERS = 6
+# Where several workers share the tests, the files that take longest begin first, so that none is waited for alone.
+LONGEST = (
+    "tests/slurm/test_train.py",
+    "tests/slurm/test_faults.py",
+    "tests/test_jobs_train.py",
+    "tests/slurm/test_eval.py",
+    "tests/slurm/test_by_hand.py",
+    "tests/test_connector.py",
+    "tests/slurm/test_lmeval.py",
+    "tests/slurm/test_script.py",
+    "tests/test_real.py",
+    "tests/test_verify.py",
+    "tests/test_world_sizes.py",
+    "tests/test_compare.py",
+    "tests/test_train_submit.py",
+    "tests/test_train_real.py",
+    "tests/test_runner.py",
+    "tests/test_supervisor.py",
+    "tests/test_engines.py",
+    "tests/test_lmeval.py",
+    "tests/test_lmeval_tasks.py",
+    "tests/test_assets.py",
+)
 
 # A busy machine is no failure.
 settings.register_profile("hpcjobs", deadline=None)
@@ -60,3 +87,33 @@ def tiny() -> tuple[Any, Any]:
 
     torch.set_num_threads(1)  # two threads on a shared core are many times slower than one
     return load_model("tiny")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """What `-n auto` means: no worker for one file; else one more than there are cores, as some tests only wait."""
+    paths = {Path(arg.partition("::")[0]) for arg in config.args}
+    most = min(len(os.sched_getaffinity(0)) + 1, MOST_WORKERS)
+    if any(path.is_dir() for path in paths):
+        return most
+    return min(len(paths), most) if len(paths) > 1 else 0
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):
+        begins = {ROOT / name: number for number, name in enumerate(LONGEST)}
+        items.sort(key=lambda item: begins.get(item.path, len(begins)))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable() -> Generator[None, Any, Any]:
+    """What a worker tells of a test is sent as UTF-8, which has no lone surrogates; some tests log them."""
+    return _sendable((yield))
+
+
+def _sendable(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode(errors="backslashreplace").decode()
+    if isinstance(value, dict):
+        return {name: _sendable(one) for name, one in value.items()}
+    return type(value)(map(_sendable, value)) if isinstance(value, list | tuple) else value

@@ -54,11 +54,12 @@ def wait_for(look: Callable[[], T | None], what: str, seconds: float = DEADLINE)
     """What `look` answers as soon as it is neither None nor False; an AssertionError after the deadline."""
     end = time.monotonic() + seconds
     while True:
+        began = time.monotonic()
         found = look()
         if found is not None and found is not False:
             return found
         assert time.monotonic() < end, f"waited {seconds} s in vain for {what}"
-        time.sleep(0.01)
+        time.sleep(max(0.01, 2 * (time.monotonic() - began)))  # what is waited for needs the cores more than the looks
 
 
 def answer(prompt: str) -> str:

@@ -401,9 +401,9 @@ def test_submit_without_room_leaves_no_folder(disk: Disk, run: RunPaths) -> None
     )
 
 
-def test_a_local_run_that_outgrows_its_disk_is_resumed_when_that_has_grown(tmp_path: Path) -> None:
+def test_a_local_run_that_outgrows_its_disk_is_resumed_when_that_has_grown(tmp_path: Path, ram: Path) -> None:
     template = plan_run(tmp_path / "template", ROWS)
-    with small_disk(tmp_path / "disk", "size=300k") as disk:
+    with small_disk(ram / "disk", "size=300k") as disk:  # a short path: an error is told in 400 characters
         run = RunPaths(disk.path / "run")
         words = ("--config", template.config, "--run-dir", run.root, "--name", "run", "--ntasks-per-node", "2")
         done = hpcjobs("submit", "eval", *words, "--executor", "local", "--wait", "--yes")

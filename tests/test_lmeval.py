@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -143,8 +144,7 @@ def test_the_planned_code_runs_whatever_becomes_of_the_users(tmp_path: Path) -> 
     paths = planned(tmp_path, "spell")
     theirs = alone(dummy_lm(), "spell", tmp_path / "tasks", bootstrap_iters=1000)
     (tmp_path / "tasks" / "utils.py").write_text("raise SystemExit('edited')")
-    for left in (tmp_path / "tasks").iterdir():
-        left.unlink()
+    shutil.rmtree(tmp_path / "tasks")
     moved = RunPaths(paths.root.rename(tmp_path / "moved"))
     rows, ours = run_through(moved)
     assert same_samples(rows, theirs["samples"]) == 50

@@ -19,6 +19,7 @@ from hpcjobs.heartbeat import read_heartbeats
 from hpcjobs.layers import dump_yaml
 from hpcjobs.paths import RunPaths
 from hpcjobs.slurm import clean_environment
+from hpcjobs.status import read_status
 from hpcjobs.train_plan import make_train_plan
 
 from .runs import cancelled_at_end, wait_for
@@ -96,7 +97,7 @@ def status_of(folder: Path, done: int, state: str | None = None) -> dict[str, An
     """The status, once so many steps or samples are done and it is in that state."""
     if not (folder / "submission.json").exists():
         return None
-    value: dict[str, Any] = json.loads(hpcjobs("status", folder, "--json"))
+    value = read_status(RunPaths(folder)).values()
     return value if value["done"] >= done and state in (None, value["state"]) else None
 
 

@@ -11,10 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pyarrow.parquet as pq
 
 from hpcjobs.paths import RunPaths
+from hpcjobs.status import Status, read_status
 from tests.slurm.cluster import Cluster
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,6 +58,11 @@ class Site:
         value: dict[str, Any] = json.loads(done.stdout)
         return value
 
+    def look(self, name: str) -> Status:
+        """What `hpcjobs status` reads, in this process: waiting by a process a look keeps a whole core busy."""
+        with mock.patch.dict(os.environ, self.env, clear=True):
+            return read_status(self.paths(name))
+
     def paths(self, name: str) -> RunPaths:
         return RunPaths(self.folder / "runs" / name)
 
@@ -74,7 +81,7 @@ class Site:
         jobs: dict[str, str] = launches[-1]["jobs"]
         return jobs
 
-    def until(self, what: str, look: Callable[[], bool], timeout: float = 60.0) -> None:
+    def until(self, what: str, look: Callable[[], bool], timeout: float = 180.0) -> None:
         """Wait until `look` says yes, with a deadline."""
         end = time.monotonic() + timeout
         while not look():

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from hpcjobs.journal import read_journal
 from tests.disks import small_disk
+from tests.slurm.cluster import Cluster
 from tests.slurm.site import DUMMY, Site
 
 SHAPE = ("--nodes", "2", "--ntasks-per-node", "1", "--gpus", "0", "--wait")
 
 
-def test_a_run_that_outgrows_its_disk_is_resumed_when_that_has_grown(site: Site) -> None:
+def test_a_run_that_outgrows_its_disk_is_resumed_when_that_has_grown(cluster: Cluster, ram: Path) -> None:
+    site = Site(cluster, ram)  # a short path: an error is told in 400 characters
     whole = site.folder / "whole"
     site.hpcjobs("submit", "eval", "--run-dir", str(whole), *SHAPE, *DUMMY)
     with small_disk(site.folder / "runs", "size=250k") as disk:

@@ -42,7 +42,7 @@ def test_eight_ranks_of_a_real_model_on_two_nodes(site: Site) -> None:
 def test_status_and_logs_of_a_running_job_then_cancel_and_resume_on_another_shape(site: Site) -> None:
     slow = ("--data", "unified", "--set", "model.dummy_delay=0.1", *DUMMY)
     site.hpcjobs("submit", "eval", "--nodes", "2", "--ntasks-per-node", "2", "--gpus", "0", "--name", "r", *slow)
-    site.until("some samples", lambda: site.status("r")["done"] >= 60)
+    site.until("some samples", lambda: site.look("r").done >= 60)
     status = site.status("r")
     assert status["state"] == "running"
     assert len(status["ranks"]) == 4
@@ -73,7 +73,7 @@ def test_the_merge_runs_also_when_the_work_never_did(site: Site) -> None:
         assert site.status("p")["state"] == "pending"
         assert site.status("p")["jobs"]["work"]["reason"]
         site.run("scancel", site.jobs("p")["work"])
-    site.until("the merge's word", lambda: site.status("p")["state"] == "incomplete")
+    site.until("the merge's word", lambda: site.look("p").state == "incomplete")
     assert site.metrics("p")["counts"]["missing"] == 50
     assert "never started" in site.paths("p").missing.read_text()
     site.hpcjobs("resume", "p", "--nodes", "1", "--ntasks-per-node", "1", "--wait")
@@ -107,7 +107,7 @@ def test_submit_from_inside_a_job_is_not_confused_by_it(site: Site) -> None:
         "0",
     ]
     site.run("srun", "--ntasks=1", "--nodes=1", "--export=ALL,RANK=7,WORLD_SIZE=9", *inside, "--name", "in", *DUMMY)
-    site.until("the end", lambda: site.status("in")["state"] == "complete", timeout=90)
+    site.until("the end", lambda: site.look("in").state == "complete", timeout=90)
     assert {rank["world_size"] for rank in site.status("in")["ranks"]} == {2}
 
 

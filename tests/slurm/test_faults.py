@@ -40,11 +40,11 @@ def vitals(site: Site, name: str, rank: int) -> Vitals:
 
 
 def until_done(site: Site, name: str, samples: int) -> None:
-    site.until(f"{samples} samples", lambda: site.status(name)["done"] >= samples)
+    site.until(f"{samples} samples", lambda: site.look(name).done >= samples)
 
 
 def until_complete(site: Site, name: str, timeout: float = 180.0) -> dict[str, Any]:
-    site.until("completeness", lambda: site.status(name)["state"] == "complete", timeout)
+    site.until("completeness", lambda: site.look(name).state == "complete", timeout)
     return site.status(name)
 
 
@@ -103,7 +103,7 @@ def test_a_stopped_rank_that_wakes_up_is_not_believed_twice(site: Site) -> None:
     pid = vitals(site, "s", 1).identity["pid"]
     os.kill(pid, signal.SIGSTOP)
     site.until("the stop", lambda: process_state(pid) == "T")
-    site.until("all samples, without it", lambda: site.status("s")["done"] == 200)
+    site.until("all samples, without it", lambda: site.look("s").done == 200)
     assert any("rank 1" in note and "silent" in note for note in site.status("s")["notes"])
     os.kill(pid, signal.SIGCONT)
     until_complete(site, "s")
@@ -146,7 +146,7 @@ def test_cancel_then_another_shape_then_one_more_node(site: Site) -> None:
     site.hpcjobs("submit", "eval", *FOUR, "--name", "c", *slow(400, 0.15))
     until_done(site, "c", 130)
     site.hpcjobs("cancel", "c")
-    site.until("the end", lambda: site.status("c")["state"] == "cancelled")
+    site.until("the end", lambda: site.look("c").state == "cancelled")
     done = len(records(site, "c"))
     assert "not going on" in site.hpcjobs("join", "c", "--nodes", "1", code=2)
     site.hpcjobs("resume", "c", "--nodes", "1", "--ntasks-per-node", "3", "--gpus", "0")
@@ -218,7 +218,7 @@ def test_a_submit_that_was_killed_behind_sbatch_is_found_again(site: Site, tmp_p
     assert done.returncode == -signal.SIGKILL
     assert launches(site, "f")[0]["jobs"] == {}
     assert "work" in site.status("f")["jobs"]
-    site.until("the end of the job that nobody heard of", lambda: site.status("f")["done"] == 50)
+    site.until("the end of the job that nobody heard of", lambda: site.look("f").done == 50)
     site.hpcjobs("merge", "f")
     right(site, "f", 50)
 
@@ -252,7 +252,7 @@ def test_without_accounting_and_for_a_minute_without_a_controller(site: Site) ->
     assert any("squeue does not answer" in note for note in status["notes"])
     command = [sys.executable, "-m", "hpcjobs", "submit", "eval", "--name", "late", *FOUR, *slow(10, 0.0)]
     with subprocess.Popen(command, env=site.env, cwd=site.folder, stderr=subprocess.PIPE, text=True) as late:
-        site.until("all samples", lambda: site.status("d")["done"] == 400, timeout=120)
+        site.until("all samples", lambda: site.look("d").done == 400, timeout=120)
         site.cluster.start_ctld()
         said = late.communicate(timeout=120)[1]
     assert late.returncode in (0, 1), said

@@ -63,7 +63,7 @@ def test_an_eval_is_scored_by_the_metric_that_was_planned(site: Site) -> None:
     shape = ("--nodes", "2", "--ntasks-per-node", "2", "--gpus", "0", "--sbatch", "hold")
     site.hpcjobs("submit", "eval", "--config", "eval.yaml", "--name", "e", *shape, *DUMMY)
     edit_while_held(site, "e")
-    site.until("the end", lambda: site.status("e")["state"] == "complete", timeout=120)
+    site.until("the end", lambda: site.look("e").state == "complete", timeout=120)
     assert site.metrics("e")["metrics"]["mine"]["value"] == 0.25
     assert [row["input"]["question"] for row in site.rows("e")] == [f"q{number}" for number in range(20)]
 
@@ -92,7 +92,7 @@ def test_a_hub_model_is_the_commit_that_was_planned(site: Site) -> None:
     broken = write_cache(cache, OTHER)  # the branch moves on, to something that cannot be loaded
     (broken / "config.json").write_text("{}")
     site.run("scontrol", "release", site.jobs("h")["work"])
-    site.until("the end", lambda: site.status("h")["state"] == "complete", timeout=120)
+    site.until("the end", lambda: site.look("h").state == "complete", timeout=120)
     assert site.metrics("h")["provenance"]["model"]["commit"] == COMMIT
 
 

@@ -57,14 +57,14 @@ def submit(site: Site, name: str, config: str, *more: str, shape: Sequence[str] 
 
 def until_complete(site: Site, name: str, timeout: float = 240.0) -> None:
     def look() -> bool:
-        status = site.status(name)
-        return bool(status["state"] == "complete" and not status["going"])
+        status = site.look(name)
+        return status.state == "complete" and not status.going
 
     site.until(f"{name} to be complete", look, timeout)
 
 
 def step(site: Site, name: str) -> int:
-    return int(site.status(name)["done"])
+    return site.look(name).done
 
 
 @pytest.fixture(scope="module")
