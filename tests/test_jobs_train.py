@@ -107,8 +107,9 @@ def test_a_killed_rank_costs_nothing_but_the_steps_since_its_checkpoint(
 
 
 def test_ten_kills_in_one_run_leave_no_trace(tmp_path: Path) -> None:
-    """Any rank, or all, at any moment, also while a checkpoint is written; each start goes on from a whole one."""
-    train = HELD | {"max_steps": 60, "checkpoint_every": 2}
+    """Any rank, or all, at any moment, also while a checkpoint is written, beside the steps; each start goes on from a
+    whole one."""
+    train = HELD | {"max_steps": 60, "checkpoint_every": 2, "async_checkpoints": True}
     calm, paths = (plan_training(tmp_path / name, 2, **train) for name in ("calm", "run"))
     chance = random.Random(7)
     run_training(calm, 2)

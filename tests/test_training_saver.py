@@ -51,7 +51,7 @@ def test_what_is_written_is_the_state_of_its_step(tmp_path: Path) -> None:
     """The training changes weights and moments in place while the writer has not even begun."""
     paths = RunPaths(tmp_path)
     checkpoints = Gated(paths, 2)
-    saver, state = Saver(checkpoints, True), snapshot(1.0)
+    saver, state = Saver(checkpoints, True, False), snapshot(1.0)
     saver.begin(5, {}, state)
     assert checkpoints.begun.wait(60)
     assert saver.busy
@@ -71,7 +71,7 @@ def test_what_is_written_is_the_state_of_its_step(tmp_path: Path) -> None:
 
 def test_one_is_written_after_the_other(tmp_path: Path) -> None:
     checkpoints = Gated(RunPaths(tmp_path), 3)
-    saver = Saver(checkpoints, True)
+    saver = Saver(checkpoints, True, False)
     saver.begin(1, {}, snapshot(1.0))
     second = threading.Thread(target=saver.begin, args=(2, {}, snapshot(2.0)))
     second.start()
@@ -89,7 +89,7 @@ def test_one_is_written_after_the_other(tmp_path: Path) -> None:
 def test_a_full_disk_is_told_once_and_the_older_stays(tmp_path: Path, background: bool) -> None:
     with small_disk(tmp_path / "disk", "size=2m") as disk:
         paths = RunPaths(disk.path)
-        saver = Saver(Checkpoints(paths, 2), background)
+        saver = Saver(Checkpoints(paths, 2), background, False)
         saver.begin(1, {}, snapshot(1.0))
         saver.settle()
 
@@ -107,7 +107,7 @@ def test_a_full_disk_is_told_once_and_the_older_stays(tmp_path: Path, background
 
 def test_the_training_is_told_of_an_error_by_its_next_step(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").write_text("a file where a folder is to be")
-    saver = Saver(Checkpoints(RunPaths(tmp_path), 2), True)
+    saver = Saver(Checkpoints(RunPaths(tmp_path), 2), True, False)
     saver.begin(1, {}, snapshot(1.0))
     thread = saver._thread
     assert thread is not None
@@ -116,26 +116,27 @@ def test_the_training_is_told_of_an_error_by_its_next_step(tmp_path: Path) -> No
         saver.check()
 
 
-def test_auto_copies_where_memory_has_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("gpu", "less", "beside"), [(True, 0, True), (True, 1, False), (False, 0, False)])
+def test_auto_copies_where_a_gpu_trains_and_memory_has_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpu: bool, less: int, beside: bool
+) -> None:
     state = snapshot(1.0)
     assert state.size == 8 * 4 + 8 * 4 + 4
-    for free, beside in ((2 * state.size, True), (2 * state.size - 1, False)):
-        monkeypatch.setattr(saver_module, "host_memory", lambda free=free: free)
-        (tmp_path / str(free)).mkdir()
-        checkpoints = Gated(RunPaths(tmp_path / str(free)), 2)
-        if not beside:
-            checkpoints.gate.set()
-        saver = Saver(checkpoints, "auto")
-        saver.begin(1, {}, state)
-        assert saver.busy is beside
+    monkeypatch.setattr(saver_module, "host_memory", lambda: 2 * state.size - less)
+    checkpoints = Gated(RunPaths(tmp_path), 2)
+    if not beside:
         checkpoints.gate.set()
-        saver.settle()
-        assert checkpoints.newest().step == 1
+    saver = Saver(checkpoints, "auto", gpu)
+    saver.begin(1, {}, state)
+    assert saver.busy is beside
+    checkpoints.gate.set()
+    saver.settle()
+    assert checkpoints.newest().step == 1
 
 
 def test_the_first_write_is_expected_to_be_slow_and_the_next_as_the_last(tmp_path: Path) -> None:
     """Somebody must decide whether a first checkpoint still fits before the time limit."""
-    saver = Saver(Checkpoints(RunPaths(tmp_path), 2), True, expected=84 * 10**9)
+    saver = Saver(Checkpoints(RunPaths(tmp_path), 2), True, False, expected=84 * 10**9)
     assert saver.seconds == 840
     assert saver.left() == 0, "nothing is being written"
     saver.begin(1, {}, snapshot(1.0))

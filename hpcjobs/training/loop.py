@@ -81,7 +81,8 @@ class Loop:
         self._trackers = Trackers(work)
         self._trained = [weight for weight in ready.state.model.parameters() if weight.requires_grad]
         size = sum(weight.numel() * weight.element_size() for weight in self._trained)
-        self._saver = Saver(self._checkpoints, work.config.train.async_checkpoints, _MOMENTS * size)
+        gpu, beside = self._device.type == "cuda", work.config.train.async_checkpoints
+        self._saver = Saver(self._checkpoints, beside, gpu, _MOMENTS * size)
         self._times, self.done = Times(), 0
         self._saved: int | None = None  # the last step of which a checkpoint is there, or being written
         tokenizer = ready.connector.tokenizer

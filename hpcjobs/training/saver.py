@@ -22,12 +22,18 @@ _SHARE = 0.5
 
 
 class Saver:
-    """Writes snapshots one after the other. `background` (train.async_checkpoints): `auto` is yes where memory has
-    room for the copy. Only rank 0 has something to write. `seconds` is what the last write took; before the first what
-    `expected` bytes would take on a slow disk."""
+    """Writes snapshots one after the other; only rank 0 has some.
 
-    def __init__(self, checkpoints: Checkpoints, background: bool | Literal["auto"], expected: int = 0) -> None:
-        self._checkpoints, self._background = checkpoints, background
+    `background` (train.async_checkpoints): `auto` is yes where a `gpu` trains and memory has room for the copy. Where
+    CPUs train, they would share a core with the writer, and threads that wait for each other at each operation become
+    many times slower by that (benchmarks/checkpoints.py). `seconds` is what the last write took; before the first what
+    `expected` bytes would take on a slow disk.
+    """
+
+    def __init__(
+        self, checkpoints: Checkpoints, background: bool | Literal["auto"], gpu: bool, expected: int = 0
+    ) -> None:
+        self._checkpoints, self._background, self._gpu = checkpoints, background, gpu
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
         self._began = 0.0
@@ -72,7 +78,7 @@ class Saver:
 
     def _beside(self, size: int) -> bool:
         if self._background == "auto":
-            return size <= host_memory() * _SHARE
+            return self._gpu and size <= host_memory() * _SHARE
         return self._background
 
     def _try(self, step: int, facts: Mapping[str, Any], snapshot: Snapshot, said: str) -> None:
