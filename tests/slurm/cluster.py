@@ -386,17 +386,20 @@ class Cluster:
         """mariadbd on a socket in a folder that nobody else enters, so root may have no password there."""
         data = self.folder / "db"
         common = [f"--user={_user()}", f"--datadir={data}"]
+        # a mariadbd that starts takes away the temporary tables in its TMPDIR, those of another one too
+        own = {"TMPDIR": str(self.folder / "run")}
         install = [
             _program("mariadb-install-db"),
             "--no-defaults",
             "--auth-root-authentication-method=normal",
             "--skip-test-db",
         ]
-        made = _output(*install, *common, env=self.env, cwd=data, timeout=DEADLINE)
+        made = _output(*install, *common, env=self.env | own, cwd=data, timeout=DEADLINE)
         if made.returncode:
             raise ClusterError(f"mariadb-install-db: exit code {made.returncode}\n{made.stdout}{made.stderr}")
         quick = ["--innodb-flush-log-at-trx-commit=0", "--innodb-buffer-pool-size=64M"]
         where = ["--skip-networking", f"--socket={self._database_socket}", f"--pid-file={data}/pid"]
+        where += [f"--tmpdir={own['TMPDIR']}"]
         self._spawn("mariadbd", "mariadbd", "--no-defaults", *common, *where, *quick)
         self._wait("munged", lambda: _connects(self.folder / "run" / "munge.socket"), "munged")
         self._wait("mariadbd", lambda: _connects(self._database_socket), "mariadbd")
