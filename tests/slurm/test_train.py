@@ -190,7 +190,7 @@ def test_a_job_out_of_time_goes_on_in_the_next(undisturbed: Site, site: Site) ->
     site.until("its steps", lambda: len({p.stem.rpartition("-")[0] for p in site.paths("t").journals()}) >= 2, 240)
     site.hpcjobs("cancel", "t")
     first = launches(site, "t")[0]["jobs"]["work"]
-    assert site.cluster.sacct(first)[0]["State"] == "COMPLETED", "Slurm had to end it"
+    assert site.cluster.sacct(first)[0]["State"] == "COMPLETED", site.hpcjobs("logs", "t")
     drained = [v for v in read_heartbeats(site.paths("t").heartbeats) if v.attempt.startswith(f"{first}.")]
     assert {v.state for v in drained} == {"drained"}
     assert any((v.ended or "").endswith("the time limit") for v in drained)
