@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from hpcjobs.training.state import Snapshot
 
 log = logging.getLogger(__name__)
-# Bytes a second by which a first write is judged: hashed, synced and read back on a file system that is busy.
-_SLOW = 100e6
+# Bytes a second, and least seconds, by which a first write is judged: hashed, synced and read back on a file system, by
+# a machine, that are busy.
+_SLOW, _LEAST = 100e6, 5.0
 # The share of the free memory that the copy of a state may take where nobody has asked for one.
 _SHARE = 0.5
 
@@ -27,7 +28,7 @@ class Saver:
     `background` (train.async_checkpoints): `auto` is yes where a `gpu` trains and memory has room for the copy. Where
     CPUs train, they would share a core with the writer, and threads that wait for each other at each operation become
     many times slower by that (benchmarks/checkpoints.py). `seconds` is what the last write took; before the first what
-    `expected` bytes would take on a slow disk.
+    `expected` bytes would take on a slow disk, and not too little.
     """
 
     def __init__(
@@ -37,7 +38,7 @@ class Saver:
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
         self._began = 0.0
-        self.seconds, self.written = expected / _SLOW, 0
+        self.seconds, self.written = max(_LEAST, expected / _SLOW), 0
 
     def begin(self, step: int, facts: Mapping[str, Any], snapshot: Snapshot) -> None:
         """Write the snapshot of `step`, or begin to; the one before has been written when this begins."""
