@@ -26,8 +26,8 @@ class Saver:
     """Writes snapshots one after the other; only rank 0 has some.
 
     `background` (train.async_checkpoints): `auto` is yes where a `gpu` trains and memory has room for the copy. Where
-    CPUs train, they would share a core with the writer, and threads that wait for each other at each operation become
-    many times slower by that (benchmarks/checkpoints.py). `seconds` is what the last write took; before the first what
+    CPUs train, they share their cores with the writer: little is won for twice the memory (benchmarks/checkpoints.py).
+    `seconds` is what the last write took; before the first what
     `expected` bytes would take on a slow disk, and not too little.
     """
 
