@@ -27,8 +27,8 @@ class Saver:
 
     `background` (train.async_checkpoints): `auto` is yes where a `gpu` trains and memory has room for the copy. Where
     CPUs train, they share their cores with the writer: little is won for twice the memory (benchmarks/checkpoints.py).
-    `seconds` is what the last write took; before the first what
-    `expected` bytes would take on a slow disk, and not too little.
+    `seconds` is what the last write took; before the first what `expected` bytes would take on a slow disk, and not
+    too little.
     """
 
     def __init__(
