@@ -146,6 +146,7 @@ def test_a_resume_on_another_shape_runs_the_same_samples_in_the_same_order(
     submit(site, "r", config_file(site, STEPS))
     site.until("some steps", lambda: step(site, "r") >= 40, 120)
     site.hpcjobs("cancel", "r")
+    site.until("its ranks to leave", lambda: site.look("r").over and not site.look("r").going, 120)
     done = step(site, "r")
     assert 40 <= done < STEPS
     said = site.hpcjobs("resume", "r", "--nodes", "1", "--ntasks-per-node", str(ranks), "--yes")
