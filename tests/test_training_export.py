@@ -15,7 +15,7 @@ from hpcjobs.layers import dump_yaml
 from hpcjobs.paths import RunPaths
 from hpcjobs.resolve import read_config
 from hpcjobs.train_merge import merge_train
-from hpcjobs.training.checkpoint import sha256_of
+from hpcjobs.training.checkpoint import MANIFEST, sha256_of
 from hpcjobs.training.export import merged_model
 
 from .trainings import TrainingRanks, bits, curve_of, logs_of, plan_training, run_training, weights_hash
@@ -99,6 +99,8 @@ def test_killed_and_resumed_bit_for_bit(
     assert bits(curve_of(paths)) == bits(curve_of(calm)), "the random states of dropout did not come back"
     assert weights_hash(paths) == weights_hash(calm)
     assert model_steps(paths) == [2, 4, 6]
+    written = [paths.step_model(6) / "model.safetensors", paths.checkpoint(6) / MANIFEST]
+    assert written[0].stat().st_mtime_ns < written[1].stat().st_mtime_ns, "a kill in between would cost the model"
     models = [paths.step_model(step) for step in (2, 4, 6)] + [paths.model]
     assert len({sha256_of(model / "model.safetensors") for model in models}) == 4
     assert {path.name for path in models[0].iterdir()} == {path.name for path in paths.model.iterdir()}

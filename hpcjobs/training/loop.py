@@ -108,10 +108,11 @@ class Loop:
         going = self._agree_to_go_on()
         while self.done < self._course.steps and going:
             going = self._step()
-            if self.done % self._work.config.train.checkpoint_every == 0:
-                self.save()
+            # Before the checkpoint: a start that goes on from that would not come by here again.
             if self._milestones.due(self.done) and self._agreed(self._milestones.missing(self.done)):
                 self._milestones.reach(self.done)
+            if self.done % self._work.config.train.checkpoint_every == 0:
+                self.save()
         if self.done < self._course.steps:
             self._work.heart.enter("draining")
         self.save(whole=True)
