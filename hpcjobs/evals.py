@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hpcjobs.files import read_json
-from hpcjobs.paths import RunPaths
-
-_STEP = re.compile(r"step-(\d{8,})")
+from hpcjobs.paths import RunPaths, steps_in
+from hpcjobs.slurm import clean_environment
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,7 @@ class ModelEval:
 
 def model_steps(paths: RunPaths) -> list[int]:
     """The steps on the way that have a whole model, in order."""
-    found = [_STEP.fullmatch(entry.name) for entry in paths.models.iterdir()] if paths.models.is_dir() else []
-    return sorted(int(name[1]) for name in found if name)
+    return steps_in(paths.models)
 
 
 def models_of(paths: RunPaths) -> Iterator[tuple[int | None, Path]]:
@@ -40,6 +39,15 @@ def models_of(paths: RunPaths) -> Iterator[tuple[int | None, Path]]:
         yield step, paths.step_model(step)
     if paths.model.exists():
         yield None, paths.model
+
+
+def begin_evals(paths: RunPaths, apart: bool) -> subprocess.Popen[bytes]:
+    """A process that starts the evals that are due (hpcjobs.then_eval); `apart`: it outlives who asks for it."""
+    with (paths.logs / "then_eval.log").open("ab") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", "hpcjobs.then_eval", str(paths.root)], env=clean_environment(),
+            stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=apart,
+        )  # fmt: skip
 
 
 def evals_of(paths: RunPaths) -> list[ModelEval]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from hpcjobs.errors import UsageError
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_STEP = re.compile(r"step-(\d{8,})")
 
 
 def runs_root() -> Path:
@@ -198,6 +199,12 @@ class RunPaths:
 
 def _step(number: int) -> str:
     return f"step-{number:08d}"
+
+
+def steps_in(folder: Path) -> list[int]:
+    """The steps that have an entry in a folder of steps, whole or not, in order."""
+    names = [_STEP.fullmatch(entry.name) for entry in folder.iterdir()] if folder.is_dir() else []
+    return sorted(int(name[1]) for name in names if name)
 
 
 def list_runs(root: Path) -> list[RunPaths]:

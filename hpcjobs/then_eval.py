@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import logging
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from hpcjobs.errors import HpcJobsError
-from hpcjobs.evals import models_of
+from hpcjobs.evals import begin_evals, models_of
 from hpcjobs.layers import dotted_layer, file_layer, merge_layers
 from hpcjobs.paths import RunPaths
 from hpcjobs.plan import make_plan, remove_folder
 from hpcjobs.resolve import validate
-from hpcjobs.slurm import clean_environment
 from hpcjobs.submission import Launch, known_launches, read_launches
 from hpcjobs.submit import start, wait
 
@@ -29,7 +27,7 @@ def start_evals(paths: RunPaths, say: Callable[[str], None]) -> None:
     """
     due = [step for step, _ in models_of(paths) if not _is_started(paths, step)]
     if len(due) > 1 and _executor(paths) != "slurm":
-        _one_by_one_beside(paths, say)
+        say(f"evals   one after the other, by process {begin_evals(paths, apart=True).pid}")
         return
     failed: HpcJobsError | None = None
     for step in due:
@@ -71,15 +69,6 @@ def _executor(paths: RunPaths) -> str | None:
 
 def _is_started(paths: RunPaths, step: int | None) -> bool:
     return any(one.jobs for one in known_launches(RunPaths(paths.eval_of(step))))
-
-
-def _one_by_one_beside(paths: RunPaths, say: Callable[[str], None]) -> None:
-    with (paths.logs / "then_eval.log").open("ab") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "hpcjobs.then_eval", str(paths.root)], env=clean_environment(),
-            stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
-        )  # fmt: skip
-    say(f"evals   one after the other, by process {process.pid}")
 
 
 def _one_by_one(paths: RunPaths) -> None:

@@ -16,11 +16,10 @@ from typing import Any
 from hpcjobs.disk import disk_errors
 from hpcjobs.files import FILE_MODE, FOLDER_MODE, make_folder, read_json, sync_folder, temporary_name, write_json
 from hpcjobs.leftovers import remove_leftovers
-from hpcjobs.paths import RunPaths
+from hpcjobs.paths import RunPaths, steps_in
 
 log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
-_NAME = re.compile(r"step-(\d{8,})")
 _BLOCK = 1 << 22
 # What Rust says of an errno.
 _OS_ERROR = re.compile(r"os error (\d+)")
@@ -44,9 +43,7 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """The steps that have a folder, whole or not, newest first."""
-        folder = self._paths.checkpoints
-        names = [_NAME.fullmatch(entry.name) for entry in folder.iterdir()] if folder.is_dir() else []
-        return sorted((int(name[1]) for name in names if name), reverse=True)
+        return steps_in(self._paths.checkpoints)[::-1]
 
     def newest(self) -> Found:
         """The newest that is whole; every file is read for it."""

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 import subprocess
-import sys
 from typing import TYPE_CHECKING
 
+from hpcjobs.evals import begin_evals
 from hpcjobs.files import make_folder
-from hpcjobs.slurm import clean_environment
 from hpcjobs.submission import read_launches
 from hpcjobs.training.export import write_model
 from hpcjobs.training.state import random_state, set_random_state
@@ -64,8 +63,4 @@ class Milestones:
     def _queue(self) -> None:
         """In a process of its own: it takes a second or two, and nothing of it may touch the training."""
         self.close()
-        with (self._work.paths.logs / "then_eval.log").open("ab") as output:
-            self._queueing = subprocess.Popen(
-                [sys.executable, "-m", "hpcjobs.then_eval", str(self._work.paths.root)], env=clean_environment(),
-                stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-            )  # fmt: skip
+        self._queueing = begin_evals(self._work.paths, apart=False)
