@@ -24,10 +24,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 
 from benchmarks.chaos_life import Life
-from hpcjobs.acceptance import Acceptance
-from hpcjobs.claims import Claims, Lease
-from hpcjobs.paths import RunPaths
-from hpcjobs.records import Record
+from hpcjobs.requests import Record
+from hpcjobs.run_folder.ledger.acceptance import Acceptance
+from hpcjobs.run_folder.ledger.claims import Claims, Lease
+from hpcjobs.run_folder.paths import RunPaths
 from tests.runs import records_in
 
 

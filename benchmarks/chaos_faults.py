@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.chaos_life import file_clock
 from benchmarks.chaos_rank import SlurmRank
-from hpcjobs.heartbeat import read_heartbeats
+from hpcjobs.run_folder.heartbeat import read_heartbeats
 from tests.runs import records_in
 from tests.slurm.site import Site
 

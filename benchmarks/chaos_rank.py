@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.chaos_life import Life
-from hpcjobs.heartbeat import Vitals
-from hpcjobs.identity import Identity
-from hpcjobs.paths import RunPaths
+from hpcjobs.run_folder.heartbeat import Vitals
+from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.run_folder.process import Identity
 
 
 @dataclass

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hpcjobs.layers import Layer
-from hpcjobs.paths import RunPaths
-from hpcjobs.plan import make_plan
-from hpcjobs.resolve import validate
+from hpcjobs.config.layers import Layer
+from hpcjobs.config.resolve import validate
+from hpcjobs.plan.draft import make_plan
+from hpcjobs.run_folder.paths import RunPaths
 from tests.runs import MEMORY, outcome, plan_run, run_ranks, undisturbed
 
 TINY_TASK: dict[str, Any] = {

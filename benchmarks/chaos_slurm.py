@@ -15,7 +15,7 @@ from benchmarks.chaos_audit import Audit
 from benchmarks.chaos_faults import Faults
 from benchmarks.chaos_setting import LONG_WORK, SLURM_WORK, Setting
 from benchmarks.chaos_shape import Shape
-from hpcjobs.heartbeat import read_heartbeats
+from hpcjobs.run_folder.heartbeat import read_heartbeats
 from tests.runs import records_in, said
 from tests.slurm.cluster import Cluster, temporary_cluster
 from tests.slurm.site import Site

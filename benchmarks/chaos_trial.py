@@ -14,13 +14,13 @@ from benchmarks.chaos_audit import Audit
 from benchmarks.chaos_life import file_clock
 from benchmarks.chaos_process import PATIENCE, RankProcess, start_ranks
 from benchmarks.chaos_setting import Setting
-from hpcjobs.claims import Claims
-from hpcjobs.files import read_json
-from hpcjobs.journal import journal_lines
-from hpcjobs.merge import merge
-from hpcjobs.paths import RunPaths
-from hpcjobs.records import Record
-from hpcjobs.rounds import close_round, open_round
+from hpcjobs.merge.eval import merge
+from hpcjobs.requests import Record
+from hpcjobs.run_folder.files import read_json
+from hpcjobs.run_folder.journal.journal import journal_lines
+from hpcjobs.run_folder.ledger.claims import Claims
+from hpcjobs.run_folder.ledger.rounds import close_round, open_round
+from hpcjobs.run_folder.paths import RunPaths
 from tests.runs import outcome, process_state, records_in, wait_for
 
 _MOST_RANKS = 8

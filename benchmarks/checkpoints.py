@@ -18,9 +18,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from hpcjobs.paths import RunPaths
-from hpcjobs.slurm import clean_environment
-from hpcjobs.training.records import read_curve
+from hpcjobs.launch.slurm import clean_environment
+from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.training.steps import read_curve
 
 
 def seconds(args: argparse.Namespace, every: int, beside: bool) -> float:

@@ -21,10 +21,10 @@ from typing import Any
 import yaml
 
 from hpcjobs.config import FewShotConfig, TaskConfig
-from hpcjobs.fewshot import Pool, TableRows
 from hpcjobs.metrics import Judge
-from hpcjobs.prompts import Prompts
-from hpcjobs.records import Completion
+from hpcjobs.requests import Completion
+from hpcjobs.tasks.few_shot import Pool, TableRows
+from hpcjobs.tasks.prompts import Prompts
 
 Rows = Sequence[dict[str, Any]]
 METRICS = ("acc", "acc_norm")
@@ -174,8 +174,8 @@ def main() -> None:
     parser.add_argument("--batches", default="1,8,16", help="lm-evaluation-harness' batch sizes")
     args = parser.parse_args()
 
-    from hpcjobs.engines.scoring import ScoringEngine
-    from hpcjobs.model_loader import load_model
+    from hpcjobs.engines.loader import load_model
+    from hpcjobs.engines.scoring.engine import ScoringEngine
 
     model, tokenizer = load_model(str(args.real / "SmolLM2-135M-Instruct"))
     for name in args.tasks.split(","):

@@ -24,11 +24,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hpcjobs.config import Config
-from hpcjobs.layers import Layer
-from hpcjobs.paths import RunPaths
-from hpcjobs.plan import make_plan
-from hpcjobs.resolve import validate
-from hpcjobs.slurm import clean_environment
+from hpcjobs.config.layers import Layer
+from hpcjobs.config.resolve import validate
+from hpcjobs.launch.slurm import clean_environment
+from hpcjobs.plan.draft import make_plan
+from hpcjobs.run_folder.paths import RunPaths
 
 QUESTION = "Name one river of France."
 TOKENS = 16

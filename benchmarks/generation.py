@@ -33,10 +33,10 @@ import transformers
 
 from hpcjobs.config import GenerationConfig
 from hpcjobs.engines.encoding import Answer, Coder, encode_prompt
-from hpcjobs.engines.loop import LoopEngine
-from hpcjobs.engines.packed import PackedModel, Piece
-from hpcjobs.model_loader import load_model
-from hpcjobs.records import Request
+from hpcjobs.engines.loader import load_model
+from hpcjobs.engines.loop.engine import LoopEngine
+from hpcjobs.engines.loop.packed import PackedModel, Piece
+from hpcjobs.requests import Request
 
 Tokens = list[int]
 BATCH = 16

@@ -26,12 +26,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from hpcjobs.chunks import ChunkList, default_chunk_size, plan_chunks, write_chunks
-from hpcjobs.claims import Claims, Lease, Listing
-from hpcjobs.identity import Identity
-from hpcjobs.ledger import LeaseWatch, Ledger, Rules
-from hpcjobs.paths import RunPaths
-from hpcjobs.rank import Rank
+from hpcjobs.distributed.rank import Rank
+from hpcjobs.run_folder.ledger.chunks import ChunkList, default_chunk_size, plan_chunks, write_chunks
+from hpcjobs.run_folder.ledger.claims import Claims, Lease, Listing
+from hpcjobs.run_folder.ledger.ledger import LeaseWatch, Ledger, Rules
+from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.run_folder.process import Identity
 
 LISTING = 100
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None

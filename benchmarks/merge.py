@@ -22,8 +22,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.synthetic import plan_synthetic, settle, write_data, write_journals
-from hpcjobs.merge import merge
-from hpcjobs.paths import RunPaths
+from hpcjobs.merge.eval import merge
+from hpcjobs.run_folder.paths import RunPaths
 
 _BYTES_A_ROW = 800
 _ERROR = {"type": "string", "message": "string"}

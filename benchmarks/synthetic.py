@@ -12,13 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from hpcjobs.chunks import ChunkList
-from hpcjobs.claims import Lease, Verdict
-from hpcjobs.identity import Identity
-from hpcjobs.layers import Layer
-from hpcjobs.paths import RunPaths
-from hpcjobs.plan import make_plan
-from hpcjobs.resolve import validate
+from hpcjobs.config.layers import Layer
+from hpcjobs.config.resolve import validate
+from hpcjobs.plan.draft import make_plan
+from hpcjobs.run_folder.ledger.chunks import ChunkList
+from hpcjobs.run_folder.ledger.claims import Lease, Verdict
+from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.run_folder.process import Identity
 
 _ROWS_AT_ONCE = 1 << 18
 

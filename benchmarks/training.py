@@ -28,9 +28,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hpcjobs.paths import RunPaths
-from hpcjobs.slurm import clean_environment
-from hpcjobs.training.records import StepRecord, read_curve
+from hpcjobs.launch.slurm import clean_environment
+from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.training.steps import StepRecord, read_curve
 
 _WARM_UP = 2
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from hpcjobs.cli import main
+from hpcjobs.cli.app import main
 
 if __name__ == "__main__":
     sys.exit(main())

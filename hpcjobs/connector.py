@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpcjobs.config import GenerationConfig
+from hpcjobs.distributed.rank import Rank
 from hpcjobs.engines.base import BatchSize, Engine, Source
+from hpcjobs.engines.loader import ModelSource, fresh_model, load_model, precision_dtype
 from hpcjobs.errors import HpcJobsError, UsageError, did_you_mean
-from hpcjobs.model_loader import ModelSource, fresh_model, load_model, precision_dtype
-from hpcjobs.rank import Rank
-from hpcjobs.records import Completion, Prompt, Request, TaskType
+from hpcjobs.requests import Completion, Prompt, Request, TaskType
 
 if TYPE_CHECKING:
     import torch
@@ -78,7 +78,7 @@ class AccelerateConnector:
         if self._state is None:
             from accelerate import PartialState
 
-            from hpcjobs.group import join_group
+            from hpcjobs.distributed.group import join_group
 
             # A second one in a process, or the user's own Accelerator before it: the group is there already.
             joined = PartialState._shared_state != {}

@@ -10,9 +10,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from hpcjobs.disk import disk_words, is_full, need_there
-from hpcjobs.files import FILE_MODE, write_all
-from hpcjobs.rank import Rank
+from hpcjobs.distributed.rank import Rank
+from hpcjobs.run_folder.disk import disk_words, is_full, need_there
+from hpcjobs.run_folder.files import FILE_MODE, write_all
 
 
 class _Lines(logging.Formatter):

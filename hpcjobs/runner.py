@@ -18,17 +18,17 @@ import numpy as np
 import pyarrow as pa
 
 from hpcjobs.config import Config, DataConfig, GenerationConfig
-from hpcjobs.data import load_table, user_columns, user_row
+from hpcjobs.config.layers import dotted_layer, set_layer
+from hpcjobs.config.resolve import resolve
+from hpcjobs.distributed.rank import lone_launch_hint
 from hpcjobs.errors import HpcJobsError, UsageError
-from hpcjobs.fewshot import Pool, TableRows, is_own, pool_table
-from hpcjobs.files import make_folder, write_json, write_whole
-from hpcjobs.layers import dotted_layer, set_layer
 from hpcjobs.metrics import Fold, Judge, MeanFold, Metric, fold_of
-from hpcjobs.metrics.lines import score_lines
-from hpcjobs.prompts import Prompts
-from hpcjobs.rank import lone_launch_hint
-from hpcjobs.records import Completion, Request, SampleError, TaskType
-from hpcjobs.resolve import resolve
+from hpcjobs.metrics.format import score_lines
+from hpcjobs.requests import Completion, Request, SampleError, TaskType
+from hpcjobs.run_folder.files import make_folder, write_json, write_whole
+from hpcjobs.tasks.datasets import load_table, user_columns, user_row
+from hpcjobs.tasks.few_shot import Pool, TableRows, is_own, pool_table
+from hpcjobs.tasks.prompts import Prompts
 
 if TYPE_CHECKING:
     from hpcjobs.connector import AccelerateConnector
@@ -213,7 +213,7 @@ def _generation(generation: GenerationConfig) -> dict[str, Any]:
 def _plain(args: argparse.Namespace, config: Config, rows: Sequence[Row]) -> list[dict[str, Any]]:
     import torch
 
-    from hpcjobs.model_loader import ModelSource, load_model, precision_dtype, torch_dtype
+    from hpcjobs.engines.loader import ModelSource, load_model, precision_dtype, torch_dtype
 
     model = config.model
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -226,8 +226,8 @@ def _plain(args: argparse.Namespace, config: Config, rows: Sequence[Row]) -> lis
 def _with_accelerate(args: argparse.Namespace, config: Config, rows: Sequence[Row]) -> list[dict[str, Any]] | None:
     """The results on the main process, None on the others."""
     from hpcjobs.connector import AccelerateConnector, ConnectorOptions
-    from hpcjobs.group import leave_group
-    from hpcjobs.model_loader import torch_dtype
+    from hpcjobs.distributed.group import leave_group
+    from hpcjobs.engines.loader import torch_dtype
 
     model = config.model
     options = ConnectorOptions(model.revision, torch_dtype(model.dtype), model.trust_remote_code, model.gpus_per_rank)

@@ -83,7 +83,7 @@ def tiny() -> tuple[Any, Any]:
     """The asset model and its tokenizer, on CPU."""
     import torch
 
-    from hpcjobs.model_loader import load_model
+    from hpcjobs.engines.loader import load_model
 
     torch.set_num_threads(1)  # two threads on a shared core are many times slower than one
     return load_model("tiny")

@@ -143,7 +143,7 @@ class Shell:
 
     def run(self, *words: str) -> Said:
         """`hpcjobs words` in this process."""
-        from hpcjobs.cli import main
+        from hpcjobs.cli.app import main
 
         self._capsys.readouterr()
         code = main(list(words))

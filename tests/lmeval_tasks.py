@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from hpcjobs.engines.dummy import DummyEngine
-from hpcjobs.lmeval.prompting import generation_of
-from hpcjobs.records import Completion, Pair, Request
+from hpcjobs.requests import Completion, Pair, Request
+from hpcjobs.tasks.lmeval.prompting import generation_of
 
 WORDS = ["abu", "cela", "dora", "efi", "gamo", "hiku", "jelo", "kani", "luma", "mopi", "nesu", "oti"]
 

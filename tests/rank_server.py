@@ -20,7 +20,8 @@ def main() -> None:
     """Serve until standard input ends."""
     import importlib
 
-    for name in (*PRELOAD, "hpcjobs.guard", "hpcjobs.worker", "hpcjobs.jobs.train", "hpcjobs.training.loop"):
+    ours = ("hpcjobs.worker.guard", "hpcjobs.worker.run", "hpcjobs.worker.train", "hpcjobs.training.loop")
+    for name in (*PRELOAD, *ours):
         importlib.import_module(name)
     import torch
 
@@ -51,7 +52,7 @@ def main() -> None:
 
 def _rank(run: str, env: dict[str, str]) -> None:
     """A guarded rank in its own environment, which never returns."""
-    from hpcjobs.guard import guard_rank
+    from hpcjobs.worker.guard import guard_rank
 
     code = 1
     try:

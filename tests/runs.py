@@ -22,31 +22,38 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from hpcjobs.chunks import ChunkList
-from hpcjobs.claims import Claims, Lease
 from hpcjobs.config import Config
+from hpcjobs.config.layers import Layer
+from hpcjobs.config.resolve import validate
+from hpcjobs.distributed.rank import process_start
 from hpcjobs.errors import HpcJobsError
-from hpcjobs.files import read_json
-from hpcjobs.heartbeat import Vitals, read_heartbeats
-from hpcjobs.identity import Identity, machine_id
-from hpcjobs.journal import read_journal
-from hpcjobs.layers import Layer
-from hpcjobs.merge import Merged, merge
-from hpcjobs.paths import RunPaths
-from hpcjobs.plan import make_plan
-from hpcjobs.rank import process_start
-from hpcjobs.records import Record
-from hpcjobs.resolve import validate
-from hpcjobs.rounds import close_round, open_round
-from hpcjobs.slurm import clean_environment
-from hpcjobs.submission import Launch, record_launch
+from hpcjobs.launch.slurm import clean_environment
+from hpcjobs.merge.eval import Merged, merge
+from hpcjobs.plan.draft import make_plan
+from hpcjobs.requests import Record
+from hpcjobs.run_folder.files import read_json
+from hpcjobs.run_folder.heartbeat import Vitals, read_heartbeats
+from hpcjobs.run_folder.journal.journal import read_journal
+from hpcjobs.run_folder.ledger.chunks import ChunkList
+from hpcjobs.run_folder.ledger.claims import Claims, Lease
+from hpcjobs.run_folder.ledger.rounds import close_round, open_round
+from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.run_folder.process import Identity, machine_id
+from hpcjobs.run_folder.submission import Launch, record_launch
 
 DEADLINE = 60.0
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 T = TypeVar("T")
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
-    ["hpcjobs.worker", "hpcjobs.jobs.eval", "hpcjobs.engines.dummy", "hpcjobs.merge", "pandas", "pyarrow.dataset"]
+    [
+        "hpcjobs.worker.run",
+        "hpcjobs.worker.shift",
+        "hpcjobs.engines.dummy",
+        "hpcjobs.merge.eval",
+        "pandas",
+        "pyarrow.dataset",
+    ]
 )
 
 
@@ -108,7 +115,7 @@ def plan_run(folder: Path, rows: int, job: str = "eval", **changes: Mapping[str,
 
 def rank_main(run: str, env: Mapping[str, str]) -> None:
     """What a rank process does, without its guard: `run_rank(run)` in the environment of a launcher."""
-    from hpcjobs.worker import run_rank
+    from hpcjobs.worker.run import run_rank
 
     clean = clean_environment() | dict(env)
     os.environ.clear()
@@ -128,7 +135,7 @@ def rank_elsewhere(run: str, env: Mapping[str, str]) -> None:
 
 def guarded_rank(run: str, env: Mapping[str, str]) -> None:
     """The same with its guard."""
-    from hpcjobs.guard import guard_rank
+    from hpcjobs.worker.guard import guard_rank
 
     _move_elsewhere()
     clean = clean_environment() | dict(env)
@@ -138,7 +145,7 @@ def guarded_rank(run: str, env: Mapping[str, str]) -> None:
 
 
 def _move_elsewhere() -> None:
-    from hpcjobs import identity
+    from hpcjobs.run_folder import process as identity
 
     place = f"machine of {os.getpid()}"
     identity.machine_id = lambda: place
@@ -342,7 +349,7 @@ def submit(folder: Path, rows: int, ranks: int, **changes: Mapping[str, Any]) ->
 @contextlib.contextmanager
 def supervised(paths: RunPaths) -> Iterator[subprocess.Popen[bytes]]:
     """The supervisor of a planned run, recorded as `submit` does it; its group is ended with the block."""
-    command = [sys.executable, "-m", "hpcjobs.supervisor", str(paths.root), "0"]
+    command = [sys.executable, "-m", "hpcjobs.launch.supervisor", str(paths.root), "0"]
     env = clean_environment() | {"HPCJOBS_ATTEMPT": "leaked"}
     with subprocess.Popen(command, env=env, start_new_session=True, stderr=subprocess.DEVNULL) as process:
         identity = Identity(machine_id(), process.pid, process_start(process.pid) or "0")
@@ -369,6 +376,6 @@ def cancelled_at_end(paths: RunPaths) -> Iterator[None]:
     try:
         yield
     finally:
-        from hpcjobs.cancel import cancel
+        from hpcjobs.commands.cancel import cancel
 
         cancel(paths)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from hpcjobs.paths import RunPaths
+from hpcjobs.run_folder.paths import RunPaths
 from tests.runs import rank_main
 
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
@@ -129,7 +129,7 @@ def slow_rank_main(run: str, env: dict[str, str], delay: float) -> None:
 
 def slow_merge_main(run: str, delay: float) -> None:
     """Merge on a machine that has seen nothing yet of what the ranks made; ends as `hpcjobs merge` does."""
-    from hpcjobs.merge import merge
+    from hpcjobs.merge.eval import merge
 
     paths = RunPaths(Path(run))
     SlowFiles(paths.root, delay, 0, since=paths.plan.stat().st_mtime + 0.01).install()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from hpcjobs.accelerate_node import launch_command, main
-from hpcjobs.rank import Rank
+from hpcjobs.distributed.accelerate_node import launch_command, main
+from hpcjobs.distributed.rank import Rank
 
 
 def test_the_command_names_machines_processes_and_the_meeting_point() -> None:
@@ -22,6 +22,6 @@ def test_the_command_names_machines_processes_and_the_meeting_point() -> None:
 def test_without_a_program_it_says_how_it_is_used() -> None:
     assert main(["meeting"]) == 2
     done = subprocess.run(
-        [sys.executable, "-m", "hpcjobs.accelerate_node"], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "hpcjobs.distributed.accelerate_node"], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr.split()[0]) == (2, "usage:")

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hpcjobs.acceptance import Acceptance, unnamed_journals
-from hpcjobs.chunks import write_chunks
-from hpcjobs.claims import Claims, Former
-from hpcjobs.paths import RunPaths
-from hpcjobs.records import Record
+from hpcjobs.requests import Record
+from hpcjobs.run_folder.ledger.acceptance import Acceptance, unnamed_journals
+from hpcjobs.run_folder.ledger.chunks import write_chunks
+from hpcjobs.run_folder.ledger.claims import Claims, Former
+from hpcjobs.run_folder.paths import RunPaths
 from tests.runs import lease_of, record_of, write_journal
 
 CHUNKS = [[3, 1], [0], [4]]  # sample 2 is of another round

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from hpcjobs.ahead import ahead
+from hpcjobs.merge.prefetch import ahead
 
 
 def test_all_items_come_in_order_from_one_other_thread() -> None:

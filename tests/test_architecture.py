@@ -87,7 +87,7 @@ def test_a_stage_imports_nothing_of_a_later_stage(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in MODULES if stage(name) is None and part(name) not in ABOVE])
 def test_a_shared_noun_imports_no_stage_but_config(name: str) -> None:
-    users = {"hpcjobs.runner", "hpcjobs.acceptance", "hpcjobs.cancel", "hpcjobs.accelerate_node"}
+    users = {"hpcjobs.runner", "hpcjobs.run_folder.ledger.acceptance", "hpcjobs.commands.cancel", "hpcjobs.distributed.accelerate_node"}
     for other in own_imports(name, inside=False):
         later = stage(other)
         assert later in (None, 0) or name in users, f"{name} imports {other}"
@@ -244,9 +244,9 @@ def _is_env(node: ast.expr) -> bool:
 
 
 def test_only_rank_reads_the_environment_of_ranks() -> None:
-    allowed = {"hpcjobs.rank"}
+    allowed = {"hpcjobs.distributed.rank"}
     # gloo's interface is chosen once the group's sizes have been exported by Rank itself
-    allowed |= {"hpcjobs.group"}
+    allowed |= {"hpcjobs.distributed.group"}
     for name, path in MODULES.items():
         found = [
             (key, line)

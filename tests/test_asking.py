@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from hpcjobs.asking import asker_of, run_metrics
 from hpcjobs.config import Config
-from hpcjobs.layers import Layer
+from hpcjobs.config.layers import Layer
+from hpcjobs.config.resolve import validate
 from hpcjobs.metrics import Score
-from hpcjobs.paths import RunPaths
-from hpcjobs.records import Completion
-from hpcjobs.resolve import validate
+from hpcjobs.requests import Completion
+from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.tasks.asker import asker_of, run_metrics
 
 ROW = {"index": 4, "id": "four", "source_id": 44, "question": "2 + 2?", "answer": "4"}
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from hpcjobs.audit import AllocationError, audit_allocation
+from hpcjobs.distributed.allocation import AllocationError, audit_allocation
+from hpcjobs.distributed.rank import Allotted, Rank
 from hpcjobs.errors import RendezvousError
-from hpcjobs.rank import Allotted, Rank
 
 
 def rank_of(local_world: int, launcher: str = "slurm") -> Rank:

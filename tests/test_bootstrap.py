@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpcjobs.bootstrap import Histogram, percentiles, resampled_totals
+from hpcjobs.metrics.bootstrap import Histogram, percentiles, resampled_totals
 
 
 def test_the_bootstrap_of_a_binary_metric_is_multinomial() -> None:

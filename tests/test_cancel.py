@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from hpcjobs import cancel as cancel_module
-from hpcjobs.cancel import cancel
-from hpcjobs.heartbeat import read_heartbeats
-from hpcjobs.identity import Identity
-from hpcjobs.paths import RunPaths
-from hpcjobs.rank import process_start
-from hpcjobs.status import read_status
-from hpcjobs.submission import Launch, read_launches, record_launch
+from hpcjobs.commands import cancel as cancel_module
+from hpcjobs.commands.cancel import cancel
+from hpcjobs.commands.status import read_status
+from hpcjobs.distributed.rank import process_start
+from hpcjobs.run_folder.heartbeat import read_heartbeats
+from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.run_folder.process import Identity
+from hpcjobs.run_folder.submission import Launch, read_launches, record_launch
 from tests.runs import (
     cancelled_at_end,
     hpcjobs,

@@ -10,10 +10,10 @@ import pytest
 from benchmarks.chaos import Options, file_trial, run_trials
 from benchmarks.chaos_audit import Audit
 from benchmarks.chaos_life import Life
-from hpcjobs.chunks import write_chunks
-from hpcjobs.claims import Claims, Lease
-from hpcjobs.ledger import release
-from hpcjobs.paths import RunPaths
+from hpcjobs.run_folder.ledger.chunks import write_chunks
+from hpcjobs.run_folder.ledger.claims import Claims, Lease
+from hpcjobs.run_folder.ledger.ledger import release
+from hpcjobs.run_folder.paths import RunPaths
 from tests.runs import lease_of, plan_run, record_of, settle_by_hand, write_journal
 
 

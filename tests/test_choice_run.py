@@ -9,13 +9,13 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from hpcjobs.layers import Layer
-from hpcjobs.merge import merge
-from hpcjobs.paths import RunPaths
-from hpcjobs.plan import make_plan
+from hpcjobs.config.layers import Layer
+from hpcjobs.config.resolve import validate
+from hpcjobs.merge.eval import merge
+from hpcjobs.merge.score import rescore
+from hpcjobs.plan.draft import make_plan
 from hpcjobs.report import write_report
-from hpcjobs.resolve import validate
-from hpcjobs.score import rescore
+from hpcjobs.run_folder.paths import RunPaths
 from tests.runs import run_ranks, said
 
 pytestmark = pytest.mark.model

@@ -5,8 +5,8 @@ import random
 import pyarrow as pa
 import pytest
 
-from hpcjobs.chosen import choose
-from hpcjobs.tally import Tally
+from hpcjobs.merge.deduplicate import choose
+from hpcjobs.merge.tally import Tally
 
 FIRST = 100
 IDS = pa.chunked_array([[f"id-{n}" for n in range(FIRST, FIRST + 50)], [f"id-{n}" for n in range(FIRST + 50, 200)]])

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcjobs.chunks import (
+from hpcjobs.plan.draft import make_plan
+from hpcjobs.run_folder.ledger.chunks import (
     MOST_CHUNKS,
     TAPER,
     ChunkList,
@@ -18,7 +19,6 @@ from hpcjobs.chunks import (
     read_sizes,
     write_chunks,
 )
-from hpcjobs.plan import make_plan
 from tests.runs import config_of, plan_run, rows_of
 
 WORK = st.lists(st.integers(0, 9), max_size=400) | st.integers(0, 3000).map(lambda n: [n * 7919 % 101] * n)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from hpcjobs import claims as claims_module
-from hpcjobs.claims import Claims, Former, Verdict
 from hpcjobs.errors import MergeError
+from hpcjobs.run_folder.ledger import claims as claims_module
+from hpcjobs.run_folder.ledger.claims import Claims, Former, Verdict
 from tests.runs import finish, lease_of, start_process, wait_for
 
 FORMER = (Former("a-1.jsonl", 0, (4, 2)), Former("a-2.jsonl", 1, (7,)))

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from hpcjobs.identity import Identity
-from hpcjobs.paths import RunPaths
-from hpcjobs.submission import read_launches
+from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.run_folder.process import Identity
+from hpcjobs.run_folder.submission import read_launches
 
 from .fake_slurm import Said, Shell
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcjobs.codetree import TOP, CodeTree, module_at
+from hpcjobs.plan.code_tree import TOP, CodeTree, module_at
 
 
 def test_a_package_comes_before_a_module_and_a_module_before_a_plain_folder(tmp_path: Path) -> None:

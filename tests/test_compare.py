@@ -12,13 +12,13 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from hpcjobs.compare import Side, compare
+from hpcjobs.compare.eval import Side, compare
+from hpcjobs.compare.statistics import mcnemar
 from hpcjobs.errors import MergeError, UsageError
-from hpcjobs.merge import merge
-from hpcjobs.paired import mcnemar
-from hpcjobs.paths import RunPaths
-from hpcjobs.plan import make_plan
-from hpcjobs.slurm import clean_environment
+from hpcjobs.launch.slurm import clean_environment
+from hpcjobs.merge.eval import merge
+from hpcjobs.plan.draft import make_plan
+from hpcjobs.run_folder.paths import RunPaths
 from tests.runs import DEADLINE, answer, config_of, hpcjobs, plan_run, rows_of, run_ranks
 
 ROWS = 60

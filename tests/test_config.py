@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpcjobs.config import Config, slurm_minutes
+from hpcjobs.config.layers import Layer, parse_yaml, set_layer, text_layer
+from hpcjobs.config.resolve import dump, read_config, resolve, user_config, validate
+from hpcjobs.config.schema import Config, slurm_minutes
 from hpcjobs.errors import ConfigError, UsageError
-from hpcjobs.layers import Layer, parse_yaml, set_layer, text_layer
-from hpcjobs.resolve import dump, read_config, resolve, user_config, validate
 
 
 def refused(text: str) -> str:

@@ -13,8 +13,8 @@ import pytest
 
 from hpcjobs.connector import AccelerateConnector, interleave
 from hpcjobs.errors import ConfigError, HpcJobsError, UsageError
-from hpcjobs.records import Completion
-from hpcjobs.slurm import clean_environment
+from hpcjobs.launch.slurm import clean_environment
+from hpcjobs.requests import Completion
 
 pytestmark = pytest.mark.model
 PROGRAMS = Path(__file__).parent / "programs"

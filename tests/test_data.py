@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from hpcjobs.config import DataConfig
-from hpcjobs.data import (
+from hpcjobs.errors import DataError
+from hpcjobs.tasks.datasets import (
     asset_names,
     expected_work,
     load_table,
@@ -19,7 +20,6 @@ from hpcjobs.data import (
     user_columns,
     user_row,
 )
-from hpcjobs.errors import DataError
 
 ROWS: list[dict[str, Any]] = [
     {"q": "one", "n": 1},

@@ -12,9 +12,15 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from hpcjobs.claims import Claims
-from hpcjobs.columns import journal_schema, table_of
-from hpcjobs.disk import (
+from hpcjobs.distributed.rank import Rank
+from hpcjobs.distributed.rendezvous import Meeting
+from hpcjobs.errors import DiskFullError, JournalError
+from hpcjobs.merge.eval import merge
+from hpcjobs.merge.external_sort import Spill
+from hpcjobs.merge.score import rescore
+from hpcjobs.ranklog import rank_log
+from hpcjobs.requests import Record
+from hpcjobs.run_folder.disk import (
     Space,
     bytes_text,
     disk_errors,
@@ -25,21 +31,15 @@ from hpcjobs.disk import (
     shortage,
     whole_run,
 )
-from hpcjobs.errors import DiskFullError, JournalError
-from hpcjobs.files import Together, _link, create_once, make_folder, read_json, write_whole
-from hpcjobs.heartbeat import Heartbeat, Vitals, read_heartbeat
-from hpcjobs.identity import Identity
-from hpcjobs.journal import Journal
-from hpcjobs.merge import merge
-from hpcjobs.paths import RunPaths
-from hpcjobs.rank import Rank
-from hpcjobs.ranklog import rank_log
-from hpcjobs.records import Record
-from hpcjobs.rendezvous import Meeting
-from hpcjobs.rounds import close_round, open_round
-from hpcjobs.score import rescore
-from hpcjobs.spill import Spill
-from hpcjobs.submission import Launch, record_launch
+from hpcjobs.run_folder.files import Together, _link, create_once, make_folder, read_json, write_whole
+from hpcjobs.run_folder.heartbeat import Heartbeat, Vitals, read_heartbeat
+from hpcjobs.run_folder.journal.journal import Journal
+from hpcjobs.run_folder.journal.table import journal_schema, table_of
+from hpcjobs.run_folder.ledger.claims import Claims
+from hpcjobs.run_folder.ledger.rounds import close_round, open_round
+from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.run_folder.process import Identity
+from hpcjobs.run_folder.submission import Launch, record_launch
 from tests.disks import PAGE, Disk, small_disk
 from tests.runs import (
     hpcjobs,

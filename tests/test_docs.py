@@ -15,11 +15,11 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from hpcjobs.cli import app
-from hpcjobs.config import _OWN_SBATCH, Config
-from hpcjobs.layers import text_layer
+from hpcjobs.cli.app import app
+from hpcjobs.config.layers import text_layer
+from hpcjobs.config.resolve import validate
+from hpcjobs.config.schema import _OWN_SBATCH, Config
 from hpcjobs.metrics import BUILT_IN, OVER_REPEATS
-from hpcjobs.resolve import validate
 from hpcjobs.runner import parser
 
 ROOT = Path(__file__).resolve().parents[1]

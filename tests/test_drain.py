@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from hpcjobs.drain import TIME_LIMIT, Allocation, Drain, drain_margin
+from hpcjobs.distributed.drain import TIME_LIMIT, Allocation, Drain, drain_margin
 
 NOW = 1_000_000.0
 

@@ -12,8 +12,8 @@ import pytest
 from hpcjobs.config import GenerationConfig
 from hpcjobs.engines.base import take
 from hpcjobs.engines.dummy import DummyEngine
-from hpcjobs.records import Completion, Request
-from hpcjobs.worker import Terminated
+from hpcjobs.requests import Completion, Request
+from hpcjobs.worker.run import Terminated
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.model
@@ -40,7 +40,7 @@ def engine_of(kind: str, pair: Any, batch_size: int, **generation: Any) -> Any:
     """An engine of this kind over (model, tokenizer)."""
     from hpcjobs.engines.continuous import ContinuousEngine
     from hpcjobs.engines.generate import GenerateEngine
-    from hpcjobs.engines.loop import LoopEngine
+    from hpcjobs.engines.loop.engine import LoopEngine
 
     kinds: dict[str, Any] = {"generate": GenerateEngine, "loop": LoopEngine, "transformers": ContinuousEngine}
     return kinds[kind](*pair, GenerationConfig(**({"max_new_tokens": 32} | generation)), batch_size)

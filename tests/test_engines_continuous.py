@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hpcjobs.engines.support import runs_packed
-from hpcjobs.records import Request
+from hpcjobs.requests import Request
 
 from .test_engines import MIXED, by_index, engine_of, said
 

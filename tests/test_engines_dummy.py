@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hpcjobs.engines.dummy import DummyEngine
-from hpcjobs.records import Completion, Pair, Request
+from hpcjobs.requests import Completion, Pair, Request
 
 
 def answer(request: Request) -> Completion:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from hpcjobs.config import GenerationConfig
-from hpcjobs.records import Completion, Request
+from hpcjobs.requests import Completion, Request
 
 from .test_engines import MIXED, QUESTIONS, Failing, by_index, engine_of, said
 
@@ -136,7 +136,7 @@ def test_a_row_for_which_memory_never_suffices_fails_alone(tiny: Any) -> None:
 
 
 def test_prompts_longer_than_a_piece_and_a_pass(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from hpcjobs.engines import loop
+    from hpcjobs.engines.loop import engine as loop
 
     monkeypatch.setattr(loop, "_PASS_TOKENS", {"cpu": 24})
     monkeypatch.setattr(loop, "_PIECE_TOKENS", 7)
@@ -157,7 +157,7 @@ def test_the_models_own_generation_config_is_kept_to(tiny: Any, monkeypatch: pyt
 
 
 def test_bfloat16_answers(tiny: Any) -> None:
-    from hpcjobs.model_loader import load_model
+    from hpcjobs.engines.loader import load_model
 
     pair = load_model("tiny", dtype=torch.bfloat16)
     requests = [Request(n, str(n), chat) for n, chat in enumerate(QUESTIONS)]

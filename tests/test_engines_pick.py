@@ -12,7 +12,7 @@ from hpcjobs.config import GenerationConfig
 from hpcjobs.engines.memory import batch_rows, expected_tokens, host_memory, token_bytes
 from hpcjobs.engines.pick import Wish, best_engine, make_engine
 from hpcjobs.errors import UsageError
-from hpcjobs.records import Request
+from hpcjobs.requests import Request
 
 from .test_engines import MIXED, Failing, by_index, engine_of, said
 

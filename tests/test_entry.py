@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from hpcjobs.chunks import ChunkList
-from hpcjobs.drain import PREEMPTION
-from hpcjobs.entry import fatal_errors, finish_run, may_go_on
-from hpcjobs.files import read_json
-from hpcjobs.heartbeat import Heartbeat, Vitals, write_heartbeat
-from hpcjobs.identity import Identity
-from hpcjobs.paths import RunPaths
-from hpcjobs.submission import Launch, read_launches, record_launch
+from hpcjobs.commands.finish import fatal_errors, finish_run, may_go_on
+from hpcjobs.distributed.drain import PREEMPTION
+from hpcjobs.run_folder.files import read_json
+from hpcjobs.run_folder.heartbeat import Heartbeat, Vitals, write_heartbeat
+from hpcjobs.run_folder.ledger.chunks import ChunkList
+from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.run_folder.process import Identity
+from hpcjobs.run_folder.submission import Launch, read_launches, record_launch
 from tests.runs import plan_run, record_of, settle_by_hand, write_journal
 
 from .fake_slurm import FakeSlurm

@@ -10,11 +10,11 @@ import pyarrow as pa
 import pytest
 
 from hpcjobs.config import Config, DataConfig, FewShotConfig
+from hpcjobs.config.layers import Layer
+from hpcjobs.config.resolve import validate
 from hpcjobs.errors import ConfigError, DataError
-from hpcjobs.fewshot import Pool, TableRows, is_own, pool_table
-from hpcjobs.layers import Layer
-from hpcjobs.prompts import Prompts
-from hpcjobs.resolve import validate
+from hpcjobs.tasks.few_shot import Pool, TableRows, is_own, pool_table
+from hpcjobs.tasks.prompts import Prompts
 
 ROWS: list[dict[str, Any]] = [
     {"index": n, "id": f"r{n}", "q": f"q{n}", "a": f"a{n}", "kind": ("even", "odd")[n % 2]} for n in range(12)

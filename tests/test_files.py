@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcjobs.files import (
+from hpcjobs.run_folder.files import (
     _create_exclusive,
     _link,
     create_once,

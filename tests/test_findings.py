@@ -6,10 +6,10 @@ from typing import Any, cast
 
 import pytest
 
-from hpcjobs.compare import Comparison
-from hpcjobs.findings import Findings, flip_lines
-from hpcjobs.flips import Flip
-from hpcjobs.gates import Gate
+from hpcjobs.compare.eval import Comparison
+from hpcjobs.compare.eval_findings import Findings, flip_lines
+from hpcjobs.compare.flips import Flip
+from hpcjobs.compare.gates import Gate
 
 
 @pytest.mark.parametrize(

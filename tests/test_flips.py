@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from hpcjobs.compare.flips import Flip, find_flips, scores, write_flips
+from hpcjobs.compare.pairs import Pairs, Results
 from hpcjobs.errors import DiskFullError
-from hpcjobs.flips import Flip, find_flips, scores, write_flips
-from hpcjobs.pairs import Pairs, Results
 
 SCHEMA = pa.schema(
     [
@@ -104,7 +104,7 @@ def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     """The temporary file is a link to a device that is always full."""
     link = tmp_path / "full"
     link.symlink_to("/dev/full")
-    monkeypatch.setattr("hpcjobs.flips.temporary_name", lambda path: link)
+    monkeypatch.setattr("hpcjobs.compare.flips.temporary_name", lambda path: link)
     both = pairs(tmp_path, [(1, 0, 0)] * 3, [(0, 0, 0)] * 3)
     with pytest.raises(DiskFullError, match=r"out\.jsonl cannot be written: No space left.*the same command again"):
         write_flips(tmp_path / "out.jsonl", find_flips(both, ["em"]))

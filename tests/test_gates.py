@@ -7,9 +7,9 @@ import re
 import numpy as np
 import pytest
 
+from hpcjobs.compare.gates import Gate, check_gates, gates_exit_code, judge, judge_value, parse_gates
+from hpcjobs.compare.statistics import Differences
 from hpcjobs.errors import UsageError
-from hpcjobs.gates import Gate, check_gates, gates_exit_code, judge, judge_value, parse_gates
-from hpcjobs.paired import Differences
 
 
 def fall(a: int, b: int, n: int = 100, step: float = 1.0) -> Differences:

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from hpcjobs.config.layers import set_layer
+from hpcjobs.config.resolve import resolve
+from hpcjobs.distributed.group import join_group
+from hpcjobs.distributed.rank import Rank
+from hpcjobs.distributed.rendezvous import Meeting
 from hpcjobs.errors import RendezvousError
-from hpcjobs.group import join_group
-from hpcjobs.layers import set_layer
-from hpcjobs.merge import merge
-from hpcjobs.paths import RunPaths
-from hpcjobs.plan import make_plan
-from hpcjobs.rank import Rank
-from hpcjobs.rendezvous import Meeting
-from hpcjobs.resolve import resolve
-from hpcjobs.slurm import clean_environment
+from hpcjobs.launch.slurm import clean_environment
+from hpcjobs.merge.eval import merge
+from hpcjobs.plan.draft import make_plan
+from hpcjobs.run_folder.paths import RunPaths
 
 pytestmark = pytest.mark.model
 
@@ -52,7 +52,7 @@ def test_a_rank_whose_others_never_come_says_so_and_does_all_the_work(tmp_path: 
 
 
 def test_a_world_of_one_needs_no_address() -> None:
-    words = "from hpcjobs.group import join_group; from hpcjobs.rank import Rank; "
+    words = "from hpcjobs.distributed.group import join_group; from hpcjobs.distributed.rank import Rank; "
     words += "print(join_group(Rank.from_env(), None, 1.0).num_processes)"
     alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", words]
@@ -67,7 +67,7 @@ def test_without_a_meeting_place_a_group_cannot_be_joined() -> None:
 
 
 def test_two_ranks_on_one_gpu_are_refused(tmp_path: Path) -> None:
-    from hpcjobs.rendezvous import check_gpus
+    from hpcjobs.distributed.rendezvous import check_gpus
 
     meeting = Meeting.of(tmp_path, Rank(0, 2, 0, 2, 0, "a", "slurm", "n1"), 1.0)
     meeting.arrive({"gpus": ["GPU-1"]})

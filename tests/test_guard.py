@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from hpcjobs.chunks import ChunkList
-from hpcjobs.claims import Claims, Former
 from hpcjobs.errors import IncompleteError, UsageError
-from hpcjobs.guard import free_chunks, guarded
-from hpcjobs.heartbeat import Vitals, read_heartbeat
-from hpcjobs.identity import Identity
-from hpcjobs.paths import RunPaths
-from hpcjobs.slurm import clean_environment
+from hpcjobs.launch.slurm import clean_environment
+from hpcjobs.run_folder.heartbeat import Vitals, read_heartbeat
+from hpcjobs.run_folder.ledger.chunks import ChunkList
+from hpcjobs.run_folder.ledger.claims import Claims, Former
+from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.run_folder.process import Identity
+from hpcjobs.worker.guard import free_chunks, guarded
 from tests.runs import (
     DEADLINE,
     Ranks,

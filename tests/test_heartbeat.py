@@ -12,8 +12,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hpcjobs.errors import JournalError, UsageError
-from hpcjobs.heartbeat import SIZE, Heartbeat, Vitals, read_heartbeat, read_heartbeats, write_heartbeat
-from hpcjobs.identity import Identity
+from hpcjobs.run_folder.heartbeat import SIZE, Heartbeat, Vitals, read_heartbeat, read_heartbeats, write_heartbeat
+from hpcjobs.run_folder.process import Identity
 from tests.runs import finish, start_process, wait_for
 
 ERRORS = st.text(st.characters(exclude_categories=()), max_size=400)

@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 
 from hpcjobs.config import Config
-from hpcjobs.data import ASSETS
+from hpcjobs.config.layers import Layer
+from hpcjobs.config.resolve import validate
+from hpcjobs.engines.hub import HubModel, at_commit, cache_folder, go_offline, is_hub_id
 from hpcjobs.errors import ConfigError
-from hpcjobs.files import read_json
-from hpcjobs.hub import HubModel, at_commit, cache_folder, go_offline, is_hub_id
-from hpcjobs.layers import Layer
-from hpcjobs.plan import make_plan
-from hpcjobs.resolve import validate
-from hpcjobs.slurm import clean_environment
+from hpcjobs.launch.slurm import clean_environment
+from hpcjobs.plan.draft import make_plan
+from hpcjobs.run_folder.files import read_json
+from hpcjobs.tasks.datasets import ASSETS
 from tests.fake_slurm import FakeSlurm
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -83,7 +83,7 @@ def test_the_cache_folder_is_where_the_library_looks(env: dict[str, str], folder
 
 
 def test_the_library_agrees(tmp_path: Path) -> None:
-    code = "import os, huggingface_hub.constants as c; from hpcjobs.hub import cache_folder as f\n"
+    code = "import os, huggingface_hub.constants as c; from hpcjobs.engines.hub import cache_folder as f\n"
     code += "assert str(f(os.environ)) == c.HF_HUB_CACHE, (f(os.environ), c.HF_HUB_CACHE)"
     given = [{name: f"{tmp_path}/{name}"} for name in ("HF_HOME", "XDG_CACHE_HOME", "HF_HUB_CACHE")]
     bare = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING", "XDG"))}

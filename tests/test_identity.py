@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import pytest
 
-from hpcjobs.identity import Identity, machine_id
-from hpcjobs.rank import process_start
+from hpcjobs.distributed.rank import process_start
+from hpcjobs.run_folder.process import Identity, machine_id
 from tests.runs import process_state, wait_for
 
 
@@ -55,7 +55,7 @@ def test_an_identity_comes_back_from_its_values() -> None:
 
 def test_another_pid_namespace_is_another_machine() -> None:
     unshare = shutil.which("unshare")
-    command = [sys.executable, "-c", "from hpcjobs.identity import machine_id; print(machine_id())"]
+    command = [sys.executable, "-c", "from hpcjobs.run_folder.process import machine_id; print(machine_id())"]
     wrap = [str(unshare), "--pid", "--fork", "--mount-proc"]
     if not unshare or subprocess.run([*wrap, "true"], capture_output=True, check=False).returncode:
         pytest.skip("this user may not make a pid namespace")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpcjobs.inputs import Inputs, table_parts, table_sha256
+from hpcjobs.run_folder.inputs import Inputs, table_parts, table_sha256
 
 
 @settings(deadline=None, max_examples=25)

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from hpcjobs.heartbeat import read_heartbeat
-from hpcjobs.paths import RunPaths
-from hpcjobs.train_merge import merge_train
-from hpcjobs.training.checkpoint import Checkpoints, proof
+from hpcjobs.merge.train import merge_train
+from hpcjobs.run_folder.heartbeat import read_heartbeat
+from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.training.checkpoints.checkpoint import Checkpoints, proof
 
 from .trainings import (
     TrainingRanks,
@@ -266,8 +266,8 @@ def test_packed_samples_learn_as_they_would_alone(tmp_path: Path) -> None:
     """All rows in one step: its loss is the same in 60 padded rows and in a few full ones, at any number of ranks."""
     import numpy as np
 
-    from hpcjobs.training.order import Order, Ordering
-    from hpcjobs.training.tokens import TokenFile
+    from hpcjobs.training.data.order import Order, Ordering
+    from hpcjobs.training.data.tokens import TokenFile
 
     apart = plan_training(tmp_path / "apart", global_batch=60, micro_batch=60, max_steps=3)
     run_training(apart, 1)

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpcjobs import jsonl
 from hpcjobs.errors import DataError
-from hpcjobs.jsonl import read_jsonl, rows_table
+from hpcjobs.tasks import jsonl
+from hpcjobs.tasks.jsonl import read_jsonl, rows_table
 
 NAMES = count()
 SCALARS = (

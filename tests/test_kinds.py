@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from hpcjobs.paths import RunPaths, runs_root
-from hpcjobs.plan import make_script_plan
+from hpcjobs.plan.draft import make_script_plan
+from hpcjobs.run_folder.paths import RunPaths, runs_root
 
 from .fake_slurm import Shell
 from .runs import config_of, plan_run

@@ -11,8 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hpcjobs.errors import ConfigError
-from hpcjobs.layers import (
+from hpcjobs.config.layers import (
     Layer,
     dotted_layer,
     dump_yaml,
@@ -22,6 +21,7 @@ from hpcjobs.layers import (
     set_layer,
     text_layer,
 )
+from hpcjobs.errors import ConfigError
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from hpcjobs.chunks import ChunkList, write_chunks
-from hpcjobs.claims import Claims, Former, Lease, Listing
-from hpcjobs.heartbeat import Heartbeat, Vitals
-from hpcjobs.identity import Identity
-from hpcjobs.ledger import LeaseWatch, Ledger, Rules, release, whole_samples
-from hpcjobs.paths import RunPaths
-from hpcjobs.rank import Rank, process_start
+from hpcjobs.distributed.rank import Rank, process_start
+from hpcjobs.run_folder.heartbeat import Heartbeat, Vitals
+from hpcjobs.run_folder.ledger.chunks import ChunkList, write_chunks
+from hpcjobs.run_folder.ledger.claims import Claims, Former, Lease, Listing
+from hpcjobs.run_folder.ledger.ledger import LeaseWatch, Ledger, Rules, release, whole_samples
+from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.run_folder.process import Identity
 from tests.runs import (
     Ranks,
     lease_of,

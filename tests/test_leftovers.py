@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from hpcjobs.columns import journal_schema, table_of
-from hpcjobs.files import Together, make_folder, temporary_name
-from hpcjobs.leftovers import own_mark, remove_leftovers
-from hpcjobs.merge import merge
-from hpcjobs.results import ResultsWriter, schema_of
-from hpcjobs.spill import Spill
+from hpcjobs.merge.eval import merge
+from hpcjobs.merge.external_sort import Spill
+from hpcjobs.merge.results import ResultsWriter, schema_of
+from hpcjobs.run_folder.files import Together, make_folder, temporary_name
+from hpcjobs.run_folder.journal.table import journal_schema, table_of
+from hpcjobs.run_folder.leftovers import own_mark, remove_leftovers
 from tests.runs import finish, outcome, plan_run, record_of, run_ranks, start_process, undisturbed
 
 SCHEMA = journal_schema(pa.schema([]))

@@ -13,17 +13,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from hpcjobs.config import Config
+from hpcjobs.config.layers import Layer
+from hpcjobs.config.resolve import read_config, validate
 from hpcjobs.errors import ConfigError
-from hpcjobs.layers import Layer
-from hpcjobs.lmeval.codec import decode
-from hpcjobs.lmeval.fold import Code, LmEvalFold
-from hpcjobs.lmeval.judge import LmEvalJudge
-from hpcjobs.lmeval.tasks import MetricName, Planned, load_planned
-from hpcjobs.merge import merge
+from hpcjobs.merge.eval import merge
 from hpcjobs.metrics import Score
-from hpcjobs.paths import RunPaths
-from hpcjobs.plan import make_plan
-from hpcjobs.resolve import read_config, validate
+from hpcjobs.plan.draft import make_plan
+from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.tasks.lmeval.codec import decode
+from hpcjobs.tasks.lmeval.fold import Code, LmEvalFold
+from hpcjobs.tasks.lmeval.judge import LmEvalJudge
+from hpcjobs.tasks.lmeval.tasks import MetricName, Planned, load_planned
 
 from .lmeval_tasks import alone, dummy_lm, write_tasks
 from .runs import Ranks
@@ -208,7 +208,7 @@ def contexts(table: Any) -> list[str]:
 def test_prompts_go_through_the_models_chat_template_as_hflm_does_it(tmp_path: Path) -> None:
     from lm_eval.models.huggingface import HFLM
 
-    from hpcjobs.data import ASSETS
+    from hpcjobs.tasks.datasets import ASSETS
 
     folder = write_tasks(tmp_path / "tasks", rows=4)
     table = make_plan("eval", config_of(folder, "pick", "tiny", chat_template=True), tmp_path / "run").table

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcjobs.lmeval.codec import decode, encode
+from hpcjobs.tasks.lmeval.codec import decode, encode
 
 _leaves = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary() | st.dates()
 _keys = st.text() | st.integers() | st.tuples(st.integers(), st.text()) | st.just("__kind__")

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from hpcjobs.errors import ConfigError
-from hpcjobs.lmeval.standin import StandIn
-from hpcjobs.lmeval.tasks import FOLDER, MetricName, Planned, find, load, shortest_stand_in, snapshot
+from hpcjobs.tasks.lmeval.standin import StandIn
+from hpcjobs.tasks.lmeval.tasks import FOLDER, MetricName, Planned, find, load, shortest_stand_in, snapshot
 
 from .lmeval_tasks import write_tasks
 
@@ -75,7 +75,7 @@ def test_yaml_and_python_are_copied_and_the_rest_is_linked(tmp_path: Path) -> No
 
 
 def test_a_folder_of_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hpcjobs.lmeval.tasks.MAX_FILES", 5)
+    monkeypatch.setattr("hpcjobs.tasks.lmeval.tasks.MAX_FILES", 5)
     with pytest.raises(ConfigError, match="name the folder of the task alone"):
         snapshot(write_tasks(tmp_path / "tasks"), PLANNED, StandIn(), tmp_path)
 

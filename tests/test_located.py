@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from hpcjobs.config import Config
+from hpcjobs.config.layers import dotted_layer
+from hpcjobs.config.resolve import validate
 from hpcjobs.errors import ConfigError
-from hpcjobs.layers import dotted_layer
-from hpcjobs.located import located
-from hpcjobs.paths import shipped
-from hpcjobs.resolve import validate
+from hpcjobs.plan.locate import located
+from hpcjobs.run_folder.paths import shipped
 
 
 def config(**values: object) -> Config:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from hpcjobs.logs import entries, follow, srun_ends
-from hpcjobs.paths import RunPaths
-from hpcjobs.rank import Rank
+from hpcjobs.distributed.rank import Rank
 from hpcjobs.ranklog import rank_log
+from hpcjobs.run_folder.logs import entries, follow, srun_ends
+from hpcjobs.run_folder.paths import RunPaths
 
 TRACE = """Traceback (most recent call last):
   File "x.py", line 1, in <module>

@@ -7,13 +7,13 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from hpcjobs.chunks import ChunkList
-from hpcjobs.claims import Claims
 from hpcjobs.errors import MergeError
-from hpcjobs.files import read_json
-from hpcjobs.merge import merge
-from hpcjobs.paths import RunPaths
-from hpcjobs.results import ROW_GROUP
+from hpcjobs.merge.eval import merge
+from hpcjobs.merge.results import ROW_GROUP
+from hpcjobs.run_folder.files import read_json
+from hpcjobs.run_folder.ledger.chunks import ChunkList
+from hpcjobs.run_folder.ledger.claims import Claims
+from hpcjobs.run_folder.paths import RunPaths
 from tests.runs import (
     answer,
     cancelled_at_end,
@@ -242,7 +242,7 @@ def test_generate_has_answers_without_scores(ram: Path) -> None:
 @pytest.mark.parametrize("bucket", [ROW_GROUP, 2 * ROW_GROUP, 8 * ROW_GROUP])
 def test_many_buckets_come_in_input_order(ram: Path, monkeypatch: pytest.MonkeyPatch, bucket: int) -> None:
     """More rows than a row group, or a bucket, holds, journalled in random order: the same bytes for any bucket."""
-    monkeypatch.setattr("hpcjobs.merge.MOST_ROWS", bucket)
+    monkeypatch.setattr("hpcjobs.merge.eval.MOST_ROWS", bucket)
     rows = 2 * ROW_GROUP + 1000
     paths = plan_run(ram / "run", rows)
     records = settle_by_hand(paths)

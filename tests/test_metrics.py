@@ -10,7 +10,7 @@ from hpcjobs.config import TaskConfig
 from hpcjobs.errors import ConfigError
 from hpcjobs.metrics import BUILT_IN, Judge, Score, find_metric, find_metrics, golds
 from hpcjobs.metrics.base import bounds_of
-from hpcjobs.records import Completion, Target
+from hpcjobs.requests import Completion, Target
 
 
 def score(name: str, completion: str, target: Target) -> float:

@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpcjobs.bootstrap import Floats
 from hpcjobs.metrics import Fold, MeanFold, SumsFold
-from hpcjobs.metrics.choice import Accuracy
-from hpcjobs.metrics.find import find_metric
+from hpcjobs.metrics.blocks import Held
+from hpcjobs.metrics.bootstrap import Floats
+from hpcjobs.metrics.builtin.choice import Accuracy
 from hpcjobs.metrics.fold import numbers, wilson
-from hpcjobs.metrics.held import Held
+from hpcjobs.metrics.registry import find_metric
 from hpcjobs.metrics.sums import in_logarithms, within
 
 NOTHING = {"value": None, "stderr": None, "ci95": None, "bootstrap_ci95": None, "n": 0}

@@ -9,7 +9,7 @@ import pytest
 from hpcjobs.config import TaskConfig
 from hpcjobs.errors import ConfigError
 from hpcjobs.metrics import Judge, Score, metrics_of
-from hpcjobs.records import Completion, Target
+from hpcjobs.requests import Completion, Target
 
 
 def judged(answer: str, target: Target, *more: str, **task: Any) -> dict[str, float]:

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pytest
 
 from hpcjobs.metrics import find_metric
-from hpcjobs.metrics.options import letter
-from hpcjobs.records import Completion, Likelihood, Target
+from hpcjobs.metrics.builtin.options import letter
+from hpcjobs.requests import Completion, Likelihood, Target
 
 
 def scored(logprobs: Sequence[float], options: Sequence[str] = (), tokens: int = 1) -> Completion:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hpcjobs.metrics.lines import MOST_SHOWN, group_lines, number_text, score_lines
+from hpcjobs.metrics.format import MOST_SHOWN, group_lines, number_text, score_lines
 
 
 def summary(value: float | None, n: int = 10, interval: list[float] | None = None) -> dict[str, Any]:

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcjobs.errors import ConfigError
+from hpcjobs.merge.results import schema_of
 from hpcjobs.metrics import find_metric, find_metrics
-from hpcjobs.metrics.repeats import elected, pass_at_k
-from hpcjobs.records import Completion
-from hpcjobs.results import schema_of
+from hpcjobs.metrics.builtin.repeats import elected, pass_at_k
+from hpcjobs.requests import Completion
 
 
 def answers(*texts: str) -> Completion:

@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpcjobs.metrics import find_metric
+from hpcjobs.metrics.builtin.json_valid import is_json
 from hpcjobs.metrics.extract import extract
-from hpcjobs.metrics.json_valid import is_json
-from hpcjobs.metrics.normal import normalizer
-from hpcjobs.records import Completion, Target
+from hpcjobs.metrics.normalize import normalizer
+from hpcjobs.requests import Completion, Target
 
 # The example of sacrebleu's README, with a variable number of references, and lines that are empty or very short.
 ANSWERS = [

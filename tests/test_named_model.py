@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from hpcjobs.config import Config
+from hpcjobs.config.layers import dotted_layer
+from hpcjobs.config.resolve import validate
 from hpcjobs.errors import ConfigError
-from hpcjobs.layers import dotted_layer
-from hpcjobs.named_model import checked_model, fetched
-from hpcjobs.resolve import validate
+from hpcjobs.plan.model import checked_model, fetched
 
 
 def config(name: str, **more: object) -> Config:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpcjobs.paired import Differences, McNemar, mcnemar, t_quantile
+from hpcjobs.compare.statistics import Differences, McNemar, mcnemar, t_quantile
 
 # Student's sleep data (The probable error of a mean, Biometrika 6, 1908): hours gained with two drugs.
 FIRST = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]

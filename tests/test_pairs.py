@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from hpcjobs.compare.pairs import Pairs, Results
 from hpcjobs.errors import MergeError
-from hpcjobs.pairs import Pairs, Results
 
 
 class Tables:

@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpcjobs.chunks import ChunkList
 from hpcjobs.config import ClusterConfig, Config
+from hpcjobs.config.layers import Layer
+from hpcjobs.config.resolve import read_config, validate
+from hpcjobs.config.shape import Shape, shape_of
 from hpcjobs.errors import ConfigError, DataError, UsageError
-from hpcjobs.inputs import Inputs
-from hpcjobs.layers import Layer
-from hpcjobs.plan import Plan, make_plan, make_script_plan
-from hpcjobs.resolve import read_config, validate
-from hpcjobs.shape import Shape, shape_of
+from hpcjobs.plan.draft import Plan, make_plan, make_script_plan
+from hpcjobs.run_folder.inputs import Inputs
+from hpcjobs.run_folder.ledger.chunks import ChunkList
 
 
 def cluster_of(**values: Any) -> ClusterConfig:

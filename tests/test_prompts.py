@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 from hpcjobs.config import TaskConfig
+from hpcjobs.config.layers import Layer
 from hpcjobs.errors import ConfigError
-from hpcjobs.layers import Layer
-from hpcjobs.prompts import Prompts
-from hpcjobs.seeds import sample_seed
+from hpcjobs.tasks.prompts import Prompts
+from hpcjobs.tasks.seeds import sample_seed
 
 
 def prompts_of(columns: list[str], **task: Any) -> Prompts:
-    from hpcjobs.resolve import validate
+    from hpcjobs.config.resolve import validate
 
     return Prompts(validate(Layer({"task": task})).task, columns)
 

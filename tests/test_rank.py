@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from hpcjobs.errors import RendezvousError
-from hpcjobs.rank import (
+from hpcjobs.distributed.rank import (
     Allotted,
     Ending,
     Rank,
@@ -20,6 +19,7 @@ from hpcjobs.rank import (
     process_start,
     refuse_lone_process,
 )
+from hpcjobs.errors import RendezvousError
 
 # What srun gives the last task of a job of 11 on nodes with 4, 4 and 3 (Slurm 23.02).
 SRUN = {

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from hpcjobs.slurm import clean_environment
+from hpcjobs.launch.slurm import clean_environment
 
 pytestmark = [pytest.mark.real, pytest.mark.model]
 # On two cores 100 rows take seven minutes (HPCJOBS_REAL_ROWS=100); each CI run does these.

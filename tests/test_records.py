@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcjobs.records import Completion, Record, SampleError
+from hpcjobs.requests import Completion, Record, SampleError
 from tests.runs import record_of
 
 # All of Unicode, lone surrogates too, and often what line-wise readers split or stop at.

@@ -13,17 +13,17 @@ from typing import IO
 
 import pytest
 
+from hpcjobs.distributed.rank import Rank
+from hpcjobs.distributed.rendezvous import Meeting, answers, check_gpus, interface_towards, interfaces, own_addresses
 from hpcjobs.errors import RendezvousError
-from hpcjobs.rank import Rank
-from hpcjobs.rendezvous import Meeting, answers, check_gpus, interface_towards, interfaces, own_addresses
 
 # A rank of its own: says that it looks, then where it found rank 0, or why it did not.
 RANK = """
 import sys
 from pathlib import Path
 from hpcjobs.errors import RendezvousError
-from hpcjobs.rank import Rank
-from hpcjobs.rendezvous import Meeting
+from hpcjobs.distributed.rank import Rank
+from hpcjobs.distributed.rendezvous import Meeting
 
 meeting = Meeting.of(Path(sys.argv[1]), Rank.from_env(), float(sys.argv[2]))
 meeting.arrive({"gpus": []})

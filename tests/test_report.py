@@ -15,11 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hpcjobs.entry import merge_and_report
-from hpcjobs.heartbeat import Heartbeat, Vitals
-from hpcjobs.identity import Identity
-from hpcjobs.paths import RunPaths
-from hpcjobs.records import Record
+from hpcjobs.commands.finish import merge_and_report
+from hpcjobs.commands.submit import Order, draft_of, start
 from hpcjobs.report import write_report
 from hpcjobs.report.activity import Activity, read_activities
 from hpcjobs.report.axis import Axis
@@ -28,8 +25,11 @@ from hpcjobs.report.picks import pick_rows, read_rows
 from hpcjobs.report.scores import MOST_GROUPS, score_of
 from hpcjobs.report.text import WHOLE, Cut, duration, percent, plain, visible
 from hpcjobs.report.timeline import SHOWN_ROWS, draw
-from hpcjobs.submission import Launch, record_launch
-from hpcjobs.submit import Order, draft_of, start
+from hpcjobs.requests import Record
+from hpcjobs.run_folder.heartbeat import Heartbeat, Vitals
+from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.run_folder.process import Identity
+from hpcjobs.run_folder.submission import Launch, record_launch
 
 NASTY = [
     "<script>alert(1)</script>", "</style></title><img src=x onerror=alert(1)>", "\" onmouseover='alert(1)' x=\"",

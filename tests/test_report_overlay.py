@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from hpcjobs.paths import RunPaths
 from hpcjobs.report.curve import HEIGHT, WIDTH, draw_both, draw_curve
 from hpcjobs.report.tick import round_numbers
+from hpcjobs.run_folder.paths import RunPaths
 
 from .fake_slurm import Shell
 from .test_train_compare import steps, training

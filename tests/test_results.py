@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcjobs.columns import journal_schema, storable, table_of
+from hpcjobs.merge.results import ResultsWriter, rows_of, schema_of
 from hpcjobs.metrics import find_metrics
-from hpcjobs.records import Record, SampleError
-from hpcjobs.results import ResultsWriter, rows_of, schema_of
+from hpcjobs.requests import Record, SampleError
+from hpcjobs.run_folder.journal.table import journal_schema, storable, table_of
 from tests.runs import record_of
 
 INPUTS = pa.schema([("index", pa.int64()), ("id", pa.string()), ("question", pa.string()), ("n", pa.list_(pa.int8()))])

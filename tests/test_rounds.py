@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from hpcjobs.acceptance import Acceptance
-from hpcjobs.chunks import ChunkList
-from hpcjobs.claims import Claims, Former
 from hpcjobs.errors import HpcJobsError
-from hpcjobs.merge import merge
-from hpcjobs.paths import RunPaths
-from hpcjobs.rounds import _close_chunk, close_round, open_round
+from hpcjobs.merge.eval import merge
+from hpcjobs.run_folder.ledger.acceptance import Acceptance
+from hpcjobs.run_folder.ledger.chunks import ChunkList
+from hpcjobs.run_folder.ledger.claims import Claims, Former
+from hpcjobs.run_folder.ledger.rounds import _close_chunk, close_round, open_round
+from hpcjobs.run_folder.paths import RunPaths
 from tests.runs import (
     Ranks,
     finish,

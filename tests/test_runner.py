@@ -13,12 +13,12 @@ import pytest
 import sacrebleu
 
 from hpcjobs import runner
-from hpcjobs.layers import Layer
+from hpcjobs.config.layers import Layer
+from hpcjobs.config.resolve import validate
+from hpcjobs.launch.slurm import clean_environment
 from hpcjobs.metrics import Judge
-from hpcjobs.prompts import Prompts
-from hpcjobs.records import Completion, SampleError
-from hpcjobs.resolve import validate
-from hpcjobs.slurm import clean_environment
+from hpcjobs.requests import Completion, SampleError
+from hpcjobs.tasks.prompts import Prompts
 
 RUN = ("-m", "hpcjobs.runner", "--data_file", "unified", "--max_samples", "100")
 

@@ -14,11 +14,11 @@ import pytest
 from submitit.slurm.slurm import SlurmJobEnvironment
 
 from hpcjobs.config import Config
-from hpcjobs.layers import Layer
-from hpcjobs.paths import RunPaths
-from hpcjobs.resolve import validate
-from hpcjobs.sbatch import scripts, work_executor
-from hpcjobs.shape import shape_of
+from hpcjobs.config.layers import Layer
+from hpcjobs.config.resolve import validate
+from hpcjobs.config.shape import shape_of
+from hpcjobs.launch.sbatch import scripts, work_executor
+from hpcjobs.run_folder.paths import RunPaths
 
 from .fake_slurm import FakeSlurm
 

@@ -10,16 +10,16 @@ import pyarrow.parquet as pq
 import pytest
 import sacrebleu
 
-from hpcjobs.data import user_columns, user_row
+from hpcjobs.config.resolve import read_config
 from hpcjobs.errors import ConfigError, UsageError
-from hpcjobs.inputs import Inputs
-from hpcjobs.merge import merge
+from hpcjobs.merge.eval import merge
+from hpcjobs.merge.score import rescore
 from hpcjobs.metrics import Judge
-from hpcjobs.paths import RunPaths
-from hpcjobs.prompts import Prompts
-from hpcjobs.records import Completion, Likelihood
-from hpcjobs.resolve import read_config
-from hpcjobs.score import rescore
+from hpcjobs.requests import Completion, Likelihood
+from hpcjobs.run_folder.inputs import Inputs
+from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.tasks.datasets import user_columns, user_row
+from hpcjobs.tasks.prompts import Prompts
 from tests.runs import answer, hpcjobs, plan_run, rows_of, run_ranks, said, settle_by_hand, write_journal
 
 ROWS = 40

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from hpcjobs.records import Completion, Pair, Request
+from hpcjobs.requests import Completion, Pair, Request
 
 pytestmark = pytest.mark.model
 HEAD = "Reverse: abc cba\n\nSpell: def d-e-f\n\nUpper: ghi GHI\n\n"
@@ -17,7 +17,7 @@ HEAD = "Reverse: abc cba\n\nSpell: def d-e-f\n\nUpper: ghi GHI\n\n"
 
 @pytest.fixture(scope="module")
 def tiny() -> tuple[Any, Any]:
-    from hpcjobs.model_loader import load_model
+    from hpcjobs.engines.loader import load_model
 
     loaded: tuple[Any, Any] = load_model("tiny")
     return loaded
@@ -67,7 +67,7 @@ def logprobs(completions: Sequence[Completion]) -> list[float]:
 
 @pytest.mark.parametrize("batch", [1, 3, 64])
 def test_options_score_as_in_lm_evaluation_harness(tiny: tuple[Any, Any], harness: Any, batch: int) -> None:
-    from hpcjobs.engines.scoring import ScoringEngine
+    from hpcjobs.engines.scoring.engine import ScoringEngine
 
     requests = questions(20)
     done = run(ScoringEngine(*tiny, batch_size=batch), requests)
@@ -89,7 +89,7 @@ ODD = [
 
 
 def test_odd_pairs_score_as_in_lm_evaluation_harness(tiny: tuple[Any, Any], harness: Any) -> None:
-    from hpcjobs.engines.scoring import ScoringEngine
+    from hpcjobs.engines.scoring.engine import ScoringEngine
 
     done = run(ScoringEngine(*tiny), [choice(n, [c], [o]) for n, (c, o) in enumerate(ODD) if c != " "])
     right = theirs(harness, "loglikelihood", [pair for pair in ODD if pair[0] != " "])
@@ -99,7 +99,7 @@ def test_odd_pairs_score_as_in_lm_evaluation_harness(tiny: tuple[Any, Any], harn
 
 def test_a_context_of_white_space_goes_on_with_its_continuation(tiny: tuple[Any, Any]) -> None:
     """lm-evaluation-harness has nothing left to condition on then, and stops: here it is scored as it stands."""
-    from hpcjobs.engines.scoring import ScoringEngine
+    from hpcjobs.engines.scoring.engine import ScoringEngine
 
     (done,) = run(ScoringEngine(*tiny), [choice(0, [" "], ["a"])])
     assert done.error is None
@@ -107,7 +107,7 @@ def test_a_context_of_white_space_goes_on_with_its_continuation(tiny: tuple[Any,
 
 
 def test_options_with_contexts_of_their_own(tiny: tuple[Any, Any], harness: Any) -> None:
-    from hpcjobs.engines.scoring import ScoringEngine
+    from hpcjobs.engines.scoring.engine import ScoringEngine
 
     contexts = ["The cup is too big, so the cup", "The cup is too big, so the bag"]
     done = run(ScoringEngine(*tiny), [choice(0, contexts, [" is full", " is full"])])
@@ -120,7 +120,7 @@ TEXTS = ["one", "some more words than one", "windows " * 80, "w" * 257, "w" * 25
 
 def test_texts_score_as_in_lm_evaluation_harness(tiny: tuple[Any, Any], harness: Any) -> None:
     """Among them texts that are longer than the model's 256 positions."""
-    from hpcjobs.engines.scoring import ScoringEngine
+    from hpcjobs.engines.scoring.engine import ScoringEngine
 
     done = run(ScoringEngine(*tiny), [Request(n, str(n), text, task="perplexity") for n, text in enumerate(TEXTS)])
     assert logprobs(done) == pytest.approx(theirs(harness, "loglikelihood_rolling", [(t,) for t in TEXTS]), abs=5e-3)
@@ -130,8 +130,8 @@ def test_texts_score_as_in_lm_evaluation_harness(tiny: tuple[Any, Any], harness:
 
 
 def test_the_plain_way_gives_the_same(tiny: tuple[Any, Any]) -> None:
-    from hpcjobs.engines.plain import PlainScorer
-    from hpcjobs.engines.scoring import ScoringEngine
+    from hpcjobs.engines.scoring.engine import ScoringEngine
+    from hpcjobs.engines.scoring.sequences import PlainScorer
 
     requests = questions(12)
     tree, plain = (run(ScoringEngine(*tiny, scorer=scorer), requests) for scorer in (None, PlainScorer(tiny[0])))
@@ -139,8 +139,8 @@ def test_the_plain_way_gives_the_same(tiny: tuple[Any, Any]) -> None:
 
 
 def test_what_questions_share_is_computed_once(tiny: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    from hpcjobs.engines.passes import Passes
-    from hpcjobs.engines.scoring import ScoringEngine
+    from hpcjobs.engines.scoring.engine import ScoringEngine
+    from hpcjobs.engines.scoring.passes import Passes
 
     tokens = 0
     plain = Passes.run
@@ -161,7 +161,7 @@ def test_what_questions_share_is_computed_once(tiny: tuple[Any, Any], monkeypatc
 
 def test_after_a_pause_nothing_is_left_of_what_was_before(tiny: tuple[Any, Any]) -> None:
     """With `deterministic` the source pauses at each chunk: a chunk's numbers are then the same on any rank."""
-    from hpcjobs.engines.scoring import ScoringEngine
+    from hpcjobs.engines.scoring.engine import ScoringEngine
 
     requests = questions(20)
     alone = run(ScoringEngine(*tiny, fresh=True), requests[10:])
@@ -170,7 +170,7 @@ def test_after_a_pause_nothing_is_left_of_what_was_before(tiny: tuple[Any, Any])
 
 
 def test_one_bad_request_fails_alone(tiny: tuple[Any, Any]) -> None:
-    from hpcjobs.engines.scoring import ScoringEngine
+    from hpcjobs.engines.scoring.engine import ScoringEngine
 
     good, bad = questions(6), [choice(6, ["a"], [""]), choice(7, ["a"], ["x" * 600])]
     chat = Request(8, "8", [{"role": "user", "content": "text"}], task="perplexity")
@@ -207,8 +207,8 @@ class Troubled:
 
 
 def test_a_model_that_fails_for_one_request(tiny: tuple[Any, Any]) -> None:
-    from hpcjobs.engines.scoring import ScoringEngine
-    from hpcjobs.engines.shared import TreeScorer
+    from hpcjobs.engines.scoring.engine import ScoringEngine
+    from hpcjobs.engines.scoring.tree import TreeScorer
 
     requests = questions(9)
     done = run(ScoringEngine(*tiny, scorer=Troubled(TreeScorer(tiny[0]), poison=4)), requests)
@@ -220,9 +220,9 @@ def test_a_model_that_fails_for_one_request(tiny: tuple[Any, Any]) -> None:
 def test_out_of_memory_takes_smaller_passes(tiny: tuple[Any, Any]) -> None:
     import torch
 
-    from hpcjobs.engines.passes import Passes
-    from hpcjobs.engines.scoring import ScoringEngine
-    from hpcjobs.engines.shared import TreeScorer
+    from hpcjobs.engines.scoring.engine import ScoringEngine
+    from hpcjobs.engines.scoring.passes import Passes
+    from hpcjobs.engines.scoring.tree import TreeScorer
 
     scorer, run_pass = TreeScorer(tiny[0]), Passes(tiny[0]).run
 
@@ -241,7 +241,7 @@ def test_out_of_memory_takes_smaller_passes(tiny: tuple[Any, Any]) -> None:
 def test_numbers_that_are_none_are_an_error_record(tiny: tuple[Any, Any]) -> None:
     import torch
 
-    from hpcjobs.engines.scoring import ScoringEngine
+    from hpcjobs.engines.scoring.engine import ScoringEngine
 
     weight = tiny[0].get_input_embeddings().weight
     token = tiny[1]("Q", add_special_tokens=False).input_ids[-1]
@@ -258,7 +258,7 @@ def test_numbers_that_are_none_are_an_error_record(tiny: tuple[Any, Any]) -> Non
 
 
 def _tree(model: Any) -> Any:
-    from hpcjobs.engines.shared import TreeScorer
+    from hpcjobs.engines.scoring.tree import TreeScorer
 
     return TreeScorer(model)
 
@@ -266,10 +266,10 @@ def _tree(model: Any) -> Any:
 def test_a_model_whose_branches_come_out_wrong_is_run_plainly(
     tiny: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from hpcjobs.engines import passes
-    from hpcjobs.engines.plain import PlainScorer
-    from hpcjobs.engines.scoring import scorer_of
-    from hpcjobs.engines.shared import TreeScorer
+    from hpcjobs.engines.scoring import passes
+    from hpcjobs.engines.scoring.engine import scorer_of
+    from hpcjobs.engines.scoring.sequences import PlainScorer
+    from hpcjobs.engines.scoring.tree import TreeScorer
 
     assert isinstance(scorer_of(tiny[0]), TreeScorer)
     all_seen = passes._mask
@@ -307,8 +307,8 @@ def test_models_of_other_kinds(tiny: tuple[Any, Any], kind: str, shares: bool) -
     """With random weights; each against one pass over each whole sequence."""
     import torch
 
-    from hpcjobs.engines.plain import PlainScorer
-    from hpcjobs.engines.scoring import ScoringEngine, scorer_of
+    from hpcjobs.engines.scoring.engine import ScoringEngine, scorer_of
+    from hpcjobs.engines.scoring.sequences import PlainScorer
 
     torch.manual_seed(0)
     model, tokenizer = _small(kind), tiny[1]
@@ -329,9 +329,9 @@ def test_models_of_other_kinds(tiny: tuple[Any, Any], kind: str, shares: bool) -
 def test_bfloat16(tiny: tuple[Any, Any]) -> None:
     import torch
 
-    from hpcjobs.engines.scoring import ScoringEngine, scorer_of
-    from hpcjobs.engines.shared import TreeScorer
-    from hpcjobs.model_loader import load_model
+    from hpcjobs.engines.loader import load_model
+    from hpcjobs.engines.scoring.engine import ScoringEngine, scorer_of
+    from hpcjobs.engines.scoring.tree import TreeScorer
 
     model, tokenizer = load_model("tiny", dtype=torch.bfloat16)
     assert isinstance(scorer_of(model), TreeScorer)
@@ -341,7 +341,7 @@ def test_bfloat16(tiny: tuple[Any, Any]) -> None:
 
 
 def test_a_chat_is_scored_behind_its_template(tiny: tuple[Any, Any], harness: Any) -> None:
-    from hpcjobs.engines.scoring import ScoringEngine
+    from hpcjobs.engines.scoring.engine import ScoringEngine
 
     chat = [{"role": "user", "content": "Reverse: abc"}]
     text = tiny[1].apply_chat_template(chat, add_generation_prompt=True, tokenize=False)

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from hpcjobs.files import read_json
-from hpcjobs.journal import read_journal
-from hpcjobs.paths import RunPaths
+from hpcjobs.run_folder.files import read_json
+from hpcjobs.run_folder.journal.journal import read_journal
+from hpcjobs.run_folder.paths import RunPaths
 from tests.runs import Ranks, finish, outcome, plan_run, rank_env, run_ranks, start_process, undisturbed
 from tests.slow_files import slow_merge_main, slow_rank_main
 

@@ -1,4 +1,4 @@
-"""hpcjobs.slurm against programs that answer as Slurm's do."""
+"""hpcjobs.launch.slurm against programs that answer as Slurm's do."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from hpcjobs import slurm
 from hpcjobs.errors import LaunchError
-from hpcjobs.slurm import JobState
+from hpcjobs.launch import slurm
+from hpcjobs.launch.slurm import JobState
 
 from .fake_slurm import FakeSlurm
 

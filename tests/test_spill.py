@@ -7,10 +7,10 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from hpcjobs import spill as spilling
-from hpcjobs.columns import journal_schema, table_of
-from hpcjobs.records import Record
-from hpcjobs.spill import Spill
+from hpcjobs.merge import external_sort as spilling
+from hpcjobs.merge.external_sort import Spill
+from hpcjobs.requests import Record
+from hpcjobs.run_folder.journal.table import journal_schema, table_of
 from tests.runs import record_of
 
 BUCKET = 1000

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from hpcjobs.heartbeat import Heartbeat, Vitals, write_heartbeat
-from hpcjobs.identity import Identity
-from hpcjobs.merge import merge
-from hpcjobs.paths import RunPaths
-from hpcjobs.status import Status, read_status
-from hpcjobs.submission import Launch, record_launch
+from hpcjobs.commands.status import Status, read_status
+from hpcjobs.merge.eval import merge
+from hpcjobs.run_folder.heartbeat import Heartbeat, Vitals, write_heartbeat
+from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.run_folder.process import Identity
+from hpcjobs.run_folder.submission import Launch, record_launch
 from tests.runs import Ranks, hpcjobs, next_round, plan_run, records_in, run_ranks, wait_for
 
 from .fake_slurm import FakeSlurm

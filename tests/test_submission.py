@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from hpcjobs.paths import RunPaths
-from hpcjobs.submission import Launch, forget_launch, known_launches, read_launches, record_launch, together
+from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.run_folder.submission import Launch, forget_launch, known_launches, read_launches, record_launch, together
 
 from .fake_slurm import FakeSlurm
 

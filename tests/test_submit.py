@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from hpcjobs import slurm
+from hpcjobs.commands.submit import FLAGS, flag_layer
+from hpcjobs.config.resolve import read_config
 from hpcjobs.errors import LaunchError
-from hpcjobs.files import read_json
-from hpcjobs.paths import RunPaths
-from hpcjobs.resolve import read_config
-from hpcjobs.submission import read_launches
-from hpcjobs.submit import FLAGS, flag_layer
+from hpcjobs.launch import slurm
+from hpcjobs.run_folder.files import read_json
+from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.run_folder.submission import read_launches
 
 from .fake_slurm import Shell
 
@@ -73,7 +73,7 @@ def test_no_secret_of_the_shell_is_written_down(shell: Shell, monkeypatch: pytes
 
 def test_what_is_pickled_is_a_name_and_a_path(shell: Shell, queued: RunPaths) -> None:
     pickle = (queued.logs / "work-0.pkl").read_bytes()
-    assert b"hpcjobs.guard" in pickle
+    assert b"hpcjobs.worker.guard" in pickle
     assert b"guard_rank" in pickle
     assert str(queued.root).encode() in pickle
     assert b"exact_match" not in pickle
@@ -181,7 +181,7 @@ def test_wait_ends_with_the_runs_code(shell: Shell, queued: RunPaths) -> None:
     """Nothing was done by anybody: the merge says incomplete, and waiting ends with 3."""
     assert shell.run("merge", "a").code == 3
     shell.slurm.answer("squeue", "100|FAILED|None|n1\n101|FAILED|None|n1\n")
-    from hpcjobs.submit import wait
+    from hpcjobs.commands.submit import wait
 
     seen: list[str] = []
     assert wait(queued, lambda status: seen.append(status.state)) == 3
@@ -309,7 +309,7 @@ def test_what_is_over_cannot_be_joined(shell: Shell, queued: RunPaths, squeue: s
 def test_waiting_for_a_slurm_that_does_not_answer_has_an_end(
     shell: Shell, queued: RunPaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hpcjobs import submit
+    from hpcjobs.commands import submit
 
     monkeypatch.setattr(submit, "_UNKNOWN_SECONDS", 0.2)
     shell.slurm.fail("squeue", DOWN)

@@ -6,11 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from hpcjobs.identity import Identity
-from hpcjobs.paths import RunPaths
-from hpcjobs.slurm import clean_environment
-from hpcjobs.status import read_status
-from hpcjobs.submission import read_launches
+from hpcjobs.commands.status import read_status
+from hpcjobs.launch.slurm import clean_environment
+from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.run_folder.process import Identity
+from hpcjobs.run_folder.submission import read_launches
 from tests.runs import (
     DEADLINE,
     cancelled_at_end,

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from hpcjobs.columns import journal_schema, table_of
-from hpcjobs.records import SampleError
-from hpcjobs.tally import Tally
+from hpcjobs.merge.tally import Tally
+from hpcjobs.requests import SampleError
+from hpcjobs.run_folder.journal.table import journal_schema, table_of
 from tests.runs import record_of
 
 

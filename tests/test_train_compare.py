@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
+from hpcjobs.compare.train import BEYOND, Batches, TrainComparison, TrainSide, compare_trainings
 from hpcjobs.errors import MergeError, UsageError
-from hpcjobs.files import read_json, write_json
-from hpcjobs.paths import RunPaths
-from hpcjobs.train_compare import BEYOND, Batches, TrainComparison, TrainSide, compare_trainings
-from hpcjobs.training.records import StepRecord
-from hpcjobs.training.tokens import TokenCount, TokenFacts
+from hpcjobs.run_folder.files import read_json, write_json
+from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.training.data.tokens import TokenCount, TokenFacts
+from hpcjobs.training.steps import StepRecord
 
 from .trainings import ROWS, journal, plan_training, record, run_training
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from hpcjobs.files import read_json, write_json
-from hpcjobs.paths import RunPaths
+from hpcjobs.run_folder.files import read_json, write_json
+from hpcjobs.run_folder.paths import RunPaths
 
 from .fake_slurm import Said, Shell
 from .test_train_compare import steps, training

@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
+from hpcjobs.cli.show_run import metrics_text
 from hpcjobs.errors import MergeError
-from hpcjobs.files import write_json
-from hpcjobs.paths import RunPaths
+from hpcjobs.merge.train import merge_train
 from hpcjobs.report import write_report
-from hpcjobs.screen import metrics_text
-from hpcjobs.train_merge import merge_train
-from hpcjobs.training.checkpoint import MANIFEST
+from hpcjobs.run_folder.files import write_json
+from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.training.checkpoints.checkpoint import MANIFEST
+from hpcjobs.training.data.tokens import TokenCount, TokenFacts
 from hpcjobs.training.progress import read_progress
-from hpcjobs.training.records import StepRecord, read_curve
-from hpcjobs.training.tokens import TokenCount, TokenFacts
+from hpcjobs.training.steps import StepRecord, read_curve
 
 from .trainings import journal, plan_training, record
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from hpcjobs.layers import Layer
-from hpcjobs.resolve import validate
-from hpcjobs.train_plan import make_train_plan
+from hpcjobs.config.layers import Layer
+from hpcjobs.config.resolve import validate
+from hpcjobs.plan.train import make_train_plan
 
 from .trainings import curve_of, run_training
 

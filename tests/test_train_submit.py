@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
+from hpcjobs.commands.status import read_status
+from hpcjobs.config.layers import dump_yaml
 from hpcjobs.errors import ConfigError, DataError
-from hpcjobs.heartbeat import read_heartbeats
-from hpcjobs.layers import dump_yaml
-from hpcjobs.paths import RunPaths
-from hpcjobs.slurm import clean_environment
-from hpcjobs.status import read_status
-from hpcjobs.train_plan import make_train_plan
+from hpcjobs.launch.slurm import clean_environment
+from hpcjobs.plan.train import make_train_plan
+from hpcjobs.run_folder.heartbeat import read_heartbeats
+from hpcjobs.run_folder.paths import RunPaths
 
 from .runs import cancelled_at_end, wait_for
 from .trainings import ROWS, plan_training, train_config
@@ -159,7 +159,7 @@ def test_a_bad_eval_config_is_refused_before_the_training(tmp_path: Path) -> Non
 
 def test_the_shipped_configs_are_plans(tmp_path: Path) -> None:
     """From a folder that has no configs/: what train_tiny.yaml names is found where it is shipped."""
-    from hpcjobs.resolve import defaults_folder, resolve
+    from hpcjobs.config.resolve import defaults_folder, resolve
 
     for name in ("train", "train_tiny"):
         config, _ = resolve("train", defaults_folder() / f"{name}.yaml", None, [])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcjobs.paths import RunPaths
+from hpcjobs.run_folder.paths import RunPaths
 
 from .runs import cancelled_at_end, wait_for
 from .test_train_submit import evals_done, hpcjobs

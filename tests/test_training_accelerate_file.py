@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from hpcjobs.config import FsdpConfig, TrainConfig
+from hpcjobs.config.shape import Shape
 from hpcjobs.errors import ConfigError
-from hpcjobs.shape import Shape
-from hpcjobs.training.accelerate_file import with_accelerate_config
+from hpcjobs.plan.accelerate_config import with_accelerate_config
 
 SHAPE = Shape(2, 4, 4, 1)
 FSDP = """

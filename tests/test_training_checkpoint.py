@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from hpcjobs.errors import DiskFullError
-from hpcjobs.paths import RunPaths
-from hpcjobs.training.checkpoint import MANIFEST, Checkpoints, proof
+from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.training.checkpoints.checkpoint import MANIFEST, Checkpoints, proof
 
 from .disks import small_disk
 from .runs import start_process, wait_for

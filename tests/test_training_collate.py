@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from hpcjobs.inputs import Inputs, table_parts
-from hpcjobs.training.collate import IGNORED, block_mask, collate
-from hpcjobs.training.encode import Tokens
+from hpcjobs.run_folder.inputs import Inputs, table_parts
+from hpcjobs.training.data.collate import IGNORED, block_mask, collate
+from hpcjobs.training.data.encode import Tokens
+from hpcjobs.training.data.tokens import TokenFile, write_tokens
 from hpcjobs.training.loss import Loss
-from hpcjobs.training.tokens import TokenFile, write_tokens
 
 pytestmark = pytest.mark.model
 SAMPLES = [([2, 10, 11, 12], [0, 0, 1, 1]), ([2, 20, 21], [0, 1, 0]), ([2, 30, 31, 32, 33, 3], [0, 0, 0, 1, 0, 1])]
@@ -63,7 +63,7 @@ def test_the_loss_is_that_of_each_token_by_itself(tiny: tuple[Any, Any], tokens:
     """Against log-softmax by hand on each sample alone."""
     import torch
 
-    from hpcjobs.model_loader import load_model
+    from hpcjobs.engines.loader import load_model
 
     model, _ = load_model("tiny")
     model.set_attn_implementation(attention)

@@ -8,8 +8,8 @@ import pytest
 
 from hpcjobs.config import Message, TaskConfig
 from hpcjobs.errors import ConfigError
-from hpcjobs.training.encode import Encoder, Tokens
-from hpcjobs.training.examples import Example, Examples
+from hpcjobs.training.data.encode import Encoder, Tokens
+from hpcjobs.training.data.examples import Example, Examples
 
 pytestmark = pytest.mark.model
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from hpcjobs.data import ASSETS
-from hpcjobs.evals import model_steps
-from hpcjobs.layers import dump_yaml
-from hpcjobs.paths import RunPaths
-from hpcjobs.resolve import read_config
-from hpcjobs.train_merge import merge_train
-from hpcjobs.training.checkpoint import MANIFEST, sha256_of
+from hpcjobs.config.layers import dump_yaml
+from hpcjobs.config.resolve import read_config
+from hpcjobs.merge.train import merge_train
+from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.tasks.datasets import ASSETS
+from hpcjobs.training.checkpoints.checkpoint import MANIFEST, sha256_of
+from hpcjobs.training.evals import model_steps
 from hpcjobs.training.export import merged_model
 
 from .trainings import TrainingRanks, bits, curve_of, logs_of, plan_training, run_training, weights_hash

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcjobs.training.order import Order, Ordering, Share
+from hpcjobs.training.data.order import Order, Ordering, Share
 
 LENGTHS = st.lists(st.integers(2, 60), min_size=1, max_size=80).map(lambda found: np.array(found, np.int64))
 

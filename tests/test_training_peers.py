@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from hpcjobs.files import make_folder
-from hpcjobs.heartbeat import Heartbeat, Vitals, _padded
-from hpcjobs.identity import Identity
-from hpcjobs.paths import RunPaths
-from hpcjobs.rank import Rank
+from hpcjobs.distributed.rank import Rank
+from hpcjobs.run_folder.files import make_folder
+from hpcjobs.run_folder.heartbeat import Heartbeat, Vitals, _padded
+from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.run_folder.process import Identity
 from hpcjobs.training import peers
 from hpcjobs.training.peers import Peers
 

@@ -12,11 +12,11 @@ import torch
 from safetensors.torch import load_file
 
 from hpcjobs.errors import DiskFullError
-from hpcjobs.paths import RunPaths
-from hpcjobs.training import saver as saver_module
-from hpcjobs.training.checkpoint import Checkpoints
-from hpcjobs.training.saver import Saver
-from hpcjobs.training.state import Snapshot
+from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.training.checkpoints import saver as saver_module
+from hpcjobs.training.checkpoints.checkpoint import Checkpoints
+from hpcjobs.training.checkpoints.saver import Saver
+from hpcjobs.training.checkpoints.state import Snapshot
 
 from .disks import small_disk
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-from hpcjobs.paths import RunPaths
-from hpcjobs.training.records import read_curve
-from hpcjobs.training.seen import Seen, read_seen
+from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.training.step_samples import Seen, read_seen
+from hpcjobs.training.steps import read_curve
 
 from .trainings import journal, record
 

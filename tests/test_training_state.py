@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from hpcjobs.paths import RunPaths
+from hpcjobs.run_folder.paths import RunPaths
 
 from .trainings import TrainingRanks, curve_of, logs_of, plan_training, run_training, samples_by_step
 

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pytest
 
 from hpcjobs.errors import DataError, RendezvousError
-from hpcjobs.inputs import Inputs, table_parts
-from hpcjobs.training.encode import Tokens
-from hpcjobs.training.heldout import held_out
-from hpcjobs.training.tokens import TokenCount, TokenFacts, TokenFile, wait_for_tokens, write_tokens
+from hpcjobs.run_folder.inputs import Inputs, table_parts
+from hpcjobs.training.data.encode import Tokens
+from hpcjobs.training.data.heldout import held_out
+from hpcjobs.training.data.tokens import TokenCount, TokenFacts, TokenFile, wait_for_tokens, write_tokens
 
 
 def inputs_of(folder: Path, count: int) -> Inputs:

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from hpcjobs.paths import RunPaths
-from hpcjobs.plan import Plan
-from hpcjobs.training.tracker_kinds import run_id
+from hpcjobs.plan.draft import Plan
+from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.training.trackers.libraries import run_id
 
 from .runs import wait_for
 from .trainings import TrainingRanks, curve_of, logs_of, plan_training, run_training

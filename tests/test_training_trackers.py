@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from hpcjobs.config.layers import Layer
+from hpcjobs.config.resolve import validate
 from hpcjobs.errors import ConfigError
-from hpcjobs.layers import Layer
-from hpcjobs.resolve import validate
-from hpcjobs.train_plan import make_train_plan
-from hpcjobs.training.records import StepRecord
-from hpcjobs.training.trackers import Teller, check_trackers, masked
+from hpcjobs.plan.train import make_train_plan
+from hpcjobs.training.steps import StepRecord
+from hpcjobs.training.trackers.threads import Teller, check_trackers, masked
 
 from .trainings import ROWS, record, train_config
 

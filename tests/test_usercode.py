@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from hpcjobs import codetree
 from hpcjobs.metrics import find_metrics
-from hpcjobs.snapshot import Snapshot
-from hpcjobs.usercode import metric_code, program_code
+from hpcjobs.plan import code_tree as codetree
+from hpcjobs.plan.user_code import metric_code, program_code
+from hpcjobs.run_folder.snapshot import Snapshot
 
 _numbers = itertools.count()
 
@@ -93,7 +93,9 @@ def test_a_module_that_python_took_from_elsewhere_is_not_copied_from_here(home: 
     assert copied(metrics_of(home, f"{mine}:Mine")) == [f"{mine}.py"]
 
 
-@pytest.mark.parametrize("names", [(), ("exact_match",), ("hpcjobs.metrics.f1:F1",), ("http.cookies:SimpleCookie",)])
+@pytest.mark.parametrize(
+    "names", [(), ("exact_match",), ("hpcjobs.metrics.builtin.f1:F1",), ("http.cookies:SimpleCookie",)]
+)
 def test_what_is_installed_is_not_copied(home: Path, names: tuple[str, ...]) -> None:
     assert metric_code(names, home / "r").facts() == {}
 

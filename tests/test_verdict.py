@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from hpcjobs.status import Status
-from hpcjobs.verdict import Verdict, flip_lines
-from hpcjobs.verify import Flip
+from hpcjobs.commands.status import Status
+from hpcjobs.commands.verify_verdict import Verdict, flip_lines
+from hpcjobs.compare.world_sizes import Flip
 
 
 def status_of(size: int, state: str) -> Status:

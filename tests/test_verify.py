@@ -14,11 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from hpcjobs.compare.world_sizes import Comparison, Flip, write_flips
 from hpcjobs.errors import MergeError
-from hpcjobs.merge import merge
-from hpcjobs.paths import RunPaths
-from hpcjobs.slurm import clean_environment
-from hpcjobs.verify import Comparison, Flip, write_flips
+from hpcjobs.launch.slurm import clean_environment
+from hpcjobs.merge.eval import merge
+from hpcjobs.run_folder.paths import RunPaths
 from tests.runs import DEADLINE, hpcjobs, plan_run, rows_of, run_ranks
 
 Row = dict[str, Any]

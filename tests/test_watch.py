@@ -13,15 +13,15 @@ from typing import Any
 
 import pytest
 
-from hpcjobs.chunks import ChunkList, write_chunks
-from hpcjobs.claims import Claims, Former
-from hpcjobs.drain import Allocation, Drain
-from hpcjobs.heartbeat import Heartbeat, Vitals, read_heartbeat
-from hpcjobs.identity import Identity
-from hpcjobs.journal import read_journal
-from hpcjobs.merge import merge
-from hpcjobs.paths import RunPaths
-from hpcjobs.watch import Limits, Watch
+from hpcjobs.distributed.drain import Allocation, Drain
+from hpcjobs.distributed.watchdog import Limits, Watch
+from hpcjobs.merge.eval import merge
+from hpcjobs.run_folder.heartbeat import Heartbeat, Vitals, read_heartbeat
+from hpcjobs.run_folder.journal.journal import read_journal
+from hpcjobs.run_folder.ledger.chunks import ChunkList, write_chunks
+from hpcjobs.run_folder.ledger.claims import Claims, Former
+from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.run_folder.process import Identity
 from tests.hangs import Hangs
 from tests.runs import (
     Ranks,

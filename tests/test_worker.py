@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from hpcjobs.chunks import ChunkList
-from hpcjobs.claims import Claims, Former, Lease
-from hpcjobs.heartbeat import Vitals, read_heartbeat
-from hpcjobs.paths import RunPaths
-from hpcjobs.slurm import clean_environment
-from hpcjobs.worker import main
+from hpcjobs.launch.slurm import clean_environment
+from hpcjobs.run_folder.heartbeat import Vitals, read_heartbeat
+from hpcjobs.run_folder.ledger.chunks import ChunkList
+from hpcjobs.run_folder.ledger.claims import Claims, Former, Lease
+from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.worker.run import main
 from tests.runs import (
     DEADLINE,
     Ranks,

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
+from hpcjobs.commands.verify import parse_sizes, shape_flags
 from hpcjobs.config import Config
+from hpcjobs.config.layers import Layer
+from hpcjobs.config.resolve import read_config, validate
 from hpcjobs.errors import UsageError
-from hpcjobs.layers import Layer
-from hpcjobs.paths import RunPaths
-from hpcjobs.resolve import read_config, validate
-from hpcjobs.world_sizes import parse_sizes, shape_flags
+from hpcjobs.run_folder.paths import RunPaths
 from tests.fake_slurm import Shell
 
 YAML = """

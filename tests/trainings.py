@@ -15,14 +15,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hpcjobs.heartbeat import read_heartbeat
-from hpcjobs.layers import Layer
-from hpcjobs.paths import RunPaths
-from hpcjobs.resolve import validate
-from hpcjobs.slurm import clean_environment
-from hpcjobs.train_plan import make_train_plan
-from hpcjobs.training.checkpoint import sha256_of
-from hpcjobs.training.records import StepRecord, read_curve, read_steps
+from hpcjobs.config.layers import Layer
+from hpcjobs.config.resolve import validate
+from hpcjobs.launch.slurm import clean_environment
+from hpcjobs.plan.train import make_train_plan
+from hpcjobs.run_folder.heartbeat import read_heartbeat
+from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.training.checkpoints.checkpoint import sha256_of
+from hpcjobs.training.steps import StepRecord, read_curve, read_steps
 
 from .runs import rank_env, wait_for
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal, Protocol
 
-from hpcjobs.records import Completion, Request
+from hpcjobs.requests import Completion, Request
 
 # A None says: nothing to hand out now. Finish what you hold, then ask again. So an engine that looks ahead
 # never sits on requests while their giver waits for them.

@@ -19,11 +19,11 @@ from hpcjobs.engines.base import Engine, Source
 from hpcjobs.engines.encoding import NO_NUMBERS, Answer, Coder, Encoded, completion_of, context_length
 from hpcjobs.engines.generate import GenerateEngine
 from hpcjobs.engines.intake import Intake, TextThread
-from hpcjobs.engines.loop import LoopEngine
+from hpcjobs.engines.loop.engine import LoopEngine
 from hpcjobs.engines.memory import expected_tokens
 from hpcjobs.engines.stopping import StopStrings
 from hpcjobs.engines.support import runs_packed
-from hpcjobs.records import Completion, Request, SampleError
+from hpcjobs.requests import Completion, Request, SampleError
 
 log = logging.getLogger(__name__)
 # How long to wait for a token before looking whether the manager still lives, in seconds.

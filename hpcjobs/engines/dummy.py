@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 
 from hpcjobs.engines.base import Source
-from hpcjobs.records import Completion, Likelihood, Prompt, Request
+from hpcjobs.requests import Completion, Likelihood, Prompt, Request
 
 
 class DummyEngine:

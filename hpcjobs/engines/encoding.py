@@ -10,7 +10,7 @@ from typing import Any
 
 from hpcjobs.config import GenerationConfig
 from hpcjobs.engines.stopping import cut_at_stop
-from hpcjobs.records import Completion, Request, SampleError
+from hpcjobs.requests import Completion, Request, SampleError
 
 
 @dataclass(frozen=True, slots=True)

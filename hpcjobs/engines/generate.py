@@ -17,7 +17,7 @@ from hpcjobs.engines.base import BatchSize, Source, rows_at_once, take
 from hpcjobs.engines.encoding import NO_NUMBERS, Answer, Coder, Encoded, completion_of, repeat_seed
 from hpcjobs.engines.sampling import SeededSampler
 from hpcjobs.engines.stopping import StopStrings
-from hpcjobs.records import Completion, SampleError
+from hpcjobs.requests import Completion, SampleError
 
 log = logging.getLogger(__name__)
 # Batches looked ahead for sorting: enough to even lengths out, few enough that a crash costs little.

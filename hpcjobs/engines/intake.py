@@ -11,7 +11,7 @@ from types import TracebackType
 from hpcjobs.config import GenerationConfig
 from hpcjobs.engines.base import Source
 from hpcjobs.engines.encoding import Answer, Coder, Encoded
-from hpcjobs.records import Completion, Request
+from hpcjobs.requests import Completion, Request
 
 # At a pause the source is asked again when this share of what was in hand is done: its giver is waiting for answers,
 # and each question may cost it a look at a shared disk.

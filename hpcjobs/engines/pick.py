@@ -9,7 +9,7 @@ from typing import Any
 from hpcjobs.config import GenerationConfig
 from hpcjobs.engines.base import AUTO_BATCH, BatchSize, Engine
 from hpcjobs.errors import UsageError
-from hpcjobs.records import TaskType
+from hpcjobs.requests import TaskType
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class Wish:
 def make_engine(model: Any, tokenizer: Any, generation: GenerationConfig, wish: Wish) -> Engine:
     """An engine for a model; a UsageError where the one that is asked for cannot run it."""
     if wish.task != "generate":
-        from hpcjobs.engines.scoring import ScoringEngine
+        from hpcjobs.engines.scoring.engine import ScoringEngine
 
         return ScoringEngine(model, tokenizer, wish.batch_size, wish.deterministic)
     name = best_engine(model, generation, wish) if wish.engine == "auto" else wish.engine
@@ -42,7 +42,7 @@ def make_engine(model: Any, tokenizer: Any, generation: GenerationConfig, wish: 
     rows = _rows(model, tokenizer, generation, name, wish) if wish.batch_size == "auto" else wish.batch_size
     log.info("engine %s, batches of %d", name, rows)
     if name == "loop":
-        from hpcjobs.engines.loop import LoopEngine
+        from hpcjobs.engines.loop.engine import LoopEngine
 
         return LoopEngine(model, tokenizer, generation, rows)
     if name == "transformers":

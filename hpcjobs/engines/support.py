@@ -55,7 +55,7 @@ def _same_logits(model: Any) -> bool:
     """Two rows, the second with a head copied from the first, then a token of each."""
     import torch
 
-    from hpcjobs.engines.packed import PackedModel, Piece
+    from hpcjobs.engines.loop.packed import PackedModel, Piece
 
     vocabulary = int(model.config.get_text_config().vocab_size)
     one = [(7 * n + 1) % vocabulary for n in range(9)]

@@ -1,11 +1,11 @@
 """Metrics: small classes that score one sample, found by name or by `package.module:Class`."""
 
+from hpcjobs.metrics.aggregate import Board, fold_of
 from hpcjobs.metrics.base import Metric, Score, golds
-from hpcjobs.metrics.board import Board, fold_of
-from hpcjobs.metrics.find import BUILT_IN, OVER_REPEATS, find_metric, find_metrics, metrics_of
 from hpcjobs.metrics.fold import Fold, MeanFold
 from hpcjobs.metrics.groups import check_groups
 from hpcjobs.metrics.judge import Judge
+from hpcjobs.metrics.registry import BUILT_IN, OVER_REPEATS, find_metric, find_metrics, metrics_of
 from hpcjobs.metrics.sums import SumsFold
 
 __all__ = [

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from hpcjobs.metrics.fold import Fold, MeanFold, finite
-from hpcjobs.records import Completion, Target
+from hpcjobs.requests import Completion, Target
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
-from hpcjobs.bootstrap import MOST_VALUES, Floats, Histogram
-from hpcjobs.metrics.held import Held
+from hpcjobs.metrics.blocks import Held
+from hpcjobs.metrics.bootstrap import MOST_VALUES, Floats, Histogram
 
 Z = 1.96
 # Scores a block for each value that the histogram tells apart.

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from hpcjobs.bootstrap import Floats
-from hpcjobs.data import user_columns
 from hpcjobs.errors import ConfigError, did_you_mean
+from hpcjobs.metrics.bootstrap import Floats
 from hpcjobs.metrics.fold import Fold
+from hpcjobs.tasks.datasets import user_columns
 
 MOST_GROUPS = 1000
 

@@ -11,9 +11,9 @@ from hpcjobs.config import TaskConfig
 from hpcjobs.errors import ConfigError
 from hpcjobs.metrics.base import Metric, Score
 from hpcjobs.metrics.extract import extract
-from hpcjobs.metrics.find import BUILT_IN, find_metrics
-from hpcjobs.metrics.normal import normalizer
-from hpcjobs.records import Completion, Target
+from hpcjobs.metrics.normalize import normalizer
+from hpcjobs.metrics.registry import BUILT_IN, find_metrics
+from hpcjobs.requests import Completion, Target
 
 
 class Judge:

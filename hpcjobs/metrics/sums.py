@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from hpcjobs.bootstrap import Floats, percentiles, resampled_totals
+from hpcjobs.metrics.blocks import Held
+from hpcjobs.metrics.bootstrap import Floats, percentiles, resampled_totals
 from hpcjobs.metrics.fold import around, exponential, finite, nothing, numbers
-from hpcjobs.metrics.held import Held
 
 Interval = Callable[[float, Floats], "list[float] | None"]
 # Powers of two: blocks are joined two by two.

@@ -12,12 +12,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hpcjobs.columns import journal_schema, read_columns
 from hpcjobs.errors import MergeError
-from hpcjobs.heartbeat import Vitals, read_heartbeats
-from hpcjobs.identity import Identity
-from hpcjobs.paths import RunPaths
 from hpcjobs.report.intervals import Floats, Intervals
+from hpcjobs.run_folder.heartbeat import Vitals, read_heartbeats
+from hpcjobs.run_folder.journal.table import journal_schema, read_columns
+from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.run_folder.process import Identity
 
 KINDS = ("load", "work", "idle", "unknown")
 _SCHEMA = journal_schema(pa.schema([]))

@@ -10,7 +10,7 @@ import numpy as np
 
 from hpcjobs.report.intervals import Floats
 from hpcjobs.report.tick import Tick, round_numbers
-from hpcjobs.training.records import StepRecord
+from hpcjobs.training.steps import StepRecord
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 1000, 300, 64, 24, 12, 36
 # More points than the drawing has pixels are drawn as the mean of each pixel's.

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from hpcjobs.evals import evals_of
-from hpcjobs.paths import RunPaths
+from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.training.evals import evals_of
 
 
 @dataclass(frozen=True)

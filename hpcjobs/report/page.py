@@ -10,25 +10,25 @@ from typing import Any
 
 import hpcjobs
 from hpcjobs.config import Config
-from hpcjobs.disk import disk_errors
+from hpcjobs.config.resolve import read_config
 from hpcjobs.errors import HpcJobsError
-from hpcjobs.fewshot import read_pool
-from hpcjobs.files import read_json, write_whole
-from hpcjobs.paths import RunPaths
-from hpcjobs.plan import Plan
+from hpcjobs.plan.draft import Plan
 from hpcjobs.report import text
 from hpcjobs.report.activity import Activity, alive_seconds, read_activities
 from hpcjobs.report.curve import CurveDrawing, draw_curve
 from hpcjobs.report.environment import environment
 from hpcjobs.report.evals import eval_table
-from hpcjobs.report.provenance import launch_rows, provenance
+from hpcjobs.report.headline import verdict_of
+from hpcjobs.report.origin import launch_rows, provenance
 from hpcjobs.report.samples import Samples, read_missing, read_samples
 from hpcjobs.report.scores import group_tables, score_of
 from hpcjobs.report.timeline import draw, summary
-from hpcjobs.report.verdict import verdict_of
-from hpcjobs.resolve import read_config
-from hpcjobs.submission import Launch, read_launches
-from hpcjobs.training.records import read_curve
+from hpcjobs.run_folder.disk import disk_errors
+from hpcjobs.run_folder.files import read_json, write_whole
+from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.run_folder.submission import Launch, read_launches
+from hpcjobs.tasks.few_shot import read_pool
+from hpcjobs.training.steps import read_curve
 
 MOST_RANKS = 4096
 MOST_ERRORS = 10

@@ -12,12 +12,12 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from hpcjobs.config import TaskConfig
-from hpcjobs.data import user_row
 from hpcjobs.errors import HpcJobsError
-from hpcjobs.fewshot import Pool
-from hpcjobs.prompts import Prompts
 from hpcjobs.report.picks import pick_rows, read_rows
 from hpcjobs.report.text import Cut
+from hpcjobs.tasks.datasets import user_row
+from hpcjobs.tasks.few_shot import Pool
+from hpcjobs.tasks.prompts import Prompts
 
 MOST_MISSING = 50
 _COLUMNS_SHOWN = 40

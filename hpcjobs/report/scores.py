@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from hpcjobs.metrics.lines import number_text
+from hpcjobs.metrics.format import number_text
 from hpcjobs.report.text import Cut
 
 MOST_GROUPS = 100

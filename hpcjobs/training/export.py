@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpcjobs.config import Config, TrainConfig
-from hpcjobs.files import FILE_MODE, FOLDER_MODE, sync_folder, temporary_name
+from hpcjobs.run_folder.files import FILE_MODE, FOLDER_MODE, sync_folder, temporary_name
 from hpcjobs.training.card import adapter_card, model_card
-from hpcjobs.training.state import trained_weights
+from hpcjobs.training.checkpoints.state import trained_weights
 
 if TYPE_CHECKING:
     from hpcjobs.training.setup import Ready
-    from hpcjobs.worker import Work
+    from hpcjobs.worker.run import Work
 
 
 def export(work: Work, ready: Ready) -> None:
@@ -66,7 +66,7 @@ def merged_model(config: Config, adapters: Mapping[str, Any]) -> Any:
     """The base model, on the CPU in float32, with `adapters` (by their names in the adapted model) merged into it."""
     import torch
 
-    from hpcjobs.model_loader import ModelSource, fresh_model, load_model
+    from hpcjobs.engines.loader import ModelSource, fresh_model, load_model
     from hpcjobs.training.setup import adapted
 
     model = config.model

@@ -12,23 +12,23 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from hpcjobs.errors import HpcJobsError
-from hpcjobs.journal import Journal
+from hpcjobs.run_folder.journal.journal import Journal
 from hpcjobs.training.batches import BatchPlan
-from hpcjobs.training.checkpoint import Checkpoints
-from hpcjobs.training.collate import Batch, collate
+from hpcjobs.training.checkpoints.checkpoint import Checkpoints
+from hpcjobs.training.checkpoints.saver import Saver
+from hpcjobs.training.checkpoints.state import capture, restore
+from hpcjobs.training.data.collate import Batch, collate
+from hpcjobs.training.data.order import Order, Share
+from hpcjobs.training.data.tokens import TokenFile
 from hpcjobs.training.loss import Loss
 from hpcjobs.training.milestones import Milestones
-from hpcjobs.training.order import Order, Share
-from hpcjobs.training.records import StepRecord
-from hpcjobs.training.saver import Saver
 from hpcjobs.training.setup import Ready
-from hpcjobs.training.state import capture, restore
-from hpcjobs.training.tokens import TokenFile
-from hpcjobs.training.trackers import Trackers
+from hpcjobs.training.steps import StepRecord
+from hpcjobs.training.trackers.threads import Trackers
 from hpcjobs.training.validation import Validation
 
 if TYPE_CHECKING:
-    from hpcjobs.worker import Work
+    from hpcjobs.worker.run import Work
 
 log = logging.getLogger(__name__)
 # Steps by whose time a rank judges whether another one still fits.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from hpcjobs.training.collate import IGNORED, Batch, block_mask
+from hpcjobs.training.data.collate import IGNORED, Batch, block_mask
 
 if TYPE_CHECKING:
     import torch

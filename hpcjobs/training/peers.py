@@ -7,10 +7,10 @@ import os
 import threading
 import time
 
+from hpcjobs.distributed.rank import Rank
 from hpcjobs.errors import HpcJobsError
-from hpcjobs.heartbeat import Heartbeat, Vitals, read_heartbeat
-from hpcjobs.paths import RunPaths
-from hpcjobs.rank import Rank
+from hpcjobs.run_folder.heartbeat import Heartbeat, Vitals, read_heartbeat
+from hpcjobs.run_folder.paths import RunPaths
 
 log = logging.getLogger(__name__)
 _POLL_SECONDS = 1.0

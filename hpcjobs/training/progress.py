@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpcjobs.paths import RunPaths
-from hpcjobs.resolve import read_config
-from hpcjobs.training.records import StepRecord
-from hpcjobs.training.tokens import TokenFacts
+from hpcjobs.config.resolve import read_config
+from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.training.data.tokens import TokenFacts
+from hpcjobs.training.steps import StepRecord
 
 # Enough for the last lines of a journal, the samples of a global batch of thousands included.
 _TAIL = 1 << 18

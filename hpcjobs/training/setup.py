@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from hpcjobs.config import Config, TrainConfig
 from hpcjobs.connector import AccelerateConnector, ConnectorOptions
 from hpcjobs.errors import ConfigError
+from hpcjobs.training.checkpoints.state import State
 from hpcjobs.training.fsdp import fsdp_plugin, shard_on_cpus
-from hpcjobs.training.state import State
 
 if TYPE_CHECKING:
     import torch
 
-    from hpcjobs.worker import Work
+    from hpcjobs.worker.run import Work
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class Ready:
 
 def make_ready(work: Work, steps: int) -> Ready:
     """Join the group, load the model, and prepare it for a training of `steps` steps."""
-    from hpcjobs.training.state import seed_all
+    from hpcjobs.training.checkpoints.state import seed_all
 
     train = work.config.train
     connector, precision = make_connector(work)
@@ -61,8 +61,8 @@ def make_connector(work: Work) -> tuple[AccelerateConnector, str]:
     """The connector in the group of all ranks (NCCL on GPUs, gloo on CPUs), and the precision that `auto` came to."""
     import torch
 
-    from hpcjobs.group import join_group
-    from hpcjobs.rendezvous import Meeting
+    from hpcjobs.distributed.group import join_group
+    from hpcjobs.distributed.rendezvous import Meeting
 
     model, run, train = work.config.model, work.config.run, work.config.train
     gpu = torch.cuda.is_available()

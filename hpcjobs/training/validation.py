@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from hpcjobs.training.batches import BatchPlan
-from hpcjobs.training.collate import collate
+from hpcjobs.training.checkpoints.state import State
+from hpcjobs.training.data.collate import collate
+from hpcjobs.training.data.order import Share
+from hpcjobs.training.data.tokens import TokenFile
 from hpcjobs.training.loss import Loss
-from hpcjobs.training.order import Share
-from hpcjobs.training.state import State
-from hpcjobs.training.tokens import TokenFile
 
 
 class Validation:

@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from hpcjobs.connector import AccelerateConnector
-from hpcjobs.group import leave_group
+from hpcjobs.distributed.group import leave_group
 
 model_name, output_dir = "tiny", Path(sys.argv[1])
 torch.manual_seed(0)

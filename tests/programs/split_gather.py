@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from hpcjobs.connector import AccelerateConnector
-from hpcjobs.group import leave_group
+from hpcjobs.distributed.group import leave_group
 
 
 def main() -> None:

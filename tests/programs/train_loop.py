@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from hpcjobs.connector import AccelerateConnector
-from hpcjobs.group import leave_group
+from hpcjobs.distributed.group import leave_group
 
 STEPS, GLOBAL_BATCH = 30, 4
 

@@ -15,8 +15,8 @@ from unittest import mock
 
 import pyarrow.parquet as pq
 
-from hpcjobs.paths import RunPaths
-from hpcjobs.status import Status, read_status
+from hpcjobs.commands.status import Status, read_status
+from hpcjobs.run_folder.paths import RunPaths
 from tests.slurm.cluster import Cluster
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from hpcjobs.journal import read_journal
+from hpcjobs.run_folder.journal.journal import read_journal
 from tests.disks import small_disk
 from tests.slurm.cluster import Cluster
 from tests.slurm.site import DUMMY, Site

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from hpcjobs.heartbeat import read_heartbeats
+from hpcjobs.run_folder.heartbeat import read_heartbeats
 from tests.slurm.site import DUMMY, Site
 
 

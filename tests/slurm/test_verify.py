@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 
-from hpcjobs.plan import Plan
+from hpcjobs.plan.draft import Plan
 from tests.slurm.site import DUMMY, ROOT, Site
 
 

@@ -1,0 +1,353 @@
+"""What people see: plans, progress, status and results on a terminal; the same as JSON for programs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from hpcjobs.commands.status import Status, read_status
+from hpcjobs.commands.verify_verdict import Verdict
+from hpcjobs.metrics.format import group_lines, number_text, score_lines
+from hpcjobs.plan.draft import Draft
+from hpcjobs.run_folder.logs import Entry
+from hpcjobs.run_folder.paths import RunPaths, runs_root, shipped
+from hpcjobs.run_folder.submission import Launch
+from hpcjobs.training.evals import ModelEval, evals_of
+
+if TYPE_CHECKING:
+    from hpcjobs.compare.eval_findings import Findings
+    from hpcjobs.compare.train_findings import TrainFindings
+
+
+def _err(text: str = "") -> None:
+    typer.echo(text, err=True)
+
+
+def show_plan(draft: Draft, places: Mapping[str, str] | None, as_json: bool) -> None:
+    """The plan; for --dry-run (`places` given) also where values came from and the exact scripts."""
+    from hpcjobs.launch.launch import executor_of
+
+    executor = executor_of(draft.config)
+    scripts: dict[str, str] = {}
+    if places is not None and executor == "slurm":
+        from hpcjobs.launch.sbatch import scripts as scripts_of
+
+        scripts = scripts_of(draft.config, draft.plan.shape, draft.paths, draft.plan.job != "script")
+    if as_json:
+        plan = dataclasses.asdict(draft.plan)
+        config = draft.config.model_dump(mode="json")
+        typer.echo(
+            json.dumps(
+                {"plan": plan, "config": config, "from": places, "executor": executor, "scripts": scripts}, indent=2
+            )
+        )
+        return
+    out = typer.echo if places is not None else _err
+    for line in [*draft.plan.summary(), f"by      {executor}", f"folder  {draft.paths.root}"]:
+        out(line)
+    if executor == "local" and draft.plan.shape.nodes > 1:
+        out(f"note    the local executor has this machine only: all {draft.plan.shape.ranks} ranks run here")
+    if places is not None:
+        _show_dry(draft, places, executor, scripts)
+
+
+def _show_dry(draft: Draft, places: Mapping[str, str], executor: str, scripts: Mapping[str, str]) -> None:
+    typer.echo("\n# config: where each value came from (all others are built-in defaults)")
+    for key, place in sorted(places.items()):
+        value: Any = draft.config.model_dump(mode="json")
+        for part in key.split("."):
+            value = (
+                value[int(part)] if isinstance(value, list) else value.get(part) if isinstance(value, dict) else None
+            )
+        if not isinstance(value, dict | list) or not value:
+            typer.echo(f"{key} = {json.dumps(value)}    # {place}")
+    for kind, text in scripts.items():
+        typer.echo(f"\n# script: {kind}\n{text.rstrip()}")
+    if not scripts:
+        typer.echo(f"\n# command ({executor})\n{sys.executable} -m hpcjobs.supervisor {draft.paths.root} 0")
+
+
+def say_planned(draft: Draft, as_json: bool) -> None:
+    """Where the plan lies, and how it is started by hand."""
+    paths = draft.paths
+    if as_json:
+        typer.echo(json.dumps({"run": paths.root.name, "folder": str(paths.root), "planned": True}))
+        return
+    template = shipped("sbatch") / ("train.sbatch" if draft.plan.job == "train" else "eval.sbatch")
+    start = "srun python -m hpcjobs.worker" if draft.plan.job == "script" else f"sbatch {template}"
+    typer.echo(f"planned {paths.root}\nnext    {start} {paths.root}")
+
+
+def say_launched(paths: RunPaths, launch: Launch, as_json: bool) -> None:
+    if as_json:
+        value = {"run": paths.root.name, "folder": str(paths.root), "jobs": launch.jobs, "executor": launch.executor}
+        value["notes"] = launch.notes
+        typer.echo(json.dumps(value))
+        return
+    jobs = ", ".join(f"{kind} {job_id}" for kind, job_id in launch.jobs.items())
+    _err(f"started {launch.executor}: {jobs or 'in this process'}")
+    for note in launch.notes:
+        _err(f"note    {note}")
+    _err(f"next    hpcjobs status {paths.root.name if paths.root.parent.name == 'runs' else paths.root}")
+
+
+def say_left(paths: RunPaths) -> None:
+    """Ctrl-C has ended the waiting, not the run."""
+    _err(f"\ninterrupted: the run goes on; next: hpcjobs status {paths.root}, or hpcjobs cancel {paths.root}")
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "?"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
+
+
+def status_line(status: Status) -> str:
+    """One line: how far, how fast, how long still."""
+    parts = [status.state]
+    if status.job != "script":
+        share = f" ({status.done / status.rows:.0%})" if status.rows else ""
+        parts.append(f"{status.done}/{status.rows} {'steps' if status.job == 'train' else 'samples'}{share}")
+    if not status.over:
+        live = sum(rank.live for rank in status.ranks)
+        parts.append(f"{live} rank{'s' if live != 1 else ''} live" if live or status.done else "no rank has started")
+        if status.rate:
+            parts.append(f"{status.rate:.3g}/s, {_duration(status.eta)} left")
+        parts += [
+            f"{job.state.lower()}: {job.reason}" for kind, job in status.jobs.items() if kind == "work" and job.reason
+        ]
+    return ", ".join(parts)
+
+
+def progress(paths: RunPaths, as_json: bool) -> Callable[[Status], None]:
+    """A function that shows a status on stderr: in place on a terminal, else one line a change, at most every 10 s."""
+    last: dict[str, Any] = {"text": "", "at": 0.0}
+
+    def show(status: Status) -> None:
+        text = status_line(status)
+        if as_json:
+            return
+        if sys.stderr.isatty():
+            sys.stderr.write(f"\r\033[K{text}" + ("\n" if status.over else ""))
+        elif text != last["text"] and (status.over or time.monotonic() - last["at"] > 10):
+            _err(text)
+            last.update(text=text, at=time.monotonic())
+
+    return show
+
+
+def show_status(paths: RunPaths, watch: bool, as_json: bool) -> None:
+    while True:
+        status = read_status(paths)
+        if watch and sys.stdout.isatty():
+            typer.echo("\033[2J\033[H", nl=False)
+        typer.echo(json.dumps(status.values()) if as_json else _status_text(status))
+        if not watch or status.over:
+            return
+        time.sleep(2.0)
+
+
+def _status_text(status: Status) -> str:
+    lines = [f"run     {status.run}  ({status.folder})", f"state   {status_line(status)}"]
+    for kind, job in status.jobs.items():
+        detail = ", ".join(
+            filter(None, [job.state, job.reason, job.nodes, f"exit {job.exit_code}" if job.exit_code else ""])
+        )
+        lines.append(f"job     {job.job_id} ({kind}): {detail} [{job.source}]")
+    if status.ranks:
+        last = "last step" if status.job == "train" else "last sample"
+        lines.append(f"rank  attempt            host          state       done  errors    rate  {last}")
+    for rank in status.ranks:
+        v = rank.vitals
+        lines.append(
+            f"{v.rank:>4}  {v.attempt:<17}  {v.host[:12]:<12}  {rank.state:<9} {v.samples:>6}  {v.errors:>6}  "
+            f"{rank.rate:>6.3g}  {'' if v.last_index is None else v.last_index}"
+        )
+    if status.step:
+        lines.append(f"step    {step_text(status.step)}")
+    lines += [f"note    {note}" for note in status.notes]
+    if status.first_error:
+        lines.append(f"error   {status.first_error}")
+    if status.metrics:
+        lines += ["", metrics_text(status.metrics)]
+    lines += eval_lines(status.evals)
+    return "\n".join(lines)
+
+
+def step_text(step: Mapping[str, Any]) -> str:
+    """What the last step of a training came to."""
+    names = ("loss", "eval_loss", "learning_rate", "grad_norm", "tokens_per_s", "epoch")
+    values = ", ".join(f"{name.replace('_per_s', '/s')} {step[name]:.4g}" for name in names if step[name] is not None)
+    each = step["tokens_per_s"] / step["world_size"]
+    return f"{step['step']}: {values}; {each:.4g} tokens/s a rank"
+
+
+def eval_lines(evals: Sequence[ModelEval]) -> list[str]:
+    """The evals of a training's models, a line each."""
+    lines = []
+    for one in evals:
+        scores = ", ".join(f"{name} {value:.4f}" for name, value in one.metrics.items() if value is not None)
+        which = "model/" if one.step is None else f"step {one.step}"
+        lines.append(f"eval    {which}: {', '.join(filter(None, [one.state, scores]))}  {one.run}")
+    return lines
+
+
+def show_entry(entry: Entry, as_json: bool) -> None:
+    typer.echo(json.dumps(dataclasses.asdict(entry)) if as_json else entry.text)
+
+
+def show_end(paths: RunPaths, as_json: bool) -> None:
+    """What a finished run came to: metrics, counts, files."""
+    status = read_status(paths)
+    if as_json:
+        typer.echo(
+            json.dumps({"run": status.run, "folder": status.folder, "state": status.state, "metrics": status.metrics})
+        )
+    elif status.metrics:
+        show_scores(paths, status.metrics, as_json=False)
+    else:
+        typer.echo(f"{status.state}  {paths.root}")
+        if status.state == "failed":
+            _err(f"error: {status.first_error or 'no rank said why'}\nnext: hpcjobs logs --errors {paths.root}")
+
+
+def show_scores(paths: RunPaths, metrics: Mapping[str, Any], as_json: bool) -> None:
+    """Metrics and counts, and where the rest is."""
+    if as_json:
+        typer.echo(json.dumps({"run": paths.root.name, "folder": str(paths.root), "metrics": metrics}))
+        return
+    typer.echo(metrics_text(metrics))
+    for line in eval_lines(evals_of(paths)):
+        typer.echo(line)
+    typer.echo(f"folder  {paths.root}")
+    if paths.report.exists():
+        typer.echo(f"report  {paths.report}")
+    if not metrics["complete"]:
+        see = f"see {paths.missing}; " if paths.missing.exists() else ""
+        _err(f"incomplete: {see}next: hpcjobs resume {paths.root}")
+
+
+def metrics_text(metrics: Mapping[str, Any]) -> str:
+    """Metrics with intervals, the counts that they stand on, and groups; a score from fewer samples says so."""
+    counts = metrics["counts"]
+    if "train" in metrics:
+        return _train_text(metrics)
+    lines = list(score_lines(metrics["metrics"], "" if metrics["complete"] else "  INCOMPLETE"))
+    said = f"samples {counts['accepted']} of {counts['rows']}, missing {counts['missing']}, errors {counts['errors']}"
+    said += f"; tokens {counts['prompt_tokens']} in, {counts['completion_tokens']} out"
+    lines += [said, *(f"warning: {text}" for text in metrics["warnings"])]
+    return "\n".join([*lines, *group_lines(metrics.get("groups", {}))])
+
+
+def _train_text(metrics: Mapping[str, Any]) -> str:
+    counts, train = metrics["counts"], metrics["train"]
+    lines = list(score_lines(metrics["metrics"], "" if metrics["complete"] else "  INCOMPLETE"))
+    lines.append(f"steps   {counts['accepted']} of {counts['rows']}, {counts['tokens']} tokens")
+    speed = f"{train['tokens_per_s']:.4g} tokens/s, {train['tokens_per_s_per_rank']:.4g} a rank"
+    lines.append(f"speed   {speed}; {train['steps_run_again']} steps run again")
+    lines += [f"{name:<8}{train[name]}" for name in ("model", "adapter") if train.get(name)]
+    return "\n".join([*lines, *(f"warning: {text}" for text in metrics["warnings"])])
+
+
+def show_runs(runs: Sequence[RunPaths], as_json: bool) -> None:
+    """One line a run."""
+    if not runs and not as_json:
+        _err(f"no runs in {runs_root()}")
+    for paths in runs:
+        status = read_status(paths)
+        if as_json:
+            typer.echo(
+                json.dumps(
+                    {
+                        "run": status.run,
+                        "job": status.job,
+                        "state": status.state,
+                        "rows": status.rows,
+                        "done": status.done,
+                        "folder": status.folder,
+                    }
+                )
+            )
+            continue
+        stamp = time.strftime("%Y-%m-%d %H:%M", time.localtime(paths.plan.stat().st_mtime))
+        metrics = (status.metrics or {}).get("metrics", {})
+        scores = "  ".join(
+            f"{name} {number_text(value['value'])}" for name, value in metrics.items() if value["value"] is not None
+        )
+        typer.echo(f"{stamp}  {status.run:<44} {status.job:<8} {status_line(status)}  {scores}")
+
+
+def show_sizes(drafts: Mapping[int, Draft]) -> None:
+    """What verify is about to run."""
+    common = [set(draft.plan.summary()) for draft in drafts.values()]
+    for line in next(iter(drafts.values())).plan.summary():
+        if line in set.intersection(*common):
+            _err(line)
+    for size, draft in drafts.items():
+        _err(f"{f'w{size}':<7} {draft.plan.job}: {draft.plan.shape}  {draft.paths.root}")
+
+
+def show_verdict(verdict: Verdict, as_json: bool) -> None:
+    """Identical, or the first flips; as JSON all of them, from their file one after the other."""
+    if not as_json:
+        for line in verdict.lines():
+            typer.echo(line)
+        for line in verdict.advice():
+            _err(line)
+        return
+    typer.echo(f'{json.dumps(verdict.values())[:-1]}, "flips": [', nl=False)
+    with verdict.flips.open(encoding="ascii") as lines:
+        for number, line in enumerate(lines):
+            typer.echo(f"{', ' if number else ''}{line.rstrip()}", nl=False)
+    typer.echo("]}")
+
+
+def show_findings(findings: Findings, limit: int, as_json: bool) -> None:
+    """What compare found, and the first flips; as JSON all of them, as they are found."""
+    from hpcjobs.compare.eval_findings import flip_lines
+    from hpcjobs.compare.flips import write_flips
+
+    flips, out = findings.comparison.flips, findings.out
+    written = None if out is None else write_flips(out, flips())
+    if as_json:
+        return _findings_json(findings)
+    for line in findings.lines():
+        typer.echo(line)
+    for flip in islice(flips(), limit):
+        for line in flip_lines(flip):
+            typer.echo(line)
+    if written is not None:
+        typer.echo(f"all {written} flipped samples: {out}")
+    elif next(islice(flips(), limit, None), None):
+        typer.echo("more samples have flipped: --limit prints more of them, --out FILE writes all")
+    for line in findings.warnings():
+        _err(f"warning: {line}")
+    return None
+
+
+def show_trainings(findings: TrainFindings, as_json: bool) -> None:
+    """What compare found of two train runs."""
+    if as_json:
+        typer.echo(json.dumps(findings.values(), allow_nan=False))
+        return
+    for line in findings.lines():
+        typer.echo(line)
+    for line in findings.warnings():
+        _err(f"warning: {line}")
+
+
+def _findings_json(findings: Findings) -> None:
+    count = 0
+    typer.echo(f'{json.dumps(findings.values(), allow_nan=False)[:-1]}, "flips": [', nl=False)
+    for count, flip in enumerate(findings.comparison.flips(), 1):
+        typer.echo(f"{', ' if count > 1 else ''}{flip.line()}", nl=False)
+    typer.echo(f'], "flip_count": {count}}}')

@@ -1,0 +1,1 @@
+"""The flow behind each verb: these modules know every stage."""

@@ -1,0 +1,258 @@
+"""What a run is doing, from its files and the queue; works without accounting, and says what it cannot know."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hpcjobs.config.resolve import read_config
+from hpcjobs.errors import LaunchError
+from hpcjobs.launch import slurm
+from hpcjobs.plan.draft import Plan
+from hpcjobs.run_folder.disk import shortage
+from hpcjobs.run_folder.files import read_json
+from hpcjobs.run_folder.heartbeat import Vitals, read_heartbeats
+from hpcjobs.run_folder.ledger.chunks import read_sizes
+from hpcjobs.run_folder.ledger.claims import Claims
+from hpcjobs.run_folder.logs import srun_ends
+from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.run_folder.process import Identity
+from hpcjobs.run_folder.submission import Launch, known_launches, together
+from hpcjobs.training.evals import ModelEval, evals_of
+from hpcjobs.training.progress import read_progress
+
+_STARTING_SECONDS = 30.0
+_ENDED = ("done", "drained", "failed", "dead")
+_LOST = ("dead", "silent")
+_NOT_LIVE = (*_ENDED, "silent", "over")
+
+
+@dataclass(frozen=True)
+class RankState:
+    """A rank as seen from here: its own words, and whether it is believed to live."""
+
+    vitals: Vitals
+    state: str
+    rate: float
+
+    @property
+    def live(self) -> bool:
+        return self.state not in _NOT_LIVE
+
+
+@dataclass(frozen=True)
+class Status:
+    """One look at a run; `rate` in samples a second, `eta` in seconds, None where not known.
+
+    Of a train run `rows` and `done` are steps, `rate` is steps a second, and `step` is the last one's record.
+    `evals` are those of its models.
+    `going`: jobs or processes of it live, be it that the merge job writes the report of a complete run.
+    """
+
+    run: str
+    job: str
+    folder: str
+    state: str
+    rows: int
+    done: int
+    rate: float
+    eta: float | None
+    ranks: list[RankState]
+    jobs: dict[str, slurm.JobState]
+    first_error: str | None
+    notes: list[str]
+    metrics: dict[str, Any] | None
+    going: bool = False
+    step: dict[str, Any] | None = None
+    evals: list[ModelEval] = field(default_factory=list)
+
+    @property
+    def over(self) -> bool:
+        return self.state in ("complete", "incomplete", "failed", "planned", "ended", "cancelled")
+
+    def exit_code(self) -> int:
+        """0 done, 3 incomplete, 1 failed; what `--wait` ends with."""
+        return {"complete": 0, "incomplete": 3}.get(self.state, 1)
+
+    def values(self) -> dict[str, Any]:
+        """The status as JSON values."""
+        values = dataclasses.asdict(self)
+        values["jobs"] = {kind: dataclasses.asdict(job) for kind, job in self.jobs.items()}
+        values["ranks"] = [
+            dataclasses.asdict(rank.vitals) | {"state": rank.state, "rate": round(rank.rate, 3)} for rank in self.ranks
+        ]
+        return values
+
+
+def read_status(paths: RunPaths) -> Status:
+    """Look at a run once."""
+    plan, config, launches = Plan.read(paths.plan), read_config(paths.config), known_launches(paths)
+    now = together(launches)
+    jobs, notes = _jobs(now)
+    ranks = [_rank_state(vitals, now, config.run.lease_timeout) for vitals in read_heartbeats(paths.heartbeats)]
+    if any(rank.state in _LOST and not rank.vitals.ended for rank in ranks):
+        ends = srun_ends(paths)
+        ranks = [_told(rank, ends) for rank in ranks]
+    metrics = _fresh_metrics(paths, now[-1] if now else None)
+    rate, rows, step = sum(rank.rate for rank in ranks if rank.live), plan.rows, None
+    if plan.job == "train":
+        live = any(rank.live for rank in ranks)
+        rows, done, rate, step = _training(paths, live)
+    else:
+        done = _done(paths, plan, ranks) if plan.job != "script" else 0
+    if metrics:
+        rows, done = metrics["counts"]["rows"], metrics["counts"]["accepted"]
+    eta = (rows - done) / rate if rate and plan.job != "script" else None
+    state = _state(plan, now, jobs, ranks, metrics)
+    told = sorted((rank for rank in ranks if rank.vitals.first_error), key=lambda rank: not rank.vitals.fatal)
+    errors = [f"rank {rank.vitals.rank} on {rank.vitals.host}: {rank.vitals.first_error}" for rank in told]
+    if state == "failed" and not errors and (short := shortage(paths)):
+        errors = [short]
+    notes += [note for one in now for note in one.notes] + [_loss(rank) for rank in ranks if rank.state in _LOST]
+    if state == "failed" and not metrics and plan.job != "script" and _ended(now, ranks):
+        notes.append(f"its ranks have ended, and no merge has: next: hpcjobs merge {paths.root}")
+    return Status(
+        plan.run, plan.job, str(paths.root), state, rows, done, rate, eta, ranks, jobs,
+        errors[0] if errors else None, notes, metrics, _still_going(now, jobs, ranks), step,
+        evals_of(paths),
+    )  # fmt: skip
+
+
+def _training(paths: RunPaths, live: bool) -> tuple[int, int, float, dict[str, Any] | None]:
+    """(steps planned, steps done, steps a second while ranks live, the last step) of a train run."""
+    progress = read_progress(paths)
+    last = dataclasses.asdict(progress.last) if progress.last else None
+    if last:
+        del last["samples"]
+    return progress.steps, progress.done, progress.rate if live else 0.0, last
+
+
+def _ended(launches: Sequence[Launch], ranks: Sequence[RankState]) -> bool:
+    """Whether there were ranks of these starts, and none lives."""
+    mine = [rank for rank in ranks if any(launch.owns(rank.vitals.attempt) for launch in launches)]
+    return bool(mine) and not any(rank.live for rank in mine)
+
+
+def _loss(rank: RankState) -> str:
+    """A rank that was lost, with its node and, where anybody saw it, what ended it."""
+    vitals = rank.vitals
+    how = f" ({vitals.ended})" if vitals.ended else ""
+    if rank.state == "silent":
+        how = f" (no sign of life for {time.time() - vitals.beat_at:.0f} s: stopped, or its node is gone)"
+    return (
+        f"rank {vitals.rank} of attempt {vitals.attempt} on {vitals.host} is {rank.state}{how}, "
+        f"after at least {vitals.samples} samples"
+    )
+
+
+def _jobs(launches: Sequence[Launch]) -> tuple[dict[str, slurm.JobState], list[str]]:
+    """The jobs of the newest start and of those it joined, by kind; the newest merge job is the one that judges."""
+    ids: dict[str, str] = {}
+    for launch in launches:
+        for kind, job_id in launch.jobs.items() if launch.executor == "slurm" else ():
+            ids[kind if kind == "merge" or kind not in ids else f"{kind}-{launch.number}"] = job_id
+    if not ids:
+        return {}, []
+    try:
+        states = slurm.job_states(list(ids.values()))
+    except LaunchError as error:
+        unknown = {kind: slurm.JobState(job_id, "UNKNOWN", source="unreachable") for kind, job_id in ids.items()}
+        return unknown, [f"{error}: the state of the jobs is not known"]
+    jobs = {kind: states[job_id] for kind, job_id in ids.items()}
+    notes = [
+        f"job {job.job_id} ({kind}) is known neither to squeue nor to sacct: it ended long ago, or accounting is down"
+        for kind, job in jobs.items()
+        if job.source == "none"
+    ]
+    return jobs, notes
+
+
+def _rank_state(vitals: Vitals, launches: Sequence[Launch], timeout: float) -> RankState:
+    state = vitals.state
+    if state not in _ENDED:
+        if Identity(**vitals.identity).is_dead():
+            state = "dead"
+        elif launches and not any(launch.owns(vitals.attempt) for launch in launches):
+            state = "over"
+        elif time.time() - vitals.beat_at > timeout:
+            state = "silent"
+    end = time.time() if state not in _NOT_LIVE else vitals.ended_at or vitals.beat_at
+    rate = vitals.samples / max(end - vitals.ready_at, 1e-3) if vitals.ready_at and vitals.samples else 0.0
+    return RankState(vitals, state, rate)
+
+
+def _told(rank: RankState, ends: Mapping[str, str]) -> RankState:
+    """A lost rank whose own guard died with it: srun may have seen how."""
+    how = ends.get(rank.vitals.name)
+    if rank.state not in _LOST or rank.vitals.ended or not how:
+        return rank
+    return RankState(dataclasses.replace(rank.vitals, ended=f"srun: {how}"), "dead", rank.rate)
+
+
+def _fresh_metrics(paths: RunPaths, launch: Launch | None) -> dict[str, Any] | None:
+    """The merge's word, if it was spoken after the last start."""
+    if not paths.metrics.exists():
+        return None
+    metrics: dict[str, Any] = read_json(paths.metrics)
+    fresh = launch is None or metrics["provenance"]["merged_at"] >= launch.submitted_at
+    return metrics if fresh else None
+
+
+def _done(paths: RunPaths, plan: Plan, ranks: Sequence[RankState]) -> int:
+    """Samples with a result: settled chunks, and what live ranks have finished of open ones."""
+    number = paths.rounds()[-1]
+    sizes = read_sizes(paths.chunks(number))
+    settled = sum(sizes[chunk] for chunk in Claims(paths.round(number)).list().done)
+    return plan.rows - sum(sizes) + settled + sum(rank.vitals.open for rank in ranks if rank.live)
+
+
+def _state(
+    plan: Plan,
+    launches: Sequence[Launch],
+    jobs: dict[str, slurm.JobState],
+    ranks: Sequence[RankState],
+    metrics: dict[str, Any] | None,
+) -> str:
+    if metrics and metrics["complete"]:
+        return "complete"
+    if not launches:
+        # ranks, if any, were started by hand
+        live = any(rank.live for rank in ranks)
+        return "running" if live else "incomplete" if metrics else "ended" if ranks else "planned"
+    work = [job for kind, job in jobs.items() if kind != "merge"]
+    if _still_going(
+        launches, jobs, ranks
+    ):  # what was merged so far may be a look, or the merge job may go on by itself
+        if work and all(job.pending for job in work):
+            return "pending"
+        unknown = any(job.source == "unreachable" for job in work)
+        return "unknown" if unknown and not any(rank.live for rank in ranks) else "running"
+    mine = [rank for rank in ranks if any(launch.owns(rank.vitals.attempt) for launch in launches)]
+    if metrics:
+        return "failed" if any(rank.vitals.fatal for rank in mine) else "incomplete"
+    if plan.job == "script":
+        finished = [rank for rank in mine if rank.state == "done"]
+        return "complete" if len(finished) == launches[-1].ranks else "failed"
+    ended = launches[-1].executor == "local" and any(rank.state == "drained" for rank in mine)
+    return "cancelled" if ended or any(job.cancelled for job in work) else "failed"
+
+
+def _still_going(launches: Sequence[Launch], jobs: dict[str, slurm.JobState], ranks: Sequence[RankState]) -> bool:
+    """Whether anything of these starts lives, or may: what Slurm does not tell, the ranks' own signs of life do."""
+    if not launches:
+        return False
+    last, live = launches[-1], any(rank.live for rank in ranks)
+    if last.executor == "slurm":
+        if any(not job.over and job.source not in ("none", "unreachable") for job in jobs.values()):
+            return True
+        unseen = last.keys.keys() - last.jobs.keys() and time.time() - last.submitted_at < _STARTING_SECONDS
+        known = all(job.source not in ("none", "unreachable") for job in jobs.values())
+        return bool(unseen) or any(job.source == "unreachable" for job in jobs.values()) or (live and not known)
+    if last.executor == "local":
+        if not last.supervisor:  # a submit that was killed between its two records has started nothing
+            return time.time() - last.submitted_at < _STARTING_SECONDS
+        return live or any(one.supervisor and not Identity(**one.supervisor).is_dead() for one in launches)
+    return False

@@ -1,0 +1,97 @@
+"""The evals that follow a train run: `python -m hpcjobs.then_eval RUN` starts those that have not been started."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from hpcjobs.commands.submit import start, wait
+from hpcjobs.config.layers import dotted_layer, file_layer, merge_layers
+from hpcjobs.config.resolve import validate
+from hpcjobs.errors import HpcJobsError
+from hpcjobs.plan.draft import make_plan, remove_folder
+from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.run_folder.submission import Launch, known_launches, read_launches
+from hpcjobs.training.evals import begin_evals, models_of
+
+log = logging.getLogger(__name__)
+
+
+def start_evals(paths: RunPaths, say: Callable[[str], None]) -> None:
+    """Start the eval of `train.then_eval` on every model that the run has made and that has none yet.
+
+    In a queue all at once. Without one they would be in each other's way: a process of its own runs one after the
+    other. A HpcJobsError of the last that could not be started, after all others were tried.
+    """
+    due = [step for step, _ in models_of(paths) if not _is_started(paths, step)]
+    if len(due) > 1 and _executor(paths) != "slurm":
+        say(f"evals   one after the other, by process {begin_evals(paths, apart=True).pid}")
+        return
+    failed: HpcJobsError | None = None
+    for step in due:
+        try:
+            start_eval(paths, step, say)
+        except HpcJobsError as error:
+            log.error("no eval of %s: %s", _model(paths, step), error)
+            failed = error
+    if failed:
+        raise failed
+
+
+def start_eval(paths: RunPaths, step: int | None, say: Callable[[str], None]) -> Launch | None:
+    """Submit the eval of the model of `step`, None: of the last; None where that was done before."""
+    folder = paths.eval_of(step)
+    if _is_started(paths, step):
+        return None
+    if folder.exists():  # whoever was at it was cut off before anything was queued
+        remove_folder(folder)
+    values: dict[str, object] = {"model.name": str(_model(paths, step)), "model.revision": None}
+    if (executor := _executor(paths)) not in (None, "slurm"):
+        values["cluster.executor"] = executor
+    config = validate(merge_layers([file_layer(paths.then_eval), dotted_layer(values, "train.then_eval")]))
+    draft = make_plan("eval", config, folder)
+    started = start(draft)
+    say(f"eval    {folder}: {', '.join(f'{kind} {job}' for kind, job in started.jobs.items())}")
+    return started
+
+
+def _model(paths: RunPaths, step: int | None) -> Path:
+    return paths.model if step is None else paths.step_model(step)
+
+
+def _executor(paths: RunPaths) -> str | None:
+    """What the training was started by; None where by hand."""
+    launches = read_launches(paths)
+    return launches[-1].executor if launches else None
+
+
+def _is_started(paths: RunPaths, step: int | None) -> bool:
+    return any(one.jobs for one in known_launches(RunPaths(paths.eval_of(step))))
+
+
+def _one_by_one(paths: RunPaths) -> None:
+    for step, _ in models_of(paths):
+        try:
+            if start_eval(paths, step, log.info):
+                wait(RunPaths(paths.eval_of(step)), lambda status: None)
+        except HpcJobsError as error:
+            log.error("no eval of %s: %s", _model(paths, step), error)
+
+
+def main(run_dir: str) -> None:
+    """Start what is due: in a queue and be gone; without one, stay until the last has ended."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    paths = RunPaths(Path(run_dir))
+    if _executor(paths) == "slurm":
+        try:
+            start_evals(paths, log.info)
+        except HpcJobsError:
+            sys.exit(1)  # it was said
+    else:
+        _one_by_one(paths)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

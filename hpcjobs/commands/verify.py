@@ -1,0 +1,155 @@
+"""The flow of verify: the same job planned, run and judged at several world sizes."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import re
+import shlex
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+from hpcjobs.commands.cancel import cancel
+from hpcjobs.commands.status import Status, read_status
+from hpcjobs.commands.submit import Order, draft_of, flag_layer, start, wait
+from hpcjobs.commands.verify_verdict import Verdict
+from hpcjobs.compare.world_sizes import Comparison, write_flips
+from hpcjobs.config import Config
+from hpcjobs.config.layers import set_layer
+from hpcjobs.config.resolve import read_config, resolve
+from hpcjobs.errors import DataError, LaunchError, UsageError, did_you_mean
+from hpcjobs.launch.launch import executor_of
+from hpcjobs.plan.draft import Draft
+from hpcjobs.run_folder.paths import RunPaths, runs_root
+
+JOBS = ("eval", "generate")
+
+
+def parse_sizes(text: str) -> list[int]:
+    """'1,2,4' as numbers; a UsageError unless they are two or more different positive ones."""
+    words = [word.strip() for word in text.split(",")]
+    wrong = next((word for word in words if not re.fullmatch(r"[1-9][0-9]{0,5}", word, re.ASCII)), None)
+    if wrong is not None:
+        raise UsageError(f"--world-sizes {text!r}: {wrong!r} is no number of ranks; write them as 1,2,4")
+    sizes = [int(word) for word in words]
+    twice = next((size for size in sizes if sizes.count(size) > 1), None)
+    if twice or len(sizes) < 2:
+        why = f"{twice} stands twice" if twice else "there is nothing to compare with"
+        raise UsageError(f"--world-sizes {text!r}: {why}; name two or more different ones, such as 1,2,4")
+    return sizes
+
+
+def plan_runs(order: Order, sizes: Sequence[int]) -> dict[int, Draft]:
+    """The checked plans by world size, in `order.run_dir` or a new folder under the runs root; nothing on disk yet."""
+    _check_order(order)
+    upper = [set_layer(order.sets), flag_layer(order.flags, order.sbatch)]
+    config, _ = resolve(order.job, order.config, order.profile, upper)
+    folder = order.run_dir or _new_folder(config)
+    drafts: dict[int, Draft] = {}
+    for size in sizes:
+        flags = order.flags | shape_flags(config, size)
+        sets = [*order.sets, "cluster.array=null"]  # one job, however many workers the config would have
+        draft, _ = draft_of(dataclasses.replace(order, sets=sets, flags=flags, run_dir=folder / f"w{size}"))
+        drafts[size] = _sharing(next(iter(drafts.values()), draft), draft)
+    return drafts
+
+
+def _check_order(order: Order) -> None:
+    """A UsageError for what verify cannot run: it compares answers, and plans them by a config."""
+    if order.job == "train":
+        raise UsageError(
+            "verify compares answers, and a training has none: run it at both world sizes, then hpcjobs compare A B "
+            "holds their losses and samples against each other step by step"
+        )
+    if order.job not in JOBS:
+        raise UsageError(f"verify has no job {order.job!r}{did_you_mean(order.job, JOBS)}; it has: {', '.join(JOBS)}")
+    if order.config is not None and not order.config.is_file():
+        for folder in (order.config, runs_root() / order.config):
+            if RunPaths(folder).plan.is_file():
+                config = RunPaths(folder).config
+                raise UsageError(f"verify takes a config, and {order.config} is a run: that of the run is {config}")
+
+
+def shape_flags(config: Config, size: int) -> dict[str, int]:
+    """The flags of a world size: on GPUs where the config is; on its nodes where they divide the ranks, else on one."""
+    nodes = config.cluster.nodes if size % config.cluster.nodes == 0 else 1
+    on_gpus = bool(config.cluster.gpus or config.cluster.gpus_per_node)
+    gpus = size * config.model.gpus_per_rank if on_gpus else 0
+    return {"nodes": nodes, "gpus": gpus, "ntasks_per_node": size // nodes}
+
+
+def _new_folder(config: Config) -> Path:
+    root = Path(config.run.root).expanduser() if config.run.root else runs_root()
+    return root / f"verify-{time.strftime('%Y%m%d-%H%M%S')}-{os.urandom(2).hex()}"
+
+
+def _sharing(first: Draft, draft: Draft) -> Draft:
+    """`draft` with the rows of `first`, which are the same, so that they are in memory once."""
+    if draft.plan.data["sha256"] != first.plan.data["sha256"]:
+        raise DataError(f"data set {draft.plan.data['name']} has changed while the runs were planned: type it again")
+    return dataclasses.replace(draft, table=first.table, chunks=first.chunks)
+
+
+def run_all(drafts: dict[int, Draft], progress: Callable[[RunPaths], Callable[[Status], None]]) -> dict[int, RunPaths]:
+    """Run the plans to their end: on Slurm all at once, here one after the other. Takes them out of `drafts`."""
+    runs = {size: draft.paths for size, draft in drafts.items()}
+    if executor_of(next(iter(drafts.values())).config) == "slurm":
+        _queue(drafts)
+    for size, paths in runs.items():
+        if size in drafts:
+            start(drafts.pop(size))
+        wait(paths, progress(paths))
+    return runs
+
+
+def _queue(drafts: dict[int, Draft]) -> None:
+    """All into the queue, or none: where it refuses one, those before it are cancelled."""
+    queued: list[RunPaths] = []
+    for size in list(drafts):
+        paths = drafts[size].paths
+        try:
+            start(drafts.pop(size))
+        except LaunchError as error:
+            for earlier in queued:
+                cancel(earlier)
+            with contextlib.suppress(OSError):
+                paths.root.parent.rmdir()
+            gone = f"; the runs before it were cancelled: {', '.join(str(run.root) for run in queued)}"
+            raise LaunchError(f"world size {size}: {error}{gone if queued else ''}") from None
+        queued.append(paths)
+
+
+def still_going(runs: Iterable[RunPaths]) -> Iterator[RunPaths]:
+    """Those that were started and are not over."""
+    for paths in runs:
+        if paths.submission.exists() and not read_status(paths).over:
+            yield paths
+
+
+def judge(runs: dict[int, RunPaths], order: Order, keep: int) -> Verdict:
+    """Compare what the runs have; the flips go to flips.jsonl beside them, the first `keep` into the verdict."""
+    states, one = {size: read_status(paths) for size, paths in runs.items()}, next(iter(runs.values()))
+    folder, deterministic = one.root.parent, read_config(one.config).run.deterministic
+    files = {size: runs[size].results for size in runs if states[size].state in ("complete", "incomplete")}
+    comparison = Comparison(files)
+    found = comparison.flips() if len(files) > 1 else iter(())
+    differ, first = write_flips(folder / "flips.jsonl", found, keep)
+    return Verdict(
+        states, comparison.samples, comparison.absent, comparison.byte_identical() if len(files) > 1 else None,
+        folder / "flips.jsonl", differ, first, deterministic,
+        None if deterministic or not differ else _required(order, runs),
+    )  # fmt: skip
+
+
+def _required(order: Order, sizes: Iterable[int]) -> str:
+    """The command that makes it a requirement that nothing differs."""
+    words = ["hpcjobs", "verify", str(order.config), "--world-sizes", ",".join(map(str, sizes))]
+    words += [] if order.job == "eval" else ["--job", order.job]
+    words += [] if order.profile is None else ["--profile", order.profile]
+    for name, value in order.flags.items():
+        words += [] if value is None else [f"--{name.replace('_', '-')}", str(value)]
+    for assignment in (*order.sets, "run.deterministic=true"):
+        words += ["--set", assignment]
+    return shlex.join(words)

@@ -1,0 +1,129 @@
+"""compare: the scores of two merged runs on the samples that both have, metric by metric, in flat memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from hpcjobs.compare.flips import Flip, find_flips, scores
+from hpcjobs.compare.pairs import Pairs, Results
+from hpcjobs.compare.statistics import Differences
+from hpcjobs.config.resolve import read_config
+from hpcjobs.errors import MergeError, UsageError
+from hpcjobs.run_folder.files import read_json
+from hpcjobs.run_folder.job_kinds import check_answers
+from hpcjobs.run_folder.paths import RunPaths
+
+_COUNTS = ("rows", "accepted", "missing", "errors")
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two runs: its results, and what metrics.json says of it. `target`: what the answers were held to."""
+
+    paths: RunPaths
+    results: Results
+    complete: bool
+    counts: dict[str, int]
+    model: str
+    data: dict[str, Any]
+    target: str | None
+
+    @classmethod
+    def read(cls, paths: RunPaths) -> Side:
+        """The run as its last merge left it; a UsageError where there was none, a MergeError where it is broken."""
+        check_answers(paths, "compare")
+        config = read_config(paths.config)
+        for path in (paths.results, paths.metrics):
+            if not path.exists():
+                raise UsageError(f"{path} does not exist yet; next: hpcjobs merge {paths.root}")
+        try:
+            values = read_json(paths.metrics)
+            known, counts = values["provenance"], {name: int(values["counts"][name]) for name in _COUNTS}
+            target = known.get("rescored_with", {}).get("target", config.task.target)
+            side = cls(
+                paths, Results(paths.results), values["complete"], counts, known["model"]["name"], known["data"], target
+            )  # fmt: skip
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise MergeError(f"{paths.metrics} is broken: {error!r}; next: hpcjobs merge {paths.root}") from None
+        if side.results.rows != counts["accepted"]:
+            said = f"{side.results.rows} rows, and metrics.json counts {counts['accepted']}"
+            raise MergeError(f"{paths.results} has {said}; next: hpcjobs merge {paths.root}")
+        return side
+
+    def same_data(self, other: Side) -> bool:
+        """Whether both runs are of the same rows, by the hash of their inputs."""
+        return bool(self.data["sha256"] == other.data["sha256"])
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two runs, their common samples, and the differences B - A of each metric that both have.
+
+    `other_inputs`: common samples whose inputs differ, in columns that both have; None where the data is the same.
+    """
+
+    a: Side
+    b: Side
+    pairs: Pairs
+    metrics: dict[str, Differences]
+    other_inputs: int | None
+
+    @property
+    def flipped(self) -> list[str]:
+        """The binary metrics that judge a sample otherwise."""
+        return [name for name, found in self.metrics.items() if found.binary and (found.worse or found.better)]
+
+    def flips(self) -> Iterator[Flip]:
+        """The samples that they judge otherwise, read anew from the tables; in A's order."""
+        return find_flips(self.pairs, self.flipped) if self.flipped else iter(())
+
+
+def common_metrics(a: Side, b: Side) -> list[str]:
+    """The metrics that both runs have, in A's order; a UsageError where there is none."""
+    names = [name for name in a.results.metrics if name in b.results.metrics]
+    if not names:
+        said = (f"{side.paths.root} has {', '.join(side.results.metrics) or 'none'}" for side in (a, b))
+        raise UsageError(
+            f"no metric is in both runs: {'; '.join(said)}; next: hpcjobs score {b.paths.root} --metric NAME"
+        )
+    return names
+
+
+def compare(a: Side, b: Side) -> Comparison:
+    """Compare two runs sample by sample; a UsageError where they have no metric or no id in common."""
+    names, same = common_metrics(a, b), a.same_data(b)
+    pairs = Pairs(a.results, b.results, same)
+    if not pairs.common:
+        raise UsageError(
+            f"no id is in both runs: {a.paths.root} has {a.results.rows} samples of {a.data['name']}, "
+            f"{b.paths.root} {b.results.rows} of {b.data['name']}"
+        )
+    metrics, others = {name: Differences() for name in names}, 0
+    for one, other in pairs.tables(["scores"] if same else ["scores", "input"]):
+        for name, found in metrics.items():
+            found.add(scores(one, name), scores(other, name))
+        others += 0 if same else _other_inputs(one, other)
+    return Comparison(a, b, pairs, metrics, None if same else others)
+
+
+def _other_inputs(one: pa.Table, other: pa.Table) -> int:
+    """How many rows differ in an input column that both have."""
+    if not all("input" in table.column_names for table in (one, other)):
+        return 0
+    columns = [table.column("input") for table in (one, other)]
+    differ = np.zeros(len(one), bool)
+    for place, field in enumerate(columns[0].type):
+        where = columns[1].type.get_field_index(field.name)
+        if where < 0:
+            continue
+        values = pc.struct_field(columns[0], [place]), pc.struct_field(columns[1], [where])
+        if not values[0].equals(values[1]):
+            both = zip(*(side.to_pylist() for side in values), strict=True)
+            differ |= np.fromiter((x != y and repr(x) != repr(y) for x, y in both), bool, len(one))
+    return int(differ.sum())

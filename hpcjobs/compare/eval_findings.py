@@ -1,0 +1,179 @@
+"""What compare found, as exit code, JSON values and text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from hpcjobs.compare.eval import Comparison, Side, common_metrics, compare
+from hpcjobs.compare.flips import Flip
+from hpcjobs.compare.gates import Gate, check_gates, gates_exit_code, judge, parse_gates
+from hpcjobs.compare.statistics import Differences
+from hpcjobs.errors import UsageError
+from hpcjobs.run_folder.disk import run_of
+from hpcjobs.run_folder.paths import RunPaths
+
+# Longer completions are shown around their first difference.
+_SHOWN = 200
+
+
+@dataclass(frozen=True)
+class Findings:
+    """A comparison, and the gates that were asked for; `out` is the file that all flips go to."""
+
+    comparison: Comparison
+    gates: list[Gate]
+    out: Path | None
+
+    def exit_code(self) -> int:
+        """0; 1 where a gate finds a regression; else 3 where a gate cannot be decided."""
+        return gates_exit_code(self.gates)
+
+    def values(self) -> dict[str, Any]:
+        """The findings as JSON values, the flips aside."""
+        found, pairs = self.comparison, self.comparison.pairs
+        return {
+            "a": _side_values(found.a), "b": _side_values(found.b), "common": pairs.common, "only_a": pairs.only_a,
+            "only_b": pairs.only_b, "in_order": pairs.in_order, "same_data": found.other_inputs is None,
+            "other_inputs": found.other_inputs or 0, "warnings": list(self.warnings()),
+            "metrics": {name: _metric_values(each) for name, each in found.metrics.items()},
+            "gates": [asdict(gate) for gate in self.gates],
+            "flips_file": None if self.out is None else str(self.out),
+        }  # fmt: skip
+
+    def lines(self) -> Iterator[str]:
+        """The findings for people, the flips aside."""
+        found = self.comparison
+        for letter, side in (("A", found.a), ("B", found.b)):
+            state = "complete" if side.complete else "INCOMPLETE"
+            yield f"{letter:<7} {state}, {_share(side)} samples, model {side.model}  {side.paths.root}"
+        how = "" if found.pairs.in_order else "; they stand in another order, and were joined in memory"
+        yield f"paired  {found.pairs.common} samples by id{how}"
+        for name, each in found.metrics.items():
+            yield from _metric_lines(name, each)
+        if not any(each.worse or each.better or each.unscored for each in found.metrics.values()):
+            yield "no difference in any score"
+        for gate in self.gates:
+            yield gate.line()
+
+    def warnings(self) -> Iterator[str]:
+        """What one has to know about the two runs before one believes the numbers."""
+        found = self.comparison
+        if found.a.paths.root == found.b.paths.root:
+            yield "A and B are the same run"
+        for letter, side in (("A", found.a), ("B", found.b)):
+            yield from _side_warnings(letter, side)
+        yield from self._pair_warnings()
+        if found.a.target != found.b.target:
+            yield f"A was scored against the target {found.a.target!r}, B against {found.b.target!r}"
+        for name, each in found.metrics.items():
+            if each.unscored:
+                yield f"{name}: {each.unscored} pairs lack a finite score on one side, and are left out"
+
+    def _pair_warnings(self) -> Iterator[str]:
+        found, pairs = self.comparison, self.comparison.pairs
+        if pairs.only_a or pairs.only_b:
+            yield f"{pairs.only_a} samples are only in A and {pairs.only_b} only in B: they are left out"
+        if found.other_inputs is not None:
+            names = f"{found.a.data['name']} ({_rows(found.a)}) and {found.b.data['name']} ({_rows(found.b)})"
+            yield f"the data sets are not the same: {names}"
+        if found.other_inputs:
+            yield f"{found.other_inputs} of the common samples have another input in B: their ids say that they are one"
+        for mine, other in ((found.a, found.b), (found.b, found.a)):
+            if lacking := [name for name in mine.results.metrics if name not in found.metrics]:
+                flags = " ".join(f"--metric {name}" for name in [*found.metrics, *lacking])
+                yield f"{other.paths.root} has no {', '.join(lacking)}; next: hpcjobs score {other.paths.root} {flags}"
+
+
+def find(a: RunPaths, b: RunPaths, gates: Sequence[str], allow_incomplete: bool, out: Path | None) -> Findings:
+    """Compare two runs and judge the gates, `metric=0.01` each; a UsageError before anything is read or written."""
+    limits, one, other = parse_gates(gates), Side.read(a), Side.read(b)
+    check_gates(limits, common_metrics(one, other))
+    if out is not None:
+        check_out(out)
+    found = compare(one, other)
+    partial = [letter for letter, side in (("A", one), ("B", other)) if not side.complete]
+    partial += [f"{name} of some pairs" for name in limits if found.metrics[name].unscored]
+    why = f"incomplete: {', '.join(partial)}; --allow-incomplete decides by the pairs that there are"
+    return Findings(found, judge(limits, found.metrics, why if partial and not allow_incomplete else ""), out)
+
+
+def check_out(out: Path, flag: str = "--out") -> None:
+    """A UsageError where no file may be written that the user named: a run's folder has its own alone."""
+    if out.is_dir() or not out.absolute().parent.is_dir():
+        raise UsageError(f"{flag} {out} is {'a folder' if out.is_dir() else 'in a folder that does not exist'}")
+    if run := run_of(out.resolve()):
+        raise UsageError(f"{flag} {out} is inside the run {run.root}: choose a file elsewhere")
+
+
+def _share(side: Side) -> str:
+    return f"{side.counts['accepted']}/{side.counts['rows']}"
+
+
+def _rows(side: Side) -> str:
+    return f"{side.data['rows']} rows, sha256 {side.data['sha256'][:8]}"
+
+
+def _side_values(side: Side) -> dict[str, Any]:
+    counts = {name: side.counts[name] for name in ("rows", "accepted", "missing", "errors")}
+    place = {"run": side.paths.root.name, "folder": str(side.paths.root), "complete": side.complete}
+    return place | counts | {"model": side.model, "data": side.data["name"], "data_sha256": side.data["sha256"]}
+
+
+def _side_warnings(letter: str, side: Side) -> Iterator[str]:
+    if not side.complete:
+        yield f"{letter} is incomplete, {_share(side)} samples; next: hpcjobs resume {side.paths.root}"
+    if side.counts["errors"]:
+        yield f"{letter} has {side.counts['errors']} samples that ended in an error: they count 0 in every metric"
+
+
+def _metric_values(found: Differences) -> dict[str, Any]:
+    test = found.mcnemar()
+    means = {name: total / found.n if found.n else None for name, total in (("a", found.a), ("b", found.b))}
+    return {
+        "n": found.n, **means, "difference": found.mean, "stderr": found.stderr, "ci95": found.interval(),
+        "bootstrap_ci95": found.bootstrap(), "lower": found.worse, "higher": found.better, "unscored": found.unscored,
+        "mcnemar": None if test is None else asdict(test),
+    }  # fmt: skip
+
+
+def _metric_lines(name: str, found: Differences) -> Iterator[str]:
+    if found.mean is None:
+        yield f"{name:<16} -  n=0"
+        return
+    parts = [f"{name:<16} {found.a / found.n:.4f} -> {found.b / found.n:.4f}", f"{found.mean:+.4f}"]
+    for label, interval in (("95%", found.interval()), ("bootstrap", found.bootstrap())):
+        parts += [f"{label} [{interval[0]:+.4f}, {interval[1]:+.4f}]"] if interval else []
+    yield "  ".join([*parts, f"n={found.n}"])
+    if test := found.mcnemar():
+        said = f"{found.worse} from 1 to 0, {found.better} from 0 to 1; McNemar ({test.method})"
+        statistic = "" if test.statistic is None else f" {test.statistic:.2f},"
+        yield f"{'':<16} {said}{statistic} p={test.p_value:.3g}"
+    else:
+        yield f"{'':<16} {found.worse} lower, {found.better} higher in B"
+
+
+def flip_lines(flip: Flip) -> Iterator[str]:
+    """A flip for people: the metrics that judge otherwise, and both completions."""
+    said = [f"{name} 1 -> 0" for name in flip.lost] + [f"{name} 0 -> 1" for name in flip.gained]
+    yield f"{flip.id!r}: {', '.join(said)}"
+    texts = [str(row["completion"] or "") for row in (flip.a, flip.b)]
+    differ = (place for place, (x, y) in enumerate(zip(*texts, strict=False)) if x != y)
+    same = next(differ, min(map(len, texts)))
+    for letter, text, row in zip("AB", texts, (flip.a, flip.b), strict=True):
+        yield f"  {letter}: {_cut(text, same)}{_error(row)}"
+
+
+def _error(row: Mapping[str, Any]) -> str:
+    error = row.get("error")
+    return f"  error {error['type']}: {error['message']!r}" if error else ""
+
+
+def _cut(text: str, same: int) -> str:
+    """A text on one line, its control characters escaped; of a long one what is around the place `same`."""
+    if len(text) <= _SHOWN:
+        return repr(text)
+    start = max(0, min(same, len(text)) - 40)
+    return f"{'... ' if start else ''}{text[start : start + _SHOWN]!r}{' ...' if start + _SHOWN < len(text) else ''}"

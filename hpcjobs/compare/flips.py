@@ -1,0 +1,84 @@
+"""The samples that a binary metric judges otherwise in one run than in another."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from hpcjobs.compare.pairs import Pairs
+from hpcjobs.metrics.bootstrap import Floats
+from hpcjobs.run_folder.disk import disk_errors
+from hpcjobs.run_folder.files import FILE_MODE, replace_whole, temporary_name
+
+_SHOWN = ("completion", "scores", "error")
+_LINE_BYTES = 1000
+
+
+@dataclass(frozen=True)
+class Flip:
+    """A sample whose score went from 1 to 0 in the metrics `lost`, from 0 to 1 in those `gained`.
+
+    `a` and `b` hold index, completion, scores and error of the two runs.
+    """
+
+    id: str
+    lost: tuple[str, ...]
+    gained: tuple[str, ...]
+    a: Mapping[str, Any]
+    b: Mapping[str, Any]
+
+    def line(self) -> str:
+        """The flip as one line of JSON; a score that is no finite number is null."""
+        return json.dumps(vars(self) | {"a": _clean(self.a), "b": _clean(self.b)}, allow_nan=False)
+
+
+def scores(table: pa.Table, metric: str) -> Floats:
+    """The scores of one metric in a table of results; NaN where there is none."""
+    column = table.column("scores")
+    values = pc.struct_field(column, [column.type.get_field_index(metric)])
+    return np.asarray(values.cast(pa.float64()).to_numpy(), np.float64)
+
+
+def find_flips(pairs: Pairs, metrics: Collection[str]) -> Iterator[Flip]:
+    """The flips of binary `metrics`, in A's order."""
+    for tables in pairs.tables(_SHOWN):
+        change = {name: scores(tables[1], name) - scores(tables[0], name) for name in metrics}
+        flipped = [np.abs(values) == 1 for values in change.values()]
+        places = np.flatnonzero(np.logical_or.reduce(flipped, axis=0))
+        rows = (table.take(pa.array(places)).to_pylist() for table in tables)
+        for place, a, b in zip(places, *rows, strict=True):
+            lost = tuple(name for name, values in change.items() if values[place] == -1)
+            gained = tuple(name for name, values in change.items() if values[place] == 1)
+            b.pop("id")
+            yield Flip(a.pop("id"), lost, gained, a, b)
+
+
+def write_flips(path: Path, flips: Iterable[Flip]) -> int:
+    """Replace `path` by the flips, one JSON object a line, written as they come; how many."""
+    count, temporary = 0, temporary_name(path)
+    with disk_errors(path, need=_LINE_BYTES, next_command="the same command again"):
+        temporary.touch(mode=FILE_MODE)
+        try:
+            with temporary.open("w", encoding="ascii") as file:
+                for flip in flips:
+                    file.write(f"{flip.line()}\n")
+                    count += 1
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        replace_whole(temporary, path)
+    return count
+
+
+def _clean(row: Mapping[str, Any]) -> dict[str, Any]:
+    there = (row["scores"] or {}).items()
+    finite = {name: value if value is not None and math.isfinite(value) else None for name, value in there}
+    return {**row, "scores": finite}

@@ -1,0 +1,145 @@
+"""From layers to a checked Config, and back to YAML: messages name file, line, key and what is valid."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pydantic
+from pydantic import BaseModel
+
+from hpcjobs.config.layers import Layer, dump_yaml, file_layer, merge_layers
+from hpcjobs.config.schema import Config
+from hpcjobs.errors import ConfigError, did_you_mean
+from hpcjobs.run_folder.paths import checked_name, shipped
+
+
+def defaults_folder() -> Path:
+    """The shipped `configs/`."""
+    return shipped("configs")
+
+
+def user_config() -> Path:
+    """The user's own layer, which need not exist."""
+    base = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
+    return Path(base).expanduser() / "hpcjobs" / "config.yaml"
+
+
+def profile_file(profile: str) -> Path:
+    """The file of a site profile: in `configs/clusters/` here, or shipped; else a ConfigError."""
+    checked_name(profile, "profile")
+    folders = (Path("configs/clusters"), defaults_folder() / "clusters")
+    for folder in folders:
+        if (folder / f"{profile}.yaml").is_file():
+            return folder / f"{profile}.yaml"
+    known = sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
+    raise ConfigError(f"no profile {profile!r}{did_you_mean(profile, known)}; there are: {', '.join(known) or 'none'}")
+
+
+def resolve(
+    job: str, config: Path | None, profile: str | None, upper: Sequence[Layer]
+) -> tuple[Config, dict[str, str]]:
+    """The config of a job and where each value came from (dotted key -> place).
+
+    Built-in defaults < profile < user's config < `config` (default: the shipped one of the job) < `upper`.
+    """
+    layers = [file_layer(profile_file(profile))] if profile else []
+    if user_config().is_file():
+        layers.append(file_layer(user_config()))
+    default = defaults_folder() / f"{job}.yaml"
+    if config is not None or default.is_file():
+        layers.append(file_layer(config or default))
+    merged = merge_layers([*layers, *upper])
+    return validate(merged), merged.places
+
+
+def validate(layer: Layer) -> Config:
+    """A checked Config from merged layers; the first problems as a ConfigError with place and valid keys."""
+    values = _tuples(layer.values)
+    try:
+        return Config.model_validate(values)
+    except pydantic.ValidationError as error:
+        # Unknown keys first: what is missing may be what was misspelt. One problem a key: pydantic tells one
+        # for each type that a value might have had.
+        problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
+        said: dict[str, str] = {}
+        for problem in problems:
+            location = _location(problem["loc"], values)
+            said.setdefault(".".join(location), _explain(problem, location, layer.places))
+        raise ConfigError("\n".join(list(said.values())[:5])) from None
+
+
+def _location(parts: Sequence[Any], values: Any) -> list[str]:
+    """The config key that pydantic's location means: what it adds about types and keys is cut off."""
+    location = []
+    for part in parts:
+        if not isinstance(values, Mapping | tuple) or (isinstance(values, tuple) and not isinstance(part, int)):
+            break
+        location.append(str(part))
+        values = values.get(part) if isinstance(values, Mapping) else values[part]
+    return location
+
+
+def _tuples(value: Any) -> Any:
+    """YAML's lists as the tuples that a frozen config holds."""
+    if isinstance(value, Mapping):
+        return {key: _tuples(item) for key, item in value.items()}
+    return tuple(_tuples(item) for item in value) if isinstance(value, list | tuple) else value
+
+
+def _explain(problem: Any, location: Sequence[str], places: Mapping[str, str]) -> str:
+    key, message = ".".join(location), problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        valid = _valid_keys(location[:-1])
+        hint = f"{did_you_mean(location[-1], valid)}; valid here: {', '.join(valid)}"
+        return f"{_place(location, places)}: unknown key '{key}'{hint}"
+    if isinstance(problem["input"], Mapping) and problem["type"] == "value_error":
+        # About several keys of a section: the message names them, the first that somebody has set is the place.
+        named = [word for word in re.findall(r"\w+\.\w+", message) if word in places]
+        return f"{places[named[0]] if named else _place(location, places)}: {message}"
+    shown = isinstance(problem["input"], str | int | float | None) and problem["loc"][-1] != "[key]"
+    got = f" (got {problem['input']!r})" if shown and not key.startswith("cluster.env.") else ""  # may be a secret
+    return f"{_place(location, places)}: {key}: {_WORDS.get(problem['type'], message)}{got}"[:2000]
+
+
+def _place(location: Sequence[str], places: Mapping[str, str]) -> str:
+    """Where a key stands, else the nearest section around it, else something in it."""
+    around = [".".join(location[:length]) for length in range(len(location), 0, -1)]
+    inside = [key for key in places if key.startswith(f"{around[0]}.")]
+    return next((places[key] for key in [around[0], *inside, *around] if key in places), "config")
+
+
+# pydantic speaks of Python's types where the user writes YAML.
+_WORDS = {
+    "model_type": "is a section: write its keys below it",
+    "dict_type": "holds keys and values, such as {key: value}",
+    "tuple_type": "is a list, such as [one, two]",
+    "missing": "is missing",
+}
+
+
+def _valid_keys(section: Sequence[str]) -> list[str]:
+    model: Any = Config
+    for part in section:
+        annotation = model.model_fields[part].annotation if part in getattr(model, "model_fields", {}) else model
+        model = _section_of(annotation) or model
+    return list(model.model_fields)
+
+
+def _section_of(annotation: Any) -> Any:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for arg in getattr(annotation, "__args__", ()) if (found := _section_of(arg))), None)
+
+
+def dump(config: Config) -> str:
+    """The config as YAML that `read_config` reads back to an equal one."""
+    return dump_yaml(config.model_dump(mode="json"))
+
+
+def read_config(path: Path) -> Config:
+    """The config of a run folder."""
+    return validate(file_layer(path))

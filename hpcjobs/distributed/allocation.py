@@ -1,0 +1,51 @@
+"""The allocation audit: at the start every allocated GPU has exactly one rank, and every node has work."""
+
+from __future__ import annotations
+
+from hpcjobs.distributed.rank import Allotted, Rank
+from hpcjobs.errors import RendezvousError
+
+
+class AllocationError(RendezvousError):
+    """The job was given more, or less, than its ranks use; another start of it would be no better."""
+
+    fatal = True
+
+
+def audit_allocation(rank: Rank, given: Allotted | None, gpus_per_rank: int, allow_idle: bool) -> list[str]:
+    """What is allocated and idle, in words, as this rank sees it; an AllocationError unless that is allowed.
+
+    Every rank of the job sees an idle node, every rank of a node its idle GPUs, so they all end, and none works
+    on in a job that is not what was asked for.
+    """
+    if given is None or rank.launcher != "slurm":
+        return []
+    if 0 < given.node_gpus < rank.local_world_size * gpus_per_rank:
+        raise AllocationError(
+            f"{rank.local_world_size} ranks of {gpus_per_rank} GPU(s) share the {given.node_gpus} GPU(s) that Slurm "
+            f"gave on {rank.host}: each rank needs its own; ask for --gpus-per-node "
+            f"{rank.local_world_size * gpus_per_rank}, or start fewer ranks"
+        )
+    idle = list(_idle(rank, given, gpus_per_rank))
+    if idle and not allow_idle:
+        raise AllocationError(
+            f"{'; '.join(idle)}: paid for and not used; start srun over the whole allocation with a rank for each GPU, "
+            "ask for less, or say cluster.allow_idle: true"
+        )
+    return idle
+
+
+def _idle(rank: Rank, given: Allotted, gpus_per_rank: int) -> list[str]:
+    said = []
+    if given.step_count < given.job_count:
+        said.append(
+            f"{given.job_count - given.step_count} of {given.job_count} allocated nodes have no rank: the job has "
+            f"{given.job_nodes}, its ranks are on {given.step_nodes}"
+        )
+    spare = given.node_gpus - rank.local_world_size * gpus_per_rank
+    if spare > 0:
+        said.append(
+            f"{spare} of {given.node_gpus} GPUs allocated on {rank.host} have no rank: {rank.local_world_size} "
+            f"rank(s) of {gpus_per_rank} GPU(s) run there"
+        )
+    return said

@@ -1,0 +1,103 @@
+"""The watch: a thread that sees what the working thread cannot: that its time is up, or that it hangs."""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpcjobs.distributed.drain import TIME_LIMIT, Drain
+from hpcjobs.run_folder.files import FILE_MODE
+from hpcjobs.run_folder.heartbeat import Heartbeat
+
+log = logging.getLogger(__name__)
+_TICK_SECONDS = 0.2
+# States in which samples are to be expected; loading is only reported: weights may take as long as they like.
+_PRODUCING = ("working", "draining")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """`progress`: seconds without a finished sample after which a rank is hung. `stall`: a gap between two ticks of
+    this thread, in seconds, after which the process was stopped, and others may have taken its chunks."""
+
+    progress: float
+    stall: float
+
+
+class Watch:
+    """Ends a rank that cannot end itself, after `let_go` has given its chunks back.
+
+    Its clock is the sum of its own ticks: while the process is stopped, nothing is held against it.
+    """
+
+    def __init__(self, heart: Heartbeat, drain: Drain, limits: Limits, stacks: Path) -> None:
+        self.let_go: Callable[[str, bool], bool] = lambda why, hung: True
+        self._heart, self._drain, self._limits, self._stacks = heart, drain, limits, stacks
+        self._stop, self._idle, self._seen = threading.Event(), 0.0, (-1, "")
+        self._stalled = False
+        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+
+    def __enter__(self) -> Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def stalled(self) -> bool:
+        """Whether the process was stopped for long since this was last asked."""
+        stalled, self._stalled = self._stalled, False
+        return stalled
+
+    def _run(self) -> None:
+        last = time.monotonic()
+        while not self._stop.wait(_TICK_SECONDS):
+            now = time.monotonic()
+            gap, last = now - last, now
+            self._stalled = self._stalled or gap > self._limits.stall
+            self._look(min(gap, 2 * _TICK_SECONDS))
+
+    def _look(self, passed: float) -> None:
+        vitals = self._heart.vitals
+        seen = (vitals.samples, vitals.state)
+        self._idle = self._idle + passed if seen == self._seen else 0.0
+        self._seen = seen
+        if self._drain.engaged and self._drain.left() <= 0:
+            self._leave(f"drained: {self._drain.reason or TIME_LIMIT}", hung=False)
+        elif self._idle > self._limits.progress and (vitals.state == "loading" or self._produces):
+            self._idle = 0.0
+            self._report(vitals.state)
+
+    @property
+    def _produces(self) -> bool:
+        return self._drain.engaged and self._heart.vitals.state in _PRODUCING
+
+    def _report(self, state: str) -> None:
+        """A rank without progress: say where it stands, and end it if it holds samples."""
+        with contextlib.suppress(OSError):  # a full disk must not end this thread
+            with open(os.open(self._stacks, os.O_WRONLY | os.O_CREAT | os.O_APPEND, FILE_MODE), "w") as file:
+                faulthandler.dump_traceback(file, all_threads=True)
+        index = self._heart.vitals.last_index
+        since = "since it began" if index is None else f"since sample {index}"
+        said = f"hung: no progress in {self._limits.progress:g} s while {state}, {since}; stacks in {self._stacks}"
+        log.error("%s", said)
+        self._heart.vitals.first_error = said[:400]
+        self._heart.beat()
+        if self._produces:
+            self._leave(said, hung=True)
+
+    def _leave(self, why: str, hung: bool) -> None:
+        """Give everything back and end the process: the working thread may be anywhere."""
+        given = self.let_go(why, hung)
+        log.warning("the rank leaves with work in hand: %s", why)
+        self._heart.last_words("failed" if hung else "drained", why)
+        logging.shutdown()
+        os._exit(1 if hung or not given else 0)  # with 1 the guard gives back what we could not

@@ -1,0 +1,130 @@
+"""Loading a model and its tokenizer once, ready to generate."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hpcjobs.errors import ConfigError
+from hpcjobs.tasks.datasets import ASSETS
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where a model comes from: an asset's name, a folder or a hub id, and how it is read."""
+
+    name: str
+    revision: str | None = None
+    cache_dir: str | None = None
+    trust_remote_code: bool = False
+
+    @property
+    def location(self) -> str:
+        """What `from_pretrained` is given."""
+        asset = ASSETS / self.name
+        return str(asset) if self.name and (asset / "config.json").is_file() else self.name
+
+    @property
+    def pinned(self) -> dict[str, Any]:
+        """How `from_pretrained` reads it."""
+        return {"revision": self.revision, "cache_dir": self.cache_dir, "trust_remote_code": self.trust_remote_code}
+
+    def not_loaded(self, error: Exception) -> ConfigError:
+        """What to say where it cannot be had."""
+        where = "a folder" if Path(self.location).exists() else "the hub (or its cache, when offline)"
+        return ConfigError(f"model {self.name!r} cannot be loaded from {where}: {error}")
+
+
+def load_tokenizer(source: ModelSource) -> Any:
+    """The model's tokenizer, padding on the left; a ConfigError where it cannot be had."""
+    import transformers
+
+    if not sys.stderr.isatty():
+        transformers.utils.logging.disable_progress_bar()  # a thousand ranks' logs need no bars
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source.location, padding_side="left", **source.pinned)
+    except (OSError, ValueError, KeyError) as error:
+        raise source.not_loaded(error) from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def most_positions(source: ModelSource) -> int | None:
+    """How many tokens the model takes, None where its config does not say; a ConfigError where there is no config."""
+    import transformers
+
+    try:
+        config = transformers.AutoConfig.from_pretrained(source.location, **source.pinned)
+    except (OSError, ValueError, KeyError) as error:
+        raise source.not_loaded(error) from error
+    most = getattr(config, "max_position_embeddings", None)
+    return most if isinstance(most, int) and most > 0 else None
+
+
+def fresh_model(source: ModelSource, device: torch.device | str, seed: int) -> tuple[Any, Any]:
+    """(model of the source's config with random float32 weights, tokenizer): the same weights for the same seed."""
+    import torch
+    import transformers
+
+    try:
+        config = transformers.AutoConfig.from_pretrained(source.location, **source.pinned)
+        torch.manual_seed(seed)
+        model = transformers.AutoModelForCausalLM.from_config(
+            config, dtype=torch.float32, trust_remote_code=source.trust_remote_code
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise source.not_loaded(error) from error
+    return model.to(device), load_tokenizer(source)
+
+
+def load_model(
+    source: ModelSource | str, device: torch.device | str = "cpu", dtype: torch.dtype | None = None, gpus: int = 1
+) -> tuple[Any, Any]:
+    """(model in eval mode on `device`, tokenizer padding on the left); a ConfigError where they cannot be had.
+
+    `dtype` None is float32 on CPU and bfloat16 on GPUs. With `gpus` above 1 the model is spread over that
+    many, from `device` on.
+    """
+    import torch
+    import transformers
+
+    source = ModelSource(source) if isinstance(source, str) else source
+    device = torch.device(device)
+    dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
+    tokenizer = load_tokenizer(source)
+    try:
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            source.location, dtype=dtype, device_map=_device_map(device, gpus), use_safetensors=True, **source.pinned
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise source.not_loaded(error) from error
+    if gpus == 1:
+        model = model.to(device)
+    return model.eval(), tokenizer
+
+
+def _device_map(device: torch.device, gpus: int) -> Any:
+    """None for one device; else accelerate's 'auto' split over this rank's own GPUs."""
+    if gpus == 1 or device.type != "cuda":
+        return None
+    return "balanced"
+
+
+def torch_dtype(name: str) -> torch.dtype | None:
+    """The dtype of a config's word, None for 'auto'."""
+    import torch
+
+    return {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
+
+
+def precision_dtype(mixed_precision: str) -> torch.dtype:
+    """The weights' dtype for inference on a GPU under accelerate's word for a precision."""
+    import torch
+
+    return {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[mixed_precision]

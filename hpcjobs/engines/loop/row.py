@@ -1,0 +1,124 @@
+"""A row: one answer in the making, from its prompt to the token that ends it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from hpcjobs.config import GenerationConfig
+from hpcjobs.engines.encoding import Encoded, repeat_seed
+from hpcjobs.engines.loop.packed import Piece
+from hpcjobs.engines.sampling import perturbed
+from hpcjobs.engines.stopping import StopStrings
+
+
+@dataclass(eq=False, slots=True)
+class Row:
+    """Answer `number` to a request; `tokens` are those of the prompt and the new ones.
+
+    Of them the first `stored` have keys and values in `place`; -1 is no place. `source` and `copied` are for its
+    next piece: columns to copy from another place first.
+    """
+
+    encoded: Encoded
+    number: int
+    stops: StopStrings
+    processors: Sequence[Any] = ()
+    tokens: list[int] = field(default_factory=list)
+    place: int = -1
+    stored: int = 0
+    source: int = -1
+    copied: int = 0
+    begun: bool = False
+    generator: torch.Generator | None = None
+
+    def __post_init__(self) -> None:
+        self.tokens = list(self.encoded.ids)
+        if self.encoded.generation.temperature > 0:
+            self.generator = torch.Generator().manual_seed(repeat_seed(self.encoded.request, self.number))
+
+    @property
+    def made(self) -> list[int]:
+        return self.tokens[len(self.encoded.ids) :]
+
+    def piece(self, most: int) -> Piece:
+        """What comes next: the last token, or at most `most` tokens of what is not stored."""
+        end = min(len(self.tokens), self.stored + most)
+        return Piece(
+            self.place, self.stored, self.tokens[self.stored : end], end == len(self.tokens), self.source, self.copied
+        )
+
+    def took(self, piece: Piece) -> None:
+        """The piece is stored."""
+        self.stored, self.source, self.copied = piece.end, -1, 0
+
+    def unshare(self) -> None:
+        """Compute what was to be copied."""
+        if self.copied:
+            self.stored, self.source, self.copied = 0, -1, 0
+
+    def evict(self) -> None:
+        """Lose the place; what has been made stays, and is stored anew with the prompt."""
+        self.place, self.stored, self.source, self.copied, self.begun = -1, 0, -1, 0, False
+
+    def add(self, token: int, ends: frozenset[int], tokenizer_lock: threading.Lock) -> bool:
+        """Whether the answer ends with this token."""
+        self.tokens.append(token)
+        if token in ends or len(self.tokens) - len(self.encoded.ids) >= self.encoded.limit:
+            return True
+        if not self.encoded.generation.stop:
+            return False
+        with tokenizer_lock:
+            return self.stops.met(self.made)
+
+
+def choose(rows: Sequence[Row], logits: torch.Tensor) -> list[int | None]:
+    """The next token of each row from its logits [rows, vocabulary]; None where these are no numbers."""
+    largest, tokens = logits.max(dim=-1)
+    good = largest.isfinite().tolist()
+    chosen: list[int | None] = [token if fine else None for token, fine in zip(tokens.tolist(), good, strict=True)]
+    groups: dict[tuple[float, float], list[int]] = {}
+    changed: dict[int, torch.Tensor] = {}
+    for number, row in enumerate(rows):
+        if not good[number]:
+            continue
+        if row.processors:
+            changed[number] = _processed(row, logits[number])
+            chosen[number] = int(changed[number].argmax())
+        if row.generator is not None:
+            groups.setdefault(_heat(row.encoded.generation), []).append(number)
+    for heat, numbers in groups.items():
+        scores = torch.stack([changed.get(number, logits[number]) for number in numbers])
+        for number, token in zip(numbers, _drawn([rows[number] for number in numbers], scores, *heat), strict=True):
+            chosen[number] = token
+    return chosen
+
+
+def _drawn(rows: Sequence[Row], scores: torch.Tensor, temperature: float, top_p: float) -> list[int]:
+    """A token of each row; where that fails, the next try draws the same."""
+    generators = [row.generator for row in rows if row.generator is not None]
+    states = [generator.get_state() for generator in generators]
+    try:
+        tokens: list[int] = perturbed(scores, generators, temperature, top_p).argmax(dim=-1).tolist()
+    except BaseException:
+        for generator, state in zip(generators, states, strict=True):
+            generator.set_state(state)
+        raise
+    return tokens
+
+
+def _heat(generation: GenerationConfig) -> tuple[float, float]:
+    return generation.temperature, generation.top_p
+
+
+def _processed(row: Row, logits: torch.Tensor) -> torch.Tensor:
+    """[vocabulary] in float32, after what the model's generation config asks for, such as a repetition penalty."""
+    ids = torch.tensor([row.tokens], device=logits.device)
+    scores = logits[None].float()
+    for processor in row.processors:
+        scores = processor(ids, scores)
+    return scores[0]

@@ -1,0 +1,1 @@
+"""Log-likelihoods of options and texts, with shared prefixes computed once."""

@@ -1,0 +1,96 @@
+"""Texts to tokens whose log-likelihood is asked for: where the context ends and the continuation begins.
+
+The rules are lm-evaluation-harness's, so that scores can be equal (its `TemplateLM._encode_pair` and `loglikelihood`,
+`HFLM.tok_encode`, and `utils.get_rolling_token_windows`; version 0.4.13, MIT License).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from hpcjobs.engines.scoring.spans import Span
+from hpcjobs.requests import Pair, Prompt, Request
+
+
+class Border:
+    """Cuts requests into spans of at most `longest` input tokens, from the left where they are longer."""
+
+    def __init__(self, tokenizer: Any, longest: int) -> None:
+        self._tokenizer, self._longest = tokenizer, longest
+        bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
+        self._prefix: int | None = eos if bos is None else bos
+        self._prefix_text = tokenizer.decode([self._prefix]) if self._prefix is not None else None
+        self._contexts: dict[str, list[int]] = {}
+
+    def spans(self, request: Request) -> list[Span]:
+        """The spans of a request: one a pair, or of a perplexity text its windows. A ValueError says what is wrong."""
+        if request.task == "perplexity":
+            return self.windows(_plain(request.prompt))
+        self._contexts = {}  # the options of one question share theirs
+        return [self.pair(pair) for pair in request.pairs]
+
+    def pair(self, pair: Pair) -> Span:
+        """The span of one pair. White space at a context's end goes to the continuation: words begin with it."""
+        context, special = self._context(pair.context)
+        continuation = pair.continuation
+        if not context:
+            ids = self._encode(continuation, special=False)
+            if not ids:
+                raise ValueError(f"continuation {continuation!r} has no tokens")
+            lead = self._lead()
+            return self._span(*(([lead], ids) if ids[0] != lead else (ids[:1], ids[1:])))
+        bare = context.rstrip()
+        if bare and bare != context:
+            continuation, context = context[len(bare) :] + continuation, bare
+        if context not in self._contexts:
+            self._contexts[context] = self._encode(context, special)
+        head = self._contexts[context]
+        return self._span(head, self._encode(context + continuation, special)[len(head) :])
+
+    def windows(self, text: str) -> list[Span]:
+        """The spans that score each token of a text once, the first one given the prefix token alone.
+
+        Each window but the first has as much context as the model's positions leave room for.
+        """
+        ids = self._encode(text)
+        if not ids:
+            raise ValueError("the text has no tokens")
+        tokens, end, spans = (self._lead(), *ids), 0, list[Span]()
+        while end < len(ids):
+            begin, end = end, min(len(ids), end + self._longest)
+            spans.append(Span(tokens[max(0, end - self._longest) : end + 1], end - begin))
+        return spans
+
+    def _span(self, context: Sequence[int], continuation: Sequence[int]) -> Span:
+        if not continuation:
+            raise ValueError("the continuation has no tokens of its own")
+        if len(continuation) > self._longest:
+            raise ValueError(f"continuation of {len(continuation)} tokens is longer than {self._longest} positions")
+        return Span((*context, *continuation)[-(self._longest + 1) :], len(continuation))
+
+    def _context(self, prompt: Prompt) -> tuple[str, bool | None]:
+        """A context as text, and whether special tokens are to be added to it; a chat's template brings its own."""
+        if isinstance(prompt, str):
+            return prompt, None
+        return self._tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False), False
+
+    def _encode(self, text: str, special: bool | None = None) -> list[int]:
+        """Token ids. Special tokens are added as the tokenizer would (None), but never the first one twice."""
+        if special is None and self._prefix_text and text.startswith(self._prefix_text):
+            special = False
+        how = {} if special is None else {"add_special_tokens": special}
+        ids: list[int] = self._tokenizer(text, **how).input_ids
+        return ids
+
+    def _lead(self) -> int:
+        if self._prefix is None:
+            raise ValueError("the tokenizer has neither a first nor a last token to put before the text")
+        return self._prefix
+
+
+def _plain(prompt: Prompt) -> str:
+    if not isinstance(prompt, str):
+        raise ValueError("the perplexity of a chat is not defined: give a text")
+    return prompt
+

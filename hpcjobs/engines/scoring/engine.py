@@ -1,0 +1,146 @@
+"""Log-likelihoods: of the options of a question, or of a whole text. What requests share is computed once."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import torch
+
+from hpcjobs.engines.base import BatchSize, Source, rows_at_once, take
+from hpcjobs.engines.encoding import context_length
+from hpcjobs.engines.scoring.boundary import Border
+from hpcjobs.engines.scoring.sequences import PlainScorer
+from hpcjobs.engines.scoring.spans import Job, Span
+from hpcjobs.engines.scoring.tree import TreeScorer
+from hpcjobs.engines.support import has_fixed_positions, has_plain_cache
+from hpcjobs.requests import Completion, Likelihood, Request, SampleError
+
+log = logging.getLogger(__name__)
+# Questions that are looked at together where there are many: their common beginnings are found among these.
+_WINDOW_BATCHES = 4
+
+
+class Scorer(Protocol):
+    """Scores all spans of some jobs; gives each job when its last token is scored."""
+
+    def score(self, jobs: Sequence[Job]) -> Iterator[Job]: ...
+
+    def smaller(self) -> bool:
+        """Take less memory from now on; False where it takes as little as it can."""
+        ...
+
+    def forget(self) -> None:
+        """Drop what was kept for later jobs."""
+        ...
+
+
+class ScoringEngine:
+    """Completions with log-likelihoods, window by window; one bad request fails alone.
+
+    `fresh`: what comes after a pause of the source is computed as if nothing had been before, to the last bit.
+    """
+
+    def __init__(
+        self, model: Any, tokenizer: Any, batch_size: BatchSize = "auto", fresh: bool = False,
+        scorer: Scorer | None = None,
+    ) -> None:  # fmt: skip
+        self.batch_size = rows_at_once(batch_size)
+        self._window, self._fresh = _WINDOW_BATCHES * self.batch_size, fresh
+        self._border = Border(tokenizer, context_length(model, tokenizer))
+        self._scorer = scorer or scorer_of(model)
+
+    def stream(self, requests: Source) -> Iterator[Completion]:
+        """Completions of the requests as their last token is scored."""
+        ended = False
+        while not ended:
+            window, ended = take(requests, self._window)
+            jobs = list[Job]()
+            for request in window:
+                try:
+                    jobs.append(Job(request, self._border.spans(request)))
+                except Exception as error:  # nothing that a prompt does may end the rank
+                    yield Completion.failed(request.index, SampleError.of(error), time.time())
+            yield from self._run(jobs)
+            if self._fresh and len(window) < self._window:
+                self._scorer.forget()
+
+    def _run(self, jobs: list[Job]) -> Iterator[Completion]:
+        """The jobs' completions; where they fail, their halves', down to the one that is to blame."""
+        if not jobs:
+            return
+        started, done = time.time(), set[int]()
+        try:
+            for job in self._scorer.score(jobs):
+                done.add(job.request.index)
+                yield _completion(job, started)
+            return
+        except torch.OutOfMemoryError as error:
+            problem: Exception = error
+            again = self._scorer.smaller()
+            log.warning("out of memory: going on with smaller passes")
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+        except Exception as error:
+            problem, again = error, False
+        self._scorer.forget()
+        rest = [job for job in jobs if job.request.index not in done]
+        log.warning("scoring %d requests failed: %s: %s", len(rest), type(problem).__name__, problem)
+        if again:
+            yield from self._run(rest)
+        elif len(rest) == 1:
+            failure = SampleError.of(problem)
+            yield Completion.failed(rest[0].request.index, failure, started, time.time() - started)
+        else:
+            middle = len(rest) // 2
+            yield from self._run(rest[:middle])
+            yield from self._run(rest[middle:])
+
+
+def scorer_of(model: Any) -> Scorer:
+    """The tree where the model has a cache that its branches can share, and a small example comes out right."""
+    plain = PlainScorer(model)
+    if not has_plain_cache(model) or not has_fixed_positions(model):
+        return plain
+    try:
+        if agree(TreeScorer(model), plain, model):
+            return TreeScorer(model)
+        problem = "its log-likelihoods with a shared cache are not those without"
+    except Exception as error:  # models may refuse masks or caches in any way
+        problem = f"{type(error).__name__}: {error}"
+    log.warning("%s computes nothing in common for several options: %s", type(model).__name__, problem)
+    return plain
+
+
+def agree(one: Scorer, other: Scorer, model: Any) -> bool:
+    """Whether two scorers give the same for two branches of one context, up to rounding (nats a token)."""
+    least = 0.01 if model.dtype == torch.float32 else 0.3
+    size = min(64, int(model.config.get_text_config().vocab_size))
+    head = tuple(n % size for n in range(3, 15))
+    sums = []
+    for scorer in (one, other):
+        ends = [Span((*head, *(n * step % size for n in range(1, 9))), 8) for step in (3, 5)]
+        job = Job(Request(0, "probe", ""), ends)
+        list(scorer.score([job]))
+        scorer.forget()
+        sums.append(job.logprobs)
+    return all(abs(a - b) <= 8 * least for a, b in zip(*sums, strict=True))
+
+
+def _completion(job: Job, started: float) -> Completion:
+    request, took = job.request, time.time() - started
+    if not all(map(math.isfinite, job.logprobs)):
+        problem = SampleError("ValueError", f"log-likelihoods are not finite: {job.logprobs}")
+        return Completion.failed(request.index, problem, started, took)
+    scored = [span.scored for span in job.spans]
+    context = len(job.spans[0].ids) - scored[0]
+    if request.task == "perplexity":  # its spans are windows of one text
+        found = Likelihood((math.fsum(job.logprobs),), (all(job.greedy),), (sum(scored),))
+        return Completion(request.index, "", "scored", 0, sum(scored), None, started, took, likelihood=found)
+    found = Likelihood(tuple(job.logprobs), tuple(job.greedy), tuple(scored), request.options)
+    best = max(range(len(scored)), key=job.logprobs.__getitem__)
+    text = request.options[best] if request.options else request.pairs[best].continuation
+    return Completion(request.index, text, "scored", context, sum(scored), None, started, took, likelihood=found)

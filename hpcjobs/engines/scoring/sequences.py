@@ -1,0 +1,64 @@
+"""Log-likelihoods by whole sequences, for models without a cache that branches of a prefix tree could share."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+
+from hpcjobs.engines.scoring.passes import pass_tokens
+from hpcjobs.engines.scoring.spans import Job, judge_tokens
+
+
+class PlainScorer:
+    """Runs each different sequence once, in batches of about equal length; nothing else is shared."""
+
+    def __init__(self, model: Any) -> None:
+        self._model, self._most = model, pass_tokens(model)
+        self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
+
+    def smaller(self) -> bool:
+        self._most //= 2
+        return self._most >= 16
+
+    def forget(self) -> None:
+        """Nothing is kept."""
+
+    def score(self, jobs: Sequence[Job]) -> Iterator[Job]:
+        users: dict[tuple[int, ...], list[tuple[Job, int]]] = {}
+        for job in jobs:
+            job.start()
+            for number, span in enumerate(job.spans):
+                users.setdefault(span.inputs, []).append((job, number))
+        for batch in self._batches(sorted(users, key=len, reverse=True)):
+            yield from self._run([(sequence, users[sequence]) for sequence in batch])
+
+    def _batches(self, sequences: Sequence[tuple[int, ...]]) -> Iterator[list[tuple[int, ...]]]:
+        """As many as fit a pass, the longest first; one at least."""
+        start = 0
+        while start < len(sequences):
+            size = max(1, self._most // len(sequences[start]))
+            yield list(sequences[start : start + size])
+            start += size
+
+    @torch.inference_mode()
+    def _run(self, batch: Sequence[tuple[tuple[int, ...], list[tuple[Job, int]]]]) -> Iterator[Job]:
+        length, device = len(batch[0][0]), self._model.device
+        ids = torch.zeros(len(batch), length, dtype=torch.long)
+        mask = torch.zeros(len(batch), length, dtype=torch.long)
+        for row, (sequence, _) in enumerate(batch):  # padding on the right: what is causal never sees it
+            ids[row, : len(sequence)] = torch.tensor(sequence)
+            mask[row, : len(sequence)] = 1
+        first = min(job.spans[n].first for _, users in batch for job, n in users)
+        keep = {"logits_to_keep": length - first} if self._keeps_logits else {}
+        output = self._model(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False, **keep)
+        logits = output.logits[:, -(length - first) :]
+        for row, (_, users) in enumerate(batch):
+            for job, number in users:
+                span = job.spans[number]
+                scored = logits[row, span.first - first :][: span.scored]
+                for logprob, greedy in judge_tokens(scored, range(span.scored), span.targets):
+                    if job.add(number, logprob, greedy):
+                        yield job

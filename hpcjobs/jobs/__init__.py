@@ -1,1 +1,0 @@
-"""What a rank does with its work."""

@@ -1,0 +1,1 @@
+"""Launch: into Slurm's queue, or onto this machine."""

@@ -1,0 +1,176 @@
+"""Launch: queue the ranks and the merge job behind them, or start them on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hpcjobs.config import Config
+from hpcjobs.config.shape import Shape
+from hpcjobs.distributed.rank import process_start
+from hpcjobs.errors import DiskFullError, HpcJobsError, LaunchError, UsageError
+from hpcjobs.launch import slurm
+from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.run_folder.process import Identity
+from hpcjobs.run_folder.submission import Launch, forget_launch, read_launches, record_launch, together
+
+if TYPE_CHECKING:
+    from hpcjobs.launch.sbatch import Executor
+
+# How long an automatic start asks a controller that does not answer: nobody is there to type it again.
+_PATIENCE = 1800.0
+# Seconds that `cancel` leaves local ranks for what they have in hand, and for giving it back; it kills after 20.
+_LOCAL_KILL_WAIT = "7"
+
+
+def executor_of(config: Config) -> str:
+    """slurm, local or debug; `auto` is slurm where its commands are. A UsageError where it is not to be had."""
+    wanted = config.cluster.executor
+    if wanted == "auto":
+        return "slurm" if slurm.available() else "local"
+    if wanted == "slurm" and not slurm.available():
+        raise UsageError(
+            "--executor slurm: no sbatch and squeue on PATH, this machine has no Slurm; use --executor local, or log "
+            "in to the cluster"
+        )
+    return wanted
+
+
+@dataclass(frozen=True)
+class Start:
+    """What kind of start: `merge`, whether a merge job comes behind it; `automatic`, after an incomplete one;
+    `joined`, ranks that are added to the round that is going on."""
+
+    merge: bool = True
+    automatic: bool = False
+    joined: bool = False
+
+
+def launch(paths: RunPaths, config: Config, shape: Shape, start: Start) -> Launch:
+    """Start a planned run and record it in submission.json; a LaunchError where the queue refuses it."""
+    launches, executor, rounds = read_launches(paths), executor_of(config), paths.rounds()
+    record = Launch(
+        launches[-1].number + 1 if launches else 0, executor, {}, str(shape), shape.ranks,
+        automatic=start.automatic, round=rounds[-1] if rounds else 0, joined=start.joined,
+    )  # fmt: skip
+    try:
+        {"slurm": _slurm, "local": _local, "debug": _debug}[executor](paths, config, shape, start, record)
+    except LaunchError:
+        with contextlib.suppress(DiskFullError):
+            forget_launch(paths, record.number)
+        raise
+    return record
+
+
+def _slurm(paths: RunPaths, config: Config, shape: Shape, start: Start, record: Launch) -> None:
+    from hpcjobs.launch.sbatch import merge_executor
+    from hpcjobs.worker.guard import guard_merge, guard_rank
+
+    record.commands.append("sbatch --parsable SCRIPT")
+    patience = _PATIENCE if start.automatic else 0.0
+    queue = functools.partial(_queue, paths, record, patience)
+    try:
+        for kind, work in _pieces(config, shape, paths, start.joined):
+            try:
+                queue(kind, work, guard_rank, str(paths.root))
+            except LaunchError as error:
+                if not record.jobs:
+                    raise
+                record.notes.append(f"{kind}: {error}; the workers that were taken do all the work")
+                break
+        if start.merge:
+            older = [one for one in together([*read_launches(paths)]) if one.number != record.number]
+            after = [job for one in (older if start.joined else []) for job in one.work_jobs] + record.work_jobs
+            queue("merge", merge_executor(config, after, paths), guard_merge, str(paths.root), record.number)
+            if start.joined:
+                slurm.cancel(one.jobs["merge"] for one in older if "merge" in one.jobs)
+    except BaseException as error:
+        _take_back(record.jobs.values(), paths, error)
+        if isinstance(error, DiskFullError):
+            raise LaunchError(str(error)) from error
+        raise
+
+
+def _queue(
+    paths: RunPaths, record: Launch, patience: float, kind: str, executor: Executor, entry: Any, *args: str | int
+) -> None:
+    """Queue one job. Its key is on disk before sbatch is called: whoever is cut off in between finds the job by it."""
+    executor.name, record.keys[kind] = f"{kind}-{record.number}", secrets.token_hex(8)
+    record.scripts[kind] = executor.script
+    record_launch(paths, record)
+    try:
+        record.jobs[kind] = executor.queue(record.keys[kind], entry, *args, patience=patience)
+    except LaunchError:
+        del record.keys[kind]
+        raise
+    record_launch(paths, record)
+
+
+def _pieces(config: Config, shape: Shape, paths: RunPaths, joined: bool) -> Iterator[tuple[str, Executor]]:
+    """The work as one job, or as job arrays of the size that Slurm takes, each with what it is called."""
+    from hpcjobs.launch.sbatch import work_executor
+
+    name, left = "join" if joined else "work", shape.workers
+    if left == 1:
+        yield name, work_executor(config, shape, paths)
+        return
+    most, number = slurm.most_array_tasks(), 1
+    while left:
+        size = min(left, most)
+        yield f"{name}{number if number > 1 else ''}", work_executor(config, shape, paths).as_array(size)
+        left, number = left - size, number + 1
+
+
+def _take_back(job_ids: Iterable[str], paths: RunPaths, why: BaseException) -> None:
+    """Half a submission is none; where it cannot be taken back, its folder must stay: a live job needs it."""
+    try:
+        slurm.cancel(job_ids)
+    except LaunchError as error:
+        raise HpcJobsError(f"{why}; and the job is still queued: {error}; next: hpcjobs cancel {paths.root}") from why
+
+
+def _local(paths: RunPaths, config: Config, shape: Shape, start: Start, record: Launch) -> None:
+    """A supervisor in a session of its own: it outlives this terminal."""
+    command = [sys.executable, "-m", "hpcjobs.launch.supervisor", str(paths.root), str(record.number)]
+    command += [str(shape.ranks), str(shape.gpus_per_node * shape.nodes)]
+    record.commands.append(" ".join(command))
+    try:
+        record_launch(paths, record)
+    except DiskFullError as error:
+        raise LaunchError(str(error)) from error
+    env = slurm.clean_environment() | {"HPCJOBS_KILL_WAIT": _LOCAL_KILL_WAIT} | config.cluster.env
+    with (paths.logs / f"supervisor-{record.number}.log").open("ab") as output:
+        process = subprocess.Popen(
+            command, start_new_session=True, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=env
+        )
+    identity = Identity(Identity.own().machine, process.pid, process_start(process.pid) or "0")
+    record.jobs["supervisor"] = str(process.pid)
+    record.supervisor.update(identity.values())
+    try:
+        record_launch(paths, record)
+    except BaseException:  # nobody would know of it
+        process.kill()
+        raise
+
+
+def _debug(paths: RunPaths, config: Config, shape: Shape, start: Start, record: Launch) -> None:
+    """One rank, in this process: break points work, errors are raised where they happen."""
+    from hpcjobs.commands.finish import merge_and_report
+    from hpcjobs.worker.run import run_rank
+
+    if shape.ranks > 1:
+        raise UsageError(f"--executor debug runs one rank in this process, not {shape.ranks}: use --executor local")
+    record.commands.append(f"python -m hpcjobs.worker {paths.root}")
+    record_launch(paths, record)
+    os.environ.update(config.cluster.env)
+    run_rank(str(paths.root))
+    if start.merge:
+        merge_and_report(RunPaths(Path(paths.root)))

@@ -1,0 +1,177 @@
+"""The sbatch scripts of a run, as values that one can print, test and queue."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import submitit
+from submitit.core import utils
+
+from hpcjobs.config import ClusterConfig, Config
+from hpcjobs.config.shape import Shape
+from hpcjobs.distributed.drain import WARNING_SECONDS
+from hpcjobs.errors import LaunchError
+from hpcjobs.launch import slurm
+from hpcjobs.run_folder.paths import RunPaths
+
+_MERGE_MINUTES = 60
+# What of cluster.sbatch is also the merge job's: not its resources, holds and begin times.
+_FOR_MERGE = {"comment", "mail-type", "mail-user", "wckey"}
+# Slurm may send the warning a minute early: to a short job it would come before Python has a handler for USR2,
+# and end it. CONT ends nobody.
+_SHORT_MINUTES = 5
+# When this job ends, and how long Slurm waits between SIGTERM and SIGKILL: asked once a job, for all its ranks.
+_ENDS_AT = (
+    'export HPCJOBS_END_TIME="${SLURM_JOB_END_TIME:-$(date -d "$(SLURM_TIME_FORMAT=standard timeout 30 squeue '
+    '--noheader --format=%e --job="$SLURM_JOB_ID")" +%s 2>/dev/null)}"'
+)
+_KILL_WAIT = (
+    'export HPCJOBS_KILL_WAIT="$(timeout 30 scontrol show config 2>/dev/null '
+    "| sed -n 's/^KillWait *= *\\([0-9]*\\).*/\\1/p')\""
+)
+
+
+class Executor(submitit.SlurmExecutor):  # type: ignore[misc]
+    """submitit's executor, with its own sbatch call: a clean environment, the id by --parsable, or by the job's key.
+
+    It needs no Slurm to print its script.
+    """
+
+    @classmethod
+    def affinity(cls) -> int:
+        return 2
+
+    name, array = "work-0", False
+
+    @property
+    def script(self) -> str:
+        """The exact script; `name` tells this job's pickle from those of the run's other jobs."""
+        return self._make_submission_file_text(self._submitit_command_str, "")
+
+    def as_array(self, workers: int) -> Executor:
+        """This job `workers` times, as a job array."""
+        self.array = True  # of one worker, too: Slurm and submitit name its tasks as those of any array
+        more = self.parameters["additional_parameters"] | {"array": f"0-{workers - 1}"}
+        self.update_parameters(additional_parameters=more)
+        self.parameters["map_count"] = workers
+        return self
+
+    def _make_submission_file_text(self, command: str, uid: str) -> str:
+        """The job itself gives the pickle the name that submitit looks for: nobody has to live on after sbatch."""
+        setup = self.parameters.get("setup") or []
+        self.parameters["setup"] = [*setup, f"cp {shlex.quote(str(self._pickle))} {self._submitted}"]
+        try:
+            text: str = super()._make_submission_file_text(command, uid)
+        finally:
+            self.parameters["setup"] = setup
+        return text
+
+    @property
+    def _pickle(self) -> Path:
+        return Path(self.folder) / f"{self.name}.pkl"
+
+    @property
+    def _submitted(self) -> str:
+        job = "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}" if self.array else "${SLURM_JOB_ID}"
+        return f'{shlex.quote(str(self.folder))}/"{job}_submitted.pkl"'
+
+    def queue(self, key: str, entry: Callable[..., Any], *args: str | int, patience: float = 0.0) -> str:
+        """Queue `entry(*args)` for every rank; the job id. Only a function's name, a path and a number are pickled.
+
+        `key` must be a new one: where sbatch's reply is lost, the job is found by it. `patience`: seconds for
+        which a controller that does not answer is asked again.
+        """
+        draft = Path(self.folder) / f".submission-{key}.sh"
+        delayed = utils.DelayedSubmission(entry, *args)
+        delayed.set_timeout(self.parameters["time"], self.max_num_timeout)
+        delayed.dump(self._pickle)
+        draft.write_text(self.script)
+        try:
+            job_id = slurm.submit(draft, key, patience)
+        except LaunchError:
+            self._pickle.unlink(missing_ok=True)
+            draft.unlink(missing_ok=True)
+            raise
+        os.replace(draft, Path(self.folder) / f"{job_id}_submission.sh")
+        return job_id
+
+
+def work_executor(config: Config, shape: Shape, paths: RunPaths) -> Executor:
+    """The job of the ranks. With --no-kill it goes on with the nodes it has left; a dead rank ends nobody else."""
+    cluster = config.cluster
+    srun = ["--no-kill", "--kill-on-bad-exit=0", "--wait=0", "--open-mode=append"]
+    if cluster.cpus_per_task:
+        srun.append(f"--cpus-per-task={cluster.cpus_per_task}")  # not inherited from sbatch since Slurm 22.05
+    if cluster.container:
+        srun.append(f"--container-image={cluster.container}")
+    more: dict[str, Any] = {"no-kill": True, "requeue" if cluster.requeue else "no-requeue": True}
+    if cluster.exclusive:
+        more["exclusive"] = True
+    if cluster.minutes < _SHORT_MINUTES:
+        more["signal"] = "CONT@1"
+    executor = _executor(paths)
+    common = _common(cluster, paths)
+    executor.update_parameters(
+        **common | {"setup": [_ENDS_AT, _KILL_WAIT, *common["setup"]]},
+        job_name=paths.root.name, time=cluster.minutes, nodes=shape.nodes,
+        ntasks_per_node=shape.ranks_per_node, cpus_per_task=cluster.cpus_per_task,
+        gpus_per_node=shape.gpus_per_node or None, signal_delay_s=WARNING_SECONDS,
+        srun_args=[*srun, *cluster.srun_args],
+        additional_parameters=_additional(cluster) | more,
+    )  # fmt: skip
+    return executor
+
+
+def merge_executor(config: Config, after: Sequence[str], paths: RunPaths) -> Executor:
+    """The post-job step: it starts whatever became of the ranks (afterany), and judges by the journals."""
+    executor = _executor(paths)
+    executor.update_parameters(
+        **_common(config.cluster, paths), job_name=f"{paths.root.name}.merge", time=_MERGE_MINUTES, nodes=1,
+        ntasks_per_node=1, dependency=":".join(["afterany", *after]), use_srun=False,
+        additional_parameters=_additional(config.cluster, merge=True) | {"requeue": True},
+    )  # fmt: skip
+    return executor
+
+
+def _executor(paths: RunPaths) -> Executor:
+    return Executor(folder=paths.logs, python=shlex.quote(sys.executable))
+
+
+def _common(cluster: ClusterConfig, paths: RunPaths) -> dict[str, Any]:
+    values = {
+        "partition": cluster.partition, "account": cluster.account, "qos": cluster.qos,
+        "setup": setup_lines(cluster), "stderr_to_stdout": True, "wckey": None,
+    }  # fmt: skip
+    return {name: value for name, value in values.items() if value is not None or name == "wckey"}
+
+
+def _additional(cluster: ClusterConfig, merge: bool = False) -> dict[str, Any]:
+    values: dict[str, Any] = {"reservation": cluster.reservation}
+    if not merge:
+        values |= {"constraint": cluster.constraint, "mem": cluster.mem}
+    given = {key.replace("_", "-"): value for key, value in cluster.sbatch.items()}
+    values |= {key: value for key, value in given.items() if not merge or key in _FOR_MERGE}
+    return {key: value for key, value in values.items() if value is not None and value is not False}
+
+
+def setup_lines(cluster: ClusterConfig) -> list[str]:
+    """Shell lines before srun: modules, environment, and the user's own."""
+    modules = [f"module load {module}" for module in cluster.modules]
+    exports = [f"export {name}={shlex.quote(value)}" for name, value in cluster.env.items()]
+    return [*modules, *exports, *cluster.setup]
+
+
+def scripts(config: Config, shape: Shape, paths: RunPaths, with_merge: bool) -> dict[str, str]:
+    """The exact scripts, by what they are for; the merge job's dependency is known only once the work has its id."""
+    work = work_executor(config, shape, paths)
+    texts = {"work": (work.as_array(shape.workers) if shape.workers > 1 else work).script}
+    if with_merge:
+        merge = merge_executor(config, ["WORK_JOB_ID"], paths)
+        merge.name = "merge-0"
+        texts["merge"] = merge.script
+    return texts

@@ -1,0 +1,48 @@
+"""The local executor: `python -m hpcjobs.supervisor RUN LAUNCH [RANKS GPUS]` runs the ranks, then the merge."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import submitit
+
+from hpcjobs.config.resolve import read_config
+from hpcjobs.config.shape import shape_of
+from hpcjobs.plan.draft import Plan
+from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.run_folder.process import Identity
+from hpcjobs.run_folder.submission import read_launches, together
+from hpcjobs.worker.guard import guard_merge, guard_rank
+
+_MONTH_MINUTES = 60 * 24 * 30
+
+
+def supervise(run_dir: str, launch: int, ranks: int | None = None, gpus: int | None = None) -> None:
+    """Start all ranks on this machine, wait for them however they end, then judge by the journals.
+
+    Local ranks have no time limit: the run ends when its work does, or by `hpcjobs cancel`. Where ranks have
+    joined, the last supervisor judges, when those before it are through.
+    """
+    paths = RunPaths(Path(run_dir))
+    config, plan = read_config(paths.config), Plan.read(paths.plan)
+    shape = shape_of(config.cluster, config.model.gpus_per_rank, script=plan.job == "script")
+    os.environ["HPCJOBS_ATTEMPT"] = f"local{launch}t{os.getpid()}"
+    executor = submitit.LocalExecutor(folder=paths.logs)
+    executor.update_parameters(
+        tasks_per_node=ranks or shape.ranks, timeout_min=_MONTH_MINUTES, stderr_to_stdout=True,
+        gpus_per_node=shape.gpus_per_node * shape.nodes if gpus is None else gpus,
+    )  # fmt: skip
+    job = executor.submit(guard_rank, run_dir)
+    job._process.wait()
+    for earlier in together([one for one in read_launches(paths) if one.number <= launch])[:-1]:
+        while earlier.supervisor and not Identity(**earlier.supervisor).is_dead():
+            time.sleep(0.2)
+    if plan.job != "script":
+        guard_merge(run_dir, launch)
+
+
+if __name__ == "__main__":
+    supervise(sys.argv[1], *map(int, sys.argv[2:]))

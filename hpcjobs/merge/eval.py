@@ -1,0 +1,209 @@
+"""Merge: proves that nothing is missing, puts all results in input order, and folds the scores."""
+
+from __future__ import annotations
+
+import json
+import logging
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from hpcjobs.config import Config
+from hpcjobs.config.resolve import read_config
+from hpcjobs.merge.deduplicate import choose
+from hpcjobs.merge.external_sort import MOST_BYTES, MOST_FILES, MOST_ROWS, Spill
+from hpcjobs.merge.prefetch import ahead
+from hpcjobs.merge.results import ROW_GROUP, ResultsWriter, rows_of, schema_of
+from hpcjobs.merge.tally import Tally
+from hpcjobs.metrics import Board
+from hpcjobs.plan.draft import Plan
+from hpcjobs.run_folder.disk import Space, bytes_text, disk_errors, merge_need
+from hpcjobs.run_folder.files import Together, json_text
+from hpcjobs.run_folder.inputs import Inputs
+from hpcjobs.run_folder.journal.table import journal_schema, read_columns
+from hpcjobs.run_folder.ledger.acceptance import Acceptance, unnamed_journals
+from hpcjobs.run_folder.leftovers import remove_leftovers
+from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.run_folder.provenance import merged_facts
+from hpcjobs.run_folder.snapshot import import_as_planned
+from hpcjobs.tasks.asker import run_metrics
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What a merge came to; `missing` has the indexes without an accepted result."""
+
+    rows: int
+    accepted: int
+    missing: Sequence[int]
+    metrics: Mapping[str, Any]
+
+    @property
+    def complete(self) -> bool:
+        return not self.missing
+
+
+def merge(paths: RunPaths) -> Merged:
+    """Write results.parquet, missing.jsonl and metrics.json from the journals; running it again gives the same.
+
+    Raises MergeError for a journal line that no crash can make, and DiskFullError where there is no room: then
+    all three stay as they were.
+    """
+    remove_leftovers(paths.root)
+    need, space = merge_need(paths), Space.of(paths.root)
+    if space.free < need:
+        free = f"{bytes_text(space.free)} are free on the file system at {space.mount}"
+        log.warning("the merge may need %s, and %s", bytes_text(need), free)
+    with disk_errors(paths.results, need=need, next_command=f"hpcjobs merge {paths.root}"):
+        return _merge(paths)
+
+
+def _merge(paths: RunPaths) -> Merged:
+    config, plan, inputs = read_config(paths.config), Plan.read(paths.plan), Inputs.streamed(paths.data)
+    rounds = [Acceptance(paths, number, plan.rows) for number in paths.rounds()]
+    import_as_planned(paths, plan.code)
+    measures = run_metrics(config.task, paths)
+    board, tally, missing = Board(measures, config.task), Tally(), array("q")
+    schema = schema_of(measures, inputs.schema, config.task)
+    with Together() as rest, ResultsWriter(paths.results, schema) as writer:
+        kept = _kept(journal_schema(schema), schema)
+        with Spill(paths.root, plan.rows, kept, _bucket(paths, plan.rows)) as spill:
+            _collect(paths, rounds, journal_schema(schema), spill, tally)
+            for rows in ahead(_results(spill, plan.rows, inputs, schema, tally, missing)):
+                board.add(rows)
+                writer.write(rows)
+        metrics = board.summary()
+        rest.write(paths.missing, _missing_lines(missing, inputs, rounds, tally))
+        rest.write(paths.metrics, json_text(board.grouped(_metrics_json(config, plan, tally, missing, metrics))))
+    return Merged(plan.rows, tally.accepted, missing, metrics)
+
+
+def _kept(journals: pa.Schema, results: pa.Schema) -> pa.Schema:
+    """What of a record is sorted: its results, what tells two of a sample apart, and its journal's number."""
+    names = [name for name in journals.names if name in (*results.names, "seconds", "started_at")]
+    return pa.schema([*(journals.field(name) for name in names), pa.field("source", pa.int32())])
+
+
+def _bucket(paths: RunPaths, rows: int) -> int:
+    """Rows that are sorted together, whole row groups: some megabytes, by the journals' size, in not too many files."""
+    size = sum(path.stat().st_size for path in paths.journals())
+    groups = min(MOST_BYTES * rows // max(size, 1), MOST_ROWS) // ROW_GROUP
+    return max(1, groups, -(-rows // (MOST_FILES * ROW_GROUP))) * ROW_GROUP
+
+
+def _collect(paths: RunPaths, rounds: Sequence[Acceptance], schema: pa.Schema, spill: Spill, tally: Tally) -> None:
+    """Every accepted record into the spill, earlier rounds first."""
+    sources: dict[str, int] = {}
+    for acceptance, name, table in ahead(_journals(paths, rounds, schema, tally)):
+        source = sources.setdefault(name, len(sources))
+        kept = _sift(name, table, acceptance, tally)
+        kept = kept.append_column("source", pa.array(np.full(len(kept), source, np.int32)))
+        spill.add(kept.select(spill.schema.names))
+    named = {name for acceptance in rounds for name in acceptance.journals()}
+    tally.unnamed_journals = [path.name for path in unnamed_journals(paths, named)]
+    for name in tally.unnamed_journals:
+        log.warning("journal %s is not used: no settled claim names it", name)
+
+
+def _journals(
+    paths: RunPaths, rounds: Sequence[Acceptance], schema: pa.Schema, tally: Tally
+) -> Iterator[tuple[Acceptance, str, pa.Table]]:
+    """The records of each round's journals, with the journal's name."""
+    for acceptance in rounds:
+        for name in acceptance.journals():
+            try:
+                for table in read_columns(paths.ranks / name, schema):
+                    yield acceptance, name, table
+            except FileNotFoundError:
+                tally.lost_journals.add(name)
+                log.warning("journal %s is gone", name)
+
+
+def _sift(journal: str, table: pa.Table, acceptance: Acceptance, tally: Tally) -> pa.Table:
+    """The records that count."""
+    attempt, _, rank = journal.removesuffix(".jsonl").rpartition("-")
+    own_rank = pc.equal(pc.cast(table.column("rank"), pa.string()), rank)
+    own = np.asarray(pc.and_(pc.equal(table.column("attempt"), attempt), own_rank).to_numpy(), np.bool_)
+    counts = acceptance.counting(journal, *(table.column(name).to_numpy() for name in ("index", "chunk", "generation")))
+    tally.foreign += int((~own).sum())  # a file under another one's name
+    tally.superseded += int((own & ~counts).sum())
+    counts &= own
+    return table if counts.all() else table.filter(pa.array(counts))
+
+
+def _results(
+    spill: Spill, rows: int, inputs: Inputs, schema: pa.Schema, tally: Tally, missing: array[int]
+) -> Iterator[pa.Table]:
+    """The rows of results.parquet, a row group at a time; `missing` gets the indexes that have none."""
+    for indexes, found in spill.buckets(rows):
+        asked = inputs.rows(indexes.start, indexes.stop)
+        order = choose(found, asked.column("id"), indexes.start, tally)
+        index = found.column("index").to_numpy()[order]
+        for start in range(indexes.start, indexes.stop, ROW_GROUP):
+            stop = min(start + ROW_GROUP, indexes.stop)
+            low, high = np.searchsorted(index, (start, stop))
+            part, places = asked.slice(start - indexes.start, stop - start), index[low:high] - start
+            if len(places) < stop - start:
+                missing.extend((np.setdiff1d(np.arange(stop - start), places) + start).tolist())
+                part = part.take(pa.array(places))
+            made = rows_of(pa.table(found.take(pa.array(order[low:high]))), part, schema)
+            tally.count(made)
+            yield made
+
+
+def _missing_lines(missing: array[int], inputs: Inputs, rounds: Sequence[Acceptance], tally: Tally) -> Iterator[bytes]:
+    """missing.jsonl, some lines at a time."""
+    indexes = np.frombuffer(missing, np.int64)
+    for group in np.split(indexes, np.flatnonzero(np.diff(indexes // ROW_GROUP)) + 1):
+        if not len(group):
+            continue
+        first = int(group[0])
+        ids = inputs.rows(first, int(group[-1]) + 1).column("id").take(pa.array(group - first)).to_pylist()
+        lines = [_missing_line(index, name, rounds, tally) for index, name in zip(group.tolist(), ids, strict=True)]
+        yield "".join(lines).encode()
+
+
+def _missing_line(index: int, name: str, rounds: Sequence[Acceptance], tally: Tally) -> str:
+    reason = tally.problems.get(index) or _reason(index, rounds, tally)
+    return json.dumps({"index": index, "id": name, "reason": reason}, ensure_ascii=False) + "\n"
+
+
+def _reason(index: int, rounds: Sequence[Acceptance], tally: Tally) -> str:
+    for acceptance in reversed(rounds):
+        chunk = acceptance.chunk_of(index)
+        if chunk is None:
+            continue
+        journal = acceptance.holder(chunk, index)
+        if journal is None:
+            return f"chunk {chunk} was never started"
+        if journal in tally.lost_journals:
+            return f"journal {journal} is gone"
+        if chunk in acceptance.unfinished:
+            return f"chunk {chunk} was left unfinished by {journal.removesuffix('.jsonl')}"
+        return f"journal {journal} has no record of it"
+    return "not in any round"
+
+
+def _metrics_json(
+    config: Config, plan: Plan, tally: Tally, missing: Sequence[int], metrics: Mapping[str, Any]
+) -> dict[str, Any]:
+    return {
+        "complete": not missing,
+        "metrics": metrics,
+        "counts": {
+            "rows": plan.rows, "accepted": tally.accepted, "missing": len(missing), "errors": tally.errors,
+            "duplicates": tally.duplicates, "foreign": tally.foreign,
+            "finish_reasons": dict(sorted(tally.finish_reasons.items())),
+            "prompt_tokens": tally.prompt_tokens, "completion_tokens": tally.completion_tokens,
+        },
+        "warnings": tally.warnings(),
+        "provenance": merged_facts(plan, config.run.seed)
+        | {"generation": config.task.generation.model_dump(mode="json")},
+    }  # fmt: skip

@@ -1,0 +1,150 @@
+"""results.parquet: one row an accepted sample, in input order; the same bytes for any number of ranks."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hpcjobs.config import TaskConfig
+from hpcjobs.metrics import Metric
+from hpcjobs.run_folder.disk import disk_errors
+from hpcjobs.run_folder.files import FILE_MODE, replace_whole, temporary_name, write_all
+
+# Rows of one row group, by index: fixed, so that the bytes depend on nothing but the rows.
+ROW_GROUP = 32_768
+_ERROR = pa.struct([("type", pa.string()), ("message", pa.string())])
+
+
+def schema_of(metrics: Sequence[Metric], inputs: pa.Schema, task: TaskConfig | None = None) -> pa.Schema:
+    """The columns: what was asked (`input`), what came, its scores. Who made it stays in the journals."""
+    fields = [
+        ("index", pa.int64()), ("id", pa.string()), ("completion", pa.string()), ("finish_reason", pa.string()),
+        ("prompt_tokens", pa.int64()), ("completion_tokens", pa.int64()),
+    ]  # fmt: skip
+    fields += _extra_fields(task or TaskConfig())
+    if metrics:
+        fields.append(("scores", pa.struct([(metric.name, pa.float64()) for metric in metrics])))
+    folded = [(metric.name, kind) for metric in metrics if (kind := getattr(metric, "statistics", None)) is not None]
+    if folded:
+        fields.append(("statistics", pa.struct(folded)))
+    fields.append(("error", _ERROR))
+    asked = [field for field in inputs if field.name not in ("index", "id")]
+    if asked:
+        fields.append(("input", pa.struct(asked)))
+    return pa.schema(fields)
+
+
+def _extra_fields(task: TaskConfig) -> list[tuple[str, pa.DataType]]:
+    """What only some tasks have: several answers a prompt, or the log-likelihoods of options."""
+    likelihoods = [
+        ("choice_logprobs", pa.list_(pa.float64())), ("choice_greedy", pa.list_(pa.bool_())),
+        ("choice_tokens", pa.list_(pa.int64())),
+    ]  # fmt: skip
+    texts = [("completions", pa.list_(pa.string()))]
+    return {
+        "generate": texts if task.repeats > 1 else [], "choice": likelihoods, "perplexity": likelihoods,
+        "lm_eval": [*texts, *likelihoods],
+    }[task.type]  # fmt: skip
+
+
+def rows_of(found: pa.Table, asked: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Columns of journals (`columns.journal_schema`) and the input rows of the same samples as a table."""
+    arrays = [_column(found.column(field.name), field.type) for field in schema if field.name != "input"]
+    if "input" in schema.names:
+        fields = list(schema.field("input").type)
+        parts = [_one(asked.column(field.name)) for field in fields]
+        arrays.append(pa.StructArray.from_arrays(parts, fields=fields))
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def _column(found: pa.ChunkedArray, kind: pa.DataType) -> pa.Array:
+    """A column of journals, where a list or statistics that a line does not have are empty, not null."""
+    column = _one(found)
+    if not column.null_count or kind == _ERROR:
+        return column
+    if pa.types.is_list(kind):
+        return pa.ListArray.from_arrays(column.offsets, column.values, type=kind)
+    return pa.StructArray.from_arrays(column.flatten(), fields=list(kind)) if pa.types.is_struct(kind) else column
+
+
+def _one(part: pa.ChunkedArray) -> pa.Array:
+    return pa.concat_arrays(part.chunks) if part.num_chunks else pa.array([], part.type)
+
+
+class _Sink(io.RawIOBase):
+    """A new file for a library to write to; once given up it takes everything, so that the library can be closed."""
+
+    def __init__(self, handle: int) -> None:
+        self._handle, self.given_up = handle, False
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        if not self.given_up:
+            write_all(self._handle, data)
+        return len(data)
+
+    def sync(self) -> None:
+        """Have it all on the disk; some network file systems tell only now that they are full."""
+        os.fsync(self._handle)
+
+    def close(self) -> None:
+        if not self.closed:
+            os.close(self._handle)
+        super().close()
+
+
+class ResultsWriter:
+    """Writes the table batch by batch to a temporary file, and to its name when all is well."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self._path, self._temporary, self.schema = path, temporary_name(path), schema
+        with disk_errors(path):
+            self._sink = _Sink(os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE))
+            try:
+                self._writer = pq.ParquetWriter(self._sink, schema, compression="zstd")
+            except BaseException:
+                self._give_up()
+                raise
+
+    def write(self, table: pa.Table) -> None:
+        with disk_errors(self._path, table.nbytes):
+            self._writer.write_table(table)
+
+    def _finish(self) -> None:
+        with disk_errors(self._path):
+            self._writer.close()
+            self._sink.sync()
+            self._sink.close()
+
+    def _give_up(self) -> None:
+        self._sink.given_up = True
+        with contextlib.suppress(Exception):  # a writer that has failed once may say so again
+            self._writer.close()
+        self._sink.close()
+        self._temporary.unlink(missing_ok=True)
+
+    def __enter__(self) -> ResultsWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind:
+            return self._give_up()
+        try:
+            self._finish()
+        except BaseException:
+            self._give_up()
+            raise
+        replace_whole(self._temporary, self._path)
+        return None

@@ -1,0 +1,97 @@
+"""score: metrics anew from results.parquet, without generating anything."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hpcjobs.config.resolve import read_config
+from hpcjobs.errors import ConfigError, UsageError
+from hpcjobs.merge.results import ResultsWriter, schema_of
+from hpcjobs.metrics import Board, Judge, Score
+from hpcjobs.requests import Completion, Likelihood
+from hpcjobs.run_folder.disk import disk_errors, merge_need
+from hpcjobs.run_folder.files import Together, json_text, read_json
+from hpcjobs.run_folder.inputs import Inputs
+from hpcjobs.run_folder.job_kinds import check_answers
+from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.tasks.datasets import user_columns, user_row
+from hpcjobs.tasks.prompts import Prompts
+
+_BATCH = 8192
+_READ = [
+    "index", "completion", "finish_reason", "prompt_tokens", "completion_tokens", "error",
+    "completions", "choice_logprobs", "choice_greedy", "choice_tokens",
+]  # fmt: skip
+
+
+def rescore(paths: RunPaths, metric_names: Sequence[str], target: str | None) -> dict[str, Any]:
+    """Rewrite the scores of results.parquet and metrics.json; the new metrics.json's values.
+
+    `metric_names` and `target` replace the config's where given. Samples with an error count 0 as before.
+    """
+    check_answers(paths, "score")
+    if not paths.results.exists():
+        raise UsageError(f"{paths.results} does not exist yet; next: hpcjobs merge {paths.root.name}")
+    task = read_config(paths.config).task
+    if task.type == "lm_eval":
+        raise UsageError(f"{paths.root.name} runs an lm_eval task, whose code has scored its samples")
+    task = task.model_copy(update={"target": target} if target is not None else {})
+    task = task.model_copy(update={"metrics": tuple(metric_names) or task.metrics})
+    judge = Judge(task)
+    metrics = judge.metrics
+    if not metrics:
+        raise ConfigError("no metric to score with: hpcjobs score RUN --metric exact_match")
+    if task.target is None and any(getattr(metric, "needs_target", True) for metric in metrics):
+        raise ConfigError("the run has no task.target to compare with: give one, --target '{{ answer }}'")
+    inputs, board = Inputs(paths.data), Board(metrics, task)
+    prompts = Prompts(task, user_columns(inputs.columns))
+    summary: dict[str, Any] = read_json(paths.metrics)
+    used = {"metrics": list(task.metrics), "target": task.target}
+    whole = disk_errors(paths.results, need=merge_need(paths), next_command=f"hpcjobs score {paths.root}")
+    with whole, Together() as rest, ResultsWriter(paths.results, schema_of(metrics, inputs.schema, task)) as writer:
+        for batch in pq.ParquetFile(paths.results).iter_batches(_BATCH):
+            read = batch.select([name for name in _READ if name in batch.schema.names]).to_pylist()
+            scores = [_score(row, judge, prompts, inputs) for row in read]
+            made = {
+                "scores": [{name: score.number for name, score in sample.items()} for sample in scores],
+                "statistics": [{name: score.statistics for name, score in sample.items()} for sample in scores],
+            }
+            table = pa.Table.from_batches([batch])
+            columns = [
+                pa.array(made[field.name], field.type) if field.name in made else table.column(field.name)
+                for field in writer.schema
+            ]
+            rows = pa.Table.from_arrays(columns, schema=writer.schema)
+            board.add(rows)
+            writer.write(rows)
+        summary["metrics"] = board.summary()
+        summary["provenance"] |= {"rescored_at": time.time(), "rescored_with": used}
+        summary = board.grouped(summary)
+        rest.write(paths.metrics, json_text(summary))
+    return summary
+
+
+def _score(row: dict[str, Any], judge: Judge, prompts: Prompts, inputs: Inputs) -> dict[str, Score]:
+    asked = user_row(inputs[row["index"]])
+    if row["error"] is not None:
+        return judge.failed(lambda: prompts.target(asked))
+    return judge.judge(_answer(row, prompts, asked), prompts.target(asked), asked)
+
+
+def _answer(row: dict[str, Any], prompts: Prompts, asked: dict[str, Any]) -> Completion:
+    """The answer as it stands in a row of results.parquet."""
+    likelihood = None
+    if row.get("choice_logprobs"):
+        logprobs = tuple(-math.inf if value is None else value for value in row["choice_logprobs"])
+        options = tuple(prompts.options(asked))
+        likelihood = Likelihood(logprobs, tuple(row["choice_greedy"]), tuple(row["choice_tokens"]), options)
+    return Completion(
+        row["index"], row["completion"], row["finish_reason"], row["prompt_tokens"], row["completion_tokens"],
+        texts=tuple(row.get("completions") or ()), likelihood=likelihood,
+    )  # fmt: skip

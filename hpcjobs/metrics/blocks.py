@@ -1,0 +1,39 @@
+"""Rows held until there are enough for a block of a fixed size."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator
+
+import numpy as np
+
+from hpcjobs.metrics.bootstrap import Floats
+
+
+class Held:
+    """Takes rows of `width` numbers as they come and gives blocks of `size` rows: the same ones however they were cut.
+
+    What is made of the blocks is so the same to the bit, whatever batches a table was read in.
+    """
+
+    def __init__(self, width: int, size: int) -> None:
+        self._width, self._size, self._numbers = width, size, array("d")
+
+    def add(self, rows: Floats) -> Iterator[Floats]:
+        """Take rows, shape (n, width); the blocks that are full now."""
+        self._numbers.frombytes(np.ascontiguousarray(rows, np.float64).tobytes())
+        step = self._width * self._size
+        full = len(self._numbers) // step * step
+        if full:
+            blocks = self._rows(full)
+            del self._numbers[:full]
+            yield from np.split(blocks, len(blocks) // self._size)
+
+    def rest(self) -> Floats:
+        """The rows that fill no block; none are held after it."""
+        rows = self._rows(len(self._numbers))
+        del self._numbers[:]
+        return rows
+
+    def _rows(self, count: int) -> Floats:
+        return np.array(self._numbers[:count], np.float64).reshape(-1, self._width)

@@ -1,0 +1,1 @@
+"""The metrics that hpcjobs ships, a file each."""

@@ -1,0 +1,37 @@
+"""chrf: sacrebleu's chrF."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+from hpcjobs.metrics.bootstrap import Floats
+from hpcjobs.metrics.builtin.corpus import CorpusMetric
+
+
+class Chrf(CorpusMetric):
+    """The corpus' chrF2, 0 to 100, as `sacrebleu.corpus_chrf` gives it; a sample's as its `sentence_chrf`.
+
+    Source: Popović, 'chrF: character n-gram F-score for automatic MT evaluation', 2015. The counts: for n-grams of 1
+    to 6 characters those of the answer, of the best reference, and common to both.
+    """
+
+    name = "chrf"
+    width = 18
+
+    @cached_property
+    def _sacrebleu(self) -> Any:
+        from sacrebleu.metrics import CHRF
+
+        return CHRF()
+
+    def counts(self, completion: str, references: Sequence[str]) -> tuple[float, ...]:
+        found = self._sacrebleu._extract_corpus_statistics([completion], [[reference] for reference in references])
+        return tuple(found[0])
+
+    def value(self, sums: Floats) -> float:
+        return self.sample_value(sums.tolist())
+
+    def sample_value(self, counts: Sequence[float]) -> float:
+        return float(self._sacrebleu._compute_f_score(counts))

@@ -1,0 +1,19 @@
+"""exact_match: the answer is one of the right ones, white space at the ends aside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hpcjobs.metrics.base import Metric, golds
+from hpcjobs.requests import Target
+
+
+class ExactMatch(Metric):
+    """1.0 where the completion equals a target after `strip`, and after `task.normalize` of both, else 0.0."""
+
+    name = "exact_match"
+    binary = True
+
+    def score(self, completion: str, target: Target, row: Mapping[str, Any]) -> float:
+        return float(any(completion.strip() == gold.strip() for gold in golds(target)))

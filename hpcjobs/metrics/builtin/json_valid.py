@@ -1,0 +1,39 @@
+"""json_valid: the answer is one JSON value."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from hpcjobs.metrics.base import Metric
+from hpcjobs.requests import Target
+
+_FENCED = re.compile(r"\s*```[A-Za-z0-9_+-]*[ \t]*\n(.*?)\n?[ \t]*```\s*", re.DOTALL)
+
+
+def is_json(text: str) -> bool:
+    """Whether `text` is one value of JSON as RFC 8259 has it (so no NaN), bare or in one code fence."""
+    fenced = _FENCED.fullmatch(text)
+    try:
+        json.loads(fenced[1] if fenced else text, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _refuse(word: str) -> None:
+    raise ValueError(f"{word} is no JSON")
+
+
+class JsonValid(Metric):
+    """1.0 where the whole completion is valid JSON, else 0.0; a code fence around it does no harm, other text does."""
+
+    name = "json_valid"
+    needs_target = False
+    normalized = False
+    binary = True
+
+    def score(self, completion: str, target: Target, row: Mapping[str, Any]) -> float:
+        return float(is_json(completion))

@@ -1,0 +1,43 @@
+"""Accuracy by the letter of the right option, which shows a model that likes some letter."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from hpcjobs.metrics.bootstrap import Floats
+from hpcjobs.metrics.fold import MeanFold, numbers
+
+_MOST = 1000
+
+
+class OptionFold(MeanFold):
+    """A mean, and beside it `by_option`: value and n of the samples whose right option is A, B..., 27..."""
+
+    def __init__(self) -> None:
+        super().__init__((0.0, 1.0))
+        self._count, self._sum = np.zeros(0), np.zeros(0)
+
+    def add(self, scores: Floats, statistics: pa.Array | None = None) -> None:
+        super().add(scores)
+        if statistics is None:
+            return
+        right = numbers(statistics, 1)[:, 0]
+        there = (right >= 0) & (right < _MOST) & ~np.isnan(scores)
+        places = right[there].astype(np.int64)
+        size = max(len(self._count), int(places.max(initial=-1)) + 1)
+        self._count = np.pad(self._count, (0, size - len(self._count))) + np.bincount(places, minlength=size)
+        self._sum = np.pad(self._sum, (0, size - len(self._sum))) + np.bincount(places, scores[there], size)
+
+    def summary(self) -> dict[str, Any]:
+        pairs = zip(self._sum.tolist(), self._count.tolist(), strict=True)
+        each = {letter(place): (right, int(count)) for place, (right, count) in enumerate(pairs) if count}
+        by_option = {name: {"value": right / count, "n": count} for name, (right, count) in each.items()}
+        return super().summary() | {"by_option": by_option}
+
+
+def letter(place: int) -> str:
+    """A to Z for options 0 to 25, then their numbers from 27."""
+    return chr(ord("A") + place) if place < 26 else str(place + 1)

@@ -1,0 +1,88 @@
+"""perplexity by token, word and byte, and bits_per_byte: how little a text surprises the model."""
+
+from __future__ import annotations
+
+import math
+import re
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from hpcjobs.metrics.base import Metric, Score
+from hpcjobs.metrics.bootstrap import Floats
+from hpcjobs.metrics.fold import exponential
+from hpcjobs.metrics.sums import Interval, SumsFold, in_logarithms, within
+from hpcjobs.requests import Completion, Target
+
+
+class _Surprise(Metric):
+    """Made of the sums of log-likelihoods and of units over all texts; lower is better.
+
+    Source: lm-evaluation-harness 0.4, `weighted_perplexity` and `bits_per_byte`. A text that ended in an error has no
+    likelihood and counts nowhere.
+    """
+
+    needs_target = False  # the target is the text itself
+    lower_is_better = True
+    tasks = ("perplexity",)
+    statistics = pa.list_(pa.float64())
+    interval: Interval = staticmethod(in_logarithms)
+
+    @abstractmethod
+    def units(self, answer: Completion, text: str) -> int:
+        """The size of the text."""
+
+    def value(self, sums: Floats | Sequence[float]) -> float:
+        """Of the sum of log-likelihoods and the sum of units."""
+        return exponential(-float(sums[0]) / float(sums[1])) if sums[1] else math.nan
+
+    def judge(self, answer: Completion, target: Target, row: Mapping[str, Any]) -> Score:
+        if answer.likelihood is None or len(answer.likelihood.logprobs) != 1 or not isinstance(target, str):
+            raise ValueError("the answer has no log-likelihood of one text")
+        counts = (float(answer.likelihood.logprobs[0]), float(self.units(answer, target)))
+        return Score(self.value(counts), counts)
+
+    def failed(self, target: Target) -> Score:
+        return Score(math.nan)
+
+    def fold(self) -> SumsFold:
+        return SumsFold(2, self.value, self.interval)
+
+
+class Perplexity(_Surprise):
+    """A token: exp(- log-likelihoods / tokens)."""
+
+    name = "perplexity"
+
+    def units(self, answer: Completion, text: str) -> int:
+        return answer.likelihood.tokens[0] if answer.likelihood else 0
+
+
+class WordPerplexity(_Surprise):
+    """A word, as `re.split` at white space counts them."""
+
+    name = "word_perplexity"
+
+    def units(self, answer: Completion, text: str) -> int:
+        return len(re.split(r"\s+", text))
+
+
+class BytePerplexity(_Surprise):
+    """A byte of UTF-8."""
+
+    name = "byte_perplexity"
+
+    def units(self, answer: Completion, text: str) -> int:
+        return len(text.encode("utf-8", "surrogatepass"))
+
+
+class BitsPerByte(BytePerplexity):
+    """Bits (log-likelihoods to base 2) a byte: what a compressor made of the model would need."""
+
+    name = "bits_per_byte"
+    interval = staticmethod(within(0.0, math.inf))
+
+    def value(self, sums: Floats | Sequence[float]) -> float:
+        return -float(sums[0]) / float(sums[1]) / math.log(2) if sums[1] else math.nan

@@ -1,0 +1,89 @@
+"""pass@k and majority: what several answers to one prompt come to."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+from hpcjobs.errors import ConfigError
+from hpcjobs.metrics.base import Metric, Score, bounds_of, texts_of
+from hpcjobs.metrics.fold import Fold, MeanFold
+from hpcjobs.requests import Completion, Target
+
+
+class _OverRepeats(Metric):
+    """Made of another metric's scores of each answer to one prompt."""
+
+    def __init__(self, name: str, base: Metric) -> None:
+        self.name, self._base = name, base
+        self.normalized = getattr(base, "normalized", True)
+        self.needs_target = getattr(base, "needs_target", True)
+
+    def _score(self, text: str, target: Target, row: Mapping[str, Any]) -> float:
+        return float(self._base.score(text, target, row))
+
+
+class PassAtK(_OverRepeats):
+    """The chance that one of `k` answers, drawn without replacement of those given, is right.
+
+    Of n answers c are right: 1 - C(n - c, k) / C(n, k). Source: Chen et al., 'Evaluating large language models
+    trained on code', 2021, the unbiased estimator.
+    """
+
+    bounds = (0.0, 1.0)
+
+    def __init__(self, name: str, base: Metric, k: int) -> None:
+        super().__init__(name, base)
+        if isinstance(base, Metric) and not base.binary and type(base).__module__.startswith("hpcjobs."):
+            raise ConfigError(f"task.metrics: {name!r}: {base.name} does not say right or wrong, 1 or 0")
+        self._k = k
+
+    def check(self, repeats: int) -> None:
+        if self._k > repeats:
+            raise ConfigError(
+                f"task.metrics: {self.name!r} needs {self._k} answers a prompt: set task.repeats (now {repeats})"
+            )
+
+    def judge(self, answer: Completion, target: Target, row: Mapping[str, Any]) -> Score:
+        texts = texts_of(answer)
+        right = sum(self._score(text, target, row) >= 1 for text in texts)
+        return Score(pass_at_k(len(texts), right, self._k))
+
+
+class Majority(_OverRepeats):
+    """The score of the answer that was given most often, the first of equals; answers that say nothing do not vote.
+
+    Source: Wang et al., 'Self-consistency improves chain of thought reasoning in language models', 2022.
+    """
+
+    def check(self, repeats: int) -> None:
+        if repeats < 2:
+            raise ConfigError(f"task.metrics: {self.name!r} needs several answers a prompt: set task.repeats (now 1)")
+
+    def judge(self, answer: Completion, target: Target, row: Mapping[str, Any]) -> Score:
+        texts = texts_of(answer)
+        return Score(self._score(elected(texts, [self._ballot(text) for text in texts]), target, row))
+
+    def fold(self) -> Fold:
+        return MeanFold(bounds_of(self._base))
+
+    def _ballot(self, text: str) -> Hashable | None:
+        return self._base.vote(text) if hasattr(self._base, "vote") else text.strip() or None
+
+
+def pass_at_k(answers: int, right: int, k: int) -> float:
+    """1 - C(answers - right, k) / C(answers, k); ValueError where there are fewer answers than `k`."""
+    if k > answers:
+        raise ValueError(f"pass@{k} of {answers} answers")
+    return 1 - math.comb(answers - right, k) / math.comb(answers, k)
+
+
+def elected(texts: Sequence[str], votes: Sequence[Hashable | None]) -> str:
+    """The first text whose vote is the most frequent one, the first seen of equals; the first text if none votes."""
+    counts = Counter(vote for vote in votes if vote is not None)
+    if not counts:
+        return texts[0]
+    winner = counts.most_common(1)[0][0]
+    return texts[votes.index(winner)]

@@ -1,0 +1,108 @@
+"""Finding a metric: a built-in by name, a user's own class by path."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from hpcjobs.config import TaskConfig
+from hpcjobs.errors import ConfigError, did_you_mean
+from hpcjobs.metrics.base import Metric
+from hpcjobs.metrics.builtin.answered import Answered
+from hpcjobs.metrics.builtin.bleu import Bleu
+from hpcjobs.metrics.builtin.choice import Accuracy, AccuracyBytes, AccuracyNorm
+from hpcjobs.metrics.builtin.chrf import Chrf
+from hpcjobs.metrics.builtin.contains import Contains
+from hpcjobs.metrics.builtin.exact_match import ExactMatch
+from hpcjobs.metrics.builtin.f1 import F1
+from hpcjobs.metrics.builtin.json_valid import JsonValid
+from hpcjobs.metrics.builtin.number_match import NumberMatch
+from hpcjobs.metrics.builtin.perplexity import BitsPerByte, BytePerplexity, Perplexity, WordPerplexity
+from hpcjobs.metrics.builtin.repeats import Majority, PassAtK
+from hpcjobs.metrics.builtin.rouge import Rouge1, Rouge2, RougeL, RougeLsum
+
+_KINDS: tuple[type[Metric], ...] = (
+    ExactMatch, Contains, F1, NumberMatch, Bleu, Chrf, Rouge1, Rouge2, RougeL, RougeLsum, JsonValid, Answered,
+    Accuracy, AccuracyNorm, AccuracyBytes, Perplexity, WordPerplexity, BytePerplexity, BitsPerByte,
+)  # fmt: skip
+BUILT_IN: dict[str, type[Metric]] = {kind.name: kind for kind in _KINDS}
+# Over several answers a prompt; `(metric)` behind them names what each answer is judged by.
+OVER_REPEATS = ("pass@k", "majority")
+_REPEATED = re.compile(r"(?:pass@(?P<k>[1-9]\d{0,5})|majority)(?:\((?P<base>.*)\))?")
+
+
+def find_metrics(names: Iterable[str]) -> list[Metric]:
+    """The metrics of a config, in its order; a ConfigError for one that does not exist or stands twice."""
+    metrics = [find_metric(name) for name in names]
+    seen: set[str] = set()
+    for metric in metrics:
+        if metric.name in seen:
+            raise ConfigError(f"task.metrics: two metrics are called {metric.name!r}")
+        seen.add(metric.name)
+    return metrics
+
+
+def metrics_of(task: TaskConfig) -> tuple[str, ...]:
+    """The names of a task's metrics; with `task.extract` also `answered`, which tells how often it found nothing."""
+    more = () if task.extract is None or Answered.name in task.metrics or not task.metrics else (Answered.name,)
+    return (*task.metrics, *more)
+
+
+def find_metric(name: str) -> Metric:
+    """The metric that `name` means: a built-in, one over several answers as `pass@5(exact_match)`, or the class at
+    `package.module:Class`.
+    """
+    if repeated := _REPEATED.fullmatch(name):
+        base = find_metric(repeated["base"] if repeated["base"] is not None else ExactMatch.name)
+        if "generate" not in getattr(base, "tasks", ("generate",)) or isinstance(base, Majority | PassAtK):
+            raise ConfigError(f"task.metrics: {name!r}: {base.name} does not judge one answer in words")
+        return PassAtK(name, base, int(repeated["k"])) if repeated["k"] else Majority(name, base)
+    if ":" in name:
+        return _own_metric(name)
+    if name not in BUILT_IN:
+        known = [*BUILT_IN, *OVER_REPEATS]
+        raise ConfigError(
+            f"task.metrics: no metric {name!r}{did_you_mean(name, known)}; there are {', '.join(known)}, "
+            "and your own as package.module:Class"
+        )
+    return BUILT_IN[name]()
+
+
+def _own_metric(path: str) -> Metric:
+    module_name, _, class_name = path.partition(":")
+    if os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.append(os.getcwd())  # the console script, unlike `python -m`, does not look in the working folder
+    try:
+        kind: Any = getattr(importlib.import_module(module_name), class_name)
+        metric = kind()
+    except Exception as error:  # the user's module may raise anything
+        raise ConfigError(f"task.metrics: {path!r} cannot be used: {type(error).__name__}: {error}") from None
+    if not callable(getattr(metric, "score", None)):
+        raise ConfigError(f"task.metrics: {path!r} has no method score(completion, target, row)")
+    if not _are_bounds(getattr(metric, "bounds", None)):
+        raise ConfigError(f"task.metrics: {path!r}: its bounds {metric.bounds!r} are no pair of numbers such as (0, 1)")
+    if not isinstance(getattr(metric, "name", None), str):
+        metric.name = class_name
+    return metric  # type: ignore[no-any-return]
+
+
+def _are_bounds(bounds: object) -> bool:
+    """Whether a class declares no bounds, or the least and the greatest score."""
+    if bounds is None:
+        return True
+    if not isinstance(bounds, tuple | list) or len(bounds) != 2:
+        return False
+    return all(isinstance(end, int | float) for end in bounds) and bool(bounds[0] < bounds[1])
+
+
+def lower_is_better(name: str) -> bool:
+    """Whether a metric of this name, as it stands in results, is the worse the higher it is; of one's own: no.
+
+    lm-evaluation-harness adds the filter behind a comma, and has two more such metrics.
+    """
+    metric = name.partition(",")[0]
+    return metric in ("ter", "brier_score") or (metric in BUILT_IN and BUILT_IN[metric].lower_is_better)

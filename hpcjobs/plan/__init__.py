@@ -1,0 +1,1 @@
+"""Plan: what a config comes to, checked before anything is queued."""

@@ -1,0 +1,176 @@
+"""Python files to copy and names to link, collected from folders by what can be imported from there."""
+
+from __future__ import annotations
+
+import ast
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path, PurePosixPath
+
+import hpcjobs
+from hpcjobs.run_folder.snapshot import Snapshot
+
+MAX_FILES = 2_000
+MAX_BYTES = 20_000_000
+_MAX_LINKS = 1_000
+MAX_ENTRIES = 50_000
+_PASSED_OVER = {"__pycache__", "site-packages", "dist-packages", "node_modules"}
+OWN = Path(hpcjobs.__file__).resolve().parent
+TOP = PurePosixPath()
+
+
+class TooMuchError(Exception):
+    """More than a run folder should hold."""
+
+
+class CodeTree:
+    """Files to copy and names to link, collected within the limits; `run` is the run's folder, never linked."""
+
+    def __init__(self, run: Path) -> None:
+        self._run = run.resolve()
+        self.files: dict[str, bytes] = {}
+        self.links: dict[str, str] = {}
+        self._size = self._entries = 0
+
+    def add(self, other: CodeTree) -> None:
+        """What `other` has under names that are still free."""
+        self.files = other.files | self.files
+        self.links = other.links | self.links
+
+    def snapshot(self, note: str = "", **entry: str) -> Snapshot:
+        """All of it; a name that is both goes to the copies."""
+        taken = {str(folder) for name in self.files for folder in (PurePosixPath(name), *PurePosixPath(name).parents)}
+        links = {name: target for name, target in self.links.items() if name not in taken}
+        links = {name: links[name] for name in links if links.keys().isdisjoint(map(str, PurePosixPath(name).parents))}
+        if len(links) > _MAX_LINKS:
+            links, note = {}, note or f"files beside the code are not linked: more than {_MAX_LINKS:,}"
+        return Snapshot(self.files, links, note=note, **entry) if self.files else Snapshot(note=note)
+
+    def _holds_run(self, path: Path) -> bool:
+        return self._run.is_relative_to(path.resolve())
+
+    def file(self, path: Path, at: PurePosixPath) -> None:
+        """Copy one file; one that cannot be read could not be imported either."""
+        if str(at) in self.files:
+            return
+        try:
+            self._size += path.stat().st_size
+            if self._size > MAX_BYTES or len(self.files) >= MAX_FILES:
+                raise TooMuchError
+            self.files[str(at)] = path.read_bytes()
+        except OSError:
+            return
+
+    def folder(self, folder: Path, at: PurePosixPath, above: tuple[Path, ...] = (), top: bool = False) -> bool:
+        """Copy what is Python in a folder and link the rest; whether it has any Python.
+
+        Nothing is taken of one that has none, unless it is the `top`. Only folders whose names can be imported
+        are looked into.
+        """
+        above, links, any_code = (*above, folder.resolve()), dict[str, str](), top
+        for entry in _entries(folder):
+            self._entries += 1
+            if self._entries > MAX_ENTRIES:
+                raise TooMuchError
+            path, inside = folder / entry.name, at / entry.name
+            if not entry.is_dir():
+                if entry.name.endswith(".py") and entry.is_file():
+                    self.file(path, inside)
+                    any_code = True
+                else:
+                    links[str(inside)] = str(path)
+            elif not _no_code(path) and path.resolve() not in above:
+                if entry.name.isidentifier() and self.folder(path, inside, above):
+                    any_code = True
+                elif not self._holds_run(path):
+                    links[str(inside)] = str(path)
+        if any_code:
+            self.links |= links
+        return any_code
+
+    def imports(
+        self,
+        root: Path,
+        names: Iterable[str],
+        accept: Callable[[str, Path], bool] = lambda name, place: True,
+        at: PurePosixPath = TOP,
+    ) -> None:
+        """Copy the modules and packages `names` of folder `root`, and what these import from there in turn."""
+        todo, seen = list(names), set[str]()
+        while todo:
+            name = todo.pop()
+            place = None if name in seen else module_at(root, name)
+            seen.add(name)
+            if place is None or place.resolve() == OWN or not accept(name, place):
+                continue
+            before = set(self.files)
+            if place.is_dir():
+                self.folder(place, at / name)
+            else:
+                self.file(place, at / place.name)
+            todo += self.imported(set(self.files) - before)
+
+    def imported(self, names: Iterable[str] | None = None) -> list[str]:
+        """The top-level modules that the collected files (default: all) import."""
+        sources = [self.files[name] for name in (self.files if names is None else names)]
+        return sorted({module for source in sources for module in _import_statements(source)})
+
+    def link_beside(self, root: Path) -> None:
+        """Link what stands beside a copied module and is no code: data that it opens by its own `__file__`."""
+        for entry in _entries(root):
+            path = root / entry.name
+            if entry.is_dir():
+                if _no_code(path) or (path / "__init__.py").exists() or self._holds_run(path):
+                    continue
+            elif entry.name.endswith(".py"):
+                continue
+            if not any(name.startswith(f"{entry.name}/") for name in self.files):
+                self.links[entry.name] = str(path)
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What a folder holds, by name; hidden names, broken links and what is never the user's code are left out."""
+    try:
+        with os.scandir(folder) as entries:
+            found = [entry for entry in entries if entry.name[0] != "." and entry.name not in _PASSED_OVER]
+    except OSError:
+        return []
+    return sorted((entry for entry in found if _is_there(entry)), key=lambda entry: entry.name)
+
+
+def _is_there(entry: os.DirEntry[str]) -> bool:
+    try:
+        entry.stat()
+    except OSError:
+        return False
+    return True
+
+
+def _no_code(folder: Path) -> bool:
+    """Virtual environments, run folders, and hpcjobs itself."""
+    marks = ("pyvenv.cfg", "conda-meta", "plan.json")
+    return folder.resolve() == OWN or any((folder / mark).exists() for mark in marks)
+
+
+def module_at(root: Path, name: str) -> Path | None:
+    """What `import name` finds in `root`: a package's folder, a file, or a folder without `__init__.py`."""
+    if (root / name / "__init__.py").is_file():
+        return root / name
+    if (root / f"{name}.py").is_file():
+        return root / f"{name}.py"
+    return root / name if (root / name).is_dir() and not _no_code(root / name) else None
+
+
+def _import_statements(source: bytes) -> set[str]:
+    """The top-level names in a file's absolute imports, those in functions too; none where it cannot be parsed."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return set()
+    found = set[str]()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+            found.add(node.module.partition(".")[0])
+    return found

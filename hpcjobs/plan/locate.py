@@ -1,0 +1,34 @@
+"""The files and folders that a config names, so that they are found from everywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hpcjobs.config import Config
+from hpcjobs.errors import ConfigError
+from hpcjobs.run_folder.paths import shipped
+from hpcjobs.tasks.datasets import locate
+
+
+def located(config: Config) -> Config:
+    """Paths made absolute: ranks run in another folder."""
+    data = config.data.model_copy(update={"name": locate(config.data.name)})
+    shots = config.task.few_shot
+    if shots.data:
+        shots = shots.model_copy(update={"data": locate(shots.data)})
+        config = config.model_copy(update={"task": config.task.model_copy(update={"few_shot": shots})})
+    files = {name: getattr(config.train, name) for name in ("then_eval", "accelerate_config")}
+    train = {name: _config_file(f"train.{name}", path) for name, path in files.items() if path}
+    config = config.model_copy(update={"train": config.train.model_copy(update=train)})
+    model_path = Path(config.model.name).expanduser()
+    name = str(model_path.resolve()) if config.model.name and model_path.is_dir() else config.model.name
+    return config.model_copy(update={"data": data, "model": config.model.model_copy(update={"name": name})})
+
+
+def _config_file(key: str, name: str) -> str:
+    """The absolute path of a file that a config names, in the working folder or, as `configs/eval.yaml`, shipped."""
+    path = Path(name).expanduser()
+    found = next((one for one in (path, shipped("configs").parent / path) if one.is_file()), None)
+    if found is None:
+        raise ConfigError(f"{key}: there is no file {name}")
+    return str(found.resolve())

@@ -1,0 +1,52 @@
+"""The model that a config names: whether it is there, and which it is, before anything is queued."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hpcjobs.config import Config
+from hpcjobs.engines.hub import HubModel, cache_folder, is_hub_id
+from hpcjobs.errors import ConfigError, did_you_mean
+from hpcjobs.plan.likely_engine import likely_engine
+from hpcjobs.run_folder.files import read_json
+from hpcjobs.run_folder.provenance import weights_fingerprint
+from hpcjobs.tasks.datasets import ASSETS
+
+
+def checked_model(config: Config) -> dict[str, Any]:
+    """What plan.json says of the model: name, engine, and a hash of its weights or a commit; else a ConfigError."""
+    model = config.model
+    scores = config.task.type in ("choice", "perplexity") and model.engine != "dummy"
+    engine = "scoring" if scores else model.engine
+    facts = {"name": model.name or engine, "engine": engine, "revision": model.revision, "dtype": model.dtype}
+    if engine == "dummy":
+        return facts | {"name": "dummy"}
+    assets = sorted(path.parent.name for path in ASSETS.glob("*/config.json"))
+    if not model.name:
+        raise ConfigError(f"model.name is not set: a folder, a hub id, or the asset {', '.join(assets)}")
+    folder = ASSETS / model.name if model.name in assets else Path(model.name)
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise ConfigError(f"model folder {folder} has no config.json: not a saved transformers model")
+        if engine == "auto" and config.task.type in ("generate", "lm_eval"):
+            facts["likely_engine"] = likely_engine(config, read_json(folder / "config.json"))
+        return facts | {"weights_sha256": weights_fingerprint(folder)}
+    if not is_hub_id(model.name):
+        raise ConfigError(f"model folder {model.name} does not exist{did_you_mean(model.name, assets)}")
+    hub = _hub_model(config)
+    return facts | {"cache": str(hub.cache), "commit": hub.cached()}
+
+
+def _hub_model(config: Config) -> HubModel:
+    """The model of a config whose name is a hub id, in the cache that its ranks will see."""
+    model, cache = config.model, cache_folder(os.environ | config.cluster.env)
+    return HubModel(model.name, model.revision, cache, model.trust_remote_code)
+
+
+def fetched(facts: Mapping[str, Any], config: Config) -> dict[str, Any]:
+    """The facts with the commit of a hub model, which is then in the cache; a ConfigError where it cannot be had."""
+    lacking = "cache" in facts and not facts["commit"]
+    return {**facts, "commit": _hub_model(config).fetch()} if lacking else dict(facts)

@@ -1,0 +1,84 @@
+"""The plan of `submit train`: rows, batches, and what comes after, checked before anything is queued."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+
+from hpcjobs.config import Config
+from hpcjobs.config.resolve import dump, resolve
+from hpcjobs.config.shape import shape_of
+from hpcjobs.errors import ConfigError, DataError
+from hpcjobs.plan.accelerate_config import with_accelerate_config
+from hpcjobs.plan.draft import Draft, draft_run, make_plan
+from hpcjobs.plan.locate import located
+from hpcjobs.plan.model import checked_model
+from hpcjobs.run_folder.inputs import table_sha256
+from hpcjobs.run_folder.snapshot import Snapshot
+from hpcjobs.tasks.datasets import load_table, user_columns
+from hpcjobs.training.batches import fixed, plan_batches
+from hpcjobs.training.data.examples import Examples
+from hpcjobs.training.data.heldout import validation_table
+from hpcjobs.training.trackers.threads import check_trackers
+
+
+def make_train_plan(config: Config, folder: Path | None = None) -> Draft:
+    """The plan of `submit train`: data, templates, batches, and what comes after are checked."""
+    check_trainable(config)
+    if not config.cluster.container:  # what a container has cannot be seen from here
+        check_trackers(config.train.trackers)
+    shape = shape_of(config.cluster, 1)
+    config, notes = located(config), list[str]()
+    if config.train.accelerate_config:
+        train, notes = with_accelerate_config(config.train, Path(config.train.accelerate_config), shape)
+        config = config.model_copy(update={"train": train})
+    config = config.model_copy(update={"train": fixed(config.train, shape.ranks)})
+    batches = plan_batches(config.train, shape.ranks)
+    model, table = checked_model(config), load_table(config.data)
+    examples = Examples(config.task, user_columns(table.column_names))
+    if not len(table):
+        raise DataError(f"data set {config.data.name} has no rows to learn from")
+    _try_example(examples, table)
+    validation = validation_table(config)
+    steps = config.train.max_steps or f"{config.train.epochs or 1.0:g} times over the data"
+    data = {"name": config.data.name, "rows": len(table), "sha256": table_sha256(table), "columns": table.column_names}
+    said = {
+        "global_batch": config.train.global_batch, "batches": str(batches), "steps": str(steps), "notes": notes,
+        "then_eval": config.train.then_eval,
+    }  # fmt: skip
+    return draft_run(
+        "train", config, folder, shape, lambda run: Snapshot(), table=table, data=data, model=model, train=said,
+        validation=validation, then_eval=_eval_after(config),
+    )  # fmt: skip
+
+
+def check_trainable(config: Config) -> None:
+    """A ConfigError for what no training can have; also asked by a resume that takes another shape."""
+    wrong = {
+        "model.engine dummy has nothing to learn: name a model": config.model.engine == "dummy",
+        "model.gpus_per_rank is 1: a model that needs more GPUs is sharded, train.fsdp.enabled": (
+            config.model.gpus_per_rank > 1
+        ),
+        "its ranks go in step, and those of an array do not: leave --array out": config.cluster.array,
+    }
+    for why, so in wrong.items():
+        if so:
+            raise ConfigError(f"for a train run {why}")
+
+
+def _try_example(examples: Examples, table: pa.Table) -> None:
+    row = table.slice(0, 1).to_pylist()[0]
+    try:
+        examples.example(row)
+    except Exception as error:  # a template may raise anything
+        raise DataError(f"the first row (id {row['id']!r}) cannot be learned from: {error}") from None
+
+
+def _eval_after(config: Config) -> str | None:
+    """The eval config of `train.then_eval`, checked as far as it can be before there is a model; its YAML."""
+    if config.train.then_eval is None:
+        return None
+    after, _ = resolve("eval", Path(config.train.then_eval), None, [])
+    make_plan("eval", after.model_copy(update={"model": config.model}))
+    return dump(located(after))

@@ -1,0 +1,92 @@
+"""Where the results come from: rows of (name, value) for the last table."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hpcjobs.plan.draft import Plan
+from hpcjobs.report.activity import Activity
+from hpcjobs.report.text import count, duration, plural, stamp
+from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.run_folder.submission import Launch
+
+_HOSTS_SHOWN = 40
+Rows = list[tuple[str, str]]
+
+
+def provenance(paths: RunPaths, plan: Plan, metrics: Mapping[str, Any] | None, activities: Sequence[Activity]) -> Rows:
+    """What ran, on what, when; empty values are left out."""
+    said = (metrics or {}).get("provenance", {})
+    rows = [("run folder", f"{paths.root} on {platform.node()}"), *_model(plan), *_data(plan), *_code(plan)]
+    rows += [("planned shape", str(plan.shape)), ("seed", str(said.get("seed", "")))]
+    generation = ", ".join(f"{name} {_plain(value)}" for name, value in said.get("generation", {}).items())
+    rows.append(("generation", generation))
+    rows += [("hosts", _hosts(activities)), ("planned", stamp(plan.created_at)), *_times(activities)]
+    rows += [("merged", stamp(said.get("merged_at"))), ("merged with", _prefixed("hpcjobs ", said.get("merged_with")))]
+    rows.append(("scored again", stamp(said.get("rescored_at"))))
+    return [(name, value) for name, value in rows if value]
+
+
+def launch_rows(launches: Sequence[Launch]) -> list[tuple[str, ...]]:
+    """Each start of the run: number, when, executor, jobs, shape, command."""
+    return [
+        (str(one.number), stamp(one.submitted_at), one.executor, _jobs(one), one.shape, "\n".join(one.commands))
+        for one in launches
+    ]  # fmt: skip
+
+
+def _jobs(launch: Launch) -> str:
+    return ", ".join(f"{kind} {job_id}" for kind, job_id in launch.jobs.items()) or "in the process of submit"
+
+
+def _model(plan: Plan) -> Rows:
+    if plan.job == "script":
+        return [("command", shlex.join(plan.argv))]
+    names = {"name": "model", "engine": "engine", "revision": "model revision", "commit": "model commit"}
+    names["dtype"] = "dtype"
+    rows = [(label, str(plan.model.get(key) or "")) for key, label in names.items()]
+    return [*rows, ("weights", _prefixed("sha256 ", plan.model.get("weights_sha256")))]
+
+
+def _data(plan: Plan) -> Rows:
+    if not plan.data:
+        return []
+    rows = [("data", f"{plan.data['name']}, {plural(plan.rows, 'row')}")]
+    rows.append(("data hash", f"sha256 {plan.data['sha256']}"))
+    if plan.job == "train":
+        return [*rows, ("columns", ", ".join(plan.data["columns"]))]
+    chunks = f"{plural(plan.chunks, 'chunk')} of at most {plural(plan.chunk_size, 'sample')}"
+    return [*rows, ("columns", ", ".join(plan.data["columns"])), ("chunks", chunks)]
+
+
+def _code(plan: Plan) -> Rows:
+    code = plan.code
+    dirty = " with uncommitted changes" if code.get("dirty") else ""
+    commit = f"{code['commit']}{dirty} (git, in {code.get('cwd', '?')})" if code.get("commit") else ""
+    rows = [("hpcjobs", code.get("hpcjobs", "")), ("commit", commit), ("python", code.get("python", ""))]
+    rows.append(("own code", _prefixed("sha256 ", code.get("snapshot", {}).get("sha256"))))
+    return [*rows, ("submitted on", code.get("host", "")), ("config hash", f"sha256 {plan.config_sha256} (as planned)")]
+
+
+def _hosts(activities: Sequence[Activity]) -> str:
+    hosts = sorted({activity.host for activity in activities})
+    more = f" and {count(len(hosts) - _HOSTS_SHOWN)} more" if len(hosts) > _HOSTS_SHOWN else ""
+    return ", ".join(hosts[:_HOSTS_SHOWN]) + more
+
+
+def _times(activities: Sequence[Activity]) -> Rows:
+    if not activities:
+        return []
+    first, last = min(a.start for a in activities), max(a.end for a in activities)
+    return [("first rank started", stamp(first)), ("last rank ended", f"{stamp(last)}, {duration(last - first)} later")]
+
+
+def _plain(value: Any) -> str:
+    return f"[{', '.join(repr(item) for item in value)}]" if isinstance(value, list) else str(value)
+
+
+def _prefixed(prefix: str, value: Any) -> str:
+    return f"{prefix}{value}" if value else ""

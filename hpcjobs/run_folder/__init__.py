@@ -1,0 +1,1 @@
+"""The run folder: the files through which the stages meet."""

@@ -1,0 +1,182 @@
+"""Files that are whole or not there: what a shared file system lets one rely on.
+
+Only three things are relied on: exclusive create (`os.link` to a name, or O_EXCL), rename inside a
+folder, and append by a single writer. No locks, no mmap writes: NFS, Lustre and GPFS break them.
+A disk that takes no more is a DiskFullError in all of them, and leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import secrets
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from hpcjobs.run_folder.disk import disk_errors
+from hpcjobs.run_folder.leftovers import own_mark
+
+Part = bytes | memoryview | str
+Content = bytes | str | Iterable[Part]  # whole, or in parts that never are in memory together
+FOLDER_MODE = 0o700
+FILE_MODE = 0o600
+# What a file system answers that has no hard links (some FUSE mounts, SMB, a few object stores).
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
+
+
+def make_folder(path: Path) -> Path:
+    """Make `path` and its parents, private to the user; an existing folder is left as it is."""
+    if not path.parent.is_dir():  # mkdir(parents=True) would give the parents the umask's mode
+        make_folder(path.parent)
+    with disk_errors(path):
+        path.mkdir(mode=FOLDER_MODE, exist_ok=True)
+    return path
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in `folder` durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:  # some network file systems refuse fsync on folders; the data itself is synced
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(handle)
+
+
+def temporary_name(path: Path) -> Path:
+    """A name beside `path` that nobody else uses, and that says whose it is (`leftovers.py`).
+
+    Readers pass over names that start with a dot.
+    """
+    return path.with_name(f".{path.name}.{own_mark()}.{secrets.token_hex(6)}.tmp")
+
+
+def write_all(handle: int, data: bytes | memoryview) -> None:
+    """Write every byte: `os.write` may write fewer, when a disk is nearly full for one."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(handle, view) :]
+
+
+def _write_temporary(path: Path, data: Content) -> Path:
+    parts: Iterable[Part] = [data] if isinstance(data, bytes | str) else data
+    size, temporary = len(data) if isinstance(data, bytes | str) else 0, temporary_name(path)
+    with disk_errors(path, size):
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE)
+        try:
+            for part in parts:
+                write_all(handle, part.encode() if isinstance(part, str) else part)
+            os.fsync(handle)  # where some network file systems first tell that they are full
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(handle)
+    return temporary
+
+
+def write_whole(path: Path, data: Content) -> None:
+    """Replace `path` by `data`: at every moment a reader sees the old file or the new one, whole."""
+    replace_whole(_write_temporary(path, data), path)
+
+
+def replace_whole(temporary: Path, path: Path) -> None:
+    """Move a finished temporary file to its name, durably."""
+    with disk_errors(path):
+        try:
+            os.replace(temporary, path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`write_whole` of `value` as readable JSON."""
+    write_whole(path, json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """`value` as readable JSON."""
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+class Together:
+    """Files that are replaced together: at the end of the block, or not at all where it raises."""
+
+    def __init__(self) -> None:
+        self._made: list[tuple[Path, Path]] = []
+
+    def write(self, path: Path, data: Content) -> None:
+        """Have `data` on the disk, to be moved to `path` with the rest."""
+        self._made.append((_write_temporary(path, data), path))
+
+    def __enter__(self) -> Together:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            while self._made and not kind:
+                replace_whole(*self._made.pop(0))
+        finally:
+            for temporary, _ in self._made:
+                temporary.unlink(missing_ok=True)
+
+
+def read_json(path: Path) -> Any:
+    """The JSON value in `path`; errors as `open` and `json.loads` raise them."""
+    return json.loads(path.read_bytes())
+
+
+def create_once(path: Path, data: bytes | str) -> bool:
+    """Create `path` whole, or answer False because somebody already has: one creator wins, for ever.
+
+    A hard link is atomic on NFS too and never shows half a file. After a link whose reply was lost, the
+    link count tells who won.
+    """
+    temporary = _write_temporary(path, data)
+    try:
+        with disk_errors(path):
+            return _link(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _link(temporary: Path, path: Path) -> bool:
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        # NFS may repeat a request that had succeeded: two names on our file means that we are the creator.
+        return os.stat(temporary).st_nlink == 2
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        return _create_exclusive(temporary, path)
+    return True
+
+
+def _create_exclusive(temporary: Path, path: Path) -> bool:
+    """Without hard links: O_EXCL decides who wins; a reader may see an unfinished file and reads again.
+
+    A disk that is full leaves an empty file, as a death in between does: others may have been told that it exists.
+    """
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE)
+    except FileExistsError:
+        return False
+    try:
+        write_all(handle, temporary.read_bytes())
+        os.fsync(handle)
+    except OSError:
+        os.ftruncate(handle, 0)
+        raise
+    finally:
+        os.close(handle)
+    return True

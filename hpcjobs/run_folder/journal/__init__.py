@@ -1,0 +1,1 @@
+"""A rank's results, one JSON object a line, with one writer ever."""

@@ -1,0 +1,127 @@
+"""Columns: the records of a journal as Arrow tables; what Arrow's parser refuses is read line by line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from hpcjobs.requests import Record
+from hpcjobs.run_folder.journal.journal import broken, journal_blocks, lines_of, parse_line
+
+Others = Literal["error", "ignore"]
+# Bytes that are parsed together, and those of what a thread of Arrow takes at a time.
+_BLOCK, _PART = 1 << 23, 1 << 20
+# A block with a line that Arrow refuses is halved, down to this.
+_SMALL = 1 << 16
+_NOTHING = pa.struct([])
+_ERROR = pa.struct([("type", pa.string()), ("message", pa.string())])
+_REQUIRED = {
+    "index": pa.int64(), "id": pa.string(), "chunk": pa.int64(), "generation": pa.int64(), "completion": pa.string(),
+    "finish_reason": pa.string(), "prompt_tokens": pa.int64(), "completion_tokens": pa.int64(), "rank": pa.int64(),
+    "attempt": pa.string(), "seconds": pa.float64(), "started_at": pa.float64(),
+}  # fmt: skip
+_OPTIONAL = {
+    "error": _ERROR, "completions": pa.list_(pa.string()), "choice_logprobs": pa.list_(pa.float64()),
+    "choice_greedy": pa.list_(pa.bool_()), "choice_tokens": pa.list_(pa.int64()),
+}  # fmt: skip
+
+
+def journal_schema(results: pa.Schema) -> pa.Schema:
+    """The columns of the journals whose results have the columns `results`: every field of `Record`."""
+    structs = {
+        name: results.field(name).type if name in results.names else _NOTHING for name in ("scores", "statistics")
+    }
+    return pa.schema(list({**_REQUIRED, **_OPTIONAL, **structs}.items()))
+
+
+def read_columns(path: Path, schema: pa.Schema, others: Others = "error") -> Iterator[pa.Table]:
+    """The records of a journal, in order, as tables of some megabytes with the columns `schema`.
+
+    Fields that a line does not have are null, lone surrogates are `?`. Errors as `read_journal` raises them; where
+    fields that are not in `schema` are to be ignored, also those that `Record` does not have.
+    """
+    for offset, block in journal_blocks(path, _BLOCK):
+        yield from _tables(path, offset, block, schema, others)
+
+
+def _tables(path: Path, offset: int, block: bytes, schema: pa.Schema, others: Others) -> Iterator[pa.Table]:
+    table = _parse(block, schema, others)
+    if table is not None:
+        yield table
+        return
+    half = block.find(b"\n", len(block) // 2) + 1
+    if len(block) > _SMALL and half < len(block):
+        yield from _tables(path, offset, block[:half], schema, others)
+        yield from _tables(path, offset + half, block[half:], schema, others)
+        return
+    records = [parse_line(path, start, line) for start, line in lines_of(offset, block)]
+    try:
+        yield table_of(records, schema)
+    except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:
+        raise broken(path, offset, error) from None
+
+
+def _parse(block: bytes, schema: pa.Schema, others: Others) -> pa.Table | None:
+    """A block of whole lines by Arrow; None where a line is broken, or may mean something else than to `Record`."""
+    import pyarrow.json as pj
+
+    try:
+        if not block.isascii():
+            block.decode()
+        options = pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior=others)
+        table = pj.read_json(pa.BufferReader(block), pj.ReadOptions(block_size=_PART), options)
+    except (pa.ArrowException, UnicodeDecodeError):
+        return None
+    whole = one_object_a_line(block, len(table)) and _nothing_is_missing(table)
+    return table.select(schema.names) if whole else None
+
+
+def one_object_a_line(block: bytes, objects: int) -> bool:
+    """Whether `objects`, which Arrow has read one after the other, stand on a line each.
+
+    Each line begins and ends with a brace. Inside an object no `}` is followed by `{`, so no line has less than one
+    object; there are as many as lines, so none has more.
+    """
+    text = np.frombuffer(block, np.uint8)
+    ends = np.flatnonzero(text == ord("\n"))
+    begins = np.concatenate([[0], ends[:-1] + 1])
+    return len(ends) == objects and bool(
+        (text[ends - 1] == ord("}")).all() and (text[begins] == ord("{")).all() and ends[-1] == len(block) - 1
+    )
+
+
+def _nothing_is_missing(table: pa.Table) -> bool:
+    error = table.column("error")
+    parts = error.drop_null().flatten() if error.null_count < len(error) else []
+    return not any(table.column(name).null_count for name in (*_REQUIRED, "scores")) and not any(
+        part.null_count for part in parts
+    )
+
+
+def table_of(records: Sequence[Record], schema: pa.Schema) -> pa.Table:
+    """Records as a table with the columns `schema`, as `read_columns` gives them."""
+    columns = {name: [getattr(record, name) for record in records] for name in _REQUIRED}
+    columns |= {
+        name: [list(getattr(record, name)) or None for record in records] for name in _OPTIONAL if name != "error"
+    }
+    columns["error"] = [r.error and {"type": r.error.type, "message": r.error.message} for r in records]
+    columns["scores"] = [_named(r.scores, schema.field("scores").type) for r in records]
+    columns["statistics"] = [_named(r.statistics, schema.field("statistics").type) or None for r in records]
+    return pa.table([pa.array(storable(columns[field.name]), field.type) for field in schema], schema=schema)
+
+
+def _named(values: Mapping[str, Any], kind: pa.StructType) -> dict[str, Any]:
+    return {field.name: values[field.name] for field in kind if field.name in values}
+
+
+def storable(value: Any) -> Any:
+    """`value`, of lists and dicts of anything, without lone surrogates, which no UTF-8 file can hold."""
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-8", "replace").decode("utf-8")
+    if isinstance(value, list | tuple):
+        return [storable(part) for part in value]
+    return {name: storable(part) for name, part in value.items()} if isinstance(value, dict) else value

@@ -1,0 +1,148 @@
+"""Which journal records count: the one rule that merge, resume and status share."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hpcjobs.requests import Record
+from hpcjobs.run_folder.ledger.chunks import ChunkList
+from hpcjobs.run_folder.ledger.claims import Claims, EmptyClaimError, Listing, Verdict
+from hpcjobs.run_folder.paths import RunPaths
+
+Ints = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+# Claim files that are read at a time: on a network file system each one costs a round trip.
+_READERS = 16
+# A round over fewer than a row in so many keeps its samples sorted instead of a number for every row.
+_SPARSE = 16
+
+
+class Acceptance:
+    """What counts of one round: a chunk's closing first, then its first `.done`, else its highest lease.
+
+    The last case is provisional (the chunk is unfinished): what its holders' journals have is shown, and
+    fixed when a resume closes the round.
+    """
+
+    def __init__(self, paths: RunPaths, number: int, rows: int) -> None:
+        claims, self.chunks = Claims(paths.round(number)), ChunkList.read(paths.chunks(number))
+        listing, self._claims = claims.list(), claims
+        self.unfinished = set(range(len(self.chunks))) - (listing.done - listing.closed)
+        self._verdicts = _read_verdicts(claims, listing)
+        self._formers = {
+            (chunk, index): former
+            for chunk, verdict in self._verdicts.items()
+            for former in verdict.former
+            for index in former.indexes
+        }
+        self._members = _Members(self.chunks, rows)
+        self._names = {name: code for code, name in enumerate(self.journals())}
+        self._journal = np.full(len(self.chunks), -1, np.int64)
+        self._generation = np.full(len(self.chunks), -1, np.int64)
+        self._split = np.zeros(len(self.chunks), np.bool_)
+        for chunk, verdict in self._verdicts.items():
+            if 0 <= chunk < len(self.chunks):
+                self._journal[chunk] = self._names.get(verdict.journal or "", -1)
+                self._generation[chunk], self._split[chunk] = verdict.generation, bool(verdict.former)
+
+    def journals(self) -> list[str]:
+        """The journals that something is accepted from."""
+        names = {verdict.journal for verdict in self._verdicts.values() if verdict.journal}
+        return sorted(names | {former.journal for former in self._formers.values()})
+
+    def accepts(self, journal: str, record: Record) -> bool:
+        """Whether this record, in this journal, is what counts for its sample in this round."""
+        one = (np.array([value], np.int64) for value in (record.index, record.chunk, record.generation))
+        return bool(self.counting(journal, *one)[0])
+
+    def counting(self, journal: str, index: Ints, chunk: Ints, generation: Ints) -> Mask:
+        """Which of the records of a journal are what counts for their sample in this round."""
+        there = (chunk >= 0) & (chunk < len(self.chunks))
+        chunk = np.where(there, chunk, 0)
+        if not len(self.chunks):
+            return there
+        there &= self._members.chunks_of(index) == chunk
+        code = self._names.get(journal, -2)
+        counts: Mask = there & (self._journal[chunk] == code) & (self._generation[chunk] == generation)
+        for place in np.flatnonzero(there & self._split[chunk]):
+            if former := self._formers.get((int(chunk[place]), int(index[place]))):
+                counts[place] = (former.journal, former.generation) == (journal, generation[place])
+        return counts
+
+    def chunk_of(self, index: int) -> int | None:
+        """The chunk of a sample in this round, None where it is not part of it."""
+        chunk = int(self._members.chunks_of(np.array([index]))[0])
+        return chunk if chunk >= 0 else None
+
+    def holder(self, chunk: int, index: int) -> str | None:
+        """The journal that was to hold a sample; None where nobody ever started its chunk."""
+        if former := self._formers.get((chunk, index)):
+            return former.journal
+        verdict = self._verdicts.get(chunk)
+        return (verdict.journal or self._last_holder(verdict)) if verdict else None
+
+    def _last_holder(self, closed: Verdict) -> str | None:
+        """Who held a chunk before its closing: a closer has no journal."""
+        for generation in range(closed.generation, -1, -1):
+            if journal := self._claims.read_lease(closed.chunk, generation).journal:
+                return journal
+        return None
+
+
+class _Members:
+    """The chunk of each sample of a round."""
+
+    def __init__(self, chunks: ChunkList, rows: int) -> None:
+        indexes = chunks.indexes
+        self._sorted: npt.NDArray[np.integer[Any]] | None = None
+        if len(indexes) * _SPARSE < rows:
+            numbers, order = np.repeat(np.arange(len(chunks), dtype=np.int32), chunks.sizes()), np.argsort(indexes)
+            self._sorted, self._chunk = indexes[order], numbers[order]
+            return
+        self._chunk = np.full(rows, -1, np.int32)
+        for chunk, (start, stop) in enumerate(pairwise(chunks.starts)):
+            self._chunk[indexes[start:stop]] = chunk
+
+    def chunks_of(self, index: Ints) -> npt.NDArray[np.int32]:
+        """The chunk of each of `index`, -1 for those that are not of this round."""
+        if not len(self._chunk):
+            return np.full(len(index), -1, np.int32)
+        if self._sorted is None:
+            there = (index >= 0) & (index < len(self._chunk))
+            place = np.where(there, index, 0)
+        else:
+            place = np.searchsorted(self._sorted, index).clip(max=len(self._sorted) - 1)
+            there = self._sorted[place] == index
+        return np.where(there, self._chunk[place], np.int32(-1))
+
+
+def _read_verdicts(claims: Claims, listing: Listing) -> dict[int, Verdict]:
+    def read(part: Sequence[int]) -> list[Verdict]:
+        return [_verdict(claims, chunk, listing) for chunk in part]
+
+    chunks = sorted(listing.leased)
+    with ThreadPoolExecutor(_READERS) as pool:  # a share each: a task a file would cost more than the file
+        parts = pool.map(read, (chunks[start::_READERS] for start in range(_READERS)))
+        return {verdict.chunk: verdict for part in parts for verdict in part}
+
+
+def _verdict(claims: Claims, chunk: int, listing: Listing) -> Verdict:
+    for kind, settled in (("closed", listing.closed), ("done", listing.done)):
+        if chunk in settled:
+            with contextlib.suppress(EmptyClaimError):  # then what its holders' journals have
+                return claims.read_verdict(chunk, kind)
+    lease = claims.read_lease(chunk, listing.leased[chunk])
+    return Verdict(chunk, lease.journal or None, lease.generation, lease.former)
+
+
+def unnamed_journals(paths: RunPaths, named: set[str]) -> list[Path]:
+    """Journals in `ranks/` with records of which none is accepted: copies, strangers, or all taken over."""
+    return [path for path in paths.journals() if path.name not in named and path.stat().st_size]

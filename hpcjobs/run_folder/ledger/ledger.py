@@ -1,0 +1,278 @@
+"""The ledger: which chunk next. Claims, leases and takeovers over a shared folder, without a server."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import math
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from hpcjobs.distributed.rank import Rank
+from hpcjobs.errors import MergeError
+from hpcjobs.run_folder.journal.journal import read_journal
+from hpcjobs.run_folder.ledger.chunks import ChunkList
+from hpcjobs.run_folder.ledger.claims import Claims, Former, Lease
+
+log = logging.getLogger(__name__)
+# Chunks that were free at the last look and are not now, in a row, after which one looks again; and looks in a row
+# that others were quicker than.
+_MISSES, _LOOKS = 8, 4
+# Free chunks among which a rank chooses: many enough for the ranks that look at the same moment (workers of an array
+# and joined jobs are not counted in the world), few enough to keep the longest first.
+_FEW_TAKERS, _RANKS_A_TAKER = 64, 16
+# A folder with as many files is listed again at once; a larger one after a pause (seconds) that grows with its files.
+_SMALL_FOLDER, _PAUSE_AN_ENTRY, _MOST_PAUSE = 2048, 1e-3, 30.0
+# Chunks of others that every idle rank watches; of more, each is watched by about so many ranks.
+_FEW_HELD, _WATCHERS = 16, 4
+
+
+class LeaseWatch:
+    """Tells whether a holder is lost: gave the chunk back, dead on this machine, of an ended attempt, or silent.
+
+    Silence is measured by this process's monotonic clock from when it first looked; the clocks of two
+    hosts are never compared.
+    """
+
+    def __init__(
+        self, heartbeats: Path, rank: Rank, timeout: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._heartbeats, self._rank, self._timeout, self.clock = heartbeats, rank, timeout, clock
+        self._seen: dict[str, tuple[bytes, float]] = {}
+
+    def lost(self, lease: Lease) -> bool:
+        if lease.released:
+            return True
+        return lease.identity.is_dead() or self._rank.succeeds(lease.attempt) or self._silent(lease)
+
+    def _silent(self, lease: Lease) -> bool:
+        name = f"{lease.attempt}-{lease.rank}"
+        beat = b""
+        with contextlib.suppress(OSError):
+            beat = (self._heartbeats / f"{name}.json").read_bytes()
+        last, since = self._seen.get(name, (None, 0.0))
+        if beat != last:
+            self._seen[name] = (beat, self.clock())
+            return False
+        return self.clock() - since > self._timeout
+
+
+@dataclass(frozen=True)
+class Rules:
+    """static: the first walk alone. deterministic: a chunk that was left half done is redone as a whole."""
+
+    static: bool = False
+    deterministic: bool = False
+
+
+class Ledger:
+    """One rank's view of a round: `claim` a chunk, then say `done`.
+
+    `owner` is a lease template that names this rank; `rank` and `world_size` of it set the first walk
+    r, r+W, r+2W..., in which claims do not collide until the tail.
+    """
+
+    def __init__(
+        self, claims: Claims, chunks: ChunkList, owner: Lease, watch: LeaseWatch, world: tuple[int, int], rules: Rules
+    ) -> None:
+        self._claims, self._chunks, self._owner, self._watch, self._rules = claims, chunks, owner, watch, rules
+        self._rank, self._world_size = world
+        stride = range(self._rank, len(chunks), self._world_size)
+        self._universe = np.full(len(chunks), not rules.static)
+        self._universe[stride.start :: stride.step] = True
+        self._look()
+        self._walk = [chunk for chunk in reversed(stride) if self._leased[chunk] < 0]
+        self._leases: dict[tuple[int, int], Lease] = {}
+        self._ours: set[int] = set()
+        self._free: list[int] = []
+        self._in_vain, self._next_look = 0, -math.inf
+
+    def claim(self) -> Lease | None:
+        """The next chunk to run, or None where none is to be had now (`over` tells whether ever)."""
+        return self._walk_on() or self._take_free() or self._look_again()
+
+    def over(self) -> bool:
+        """Whether every chunk that this rank could run is settled, as of the last look."""
+        return not self._walk and bool(self._settled[self._universe].all())
+
+    def near_end(self, batch: int) -> bool:
+        """Whether so little is left of our own walk that taking more than a batch would leave others idle."""
+        return len(self._walk) <= 4 * batch
+
+    def done(self, lease: Lease) -> bool:
+        """Settle a chunk whose samples are all durable in journals; False: somebody else had, nothing is lost."""
+        self._ours.discard(lease.chunk)
+        self._settled[lease.chunk] = True
+        won = self._claims.done(lease)
+        if not won:
+            log.warning("chunk %d was done by another rank meanwhile: our results of it are not used", lease.chunk)
+        return won
+
+    def release(self, lease: Lease, whole: Sequence[int], why: str, suspects: Sequence[int] = ()) -> None:
+        """Give an unfinished chunk back: of it the samples `whole`, which are durable in our journal, count."""
+        self._ours.discard(lease.chunk)
+        if release(self._claims, lease, () if self._rules.deterministic else whole, why, suspects):
+            log.info("gave chunk %d back with %d samples of it done: %s", lease.chunk, len(whole), why)
+
+    def superseded(self, lease: Lease) -> bool:
+        """Whether somebody has taken this chunk from us, or settled it: asks for its files alone."""
+        generation, settled = self._claims.kinds(lease.chunk)
+        return settled or generation > lease.generation
+
+    def todo(self, lease: Lease) -> list[int]:
+        """The samples of a lease that are still to run."""
+        counted = lease.counted
+        return [index for index in self._chunks[lease.chunk] if index not in counted]
+
+    def _walk_on(self) -> Lease | None:
+        while self._walk:
+            if lease := self._try(self._walk.pop(), 0, ()):
+                return lease
+        return None
+
+    def _take_free(self) -> Lease | None:
+        """Of what was free at the last look; after some that are not any more, that look is too old to go by."""
+        for _ in range(_MISSES):
+            if not self._free:
+                return None
+            chunk = self._free.pop()
+            if not self._claims.is_leased(chunk) and (lease := self._try(chunk, 0, ())):
+                return lease
+        self._free = []
+        return None
+
+    def _look_again(self) -> Lease | None:
+        """List the folder: not again and again where it is large and there was nothing to be had."""
+        if self._watch.clock() < self._next_look:
+            return None
+        for _ in range(_LOOKS):
+            self._look()
+            self._free = self._free_chunks()
+            if not self._free:
+                break
+            if lease := self._take_free():
+                self._in_vain = 0
+                return lease
+        lease = self._take_over()
+        self._in_vain = 0 if lease else self._in_vain + 1
+        self._next_look = self._watch.clock() + (0.0 if lease else self._pause())
+        return lease
+
+    def _look(self) -> None:
+        """What the folder shows now, in numbers by chunk: a rank of thousands keeps little."""
+        listing, count = self._claims.list(), len(self._chunks)
+        self._entries = len(listing.leased) + len(listing.done) + len(listing.closed)
+        self._leased, self._settled = np.full(count, -1, np.int32), np.zeros(count, np.bool_)
+        leased = np.fromiter(listing.leased, np.int64, len(listing.leased))
+        inside = leased < count
+        self._leased[leased[inside]] = np.fromiter(listing.leased.values(), np.int64, len(leased))[inside]
+        for kind in (listing.done, listing.closed):
+            settled = np.fromiter(kind, np.int64, len(kind))
+            self._settled[settled[settled < count]] = True
+
+    def _free_chunks(self) -> list[int]:
+        """To be popped: the longest first, as planned; in random order among as many as there may be takers now."""
+        found: list[int] = np.flatnonzero(self._universe & ~self._settled & (self._leased < 0))[::-1].tolist()
+        takers = max(_FEW_TAKERS, self._world_size // _RANKS_A_TAKER)
+        for end in range(len(found), 0, -takers):
+            part = found[max(0, end - takers) : end]
+            found[max(0, end - takers) : end] = random.sample(part, len(part))
+        return found
+
+    def _pause(self) -> float:
+        """Seconds until the next look after one in vain: none in small folders, then longer each time."""
+        if self._entries < _SMALL_FOLDER:
+            return 0.0
+        most = min(_MOST_PAUSE, self._entries * _PAUSE_AN_ENTRY)
+        return float(most * min(1.0, 0.25 * self._in_vain) * random.uniform(0.75, 1.25))
+
+    def _take_over(self) -> Lease | None:
+        held = np.flatnonzero(self._universe & ~self._settled & (self._leased >= 0)).tolist()
+        held = [chunk for chunk in held if chunk not in self._ours]
+        for chunk in self._watched(held):
+            lease = self._lease(chunk, int(self._leased[chunk]))
+            if self._watch.lost(lease):
+                former = () if self._rules.deterministic else self.whole_samples(lease)
+                if taken := self._try(chunk, lease.generation + 1, former, lease.suspects):
+                    _say_taken(lease)
+                    return taken
+        return None
+
+    def _watched(self, held: list[int]) -> list[int]:
+        """Those of others' chunks that this rank looks at, in random order: many ranks look at the same time.
+
+        All where they are few. Else the idle ranks share them, each chunk for several: always the same ones, since
+        silence shows between two looks of one rank; and more with each look in vain, so that no chunk is forgotten.
+        """
+        idle = max(1, self._world_size - len(held))
+        share = (_WATCHERS + self._in_vain) / idle
+        if len(held) > _FEW_HELD and share < 1:
+            held = [chunk for chunk in held if _draw(self._rank, chunk) < share]
+        return random.sample(held, len(held))
+
+    def _try(
+        self, chunk: int, generation: int, former: tuple[Former, ...], suspects: tuple[int, ...] = ()
+    ) -> Lease | None:
+        lease = replace(self._owner, chunk=chunk, generation=generation, former=former, suspects=suspects)
+        self._leased[chunk] = max(generation, int(self._leased[chunk]))
+        if not self._claims.lease(lease):
+            return None
+        self._ours.add(chunk)
+        return lease
+
+    def _lease(self, chunk: int, generation: int) -> Lease:
+        key = (chunk, generation)
+        if key not in self._leases:
+            self._leases[key] = self._claims.read_lease(chunk, generation)
+        return self._leases[key]
+
+    def whole_samples(self, lease: Lease) -> tuple[Former, ...]:
+        """What counts of a lost lease: its own former samples, and those whole in its holder's journal."""
+        return whole_samples(lease, self._claims.folder.parent.parent / "ranks", set(self._chunks[lease.chunk]))
+
+
+def _draw(rank: int, chunk: int) -> float:
+    """A number from 0 to 1, always the same for this rank and chunk."""
+    return int.from_bytes(hashlib.blake2b(f"{rank}.{chunk}".encode(), digest_size=4).digest(), "big") / 2**32
+
+
+def _say_taken(lease: Lease) -> None:
+    from_whom = f"rank {lease.rank} of attempt {lease.attempt} on {lease.host}"
+    if lease.released:
+        log.info("took chunk %d, which %s gave back: %s", lease.chunk, from_whom, lease.released)
+    else:
+        log.warning("took over chunk %d from %s: lost", lease.chunk, from_whom)
+
+
+def release(claims: Claims, lease: Lease, whole: Sequence[int], why: str, suspects: Sequence[int] = ()) -> bool:
+    """Give the chunk of `lease` back with the samples `whole` of its journal done; False where it was taken before."""
+    former = (*lease.former, Former(lease.journal, lease.generation, tuple(whole))) if whole else lease.former
+    given = replace(
+        lease, generation=lease.generation + 1, journal="", former=former, released=why,
+        suspects=(*lease.suspects, *suspects),
+    )  # fmt: skip
+    return claims.lease(given)
+
+
+def whole_samples(lease: Lease, ranks: Path, members: set[int]) -> tuple[Former, ...]:
+    """The samples of a lease's chunk (`members`) that are whole in journals."""
+    found: dict[int, None] = {}
+    if not lease.journal:  # given back, or a closer that died before it closed
+        return lease.former
+    try:
+        for record in read_journal(ranks / lease.journal):
+            if (record.chunk, record.generation) == (lease.chunk, lease.generation) and record.index in members:
+                found[record.index] = None
+    except FileNotFoundError:
+        log.warning("journal %s is gone: its samples of chunk %d are run again", lease.journal, lease.chunk)
+    except MergeError as error:
+        log.warning("%s: its samples of chunk %d are run again", error, lease.chunk)
+        found = {}
+    fresh = tuple(index for index in found if index not in lease.counted)
+    return (*lease.former, Former(lease.journal, lease.generation, fresh)) if fresh else lease.former

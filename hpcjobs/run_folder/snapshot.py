@@ -1,0 +1,93 @@
+"""The user's own code as it was when the run was planned: what ranks import, whatever is edited meanwhile."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hpcjobs.run_folder.files import FILE_MODE, make_folder, sync_folder, write_all
+from hpcjobs.run_folder.paths import RunPaths
+
+# `python -m` looks in the working folder first, and this project's Pythons have no option yet against that.
+_RUN_MODULE = (
+    "import sys; sys.path[:] = filter(None, sys.path); del sys.argv[0]; import runpy; "
+    "runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)"
+)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Files by their names under `code/`, and links from there to what is no code (absolute paths).
+
+    `program` is the file that a script run starts, or `module` the module; `also` is a folder to import from
+    after these, since not all of it was copied. `note` says what was not, and why.
+    """
+
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    links: Mapping[str, str] = field(default_factory=dict)
+    program: str = ""
+    module: str = ""
+    also: str = ""
+    note: str = ""
+
+    @property
+    def sha256(self) -> str:
+        """A hash of names and contents."""
+        digest = hashlib.sha256()
+        for name in sorted(self.files):
+            digest.update(f"{name}\0{len(self.files[name])}\0".encode() + self.files[name])
+        return digest.hexdigest()
+
+    def facts(self) -> dict[str, Any]:
+        """What plan.json says of it; empty where there is nothing to say."""
+        values = {"program": self.program, "module": self.module, "also": self.also, "note": self.note}
+        facts: dict[str, Any] = {name: value for name, value in values.items() if value}
+        return {"sha256": self.sha256, "files": len(self.files)} | facts if self.files else facts
+
+    def write(self, folder: Path) -> None:
+        """Write it to the new folder `folder`; no reader knows of it before plan.json is there."""
+        for name, content in self.files.items():
+            _create(_parent_of(folder / name), content)
+        for name, target in self.links.items():
+            _parent_of(folder / name).symlink_to(target)
+        for parent in sorted({(folder / name).parent for name in self.files}):
+            sync_folder(parent)
+
+
+def _parent_of(path: Path) -> Path:
+    make_folder(path.parent)
+    return path
+
+
+def _create(path: Path, content: bytes) -> None:
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE)
+    try:
+        write_all(handle, content)
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def import_as_planned(paths: RunPaths, code: Mapping[str, Any]) -> None:
+    """Let this process import the user's modules as planned; what was not copied, from where it was found then."""
+    if paths.code.is_dir() and sys.path[:1] != [str(paths.code)]:
+        sys.path.insert(0, str(paths.code))
+    if code.get("cwd") and code["cwd"] not in sys.path:
+        sys.path.append(code["cwd"])
+
+
+def program_command(paths: RunPaths, code: Mapping[str, Any], argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """(python's words for a script run, the folders of its PYTHONPATH): the snapshot's program where there is one."""
+    snapshot = code.get("snapshot", {})
+    folders = [str(paths.code)] if snapshot.get("files") else []
+    folders += [folder for folder in (snapshot.get("also"), code["cwd"]) if folder]
+    if snapshot.get("program"):
+        return ["-u", str(paths.code / snapshot["program"]), *argv[1:]], folders
+    if snapshot.get("module"):
+        return ["-u", "-c", _RUN_MODULE, *argv[1:]], folders
+    return ["-u", *argv], folders

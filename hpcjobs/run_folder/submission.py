@@ -1,0 +1,93 @@
+"""submission.json: what was queued for a run, and exactly how."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hpcjobs.errors import LaunchError
+from hpcjobs.launch import slurm
+from hpcjobs.run_folder.files import read_json, write_json
+from hpcjobs.run_folder.paths import RunPaths
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One start of a run: by submit, resume or join. `jobs` names the Slurm jobs or the local supervisor's process.
+
+    A Slurm job has a key, noted before sbatch is called: by it a job is found again whose id was never heard of.
+    `joined`: its ranks were added to a round that was going on.
+    """
+
+    number: int
+    executor: str
+    jobs: dict[str, str]
+    shape: str
+    ranks: int
+    scripts: dict[str, str] = field(default_factory=dict)
+    commands: list[str] = field(default_factory=list)
+    supervisor: dict[str, Any] = field(default_factory=dict)
+    submitted_at: float = field(default_factory=time.time)
+    automatic: bool = False
+    keys: dict[str, str] = field(default_factory=dict)
+    round: int = 0
+    joined: bool = False
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def work_jobs(self) -> list[str]:
+        """The jobs that have ranks."""
+        return [job_id for kind, job_id in self.jobs.items() if kind != "merge"]
+
+    def owns(self, attempt: str) -> bool:
+        """Whether `attempt` is a start, or a requeue, of this launch."""
+        if self.executor == "slurm":  # `12.0.0`, or `12_3.0.0` of an array
+            return any(attempt.startswith((f"{job_id}.", f"{job_id}_")) for job_id in self.work_jobs)
+        return self.executor != "local" or attempt.startswith(f"local{self.number}t")
+
+
+def read_launches(paths: RunPaths) -> list[Launch]:
+    """The starts of a run, oldest first; none where it was only planned."""
+    if not paths.submission.exists():
+        return []
+    return [Launch(**values) for values in read_json(paths.submission)["launches"]]
+
+
+def together(launches: Sequence[Launch]) -> list[Launch]:
+    """The newest start, and before it those of the same round that it has joined."""
+    first = len(launches) - 1
+    while first > 0 and launches[first].joined:
+        first -= 1
+    return list(launches[max(first, 0) :])
+
+
+def known_launches(paths: RunPaths) -> list[Launch]:
+    """`read_launches`, with the ids of jobs whose submission was cut off before they were noted, found by their keys.
+
+    Where the queue does not answer, they stay unknown.
+    """
+    launches = read_launches(paths)
+    lost = {key: (one, kind) for one in launches for kind, key in one.keys.items() if kind not in one.jobs}
+    with contextlib.suppress(LaunchError):
+        for key, job_id in slurm.find_submitted(list(lost)).items() if lost else ():
+            launch, kind = lost[key]
+            launch.jobs[kind] = job_id
+    return launches
+
+
+def forget_launch(paths: RunPaths, number: int) -> None:
+    """Take back the record of a start that the queue has refused."""
+    _write(paths, [old for old in read_launches(paths) if old.number != number])
+
+
+def record_launch(paths: RunPaths, launch: Launch) -> None:
+    """Add a start, or replace the one of the same number."""
+    _write(paths, [old for old in read_launches(paths) if old.number != launch.number] + [launch])
+
+
+def _write(paths: RunPaths, launches: Sequence[Launch]) -> None:
+    write_json(paths.submission, {"launches": [dataclasses.asdict(one) for one in launches]})

@@ -1,0 +1,1 @@
+"""What is asked: rows, prompts, few-shot examples, seeds."""

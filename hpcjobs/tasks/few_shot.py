@@ -1,0 +1,145 @@
+"""Solved examples: which rows stand before a sample's prompt."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from hpcjobs.config import Config, DataConfig, FewShotConfig
+from hpcjobs.errors import ConfigError, DataError, did_you_mean
+from hpcjobs.run_folder.inputs import Inputs
+from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.tasks.datasets import load_table, user_columns, user_row
+from hpcjobs.tasks.seeds import sample_seed
+
+
+class Rows(Protocol):
+    """Rows by number, and one column of all of them."""
+
+    @property
+    def columns(self) -> list[str]: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+
+    def values(self, name: str) -> list[Any]: ...
+
+
+class TableRows:
+    """The rows of a table in memory."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self._table = table
+
+    @property
+    def columns(self) -> list[str]:
+        return list(self._table.column_names)
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        row: dict[str, Any] = self._table.slice(index, 1).to_pylist()[0]
+        return row
+
+    def values(self, name: str) -> list[Any]:
+        found: list[Any] = self._table.column(name).to_pylist()
+        return found
+
+
+class Pool:
+    """Rows to take examples from. `own`: they are the data set's own, so a sample is none of its examples."""
+
+    def __init__(self, config: FewShotConfig, rows: Rows, own: bool) -> None:
+        self._config, self._rows, self._own = config, rows, own
+        self._groups: dict[Any, Sequence[int]] = {None: range(len(rows))}
+        if config.same is not None:
+            groups: dict[Any, list[int]] = {}
+            for number, value in enumerate(rows.values(_stored_name(config.same, rows.columns))):
+                groups.setdefault(_key(value), []).append(number)
+            self._groups = dict(groups)
+
+    def examples(self, row: Mapping[str, Any], sample: str) -> Iterator[dict[str, Any]]:
+        """The examples of a sample, as templates see them; a ValueError where there are too few.
+
+        Drawn in the same order for the same seed, id and pool, on any rank.
+        """
+        key = None if self._config.same is None else _key(row.get(self._config.same))
+        among = self._groups.get(key, [])
+        if self._config.sampling == "random":
+            draw = random.Random(sample_seed(self._config.seed, sample))
+            among = draw.sample(among, min(len(among), self._config.k + 1))
+        rows = (self._rows[number] for number in among[: self._config.k + 1])
+        found = [one for one in rows if not self._own or one["id"] != sample]
+        if len(found) < self._config.k:
+            said = f" with {self._config.same} = {key!r}" if self._config.same else ""
+            raise ValueError(f"task.few_shot.k is {self._config.k}, and there are {len(found)} other rows{said}")
+        return (user_row(one) for one in found[: self._config.k])
+
+
+def _key(value: Any) -> Any:
+    return value if isinstance(value, str | int | float | bool | None) else repr(value)
+
+
+def _stored_name(shown: str, columns: Sequence[str]) -> str:
+    """The column that templates call `shown`; a ConfigError where there is none."""
+    names = {user_columns([name])[0]: name for name in columns}
+    if shown not in names:
+        raise ConfigError(
+            f"task.few_shot.same: {shown!r} is no column{did_you_mean(shown, names)}; columns: {', '.join(names)}"
+        )
+    return names[shown]
+
+
+def pool_table(config: Config, table: pa.Table) -> pa.Table | None:
+    """The rows that examples may be taken from, as far as they are needed; None where the task asks for none.
+
+    Also None where every row of the data set itself, `table`, may be one: a run folder has it already.
+    """
+    shots = config.task.few_shot
+    if not shots.k:
+        return None
+    own = is_own(shots)
+    pool = table if own else _load(config)
+    if shots.same is not None:
+        _stored_name(shots.same, table.column_names)
+    if shots.sampling == "random":
+        return None if own else pool
+    return pool.slice(0, shots.k + 1) if shots.same is None else _first_of_each(pool, shots)
+
+
+def is_own(shots: FewShotConfig) -> bool:
+    """Whether examples come from the data set itself."""
+    return shots.data is None and shots.split is None
+
+
+def _load(config: Config) -> pa.Table:
+    shots = config.task.few_shot
+    name = shots.data or config.data.name
+    try:
+        return load_table(DataConfig(name=name, config=shots.config or config.data.config, split=shots.split))
+    except DataError as error:
+        raise DataError(f"task.few_shot: {error}") from None
+
+
+def _first_of_each(pool: pa.Table, shots: FewShotConfig) -> pa.Table:
+    seen: dict[Any, int] = {}
+    keep = []
+    for number, value in enumerate(pool.column(_stored_name(shots.same or "", pool.column_names)).to_pylist()):
+        seen[_key(value)] = seen.get(_key(value), 0) + 1
+        if seen[_key(value)] <= shots.k + 1:
+            keep.append(number)
+    return pc.take(pool, pa.array(keep, pa.int64()))
+
+
+def read_pool(paths: RunPaths, shots: FewShotConfig) -> Pool | None:
+    """The pool of a run folder; None where its task asks for no examples."""
+    if not shots.k:
+        return None
+    path = paths.few_shot if paths.few_shot.exists() else paths.data
+    return Pool(shots, Inputs(path), is_own(shots))

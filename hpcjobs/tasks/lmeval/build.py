@@ -1,0 +1,261 @@
+"""At plan time: an lm_eval task as rows for inputs/, and what its ranks need of its code."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from hpcjobs.config import Config, GenerationConfig, TaskConfig
+from hpcjobs.errors import ConfigError, did_you_mean
+from hpcjobs.requests import Completion, Likelihood
+from hpcjobs.run_folder.snapshot import Snapshot
+from hpcjobs.tasks.lmeval.codec import encode
+from hpcjobs.tasks.lmeval.judge import LmEvalJudge
+from hpcjobs.tasks.lmeval.prompting import (
+    BY_TASK,
+    check_task,
+    few_shot_seed,
+    generation_of,
+    request_options,
+    seeded,
+    set_few_shot,
+    set_generation,
+)
+from hpcjobs.tasks.lmeval.standin import StandIn
+from hpcjobs.tasks.lmeval.tasks import (
+    Loaded,
+    MetricName,
+    Planned,
+    find,
+    library,
+    library_folders,
+    library_version,
+    load,
+    shortest_stand_in,
+    snapshot,
+)
+
+log = logging.getLogger(__name__)
+_SCORED = {"loglikelihood", "multiple_choice"}
+
+
+@dataclass(frozen=True)
+class LmEvalPlan:
+    """What a plan needs: the config with all that the task decides filled in, its rows, its code."""
+
+    config: Config
+    table: pa.Table
+    facts: dict[str, Any]
+    _planned: Planned
+    _stand_in: StandIn
+
+    def snapshot(self, run: Path) -> Snapshot:
+        """The task's code, for the run folder `run`."""
+        include = self.config.task.include_path
+        return snapshot(Path(include) if include else None, self._planned, self._stand_in, run)
+
+
+def plan_task(config: Config) -> LmEvalPlan:
+    """Load `config.task.name` and build all of its requests, as lm_eval's simple_evaluate would.
+
+    A ConfigError for a task that cannot be loaded, or that needs what hpcjobs has not.
+    """
+    check_task(config.task)
+    version, full = library_version(), StandIn()
+    include = Path(config.task.include_path).expanduser().resolve() if config.task.include_path else None
+    with _quiet(), seeded():
+        with full.recording():
+            loaded, index = find(str(config.task.name), include)
+        for name, task in loaded.tasks.items():
+            _check(name, task)
+        set_few_shot(loaded, config.task)
+        set_generation(loaded, config.task)
+        rows = [row for name, task in loaded.tasks.items() for row in _rows(name, task, config, len(loaded.tasks) > 1)]
+        folders = library_folders(loaded, index)
+        stand_in = shortest_stand_in(full, loaded, lambda short: _again(short, loaded.name, folders, include))
+        metrics = _metrics(loaded, rows)
+    asks = _asks({row["task"]: row["asked"][0]["type"] for row in rows})
+    generation = [generation_of(one["arguments"][1]) for row in rows for one in row["asked"] if _generates(one)]
+    task_config = _filled_in(config.task, loaded, metrics, generation, include)
+    facts = {"name": loaded.name, "lm_eval": version, "asks": asks, "tasks": sorted(loaded.tasks)}
+    kept = [metric for metric in metrics if metric.text in task_config.metrics]
+    planned = Planned(loaded.name, version, sorted(loaded.tasks), folders, kept)
+    return LmEvalPlan(config.model_copy(update={"task": task_config}), _table(rows), facts, planned, stand_in)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """lm_eval draws progress bars, and says in its log what it chooses by its own rules."""
+    logger = logging.getLogger("lm_eval")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _check(name: str, task: Any) -> None:
+    if getattr(task, "MULTIMODAL", False):
+        raise ConfigError(f"task.name: {name} asks about images or sound, and hpcjobs gives models text")
+    if getattr(task, "UNSAFE_CODE", False):
+        raise ConfigError(f"task.name: {name} runs code that the model writes (unsafe_code), which hpcjobs does not")
+
+
+def _again(short: StandIn, name: str, folders: Sequence[str], include: Path | None) -> Loaded:
+    with short.answering():
+        places = [library() / folder for folder in folders] + ([include] if include else [])
+        return load(name, places, library=False)[0]
+
+
+def _rows(name: str, task: Any, config: Config, several: bool) -> list[dict[str, Any]]:
+    """The task's documents with their requests, in its order: the first `data.max_samples` of them."""
+    limit = config.data.max_samples
+    if limit == 0:
+        raise ConfigError("data.max_samples is 0: an lm_eval task is planned with one row or more")
+    try:
+        task.build_all_requests(limit=limit, rank=0, world_size=1, **request_options(config))
+    except ConfigError:
+        raise
+    except Exception as error:  # templates and functions of the task
+        raise ConfigError(f"task.name: {name}'s requests: {type(error).__name__}: {error}") from error
+    rows: dict[int, dict[str, Any]] = {}
+    for instance in task.instances:
+        row = rows.get(instance.doc_id)
+        if row is None:
+            own = f"{name}:{instance.doc_id}" if several else str(instance.doc_id)
+            row = rows[instance.doc_id] = {"id": own, "task": name, "doc": instance.doc, "asked": []}
+        row["asked"].append(
+            {
+                "type": instance.request_type,
+                "arguments": instance.args,
+                "idx": instance.idx,
+                "repeats": instance.repeats,
+            }
+        )
+    for row in rows.values():
+        row["asked"].sort(key=lambda one: one["idx"])
+        _check_requests(name, row["asked"])
+    return list(rows.values())
+
+
+def _asks(types: Mapping[str, str]) -> str:
+    """The engine's task type; of log-likelihoods one stands for all, since one engine gives them."""
+    generating = sorted(name for name, kind in types.items() if kind == "generate_until")
+    if generating and len(generating) < len(types):
+        scoring = sorted(types.keys() - set(generating))
+        raise ConfigError(
+            f"task.name: {', '.join(generating)} generate, and {', '.join(scoring)} want log-likelihoods: these need "
+            "engines of their own, so run them one by one"
+        )
+    return "generate" if generating else "choice" if "loglikelihood" in types.values() else "perplexity"
+
+
+def _generates(one: Mapping[str, Any]) -> bool:
+    return bool(one["type"] == "generate_until")
+
+
+def _check_requests(name: str, asked: Sequence[Mapping[str, Any]]) -> None:
+    types = {one["type"] for one in asked}
+    if not types <= _SCORED and len(asked) > 1:
+        raise ConfigError(
+            f"task.name: {name} makes {len(asked)} requests a document ({', '.join(sorted(types))}); hpcjobs runs one "
+            "generation or rolling log-likelihood a document, or any number of log-likelihoods"
+        )
+    try:
+        for one in filter(_generates, asked):
+            generation_of(one["arguments"][1])
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"task.name: {name}: {error}") from None
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """The rows as inputs/ has them; document and requests as JSON."""
+    columns = {
+        "index": pa.array(range(len(rows)), pa.int64()),
+        "id": pa.array([row["id"] for row in rows], pa.string()),
+        "task": pa.array([row["task"] for row in rows], pa.string()),
+        "doc": pa.array([_text(row, "doc") for row in rows], pa.string()),
+        "requests": pa.array([_text(row, "asked") for row in rows], pa.string()),
+    }
+    return pa.table(columns)
+
+
+def _text(row: Mapping[str, Any], name: str) -> str:
+    try:
+        return encode(row[name])
+    except TypeError as error:
+        raise ConfigError(f"task.name: document {row['id']} of {row['task']}: {error}") from None
+
+
+def _metrics(loaded: Loaded, rows: Sequence[Mapping[str, Any]]) -> list[MetricName]:
+    """All that the tasks may tell: what they have functions for, and what comes of their first document.
+
+    A metric that makes several (pass_at_k: pass@1, pass@10) says so only when it is called.
+    """
+    found: dict[str, MetricName] = {}
+    for name, task in loaded.tasks.items():
+        before = dict(task.aggregation())
+        filters = [one.name for one in getattr(task, "_filters", [])] or ["none"]
+        first = next(row for row in rows if row["task"] == name)
+        seen = _tried(loaded, first)
+        # What stands for several names tells nothing under its own.
+        listed = [(metric, one) for metric in before for one in filters]
+        listed = [pair for pair in listed if not seen or pair in seen or not _made_others(task, before, pair[0])]
+        for metric, one in dict.fromkeys([*seen, *listed]):
+            function = task.aggregation().get(metric)
+            source = next((each for each, other in before.items() if other is function), metric)
+            source = metric if metric in before else source
+            found.setdefault(f"{metric},{one}", MetricName(metric, one, source))
+    return list(found.values())
+
+
+def _made_others(task: Any, before: Mapping[str, Any], metric: str) -> bool:
+    added = set(task.aggregation()) - set(before)
+    return any(task.aggregation()[name] is before[metric] for name in added)
+
+
+def _tried(loaded: Loaded, row: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(metric, filter) of what one document with made-up answers comes to; empty where the task's code refuses them."""
+    asked = row["asked"]
+    if asked[0]["type"] in _SCORED:
+        likelihood = Likelihood(tuple(-1.0 - n for n in range(len(asked))), (False,) * len(asked), (1,) * len(asked))
+    else:
+        likelihood = Likelihood((-1.0,), (False,), (1,))
+    answer = Completion(0, "1", "stop", texts=("1",) * int(asked[0]["repeats"] or 1), likelihood=likelihood)
+    try:
+        return list(LmEvalJudge(loaded, ()).results(answer, str(row["task"]), row["doc"], asked))
+    except Exception as error:
+        log.debug("%s cannot score a made-up answer: %s", row["task"], error)
+        return []
+
+
+def _filled_in(
+    task: TaskConfig, loaded: Loaded, metrics: Sequence[MetricName], generation: Sequence[GenerationConfig],
+    include: Path | None,
+) -> TaskConfig:  # fmt: skip
+    """The config of the task with what it decides by itself: the config of the run folder says what was run."""
+    known = [metric.text for metric in metrics]
+    for name in task.metrics:
+        if name not in known:
+            near = did_you_mean(name, known)
+            raise ConfigError(f"task.metrics: {loaded.name} has no metric {name!r}{near}; it has {', '.join(known)}")
+    shots = {one.get_config("num_fewshot") or 0 for one in loaded.tasks.values()}
+    few_shot: dict[str, Any] = {"seed": few_shot_seed(task)} | ({"k": shots.pop()} if len(shots) == 1 else {})
+    changes: dict[str, Any] = {
+        "metrics": task.metrics or tuple(known),
+        "include_path": str(include) if include else None,
+        "few_shot": task.few_shot.model_copy(update=few_shot),
+        "group_by": BY_TASK if len(loaded.tasks) > 1 else (),
+    }
+    if len(set(generation)) == 1:
+        changes["generation"] = generation[0]
+    return task.model_copy(update=changes)

@@ -1,0 +1,160 @@
+"""In merge: lm_eval's own aggregation and standard error over all samples, in input order."""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import io
+import math
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from hpcjobs.metrics import Metric
+from hpcjobs.metrics.bootstrap import Floats
+from hpcjobs.tasks.lmeval.codec import decode
+from hpcjobs.tasks.lmeval.tasks import Loaded, MetricName, Planned, load_planned
+
+# Resamples where a standard error has no formula: lm_eval's `bootstrap_iters`, whose default of 100,000 takes minutes
+# for 30 samples of some metrics. Of BLEU and its kin as many as lm_eval takes at most.
+_RESAMPLES, _SLOW_RESAMPLES = 1000, 100
+_SLOW = {"bleu", "chrf", "chrf++", "ter"}
+
+
+class Code:
+    """The planned task of a run, loaded when a value is first asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._loaded: Loaded | None = None
+
+    @property
+    def loaded(self) -> Loaded:
+        if self._loaded is None:
+            self._loaded = load_planned(self._folder)
+        return self._loaded
+
+
+class LmEvalMetric(Metric):
+    """One `metric,filter` of the planned task. Ranks score with `LmEvalJudge`, all metrics at once."""
+
+    needs_target = False
+    tasks = ("lm_eval",)
+    statistics = pa.string()
+
+    def __init__(self, name: MetricName, code: Code) -> None:
+        self.name, self._name, self._code = name.text, name, code
+
+    def fold(self) -> LmEvalFold:
+        return LmEvalFold(self._name, self._code)
+
+
+def planned_metrics(code: Path) -> list[Metric]:
+    """The metrics of the run whose code/ is given; lm_eval is imported only when one of them is folded."""
+    lazy = Code(code)
+    return [LmEvalMetric(name, lazy) for name in Planned.read(code).metrics]
+
+
+class LmEvalFold:
+    """Keeps the items of one metric by task (8 bytes for a number), and aggregates them at the end."""
+
+    def __init__(self, name: MetricName, code: Code) -> None:
+        self._name, self._code = name, code
+        self._items: dict[int, _Items] = {}
+
+    def add(self, scores: Floats, statistics: pa.Array | None = None) -> None:
+        """One more batch, in input order."""
+        texts = [None] * len(scores) if statistics is None else statistics.to_pylist()
+        for score, text in zip(scores.tolist(), texts, strict=True):
+            if text is not None:
+                place, item = decode(text)
+                self._items.setdefault(place, _Items()).append(item)
+            elif not math.isnan(score):
+                self._items.setdefault(0, _Items()).append(score)
+
+    def summary(self) -> dict[str, Any]:
+        """value, stderr, ci95, n: the task's; where several tasks have the metric, their group's, if it has one."""
+        loaded = self._code.loaded
+        names = sorted(loaded.tasks)
+        found = {names[place]: self._of(loaded.tasks[names[place]], kept) for place, kept in self._items.items()}
+        if len(found) == 1:
+            return _told(*found.values())
+        return self._group(loaded, found)
+
+    def _of(self, task: Any, kept: _Items) -> dict[str, Any]:
+        from lm_eval.api.metrics import mean, stderr_for_metric
+
+        items = kept.all()
+        if not items:
+            return {"value": None, "stderr": None, "n": 0}
+        function = task.aggregation().get(self._name.aggregation, mean)
+        resamples = _SLOW_RESAMPLES if self._name.metric in _SLOW else _RESAMPLES
+        with _quiet():
+            value = function(items)
+            error = stderr_for_metric(function, resamples)
+            stderr = error(items) if error is not None and len(items) > 1 else None
+        return {"value": _number(value), "stderr": _number(stderr), "n": len(items)}
+
+    def _group(self, loaded: Loaded, tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        """The group's own aggregation of its tasks; no value for a tag, or where the group aggregates nothing."""
+        total = sum(one["n"] for one in tasks.values())
+        if loaded.group is None:
+            return _told({"value": None, "stderr": None, "n": total})
+        key, error = self._name.text, f"{self._name.metric}_stderr,{self._name.filter}"
+        known = {
+            name: {key: one["value"], error: "N/A" if one["stderr"] is None else one["stderr"], "sample_len": one["n"]}
+            for name, one in tasks.items() if one["n"]
+        }  # fmt: skip
+        with _quiet():
+            found = loaded.group.aggregate(known)
+        return _told({"value": _number(found.get(key)), "stderr": _number(found.get(error)), "n": total})
+
+
+class _Items:
+    """What lm_eval aggregates, in order: numbers alone in 8 bytes each, from the first other one on in a list."""
+
+    def __init__(self) -> None:
+        self._kept: array.array[float] | list[Any] = array.array("d")
+
+    def append(self, item: Any) -> None:
+        if isinstance(self._kept, array.array) and not isinstance(item, int | float):
+            self._kept = self._kept.tolist()
+        self._kept.append(item)
+
+    def all(self) -> list[Any]:
+        """The items. Where they are more than numbers (pairs, texts), a bare number is a failed sample's 0."""
+        if isinstance(self._kept, array.array):
+            return self._kept.tolist()
+        return [item for item in self._kept if not isinstance(item, int | float)]
+
+
+def _told(one: Mapping[str, Any]) -> dict[str, Any]:
+    value, stderr = one["value"], one["stderr"]
+    interval = None if value is None or stderr is None else [value - 1.96 * stderr, value + 1.96 * stderr]
+    return {"value": value, "stderr": stderr, "ci95": interval, "n": one["n"]}
+
+
+def _number(value: Any) -> float | None:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):  # "N/A", or a metric that gives several
+        return None
+    return number if math.isfinite(number) else None
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """One process and no output: lm_eval bootstraps with one process a core of the machine, and draws bars."""
+    before = os.environ.get("DISABLE_MULTIPROC")
+    os.environ["DISABLE_MULTIPROC"] = "1"
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        if before is None:
+            del os.environ["DISABLE_MULTIPROC"]
+        else:
+            os.environ["DISABLE_MULTIPROC"] = before

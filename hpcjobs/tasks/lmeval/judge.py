@@ -1,0 +1,94 @@
+"""On a rank: answers become lm_eval's responses, and its filters and metrics score them."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from numbers import Number
+from typing import Any
+
+from hpcjobs.metrics import Score
+from hpcjobs.requests import Completion, Likelihood
+from hpcjobs.tasks.lmeval.codec import encode
+from hpcjobs.tasks.lmeval.tasks import Loaded, MetricName
+
+
+class LmEvalJudge:
+    """Scores answers to documents of `loaded` by its `metrics`."""
+
+    def __init__(self, loaded: Loaded, metrics: Sequence[MetricName]) -> None:
+        self._loaded, self._metrics = loaded, {(metric.metric, metric.filter): metric for metric in metrics}
+        self._places = {name: number for number, name in enumerate(sorted(loaded.tasks))}
+
+    def judge(self, answer: Completion, task: str, doc: Any, asked: Sequence[Mapping[str, Any]]) -> dict[str, Score]:
+        """The scores by metric; a metric that this document has nothing for is left out, as lm_eval does.
+
+        Where the item that lm_eval aggregates is more than a number, or there are several tasks, it stands in the
+        statistics: JSON of [the task's place, item].
+        """
+        scores: dict[str, Score] = {}
+        for key, item in self.results(answer, task, doc, asked).items():
+            metric = self._metrics.get(key)
+            if metric is not None:
+                plain = _plain(item)
+                whole = plain is not None and len(self._places) == 1
+                value = self._alone(task, metric, item) if plain is None else plain
+                scores[metric.text] = Score(value, None if whole else encode([self._places[task], item]))
+        return scores
+
+    def failed(self, task: str) -> dict[str, Score]:
+        """The scores of a document without an answer: 0 in each metric."""
+        statistics = None if len(self._places) == 1 else encode([self._places[task], 0.0])
+        return {metric.text: Score(0.0, statistics) for metric in self._metrics.values()}
+
+    def results(
+        self, answer: Completion, task: str, doc: Any, asked: Sequence[Mapping[str, Any]]
+    ) -> dict[tuple[str, str], Any]:
+        """What `process_results` gives, by metric and filter; raises what the task's code raises."""
+        from lm_eval.api.instance import Instance
+
+        code, responses = self._loaded.tasks[task], _responses(answer, asked)
+        instances = [
+            Instance(one["type"], doc, one["arguments"], one["idx"], (task, 0, one["repeats"]), list(given))
+            for one, given in zip(asked, responses, strict=True)
+        ]
+        code._instances = instances
+        code.apply_filters()
+        found: dict[tuple[str, str], Any] = {}
+        for key in instances[0].filtered_resps:
+            metrics = code.process_results(doc, [instance.filtered_resps[key] for instance in instances])
+            found |= {(metric, key): item for metric, item in metrics.items()}
+        return found
+
+    def _alone(self, task: str, metric: MetricName, item: Any) -> float:
+        """What the metric comes to over this item alone, so that samples can be compared; NaN where it has no such."""
+        function = self._loaded.tasks[task].aggregation().get(metric.aggregation)
+        quiet = contextlib.redirect_stdout(io.StringIO())
+        with warnings.catch_warnings(), quiet, contextlib.suppress(Exception):  # many need more than one
+            warnings.simplefilter("ignore")
+            return float(function([item]))
+        return math.nan
+
+
+def _responses(answer: Completion, asked: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
+    """For each request of a document its answers, as many as its `repeats`."""
+    times = [int(one["repeats"] or 1) for one in asked]
+    if asked[0]["type"] == "generate_until":
+        texts = list(answer.texts or (answer.text,))
+        return [texts if len(texts) == times[0] else [texts[0]] * times[0]]
+    likelihood = answer.likelihood or Likelihood((), (), ())
+    if asked[0]["type"] == "loglikelihood_rolling":
+        return [[likelihood.logprobs[0]] * times[0]]
+    pairs = zip(likelihood.logprobs, likelihood.greedy, strict=True)
+    return [[pair] * often for pair, often in zip(pairs, times, strict=True)]
+
+
+def _plain(item: Any) -> float | None:
+    """The item as a finite number, where it is nothing else."""
+    if isinstance(item, Number) and not isinstance(item, complex):
+        value = float(item)  # type: ignore[arg-type]
+        return value if math.isfinite(value) else None
+    return None

@@ -1,0 +1,217 @@
+"""Loading tasks of lm_eval: by name from where the user has them, and as they were planned on the ranks."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from hpcjobs.errors import ConfigError, did_you_mean
+from hpcjobs.plan.code_tree import MAX_BYTES, MAX_FILES
+from hpcjobs.run_folder.files import read_json
+from hpcjobs.run_folder.snapshot import Snapshot
+from hpcjobs.tasks.lmeval.standin import StandIn
+
+log = logging.getLogger(__name__)
+# Below the run's code/: what ranks and merge load the task from.
+FOLDER = "lm_eval_task"
+_COPIED = {".py", ".yaml", ".yml"}
+_PASSED_OVER = {"__pycache__", ".ipynb_checkpoints"}
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """lm_eval's task, group or tag `name`: its tasks by their names, and its groups."""
+
+    name: str
+    tasks: Mapping[str, Any]
+    groups: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def group(self) -> Any | None:
+        """The group that was asked for, None for a task or a tag."""
+        return self.groups.get(self.name)
+
+
+@dataclass(frozen=True)
+class MetricName:
+    """One number that lm_eval tells of a task: `metric,filter`; `aggregation` is whose function folds it."""
+
+    metric: str
+    filter: str
+    aggregation: str
+
+    @property
+    def text(self) -> str:
+        return f"{self.metric},{self.filter}"
+
+
+@dataclass(frozen=True)
+class Planned:
+    """task.json: what ranks and merge need to know to load the task again."""
+
+    name: str
+    version: str
+    tasks: list[str]
+    library_folders: list[str]
+    metrics: list[MetricName]
+
+    @classmethod
+    def read(cls, code: Path) -> Planned:
+        """Of the run whose code/ is given; a ConfigError where it has no such task."""
+        try:
+            values = read_json(code / FOLDER / "task.json")
+        except FileNotFoundError:
+            raise ConfigError(
+                f"{code / FOLDER} has no task.json: the run was planned without an lm_eval task"
+            ) from None
+        return cls(**values | {"metrics": [MetricName(**metric) for metric in values["metrics"]]})
+
+    def json(self) -> bytes:
+        values = vars(self) | {"metrics": [vars(metric) for metric in self.metrics]}
+        return (json.dumps(values, indent=2) + "\n").encode()
+
+
+def library_version() -> str:
+    """The installed lm_eval's; a ConfigError where there is none."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("lm_eval")
+    except PackageNotFoundError:
+        raise ConfigError("task.type lm_eval needs lm-evaluation-harness: pip install 'hpcjobs[lm_eval]'") from None
+
+
+def load(name: str, folders: Sequence[Path], library: bool) -> tuple[Loaded, Mapping[str, Any]]:
+    """The task, group or tag, looked for in `folders` and, with `library`, among lm_eval's own; and the index of names.
+
+    Raises ConfigError, naming what there is; what a task's own code raises comes as one, too.
+    """
+    from lm_eval.tasks import TaskManager
+
+    manager = TaskManager(include_path=[str(folder) for folder in folders], include_defaults=library)
+    if name not in manager.task_index:
+        places = [*map(str, folders), *(["lm_eval"] if library else [])]
+        near = did_you_mean(name, manager.all_tasks)
+        raise ConfigError(f"task.name: no task, group or tag {name!r} in {' or '.join(places)}{near}")
+    try:
+        found = manager.load([name])
+    except Exception as error:  # a task's data set and code may raise anything
+        raise ConfigError(f"task.name: lm_eval cannot load {name!r}: {type(error).__name__}: {error}") from error
+    return Loaded(name, found["tasks"], found.get("groups", {})), manager.task_index
+
+
+def find(name: str, include: Path | None) -> tuple[Loaded, Mapping[str, Any]]:
+    """`load` for the user: the library's 14,000 tasks are looked through only where `include` has none of the name."""
+    if include is not None:
+        if not include.is_dir():
+            raise ConfigError(f"task.include_path: {include} is not a folder")
+        from lm_eval.tasks import TaskManager
+
+        if name in TaskManager(include_path=str(include), include_defaults=False).task_index:
+            try:
+                return load(name, [include], library=False)
+            except ConfigError as error:  # a group of the user's may name tasks of the library
+                log.info("%s; once more with lm_eval's own tasks", error)
+    return load(name, [include] if include else [], library=True)
+
+
+def load_planned(code: Path) -> Loaded:
+    """The task of the run whose code/ is given, as it was planned, without its data set."""
+    planned, installed = Planned.read(code), library_version()
+    if installed != planned.version:
+        raise ConfigError(f"the run was planned with lm_eval {planned.version}, and here is {installed}")
+    folders = [library() / folder for folder in planned.library_folders] + [code / FOLDER / "include"]
+    with StandIn.read(code / FOLDER / "data").answering():
+        loaded, _ = load(planned.name, [folder for folder in folders if folder.is_dir()], library=False)
+    if sorted(loaded.tasks) != planned.tasks:
+        raise ConfigError(f"{planned.name} was planned with the tasks {planned.tasks} and has {sorted(loaded.tasks)}")
+    return loaded
+
+
+def library() -> Path:
+    """The folder of lm_eval's own tasks."""
+    import lm_eval.tasks
+
+    return Path(lm_eval.tasks.__file__).parent
+
+
+def library_folders(loaded: Loaded, index: Mapping[str, Any]) -> list[str]:
+    """The folders below lm_eval's tasks that the task and its parts come from, relative to it."""
+    top, folders = library(), set[str]()
+    for name in {loaded.name, *loaded.tasks, *loaded.groups}:
+        path = getattr(index.get(name), "yaml_path", None)
+        if path is not None and Path(path).is_relative_to(top):
+            folders.add(Path(path).parent.relative_to(top).as_posix())
+    return sorted(folders)
+
+
+def shortest_stand_in(full: StandIn, loaded: Loaded, again: Any) -> StandIn:
+    """The fewest first rows (a power of two) from which `again(stand_in)` makes the same tasks as `loaded`.
+
+    A task's code may filter its rows, so that one is not always enough; all of them always are.
+    """
+    wanted, rows = _shapes(loaded), 1
+    while rows < full.rows:
+        stand_in = full.cut(rows)
+        try:
+            if _shapes(again(stand_in)) == wanted:
+                return stand_in
+        except Exception as error:  # too few rows for the task's own code
+            log.debug("%d rows are too few for %s: %s", rows, loaded.name, error)
+        rows *= 2
+    return full
+
+
+def _shapes(loaded: Loaded) -> dict[str, tuple[Any, ...]]:
+    """What a task has learned from its rows, which its filters and metrics go by."""
+    names = ("features", "multiple_input", "multiple_target")
+    return {name: tuple(getattr(task, each, None) for each in names) for name, task in loaded.tasks.items()}
+
+
+def snapshot(include: Path | None, planned: Planned, stand_in: StandIn, run: Path) -> Snapshot:
+    """All that ranks and merge load the task from, as files below code/; what is no YAML or Python is linked."""
+    files = {"task.json": planned.json()} | {f"data/{name}": data for name, data in stand_in.files().items()}
+    links: dict[str, str] = {}
+    if include is not None:
+        copied, links = _tree(include, run)
+        files |= {f"include/{name}": data for name, data in copied.items()}
+    return Snapshot(
+        {f"{FOLDER}/{name}": data for name, data in files.items()},
+        {f"{FOLDER}/include/{name}": target for name, target in links.items()},
+    )
+
+
+def _tree(folder: Path, run: Path) -> tuple[dict[str, bytes], dict[str, str]]:
+    """(YAML and Python files by their names, the other files as links) of a folder; the run's own is left out."""
+    files, links, size = dict[str, bytes](), dict[str, str](), 0
+    for path, at in _walk(folder, PurePosixPath(), run):
+        if path.suffix in _COPIED:
+            files[str(at)] = path.read_bytes()
+            size += len(files[str(at)])
+        else:
+            links[str(at)] = str(path)
+        if size > MAX_BYTES or len(files) + len(links) > MAX_FILES:
+            raise ConfigError(
+                f"task.include_path: {folder} has more than {MAX_FILES:,} files or {MAX_BYTES // 1_000_000} MB of YAML "
+                "and Python: name the folder of the task alone"
+            )
+    return files, links
+
+
+def _walk(folder: Path, at: PurePosixPath, run: Path) -> Iterable[tuple[Path, PurePosixPath]]:
+    with os.scandir(folder) as entries:
+        found = sorted(entries, key=lambda entry: entry.name)
+    for entry in found:
+        path = folder / entry.name
+        if entry.name in _PASSED_OVER or entry.name.startswith(".") or path.resolve() == run:
+            continue
+        if entry.is_dir():
+            if not (path / "plan.json").exists():  # a run folder
+                yield from _walk(path, at / entry.name, run)
+        elif entry.is_file():
+            yield path.absolute(), at / entry.name

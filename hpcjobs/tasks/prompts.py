@@ -1,0 +1,252 @@
+"""Rows to prompts and targets: jinja2, strict about what a row does not have."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import jinja2
+import jinja2.meta
+from jinja2.sandbox import SandboxedEnvironment
+
+from hpcjobs.config import TaskConfig
+from hpcjobs.errors import ConfigError, did_you_mean
+from hpcjobs.requests import Chat, Pair, Prompt, Request, Target
+from hpcjobs.tasks.datasets import user_row
+from hpcjobs.tasks.few_shot import Pool
+from hpcjobs.tasks.seeds import sample_seed
+
+_EXPRESSION = re.compile(r"\s*\{\{(?P<expression>(?:(?!\}\}|\{\{).)*)\}\}\s*", re.DOTALL)
+_environment = SandboxedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+
+
+class _AnyColumn(list[str]):
+    """The columns of a data set that has none: whatever a template names."""
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+
+class Template:
+    """One jinja2 text over a row; a ConfigError where it does not parse or names a column that is not there."""
+
+    def __init__(self, text: str, key: str, columns: Sequence[str]) -> None:
+        self._key = key
+        try:
+            names = jinja2.meta.find_undeclared_variables(_environment.parse(text))
+            self._template = _environment.from_string(text)
+        except jinja2.TemplateSyntaxError as error:
+            raise ConfigError(f"{key}: not a jinja2 template: {error.message} (its line {error.lineno})") from None
+        for name in sorted(name for name in names - set(_environment.globals) if name not in columns):
+            raise ConfigError(
+                f"{key}: the template names column {name!r}, which the data set does not have"
+                f"{did_you_mean(name, columns)}; its columns: {', '.join(columns) or 'none'}"
+            )
+        self.columns = names & set(columns)
+        match = _EXPRESSION.fullmatch(text)
+        self._expression = (
+            _environment.compile_expression(match["expression"], undefined_to_none=False) if match else None
+        )
+
+    def text(self, row: Mapping[str, Any]) -> str:
+        return self._template.render(row)
+
+    def value(self, row: Mapping[str, Any]) -> Any:
+        """What a lone `{{ expression }}` gives, a list as a list; else the text."""
+        if self._expression is None:
+            return self.text(row)
+        value = self._expression(**row)
+        if isinstance(value, jinja2.Undefined):
+            raise jinja2.UndefinedError(f"{self._key} is undefined for this row")
+        return value
+
+
+class Prompts:
+    """The prompts, options and targets of a task over rows with the given columns.
+
+    `pool` has the rows that solved examples are taken from, where the task asks for some.
+    """
+
+    def __init__(self, task: TaskConfig, columns: Iterable[str], pool: Pool | None = None) -> None:
+        columns = list(columns)
+        if not set(columns) - {"index", "id"}:
+            columns = _AnyColumn()  # an empty file names no columns, and has no row to miss one
+        check_task(task)
+        self._task, self._pool = task, pool
+        self._column = None if task.prompt is not None or task.messages else _asked_column(task, columns)
+        self._prompt = _optional(task.prompt, "task.prompt", columns)
+        self._messages = [
+            (message.role, Template(message.content, f"task.messages.{number}.content", columns))
+            for number, message in enumerate(task.messages or ())
+        ]
+        if task.target is not None and "{" not in task.target and task.target in columns:
+            raise ConfigError(f"task.target: did you mean the column, '{{{{ {task.target} }}}}'? (it is a template)")
+        self._target = _optional(task.target, "task.target", columns)
+        self._description = _optional(task.description, "task.description", columns)
+        self._options = _option_templates(task.choices, columns)
+        self._delimiter = ("" if self._messages else " ") if task.delimiter is None else task.delimiter
+
+    @property
+    def columns(self) -> set[str]:
+        """The columns that prompts are made from: their length tells the expected work."""
+        if self._column:
+            return {self._column}
+        templates = [template for _, template in self._messages] + ([self._prompt] if self._prompt else [])
+        return set().union(*(template.columns for template in [*templates, *self._options]))
+
+    def request(self, row: Mapping[str, Any], run_seed: int) -> Request:
+        """The request of a row with its `index` and `id`. Raises what a template raises."""
+        asked, sample = user_row(row), str(row["id"])
+        prompt, seed, kind = self.prompt(asked, sample), sample_seed(run_seed, sample), self._task.type
+        if kind == "choice":
+            options = self.options(asked)
+            pairs = tuple(Pair(prompt, f"{self._delimiter}{option}") for option in options)
+            return Request(row["index"], sample, prompt, seed, "choice", tuple(options), pairs)
+        if kind == "perplexity":
+            return Request(row["index"], sample, prompt, seed, "perplexity")
+        return Request(row["index"], sample, prompt, seed, repeats=self._task.repeats)
+
+    def prompt(self, row: Mapping[str, Any], sample: str = "") -> Prompt:
+        """What is asked about a row, as text or chat: description, solved examples, the row itself.
+
+        `sample` is the row's id: its examples are drawn by it, and it is none of its own examples. Where a chat has
+        something besides its own turns, what stands before is one system's turn, as many templates take only one.
+        """
+        turn = self._turn(row)
+        if self._task.type == "perplexity" or not (self._pool or self._description):
+            return turn
+        lead = self._description.text(row) if self._description else ""
+        examples = [self._example(one) for one in self._pool.examples(row, sample)] if self._pool else []
+        if isinstance(turn, str):
+            shots = [f"{asked}{self._delimiter}{answer}" for asked, answer in examples]
+            return lead + self._task.few_shot.separator.join([*shots, turn])
+        said = [lead.strip(), *(message["content"] for message in turn if message["role"] == "system")]
+        system = [{"role": "system", "content": "\n\n".join(filter(None, said))}] if any(said) else []
+        solved = [message for asked, answer in examples for message in _solved(asked, answer)]
+        return [*system, *solved, *(message for message in turn if message["role"] != "system")]
+
+    def _turn(self, row: Mapping[str, Any]) -> Prompt:
+        if self._column:
+            return chat_or_text(row[self._column])
+        if self._prompt:
+            return self._prompt.text(row)
+        return [{"role": role, "content": template.text(row)} for role, template in self._messages]
+
+    def _example(self, row: Mapping[str, Any]) -> tuple[Prompt, str]:
+        """A solved example: what was asked, and the first right answer."""
+        first = first_answer(self.target(row))
+        if first is None:
+            raise ValueError("an example of task.few_shot has no answer: set task.target")
+        return self._turn(row), self.options(row)[first] if isinstance(first, int) else str(first)
+
+    def options(self, row: Mapping[str, Any]) -> list[str]:
+        """The options of a multiple-choice row, as texts."""
+        if len(self._options) == 1 and isinstance(self._task.choices, str):
+            value = self._options[0].value(row)
+            if not isinstance(value, list | tuple):
+                raise ValueError(f"task.choices gives {value!r}"[:200] + ", not a list of options")
+            return [str(option) for option in value]
+        return [template.text(row) for template in self._options]
+
+    def target(self, row: Mapping[str, Any]) -> Target:
+        """The right answer of a row, or several: texts, of multiple choice numbers; None where the task has no target.
+
+        Of a perplexity task it is the text itself.
+        """
+        if self._task.type == "perplexity":
+            turn = self._turn(row)
+            return turn if isinstance(turn, str) else None
+        value = self._target.value(row) if self._target else None
+        if value is None:
+            return None
+        several = isinstance(value, list | tuple)
+        if self._task.type == "choice":
+            options = self.options(row)
+            numbers = [option_number(one, options) for one in (value if several else [value])]
+            return numbers if several else numbers[0]
+        return [str(item) for item in value] if several else str(value)
+
+
+def first_answer(target: Target) -> str | int | None:
+    """The right answer that is shown or learned where there are several; None where there is none."""
+    if isinstance(target, list):
+        return target[0] if target else None
+    return target
+
+
+def check_task(task: TaskConfig) -> None:
+    """A ConfigError where the keys of a task contradict each other or its type."""
+    if task.prompt is not None and task.messages:
+        raise ConfigError("task.prompt and task.messages are both set: a task has one of them")
+    if task.type == "choice" and not task.choices:
+        raise ConfigError('task.choices is not set: the options of a row, such as "{{ choices }}" or [A, B, C, D]')
+    if task.type != "choice" and task.choices:
+        raise ConfigError(f"task.choices is for task.type choice, and task.type is {task.type}")
+    if task.type == "perplexity" and task.messages:
+        raise ConfigError("task.messages is a chat, and task.type perplexity scores a text: set task.prompt")
+    if task.type == "perplexity" and task.few_shot.k:
+        raise ConfigError("task.few_shot has no meaning for task.type perplexity")
+    if task.repeats > 1 and task.type != "generate":
+        raise ConfigError(f"task.repeats asks for several answers, and task.type {task.type} gives none")
+    if task.few_shot.k and task.target is None:
+        raise ConfigError("task.few_shot needs task.target: an example is shown with its answer")
+
+
+def _asked_column(task: TaskConfig, columns: Sequence[str]) -> str:
+    """The column that is asked where the task has no template."""
+    names = ("text", "prompt") if task.type == "perplexity" else ("messages", "prompt")
+    for name in names:
+        if name in columns:
+            return name
+    raise ConfigError(
+        f"nothing to ask: set task.messages or task.prompt, or bring a column {' or '.join(map(repr, names))}; "
+        f"columns: {', '.join(columns)}"
+    )
+
+
+def _optional(text: str | None, key: str, columns: Sequence[str]) -> Template | None:
+    return None if text is None else Template(text, key, columns)
+
+
+def _option_templates(choices: str | tuple[str, ...] | None, columns: Sequence[str]) -> list[Template]:
+    if choices is None or isinstance(choices, str):
+        return [Template(choices, "task.choices", columns)] if choices else []
+    return [Template(choice, f"task.choices.{number}", columns) for number, choice in enumerate(choices)]
+
+
+def option_number(value: Any, options: Sequence[str]) -> int:
+    """Which option a target means: a number counts from 0; a text is an option, else its letter, else its number."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        number = value
+    elif (text := str(value)) in options:
+        return options.index(text)
+    elif len(text.strip()) == 1 and text.strip().isascii() and text.strip().isalpha():
+        number = ord(text.strip().upper()) - ord("A")
+    elif text.strip().isascii() and text.strip().isdigit():
+        number = int(text)
+    else:
+        number = -1
+    if not 0 <= number < len(options):
+        raise ValueError(f"target {value!r} is none of the {len(options)} options: {list(options)}"[:500])
+    return number
+
+
+def _solved(asked: Prompt, answer: str) -> Chat:
+    """A solved example as turns of a chat; only the prompt itself has a system's turn."""
+    turns = [message for message in asked if message["role"] != "system"] if not isinstance(asked, str) else []
+    return [*turns, {"role": "assistant", "content": answer}]
+
+
+def chat_or_text(value: Any) -> Prompt:
+    """A prompt out of a column: a text, or a chat whose messages have role and content; else a ValueError."""
+    if isinstance(value, str):
+        return value
+    if (
+        isinstance(value, list)
+        and value
+        and all(isinstance(m, dict) and {"role", "content"} <= m.keys() for m in value)
+    ):
+        chat: Chat = [{"role": str(message["role"]), "content": str(message["content"])} for message in value]
+        return chat
+    raise ValueError(f"neither a text nor a chat: {value!r}"[:300])

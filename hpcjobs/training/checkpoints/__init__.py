@@ -1,0 +1,1 @@
+"""Checkpoints that prove themselves whole."""

@@ -1,0 +1,183 @@
+"""Checkpoints that prove themselves: a folder with a manifest of hashes, written last, under its name at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hpcjobs.run_folder.disk import disk_errors
+from hpcjobs.run_folder.files import (
+    FILE_MODE,
+    FOLDER_MODE,
+    make_folder,
+    read_json,
+    sync_folder,
+    temporary_name,
+    write_json,
+)
+from hpcjobs.run_folder.leftovers import remove_leftovers
+from hpcjobs.run_folder.paths import RunPaths, steps_in
+
+log = logging.getLogger(__name__)
+MANIFEST = "manifest.json"
+_BLOCK = 1 << 22
+# What Rust says of an errno.
+_OS_ERROR = re.compile(r"os error (\d+)")
+# What a disk must take that is not full.
+_PROBE = 1 << 20
+
+
+@dataclass(frozen=True)
+class Found:
+    """The newest checkpoint that proves whole (None: there is none), and what was passed over on the way, with why."""
+
+    step: int | None
+    passed_over: list[str]
+
+
+class Checkpoints:
+    """The checkpoints of a run, of which the newest `keep` stay. Only rank 0 writes."""
+
+    def __init__(self, paths: RunPaths, keep: int) -> None:
+        self._paths, self._keep = paths, keep
+
+    def steps(self) -> list[int]:
+        """The steps that have a folder, whole or not, newest first."""
+        return steps_in(self._paths.checkpoints)[::-1]
+
+    def newest(self) -> Found:
+        """The newest that is whole; every file is read for it."""
+        passed_over: list[str] = []
+        for step in self.steps():
+            wrong = proof(self._paths.checkpoint(step))
+            if wrong is None:
+                return Found(step, passed_over)
+            passed_over.append(f"{self._paths.checkpoint(step).name}: {wrong}")
+        return Found(None, passed_over)
+
+    def write(self, step: int, facts: Mapping[str, Any], fill: Callable[[Path], None]) -> Path:
+        """Have `fill` write files into a folder, and give it its manifest and name; then the oldest go.
+
+        An older one is removed only after this one was read back and found whole. Raises DiskFullError.
+        """
+        target = self._paths.checkpoint(step)
+        make_folder(self._paths.checkpoints)
+        remove_leftovers(self._paths.checkpoints)
+        temporary = temporary_name(target)
+        with disk_errors(target, need=self._size(), next_command=f"hpcjobs resume {self._paths.root}"):
+            temporary.mkdir(mode=FOLDER_MODE)
+            try:
+                _filled(fill, temporary)
+                files = {path.name: _synced(path) for path in sorted(temporary.iterdir())}
+                write_json(temporary / MANIFEST, {"step": step, "files": files} | dict(facts))
+                self._name(temporary, target)
+            except BaseException:
+                shutil.rmtree(temporary, ignore_errors=True)
+                raise
+        if wrong := proof(target):
+            raise OSError(f"checkpoint {target} was written and is not whole: {wrong}")
+        self._prune()
+        return target
+
+    def _size(self) -> int | None:
+        """The bytes of the newest checkpoint, by which the next is judged; None where there is none."""
+        for step in self.steps():
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                return manifest_bytes(self._paths.checkpoint(step))
+        return None
+
+    def _name(self, temporary: Path, target: Path) -> None:
+        """The folder under its name; one that stands there already is broken, or of the same step of another start."""
+        if target.exists():
+            aside = temporary_name(target)
+            os.rename(target, aside)
+            os.rename(temporary, target)
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            os.rename(temporary, target)
+        sync_folder(target.parent)
+
+    def _prune(self) -> None:
+        """Remove all but the newest `keep` that have a manifest, and what is older than these."""
+        kept = 0
+        for step in self.steps():
+            folder = self._paths.checkpoint(step)
+            if kept >= self._keep:
+                with contextlib.suppress(OSError):
+                    (folder / MANIFEST).unlink()  # what is half removed must not look whole
+                shutil.rmtree(folder, ignore_errors=True)
+            kept += (folder / MANIFEST).exists()
+
+
+def _filled(fill: Callable[[Path], None], folder: Path) -> None:
+    """`fill(folder)`; where the disk is full, an OSError that says so: torch and safetensors raise others."""
+    try:
+        fill(folder)
+    except OSError:
+        raise
+    except Exception as error:
+        if told := _OS_ERROR.search(str(error)):
+            raise OSError(int(told[1]), str(error)) from error
+        with (folder / "probe").open("wb") as file:
+            file.write(bytes(_PROBE))
+            os.fsync(file.fileno())
+        raise
+
+
+def manifest_bytes(folder: Path) -> int:
+    """The bytes of a checkpoint as its manifest says; an OSError, ValueError or KeyError where it cannot be read."""
+    return sum(int(file["size"]) for file in read_json(folder / MANIFEST)["files"].values())
+
+
+def proof(folder: Path) -> str | None:
+    """None where every file of the manifest has its size and hash; else what is wrong."""
+    try:
+        manifest = read_json(folder / MANIFEST)
+        files: dict[str, dict[str, Any]] = manifest["files"]
+    except FileNotFoundError:
+        return f"it has no {MANIFEST}: it was not finished"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"its {MANIFEST} cannot be read: {error}"
+    for name, said in files.items():
+        try:
+            size = (folder / name).stat().st_size
+            if size != said["size"]:
+                return f"{name} has {size} bytes, not {said['size']}"
+            if sha256_of(folder / name) != said["sha256"]:
+                return f"{name} is not what was written: its sha256 differs"
+        except OSError as error:
+            return f"{name} cannot be read: {error.strerror}"
+    return None
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, in blocks."""
+    digest = hashlib.sha256()
+    for block in _blocks(path):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            yield block
+
+
+def _synced(path: Path) -> dict[str, Any]:
+    """Make a file private and durable; its line of the manifest."""
+    path.chmod(FILE_MODE)
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+    return {"size": path.stat().st_size, "sha256": sha256_of(path)}

@@ -1,0 +1,267 @@
+"""What a training is at a step: weights, optimizer, schedule, random states; to files and back, bit for bit."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hpcjobs.errors import HpcJobsError
+from hpcjobs.run_folder.files import read_json
+from hpcjobs.tasks.seeds import sample_seed
+from hpcjobs.training.checkpoints.checkpoint import MANIFEST
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+log = logging.getLogger(__name__)
+WEIGHTS, OPTIMIZER, RANDOM = "weights.safetensors", "optimizer.pt", "random.pt"
+
+
+@dataclass(frozen=True)
+class State:
+    """The objects whose state a checkpoint holds; `model` is the one that was prepared."""
+
+    accelerator: Accelerator
+    model: Any
+    optimizer: Any
+    scheduler: Any
+
+    @property
+    def sharded(self) -> bool:
+        """Whether each rank has a part of the weights only (FSDP2)."""
+        return bool(getattr(self.accelerator, "is_fsdp2", False))
+
+    @property
+    def plain(self) -> Any:
+        """The model without the wrapper that averages gradients."""
+        return self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=True)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The state of a step on rank 0, as tensors: those that training goes on to change, unless it is a `copy`."""
+
+    weights: dict[str, Any]
+    rest: dict[str, Any]
+    randoms: list[Any]
+
+    @property
+    def size(self) -> int:
+        """Bytes of its tensors."""
+        return sum(tensor.nbytes for tensor in _tensors([self.weights, self.rest]))
+
+    def copy(self) -> Snapshot:
+        """The same in host memory of its own."""
+        return Snapshot(_copied(self.weights), _copied(self.rest), self.randoms)
+
+    def write(self, folder: Path) -> None:
+        """Its three files, in `folder`."""
+        import torch
+        from safetensors.torch import save_file
+
+        save_file({name: tensor.contiguous() for name, tensor in self.weights.items()}, folder / WEIGHTS)
+        torch.save(self.rest, folder / OPTIMIZER)
+        torch.save(self.randoms, folder / RANDOM)
+
+
+def capture(state: State) -> Snapshot | None:
+    """All ranks together: the state of now on rank 0, None on the others."""
+    randoms = _gathered(random_state())
+    weights, optimizer = _sharded_state(state) if state.sharded else (_weights(state.plain), _optimizer(state))
+    if not state.accelerator.is_main_process:
+        return None
+    rest = {"optimizer": optimizer, "scheduler": state.scheduler.state_dict()}
+    if state.accelerator.scaler is not None:
+        rest["scaler"] = state.accelerator.scaler.state_dict()
+    return Snapshot(weights, rest, randoms)
+
+
+def _tensors(value: Any) -> Iterator[Any]:
+    """All tensors in dicts, lists and tuples."""
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _tensors(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _tensors(item)
+
+
+def _copied(value: Any) -> Any:
+    """Dicts, lists and tuples anew, their tensors copied into host memory."""
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, Mapping):
+        return {key: _copied(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_copied(item) for item in value)
+    return value
+
+
+def trained_weights(state: State) -> dict[str, Any]:
+    """All ranks together: what is trained, by its names in the model, whole on rank 0."""
+    if not state.sharded:
+        return _weights(state.plain)
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+    how = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
+    return _once(get_model_state_dict(state.model, options=how), state.model)
+
+
+def restore(state: State, folder: Path, rank: int, seed: int) -> None:
+    """Bring all that a Snapshot wrote back. At another number of ranks the random states begin anew, by seed and step.
+
+    A HpcJobsError where the weights are not this model's.
+    """
+    import torch
+    from safetensors.torch import load_file
+
+    weights = load_file(folder / WEIGHTS)
+    rest = torch.load(folder / OPTIMIZER, map_location="cpu", weights_only=True)
+    if state.sharded:
+        _load_sharded(state, weights, _by_name(state, rest["optimizer"]))
+    else:
+        _load_weights(state.plain, weights, folder)
+        _bare(state.optimizer).load_state_dict(rest["optimizer"])
+    state.scheduler.load_state_dict(rest["scheduler"])
+    if "scaler" in rest and state.accelerator.scaler is not None:
+        state.accelerator.scaler.load_state_dict(rest["scaler"])
+    randoms = torch.load(folder / RANDOM, map_location="cpu", weights_only=True)
+    if len(randoms) == state.accelerator.num_processes:
+        set_random_state(randoms[rank])
+    else:
+        seed_all(seed, int(read_json(folder / MANIFEST)["step"]), rank)
+
+
+def seed_all(seed: int, step: int, rank: int) -> None:
+    """Random states of a rank from a step on, by the run's seed alone."""
+    import torch
+
+    own = sample_seed(seed, f"step {step} rank {rank}")
+    random.seed(own)
+    np.random.seed(own % 2**32)
+    torch.manual_seed(own)  # CUDA's as well
+
+
+def _weights(model: Any) -> dict[str, Any]:
+    """What is trained, and what the model keeps besides; tied weights once. What is frozen comes from the model."""
+    kept = {name: weight.detach() for name, weight in model.named_parameters() if weight.requires_grad}
+    lasting = model.state_dict().keys()
+    kept |= {name: buffer.detach() for name, buffer in model.named_buffers() if name in lasting}
+    return kept
+
+
+def _load_weights(model: Any, weights: dict[str, Any], folder: Path) -> None:
+    import torch
+
+    own = _weights(model)
+    wrong = own.keys() ^ weights.keys() or {n for n, tensor in own.items() if tensor.shape != weights[n].shape}
+    if wrong:
+        raise HpcJobsError(f"checkpoint {folder} is of another model: {', '.join(sorted(wrong)[:4])}")
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(weights[name])
+
+
+def _bare(optimizer: Any) -> Any:
+    """torch's optimizer under accelerate's."""
+    return getattr(optimizer, "optimizer", optimizer)
+
+
+def _optimizer(state: State) -> Any:
+    return _bare(state.optimizer).state_dict()
+
+
+def _sharded_state(state: State) -> tuple[dict[str, Any], Any]:
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict
+
+    how = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
+    weights, optimizer = get_state_dict(state.model, _bare(state.optimizer), options=how)
+    return _once(weights, state.model), optimizer
+
+
+def _once(weights: dict[str, Any], model: Any) -> dict[str, Any]:
+    """As `_weights` has them: what is trained, by its first name where it is tied, and what the model keeps besides."""
+    every = {_plain_name(name) for name, _ in model.named_parameters(remove_duplicate=False)}
+    first = {_plain_name(name) for name, weight in model.named_parameters() if weight.requires_grad}
+    return {name: tensor for name, tensor in weights.items() if name in first or name not in every}
+
+
+def _plain_name(name: str) -> str:
+    """A weight's name without what accelerate wraps its layer in, to compute activations again."""
+    return name.replace("_checkpoint_wrapped_module.", "")
+
+
+def _by_name(state: State, optimizer: dict[str, Any]) -> dict[str, Any]:
+    """An optimizer's state with its weights by their names, as sharded ones are, also where it has them by number.
+
+    Both have them in one order, by which an optimizer that is not sharded takes either.
+    """
+    names = {id(weight): _plain_name(name) for name, weight in state.model.named_parameters()}
+    order: dict[Any, str] = dict(
+        enumerate(names[id(weight)] for group in _bare(state.optimizer).param_groups for weight in group["params"])
+    )
+    return {
+        "state": {order.get(key, key): value for key, value in optimizer["state"].items()},
+        "param_groups": [
+            group | {"params": [order.get(key, key) for key in group["params"]]} for group in optimizer["param_groups"]
+        ],
+    }
+
+
+def _load_sharded(state: State, weights: dict[str, Any], optimizer: Any) -> None:
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, set_state_dict
+
+    how = StateDictOptions(full_state_dict=True, strict=False)
+    set_state_dict(
+        state.model, _bare(state.optimizer), model_state_dict=weights, optim_state_dict=optimizer, options=how
+    )
+
+
+def _gathered(value: Any) -> list[Any]:
+    """The value of every rank, in their order, on rank 0; what the others get is not used."""
+    import torch.distributed as dist
+
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return [value]
+    found: list[Any] | None = [None] * dist.get_world_size() if dist.get_rank() == 0 else None
+    dist.gather_object(value, found, dst=0)
+    return found or []
+
+
+def random_state() -> dict[str, Any]:
+    """The random states of this rank."""
+    import torch
+
+    kind, keys, *rest = np.random.get_state()
+    state: dict[str, Any] = {
+        "python": random.getstate(), "numpy": (kind, torch.from_numpy(np.array(keys, np.int64)), *rest),
+        "torch": torch.get_rng_state(),
+    }  # fmt: skip
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Bring back what `random_state` gave."""
+    import torch
+
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+    kind, keys, *rest = state["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(state["torch"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])

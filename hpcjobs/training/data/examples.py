@@ -1,0 +1,72 @@
+"""Rows to examples: what stands before, and what is to be learned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hpcjobs.config import TaskConfig
+from hpcjobs.errors import ConfigError
+from hpcjobs.requests import Chat, Prompt
+from hpcjobs.tasks.datasets import user_row
+from hpcjobs.tasks.prompts import Prompts, chat_or_text, first_answer
+
+
+@dataclass(frozen=True)
+class Example:
+    """Texts or chats, both the same. Of `completion` the assistant's turns are learned, of a text all."""
+
+    context: Prompt
+    completion: Prompt
+
+
+class Examples:
+    """The examples of rows with the given columns; a ConfigError where nothing says what is to be learned.
+
+    With `task.messages` or `task.prompt` the answer is `task.target`, behind a text `task.delimiter` and the target, as
+    in a solved example of few-shot. Without them a row brings a chat in `messages`,
+    or `prompt` and `completion`, both texts or both chats.
+    """
+
+    def __init__(self, task: TaskConfig, columns: Iterable[str]) -> None:
+        columns = list(columns)
+        self._prompts: Prompts | None = None
+        self._delimiter = " " if task.delimiter is None else task.delimiter
+        if task.type != "generate" or task.few_shot.k or task.repeats > 1:
+            raise ConfigError("submit train learns answers: task.type is generate, without few_shot and repeats")
+        if task.prompt is not None or task.messages:
+            if task.target is None:
+                raise ConfigError("task.target is not set: it is what the model learns to answer")
+            self._prompts = Prompts(task, columns)
+        elif "messages" not in columns and not {"prompt", "completion"} <= set(columns):
+            raise ConfigError(
+                "nothing to learn: set task.messages or task.prompt, and task.target; or bring a column 'messages', or "
+                f"'prompt' and 'completion'; columns: {', '.join(columns) or 'none'}"
+            )
+
+    def example(self, row: Mapping[str, Any]) -> Example:
+        """The example of a row. Raises what its templates raise, a ValueError for what cannot be learned."""
+        asked = user_row(row)
+        if self._prompts is None:
+            return _of_columns(asked)
+        answer = first_answer(self._prompts.target(asked))
+        if answer is None:
+            raise ValueError("the row has no answer: task.target gives nothing")
+        context = self._prompts.prompt(asked)
+        if isinstance(context, str):
+            return Example(context, f"{self._delimiter}{answer}")
+        return Example(context, [{"role": "assistant", "content": str(answer)}])
+
+
+def _of_columns(row: Mapping[str, Any]) -> Example:
+    if row.get("messages") is not None:
+        chat = chat_or_text(row["messages"])
+        if isinstance(chat, str):
+            raise ValueError("column 'messages' has a text, not a chat")
+        empty: Chat = []
+        return Example(empty, chat)
+    context, completion = chat_or_text(row["prompt"]), chat_or_text(row["completion"])
+    if isinstance(context, str) != isinstance(completion, str):
+        raise ValueError("of 'prompt' and 'completion' one is a chat and the other a text")
+    return Example(context, completion)

@@ -1,0 +1,38 @@
+"""Which rows are held out for validation: a fraction of the data set, or another split of it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+
+from hpcjobs.config import Config
+from hpcjobs.errors import ConfigError, DataError
+from hpcjobs.tasks.datasets import SUFFIXES, asset_names, load_table, user_columns
+from hpcjobs.training.data.examples import Examples
+
+
+def held_out(ids: Sequence[str], fraction: float, seed: int) -> set[int]:
+    """The indexes that a fraction of the rows comes to, at least one: by seed and id alone."""
+
+    def place(index: int) -> bytes:
+        return hashlib.sha256(f"{seed}\0{ids[index]}".encode(errors="surrogatepass")).digest()
+
+    count = min(len(ids) - 1, max(1, round(fraction * len(ids)))) if fraction else 0
+    return set(sorted(range(len(ids)), key=place)[: max(0, count)])
+
+
+def validation_table(config: Config) -> pa.Table | None:
+    """The rows of `train.validation_split`, None without; a ConfigError where the data set has no splits."""
+    split = config.train.validation_split
+    if split is None:
+        return None
+    if config.data.name in asset_names() or Path(config.data.name).suffix in SUFFIXES:
+        raise ConfigError(f"train.validation_split: {config.data.name} is one file, without splits; use a fraction")
+    table = load_table(config.data.model_copy(update={"split": split, "max_samples": None}))
+    if not len(table):
+        raise DataError(f"split {split} of {config.data.name} has no rows")
+    Examples(config.task, user_columns(table.column_names))
+    return table

@@ -1,0 +1,121 @@
+"""Which samples a step learns from: fixed by seed, epoch and data alone, whatever the number of ranks."""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from hpcjobs.training.data.tokens import Ints
+
+# Of so many global batches the samples are sorted by length together: lengths are alike, and the order stays mixed.
+_SORTED_BATCHES = 50
+
+
+@dataclass(frozen=True)
+class Ordering:
+    """How samples become global batches of `batch` units; `pack` is the most tokens of a packed row, None without."""
+
+    seed: int
+    batch: int
+    pack: int | None = None
+    by_length: bool = False
+
+
+class Order:
+    """The endless sequence of global batches over samples with the given lengths (tokens).
+
+    A unit is what stands in one row of a batch: a sample, or several that were packed. Epochs follow each other
+    without a gap, so that every batch is full; the last one of a run may begin another epoch.
+    """
+
+    def __init__(self, lengths: Ints, ordering: Ordering) -> None:
+        self._ordering = ordering
+        count = len(lengths)
+        self.units = [[n] for n in range(count)] if ordering.pack is None else packs(lengths, ordering)
+        self._lengths = np.array([int(lengths[unit].sum()) for unit in self.units], np.int64)
+        self._epoch = lru_cache(maxsize=2)(self._shuffled)
+
+    def steps(self, epochs: float) -> int:
+        """How many batches `epochs` passes over the units come to, the last one filled up."""
+        return max(1, math.ceil(round(epochs * len(self.units) / self._ordering.batch, 9)))
+
+    def epoch(self, step: int) -> float:
+        """How many passes are done when `step` steps are."""
+        return step * self._ordering.batch / len(self.units)
+
+    def batch(self, step: int) -> list[int]:
+        """The units of step `step` (0, 1, ...), the longest first."""
+        size, count = self._ordering.batch, len(self.units)
+        places = range(step * size, (step + 1) * size)
+        found = [int(self._epoch(place // count)[place % count]) for place in places]
+        return sorted(found, key=lambda unit: -int(self._lengths[unit]))
+
+    def share(self, step: int, share: Share) -> list[list[list[int]]]:
+        """What one rank runs in a step: micro batches, each a list of units, each unit its samples.
+
+        Micro batches are cut through the batch from long to short, and dealt to the ranks in turn: what runs at the
+        same time is of about the same length.
+        """
+        units = self.batch(step)
+        width = share.world * share.micro
+        rounds = [units[start : start + width] for start in range(0, len(units), width)]
+        return [[self.units[unit] for unit in part[share.rank :: share.world]] for part in rounds]
+
+    def samples(self, step: int) -> list[int]:
+        """All samples of a step."""
+        return [sample for unit in self.batch(step) for sample in self.units[unit]]
+
+    def _shuffled(self, epoch: int) -> Ints:
+        random = np.random.Generator(np.random.PCG64([self._ordering.seed, epoch]))
+        order: Ints = random.permutation(len(self.units)).astype(np.int64)
+        if not self._ordering.by_length:
+            return order
+        size, width = self._ordering.batch, self._ordering.batch * _SORTED_BATCHES
+        parts = [order[start : start + width] for start in range(0, len(order), width)]
+        mixed = np.concatenate([part[np.argsort(-self._lengths[part], kind="stable")] for part in parts])
+        whole = len(mixed) // size
+        batches = mixed[: whole * size].reshape(whole, size)
+        return np.concatenate([batches[random.permutation(whole)].ravel(), mixed[whole * size :]])
+
+
+@dataclass(frozen=True)
+class Share:
+    """One rank's place among `world`, and how many units it runs at once."""
+
+    rank: int
+    world: int
+    micro: int
+
+
+def packs(lengths: Ints, ordering: Ordering) -> list[list[int]]:
+    """The samples in rows of at most `ordering.pack` tokens: the longest first, each where the least room is left."""
+    most = ordering.pack or 0
+    random = np.random.Generator(np.random.PCG64([ordering.seed, len(lengths)]))
+    mixed = random.permutation(len(lengths))
+    order: Sequence[int] = mixed[np.argsort(-lengths[mixed], kind="stable")].tolist()
+    rows: list[list[int]] = []
+    spaces: list[int] = []  # the different amounts of room that rows have left, sorted
+    open_rows: dict[int, list[int]] = {}
+    for sample in order:
+        length = int(lengths[sample])
+        place = bisect.bisect_left(spaces, length)
+        if place == len(spaces):
+            rows.append([])
+            row, room = len(rows) - 1, max(most, length)
+        else:
+            room = spaces[place]
+            row = open_rows[room].pop()
+            if not open_rows[room]:
+                del open_rows[room], spaces[place]
+        rows[row].append(sample)
+        left = room - length
+        if left not in open_rows:
+            open_rows[left] = []
+            bisect.insort(spaces, left)
+        open_rows[left].append(row)
+    return rows

@@ -1,0 +1,142 @@
+"""The token files of a run: made once, by one rank, and mapped from disk by all."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from hpcjobs.errors import DataError, RendezvousError
+from hpcjobs.run_folder.disk import disk_errors
+from hpcjobs.run_folder.files import read_json, replace_whole, temporary_name, write_json
+from hpcjobs.run_folder.inputs import Inputs
+from hpcjobs.training.data.encode import Tokens
+
+Ints = npt.NDArray[np.int64]
+_SCHEMA = pa.schema(
+    {"index": pa.int64(), "id": pa.string(), "tokens": pa.list_(pa.int32()), "learned": pa.list_(pa.bool_())}
+)
+_ROWS_A_BATCH = 1024
+_POLL_SECONDS = 0.2
+# How many of the rows that cannot be used are told.
+_TOLD = 5
+
+
+@dataclass(frozen=True)
+class TokenCount:
+    """What a token file has: samples, tokens, those that are learned; rows that were left out, and why the first."""
+
+    samples: int
+    tokens: int
+    learned: int
+    left_out: int
+    reasons: list[str] = field(default_factory=list)
+
+
+def write_tokens(
+    inputs: Inputs, encode: Callable[[Mapping[str, Any]], Tokens], path: Path, wanted: Callable[[int], bool]
+) -> TokenCount:
+    """Encode the rows of `inputs` whose index is `wanted` into `path`. One that cannot be is left out, and told.
+
+    Raises DataError where none can be.
+    """
+    samples = tokens = learned = left_out = 0
+    reasons: list[str] = []
+    temporary = temporary_name(path)
+    with disk_errors(path):
+        with pa.OSFile(str(temporary), "wb") as file, pa.ipc.new_file(file, _SCHEMA) as writer:
+            for rows in _batches(inputs, wanted):
+                made: list[dict[str, Any]] = []
+                for row in rows:
+                    try:
+                        found = encode(row)
+                    except Exception as error:  # a template may raise anything
+                        left_out += 1
+                        if len(reasons) < _TOLD:
+                            reasons.append(f"row {row['index']} (id {row['id']}): {error}"[:300])
+                        continue
+                    made.append({"index": row["index"], "id": row["id"], "tokens": found.ids, "learned": found.learned})
+                    samples, tokens, learned = samples + 1, tokens + len(found.ids), learned + sum(found.learned)
+                writer.write_batch(pa.RecordBatch.from_pylist(made, schema=_SCHEMA))
+    if not samples:
+        temporary.unlink()
+        raise DataError(f"none of {len(inputs)} rows can be learned from: {'; '.join(reasons) or 'there are none'}")
+    replace_whole(temporary, path)
+    return TokenCount(samples, tokens, learned, left_out, reasons)
+
+
+def _batches(inputs: Inputs, wanted: Callable[[int], bool]) -> Iterator[list[dict[str, Any]]]:
+    for start in range(0, len(inputs), _ROWS_A_BATCH):
+        rows = inputs.rows(start, min(len(inputs), start + _ROWS_A_BATCH)).to_pylist()
+        yield [row for row in rows if wanted(row["index"])]
+
+
+class TokenFile:
+    """The samples of a token file, mapped: `lengths` and `targets` (how many tokens are learned) of all, ids of one."""
+
+    def __init__(self, path: Path) -> None:
+        self._table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+        self._parts = [chunk for chunk in self._table.column("tokens").chunks if len(chunk)]
+        self._marks = [chunk for chunk in self._table.column("learned").chunks if len(chunk)]
+        self._starts = np.cumsum([0, *(len(part) for part in self._parts)])
+        self.rows: Ints = self._table.column("index").to_numpy().astype(np.int64)
+        self.lengths: Ints = np.concatenate([np.diff(part.offsets.to_numpy()).astype(np.int64) for part in self._parts])
+        self.targets: Ints = np.concatenate([_learned(mark) for mark in self._marks])
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def sample(self, number: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
+        """(ids, learned) of one sample."""
+        part = int(np.searchsorted(self._starts, number, side="right")) - 1
+        place = number - int(self._starts[part])
+        ids, marks = self._parts[part][place].values, self._marks[part][place].values
+        return ids.to_numpy(), marks.to_numpy(zero_copy_only=False)
+
+
+def _learned(marks: Any) -> Ints:
+    """How many are true in each list of a chunk."""
+    flat = marks.flatten().to_numpy(zero_copy_only=False).astype(np.int64)
+    offsets = marks.offsets.to_numpy() - marks.offsets[0].as_py()
+    sums = np.concatenate([[0], np.cumsum(flat)])
+    counted: Ints = sums[offsets[1:]] - sums[offsets[:-1]]
+    return counted
+
+
+@dataclass(frozen=True)
+class TokenFacts:
+    """tokens.json: what was made for a run, its steps, the `units` of one epoch, and the most tokens of a sample."""
+
+    train: TokenCount
+    validation: TokenCount | None
+    steps: int
+    units: int
+    longest: int
+
+    @classmethod
+    def read(cls, path: Path) -> TokenFacts:
+        values = read_json(path)
+        held = values["validation"]
+        counts = {"train": TokenCount(**values["train"]), "validation": held and TokenCount(**held)}
+        return cls(**values | counts)
+
+    def write(self, path: Path) -> None:
+        write_json(path, asdict(self))
+
+
+def wait_for_tokens(path: Path, timeout: float) -> TokenFacts:
+    """The facts, as soon as rank 0 has written them; a RendezvousError after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while not path.exists():
+        if time.monotonic() > deadline:
+            raise RendezvousError(f"rank 0 has not made the tokens within {timeout:g} s: {path} is not there")
+        time.sleep(_POLL_SECONDS)
+    return TokenFacts.read(path)
+
+

@@ -1,0 +1,51 @@
+"""Which samples each step learned from, all ranks together, kept as one number a step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.training.steps import Curve, read_steps
+
+
+@dataclass
+class Seen:
+    """How many samples a step had, and a `mark` that two steps share where they had the same ones, in any order.
+
+    The mark is the sum of a hash of each sample's row number, modulo 2**64: ranks may share a batch out as they like.
+    """
+
+    samples: int = 0
+    mark: int = 0
+    ranks: int = 0
+
+    def add(self, samples: Sequence[int]) -> None:
+        """The samples of one more rank."""
+        self.samples += len(samples)
+        self.mark = (self.mark + int(_mixed(samples).sum(dtype=np.uint64))) % 2**64
+        self.ranks += 1
+
+
+def read_seen(paths: RunPaths, curve: Curve) -> dict[int, Seen]:
+    """What the steps of `curve` saw, by step, where every rank's journal has it; of a step that was run again the last.
+
+    Raises MergeError for a journal line that no crash can make.
+    """
+    found: dict[int, Seen] = {}
+    for path in paths.journals():
+        for record in read_steps(path):
+            counts = curve.steps.get(record.step)
+            if counts is not None and counts.attempt == record.attempt:
+                found.setdefault(record.step, Seen()).add(record.samples)
+    return {step: seen for step, seen in found.items() if seen.ranks == curve.steps[step].world_size}
+
+
+def _mixed(samples: Sequence[int]) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
+    """Each number's hash: SplitMix64 (Steele, Lea, Flood, Fast splittable pseudorandom number generators, 2014)."""
+    z = np.array(samples, np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))

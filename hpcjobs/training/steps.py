@@ -1,0 +1,90 @@
+"""A step as one line of a rank's journal."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from hpcjobs.errors import MergeError
+from hpcjobs.run_folder.journal.journal import journal_lines
+from hpcjobs.run_folder.paths import RunPaths
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """A finished step. `step` counts from 1; `loss` is the mean over all learned tokens of its global batch.
+
+    `tokens` are all ranks' (padding aside), `rank_tokens` this rank's, `targets` those that are learned; `samples` are
+    the row indexes that this rank ran. `eval_loss`: the validation loss after this step, None where none was asked.
+    """
+
+    step: int
+    epoch: float
+    loss: float
+    learning_rate: float
+    grad_norm: float
+    tokens: int
+    targets: int
+    tokens_per_s: float
+    seconds: float
+    eval_loss: float | None
+    rank_tokens: int
+    samples: list[int]
+    rank: int
+    attempt: str
+    world_size: int
+    started_at: float
+
+    def line(self) -> bytes:
+        """The JSON line; a number that is not finite is null, as JSON has no word for it."""
+        values = {name: _plain(value) for name, value in asdict(self).items()}
+        return json.dumps(values, ensure_ascii=True, allow_nan=False).encode() + b"\n"
+
+    @classmethod
+    def parse(cls, line: bytes) -> StepRecord:
+        """The record of a line; a ValueError where it is none."""
+        try:
+            values = json.loads(line)
+            record = cls(**values)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"not a step record: {error}") from None
+        if not isinstance(record.step, int) or record.step < 1:
+            raise ValueError(f"step {record.step!r} is no step")
+        return record
+
+
+def _plain(value: object) -> object:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@dataclass
+class Curve:
+    """The steps that count, by number, and how often one was run again after a resume."""
+
+    steps: dict[int, StepRecord] = field(default_factory=dict)
+    repeated: int = 0
+
+
+def read_steps(path: Path) -> Iterator[StepRecord]:
+    """The records of a journal, in order; a MergeError names the offset of a line that no crash can make."""
+    for offset, line in journal_lines(path):
+        try:
+            yield StepRecord.parse(line)
+        except ValueError as error:
+            raise MergeError(f"{path}: broken record at offset {offset}: {error}") from None
+
+
+def read_curve(paths: RunPaths) -> Curve:
+    """The steps of a run out of rank 0's journals; of a step that was run again the last one counts."""
+    curve, newest = Curve(), dict[int, float]()
+    for path in paths.journals():
+        if not path.stem.endswith("-0"):
+            continue
+        for record in read_steps(path):
+            curve.repeated += record.step in curve.steps
+            if record.started_at >= newest.get(record.step, -math.inf):
+                curve.steps[record.step], newest[record.step] = record, record.started_at
+    return curve

@@ -1,0 +1,159 @@
+"""The guard: a rank's parent process. It tells how the rank ended, whatever ended it, and frees its chunks at once.
+
+A process that SIGKILL, the out-of-memory killer or a segmentation fault ends says nothing; and from another node
+nobody can tell a dead rank from a slow one before the lease time-out. Its parent knows in a millisecond.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import logging
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+from hpcjobs.config.resolve import read_config
+from hpcjobs.distributed.rank import Rank
+from hpcjobs.errors import HpcJobsError
+from hpcjobs.run_folder.heartbeat import read_heartbeat, write_heartbeat
+from hpcjobs.run_folder.ledger.chunks import ChunkList
+from hpcjobs.run_folder.ledger.claims import Claims
+from hpcjobs.run_folder.ledger.ledger import release, whole_samples
+from hpcjobs.run_folder.paths import RunPaths
+
+log = logging.getLogger(__name__)
+_FORWARDED = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT, signal.SIGCONT)
+_PR_SET_PDEATHSIG = 1
+_MERGE_TRIES = 3
+
+
+def guard_rank(run_dir: str) -> None:
+    """`run_rank(run_dir)` in a child process; ends this one as the rank ended."""
+    from hpcjobs.worker.run import run_rank
+
+    with contextlib.suppress(HpcJobsError):  # the rank itself says what is wrong
+        rank = Rank.from_env()
+        if rank.launcher != "slurm":  # else an attempt may be named after the process, and the child is another one
+            os.environ["HPCJOBS_ATTEMPT"] = rank.attempt
+    code = guarded(lambda: run_rank(run_dir), lambda code: after_end(RunPaths(Path(run_dir)), code))
+    if code:
+        sys.exit(code)
+
+
+def guard_merge(run_dir: str, launch: int) -> None:
+    """`finish_run(run_dir, launch)` in a child process, again where a signal ended it; ends as it ended."""
+    from hpcjobs.commands.finish import finish_run
+
+    for left in reversed(range(_MERGE_TRIES)):
+        code = guarded(lambda: finish_run(run_dir, launch), lambda code: None)
+        if code <= 128 or not left:
+            break
+        _tell(f"the merge was ended by signal {code - 128}: once more")
+    if code:
+        sys.exit(code)
+
+
+def guarded(work: Callable[[], None], ended: Callable[[int], None]) -> int:
+    """Run `work` in a forked child; its exit code, 128 + N where signal N ended it.
+
+    Where it did not end well, `ended` is told first: the exit code, or -N for signal N.
+
+    Signals that ask for an end are passed on. Where this process is killed, the child is, too: on Linux the
+    kernel does that (prctl(2), PR_SET_PDEATHSIG).
+    """
+    parent = os.getpid()
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            _die_with(parent)
+            code = _run(work)
+        finally:
+            os._exit(code)
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, number)
+
+    before = {number: signal.signal(number, forward) for number in _FORWARDED}
+    try:
+        _, status = os.waitpid(child, 0)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    code = os.waitstatus_to_exitcode(status)
+    if code:
+        with contextlib.suppress(OSError, HpcJobsError):
+            ended(code)
+    return code if code >= 0 else 128 - code
+
+
+def _run(work: Callable[[], None]) -> int:
+    """The child's exit code; it must not return into what the parent was doing."""
+    code: object = 0
+    try:
+        work()
+    except SystemExit as end:
+        code = end.code
+    except HpcJobsError as error:
+        _tell(f"error: {error}")
+        code = error.exit_code
+    except KeyboardInterrupt:
+        code = 130
+    except BaseException:
+        _tell(traceback.format_exc())
+        code = 1
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
+    return code if isinstance(code, int) else 0 if code is None else 1
+
+
+def _tell(text: str) -> None:
+    with contextlib.suppress(OSError):  # the disk of the log may be full, and that is why the rank ends
+        print(text, file=sys.stderr)
+
+
+def _die_with(parent: int) -> None:
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(137)
+
+
+def after_end(paths: RunPaths, code: int) -> None:
+    """Write into a dead rank's heartbeat what ended it, and give back the chunks that it still holds."""
+    rank = Rank.from_env()
+    how = f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    path = paths.heartbeat(rank.attempt, rank.rank)
+    vitals = read_heartbeat(path)
+    if vitals and vitals.ended_at is None:
+        vitals.end("dead", how)
+        vitals.signal = signal.Signals(-code).name if code < 0 else None
+        write_heartbeat(path, vitals)
+        _tell(f"rank {rank.rank} on {rank.host} was {how}")
+    free_chunks(paths, paths.journal(rank.attempt, rank.rank).name, f"its rank was {how}")
+
+
+def free_chunks(paths: RunPaths, journal: str, why: str) -> int:
+    """Give back every chunk of the newest round that is held for `journal`, whose writer is dead; how many."""
+    rounds = paths.rounds()
+    if not rounds or not (paths.ranks / journal).exists():
+        return 0
+    claims, chunks = Claims(paths.round(rounds[-1])), ChunkList.read(paths.chunks(rounds[-1]))
+    listing, freed = claims.list(), 0
+    deterministic = read_config(paths.config).run.deterministic
+    for chunk in listing.leased.keys() - listing.settled:
+        lease = claims.read_lease(chunk, listing.leased[chunk])
+        if lease.journal != journal:
+            continue
+        found = [] if deterministic else whole_samples(lease, paths.ranks, set(chunks[chunk]))
+        whole = [index for former in found if former.generation == lease.generation for index in former.indexes]
+        freed += release(claims, lease, whole, why)
+    return freed

@@ -1,0 +1,82 @@
+"""script: any Python program on every rank, in the environment that torch and accelerate expect."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+from hpcjobs.distributed.rendezvous import Meeting
+from hpcjobs.errors import HpcJobsError
+from hpcjobs.run_folder.snapshot import program_command
+
+if TYPE_CHECKING:
+    from hpcjobs.worker.run import Work
+
+log = logging.getLogger(__name__)
+
+
+def run_script(work: Work) -> None:
+    """Run the plan's program, as it was then, as this rank; an HpcJobsError where it does not end with 0.
+
+    Rank 0's parent process hosts torch's store on a socket that it has listened on since before its address
+    was told, so `init_process_group()` in the program finds the others on any cluster.
+    """
+    rank, env = work.rank, dict(os.environ)
+    listener = None
+    if rank.world_size > 1 and not rank.master:
+        meeting = Meeting.of(work.paths.rendezvous, rank, work.config.run.rendezvous_timeout)
+        listener = meeting.publish() if rank.is_main else None
+        master = ("127.0.0.1", listener.getsockname()[1]) if listener else meeting.find()
+        env |= {"TORCHELASTIC_USE_AGENT_STORE": "True"} | _interface(master[0], rank.world_size, rank.local_world_size)
+        # The nearest launcher is this one: a rank of ours in the program must not look at Slurm again.
+        env |= {"TORCHELASTIC_RUN_ID": rank.attempt} | rank.exports(master, use_cpu=not work.plan.shape.gpus_per_node)
+    elif rank.world_size > 1:
+        env |= rank.exports(rank.master, use_cpu=not work.plan.shape.gpus_per_node)
+    words, folders = program_command(work.paths, work.plan.code, work.plan.argv)
+    env["PYTHONPATH"] = os.pathsep.join(filter(None, [*folders, env.get("PYTHONPATH", "")]))
+    command = [sys.executable, *words]
+    log.info("command: %s", " ".join(command))
+    work.heart.enter("working")
+    with subprocess.Popen(command, env=env, cwd=work.plan.code["cwd"]) as child:
+        try:
+            if listener is not None:
+                _host(listener, rank.world_size, work.config.run.rendezvous_timeout)
+            code = child.wait()
+        except BaseException:
+            _end(child)
+            raise
+    if code:
+        name = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        raise HpcJobsError(f"{' '.join(work.plan.argv)} ended with {name} on rank {rank.rank} ({rank.host})")
+
+
+def _host(listener: object, world_size: int, timeout: float) -> None:
+    """Serve torch's store; a program without torch needs none."""
+    try:
+        from hpcjobs.distributed.group import host_store
+
+        host_store(listener, world_size, timeout)  # type: ignore[arg-type]
+    except ImportError:
+        log.info("torch is not installed: no store for the program")
+
+
+def _interface(master: str, world_size: int, local_world_size: int) -> dict[str, str]:
+    from hpcjobs.distributed.rendezvous import interface_towards
+
+    name = interface_towards(master)
+    if name is None or (name == "lo" and world_size != local_world_size and master != "127.0.0.1"):
+        return {}
+    return {} if "GLOO_SOCKET_IFNAME" in os.environ else {"GLOO_SOCKET_IFNAME": name}
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """Ask the program to end, and make it."""
+    child.terminate()
+    try:
+        child.wait(timeout=20)
+    except subprocess.TimeoutExpired:
+        child.kill()

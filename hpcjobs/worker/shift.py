@@ -1,0 +1,328 @@
+"""eval and generate: claim chunks, stream their prompts through an engine, journal what comes, settle the chunks."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from hpcjobs.engines.base import Engine, rows_at_once
+from hpcjobs.errors import HpcJobsError, JournalError, RendezvousError
+from hpcjobs.metrics import Score
+from hpcjobs.requests import Completion, Likelihood, Record, Request, SampleError, TaskType
+from hpcjobs.run_folder.inputs import Inputs
+from hpcjobs.run_folder.journal.journal import Journal
+from hpcjobs.run_folder.ledger.chunks import ChunkList
+from hpcjobs.run_folder.ledger.claims import Claims, Lease
+from hpcjobs.run_folder.ledger.ledger import LeaseWatch, Ledger, Rules
+from hpcjobs.run_folder.process import Identity
+from hpcjobs.tasks.asker import asker_of
+
+if TYPE_CHECKING:
+    from hpcjobs.worker.run import Work
+
+log = logging.getLogger(__name__)
+_SYNC_SECONDS = 30.0
+# Samples by whose time a rank judges whether another one still fits.
+_RECENT = 64
+# Hangs with one sample in hand after which the sample is to blame.
+_HANGS = 3
+# How long the watch waits for a working thread that may hang with the lock in its hand.
+_LOCK_SECONDS = 2.0
+
+
+def run_eval(work: Work) -> None:
+    """This rank's share of an eval or generate run, to its journal. No collectives, no waiting for a dead rank."""
+    work.heart.enter("loading")
+    engine = make_engine(work)
+    with Journal(work.paths.journal(work.rank.attempt, work.rank.rank)) as journal:
+        shift = Shift(work, journal, engine)
+        work.heart.vitals.ready_at = time.time()
+        work.heart.enter("working")
+        with shift:
+            for completion in engine.stream(shift.requests()):
+                shift.record(completion)
+    if work.drain.reason:
+        work.heart.vitals.ended = f"drained: {work.drain.reason}"
+    said = f"{work.heart.vitals.samples} samples, {work.heart.vitals.errors} errors"
+    log.info("%s: %s", f"drained, {work.drain.reason}" if work.drain.reason else "done", said)
+
+
+def make_engine(work: Work) -> Engine:
+    """The engine of this run; only real models import torch."""
+    model = work.config.model
+    if model.engine == "dummy":
+        from hpcjobs.engines.dummy import DummyEngine
+
+        work.heart.vitals.device = "none"
+        return DummyEngine(model.dummy_delay, rows_at_once(model.batch_size))
+    from hpcjobs.connector import AccelerateConnector, ConnectorOptions
+    from hpcjobs.distributed.group import join_group, work_alone
+    from hpcjobs.distributed.rendezvous import Meeting
+    from hpcjobs.engines.loader import torch_dtype
+
+    timeout = work.config.run.rendezvous_timeout
+    try:
+        join_group(work.rank, Meeting.of(work.paths.rendezvous, work.rank, timeout), timeout)
+    except RendezvousError as error:  # a rank died at the start: no reason for the others to do nothing
+        log.error("%s; going on without the group, which eval does not need", error)
+        work_alone(work.rank)
+    options = ConnectorOptions(
+        model.revision, torch_dtype(model.dtype), model.trust_remote_code, model.gpus_per_rank, timeout,
+        model.engine,
+    )  # fmt: skip
+    connector = AccelerateConnector(
+        model.name, batch_size=model.batch_size, generation=work.config.task.generation, options=options
+    )
+    connector.load_model_once()
+    work.heart.vitals.device = str(connector.state.device)
+    kind = work.config.task.type
+    task: TaskType = work.plan.data["asks"] if kind == "lm_eval" else kind
+    return connector.engine(task=task, deterministic=work.config.run.deterministic)
+
+
+@dataclass
+class _Open:
+    """A chunk in hand: its lease, its samples that have not come back, and how many were to be run."""
+
+    lease: Lease
+    waiting: set[int]
+    size: int
+    whole: list[int] = field(default_factory=list)
+    lost: bool = False
+    claimed: float = field(default_factory=time.monotonic)
+
+
+class HungError(HpcJobsError):
+    """A sample with which one rank after another made no progress."""
+
+
+class _Left(SystemExit):
+    """The watch has given this rank's chunks back: what it makes from now on is nobody's."""
+
+
+class Shift:
+    """One rank's work: requests out of claimed chunks, completions back into the journal, chunks settled.
+
+    Within `with` it drains: at the end of the allocation it begins nothing that it cannot finish, and what it
+    has left over it gives back. The lock is held around what changes chunks and journal, never while a sample
+    runs, so that the watch can give everything back while the engine is anywhere.
+    """
+
+    def __init__(self, work: Work, journal: Journal, engine: Engine) -> None:
+        config, rank = work.config, work.rank
+        number = work.paths.rounds()[-1]
+        self._work, self._journal, self._engine = work, journal, engine
+        self._inputs = Inputs(work.paths.data)
+        self._asker = asker_of(config, self._inputs.columns, work.paths)
+        owner = Lease(0, 0, rank.attempt, rank.rank, rank.host, journal.path.name, Identity.own())
+        self._ledger = Ledger(
+            Claims(work.paths.round(number)), ChunkList.read(work.paths.chunks(number)), owner,
+            LeaseWatch(work.paths.heartbeats, rank, config.run.lease_timeout), rank.walk,
+            Rules(config.run.sharding == "static", config.run.deterministic),
+        )  # fmt: skip
+        self._open: dict[int, _Open] = {}
+        self._begun: dict[int, float] = {}
+        self._took: deque[float] = deque(maxlen=_RECENT)
+        self._whole_chunks = config.run.deterministic  # then a chunk that is left half done has to be redone
+        self._lock, self._left = threading.Lock(), False
+        self._synced = time.monotonic()
+
+    def __enter__(self) -> Shift:
+        self._work.watch.let_go = self._let_go
+        self._work.drain.engaged = True
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._work.drain.engaged = False
+        if kind is None or not issubclass(kind, JournalError | OSError):  # then nothing more can be written there
+            self._let_go(f"drained: {self._work.drain.reason}" if kind is None else f"its rank failed: {error}", False)
+
+    def requests(self) -> Iterator[Request | None]:
+        """Requests as the engine asks for them; None while all that is left is in hand or with other ranks."""
+        while self._admits():
+            batch = self._engine.batch_size
+            if len(self._open) >= batch and self._ledger.near_end(batch):
+                yield None  # no hoarding where other ranks would go without
+            lease = self._claim()
+            if lease:
+                yield from self._requests_of(lease)
+            elif self._open:
+                yield None
+            elif self._ledger.over() or self._work.rank.in_array:
+                return  # a worker of an array holds no nodes that others' leftovers could need
+            else:
+                self._wait()
+
+    def _admits(self) -> bool:
+        """Whether a sample that begins now is expected to end before the allocation does, by our own rate."""
+        drain = self._work.drain
+        if drain.has_room(max(self._took, default=0.0)):
+            return True
+        if self._work.heart.vitals.state != "draining":
+            log.info("draining, %s: %d samples in hand, %.0f s left", drain.reason, len(self._begun), drain.left())
+            self._work.heart.enter("draining")
+        return False
+
+    def _goes_on(self) -> bool:
+        """Whether the next sample of a chunk in hand is begun; whole chunks were judged when they were claimed."""
+        return self._admits() if not self._whole_chunks else self._work.drain.reason is None or self._admits()
+
+    def _claim(self) -> Lease | None:
+        with self._held():
+            return self._ledger.claim()
+
+    def _wait(self) -> None:
+        """Other ranks hold what is left: wait for them to settle it or to be lost."""
+        if self._work.heart.vitals.state != "waiting":
+            self._work.heart.enter("waiting")
+        time.sleep(min(0.5, self._work.config.run.heartbeat / 2))
+
+    def _requests_of(self, lease: Lease) -> Iterator[Request | None]:
+        with self._held():
+            todo = self._ledger.todo(lease)
+            in_hand = _Open(lease, set(todo), len(todo))
+            self._open |= dict.fromkeys(todo, in_hand)
+            if not todo:
+                return self._settle(in_hand)
+        if self._work.heart.vitals.state not in ("working", "draining"):
+            self._work.heart.enter("working")
+        for index in todo:
+            if not self._goes_on() or self._lost(in_hand):
+                return None
+            self._begun[index] = time.monotonic()
+            request = self._request(index, in_hand.lease)
+            if isinstance(request, Completion):
+                self.record(request)
+            else:
+                yield request
+        if self._work.config.run.deterministic:
+            while not self._begun.keys().isdisjoint(todo):  # the batch is drained at the chunk's border
+                yield None
+        return None
+
+    def _lost(self, in_hand: _Open) -> bool:
+        """Whether this process was stopped for so long that others took the chunk: no use to begin more of it."""
+        if in_hand.lost or not self._work.watch.stalled():
+            return in_hand.lost
+        with self._held():
+            for each in {id(each): each for each in self._open.values()}.values():
+                if self._ledger.superseded(each.lease):
+                    log.warning("chunk %d was taken over while this rank stood still", each.lease.chunk)
+                    self._forget(each)
+        return in_hand.lost
+
+    def _forget(self, in_hand: _Open) -> None:
+        """What of a chunk has not been begun is not ours any more; what has is recorded, and may be in vain."""
+        for index in in_hand.waiting - self._begun.keys():
+            self._open.pop(index, None)
+        in_hand.waiting &= self._begun.keys()
+        in_hand.lost = True
+        self._work.heart.vitals.open -= len(in_hand.whole)
+
+    def _request(self, index: int, lease: Lease) -> Request | Completion:
+        row = self._inputs[index]
+        try:
+            if (times := lease.suspects.count(index)) >= _HANGS:
+                raise HungError(f"{times} ranks have made no progress with it: run.progress_timeout")
+            return self._asker.request(row)
+        except Exception as error:  # a template may raise anything; it is this sample's problem alone
+            return Completion.failed(index, SampleError.of(error), time.time())
+
+    def record(self, completion: Completion) -> None:
+        """Journal a completion with its scores, and settle its chunk if it was the last one."""
+        record = self._scored(completion, self._open[completion.index].lease)
+        with self._held():
+            in_hand = self._open.pop(completion.index)
+            self._journal.append(record)
+            begun = self._begun.pop(completion.index)
+            if not self._whole_chunks:
+                self._took.append(time.monotonic() - begun)
+            in_hand.waiting.discard(completion.index)
+            in_hand.whole.append(completion.index)
+            self._count(record, in_hand)
+            if not in_hand.waiting and not in_hand.lost:
+                self._settle(in_hand)
+            elif time.monotonic() - self._synced > _SYNC_SECONDS:
+                self._sync()
+
+    @contextlib.contextmanager
+    def _held(self) -> Iterator[None]:
+        """The lock; a rank whose chunks the watch has given back goes no further."""
+        with self._lock:
+            if self._left:
+                raise _Left(0)
+            yield
+
+    def _let_go(self, why: str, hung: bool) -> bool:
+        """Give back every chunk in hand with what of it is done; False where the lock is not to be had."""
+        if not self._lock.acquire(timeout=_LOCK_SECONDS):
+            return False
+        try:
+            if not self._left:
+                self._left = True
+                self._release(why, self._begun.keys() if hung else ())
+        finally:
+            self._lock.release()
+        return True
+
+    def _release(self, why: str, suspects: Collection[int]) -> None:
+        in_hand = {each.lease.chunk: each for each in self._open.values() if not each.lost}
+        if in_hand:
+            self._sync()
+        for each in in_hand.values():
+            self._ledger.release(each.lease, each.whole, why, sorted(each.waiting.intersection(suspects)))
+            self._work.heart.vitals.open -= len(each.whole)
+
+    def _settle(self, in_hand: _Open) -> None:
+        self._sync()  # before anybody is told that the chunk is done
+        self._ledger.done(in_hand.lease)
+        if self._whole_chunks:
+            self._took.append(time.monotonic() - in_hand.claimed)
+        self._work.heart.vitals.chunks += 1
+        self._work.heart.vitals.open -= in_hand.size
+        self._work.heart.beat()  # or status would count these samples twice until the next beat
+
+    def _sync(self) -> None:
+        self._journal.sync()
+        self._synced = time.monotonic()
+
+    def _scored(self, completion: Completion, lease: Lease) -> Record:
+        row, error = self._inputs[completion.index], completion.error
+        scores = dict[str, Score]()
+        if error is None:
+            try:
+                scores = self._asker.judge(completion, row)
+            except Exception as problem:  # a user's metric may raise anything
+                error = SampleError.of(problem)
+        if error is not None:
+            scores = self._asker.failed(row)
+        rank, likelihood = self._work.rank, completion.likelihood or Likelihood((), (), ())
+        return Record(
+            completion.index, row["id"], lease.chunk, lease.generation, completion.text, completion.finish_reason,
+            completion.prompt_tokens, completion.completion_tokens, rank.rank, rank.attempt,
+            round(completion.seconds, 6), round(completion.started_at, 6),
+            {name: score.number for name, score in scores.items()}, error,
+            completion.texts, likelihood.logprobs, likelihood.greedy, likelihood.tokens,
+            {name: score.statistics for name, score in scores.items() if score.statistics is not None},
+        )  # fmt: skip
+
+    def _count(self, record: Record, in_hand: _Open) -> None:
+        vitals = self._work.heart.vitals
+        vitals.samples += 1
+        vitals.open += not in_hand.lost
+        vitals.tokens += record.completion_tokens
+        vitals.last_index = record.index
+        if record.error:
+            vitals.errors += 1
+            vitals.first_error = (
+                vitals.first_error or f"sample {record.id}: {record.error.type}: {record.error.message}"[:400]
+            )

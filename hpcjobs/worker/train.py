@@ -1,0 +1,126 @@
+"""train: tokens made once, the loop over global batches, and the model at the end."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from hpcjobs.run_folder.inputs import Inputs
+from hpcjobs.run_folder.journal.journal import Journal
+from hpcjobs.training.batches import plan_batches
+from hpcjobs.training.data.order import Order, Ordering
+from hpcjobs.training.data.tokens import TokenFacts, TokenFile, wait_for_tokens, write_tokens
+from hpcjobs.training.export import export
+
+if TYPE_CHECKING:
+    from hpcjobs.training.loop import Course, Loop
+    from hpcjobs.worker.run import Work
+
+log = logging.getLogger(__name__)
+
+
+def run_train(work: Work) -> None:
+    """This rank's share of a train run. The ranks go in step: where one is lost the others end, and name it."""
+    from hpcjobs.training.peers import Peers
+
+    work.heart.enter("loading")
+    run, batches = work.config.run, plan_batches(work.config.train, work.rank.world_size)
+    if work.rank.is_main:
+        log.info("a global batch of %d: %s", work.config.train.global_batch, batches)
+    loop: Loop | None = None
+    try:
+        with Peers(work.paths, work.rank, run.lease_timeout, work.heart, run.heartbeat) as peers:
+            facts = make_tokens(work) if work.rank.is_main else _awaited(work)
+            try:
+                loop = _prepared(work, facts)
+                _train(work, loop)
+            except RuntimeError as error:  # torch's errors of a broken group are that
+                if work.rank.world_size > 1 and (lost := peers.blame(error, loop.done if loop else 0)):
+                    raise lost from error
+                raise
+    finally:  # nobody is watched any more: a checkpoint that is being written is finished, be others lost
+        if loop:
+            loop.close()
+    said = work.drain.reason and loop.done < facts.steps
+    log.info("%s after step %d of %d", f"drained, {work.drain.reason}," if said else "done", loop.done, facts.steps)
+
+
+def make_tokens(work: Work) -> TokenFacts:
+    """Rank 0: tokenise the rows, unless an earlier start has; the facts."""
+    if work.paths.token_facts.exists():
+        return TokenFacts.read(work.paths.token_facts)
+    from hpcjobs.engines.loader import ModelSource, load_tokenizer, most_positions
+    from hpcjobs.training.data.encode import Encoder
+    from hpcjobs.training.data.examples import Examples
+    from hpcjobs.training.data.heldout import held_out
+
+    config, began, paths = work.config, time.monotonic(), work.paths
+    train, model, inputs = config.train, config.model, Inputs(work.paths.data)
+    source = ModelSource(model.name, model.revision, None, model.trust_remote_code)
+    longest = min(train.max_length, most_positions(source) or train.max_length)
+    encoder = Encoder(load_tokenizer(source), longest)
+    examples = Examples(config.task, inputs.columns)
+    held = held_out(inputs.values("id"), train.validation_fraction, config.run.seed)
+    made = write_tokens(
+        inputs, lambda row: encoder.encode(examples.example(row)), paths.tokens, lambda n: n not in held
+    )
+    validation = None
+    if held or paths.validation_data.exists():
+        other = inputs if held else Inputs(paths.validation_data)
+        theirs = Examples(config.task, other.columns)
+        validation = write_tokens(
+            other, lambda row: encoder.encode(theirs.example(row)), paths.validation_tokens,
+            lambda n: not held or n in held,
+        )  # fmt: skip
+    order = make_order(work, TokenFile(paths.tokens), longest)
+    facts = TokenFacts(made, validation, train.max_steps or order.steps(train.epochs or 1.0), len(order.units), longest)
+    facts.write(paths.token_facts)
+    log.info("%d samples, %d tokens in %.1f s", made.samples, made.tokens, time.monotonic() - began)
+    for reason in [*made.reasons, *(validation.reasons if validation else ())]:
+        log.warning("left out: %s", reason)
+    return facts
+
+
+def make_order(work: Work, tokens: TokenFile, longest: int) -> Order:
+    """The sequence of global batches of this run."""
+    train = work.config.train
+    pack = longest if train.packing else None
+    return Order(tokens.lengths, Ordering(work.config.run.seed, train.global_batch, pack, train.group_by_length))
+
+
+def _awaited(work: Work) -> TokenFacts:
+    return wait_for_tokens(work.paths.token_facts, work.config.run.progress_timeout)
+
+
+def _prepared(work: Work, facts: TokenFacts) -> Loop:
+    """The loop, with what the newest checkpoint has."""
+    from hpcjobs.training.loop import Course, Loop
+    from hpcjobs.training.setup import make_ready
+    from hpcjobs.training.validation import Validation
+
+    tokens = TokenFile(work.paths.tokens)
+    batches = plan_batches(work.config.train, work.rank.world_size)
+    course: Course = Course(tokens, make_order(work, tokens, facts.longest), facts.steps, batches)
+    ready = make_ready(work, facts.steps)
+    work.heart.vitals.device = str(ready.connector.state.device)
+    validation = None
+    if facts.validation:
+        pad = ready.connector.tokenizer.pad_token_id or 0
+        validation = Validation(TokenFile(work.paths.validation_tokens), batches, work.rank.rank, pad)
+    return Loop(work, ready, course, Journal(work.paths.journal(work.rank.attempt, work.rank.rank)), validation)
+
+
+def _train(work: Work, loop: Loop) -> None:
+    loop.resume()
+    work.heart.vitals.ready_at = time.time()
+    work.heart.enter("working")
+    work.drain.engaged = True
+    try:
+        if loop.run():
+            work.heart.enter("saving")
+            export(work, loop.ready)
+        else:
+            work.heart.vitals.ended = f"drained: {work.drain.reason or 'another rank has no time left'}"
+    finally:
+        work.drain.engaged = False
