@@ -24,7 +24,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 
 from benchmarks.chaos_life import Life
-from hpcjobs.requests import Record
+from hpcjobs.run_folder.journal.record import Record
 from hpcjobs.run_folder.ledger.acceptance import Acceptance
 from hpcjobs.run_folder.ledger.claims import Claims, Lease
 from hpcjobs.run_folder.paths import RunPaths

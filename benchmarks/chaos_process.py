@@ -13,9 +13,9 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from benchmarks.chaos_life import Life
-from hpcjobs.distributed.rank import process_start
 from hpcjobs.run_folder.heartbeat import read_heartbeat
 from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.run_folder.process import process_start
 from tests.runs import guarded_rank, process_state, rank_elsewhere, rank_env, rank_main, start_process, wait_for
 
 # Busy machines are slow: only what takes longer than this has hung (seconds).

@@ -15,9 +15,9 @@ from benchmarks.chaos_life import file_clock
 from benchmarks.chaos_process import PATIENCE, RankProcess, start_ranks
 from benchmarks.chaos_setting import Setting
 from hpcjobs.merge.eval import merge
-from hpcjobs.requests import Record
 from hpcjobs.run_folder.files import read_json
 from hpcjobs.run_folder.journal.journal import journal_lines
+from hpcjobs.run_folder.journal.record import Record
 from hpcjobs.run_folder.ledger.claims import Claims
 from hpcjobs.run_folder.ledger.rounds import close_round, open_round
 from hpcjobs.run_folder.paths import RunPaths

@@ -27,7 +27,7 @@ from hpcjobs.config import Config
 from hpcjobs.config.layers import Layer
 from hpcjobs.config.resolve import validate
 from hpcjobs.launch.slurm import clean_environment
-from hpcjobs.plan.draft import make_plan
+from hpcjobs.plan.eval import make_plan
 from hpcjobs.run_folder.paths import RunPaths
 
 QUESTION = "Name one river of France."

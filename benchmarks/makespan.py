@@ -161,7 +161,7 @@ def simulate(ranks: int, seconds: Floats, static: bool, folder: Path) -> None:
 def work_as(rank: int, ranks: int, root: str, seconds: Floats, static: bool, ready: list[object]) -> None:
     """One real rank: claim, sleep, settle, until all is settled."""
     paths, world = RunPaths(Path(root)), Rank(rank, ranks, rank, ranks, 0, "a", "torchrun", "here")
-    chunks, watch = ChunkList.read(paths.chunks(0)), LeaseWatch(paths.heartbeats, world, 1e9)
+    chunks, watch = ChunkList.read(paths.chunks(0)), LeaseWatch(paths.heartbeats, world.succeeds, 1e9)
     mine = book(paths, Claims(paths.round(0)), chunks, rank, ranks, static, watch)
     ready[0].wait()  # type: ignore[attr-defined]
     started, end, worked = time.perf_counter(), 0.0, 0.0

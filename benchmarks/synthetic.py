@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from hpcjobs.config.layers import Layer
 from hpcjobs.config.resolve import validate
-from hpcjobs.plan.draft import make_plan
+from hpcjobs.plan.eval import make_plan
 from hpcjobs.run_folder.ledger.chunks import ChunkList
 from hpcjobs.run_folder.ledger.claims import Lease, Verdict
 from hpcjobs.run_folder.paths import RunPaths

@@ -1,5 +1,6 @@
 """Where jobs queued by an earlier version look for their entry points. To be removed in the release after 0.2."""
 
-from hpcjobs.worker.guard import guard_merge, guard_rank
+from hpcjobs.commands.finish import guard_merge
+from hpcjobs.worker.__main__ import guard_rank
 
 __all__ = ["guard_merge", "guard_rank"]

@@ -26,7 +26,8 @@ from hpcjobs.metrics import Fold, Judge, MeanFold, Metric, fold_of
 from hpcjobs.metrics.format import score_lines
 from hpcjobs.requests import Completion, Request, SampleError, TaskType
 from hpcjobs.run_folder.files import make_folder, write_json, write_whole
-from hpcjobs.tasks.datasets import load_table, user_columns, user_row
+from hpcjobs.run_folder.inputs import user_columns, user_row
+from hpcjobs.tasks.datasets import load_table
 from hpcjobs.tasks.few_shot import Pool, TableRows, is_own, pool_table
 from hpcjobs.tasks.prompts import Prompts
 

@@ -52,7 +52,7 @@ def main() -> None:
 
 def _rank(run: str, env: dict[str, str]) -> None:
     """A guarded rank in its own environment, which never returns."""
-    from hpcjobs.worker.guard import guard_rank
+    from hpcjobs.worker.__main__ import guard_rank
 
     code = 1
     try:

@@ -25,20 +25,20 @@ from typing import Any, TypeVar
 from hpcjobs.config import Config
 from hpcjobs.config.layers import Layer
 from hpcjobs.config.resolve import validate
-from hpcjobs.distributed.rank import process_start
 from hpcjobs.errors import HpcJobsError
 from hpcjobs.launch.slurm import clean_environment
-from hpcjobs.merge.eval import Merged, merge
-from hpcjobs.plan.draft import make_plan
-from hpcjobs.requests import Record
+from hpcjobs.merge.eval import merge
+from hpcjobs.plan.eval import make_plan
 from hpcjobs.run_folder.files import read_json
 from hpcjobs.run_folder.heartbeat import Vitals, read_heartbeats
 from hpcjobs.run_folder.journal.journal import read_journal
+from hpcjobs.run_folder.journal.record import Record
 from hpcjobs.run_folder.ledger.chunks import ChunkList
 from hpcjobs.run_folder.ledger.claims import Claims, Lease
 from hpcjobs.run_folder.ledger.rounds import close_round, open_round
+from hpcjobs.run_folder.merged import Merged
 from hpcjobs.run_folder.paths import RunPaths
-from hpcjobs.run_folder.process import Identity, machine_id
+from hpcjobs.run_folder.process import Identity, machine_id, process_start
 from hpcjobs.run_folder.submission import Launch, record_launch
 
 DEADLINE = 60.0
@@ -135,7 +135,7 @@ def rank_elsewhere(run: str, env: Mapping[str, str]) -> None:
 
 def guarded_rank(run: str, env: Mapping[str, str]) -> None:
     """The same with its guard."""
-    from hpcjobs.worker.guard import guard_rank
+    from hpcjobs.worker.__main__ import guard_rank
 
     _move_elsewhere()
     clean = clean_environment() | dict(env)

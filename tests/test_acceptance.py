@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hpcjobs.requests import Record
+from hpcjobs.run_folder.journal.record import Record
 from hpcjobs.run_folder.ledger.acceptance import Acceptance, unnamed_journals
 from hpcjobs.run_folder.ledger.chunks import write_chunks
 from hpcjobs.run_folder.ledger.claims import Claims, Former

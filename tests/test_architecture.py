@@ -5,9 +5,10 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -19,35 +20,33 @@ MODULES = {
     ".".join(("hpcjobs", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): path
     for path in sorted(PACKAGE.rglob("*.py"))
 }
-# The line, in order. What a stage is made of stands with it.
-STAGES = [
-    ("config", "layers", "resolve"),
-    ("plan", "train_plan"),
-    ("launch", "sbatch"),
-    ("worker", "jobs"),
-    ("merge", "train_merge", "score", "compare", "findings", "train_compare", "train_findings"),
-    ("report",),
-]
-# These know several stages: the command line, its flow, and the entry points that a job is started by.
-ABOVE = {"cli", "__main__", "submit", "screen", "status", "entry", "supervisor", "then_eval", "verdict", "world_sizes"}
 # What a model is run with: these begin with torch, and whoever needs one imports it inside a function.
 HEAVY = {
     f"hpcjobs.engines.{name}"
     for name in (
-        "border", "continuous", "generate", "kvcache", "loop", "packed", "passes", "places", "plain", "rows",
-        "sampling", "scoring", "shared", "spans",
+        "continuous", "generate", "loop.engine", "loop.kvcache", "loop.packed", "loop.places", "loop.row", "sampling",
+        "scoring.boundary", "scoring.engine", "scoring.passes", "scoring.sequences", "scoring.spans", "scoring.tree",
     )
 }  # fmt: skip
-# launch may name what is to be started.
-ENTRY_POINTS = {("launch", "worker"), ("launch", "entry")}
+CONTRIBUTING = (PACKAGE.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+
+
+def layers() -> list[set[str]]:
+    """The layers as CONTRIBUTING has them, the lowest first: rooms, and the files beside them."""
+    block = re.search(r"^```layers\n(.*?)^```$", CONTRIBUTING, re.MULTILINE | re.DOTALL)
+    assert block, "CONTRIBUTING.md has no block of layers"
+    return [set(line.split()) for line in block.group(1).splitlines()]
+
+
+LEVEL = {room: number for number, rooms in enumerate(layers()) for room in rooms}
 
 
 def imports(tree: ast.AST, inside: bool = True) -> Iterator[str]:
-    """The modules that are imported, in functions too where `inside`; not what only a type checker reads."""
+    """The modules that are imported: by a type checker too, and in functions where `inside`."""
     for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            continue
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not inside:
+            continue
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test) and not inside:
             continue
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -59,67 +58,59 @@ def imports(tree: ast.AST, inside: bool = True) -> Iterator[str]:
 
 
 def own_imports(name: str, inside: bool = True) -> set[str]:
+    """The modules of hpcjobs that one imports; its `__init__`, which holds the version, is no room."""
     found = set(imports(ast.parse(MODULES[name].read_text()), inside))
-    return {module for module in found if module in MODULES and module != "hpcjobs"}
+    return {module for module in found if module in MODULES and module not in ("hpcjobs", name)}
 
 
-def part(module: str) -> str:
-    """`hpcjobs.jobs.eval` -> `jobs`."""
-    return module.split(".")[1] if "." in module else module
+def room(module: str) -> str:
+    """`hpcjobs.worker.eval` -> `worker`."""
+    return module.split(".")[1]
 
 
-def stage(module: str) -> int | None:
-    return next((number for number, parts in enumerate(STAGES) if part(module) in parts), None)
+def circles(graph: Mapping[str, set[str]]) -> list[list[str]]:
+    """The circles of a graph: its strongly connected parts of more than one."""
+    reach: dict[str, set[str]] = {}
+    for start in graph:
+        found, todo = set[str](), [start]
+        while todo:
+            for other in graph[todo.pop()] - found:
+                found.add(other)
+                todo.append(other)
+        reach[start] = found
+    parts = {tuple(sorted(b for b in reach[a] if a in reach[b])) for a in graph if a in reach[a]}
+    return [list(part) for part in sorted(parts) if len(part) > 1]
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if stage(name) is not None])
-def test_a_stage_imports_nothing_of_a_later_stage(name: str) -> None:
-    own = stage(name)
-    assert own is not None
-    for other in own_imports(name):
-        if (part(name), part(other)) in ENTRY_POINTS:
-            assert other not in own_imports(name, inside=False), f"{name} imports {other} on top"
-            continue
-        assert part(other) not in ABOVE, f"{name} imports {other}"
-        later = stage(other)
-        assert later is None or later <= own, f"{name} imports {other} of a later stage"
+GRAPH = {name: own_imports(name) for name in MODULES}
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if stage(name) is None and part(name) not in ABOVE])
-def test_a_shared_noun_imports_no_stage_but_config(name: str) -> None:
-    users = {"hpcjobs.runner", "hpcjobs.run_folder.ledger.acceptance", "hpcjobs.commands.cancel", "hpcjobs.distributed.accelerate_node"}
-    for other in own_imports(name, inside=False):
-        later = stage(other)
-        assert later in (None, 0) or name in users, f"{name} imports {other}"
-        assert part(other) not in ABOVE, f"{name} imports {other}"
+def test_every_room_stands_in_the_layers() -> None:
+    assert {room(name) for name in MODULES if name != "hpcjobs"} == set(LEVEL)
 
 
-def test_records_paths_and_errors_import_no_stage_at_all() -> None:
-    for name in ("records", "paths", "errors", "files", "disk"):
-        assert {part(other) for other in own_imports(f"hpcjobs.{name}")} <= {
-            "errors",
-            "records",
-            "paths",
-            "files",
-            "disk",
-            "leftovers",
-        }
+@pytest.mark.parametrize("name", [name for name in MODULES if name != "hpcjobs"])
+def test_a_room_imports_lower_layers_alone(name: str) -> None:
+    """Counted over all imports; rooms of one layer do not import each other."""
+    for other in GRAPH[name]:
+        assert room(other) == room(name) or LEVEL[room(other)] < LEVEL[room(name)], f"{name} imports {other}"
 
 
-def test_no_circle_of_imports() -> None:
-    graph = {name: own_imports(name, inside=False) for name in MODULES}
-    done: set[str] = set()
+def test_there_is_no_circle_of_files_and_none_of_rooms() -> None:
+    assert circles(GRAPH) == []
+    rooms: dict[str, set[str]] = {}
+    for name, others in GRAPH.items():
+        if name != "hpcjobs":
+            rooms.setdefault(room(name), set()).update({room(other) for other in others} - {room(name)})
+    assert circles(rooms) == []
 
-    def walk(name: str, path: tuple[str, ...]) -> None:
-        assert name not in path, " -> ".join((*path[path.index(name) :], name))
-        if name not in done:
-            for other in graph[name]:
-                walk(other, (*path, name))
-            done.add(name)
 
-    for name in graph:
-        walk(name, ())
-    assert done == set(MODULES)
+def test_the_search_for_circles_finds_them() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": set()}) == [["b", "c"]]
+
+
+def test_requests_and_errors_import_no_room() -> None:
+    assert {room(other) for name in ("errors", "requests") for other in GRAPH[f"hpcjobs.{name}"]} <= {"errors"}
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if name not in HEAVY])
@@ -253,7 +244,7 @@ def test_only_rank_reads_the_environment_of_ranks() -> None:
             for key, line in reads_of_the_environment(ast.parse(path.read_text()))
             if key.startswith(RANK_WORDS)
         ]
-        assert not found or name in allowed, f"{name} reads {found}: ask hpcjobs.rank instead"
+        assert not found or name in allowed, f"{name} reads {found}: ask hpcjobs.distributed.rank instead"
 
 
 def test_the_search_for_reads_finds_them() -> None:

@@ -14,10 +14,9 @@ import pytest
 from hpcjobs.commands import cancel as cancel_module
 from hpcjobs.commands.cancel import cancel
 from hpcjobs.commands.status import read_status
-from hpcjobs.distributed.rank import process_start
 from hpcjobs.run_folder.heartbeat import read_heartbeats
 from hpcjobs.run_folder.paths import RunPaths
-from hpcjobs.run_folder.process import Identity
+from hpcjobs.run_folder.process import Identity, process_start
 from hpcjobs.run_folder.submission import Launch, read_launches, record_launch
 from tests.runs import (
     cancelled_at_end,

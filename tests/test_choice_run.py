@@ -13,7 +13,7 @@ from hpcjobs.config.layers import Layer
 from hpcjobs.config.resolve import validate
 from hpcjobs.merge.eval import merge
 from hpcjobs.merge.score import rescore
-from hpcjobs.plan.draft import make_plan
+from hpcjobs.plan.eval import make_plan
 from hpcjobs.report import write_report
 from hpcjobs.run_folder.paths import RunPaths
 from tests.runs import run_ranks, said

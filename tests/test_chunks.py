@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcjobs.plan.draft import make_plan
+from hpcjobs.plan.eval import make_plan
 from hpcjobs.run_folder.ledger.chunks import (
     MOST_CHUNKS,
     TAPER,

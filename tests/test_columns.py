@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcjobs.errors import MergeError
-from hpcjobs.requests import Record
 from hpcjobs.run_folder.journal import table as columns
 from hpcjobs.run_folder.journal.journal import parse_line, read_journal
+from hpcjobs.run_folder.journal.record import Record
 from hpcjobs.run_folder.journal.table import journal_schema, read_columns, storable, table_of
 from tests.runs import record_of
 from tests.test_records import RECORDS

@@ -17,7 +17,7 @@ from hpcjobs.compare.statistics import mcnemar
 from hpcjobs.errors import MergeError, UsageError
 from hpcjobs.launch.slurm import clean_environment
 from hpcjobs.merge.eval import merge
-from hpcjobs.plan.draft import make_plan
+from hpcjobs.plan.eval import make_plan
 from hpcjobs.run_folder.paths import RunPaths
 from tests.runs import DEADLINE, answer, config_of, hpcjobs, plan_run, rows_of, run_ranks
 

@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpcjobs.config.layers import Layer, parse_yaml, set_layer, text_layer
+from hpcjobs.config.checks import slurm_minutes
+from hpcjobs.config.layers import Layer, set_layer, text_layer
 from hpcjobs.config.resolve import dump, read_config, resolve, user_config, validate
-from hpcjobs.config.schema import Config, slurm_minutes
+from hpcjobs.config.schema import Config
+from hpcjobs.config.yaml import parse_yaml
 from hpcjobs.errors import ConfigError, UsageError
 
 

@@ -10,16 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from hpcjobs.assets import asset_names
 from hpcjobs.config import DataConfig
 from hpcjobs.errors import DataError
-from hpcjobs.tasks.datasets import (
-    asset_names,
-    expected_work,
-    load_table,
-    locate,
-    user_columns,
-    user_row,
-)
+from hpcjobs.plan.locate import locate
+from hpcjobs.run_folder.inputs import user_columns, user_row
+from hpcjobs.tasks.datasets import expected_work, load_table
 
 ROWS: list[dict[str, Any]] = [
     {"q": "one", "n": 1},

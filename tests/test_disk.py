@@ -18,8 +18,6 @@ from hpcjobs.errors import DiskFullError, JournalError
 from hpcjobs.merge.eval import merge
 from hpcjobs.merge.external_sort import Spill
 from hpcjobs.merge.score import rescore
-from hpcjobs.ranklog import rank_log
-from hpcjobs.requests import Record
 from hpcjobs.run_folder.disk import (
     Space,
     bytes_text,
@@ -34,9 +32,11 @@ from hpcjobs.run_folder.disk import (
 from hpcjobs.run_folder.files import Together, _link, create_once, make_folder, read_json, write_whole
 from hpcjobs.run_folder.heartbeat import Heartbeat, Vitals, read_heartbeat
 from hpcjobs.run_folder.journal.journal import Journal
+from hpcjobs.run_folder.journal.record import Record
 from hpcjobs.run_folder.journal.table import journal_schema, table_of
 from hpcjobs.run_folder.ledger.claims import Claims
 from hpcjobs.run_folder.ledger.rounds import close_round, open_round
+from hpcjobs.run_folder.logs import rank_log
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.process import Identity
 from hpcjobs.run_folder.submission import Launch, record_launch
@@ -280,7 +280,7 @@ def test_a_heartbeat_goes_on(disk: Disk, run: RunPaths) -> None:
 
 def test_a_rank_log_loses_lines_and_says_so_once(disk: Disk, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     log, path = logging.getLogger("hpcjobs.test"), disk.path / "a-0.log"
-    with rank_log(path, LONE):
+    with rank_log(path, LONE.rank):
         log.info("first")
         disk.fill()
         for number in range(100):
@@ -299,7 +299,7 @@ def test_a_rank_log_loses_lines_and_says_so_once(disk: Disk, tmp_path: Path, cap
 
 def test_a_rank_log_that_cannot_be_made_costs_no_rank(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with small_disk(tmp_path / "disk", "size=1m,nr_inodes=1") as disk:
-        with rank_log(disk.path / "a-0.log", LONE):
+        with rank_log(disk.path / "a-0.log", LONE.rank):
             logging.getLogger("hpcjobs.test").info("lost")
     assert len(capfd.readouterr().err.splitlines()) == 1
 

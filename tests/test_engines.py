@@ -13,7 +13,7 @@ from hpcjobs.config import GenerationConfig
 from hpcjobs.engines.base import take
 from hpcjobs.engines.dummy import DummyEngine
 from hpcjobs.requests import Completion, Request
-from hpcjobs.worker.run import Terminated
+from hpcjobs.worker.signals import Terminated
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.model

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from hpcjobs.commands.finish import fatal_errors, finish_run, may_go_on
+from hpcjobs.commands.auto_resume import fatal_errors, may_go_on
+from hpcjobs.commands.finish import finish_run
 from hpcjobs.distributed.drain import PREEMPTION
 from hpcjobs.run_folder.files import read_json
 from hpcjobs.run_folder.heartbeat import Heartbeat, Vitals, write_heartbeat

@@ -17,7 +17,7 @@ from hpcjobs.distributed.rendezvous import Meeting
 from hpcjobs.errors import RendezvousError
 from hpcjobs.launch.slurm import clean_environment
 from hpcjobs.merge.eval import merge
-from hpcjobs.plan.draft import make_plan
+from hpcjobs.plan.eval import make_plan
 from hpcjobs.run_folder.paths import RunPaths
 
 pytestmark = pytest.mark.model

@@ -14,15 +14,15 @@ from typing import Any
 
 import pytest
 
+from hpcjobs.assets import ASSETS
 from hpcjobs.config import Config
 from hpcjobs.config.layers import Layer
 from hpcjobs.config.resolve import validate
 from hpcjobs.engines.hub import HubModel, at_commit, cache_folder, go_offline, is_hub_id
 from hpcjobs.errors import ConfigError
 from hpcjobs.launch.slurm import clean_environment
-from hpcjobs.plan.draft import make_plan
+from hpcjobs.plan.eval import make_plan
 from hpcjobs.run_folder.files import read_json
-from hpcjobs.tasks.datasets import ASSETS
 from tests.fake_slurm import FakeSlurm
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -9,8 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from hpcjobs.distributed.rank import process_start
-from hpcjobs.run_folder.process import Identity, machine_id
+from hpcjobs.run_folder.process import Identity, machine_id, process_start
 from tests.runs import process_state, wait_for
 
 

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcjobs.errors import JournalError, MergeError
-from hpcjobs.requests import Record
 from hpcjobs.run_folder.journal.journal import _BLOCK, Journal, journal_lines, read_journal
+from hpcjobs.run_folder.journal.record import Record
 from tests.runs import finish, record_of, records_in, start_process, wait_for
 from tests.test_records import RECORDS
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcjobs.plan.draft import make_script_plan
+from hpcjobs.plan.script import make_script_plan
 from hpcjobs.run_folder.paths import RunPaths, runs_root
 
 from .fake_slurm import Shell

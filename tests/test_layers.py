@@ -11,16 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hpcjobs.config.layers import (
-    Layer,
-    dotted_layer,
-    dump_yaml,
-    file_layer,
-    merge_layers,
-    parse_yaml,
-    set_layer,
-    text_layer,
-)
+from hpcjobs.config.layers import Layer, dotted_layer, file_layer, merge_layers, set_layer, text_layer
+from hpcjobs.config.yaml import dump_yaml, parse_yaml
 from hpcjobs.errors import ConfigError
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from hpcjobs.distributed.rank import Rank, process_start
+from hpcjobs.distributed.rank import Rank
 from hpcjobs.run_folder.heartbeat import Heartbeat, Vitals
 from hpcjobs.run_folder.ledger.chunks import ChunkList, write_chunks
 from hpcjobs.run_folder.ledger.claims import Claims, Former, Lease, Listing
 from hpcjobs.run_folder.ledger.ledger import LeaseWatch, Ledger, Rules, release, whole_samples
 from hpcjobs.run_folder.paths import RunPaths
-from hpcjobs.run_folder.process import Identity
+from hpcjobs.run_folder.process import Identity, process_start
 from tests.runs import (
     Ranks,
     lease_of,
@@ -45,7 +45,7 @@ def paths(tmp_path: Path) -> RunPaths:
 
 
 def ledger(paths: RunPaths, rank: int, world: int, rules: Rules = Rules(), timeout: float = 60.0) -> Ledger:  # noqa: B008
-    watch = LeaseWatch(paths.heartbeats, rank_of(rank, world), timeout)
+    watch = LeaseWatch(paths.heartbeats, rank_of(rank, world).succeeds, timeout)
     chunks = ChunkList.read(paths.chunks(0))
     return Ledger(Claims(paths.round(0)), chunks, lease_of(0, rank), watch, (rank, world), rules)
 
@@ -156,7 +156,7 @@ def beat(paths: RunPaths, lease: Lease) -> None:
 
 def test_silence_is_measured_from_the_first_look_by_the_watchers_own_clock(paths: RunPaths) -> None:
     clock, far = Clock(), lease_of(0, 1, identity=replace(Identity.own(), machine="another"))
-    watch = LeaseWatch(paths.heartbeats, rank_of(0, 2), 10.0, clock)
+    watch = LeaseWatch(paths.heartbeats, rank_of(0, 2).succeeds, 10.0, clock)
     beat(paths, far)
     clock.now = 1000.0
     assert not watch.lost(far)
@@ -175,7 +175,7 @@ def test_silence_is_measured_from_the_first_look_by_the_watchers_own_clock(paths
 
 def test_a_rank_that_never_beat_is_lost_after_the_timeout(paths: RunPaths) -> None:
     clock, far = Clock(), lease_of(0, 1, identity=replace(Identity.own(), machine="another"))
-    watch = LeaseWatch(paths.heartbeats, rank_of(0, 2), 10.0, clock)
+    watch = LeaseWatch(paths.heartbeats, rank_of(0, 2).succeeds, 10.0, clock)
     assert not watch.lost(far)
     clock.now = 10.5
     assert watch.lost(far)
@@ -189,7 +189,7 @@ def test_an_earlier_start_of_the_same_slurm_job_is_lost_at_once(
     paths: RunPaths, ours: str, theirs: str, lost: bool
 ) -> None:
     far = lease_of(0, 1, theirs, identity=replace(Identity.own(), machine="another"))
-    watch = LeaseWatch(paths.heartbeats, rank_of(0, 2, ours, "slurm"), 1000.0)
+    watch = LeaseWatch(paths.heartbeats, rank_of(0, 2, ours, "slurm").succeeds, 1000.0)
     assert watch.lost(far) == lost
 
 
@@ -400,7 +400,7 @@ class Counted(Claims):
 
 def counted(paths: RunPaths, rank: int, world: int, clock: list[float]) -> tuple[Ledger, Counted]:
     claims = Counted(paths.round(0))
-    watch = LeaseWatch(paths.heartbeats, rank_of(rank, world), 1e9, lambda: clock[0])
+    watch = LeaseWatch(paths.heartbeats, rank_of(rank, world).succeeds, 1e9, lambda: clock[0])
     return Ledger(claims, ChunkList.read(paths.chunks(0)), lease_of(0, rank), watch, (rank, world), Rules()), claims
 
 

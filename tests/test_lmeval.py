@@ -18,7 +18,7 @@ from hpcjobs.config.resolve import read_config, validate
 from hpcjobs.errors import ConfigError
 from hpcjobs.merge.eval import merge
 from hpcjobs.metrics import Score
-from hpcjobs.plan.draft import make_plan
+from hpcjobs.plan.eval import make_plan
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.tasks.lmeval.codec import decode
 from hpcjobs.tasks.lmeval.fold import Code, LmEvalFold
@@ -208,7 +208,7 @@ def contexts(table: Any) -> list[str]:
 def test_prompts_go_through_the_models_chat_template_as_hflm_does_it(tmp_path: Path) -> None:
     from lm_eval.models.huggingface import HFLM
 
-    from hpcjobs.tasks.datasets import ASSETS
+    from hpcjobs.assets import ASSETS
 
     folder = write_tasks(tmp_path / "tasks", rows=4)
     table = make_plan("eval", config_of(folder, "pick", "tiny", chat_template=True), tmp_path / "run").table

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from hpcjobs.assets import shipped
 from hpcjobs.config import Config
 from hpcjobs.config.layers import dotted_layer
 from hpcjobs.config.resolve import validate
 from hpcjobs.errors import ConfigError
 from hpcjobs.plan.locate import located
-from hpcjobs.run_folder.paths import shipped
 
 
 def config(**values: object) -> Config:

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from hpcjobs.distributed.rank import Rank
-from hpcjobs.ranklog import rank_log
-from hpcjobs.run_folder.logs import entries, follow, srun_ends
+from hpcjobs.run_folder.logs import entries, follow, rank_log, srun_ends
 from hpcjobs.run_folder.paths import RunPaths
 
 TRACE = """Traceback (most recent call last):
@@ -98,7 +97,7 @@ def test_following_says_each_message_once_and_new_ones_as_they_come(paths: RunPa
 def test_a_rank_log_is_what_the_merger_reads(paths: RunPaths) -> None:
     rank = Rank(3, 4, 3, 4, 0, "7.0.0", "single", "host")
     path = paths.rank_log(rank.attempt, rank.rank)
-    with rank_log(path, rank):
+    with rank_log(path, rank.rank):
         logging.getLogger("hpcjobs.any").info("hello %s", "world\u2028é\ud800")
         logging.getLogger("hpcjobs.any").debug("not this")
         logging.getLogger("other").info("nor this")

@@ -17,9 +17,11 @@ from hpcjobs.config.layers import Layer
 from hpcjobs.config.resolve import read_config, validate
 from hpcjobs.config.shape import Shape, shape_of
 from hpcjobs.errors import ConfigError, DataError, UsageError
-from hpcjobs.plan.draft import Plan, make_plan, make_script_plan
+from hpcjobs.plan.eval import make_plan
+from hpcjobs.plan.script import make_script_plan
 from hpcjobs.run_folder.inputs import Inputs
 from hpcjobs.run_folder.ledger.chunks import ChunkList
+from hpcjobs.run_folder.plan import Plan
 
 
 def cluster_of(**values: Any) -> ClusterConfig:

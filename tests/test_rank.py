@@ -9,17 +9,9 @@ from typing import Any
 
 import pytest
 
-from hpcjobs.distributed.rank import (
-    Allotted,
-    Ending,
-    Rank,
-    allotted,
-    assert_world,
-    ending,
-    process_start,
-    refuse_lone_process,
-)
+from hpcjobs.distributed.rank import Allotted, Ending, Rank, allotted, assert_world, ending, refuse_lone_process
 from hpcjobs.errors import RendezvousError
+from hpcjobs.run_folder.process import process_start
 
 # What srun gives the last task of a job of 11 on nodes with 4, 4 and 3 (Slurm 23.02).
 SRUN = {

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcjobs.requests import Completion, Record, SampleError
+from hpcjobs.requests import Completion, SampleError
+from hpcjobs.run_folder.journal.record import Record
 from tests.runs import record_of
 
 # All of Unicode, lone surrogates too, and often what line-wise readers split or stop at.

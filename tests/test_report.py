@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hpcjobs.commands.finish import merge_and_report
+from hpcjobs.commands.merge import merge_and_report
 from hpcjobs.commands.submit import Order, draft_of, start
 from hpcjobs.report import write_report
 from hpcjobs.report.activity import Activity, read_activities
@@ -25,8 +25,8 @@ from hpcjobs.report.picks import pick_rows, read_rows
 from hpcjobs.report.scores import MOST_GROUPS, score_of
 from hpcjobs.report.text import WHOLE, Cut, duration, percent, plain, visible
 from hpcjobs.report.timeline import SHOWN_ROWS, draw
-from hpcjobs.requests import Record
 from hpcjobs.run_folder.heartbeat import Heartbeat, Vitals
+from hpcjobs.run_folder.journal.record import Record
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.process import Identity
 from hpcjobs.run_folder.submission import Launch, record_launch

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from hpcjobs.report.axis import round_numbers
 from hpcjobs.report.curve import HEIGHT, WIDTH, draw_both, draw_curve
-from hpcjobs.report.tick import round_numbers
 from hpcjobs.run_folder.paths import RunPaths
 
 from .fake_slurm import Shell

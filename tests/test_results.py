@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from hpcjobs.merge.results import ResultsWriter, rows_of, schema_of
 from hpcjobs.metrics import find_metrics
-from hpcjobs.requests import Record, SampleError
+from hpcjobs.requests import SampleError
+from hpcjobs.run_folder.journal.record import Record
 from hpcjobs.run_folder.journal.table import journal_schema, storable, table_of
 from tests.runs import record_of
 

@@ -16,9 +16,8 @@ from hpcjobs.merge.eval import merge
 from hpcjobs.merge.score import rescore
 from hpcjobs.metrics import Judge
 from hpcjobs.requests import Completion, Likelihood
-from hpcjobs.run_folder.inputs import Inputs
+from hpcjobs.run_folder.inputs import Inputs, user_columns, user_row
 from hpcjobs.run_folder.paths import RunPaths
-from hpcjobs.tasks.datasets import user_columns, user_row
 from hpcjobs.tasks.prompts import Prompts
 from tests.runs import answer, hpcjobs, plan_run, rows_of, run_ranks, said, settle_by_hand, write_journal
 

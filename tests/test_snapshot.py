@@ -13,9 +13,10 @@ import pytest
 
 from hpcjobs.config import Config
 from hpcjobs.merge.eval import merge
-from hpcjobs.plan.draft import Plan, make_script_plan
+from hpcjobs.plan.script import make_script_plan
 from hpcjobs.run_folder.files import read_json, write_json
 from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.run_folder.plan import Plan
 from hpcjobs.run_folder.provenance import changed_since, code_facts
 from hpcjobs.run_folder.snapshot import Snapshot, import_as_planned, program_command
 from tests.runs import plan_run, run_ranks

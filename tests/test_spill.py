@@ -9,7 +9,7 @@ import pytest
 
 from hpcjobs.merge import external_sort as spilling
 from hpcjobs.merge.external_sort import Spill
-from hpcjobs.requests import Record
+from hpcjobs.run_folder.journal.record import Record
 from hpcjobs.run_folder.journal.table import journal_schema, table_of
 from tests.runs import record_of
 

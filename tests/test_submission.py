@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from hpcjobs.launch.jobs import known_launches
 from hpcjobs.run_folder.paths import RunPaths
-from hpcjobs.run_folder.submission import Launch, forget_launch, known_launches, read_launches, record_launch, together
+from hpcjobs.run_folder.submission import Launch, forget_launch, read_launches, record_launch, together
 
 from .fake_slurm import FakeSlurm
 

@@ -73,7 +73,8 @@ def test_no_secret_of_the_shell_is_written_down(shell: Shell, monkeypatch: pytes
 
 def test_what_is_pickled_is_a_name_and_a_path(shell: Shell, queued: RunPaths) -> None:
     pickle = (queued.logs / "work-0.pkl").read_bytes()
-    assert b"hpcjobs.worker.guard" in pickle
+    assert b"hpcjobs.launch.entry" in pickle
+    assert b"hpcjobs.worker" in pickle
     assert b"guard_rank" in pickle
     assert str(queued.root).encode() in pickle
     assert b"exact_match" not in pickle
@@ -181,7 +182,7 @@ def test_wait_ends_with_the_runs_code(shell: Shell, queued: RunPaths) -> None:
     """Nothing was done by anybody: the merge says incomplete, and waiting ends with 3."""
     assert shell.run("merge", "a").code == 3
     shell.slurm.answer("squeue", "100|FAILED|None|n1\n101|FAILED|None|n1\n")
-    from hpcjobs.commands.submit import wait
+    from hpcjobs.commands.wait import wait
 
     seen: list[str] = []
     assert wait(queued, lambda status: seen.append(status.state)) == 3
@@ -309,11 +310,11 @@ def test_what_is_over_cannot_be_joined(shell: Shell, queued: RunPaths, squeue: s
 def test_waiting_for_a_slurm_that_does_not_answer_has_an_end(
     shell: Shell, queued: RunPaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hpcjobs.commands import submit
+    from hpcjobs.commands import wait
 
-    monkeypatch.setattr(submit, "_UNKNOWN_SECONDS", 0.2)
+    monkeypatch.setattr(wait, "_UNKNOWN_SECONDS", 0.2)
     shell.slurm.fail("squeue", DOWN)
     seen: list[str] = []
     with pytest.raises(LaunchError, match=r"Unable to contact.*next: hpcjobs status"):
-        submit.wait(queued, lambda status: seen.append(status.state))
+        wait.wait(queued, lambda status: seen.append(status.state))
     assert set(seen) == {"unknown"}

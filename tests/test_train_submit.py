@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from hpcjobs.commands.status import read_status
-from hpcjobs.config.layers import dump_yaml
+from hpcjobs.config.yaml import dump_yaml
 from hpcjobs.errors import ConfigError, DataError
 from hpcjobs.launch.slurm import clean_environment
 from hpcjobs.plan.train import make_train_plan

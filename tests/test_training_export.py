@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from hpcjobs.config.layers import dump_yaml
+from hpcjobs.assets import ASSETS
 from hpcjobs.config.resolve import read_config
+from hpcjobs.config.yaml import dump_yaml
 from hpcjobs.merge.train import merge_train
 from hpcjobs.run_folder.paths import RunPaths
-from hpcjobs.tasks.datasets import ASSETS
 from hpcjobs.training.checkpoints.checkpoint import MANIFEST, sha256_of
 from hpcjobs.training.evals import model_steps
 from hpcjobs.training.export import merged_model

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from hpcjobs.plan.draft import Plan
 from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.run_folder.plan import Plan
 from hpcjobs.training.trackers.libraries import run_id
 
 from .runs import wait_for

@@ -16,7 +16,8 @@ from hpcjobs.config.resolve import validate
 from hpcjobs.errors import ConfigError
 from hpcjobs.plan.train import make_train_plan
 from hpcjobs.training.steps import StepRecord
-from hpcjobs.training.trackers.threads import Teller, check_trackers, masked
+from hpcjobs.training.trackers.base import check_trackers, masked
+from hpcjobs.training.trackers.threads import Teller
 
 from .trainings import ROWS, record, train_config
 

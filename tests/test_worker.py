@@ -16,7 +16,7 @@ from hpcjobs.run_folder.heartbeat import Vitals, read_heartbeat
 from hpcjobs.run_folder.ledger.chunks import ChunkList
 from hpcjobs.run_folder.ledger.claims import Claims, Former, Lease
 from hpcjobs.run_folder.paths import RunPaths
-from hpcjobs.worker.run import main
+from hpcjobs.worker.__main__ import main
 from tests.runs import (
     DEADLINE,
     Ranks,

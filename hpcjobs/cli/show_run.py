@@ -7,95 +7,19 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 
 from hpcjobs.commands.status import Status, read_status
-from hpcjobs.commands.verify_verdict import Verdict
 from hpcjobs.metrics.format import group_lines, number_text, score_lines
-from hpcjobs.plan.draft import Draft
 from hpcjobs.run_folder.logs import Entry
-from hpcjobs.run_folder.paths import RunPaths, runs_root, shipped
-from hpcjobs.run_folder.submission import Launch
+from hpcjobs.run_folder.paths import RunPaths, runs_root
 from hpcjobs.training.evals import ModelEval, evals_of
-
-if TYPE_CHECKING:
-    from hpcjobs.compare.eval_findings import Findings
-    from hpcjobs.compare.train_findings import TrainFindings
 
 
 def _err(text: str = "") -> None:
     typer.echo(text, err=True)
-
-
-def show_plan(draft: Draft, places: Mapping[str, str] | None, as_json: bool) -> None:
-    """The plan; for --dry-run (`places` given) also where values came from and the exact scripts."""
-    from hpcjobs.launch.launch import executor_of
-
-    executor = executor_of(draft.config)
-    scripts: dict[str, str] = {}
-    if places is not None and executor == "slurm":
-        from hpcjobs.launch.sbatch import scripts as scripts_of
-
-        scripts = scripts_of(draft.config, draft.plan.shape, draft.paths, draft.plan.job != "script")
-    if as_json:
-        plan = dataclasses.asdict(draft.plan)
-        config = draft.config.model_dump(mode="json")
-        typer.echo(
-            json.dumps(
-                {"plan": plan, "config": config, "from": places, "executor": executor, "scripts": scripts}, indent=2
-            )
-        )
-        return
-    out = typer.echo if places is not None else _err
-    for line in [*draft.plan.summary(), f"by      {executor}", f"folder  {draft.paths.root}"]:
-        out(line)
-    if executor == "local" and draft.plan.shape.nodes > 1:
-        out(f"note    the local executor has this machine only: all {draft.plan.shape.ranks} ranks run here")
-    if places is not None:
-        _show_dry(draft, places, executor, scripts)
-
-
-def _show_dry(draft: Draft, places: Mapping[str, str], executor: str, scripts: Mapping[str, str]) -> None:
-    typer.echo("\n# config: where each value came from (all others are built-in defaults)")
-    for key, place in sorted(places.items()):
-        value: Any = draft.config.model_dump(mode="json")
-        for part in key.split("."):
-            value = (
-                value[int(part)] if isinstance(value, list) else value.get(part) if isinstance(value, dict) else None
-            )
-        if not isinstance(value, dict | list) or not value:
-            typer.echo(f"{key} = {json.dumps(value)}    # {place}")
-    for kind, text in scripts.items():
-        typer.echo(f"\n# script: {kind}\n{text.rstrip()}")
-    if not scripts:
-        typer.echo(f"\n# command ({executor})\n{sys.executable} -m hpcjobs.supervisor {draft.paths.root} 0")
-
-
-def say_planned(draft: Draft, as_json: bool) -> None:
-    """Where the plan lies, and how it is started by hand."""
-    paths = draft.paths
-    if as_json:
-        typer.echo(json.dumps({"run": paths.root.name, "folder": str(paths.root), "planned": True}))
-        return
-    template = shipped("sbatch") / ("train.sbatch" if draft.plan.job == "train" else "eval.sbatch")
-    start = "srun python -m hpcjobs.worker" if draft.plan.job == "script" else f"sbatch {template}"
-    typer.echo(f"planned {paths.root}\nnext    {start} {paths.root}")
-
-
-def say_launched(paths: RunPaths, launch: Launch, as_json: bool) -> None:
-    if as_json:
-        value = {"run": paths.root.name, "folder": str(paths.root), "jobs": launch.jobs, "executor": launch.executor}
-        value["notes"] = launch.notes
-        typer.echo(json.dumps(value))
-        return
-    jobs = ", ".join(f"{kind} {job_id}" for kind, job_id in launch.jobs.items())
-    _err(f"started {launch.executor}: {jobs or 'in this process'}")
-    for note in launch.notes:
-        _err(f"note    {note}")
-    _err(f"next    hpcjobs status {paths.root.name if paths.root.parent.name == 'runs' else paths.root}")
 
 
 def say_left(paths: RunPaths) -> None:
@@ -284,70 +208,3 @@ def show_runs(runs: Sequence[RunPaths], as_json: bool) -> None:
             f"{name} {number_text(value['value'])}" for name, value in metrics.items() if value["value"] is not None
         )
         typer.echo(f"{stamp}  {status.run:<44} {status.job:<8} {status_line(status)}  {scores}")
-
-
-def show_sizes(drafts: Mapping[int, Draft]) -> None:
-    """What verify is about to run."""
-    common = [set(draft.plan.summary()) for draft in drafts.values()]
-    for line in next(iter(drafts.values())).plan.summary():
-        if line in set.intersection(*common):
-            _err(line)
-    for size, draft in drafts.items():
-        _err(f"{f'w{size}':<7} {draft.plan.job}: {draft.plan.shape}  {draft.paths.root}")
-
-
-def show_verdict(verdict: Verdict, as_json: bool) -> None:
-    """Identical, or the first flips; as JSON all of them, from their file one after the other."""
-    if not as_json:
-        for line in verdict.lines():
-            typer.echo(line)
-        for line in verdict.advice():
-            _err(line)
-        return
-    typer.echo(f'{json.dumps(verdict.values())[:-1]}, "flips": [', nl=False)
-    with verdict.flips.open(encoding="ascii") as lines:
-        for number, line in enumerate(lines):
-            typer.echo(f"{', ' if number else ''}{line.rstrip()}", nl=False)
-    typer.echo("]}")
-
-
-def show_findings(findings: Findings, limit: int, as_json: bool) -> None:
-    """What compare found, and the first flips; as JSON all of them, as they are found."""
-    from hpcjobs.compare.eval_findings import flip_lines
-    from hpcjobs.compare.flips import write_flips
-
-    flips, out = findings.comparison.flips, findings.out
-    written = None if out is None else write_flips(out, flips())
-    if as_json:
-        return _findings_json(findings)
-    for line in findings.lines():
-        typer.echo(line)
-    for flip in islice(flips(), limit):
-        for line in flip_lines(flip):
-            typer.echo(line)
-    if written is not None:
-        typer.echo(f"all {written} flipped samples: {out}")
-    elif next(islice(flips(), limit, None), None):
-        typer.echo("more samples have flipped: --limit prints more of them, --out FILE writes all")
-    for line in findings.warnings():
-        _err(f"warning: {line}")
-    return None
-
-
-def show_trainings(findings: TrainFindings, as_json: bool) -> None:
-    """What compare found of two train runs."""
-    if as_json:
-        typer.echo(json.dumps(findings.values(), allow_nan=False))
-        return
-    for line in findings.lines():
-        typer.echo(line)
-    for line in findings.warnings():
-        _err(f"warning: {line}")
-
-
-def _findings_json(findings: Findings) -> None:
-    count = 0
-    typer.echo(f'{json.dumps(findings.values(), allow_nan=False)[:-1]}, "flips": [', nl=False)
-    for count, flip in enumerate(findings.comparison.flips(), 1):
-        typer.echo(f"{', ' if count > 1 else ''}{flip.line()}", nl=False)
-    typer.echo(f'], "flip_count": {count}}}')

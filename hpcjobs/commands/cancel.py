@@ -8,10 +8,10 @@ import signal
 import time
 
 from hpcjobs.launch import slurm
+from hpcjobs.launch.jobs import known_launches
 from hpcjobs.run_folder.heartbeat import read_heartbeats
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.process import Identity
-from hpcjobs.run_folder.submission import known_launches
 
 _GRACE_SECONDS = 20.0
 

@@ -6,103 +6,25 @@ import contextlib
 import logging
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
+from hpcjobs.commands.auto_resume import fatal_errors, may_go_on
+from hpcjobs.commands.merge import exit_code, merge_and_report
 from hpcjobs.config.resolve import read_config
-from hpcjobs.distributed.drain import PREEMPTION, TIME_LIMIT
-from hpcjobs.errors import DiskFullError, HpcJobsError, IncompleteError, LaunchError, UsageError
-from hpcjobs.launch import slurm
-from hpcjobs.merge.eval import Merged, merge
-from hpcjobs.merge.train import merge_train
-from hpcjobs.plan.draft import Plan
+from hpcjobs.errors import HpcJobsError
+from hpcjobs.launch.jobs import known_launches
 from hpcjobs.run_folder.heartbeat import read_heartbeats
-from hpcjobs.run_folder.ledger.chunks import read_sizes
+from hpcjobs.run_folder.merged import Merged
 from hpcjobs.run_folder.paths import RunPaths
-from hpcjobs.run_folder.submission import Launch, known_launches, read_launches, together
+from hpcjobs.run_folder.submission import read_launches, together
+from hpcjobs.worker.guard import _tell, guarded
+
+_MERGE_TRIES = 3
 
 log = logging.getLogger(__name__)
-# The share of its samples by which a start that ran out of time has made headway.
-_FAIR_SHARE = 0.05
 # How long files of other nodes may take to show here, and looks in vain after which they are taken for missing.
 _VISIBLE_SECONDS = 60.0
 _LOOKS = 3
-
-
-def merge_and_report(paths: RunPaths) -> Merged:
-    """Merge a run and write its report. A report that fails is said; it never costs the results."""
-    job = Plan.read(paths.plan).job
-    if job == "script":
-        raise UsageError(f"{paths.root.name} is a script run: it has no samples to merge; see hpcjobs status and logs")
-    merged = merge_train(paths) if job == "train" else merge(paths)
-    try_report(paths)
-    return merged
-
-
-def try_report(paths: RunPaths) -> None:
-    """Write the report, or say why it was not written."""
-    try:
-        from hpcjobs.report import write_report
-
-        write_report(paths)
-    except DiskFullError as error:
-        log.error("report.html was not written; the results are whole: %s", error)
-    except Exception:
-        log.exception("report.html was not written; the results are whole")
-
-
-def exit_code(merged: Merged) -> int:
-    """0 complete, 3 finished but incomplete."""
-    return 0 if merged.complete else IncompleteError.exit_code
-
-
-def may_go_on(paths: RunPaths) -> bool:
-    """Whether an incomplete run is to be started again by itself.
-
-    Not when `run.auto_resume` starts have been spent, when the last one has finished no sample at all (the
-    next one would not either), when its ranks met what the next start would meet again (a full disk), or when its
-    job was cancelled: somebody wanted it to end. A start that ran out of time after a fair share of the rest is no
-    try: a job chains itself as often as its time limit makes it.
-    """
-    launches, tries = known_launches(paths), read_config(paths.config).run.auto_resume
-    starts = [one for one in launches if not one.joined]
-    if not starts or not tries or starts[-1].executor == "debug":
-        return False
-    last = together(launches)
-    if not any(
-        one.owns(path.stem.rpartition("-")[0]) and path.stat().st_size for one in last for path in paths.journals()
-    ):
-        return False
-    if fatal_errors(paths, last) or _cancelled(last):
-        return False
-    spent = [one for one in starts[-tries:] if one.automatic and not _ran_out_of_time(paths, one)]
-    return len(spent) < tries
-
-
-def fatal_errors(paths: RunPaths, launches: Sequence[Launch]) -> list[str]:
-    """What ended ranks of these starts and would end the next ones too."""
-    vitals = read_heartbeats(paths.heartbeats)
-    mine = [v for v in vitals if v.fatal and any(one.owns(v.attempt) for one in launches)]
-    return [f"rank {v.rank} on {v.host}: {v.first_error}" for v in mine]
-
-
-def _ran_out_of_time(paths: RunPaths, launch: Launch) -> bool:
-    """Whether a start was drained by Slurm's own plan after it had done a fair share of what it was to run."""
-    vitals = [v for v in read_heartbeats(paths.heartbeats) if launch.owns(v.attempt)]
-    in_time = any(v.state == "drained" and (v.ended or "").endswith((TIME_LIMIT, PREEMPTION)) for v in vitals)
-    if Plan.read(paths.plan).job == "train":  # what it has done is in a checkpoint, be it little
-        return in_time and any(v.samples for v in vitals)
-    sizes = read_sizes(paths.chunks(launch.round))
-    return in_time and sum(v.samples for v in vitals) >= _FAIR_SHARE * sum(sizes)
-
-
-def _cancelled(launches: Sequence[Launch]) -> bool:
-    work = [job_id for one in launches if one.executor == "slurm" for job_id in one.work_jobs]
-    try:
-        return any(state.cancelled for state in slurm.job_states(work).values()) if work else False
-    except LaunchError as error:
-        log.warning("%s: whether the job was cancelled is not known", error)
-        return False
 
 
 def finish_run(run_dir: str, launch: int | None = None) -> None:
@@ -119,7 +41,7 @@ def finish_run(run_dir: str, launch: int | None = None) -> None:
     try:
         merged = _merge_all_that_shows(paths)
         if not merged.complete and may_go_on(paths):
-            from hpcjobs.commands.submit import carry_on
+            from hpcjobs.commands.resume import carry_on
 
             carry_on(paths, read_config(paths.config), log.info, automatic=True)
         elif merged.complete and paths.then_eval.exists():
@@ -151,3 +73,14 @@ def _all_done(paths: RunPaths) -> bool:
     last = together(read_launches(paths))
     states = {v.state for v in read_heartbeats(paths.heartbeats) if any(one.owns(v.attempt) for one in last)}
     return states == {"done"}
+
+
+def guard_merge(run_dir: str, launch: int) -> None:
+    """`finish_run(run_dir, launch)` in a child process, again where a signal ended it; ends as it ended."""
+    for left in reversed(range(_MERGE_TRIES)):
+        code = guarded(lambda: finish_run(run_dir, launch), lambda code: None)
+        if code <= 128 or not left:
+            break
+        _tell(f"the merge was ended by signal {code - 128}: once more")
+    if code:
+        sys.exit(code)

@@ -11,7 +11,7 @@ from typing import Any
 from hpcjobs.config.resolve import read_config
 from hpcjobs.errors import LaunchError
 from hpcjobs.launch import slurm
-from hpcjobs.plan.draft import Plan
+from hpcjobs.launch.jobs import known_launches
 from hpcjobs.run_folder.disk import shortage
 from hpcjobs.run_folder.files import read_json
 from hpcjobs.run_folder.heartbeat import Vitals, read_heartbeats
@@ -19,8 +19,9 @@ from hpcjobs.run_folder.ledger.chunks import read_sizes
 from hpcjobs.run_folder.ledger.claims import Claims
 from hpcjobs.run_folder.logs import srun_ends
 from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.run_folder.plan import Plan
 from hpcjobs.run_folder.process import Identity
-from hpcjobs.run_folder.submission import Launch, known_launches, together
+from hpcjobs.run_folder.submission import Launch, together
 from hpcjobs.training.evals import ModelEval, evals_of
 from hpcjobs.training.progress import read_progress
 

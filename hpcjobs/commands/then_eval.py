@@ -7,14 +7,18 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from hpcjobs.commands.submit import start, wait
+from hpcjobs.commands.submit import start
+from hpcjobs.commands.wait import wait
 from hpcjobs.config.layers import dotted_layer, file_layer, merge_layers
 from hpcjobs.config.resolve import validate
 from hpcjobs.errors import HpcJobsError
-from hpcjobs.plan.draft import make_plan, remove_folder
+from hpcjobs.launch.entry import begin_evals
+from hpcjobs.launch.jobs import known_launches
+from hpcjobs.plan.draft import remove_folder
+from hpcjobs.plan.eval import make_plan
 from hpcjobs.run_folder.paths import RunPaths
-from hpcjobs.run_folder.submission import Launch, known_launches, read_launches
-from hpcjobs.training.evals import begin_evals, models_of
+from hpcjobs.run_folder.submission import Launch, read_launches
+from hpcjobs.training.evals import models_of
 
 log = logging.getLogger(__name__)
 

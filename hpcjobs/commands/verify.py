@@ -13,8 +13,9 @@ from pathlib import Path
 
 from hpcjobs.commands.cancel import cancel
 from hpcjobs.commands.status import Status, read_status
-from hpcjobs.commands.submit import Order, draft_of, flag_layer, start, wait
+from hpcjobs.commands.submit import Order, draft_of, flag_layer, start
 from hpcjobs.commands.verify_verdict import Verdict
+from hpcjobs.commands.wait import wait
 from hpcjobs.compare.world_sizes import Comparison, write_flips
 from hpcjobs.config import Config
 from hpcjobs.config.layers import set_layer

@@ -12,10 +12,10 @@ import numpy.typing as npt
 
 from hpcjobs.config.resolve import read_config
 from hpcjobs.errors import UsageError
-from hpcjobs.merge.train import Training, read_training
 from hpcjobs.metrics.bootstrap import Floats
-from hpcjobs.plan.draft import Plan
 from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.run_folder.plan import Plan
+from hpcjobs.training.outcome import Training, read_training
 from hpcjobs.training.step_samples import Seen, read_seen
 from hpcjobs.training.steps import StepRecord
 

@@ -6,7 +6,6 @@ from hpcjobs.config.schema import (
     DataConfig,
     FewShotConfig,
     FsdpConfig,
-    GenerationConfig,
     LoraConfig,
     Message,
     ModelConfig,
@@ -14,6 +13,7 @@ from hpcjobs.config.schema import (
     TaskConfig,
     TrainConfig,
 )
+from hpcjobs.requests import GenerationConfig
 
 __all__ = [
     "ClusterConfig",

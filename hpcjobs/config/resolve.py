@@ -11,10 +11,12 @@ from typing import Any
 import pydantic
 from pydantic import BaseModel
 
-from hpcjobs.config.layers import Layer, dump_yaml, file_layer, merge_layers
+from hpcjobs.assets import shipped
+from hpcjobs.config.checks import checked_name
+from hpcjobs.config.layers import Layer, file_layer, merge_layers
 from hpcjobs.config.schema import Config
+from hpcjobs.config.yaml import dump_yaml
 from hpcjobs.errors import ConfigError, did_you_mean
-from hpcjobs.run_folder.paths import checked_name, shipped
 
 
 def defaults_folder() -> Path:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 
 from hpcjobs.errors import RendezvousError
+from hpcjobs.run_folder.process import process_start
 
 # Slurm's default for KillWait (slurm.conf(5)).
 _KILL_WAIT = 30.0
@@ -282,13 +282,3 @@ def _host(env: Mapping[str, str]) -> str:
 def _own_attempt() -> str:
     """A name for a start that no launcher has named: this process and when it began."""
     return f"p{os.getpid()}t{process_start(os.getpid())}"
-
-
-def process_start(pid: int) -> str | None:
-    """When a process of this machine began (clock ticks since boot), None when there is none: pids are reused."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
-    except OSError:
-        return None if sys.platform == "linux" else "0"
-    return None if fields[0] in (b"Z", b"X") else fields[19].decode()

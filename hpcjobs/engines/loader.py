@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hpcjobs.assets import ASSETS
 from hpcjobs.errors import ConfigError
-from hpcjobs.tasks.datasets import ASSETS
 
 if TYPE_CHECKING:
     import torch

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import secrets
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hpcjobs.config import Config
 from hpcjobs.config.shape import Shape
-from hpcjobs.distributed.rank import process_start
 from hpcjobs.errors import DiskFullError, HpcJobsError, LaunchError, UsageError
 from hpcjobs.launch import slurm
+from hpcjobs.launch.entry import MERGE, RANK, SUPERVISOR, enter
 from hpcjobs.run_folder.paths import RunPaths
-from hpcjobs.run_folder.process import Identity
+from hpcjobs.run_folder.process import Identity, process_start
 from hpcjobs.run_folder.submission import Launch, forget_launch, read_launches, record_launch, together
 
 if TYPE_CHECKING:
@@ -55,7 +53,10 @@ class Start:
 
 
 def launch(paths: RunPaths, config: Config, shape: Shape, start: Start) -> Launch:
-    """Start a planned run and record it in submission.json; a LaunchError where the queue refuses it."""
+    """Start a planned run and record it in submission.json; a LaunchError where the queue refuses it.
+
+    A run of the debug executor is only recorded: `commands.submit.start_run` runs its rank.
+    """
     launches, executor, rounds = read_launches(paths), executor_of(config), paths.rounds()
     record = Launch(
         launches[-1].number + 1 if launches else 0, executor, {}, str(shape), shape.ranks,
@@ -72,7 +73,6 @@ def launch(paths: RunPaths, config: Config, shape: Shape, start: Start) -> Launc
 
 def _slurm(paths: RunPaths, config: Config, shape: Shape, start: Start, record: Launch) -> None:
     from hpcjobs.launch.sbatch import merge_executor
-    from hpcjobs.worker.guard import guard_merge, guard_rank
 
     record.commands.append("sbatch --parsable SCRIPT")
     patience = _PATIENCE if start.automatic else 0.0
@@ -80,7 +80,7 @@ def _slurm(paths: RunPaths, config: Config, shape: Shape, start: Start, record: 
     try:
         for kind, work in _pieces(config, shape, paths, start.joined):
             try:
-                queue(kind, work, guard_rank, str(paths.root))
+                queue(kind, work, RANK, str(paths.root))
             except LaunchError as error:
                 if not record.jobs:
                     raise
@@ -89,7 +89,7 @@ def _slurm(paths: RunPaths, config: Config, shape: Shape, start: Start, record: 
         if start.merge:
             older = [one for one in together([*read_launches(paths)]) if one.number != record.number]
             after = [job for one in (older if start.joined else []) for job in one.work_jobs] + record.work_jobs
-            queue("merge", merge_executor(config, after, paths), guard_merge, str(paths.root), record.number)
+            queue("merge", merge_executor(config, after, paths), MERGE, str(paths.root), record.number)
             if start.joined:
                 slurm.cancel(one.jobs["merge"] for one in older if "merge" in one.jobs)
     except BaseException as error:
@@ -100,14 +100,14 @@ def _slurm(paths: RunPaths, config: Config, shape: Shape, start: Start, record: 
 
 
 def _queue(
-    paths: RunPaths, record: Launch, patience: float, kind: str, executor: Executor, entry: Any, *args: str | int
+    paths: RunPaths, record: Launch, patience: float, kind: str, executor: Executor, entry: str, *args: str | int
 ) -> None:
     """Queue one job. Its key is on disk before sbatch is called: whoever is cut off in between finds the job by it."""
     executor.name, record.keys[kind] = f"{kind}-{record.number}", secrets.token_hex(8)
     record.scripts[kind] = executor.script
     record_launch(paths, record)
     try:
-        record.jobs[kind] = executor.queue(record.keys[kind], entry, *args, patience=patience)
+        record.jobs[kind] = executor.queue(record.keys[kind], enter, entry, *args, patience=patience)
     except LaunchError:
         del record.keys[kind]
         raise
@@ -139,7 +139,7 @@ def _take_back(job_ids: Iterable[str], paths: RunPaths, why: BaseException) -> N
 
 def _local(paths: RunPaths, config: Config, shape: Shape, start: Start, record: Launch) -> None:
     """A supervisor in a session of its own: it outlives this terminal."""
-    command = [sys.executable, "-m", "hpcjobs.launch.supervisor", str(paths.root), str(record.number)]
+    command = [sys.executable, "-m", SUPERVISOR, str(paths.root), str(record.number)]
     command += [str(shape.ranks), str(shape.gpus_per_node * shape.nodes)]
     record.commands.append(" ".join(command))
     try:
@@ -162,15 +162,8 @@ def _local(paths: RunPaths, config: Config, shape: Shape, start: Start, record: 
 
 
 def _debug(paths: RunPaths, config: Config, shape: Shape, start: Start, record: Launch) -> None:
-    """One rank, in this process: break points work, errors are raised where they happen."""
-    from hpcjobs.commands.finish import merge_and_report
-    from hpcjobs.worker.run import run_rank
-
+    """Note a start whose one rank the caller runs, in this process: break points work there."""
     if shape.ranks > 1:
         raise UsageError(f"--executor debug runs one rank in this process, not {shape.ranks}: use --executor local")
     record.commands.append(f"python -m hpcjobs.worker {paths.root}")
     record_launch(paths, record)
-    os.environ.update(config.cluster.env)
-    run_rank(str(paths.root))
-    if start.merge:
-        merge_and_report(RunPaths(Path(paths.root)))

@@ -11,11 +11,11 @@ import submitit
 
 from hpcjobs.config.resolve import read_config
 from hpcjobs.config.shape import shape_of
-from hpcjobs.plan.draft import Plan
+from hpcjobs.launch.entry import MERGE, RANK, enter
 from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.run_folder.plan import Plan
 from hpcjobs.run_folder.process import Identity
 from hpcjobs.run_folder.submission import read_launches, together
-from hpcjobs.worker.guard import guard_merge, guard_rank
 
 _MONTH_MINUTES = 60 * 24 * 30
 
@@ -35,13 +35,13 @@ def supervise(run_dir: str, launch: int, ranks: int | None = None, gpus: int | N
         tasks_per_node=ranks or shape.ranks, timeout_min=_MONTH_MINUTES, stderr_to_stdout=True,
         gpus_per_node=shape.gpus_per_node * shape.nodes if gpus is None else gpus,
     )  # fmt: skip
-    job = executor.submit(guard_rank, run_dir)
+    job = executor.submit(enter, RANK, run_dir)
     job._process.wait()
     for earlier in together([one for one in read_launches(paths) if one.number <= launch])[:-1]:
         while earlier.supervisor and not Identity(**earlier.supervisor).is_dead():
             time.sleep(0.2)
     if plan.job != "script":
-        guard_merge(run_dir, launch)
+        enter(MERGE, run_dir, launch)
 
 
 if __name__ == "__main__":

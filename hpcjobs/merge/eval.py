@@ -6,7 +6,6 @@ import json
 import logging
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,33 +20,20 @@ from hpcjobs.merge.prefetch import ahead
 from hpcjobs.merge.results import ROW_GROUP, ResultsWriter, rows_of, schema_of
 from hpcjobs.merge.tally import Tally
 from hpcjobs.metrics import Board
-from hpcjobs.plan.draft import Plan
 from hpcjobs.run_folder.disk import Space, bytes_text, disk_errors, merge_need
 from hpcjobs.run_folder.files import Together, json_text
 from hpcjobs.run_folder.inputs import Inputs
 from hpcjobs.run_folder.journal.table import journal_schema, read_columns
 from hpcjobs.run_folder.ledger.acceptance import Acceptance, unnamed_journals
 from hpcjobs.run_folder.leftovers import remove_leftovers
+from hpcjobs.run_folder.merged import Merged
 from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.run_folder.plan import Plan
 from hpcjobs.run_folder.provenance import merged_facts
 from hpcjobs.run_folder.snapshot import import_as_planned
 from hpcjobs.tasks.asker import run_metrics
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Merged:
-    """What a merge came to; `missing` has the indexes without an accepted result."""
-
-    rows: int
-    accepted: int
-    missing: Sequence[int]
-    metrics: Mapping[str, Any]
-
-    @property
-    def complete(self) -> bool:
-        return not self.missing
 
 
 def merge(paths: RunPaths) -> Merged:

@@ -17,10 +17,9 @@ from hpcjobs.metrics import Board, Judge, Score
 from hpcjobs.requests import Completion, Likelihood
 from hpcjobs.run_folder.disk import disk_errors, merge_need
 from hpcjobs.run_folder.files import Together, json_text, read_json
-from hpcjobs.run_folder.inputs import Inputs
+from hpcjobs.run_folder.inputs import Inputs, user_columns, user_row
 from hpcjobs.run_folder.job_kinds import check_answers
 from hpcjobs.run_folder.paths import RunPaths
-from hpcjobs.tasks.datasets import user_columns, user_row
 from hpcjobs.tasks.prompts import Prompts
 
 _BATCH = 8192

@@ -2,41 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
-from hpcjobs.config import Config
-from hpcjobs.config.resolve import read_config
-from hpcjobs.merge.eval import Merged
-from hpcjobs.plan.draft import Plan
 from hpcjobs.run_folder.disk import disk_errors
 from hpcjobs.run_folder.files import write_json
 from hpcjobs.run_folder.leftovers import remove_leftovers
 from hpcjobs.run_folder.paths import RunPaths
-from hpcjobs.run_folder.provenance import merged_facts
-from hpcjobs.training.checkpoints.checkpoint import MANIFEST, Checkpoints, manifest_bytes
-from hpcjobs.training.data.tokens import TokenFacts
-from hpcjobs.training.steps import Curve, StepRecord, read_curve
-
-
-@dataclass(frozen=True)
-class TrainMerged(Merged):
-    """`rows` are the planned steps, `missing` those without a record; `model`: whether model/ is there."""
-
-    model: bool = True
-
-    @property
-    def complete(self) -> bool:
-        return self.model and not self.missing
-
-
-@dataclass(frozen=True)
-class Training:
-    """What a train run has come to so far, by rank 0's journals; `values` are what a merge writes to metrics.json."""
-
-    merged: TrainMerged
-    curve: Curve
-    values: dict[str, Any]
+from hpcjobs.training.outcome import TrainMerged, read_training
 
 
 def merge_train(paths: RunPaths) -> TrainMerged:
@@ -46,94 +16,3 @@ def merge_train(paths: RunPaths) -> TrainMerged:
     with disk_errors(paths.metrics, next_command=f"hpcjobs merge {paths.root}"):
         write_json(paths.metrics, training.values)
     return training.merged
-
-
-def read_training(paths: RunPaths) -> Training:
-    """Look at a training, over or not, and write nothing; a MergeError where a journal is broken."""
-    config, plan = read_config(paths.config), Plan.read(paths.plan)
-    facts = TokenFacts.read(paths.token_facts) if paths.token_facts.exists() else None
-    curve = read_curve(paths)
-    steps = facts.steps if facts else config.train.max_steps or 1
-    missing = [step for step in range(1, steps + 1) if step not in curve.steps]
-    merged = TrainMerged(steps, steps - len(missing), missing, _metrics(curve), paths.model.exists())
-    values = _metrics_json(config, plan, merged, curve, facts) | {"train": _train(paths, config, curve, facts)}
-    return Training(merged, curve, values)
-
-
-def _metrics(curve: Curve) -> dict[str, Any]:
-    """Loss of the last step, the last and the best validation loss; each with the step that it is of."""
-    if not curve.steps:
-        return {}
-    records = [curve.steps[step] for step in sorted(curve.steps)]
-    found = {"loss": (records[-1].loss, records[-1].step)}
-    held = [(record.eval_loss, record.step) for record in records if record.eval_loss is not None]
-    if held:
-        found |= {"eval_loss": held[-1], "best_eval_loss": min(held)}
-    return {
-        name: {"value": value, "n": len(records), "ci95": None, "stderr": None, "step": step}
-        for name, (value, step) in found.items()
-    }
-
-
-def _metrics_json(
-    config: Config, plan: Plan, merged: TrainMerged, curve: Curve, facts: TokenFacts | None
-) -> dict[str, Any]:
-    return {
-        "complete": merged.complete,
-        "metrics": merged.metrics,
-        "counts": {
-            "rows": merged.rows, "accepted": merged.accepted, "missing": len(merged.missing), "errors": 0,
-            "tokens": sum(record.tokens for record in curve.steps.values()),
-        },
-        "warnings": _warnings(merged, facts),
-        "provenance": merged_facts(plan, config.run.seed),
-    }  # fmt: skip
-
-
-def _train(paths: RunPaths, config: Config, curve: Curve, facts: TokenFacts | None) -> dict[str, Any]:
-    """What only a training has: speed, checkpoints, the model, the eval that follows."""
-    records = list(curve.steps.values())
-    tokens, seconds = sum(record.tokens for record in records), sum(record.seconds for record in records)
-    rank_seconds = sum(record.seconds * record.world_size for record in records)
-    return {
-        "samples": facts.train.samples if facts else None,
-        "left_out": facts.train.left_out if facts else None,
-        "validation_samples": facts.validation.samples if facts and facts.validation else None,
-        "epochs": _last(records).epoch if records else 0.0,
-        "tokens_per_s": round(tokens / seconds, 2) if seconds else 0.0,
-        "tokens_per_s_per_rank": round(tokens / rank_seconds, 2) if rank_seconds else 0.0,
-        "seconds": round(seconds, 3),
-        "steps_run_again": curve.repeated,
-        "checkpoints": [_checkpoint(paths, step) for step in reversed(Checkpoints(paths, config.train.keep).steps())],
-        "model": str(paths.model) if paths.model.exists() else None,
-        "adapter": str(paths.adapter) if paths.adapter.exists() else None,
-        "then_eval": str(paths.eval_of()) if config.train.then_eval else None,
-    }
-
-
-def _last(records: list[StepRecord]) -> StepRecord:
-    return max(records, key=lambda record: record.step)
-
-
-def _checkpoint(paths: RunPaths, step: int) -> dict[str, Any]:
-    """A checkpoint by its manifest; not read again here: whoever resumes proves it."""
-    try:
-        return {"step": step, "bytes": manifest_bytes(paths.checkpoint(step))}
-    except (OSError, ValueError, KeyError) as error:
-        return {"step": step, "bytes": None, "error": f"its {MANIFEST} cannot be read: {error}"}
-
-
-def _warnings(merged: TrainMerged, facts: TokenFacts | None) -> list[str]:
-    said = []
-    if facts is None and not merged.accepted:
-        said.append("no step is done, and the rows are not tokenised yet")
-    elif merged.missing:
-        first = merged.missing[0]
-        said.append(f"{len(merged.missing)} of {merged.rows} steps have no record, the first is step {first}")
-    elif not merged.model:
-        said.append("all steps are done, and model/ is not written")
-    if facts:
-        for count in filter(None, (facts.train, facts.validation)):
-            if count.left_out:
-                said.append(f"{count.left_out} rows were left out, with nothing to learn: {count.reasons[0]}")
-    return said

@@ -13,7 +13,7 @@ import pyarrow as pa
 from hpcjobs.errors import ConfigError, did_you_mean
 from hpcjobs.metrics.bootstrap import Floats
 from hpcjobs.metrics.fold import Fold
-from hpcjobs.tasks.datasets import user_columns
+from hpcjobs.run_folder.inputs import user_columns
 
 MOST_GROUPS = 1000
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from hpcjobs.config import FsdpConfig, TrainConfig
-from hpcjobs.config.layers import parse_yaml
 from hpcjobs.config.shape import Shape
+from hpcjobs.config.yaml import parse_yaml
 from hpcjobs.errors import ConfigError
 
 # accelerate's name -> ours; the values are taken as they are.

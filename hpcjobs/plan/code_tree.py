@@ -8,12 +8,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 
 import hpcjobs
-from hpcjobs.run_folder.snapshot import Snapshot
+from hpcjobs.run_folder.snapshot import MAX_BYTES, MAX_ENTRIES, MAX_FILES, Snapshot
 
-MAX_FILES = 2_000
-MAX_BYTES = 20_000_000
 _MAX_LINKS = 1_000
-MAX_ENTRIES = 50_000
 _PASSED_OVER = {"__pycache__", "site-packages", "dist-packages", "node_modules"}
 OWN = Path(hpcjobs.__file__).resolve().parent
 TOP = PurePosixPath()

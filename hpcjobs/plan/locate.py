@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from hpcjobs.assets import SUFFIXES, asset_names, shipped
 from hpcjobs.config import Config
 from hpcjobs.errors import ConfigError
-from hpcjobs.run_folder.paths import shipped
-from hpcjobs.tasks.datasets import locate
 
 
 def located(config: Config) -> Config:
@@ -32,3 +31,13 @@ def _config_file(key: str, name: str) -> str:
     if found is None:
         raise ConfigError(f"{key}: there is no file {name}")
     return str(found.resolve())
+
+
+def locate(name: str) -> str:
+    """`name` with a path made absolute, since a job runs in another folder; assets and hub ids as they are."""
+    if name in asset_names() or not name:
+        return name
+    path = Path(name).expanduser()
+    if path.exists() or path.suffix in SUFFIXES or path.is_absolute() or name.startswith("."):
+        return str(path.resolve())
+    return name

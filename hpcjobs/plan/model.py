@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hpcjobs.assets import ASSETS
 from hpcjobs.config import Config
 from hpcjobs.engines.hub import HubModel, cache_folder, is_hub_id
 from hpcjobs.errors import ConfigError, did_you_mean
 from hpcjobs.plan.likely_engine import likely_engine
 from hpcjobs.run_folder.files import read_json
-from hpcjobs.run_folder.provenance import weights_fingerprint
-from hpcjobs.tasks.datasets import ASSETS
 
 
 def checked_model(config: Config) -> dict[str, Any]:
@@ -50,3 +50,12 @@ def fetched(facts: Mapping[str, Any], config: Config) -> dict[str, Any]:
     """The facts with the commit of a hub model, which is then in the cache; a ConfigError where it cannot be had."""
     lacking = "cache" in facts and not facts["commit"]
     return {**facts, "commit": _hub_model(config).fetch()} if lacking else dict(facts)
+
+
+def weights_fingerprint(folder: Path) -> str:
+    """A hash over the names, sizes and headers of the files: what a swapped model changes, without reading GBs."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+        with path.open("rb") as file:
+            digest.update(f"{path.name}\0{path.stat().st_size}\0".encode() + file.read(1 << 20))
+    return digest.hexdigest()

@@ -11,16 +11,17 @@ from hpcjobs.config.resolve import dump, resolve
 from hpcjobs.config.shape import shape_of
 from hpcjobs.errors import ConfigError, DataError
 from hpcjobs.plan.accelerate_config import with_accelerate_config
-from hpcjobs.plan.draft import Draft, draft_run, make_plan
+from hpcjobs.plan.draft import Draft, draft_run
+from hpcjobs.plan.eval import make_plan
 from hpcjobs.plan.locate import located
 from hpcjobs.plan.model import checked_model
-from hpcjobs.run_folder.inputs import table_sha256
+from hpcjobs.run_folder.inputs import table_sha256, user_columns
 from hpcjobs.run_folder.snapshot import Snapshot
-from hpcjobs.tasks.datasets import load_table, user_columns
+from hpcjobs.tasks.datasets import load_table
 from hpcjobs.training.batches import fixed, plan_batches
 from hpcjobs.training.data.examples import Examples
 from hpcjobs.training.data.heldout import validation_table
-from hpcjobs.training.trackers.threads import check_trackers
+from hpcjobs.training.trackers.base import check_trackers
 
 
 def make_train_plan(config: Config, folder: Path | None = None) -> Draft:

@@ -11,8 +11,8 @@ import sysconfig
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
-from hpcjobs.plan.code_tree import MAX_BYTES, MAX_ENTRIES, MAX_FILES, OWN, TOP, CodeTree, TooMuchError, module_at
-from hpcjobs.run_folder.snapshot import Snapshot
+from hpcjobs.plan.code_tree import OWN, TOP, CodeTree, TooMuchError, module_at
+from hpcjobs.run_folder.snapshot import MAX_BYTES, MAX_ENTRIES, MAX_FILES, Snapshot
 
 _INSTALLED = {"site-packages", "dist-packages"}
 _LIMITS = f"more than {MAX_FILES:,} files of Python, {MAX_BYTES // 1_000_000} MB or {MAX_ENTRIES:,} names"

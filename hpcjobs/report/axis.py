@@ -8,7 +8,8 @@ import numpy as np
 
 from hpcjobs.report.intervals import Floats, Intervals
 from hpcjobs.report.text import duration
-from hpcjobs.report.tick import Tick
+
+_TICKS = 6
 
 _STEPS = (
     0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400,
@@ -100,3 +101,20 @@ def _spans(alive: Floats) -> Floats:
     pauses = parts[1:, 0] - parts[:-1, 1]
     long = np.flatnonzero(pauses > _PAUSE * (parts[:, 1] - parts[:, 0]).sum())
     return np.column_stack([parts[np.append(0, long + 1), 0], parts[np.append(long, len(parts) - 1), 1]])
+
+
+@dataclass(frozen=True)
+class Tick:
+    """Where on the drawing, and what stands there."""
+
+    place: float
+    label: str
+
+
+def round_numbers(low: float, high: float, whole: bool = False) -> list[float]:
+    """Round numbers from `low` to `high`, about six; only `whole` ones where asked."""
+    rough = (high - low) / _TICKS
+    power = 10.0 ** np.floor(np.log10(rough))
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough)
+    step = max(1.0, step) if whole else step
+    return [float(tick) for tick in np.arange(np.ceil(low / step) * step, high + step * 1e-9, step)]

@@ -8,8 +8,8 @@ from itertools import pairwise
 
 import numpy as np
 
+from hpcjobs.report.axis import Tick, round_numbers
 from hpcjobs.report.intervals import Floats
-from hpcjobs.report.tick import Tick, round_numbers
 from hpcjobs.training.steps import StepRecord
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 1000, 300, 64, 24, 12, 36

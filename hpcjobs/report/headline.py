@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hpcjobs.plan.draft import Plan
 from hpcjobs.report.activity import Activity
 from hpcjobs.report.text import count, plural
 from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.run_folder.plan import Plan
 from hpcjobs.run_folder.submission import Launch
 
 

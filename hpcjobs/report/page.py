@@ -12,7 +12,6 @@ import hpcjobs
 from hpcjobs.config import Config
 from hpcjobs.config.resolve import read_config
 from hpcjobs.errors import HpcJobsError
-from hpcjobs.plan.draft import Plan
 from hpcjobs.report import text
 from hpcjobs.report.activity import Activity, alive_seconds, read_activities
 from hpcjobs.report.curve import CurveDrawing, draw_curve
@@ -26,6 +25,7 @@ from hpcjobs.report.timeline import draw, summary
 from hpcjobs.run_folder.disk import disk_errors
 from hpcjobs.run_folder.files import read_json, write_whole
 from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.run_folder.plan import Plan
 from hpcjobs.run_folder.submission import Launch, read_launches
 from hpcjobs.tasks.few_shot import read_pool
 from hpcjobs.training.steps import read_curve

@@ -15,7 +15,7 @@ from hpcjobs.config import TaskConfig
 from hpcjobs.errors import HpcJobsError
 from hpcjobs.report.picks import pick_rows, read_rows
 from hpcjobs.report.text import Cut
-from hpcjobs.tasks.datasets import user_row
+from hpcjobs.run_folder.inputs import user_row
 from hpcjobs.tasks.few_shot import Pool
 from hpcjobs.tasks.prompts import Prompts
 

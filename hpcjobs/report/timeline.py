@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from hpcjobs.report.activity import KINDS, Activity
-from hpcjobs.report.axis import Axis, Fold
+from hpcjobs.report.axis import Axis, Fold, Tick
 from hpcjobs.report.intervals import Floats
 from hpcjobs.report.text import duration, percent, plural
-from hpcjobs.report.tick import Tick
 
 WIDTH, LEFT, RIGHT = 1000, 150, 24
 MOST_ROWS, SHOWN_ROWS = 64, 32

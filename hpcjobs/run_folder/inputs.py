@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+
+# The user's own columns `index` and `id` stay reachable: the table keeps them with one more `source_` in front,
+# and so a column that has this look already.
+_OWN = re.compile(r"(source_)*(index|id)")
 
 _ROWS_A_BATCH = 4096
 
@@ -111,3 +116,17 @@ class _Parts(io.RawIOBase):
         content, self._content = self._content, io.BytesIO()
         if content.tell():
             yield content.getbuffer()
+
+
+def user_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row as its template sees it: the user's own `index` and `id` where they had some."""
+    return {_shown(name): value for name, value in row.items()}  # the user's own come later and win
+
+
+def user_columns(names: Iterable[str]) -> list[str]:
+    """A table's columns as templates name them."""
+    return list(dict.fromkeys(_shown(name) for name in names))
+
+
+def _shown(name: str) -> str:
+    return name.removeprefix("source_") if _OWN.fullmatch(name) else name

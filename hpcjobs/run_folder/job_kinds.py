@@ -8,6 +8,8 @@ from hpcjobs.errors import UsageError
 from hpcjobs.run_folder.files import read_json
 from hpcjobs.run_folder.paths import RunPaths
 
+JOBS = ("eval", "generate", "train", "script")
+
 Kind = Literal["answers", "steps"]
 
 

@@ -9,29 +9,12 @@ from pathlib import Path
 
 from hpcjobs.errors import UsageError
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _STEP = re.compile(r"step-(\d{8,})")
 
 
 def runs_root() -> Path:
     """Where runs live: HPCJOBS_RUNS, or `runs/` in the working folder."""
     return Path(os.environ.get("HPCJOBS_RUNS") or "runs")
-
-
-def shipped(folder: str) -> Path:
-    """`configs` or `sbatch`: inside an installed package, or beside it in a checkout."""
-    inside = Path(__file__).parents[1] / folder
-    return inside if inside.is_dir() else Path(__file__).parents[2] / folder
-
-
-def checked_name(name: str, what: str) -> str:
-    """`name`, if it is a safe file and job name; else a UsageError that says what is."""
-    if not NAME.fullmatch(name) or ".." in name or len(name) > 128:
-        raise UsageError(
-            f"{what} {name!r} is not a valid name: letters, digits, '.', '_' and '-' only, "
-            "first a letter or digit, no '..', at most 128 characters"
-        )
-    return name
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-
-from hpcjobs.distributed.rank import process_start
 
 
 @dataclass(frozen=True)
@@ -37,3 +36,13 @@ def machine_id() -> str:
         return f"{boot}/{os.readlink('/proc/self/ns/pid')}"
     except OSError:
         return f"unknown-{os.uname().nodename}"
+
+
+def process_start(pid: int) -> str | None:
+    """When a process of this machine began (clock ticks since boot), None when there is none: pids are reused."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return None if sys.platform == "linux" else "0"
+    return None if fields[0] in (b"Z", b"X") else fields[19].decode()

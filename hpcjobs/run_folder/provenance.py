@@ -16,16 +16,7 @@ from typing import TYPE_CHECKING, Any
 import hpcjobs
 
 if TYPE_CHECKING:
-    from hpcjobs.plan.draft import Plan
-
-
-def weights_fingerprint(folder: Path) -> str:
-    """A hash over the names, sizes and headers of the files: what a swapped model changes, without reading GBs."""
-    digest = hashlib.sha256()
-    for path in sorted(path for path in folder.iterdir() if path.is_file()):
-        with path.open("rb") as file:
-            digest.update(f"{path.name}\0{path.stat().st_size}\0".encode() + file.read(1 << 20))
-    return digest.hexdigest()
+    from hpcjobs.run_folder.plan import Plan
 
 
 def source_sha256() -> str:

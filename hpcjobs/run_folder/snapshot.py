@@ -13,6 +13,10 @@ from typing import Any
 from hpcjobs.run_folder.files import FILE_MODE, make_folder, sync_folder, write_all
 from hpcjobs.run_folder.paths import RunPaths
 
+MAX_FILES = 2_000
+MAX_BYTES = 20_000_000
+MAX_ENTRIES = 50_000
+
 # `python -m` looks in the working folder first, and this project's Pythons have no option yet against that.
 _RUN_MODULE = (
     "import sys; sys.path[:] = filter(None, sys.path); del sys.argv[0]; import runpy; "

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hpcjobs.errors import LaunchError
-from hpcjobs.launch import slurm
 from hpcjobs.run_folder.files import read_json, write_json
 from hpcjobs.run_folder.paths import RunPaths
 
@@ -63,20 +60,6 @@ def together(launches: Sequence[Launch]) -> list[Launch]:
     while first > 0 and launches[first].joined:
         first -= 1
     return list(launches[max(first, 0) :])
-
-
-def known_launches(paths: RunPaths) -> list[Launch]:
-    """`read_launches`, with the ids of jobs whose submission was cut off before they were noted, found by their keys.
-
-    Where the queue does not answer, they stay unknown.
-    """
-    launches = read_launches(paths)
-    lost = {key: (one, kind) for one in launches for kind, key in one.keys.items() if kind not in one.jobs}
-    with contextlib.suppress(LaunchError):
-        for key, job_id in slurm.find_submitted(list(lost)).items() if lost else ():
-            launch, kind = lost[key]
-            launch.jobs[kind] = job_id
-    return launches
 
 
 def forget_launch(paths: RunPaths, number: int) -> None:

@@ -8,8 +8,8 @@ from typing import Any, Protocol
 from hpcjobs.config import Config, TaskConfig
 from hpcjobs.metrics import Judge, Metric, Score, find_metrics
 from hpcjobs.requests import Completion, Request
+from hpcjobs.run_folder.inputs import user_columns, user_row
 from hpcjobs.run_folder.paths import RunPaths
-from hpcjobs.tasks.datasets import user_columns, user_row
 from hpcjobs.tasks.few_shot import Pool, read_pool
 from hpcjobs.tasks.prompts import Prompts
 

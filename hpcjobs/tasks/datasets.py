@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,32 +14,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from hpcjobs.assets import ASSETS, SUFFIXES, asset_names
 from hpcjobs.config import DataConfig
 from hpcjobs.errors import DataError, did_you_mean
+from hpcjobs.run_folder.inputs import _OWN
 from hpcjobs.tasks.jsonl import read_jsonl, rows_table
 
-ASSETS = Path(__file__).parents[1] / "assets"
-SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 _ROWS_AS_OBJECTS = 65_536
-# The user's own columns `index` and `id` stay reachable: the table keeps them with one more `source_` in front,
-# and so a column that has this look already.
-_OWN = re.compile(r"(source_)*(index|id)")
-
-
-def asset_names() -> list[str]:
-    """The data sets that ship with the package."""
-    return sorted(path.stem for path in ASSETS.iterdir() if path.suffix in SUFFIXES)
-
-
-def locate(name: str) -> str:
-    """`name` with a path made absolute, since a job runs in another folder; assets and hub ids as they are."""
-    if name in asset_names() or not name:
-        return name
-    path = Path(name).expanduser()
-    if path.exists() or path.suffix in SUFFIXES or path.is_absolute() or name.startswith("."):
-        return str(path.resolve())
-    return name
 
 
 def load_table(config: DataConfig) -> pa.Table:
@@ -68,20 +50,6 @@ def _same(theirs: pa.ChunkedArray, ours: pa.ChunkedArray) -> bool:
 def _slices(rows: int) -> Iterator[slice]:
     """All rows, some at a time: Python's objects of all of them would be ten times their columns."""
     return (slice(start, start + _ROWS_AS_OBJECTS) for start in range(0, rows, _ROWS_AS_OBJECTS))
-
-
-def user_row(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row as its template sees it: the user's own `index` and `id` where they had some."""
-    return {_shown(name): value for name, value in row.items()}  # the user's own come later and win
-
-
-def user_columns(names: Iterable[str]) -> list[str]:
-    """A table's columns as templates name them."""
-    return list(dict.fromkeys(_shown(name) for name in names))
-
-
-def _shown(name: str) -> str:
-    return name.removeprefix("source_") if _OWN.fullmatch(name) else name
 
 
 def _ids(table: pa.Table, id_column: str | None) -> pa.ChunkedArray:

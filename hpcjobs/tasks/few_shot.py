@@ -11,9 +11,9 @@ import pyarrow.compute as pc
 
 from hpcjobs.config import Config, DataConfig, FewShotConfig
 from hpcjobs.errors import ConfigError, DataError, did_you_mean
-from hpcjobs.run_folder.inputs import Inputs
+from hpcjobs.run_folder.inputs import Inputs, user_columns, user_row
 from hpcjobs.run_folder.paths import RunPaths
-from hpcjobs.tasks.datasets import load_table, user_columns, user_row
+from hpcjobs.tasks.datasets import load_table
 from hpcjobs.tasks.seeds import sample_seed
 
 

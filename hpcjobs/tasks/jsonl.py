@@ -10,8 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from hpcjobs.errors import DataError
-from hpcjobs.run_folder.journal.journal import lines_of
-from hpcjobs.run_folder.journal.table import one_object_a_line
+from hpcjobs.run_folder.journal.json_lines import lines_of, one_object_a_line
 
 _BLOCK, _PART = 1 << 23, 1 << 20
 

@@ -13,7 +13,7 @@ from jinja2.sandbox import SandboxedEnvironment
 from hpcjobs.config import TaskConfig
 from hpcjobs.errors import ConfigError, did_you_mean
 from hpcjobs.requests import Chat, Pair, Prompt, Request, Target
-from hpcjobs.tasks.datasets import user_row
+from hpcjobs.run_folder.inputs import user_row
 from hpcjobs.tasks.few_shot import Pool
 from hpcjobs.tasks.seeds import sample_seed
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import hpcjobs
 from hpcjobs.config import Config
-from hpcjobs.config.layers import dump_yaml
+from hpcjobs.config.yaml import dump_yaml
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.training.data.tokens import TokenFacts
 from hpcjobs.training.steps import read_curve
 
 if TYPE_CHECKING:
-    from hpcjobs.plan.draft import Plan
+    from hpcjobs.run_folder.plan import Plan
 
 
 def model_card(paths: RunPaths, config: Config, plan: Plan) -> str:

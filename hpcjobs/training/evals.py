@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hpcjobs.launch.slurm import clean_environment
 from hpcjobs.run_folder.files import read_json
 from hpcjobs.run_folder.paths import RunPaths, steps_in
 
@@ -39,15 +36,6 @@ def models_of(paths: RunPaths) -> Iterator[tuple[int | None, Path]]:
         yield step, paths.step_model(step)
     if paths.model.exists():
         yield None, paths.model
-
-
-def begin_evals(paths: RunPaths, apart: bool) -> subprocess.Popen[bytes]:
-    """A process that starts the evals that are due (hpcjobs.then_eval); `apart`: it outlives who asks for it."""
-    with (paths.logs / "then_eval.log").open("ab") as output:
-        return subprocess.Popen(
-            [sys.executable, "-m", "hpcjobs.commands.then_eval", str(paths.root)], env=clean_environment(),
-            stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=apart,
-        )  # fmt: skip
 
 
 def evals_of(paths: RunPaths) -> list[ModelEval]:

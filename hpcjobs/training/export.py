@@ -14,8 +14,8 @@ from hpcjobs.training.card import adapter_card, model_card
 from hpcjobs.training.checkpoints.state import trained_weights
 
 if TYPE_CHECKING:
+    from hpcjobs.distributed.work import Work
     from hpcjobs.training.setup import Ready
-    from hpcjobs.worker.run import Work
 
 
 def export(work: Work, ready: Ready) -> None:

@@ -28,7 +28,7 @@ from hpcjobs.training.trackers.threads import Trackers
 from hpcjobs.training.validation import Validation
 
 if TYPE_CHECKING:
-    from hpcjobs.worker.run import Work
+    from hpcjobs.distributed.work import Work
 
 log = logging.getLogger(__name__)
 # Steps by whose time a rank judges whether another one still fits.

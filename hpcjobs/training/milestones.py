@@ -6,15 +6,15 @@ import logging
 import subprocess
 from typing import TYPE_CHECKING
 
+from hpcjobs.launch.entry import begin_evals
 from hpcjobs.run_folder.files import make_folder
 from hpcjobs.run_folder.submission import read_launches
 from hpcjobs.training.checkpoints.state import random_state, set_random_state
-from hpcjobs.training.evals import begin_evals
 from hpcjobs.training.export import write_model
 
 if TYPE_CHECKING:
+    from hpcjobs.distributed.work import Work
     from hpcjobs.training.setup import Ready
-    from hpcjobs.worker.run import Work
 
 log = logging.getLogger(__name__)
 # How long the end of a training waits for an eval to be queued; what is not queued then, the merge job starts.

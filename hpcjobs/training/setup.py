@@ -16,7 +16,7 @@ from hpcjobs.training.fsdp import fsdp_plugin, shard_on_cpus
 if TYPE_CHECKING:
     import torch
 
-    from hpcjobs.worker.run import Work
+    from hpcjobs.distributed.work import Work
 
 log = logging.getLogger(__name__)
 

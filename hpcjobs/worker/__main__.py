@@ -1,8 +1,51 @@
-"""`python -m hpcjobs.worker RUN`."""
+"""`python -m hpcjobs.worker RUN`: how every rank begins, under a guard.
 
+submitit's jobs, `sbatch/*.sbatch` and the local supervisor all enter `guard_rank`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
 import sys
+from pathlib import Path
 
-from hpcjobs.worker.run import main
+from hpcjobs.distributed.rank import Rank
+from hpcjobs.errors import HpcJobsError
+from hpcjobs.run_folder.paths import RunPaths, find_run
+from hpcjobs.worker.guard import after_end, guarded
+from hpcjobs.worker.run import run_rank
+
+
+def guard_rank(run_dir: str) -> None:
+    """`run_rank(run_dir)` in a child process; ends this one as the rank ended."""
+    with contextlib.suppress(HpcJobsError):  # the rank itself says what is wrong
+        rank = Rank.from_env()
+        if rank.launcher != "slurm":  # else an attempt may be named after the process, and the child is another one
+            os.environ["HPCJOBS_ATTEMPT"] = rank.attempt
+    code = guarded(lambda: run_rank(run_dir), lambda code: after_end(RunPaths(Path(run_dir)), code))
+    if code:
+        sys.exit(code)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """`python -m hpcjobs.worker RUN`: one rank, for scripts that are submitted by hand."""
+    words = sys.argv[1:] if argv is None else argv
+    if len(words) != 1 or words[0] in ("-h", "--help"):
+        print(
+            "usage: srun python -m hpcjobs.worker RUN\n\nRuns this process's share of the run folder RUN.",
+            file=sys.stderr,
+        )
+        return 0 if words in (["-h"], ["--help"]) else 2
+    try:
+        guard_rank(str(find_run(words[0]).root))
+    except HpcJobsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -14,7 +14,6 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
-from pathlib import Path
 from types import FrameType
 
 from hpcjobs.config.resolve import read_config
@@ -29,33 +28,6 @@ from hpcjobs.run_folder.paths import RunPaths
 log = logging.getLogger(__name__)
 _FORWARDED = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT, signal.SIGCONT)
 _PR_SET_PDEATHSIG = 1
-_MERGE_TRIES = 3
-
-
-def guard_rank(run_dir: str) -> None:
-    """`run_rank(run_dir)` in a child process; ends this one as the rank ended."""
-    from hpcjobs.worker.run import run_rank
-
-    with contextlib.suppress(HpcJobsError):  # the rank itself says what is wrong
-        rank = Rank.from_env()
-        if rank.launcher != "slurm":  # else an attempt may be named after the process, and the child is another one
-            os.environ["HPCJOBS_ATTEMPT"] = rank.attempt
-    code = guarded(lambda: run_rank(run_dir), lambda code: after_end(RunPaths(Path(run_dir)), code))
-    if code:
-        sys.exit(code)
-
-
-def guard_merge(run_dir: str, launch: int) -> None:
-    """`finish_run(run_dir, launch)` in a child process, again where a signal ended it; ends as it ended."""
-    from hpcjobs.commands.finish import finish_run
-
-    for left in reversed(range(_MERGE_TRIES)):
-        code = guarded(lambda: finish_run(run_dir, launch), lambda code: None)
-        if code <= 128 or not left:
-            break
-        _tell(f"the merge was ended by signal {code - 128}: once more")
-    if code:
-        sys.exit(code)
 
 
 def guarded(work: Callable[[], None], ended: Callable[[int], None]) -> int:

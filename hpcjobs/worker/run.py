@@ -9,12 +9,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import signal
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 from hpcjobs.config import Config
 from hpcjobs.config.resolve import read_config
@@ -22,31 +18,19 @@ from hpcjobs.distributed.allocation import audit_allocation
 from hpcjobs.distributed.drain import WARNING_SECONDS, Allocation, Drain, drain_margin
 from hpcjobs.distributed.rank import Rank, allotted, ending, refuse_lone_process
 from hpcjobs.distributed.watchdog import Limits, Watch
+from hpcjobs.distributed.work import Work
 from hpcjobs.engines.hub import at_commit, go_offline
 from hpcjobs.errors import HpcJobsError, UsageError
-from hpcjobs.plan.draft import Plan
-from hpcjobs.ranklog import rank_log
 from hpcjobs.run_folder.heartbeat import Heartbeat, Vitals
-from hpcjobs.run_folder.paths import RunPaths, find_run
+from hpcjobs.run_folder.logs import rank_log
+from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.run_folder.plan import Plan
 from hpcjobs.run_folder.process import Identity
 from hpcjobs.run_folder.provenance import changed_since
 from hpcjobs.run_folder.snapshot import import_as_planned
-from hpcjobs.worker.guard import guard_rank
+from hpcjobs.worker.signals import Terminated, _terminable
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Work:
-    """What a job is given: the run, this rank, and where to tell how it goes."""
-
-    paths: RunPaths
-    config: Config
-    plan: Plan
-    rank: Rank
-    heart: Heartbeat
-    drain: Drain
-    watch: Watch
 
 
 def run_rank(run_dir: str) -> None:
@@ -64,7 +48,7 @@ def run_rank(run_dir: str) -> None:
         import_as_planned(paths, plan.code)
         go_offline(plan.model, os.environ)
     vitals = Vitals(rank.rank, rank.attempt, rank.host, rank.world_size, Identity.own().values())
-    with rank_log(paths.rank_log(rank.attempt, rank.rank), rank):
+    with rank_log(paths.rank_log(rank.attempt, rank.rank), rank.rank):
         heartbeat = Heartbeat(paths.heartbeat(rank.attempt, rank.rank), vitals, config.run.heartbeat)
         drain = Drain(_allocation(config))
         limits = Limits(config.run.progress_timeout, config.run.lease_timeout)
@@ -107,55 +91,9 @@ def _run_job(work: Work) -> None:
 
         run_train(work)
     else:
-        from hpcjobs.worker.shift import run_eval
+        from hpcjobs.worker.eval import run_eval
 
         run_eval(work)
-
-
-class Terminated(SystemExit):
-    """Slurm or the user asked this rank to end. No Exception: engines take those for a sample's fault."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(143)
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return self.reason
-
-
-class _terminable:
-    """SIGTERM and USR2 go to the drain. A rank that has nothing to drain ends by an exception in its main thread.
-
-    submitit ignores SIGTERM, so that a cancelled rank would work on until it is killed, and on USR2 it would end
-    rank 0 alone.
-    """
-
-    def __init__(self, drain: Drain) -> None:
-        self._drain, self._warned = drain, False
-
-    def __enter__(self) -> None:
-        self._before = {signal.SIGTERM: signal.signal(signal.SIGTERM, self._end)}
-        self._before[signal.SIGUSR2] = signal.signal(signal.SIGUSR2, self._warn)
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _warn(self, number: int, frame: FrameType | None) -> None:
-        self._drain.warn()
-        if not self._warned:  # Slurm warns this process and its guard, which passes it on
-            log.warning("Slurm says that this job's time is nearly over")
-        self._warned = True
-
-    def _end(self, number: int, frame: FrameType | None) -> None:
-        first = self._drain.reason is None
-        self._drain.terminate()
-        if self._drain.engaged:
-            if first:
-                log.warning("SIGTERM: what is in hand is finished as far as %.0f s allow", self._drain.left())
-            return
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        raise Terminated(self._drain.reason or "")
 
 
 @contextlib.contextmanager
@@ -169,26 +107,3 @@ def _said() -> Iterator[None]:
     except Exception as error:
         log.exception("the rank ends with %s", type(error).__name__)
         raise
-
-
-def main(argv: list[str] | None = None) -> int:
-    """`python -m hpcjobs.worker RUN`: one rank, for scripts that are submitted by hand."""
-    words = sys.argv[1:] if argv is None else argv
-    if len(words) != 1 or words[0] in ("-h", "--help"):
-        print(
-            "usage: srun python -m hpcjobs.worker RUN\n\nRuns this process's share of the run folder RUN.",
-            file=sys.stderr,
-        )
-        return 0 if words in (["-h"], ["--help"]) else 2
-    try:
-        guard_rank(str(find_run(words[0]).root))
-    except HpcJobsError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        return 130
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -14,7 +14,7 @@ from hpcjobs.errors import HpcJobsError
 from hpcjobs.run_folder.snapshot import program_command
 
 if TYPE_CHECKING:
-    from hpcjobs.worker.run import Work
+    from hpcjobs.distributed.work import Work
 
 log = logging.getLogger(__name__)
 

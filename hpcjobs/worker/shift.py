@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from hpcjobs.engines.base import Engine, rows_at_once
-from hpcjobs.errors import HpcJobsError, JournalError, RendezvousError
+from hpcjobs.engines.base import Engine
+from hpcjobs.errors import HpcJobsError, JournalError
 from hpcjobs.metrics import Score
-from hpcjobs.requests import Completion, Likelihood, Record, Request, SampleError, TaskType
+from hpcjobs.requests import Completion, Likelihood, Request, SampleError
 from hpcjobs.run_folder.inputs import Inputs
 from hpcjobs.run_folder.journal.journal import Journal
+from hpcjobs.run_folder.journal.record import Record
 from hpcjobs.run_folder.ledger.chunks import ChunkList
 from hpcjobs.run_folder.ledger.claims import Claims, Lease
 from hpcjobs.run_folder.ledger.ledger import LeaseWatch, Ledger, Rules
@@ -25,7 +26,7 @@ from hpcjobs.run_folder.process import Identity
 from hpcjobs.tasks.asker import asker_of
 
 if TYPE_CHECKING:
-    from hpcjobs.worker.run import Work
+    from hpcjobs.distributed.work import Work
 
 log = logging.getLogger(__name__)
 _SYNC_SECONDS = 30.0
@@ -35,56 +36,6 @@ _RECENT = 64
 _HANGS = 3
 # How long the watch waits for a working thread that may hang with the lock in its hand.
 _LOCK_SECONDS = 2.0
-
-
-def run_eval(work: Work) -> None:
-    """This rank's share of an eval or generate run, to its journal. No collectives, no waiting for a dead rank."""
-    work.heart.enter("loading")
-    engine = make_engine(work)
-    with Journal(work.paths.journal(work.rank.attempt, work.rank.rank)) as journal:
-        shift = Shift(work, journal, engine)
-        work.heart.vitals.ready_at = time.time()
-        work.heart.enter("working")
-        with shift:
-            for completion in engine.stream(shift.requests()):
-                shift.record(completion)
-    if work.drain.reason:
-        work.heart.vitals.ended = f"drained: {work.drain.reason}"
-    said = f"{work.heart.vitals.samples} samples, {work.heart.vitals.errors} errors"
-    log.info("%s: %s", f"drained, {work.drain.reason}" if work.drain.reason else "done", said)
-
-
-def make_engine(work: Work) -> Engine:
-    """The engine of this run; only real models import torch."""
-    model = work.config.model
-    if model.engine == "dummy":
-        from hpcjobs.engines.dummy import DummyEngine
-
-        work.heart.vitals.device = "none"
-        return DummyEngine(model.dummy_delay, rows_at_once(model.batch_size))
-    from hpcjobs.connector import AccelerateConnector, ConnectorOptions
-    from hpcjobs.distributed.group import join_group, work_alone
-    from hpcjobs.distributed.rendezvous import Meeting
-    from hpcjobs.engines.loader import torch_dtype
-
-    timeout = work.config.run.rendezvous_timeout
-    try:
-        join_group(work.rank, Meeting.of(work.paths.rendezvous, work.rank, timeout), timeout)
-    except RendezvousError as error:  # a rank died at the start: no reason for the others to do nothing
-        log.error("%s; going on without the group, which eval does not need", error)
-        work_alone(work.rank)
-    options = ConnectorOptions(
-        model.revision, torch_dtype(model.dtype), model.trust_remote_code, model.gpus_per_rank, timeout,
-        model.engine,
-    )  # fmt: skip
-    connector = AccelerateConnector(
-        model.name, batch_size=model.batch_size, generation=work.config.task.generation, options=options
-    )
-    connector.load_model_once()
-    work.heart.vitals.device = str(connector.state.device)
-    kind = work.config.task.type
-    task: TaskType = work.plan.data["asks"] if kind == "lm_eval" else kind
-    return connector.engine(task=task, deterministic=work.config.run.deterministic)
 
 
 @dataclass
@@ -124,7 +75,7 @@ class Shift:
         owner = Lease(0, 0, rank.attempt, rank.rank, rank.host, journal.path.name, Identity.own())
         self._ledger = Ledger(
             Claims(work.paths.round(number)), ChunkList.read(work.paths.chunks(number)), owner,
-            LeaseWatch(work.paths.heartbeats, rank, config.run.lease_timeout), rank.walk,
+            LeaseWatch(work.paths.heartbeats, rank.succeeds, config.run.lease_timeout), rank.walk,
             Rules(config.run.sharding == "static", config.run.deterministic),
         )  # fmt: skip
         self._open: dict[int, _Open] = {}

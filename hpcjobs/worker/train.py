@@ -14,8 +14,8 @@ from hpcjobs.training.data.tokens import TokenFacts, TokenFile, wait_for_tokens,
 from hpcjobs.training.export import export
 
 if TYPE_CHECKING:
+    from hpcjobs.distributed.work import Work
     from hpcjobs.training.loop import Course, Loop
-    from hpcjobs.worker.run import Work
 
 log = logging.getLogger(__name__)
 

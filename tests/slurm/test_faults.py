@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from hpcjobs.requests import Record
 from hpcjobs.run_folder.heartbeat import Vitals, read_heartbeats
 from hpcjobs.run_folder.journal.journal import read_journal
+from hpcjobs.run_folder.journal.record import Record
 from tests.runs import process_state
 from tests.slurm.cluster import temporary_cluster
 from tests.slurm.site import DUMMY, Site

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from hpcjobs.tasks.datasets import ASSETS
+from hpcjobs.assets import ASSETS
 from tests.lmeval_tasks import alone, write_tasks
 from tests.slurm.site import Site
 from tests.test_lmeval import same_samples, same_values

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from hpcjobs.config.layers import dump_yaml
+from hpcjobs.config.yaml import dump_yaml
 from hpcjobs.run_folder.heartbeat import Vitals, read_heartbeats
 from hpcjobs.training.checkpoints.checkpoint import sha256_of
 from tests.slurm.site import Site

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 
-from hpcjobs.plan.draft import Plan
+from hpcjobs.run_folder.plan import Plan
 from tests.slurm.site import DUMMY, ROOT, Site
 
 

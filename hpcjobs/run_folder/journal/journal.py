@@ -10,9 +10,10 @@ from types import TracebackType
 from typing import Protocol
 
 from hpcjobs.errors import JournalError, MergeError
-from hpcjobs.requests import Record
 from hpcjobs.run_folder.disk import disk_words, is_full, need_there
 from hpcjobs.run_folder.files import FILE_MODE, write_all
+from hpcjobs.run_folder.journal.json_lines import lines_of
+from hpcjobs.run_folder.journal.record import Record
 
 log = logging.getLogger(__name__)
 _BLOCK = 1 << 20
@@ -97,13 +98,6 @@ def journal_blocks(path: Path, size: int = _BLOCK) -> Iterator[tuple[int, bytes]
             offset += len(whole)
     if rest:
         log.warning("%s: dropped an unterminated last line of %d bytes at offset %d", path, len(rest), offset)
-
-
-def lines_of(offset: int, block: bytes) -> Iterator[tuple[int, bytes]]:
-    """(offset, line without newline) of each line of a block that starts at `offset`."""
-    for line in block.split(b"\n")[:-1]:
-        yield offset, line
-        offset += len(line) + 1
 
 
 def journal_lines(path: Path) -> Iterator[tuple[int, bytes]]:

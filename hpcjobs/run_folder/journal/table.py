@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import pyarrow as pa
 
-from hpcjobs.requests import Record
-from hpcjobs.run_folder.journal.journal import broken, journal_blocks, lines_of, parse_line
+from hpcjobs.run_folder.journal.journal import broken, journal_blocks, parse_line
+from hpcjobs.run_folder.journal.json_lines import lines_of, one_object_a_line
+from hpcjobs.run_folder.journal.record import Record
 
 Others = Literal["error", "ignore"]
 # Bytes that are parsed together, and those of what a thread of Arrow takes at a time.
@@ -78,20 +78,6 @@ def _parse(block: bytes, schema: pa.Schema, others: Others) -> pa.Table | None:
         return None
     whole = one_object_a_line(block, len(table)) and _nothing_is_missing(table)
     return table.select(schema.names) if whole else None
-
-
-def one_object_a_line(block: bytes, objects: int) -> bool:
-    """Whether `objects`, which Arrow has read one after the other, stand on a line each.
-
-    Each line begins and ends with a brace. Inside an object no `}` is followed by `{`, so no line has less than one
-    object; there are as many as lines, so none has more.
-    """
-    text = np.frombuffer(block, np.uint8)
-    ends = np.flatnonzero(text == ord("\n"))
-    begins = np.concatenate([[0], ends[:-1] + 1])
-    return len(ends) == objects and bool(
-        (text[ends - 1] == ord("}")).all() and (text[begins] == ord("{")).all() and ends[-1] == len(block) - 1
-    )
 
 
 def _nothing_is_missing(table: pa.Table) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hpcjobs.requests import Record
+from hpcjobs.run_folder.journal.record import Record
 from hpcjobs.run_folder.ledger.chunks import ChunkList
 from hpcjobs.run_folder.ledger.claims import Claims, EmptyClaimError, Listing, Verdict
 from hpcjobs.run_folder.paths import RunPaths

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 
-from hpcjobs.distributed.rank import Rank
 from hpcjobs.errors import MergeError
 from hpcjobs.run_folder.journal.journal import read_journal
 from hpcjobs.run_folder.ledger.chunks import ChunkList
@@ -41,15 +40,19 @@ class LeaseWatch:
     """
 
     def __init__(
-        self, heartbeats: Path, rank: Rank, timeout: float, clock: Callable[[], float] = time.monotonic
+        self,
+        heartbeats: Path,
+        succeeds: Callable[[str], bool],
+        timeout: float,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._heartbeats, self._rank, self._timeout, self.clock = heartbeats, rank, timeout, clock
+        self._heartbeats, self._succeeds, self._timeout, self.clock = heartbeats, succeeds, timeout, clock
         self._seen: dict[str, tuple[bytes, float]] = {}
 
     def lost(self, lease: Lease) -> bool:
         if lease.released:
             return True
-        return lease.identity.is_dead() or self._rank.succeeds(lease.attempt) or self._silent(lease)
+        return lease.identity.is_dead() or self._succeeds(lease.attempt) or self._silent(lease)
 
     def _silent(self, lease: Lease) -> bool:
         name = f"{lease.attempt}-{lease.rank}"

@@ -11,9 +11,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from hpcjobs.errors import ConfigError, did_you_mean
-from hpcjobs.plan.code_tree import MAX_BYTES, MAX_FILES
 from hpcjobs.run_folder.files import read_json
-from hpcjobs.run_folder.snapshot import Snapshot
+from hpcjobs.run_folder.snapshot import MAX_BYTES, MAX_FILES, Snapshot
 from hpcjobs.tasks.lmeval.standin import StandIn
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from typing import Any
 from hpcjobs.config import TaskConfig
 from hpcjobs.errors import ConfigError
 from hpcjobs.requests import Chat, Prompt
-from hpcjobs.tasks.datasets import user_row
+from hpcjobs.run_folder.inputs import user_row
 from hpcjobs.tasks.prompts import Prompts, chat_or_text, first_answer
 
 

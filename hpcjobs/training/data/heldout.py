@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from hpcjobs.assets import SUFFIXES, asset_names
 from hpcjobs.config import Config
 from hpcjobs.errors import ConfigError, DataError
-from hpcjobs.tasks.datasets import SUFFIXES, asset_names, load_table, user_columns
+from hpcjobs.run_folder.inputs import user_columns
+from hpcjobs.tasks.datasets import load_table
 from hpcjobs.training.data.examples import Examples
 
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from hpcjobs.run_folder.files import make_folder
 from hpcjobs.training.steps import StepRecord
-from hpcjobs.training.trackers.threads import Tracker, masked, said
+from hpcjobs.training.trackers.base import Tracker, masked, said
 
 if TYPE_CHECKING:
-    from hpcjobs.plan.draft import Plan
-    from hpcjobs.worker.run import Work
+    from hpcjobs.distributed.work import Work
+    from hpcjobs.run_folder.plan import Plan
 
 log = logging.getLogger(__name__)
 # The project (W&B) or experiment (MLflow) where the environment names none.

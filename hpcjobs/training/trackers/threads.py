@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
-import os
 import queue
-import re
 import threading
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from hpcjobs.errors import ConfigError
 from hpcjobs.training.steps import StepRecord, read_curve
+from hpcjobs.training.trackers.base import Tracker, said
 
 if TYPE_CHECKING:
-    from hpcjobs.worker.run import Work
+    from hpcjobs.distributed.work import Work
 
 log = logging.getLogger(__name__)
 # How long the end of a run waits for trackers to take what is left, in seconds: of a finished one, and of one that is
@@ -24,49 +20,6 @@ log = logging.getLogger(__name__)
 _PATIENCE, _INTERRUPTED = 60.0, 5.0
 # So many steps are handed over at once.
 _MOST = 100
-_SECRET_NAME = re.compile(r"KEY|TOKEN|PASSWORD|SECRET", re.IGNORECASE)
-_LOGIN = re.compile(r"//[^/@\s]+@")
-
-
-class Tracker(Protocol):
-    """One library. All is called from one thread, in this order; anything may be raised."""
-
-    def start(self) -> None:
-        """Begin, or go on with what an earlier start of this run began."""
-
-    def tell(self, records: Sequence[StepRecord]) -> None:
-        """Steps in order; those that it has already it passes over."""
-
-    def finish(self, complete: bool) -> None:
-        """All was told: the run is complete, or goes on at its next start."""
-
-
-def check_trackers(names: Sequence[str]) -> None:
-    """A ConfigError that says what to install where a tracker is not there. Nothing is imported."""
-    missing = [name for name in names if not _is_there(name)]
-    if missing:
-        raise ConfigError(
-            f"train.trackers: {', '.join(missing)} cannot be imported; next: pip install {' '.join(missing)}"
-        )
-
-
-def _is_there(name: str) -> bool:
-    """Whether it is installed; a plain folder of that name, as wandb leaves one where it runs, has no origin."""
-    spec = importlib.util.find_spec(name)
-    return spec is not None and spec.origin is not None
-
-
-def said(error: BaseException) -> str:
-    """What to write into a log of what a library has raised."""
-    return masked(f"{type(error).__name__}: {error}")[:600]
-
-
-def masked(text: str) -> str:
-    """`text` on one line without what the environment keeps secret, and without logins in addresses."""
-    for name, value in os.environ.items():
-        if len(value) > 3 and _SECRET_NAME.search(name):
-            text = text.replace(value, "***")
-    return _LOGIN.sub("//***@", " ".join(text.split()))
 
 
 class Trackers:

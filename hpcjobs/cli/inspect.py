@@ -1,0 +1,109 @@
+"""What a run does and what came of it: status, logs, cancel, merge, score, report, runs."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from hpcjobs.cli.app import app
+from hpcjobs.cli.flags import (
+    Json,
+    RunName,
+)
+
+
+@app.command()
+def status(
+    run: RunName = "last",
+    watch: Annotated[bool, typer.Option("--watch", help="Again and again, until it is over.")] = False,
+    json_: Json = False,
+) -> None:
+    """Done and total, rate, time left, each rank's state, why it is pending, the first error."""
+    from hpcjobs.cli.show_run import show_status
+    from hpcjobs.run_folder.paths import find_run
+
+    show_status(find_run(run), watch, json_)
+
+
+@app.command()
+def logs(
+    run: RunName = "last",
+    rank: Annotated[int | None, typer.Option(help="Only this rank.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines come.")] = False,
+    errors: Annotated[bool, typer.Option("--errors", help="Only errors, with their tracebacks.")] = False,
+    json_: Json = False,
+) -> None:
+    """The ranks' logs, merged by time."""
+    from hpcjobs.cli.show_run import show_entry
+    from hpcjobs.run_folder import logs
+    from hpcjobs.run_folder.paths import find_run
+
+    paths = find_run(run)
+    for entry in logs.follow(paths, rank, errors) if follow else logs.entries(paths, rank, errors):
+        show_entry(entry, json_)
+
+
+@app.command()
+def cancel(run: RunName, json_: Json = False) -> None:
+    """End the jobs of this run; what is finished stays, and `resume` goes on from there."""
+    from hpcjobs.commands.cancel import cancel
+    from hpcjobs.run_folder.paths import find_run
+
+    ended = cancel(find_run(run))
+    typer.echo(json.dumps({"cancelled": ended}) if json_ else f"cancelled: {', '.join(ended) or 'nothing was running'}")
+
+
+@app.command()
+def merge(run: RunName, json_: Json = False) -> None:
+    """Merge the journals, prove completeness, fold the metrics, write the report. Safe at any time."""
+    from hpcjobs.cli.show_run import show_end
+    from hpcjobs.commands.merge import exit_code, merge_and_report
+    from hpcjobs.run_folder.paths import find_run
+
+    paths = find_run(run)
+    merged = merge_and_report(paths)
+    show_end(paths, json_)
+    raise typer.Exit(exit_code(merged))
+
+
+@app.command()
+def score(
+    run: RunName,
+    metric: Annotated[
+        list[str] | None, typer.Option("--metric", help="Instead of the run's metrics; repeatable.")
+    ] = None,
+    target: Annotated[str | None, typer.Option(help="Instead of the run's task.target.")] = None,
+    json_: Json = False,
+) -> None:
+    """Metrics anew from results.parquet, without generating."""
+    from hpcjobs.cli.show_run import show_scores
+    from hpcjobs.commands.merge import try_report
+    from hpcjobs.merge.score import rescore
+    from hpcjobs.run_folder.paths import find_run
+
+    paths = find_run(run)
+    summary = rescore(paths, metric or [], target)
+    try_report(paths)
+    show_scores(paths, summary, json_)
+    raise typer.Exit(0 if summary["complete"] else 3)
+
+
+@app.command()
+def report(run: RunName = "last", json_: Json = False) -> None:
+    """Write report.html again."""
+    from hpcjobs.report import write_report
+    from hpcjobs.run_folder.paths import find_run
+
+    path = write_report(find_run(run))
+    typer.echo(json.dumps({"report": str(path)}) if json_ else str(path))
+
+
+@app.command()
+def runs(json_: Json = False) -> None:
+    """The runs under the runs root, oldest first."""
+    from hpcjobs.cli.show_run import show_runs
+    from hpcjobs.run_folder.paths import list_runs, runs_root
+
+    show_runs(list_runs(runs_root()), json_)

@@ -1,0 +1,95 @@
+"""A plan and a launch on the terminal, or as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import typer
+
+from hpcjobs.assets import shipped
+from hpcjobs.cli.show_run import _err
+from hpcjobs.plan.draft import Draft
+from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.run_folder.submission import Launch
+
+
+def show_plan(draft: Draft, places: Mapping[str, str] | None, as_json: bool) -> None:
+    """The plan; for --dry-run (`places` given) also where values came from and the exact scripts."""
+    from hpcjobs.launch.launch import executor_of
+
+    executor = executor_of(draft.config)
+    scripts: dict[str, str] = {}
+    if places is not None and executor == "slurm":
+        from hpcjobs.launch.sbatch import scripts as scripts_of
+
+        scripts = scripts_of(draft.config, draft.plan.shape, draft.paths, draft.plan.job != "script")
+    if as_json:
+        plan = dataclasses.asdict(draft.plan)
+        config = draft.config.model_dump(mode="json")
+        typer.echo(
+            json.dumps(
+                {"plan": plan, "config": config, "from": places, "executor": executor, "scripts": scripts}, indent=2
+            )
+        )
+        return
+    out = typer.echo if places is not None else _err
+    for line in [*draft.plan.summary(), f"by      {executor}", f"folder  {draft.paths.root}"]:
+        out(line)
+    if executor == "local" and draft.plan.shape.nodes > 1:
+        out(f"note    the local executor has this machine only: all {draft.plan.shape.ranks} ranks run here")
+    if places is not None:
+        _show_dry(draft, places, executor, scripts)
+
+
+def _show_dry(draft: Draft, places: Mapping[str, str], executor: str, scripts: Mapping[str, str]) -> None:
+    typer.echo("\n# config: where each value came from (all others are built-in defaults)")
+    for key, place in sorted(places.items()):
+        value: Any = draft.config.model_dump(mode="json")
+        for part in key.split("."):
+            value = (
+                value[int(part)] if isinstance(value, list) else value.get(part) if isinstance(value, dict) else None
+            )
+        if not isinstance(value, dict | list) or not value:
+            typer.echo(f"{key} = {json.dumps(value)}    # {place}")
+    for kind, text in scripts.items():
+        typer.echo(f"\n# script: {kind}\n{text.rstrip()}")
+    if not scripts:
+        typer.echo(f"\n# command ({executor})\n{sys.executable} -m hpcjobs.supervisor {draft.paths.root} 0")
+
+
+def say_planned(draft: Draft, as_json: bool) -> None:
+    """Where the plan lies, and how it is started by hand."""
+    paths = draft.paths
+    if as_json:
+        typer.echo(json.dumps({"run": paths.root.name, "folder": str(paths.root), "planned": True}))
+        return
+    template = shipped("sbatch") / ("train.sbatch" if draft.plan.job == "train" else "eval.sbatch")
+    start = "srun python -m hpcjobs.worker" if draft.plan.job == "script" else f"sbatch {template}"
+    typer.echo(f"planned {paths.root}\nnext    {start} {paths.root}")
+
+
+def say_launched(paths: RunPaths, launch: Launch, as_json: bool) -> None:
+    if as_json:
+        value = {"run": paths.root.name, "folder": str(paths.root), "jobs": launch.jobs, "executor": launch.executor}
+        value["notes"] = launch.notes
+        typer.echo(json.dumps(value))
+        return
+    jobs = ", ".join(f"{kind} {job_id}" for kind, job_id in launch.jobs.items())
+    _err(f"started {launch.executor}: {jobs or 'in this process'}")
+    for note in launch.notes:
+        _err(f"note    {note}")
+    _err(f"next    hpcjobs status {paths.root.name if paths.root.parent.name == 'runs' else paths.root}")
+
+
+def show_sizes(drafts: Mapping[int, Draft]) -> None:
+    """What verify is about to run."""
+    common = [set(draft.plan.summary()) for draft in drafts.values()]
+    for line in next(iter(drafts.values())).plan.summary():
+        if line in set.intersection(*common):
+            _err(line)
+    for size, draft in drafts.items():
+        _err(f"{f'w{size}':<7} {draft.plan.job}: {draft.plan.shape}  {draft.paths.root}")

@@ -1,0 +1,192 @@
+"""submit, resume and join: runs begin, go on, and get more ranks."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hpcjobs.cli.app import app
+from hpcjobs.cli.flags import (
+    Array,
+    Comment,
+    Cpus,
+    Executor,
+    Gpus,
+    GpusPerNode,
+    Json,
+    Mem,
+    Nodes,
+    Ntasks,
+    RunName,
+    Sbatch,
+    Time,
+    WaitFlag,
+    Word,
+    Yes,
+)
+
+
+def _flags(values: dict[str, Any]) -> dict[str, Any]:
+    """The flags that name config keys, out of a handler's locals."""
+    from hpcjobs.commands.submit import FLAGS
+
+    return {name: values.get(name) for name in FLAGS}
+
+
+@app.command(context_settings={"ignore_unknown_options": False})
+def submit(
+    job: Annotated[str, typer.Argument(metavar="eval|generate|train|script", help="What each rank does.")],
+    argv: Annotated[
+        list[str] | None, typer.Argument(metavar="-- PROGRAM ARGS", help="For script: prog.py args, or -m module args.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", help="YAML; default: the shipped configs/<job>.yaml.")
+    ] = None,
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", metavar="A.B=C", help="One config value; repeatable.")
+    ] = None,
+    profile: Annotated[str | None, typer.Option(help="Site profile: configs/clusters/<name>.yaml.")] = None,
+    run_dir: Annotated[Path | None, typer.Option(help="The run folder; default: runs root and a made-up name.")] = None,
+    name: Annotated[str | None, typer.Option(help="The run's name under the runs root.")] = None,
+    model: Annotated[str | None, typer.Option(help="model.name: asset, folder or hub id.")] = None,
+    data: Annotated[str | None, typer.Option(help="data.name: asset, file, folder or hub id.")] = None,
+    max_samples: Annotated[int | None, typer.Option(min=0, help="Only the first N rows.")] = None,
+    nodes: Nodes = None,
+    gpus: Gpus = None,
+    gpus_per_node: GpusPerNode = None,
+    ntasks_per_node: Ntasks = None,
+    cpus_per_task: Cpus = None,
+    array: Array = None,
+    mem: Mem = None,
+    time: Time = None,
+    partition: Word = None,
+    account: Word = None,
+    qos: Word = None,
+    constraint: Word = None,
+    reservation: Word = None,
+    exclusive: Annotated[bool | None, typer.Option("--exclusive", help="Whole nodes.")] = None,
+    requeue: Annotated[
+        bool | None, typer.Option("--requeue/--no-requeue", help="Start again after preemption or a node failure.")
+    ] = None,
+    executor: Executor = None,
+    sbatch: Sbatch = None,
+    comment: Comment = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print plan and exact scripts; touch neither queue nor disk.")
+    ] = False,
+    plan_only: Annotated[
+        bool, typer.Option("--plan-only", help="Write the run folder, queue nothing: for sbatch/*.sbatch by hand.")
+    ] = False,
+    wait: WaitFlag = False,
+    yes: Yes = False,
+    json_: Json = False,
+) -> None:
+    """Plan a run, show the plan, and queue it: its ranks, and the merge job behind them."""
+    from hpcjobs.cli.show_plan import show_plan
+    from hpcjobs.commands.submit import Order, draft_of
+
+    extra = [*(sbatch or ()), *([f"comment={comment}"] if comment is not None else ())]
+    flags = _flags(locals())
+    order = Order(job, config, profile, sets or [], flags, extra, argv or [], run_dir)
+    draft, places = draft_of(order)
+    show_plan(draft, places if dry_run else None, json_ and dry_run)
+    if not dry_run:
+        _go(draft, plan_only, wait, yes, json_)
+
+
+def _go(draft: Any, plan_only: bool, wait: bool, yes: bool, json_: bool) -> None:
+    from hpcjobs.cli.show_plan import say_launched, say_planned
+    from hpcjobs.commands.submit import start
+
+    if plan_only:
+        draft.write()
+        return say_planned(draft, json_)
+    if not yes and sys.stdin.isatty() and sys.stderr.isatty():
+        typer.confirm("Queue it?", default=True, abort=True, err=True)
+    say_launched(draft.paths, start(draft), json_)
+    if wait or draft.config.cluster.executor == "debug":
+        _wait(draft.paths, json_)
+    return None
+
+
+def _wait(paths: Any, json_: bool) -> None:
+    from hpcjobs.cli.show_run import progress, say_left, show_end
+    from hpcjobs.commands.wait import wait
+
+    try:
+        code = wait(paths, progress(paths, json_))
+    except KeyboardInterrupt:
+        say_left(paths)
+        raise typer.Exit(130) from None
+    show_end(paths, json_)
+    raise typer.Exit(code)
+
+
+@app.command()
+def resume(
+    run: RunName,
+    nodes: Nodes = None,
+    gpus: Gpus = None,
+    gpus_per_node: GpusPerNode = None,
+    ntasks_per_node: Ntasks = None,
+    cpus_per_task: Cpus = None,
+    array: Array = None,
+    mem: Mem = None,
+    time: Time = None,
+    partition: Word = None,
+    account: Word = None,
+    qos: Word = None,
+    constraint: Word = None,
+    reservation: Word = None,
+    executor: Executor = None,
+    sbatch: Sbatch = None,
+    wait: WaitFlag = False,
+    yes: Yes = False,
+    json_: Json = False,
+) -> None:
+    """Run what is missing, on the same shape or another one."""
+    from hpcjobs.cli.show_plan import say_launched
+    from hpcjobs.commands.resume import resume
+    from hpcjobs.run_folder.paths import find_run
+
+    paths, flags = find_run(run), _flags(locals())
+    launched = resume(paths, flags, sbatch or [], lambda text: typer.echo(text, err=True))
+    if launched:
+        say_launched(paths, launched, json_)
+    if launched is None or wait:
+        _wait(paths, json_)
+
+
+@app.command()
+def join(
+    run: RunName,
+    nodes: Nodes = None,
+    gpus: Gpus = None,
+    gpus_per_node: GpusPerNode = None,
+    ntasks_per_node: Ntasks = None,
+    cpus_per_task: Cpus = None,
+    array: Array = None,
+    mem: Mem = None,
+    time: Time = None,
+    partition: Word = None,
+    account: Word = None,
+    qos: Word = None,
+    constraint: Word = None,
+    reservation: Word = None,
+    executor: Executor = None,
+    sbatch: Sbatch = None,
+    wait: WaitFlag = False,
+    json_: Json = False,
+) -> None:
+    """Add ranks to a run that is going on: more nodes, another partition, an array of single-node workers."""
+    from hpcjobs.cli.show_plan import say_launched
+    from hpcjobs.commands.resume import join
+    from hpcjobs.run_folder.paths import find_run
+
+    paths, flags = find_run(run), _flags(locals())
+    say_launched(paths, join(paths, flags, sbatch or [], lambda text: typer.echo(text, err=True)), json_)
+    if wait:
+        _wait(paths, json_)

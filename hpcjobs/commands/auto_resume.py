@@ -1,0 +1,70 @@
+"""Whether an incomplete run is to be started again by itself."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from hpcjobs.config.resolve import read_config
+from hpcjobs.distributed.drain import PREEMPTION, TIME_LIMIT
+from hpcjobs.errors import LaunchError
+from hpcjobs.launch import slurm
+from hpcjobs.launch.jobs import known_launches
+from hpcjobs.run_folder.heartbeat import read_heartbeats
+from hpcjobs.run_folder.ledger.chunks import read_sizes
+from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.run_folder.plan import Plan
+from hpcjobs.run_folder.submission import Launch, together
+
+log = logging.getLogger(__name__)
+# The share of its samples by which a start that ran out of time has made headway.
+_FAIR_SHARE = 0.05
+
+
+def may_go_on(paths: RunPaths) -> bool:
+    """Whether an incomplete run is to be started again by itself.
+
+    Not when `run.auto_resume` starts have been spent, when the last one has finished no sample at all (the
+    next one would not either), when its ranks met what the next start would meet again (a full disk), or when its
+    job was cancelled: somebody wanted it to end. A start that ran out of time after a fair share of the rest is no
+    try: a job chains itself as often as its time limit makes it.
+    """
+    launches, tries = known_launches(paths), read_config(paths.config).run.auto_resume
+    starts = [one for one in launches if not one.joined]
+    if not starts or not tries or starts[-1].executor == "debug":
+        return False
+    last = together(launches)
+    if not any(
+        one.owns(path.stem.rpartition("-")[0]) and path.stat().st_size for one in last for path in paths.journals()
+    ):
+        return False
+    if fatal_errors(paths, last) or _cancelled(last):
+        return False
+    spent = [one for one in starts[-tries:] if one.automatic and not _ran_out_of_time(paths, one)]
+    return len(spent) < tries
+
+
+def fatal_errors(paths: RunPaths, launches: Sequence[Launch]) -> list[str]:
+    """What ended ranks of these starts and would end the next ones too."""
+    vitals = read_heartbeats(paths.heartbeats)
+    mine = [v for v in vitals if v.fatal and any(one.owns(v.attempt) for one in launches)]
+    return [f"rank {v.rank} on {v.host}: {v.first_error}" for v in mine]
+
+
+def _ran_out_of_time(paths: RunPaths, launch: Launch) -> bool:
+    """Whether a start was drained by Slurm's own plan after it had done a fair share of what it was to run."""
+    vitals = [v for v in read_heartbeats(paths.heartbeats) if launch.owns(v.attempt)]
+    in_time = any(v.state == "drained" and (v.ended or "").endswith((TIME_LIMIT, PREEMPTION)) for v in vitals)
+    if Plan.read(paths.plan).job == "train":  # what it has done is in a checkpoint, be it little
+        return in_time and any(v.samples for v in vitals)
+    sizes = read_sizes(paths.chunks(launch.round))
+    return in_time and sum(v.samples for v in vitals) >= _FAIR_SHARE * sum(sizes)
+
+
+def _cancelled(launches: Sequence[Launch]) -> bool:
+    work = [job_id for one in launches if one.executor == "slurm" for job_id in one.work_jobs]
+    try:
+        return any(state.cancelled for state in slurm.job_states(work).values()) if work else False
+    except LaunchError as error:
+        log.warning("%s: whether the job was cancelled is not known", error)
+        return False

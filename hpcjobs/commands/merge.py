@@ -1,0 +1,41 @@
+"""Merge, then report."""
+
+from __future__ import annotations
+
+import logging
+
+from hpcjobs.errors import DiskFullError, IncompleteError, UsageError
+from hpcjobs.merge.eval import merge
+from hpcjobs.merge.train import merge_train
+from hpcjobs.run_folder.merged import Merged
+from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.run_folder.plan import Plan
+
+log = logging.getLogger(__name__)
+
+
+def merge_and_report(paths: RunPaths) -> Merged:
+    """Merge a run and write its report. A report that fails is said; it never costs the results."""
+    job = Plan.read(paths.plan).job
+    if job == "script":
+        raise UsageError(f"{paths.root.name} is a script run: it has no samples to merge; see hpcjobs status and logs")
+    merged = merge_train(paths) if job == "train" else merge(paths)
+    try_report(paths)
+    return merged
+
+
+def try_report(paths: RunPaths) -> None:
+    """Write the report, or say why it was not written."""
+    try:
+        from hpcjobs.report import write_report
+
+        write_report(paths)
+    except DiskFullError as error:
+        log.error("report.html was not written; the results are whole: %s", error)
+    except Exception:
+        log.exception("report.html was not written; the results are whole")
+
+
+def exit_code(merged: Merged) -> int:
+    """0 complete, 3 finished but incomplete."""
+    return 0 if merged.complete else IncompleteError.exit_code

@@ -1,0 +1,118 @@
+"""What single values of the config must be: names, times, words on an #SBATCH line."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+from hpcjobs.errors import UsageError
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_SECRET = re.compile(r"token(?!iz)|secret|password|passwd|api_?key|credential", re.IGNORECASE)
+_SBATCH_KEY = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# What hpcjobs itself writes into its scripts: through `cluster.sbatch` they would contradict the plan.
+_OWN_SBATCH = {
+    "nodes": "cluster.nodes", "ntasks": "cluster.ntasks_per_node", "ntasks-per-node": "cluster.ntasks_per_node",
+    "gpus": "cluster.gpus", "gpus-per-node": "cluster.gpus_per_node", "cpus-per-task": "cluster.cpus_per_task",
+    "mem": "cluster.mem", "time": "cluster.time", "partition": "cluster.partition",
+    "account": "cluster.account", "qos": "cluster.qos", "constraint": "cluster.constraint",
+    "reservation": "cluster.reservation", "exclusive": "cluster.exclusive", "requeue": "cluster.requeue",
+    "job-name": "run.name", "output": "nothing", "error": "nothing", "dependency": "nothing", "array": "cluster.array",
+    "open-mode": "nothing", "wrap": "nothing", "parsable": "nothing", "chdir": "nothing", "signal": "nothing",
+    "no-kill": "nothing", "no-requeue": "cluster.requeue", "gpus-per-task": "cluster.gpus", "clusters": "nothing",
+}  # fmt: skip
+
+
+def one_line(value: str) -> str:
+    """`value`, if it can stand on an #SBATCH line; a newline there would become a line of the script."""
+    if _CONTROL.search(value):
+        raise ValueError("has a control character (a newline would become a line of the script)")
+    return value
+
+
+def sbatch_word(value: str) -> str:
+    """`value`, if sbatch reads it from an #SBATCH line as it is: it drops backslashes, in quotes too."""
+    if "\\" in value:
+        raise ValueError("has a backslash, which sbatch would drop from its #SBATCH line")
+    return one_line(value)
+
+
+def _name(value: str) -> str:
+    try:
+        return checked_name(value, "name")
+    except UsageError as error:
+        raise ValueError(str(error)) from None  # so that pydantic says where it stands
+
+
+def _pattern(value: str) -> str:
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise ValueError(f"is no regular expression of Python: {error}") from None
+    return value
+
+
+Line = Annotated[str, AfterValidator(one_line)]
+SbatchWord = Annotated[str, AfterValidator(sbatch_word)]
+Name = Annotated[str, AfterValidator(_name)]
+
+
+def _sbatch_key(key: str) -> str:
+    owner = _OWN_SBATCH.get(key.replace("_", "-"))
+    if owner:
+        hint = f"set {owner} instead" if owner != "nothing" else "hpcjobs sets it itself"
+        raise ValueError(f"sbatch option {key!r} is not for cluster.sbatch: {hint}")
+    if not _SBATCH_KEY.fullmatch(key):
+        raise ValueError(f"sbatch option {key!r} is not a long option's name")
+    return key
+
+
+def _env_name(key: str) -> str:
+    if not _ENV_NAME.fullmatch(key):
+        raise ValueError(f"{key!r} is not the name of an environment variable")
+    if _SECRET.search(key):
+        raise ValueError(
+            f"{key} looks like a secret, and scripts and config files are kept: export it in the shell "
+            "that submits, sbatch hands the environment on"
+        )
+    return key
+
+
+def _slurm_time(value: str | int) -> str | int:
+    slurm_minutes(value)
+    return value
+
+
+def slurm_minutes(time: str | int) -> int:
+    """Slurm's time formats (sbatch --time): M, M:S, H:M:S, D-H, D-H:M, D-H:M:S; in minutes, rounded up."""
+    match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", str(time).strip(), re.ASCII)
+    if not match:
+        raise ValueError(f"time {time!r} is not Slurm's: minutes, M:S, H:M:S, D-H, D-H:M or D-H:M:S")
+    days, *rest = match.groups()
+    numbers = [int(number) for number in rest if number is not None]
+    if days is not None:
+        hours, minutes, seconds = [*numbers, 0, 0][:3]
+    elif len(numbers) == 3:
+        hours, minutes, seconds = numbers
+    else:
+        hours, (minutes, seconds) = 0, [*numbers, 0][:2]
+    total = math.ceil((int(days or 0) * 86400 + hours * 3600 + minutes * 60 + seconds) / 60)
+    if total < 1:
+        raise ValueError(f"time {time!r} is no time at all")
+    return total
+
+
+def checked_name(name: str, what: str) -> str:
+    """`name`, if it is a safe file and job name; else a UsageError that says what is."""
+    if not NAME.fullmatch(name) or ".." in name or len(name) > 128:
+        raise UsageError(
+            f"{what} {name!r} is not a valid name: letters, digits, '.', '_' and '-' only, "
+            "first a letter or digit, no '..', at most 128 characters"
+        )
+    return name

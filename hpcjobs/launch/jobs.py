@@ -1,0 +1,24 @@
+"""The jobs of a run, with those whose ids were never noted."""
+
+from __future__ import annotations
+
+import contextlib
+
+from hpcjobs.errors import LaunchError
+from hpcjobs.launch import slurm
+from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.run_folder.submission import Launch, read_launches
+
+
+def known_launches(paths: RunPaths) -> list[Launch]:
+    """`read_launches`, with the ids of jobs whose submission was cut off before they were noted, found by their keys.
+
+    Where the queue does not answer, they stay unknown.
+    """
+    launches = read_launches(paths)
+    lost = {key: (one, kind) for one in launches for kind, key in one.keys.items() if kind not in one.jobs}
+    with contextlib.suppress(LaunchError):
+        for key, job_id in slurm.find_submitted(list(lost)).items() if lost else ():
+            launch, kind = lost[key]
+            launch.jobs[kind] = job_id
+    return launches

@@ -1,0 +1,79 @@
+"""The plan of eval and generate: rows, chunks and the first prompt, checked before anything is queued."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+
+from hpcjobs.config.schema import Config
+from hpcjobs.config.shape import Shape, shape_of
+from hpcjobs.errors import ConfigError, DataError
+from hpcjobs.metrics import Judge, check_groups, metrics_of
+from hpcjobs.plan.draft import Draft, draft_run
+from hpcjobs.plan.locate import located
+from hpcjobs.plan.model import checked_model
+from hpcjobs.plan.user_code import metric_code
+from hpcjobs.run_folder.inputs import table_sha256, user_columns, user_row
+from hpcjobs.run_folder.ledger.chunks import default_chunk_size, plan_chunks
+from hpcjobs.tasks.datasets import expected_work, load_table
+from hpcjobs.tasks.few_shot import Pool, TableRows, is_own, pool_table
+from hpcjobs.tasks.prompts import Prompts
+
+
+def make_plan(job: str, config: Config, folder: Path | None = None) -> Draft:
+    """Check everything that can be checked before the queue, and plan the run."""
+    shape = shape_of(config.cluster, config.model.gpus_per_rank)
+    config = located(config)
+    if config.task.type == "lm_eval":
+        return _lm_eval_plan(job, config, folder, shape)
+    metrics = metrics_of(config.task) if job == "eval" else ()
+    if job == "eval" and not metrics:
+        raise ConfigError("task.metrics is empty: name a metric, or use `submit generate` for answers without scores")
+    config = config.model_copy(update={"task": config.task.model_copy(update={"metrics": metrics})})
+    needing = [metric.name for metric in Judge(config.task).metrics if getattr(metric, "needs_target", True)]
+    if needing and config.task.target is None:
+        raise ConfigError(f"task.target is not set, and {', '.join(needing)} compare with it")
+    model = checked_model(config)
+    table = load_table(config.data)
+    check_groups(config.task.group_by, table.schema)
+    few_shot, shots = pool_table(config, table), config.task.few_shot
+    pool = Pool(shots, TableRows(table if few_shot is None else few_shot), is_own(shots)) if shots.k else None
+    prompts = Prompts(config.task, user_columns(table.column_names), pool)
+    _try_first(prompts, table)
+    size = config.run.chunk_size or default_chunk_size(len(table))
+    chunks = plan_chunks(expected_work(table, prompts.columns & set(table.column_names)), size)
+    data = {"name": config.data.name, "rows": len(table), "sha256": table_sha256(table), "columns": table.column_names}
+    if few_shot is not None:
+        data["few_shot_sha256"] = table_sha256(few_shot)
+    return draft_run(
+        job, config, folder, shape, lambda run: metric_code(metrics, run), few_shot=few_shot,
+        table=table, chunks=chunks, chunk_size=size, data=data, model=model,
+    )  # fmt: skip
+
+
+def _lm_eval_plan(job: str, config: Config, folder: Path | None, shape: Shape) -> Draft:
+    """The plan of an lm_eval task, which brings its own data, prompts and metrics."""
+    from hpcjobs.tasks.lmeval.build import plan_task
+
+    if job != "eval":
+        raise ConfigError("task.type lm_eval has metrics of its own: use `submit eval`")
+    model, task = checked_model(config), plan_task(config)
+    size = config.run.chunk_size or default_chunk_size(len(task.table))
+    chunks = plan_chunks(expected_work(task.table, {"requests"}), size)
+    content = table_sha256(task.table)
+    data = task.facts | {"rows": len(task.table), "sha256": content, "columns": task.table.column_names}
+    return draft_run(
+        job, task.config, folder, shape, task.snapshot,
+        table=task.table, chunks=chunks, chunk_size=size, data=data, model=model,
+    )  # fmt: skip
+
+
+def _try_first(prompts: Prompts, table: pa.Table) -> None:
+    """Render one row here, not after hours of queueing."""
+    for row in table.slice(0, 1).to_pylist():
+        try:
+            prompts.request(row, 0)
+            prompts.target(user_row(row))
+        except Exception as error:  # a template may raise anything
+            raise DataError(f"the task's templates fail on the first row (id {row['id']!r}): {error}") from None

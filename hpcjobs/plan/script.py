@@ -1,0 +1,21 @@
+"""The plan of a program that runs on every rank."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hpcjobs.config.schema import Config
+from hpcjobs.config.shape import shape_of
+from hpcjobs.errors import UsageError
+from hpcjobs.plan.draft import Draft, draft_run
+from hpcjobs.plan.user_code import program_code
+
+
+def make_script_plan(config: Config, argv: list[str], folder: Path | None = None) -> Draft:
+    """The plan of `submit script`: the program is checked, there is no data."""
+    if not argv or argv == ["-m"]:
+        raise UsageError("nothing to run: hpcjobs submit script --nodes 2 -- prog.py args, or -- -m module args")
+    if not argv[0].startswith("-") and not Path(argv[0]).is_file():
+        raise UsageError(f"script {argv[0]} does not exist: submit script runs a Python file, or -m module")
+    shape = shape_of(config.cluster, 1, script=True)
+    return draft_run("script", config, folder, shape, lambda run: program_code(argv, Path.cwd(), run), argv=argv)

@@ -1,0 +1,68 @@
+"""The work of an eval rank: its engine, fed from the ledger."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from hpcjobs.engines.base import Engine, rows_at_once
+from hpcjobs.errors import RendezvousError
+from hpcjobs.requests import TaskType
+from hpcjobs.run_folder.journal.journal import Journal
+
+if TYPE_CHECKING:
+    from hpcjobs.distributed.work import Work
+from hpcjobs.worker.shift import Shift
+
+log = logging.getLogger(__name__)
+
+
+def run_eval(work: Work) -> None:
+    """This rank's share of an eval or generate run, to its journal. No collectives, no waiting for a dead rank."""
+    work.heart.enter("loading")
+    engine = make_engine(work)
+    with Journal(work.paths.journal(work.rank.attempt, work.rank.rank)) as journal:
+        shift = Shift(work, journal, engine)
+        work.heart.vitals.ready_at = time.time()
+        work.heart.enter("working")
+        with shift:
+            for completion in engine.stream(shift.requests()):
+                shift.record(completion)
+    if work.drain.reason:
+        work.heart.vitals.ended = f"drained: {work.drain.reason}"
+    said = f"{work.heart.vitals.samples} samples, {work.heart.vitals.errors} errors"
+    log.info("%s: %s", f"drained, {work.drain.reason}" if work.drain.reason else "done", said)
+
+
+def make_engine(work: Work) -> Engine:
+    """The engine of this run; only real models import torch."""
+    model = work.config.model
+    if model.engine == "dummy":
+        from hpcjobs.engines.dummy import DummyEngine
+
+        work.heart.vitals.device = "none"
+        return DummyEngine(model.dummy_delay, rows_at_once(model.batch_size))
+    from hpcjobs.connector import AccelerateConnector, ConnectorOptions
+    from hpcjobs.distributed.group import join_group, work_alone
+    from hpcjobs.distributed.rendezvous import Meeting
+    from hpcjobs.engines.loader import torch_dtype
+
+    timeout = work.config.run.rendezvous_timeout
+    try:
+        join_group(work.rank, Meeting.of(work.paths.rendezvous, work.rank, timeout), timeout)
+    except RendezvousError as error:  # a rank died at the start: no reason for the others to do nothing
+        log.error("%s; going on without the group, which eval does not need", error)
+        work_alone(work.rank)
+    options = ConnectorOptions(
+        model.revision, torch_dtype(model.dtype), model.trust_remote_code, model.gpus_per_rank, timeout,
+        model.engine,
+    )  # fmt: skip
+    connector = AccelerateConnector(
+        model.name, batch_size=model.batch_size, generation=work.config.task.generation, options=options
+    )
+    connector.load_model_once()
+    work.heart.vitals.device = str(connector.state.device)
+    kind = work.config.task.type
+    task: TaskType = work.plan.data["asks"] if kind == "lm_eval" else kind
+    return connector.engine(task=task, deterministic=work.config.run.deterministic)
