@@ -180,7 +180,7 @@ sys.exit(code)
     ids=" ".join,
 )
 def test_what_needs_no_model_imports_no_heavy_library(words: list[str], tmp_path: Path) -> None:
-    from .fake_slurm import FakeSlurm
+    from tests.fake_slurm import FakeSlurm
 
     fake = FakeSlurm(tmp_path / "slurm")
     env = os.environ | {"HPCJOBS_RUNS": str(tmp_path / "runs"), "PATH": f"{fake.bin}:{os.environ['PATH']}"}

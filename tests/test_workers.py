@@ -16,9 +16,10 @@ MOST = min(len(os.sched_getaffinity(0)) + 1, MOST_WORKERS)
 @pytest.mark.parametrize(
     ("args", "workers"),
     [
-        (["tests"], MOST), (["tests/slurm", "tests/test_files.py"], MOST), (["tests/test_files.py"], 0),
-        (["tests/test_files.py::a", "tests/test_files.py::b"], 0),
-        (["tests/test_files.py", "tests/test_jsonl.py::a"], min(2, MOST)),
+        (["tests"], MOST), (["tests/slurm", "tests/run_folder/test_files.py"], MOST),
+        (["tests/run_folder/test_files.py"], 0),
+        (["tests/run_folder/test_files.py::a", "tests/run_folder/test_files.py::b"], 0),
+        (["tests/run_folder/test_files.py", "tests/tasks/test_jsonl.py::a"], min(2, MOST)),
     ],
 )  # fmt: skip
 def test_one_file_needs_no_workers(monkeypatch: pytest.MonkeyPatch, args: list[str], workers: int) -> None:
@@ -29,7 +30,7 @@ def test_one_file_needs_no_workers(monkeypatch: pytest.MonkeyPatch, args: list[s
 
 def test_workers_begin_with_the_longest_files_and_keep_the_order_inside() -> None:
     assert all((ROOT / name).is_file() for name in LONGEST)
-    names = ["tests/test_files.py", LONGEST[1], "tests/test_a.py", LONGEST[0], LONGEST[1]]
+    names = ["tests/run_folder/test_files.py", LONGEST[1], "tests/test_a.py", LONGEST[0], LONGEST[1]]
     items: list[Any] = [SimpleNamespace(path=ROOT / name, number=number) for number, name in enumerate(names)]
     worker: Any = SimpleNamespace(workerinput={})
     pytest_collection_modifyitems(worker, items)

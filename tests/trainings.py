@@ -23,8 +23,7 @@ from hpcjobs.run_folder.heartbeat import read_heartbeat
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.training.checkpoints.checkpoint import sha256_of
 from hpcjobs.training.steps import StepRecord, read_curve, read_steps
-
-from .runs import rank_env, wait_for
+from tests.runs import rank_env, wait_for
 
 ROWS = [{"question": f"Add: {n}+{n % 7}", "answer": f"{n + n % 7} is it" if n % 3 else str(n)} for n in range(60)]
 

@@ -11,7 +11,7 @@ import pytest
 from hpcjobs.assets import ASSETS
 from tests.lmeval_tasks import alone, write_tasks
 from tests.slurm.site import Site
-from tests.test_lmeval import same_samples, same_values
+from tests.tasks.lmeval.test_run import same_samples, same_values
 
 # The tiny model has learned to answer chats: some of its answers are right, and some are wrong.
 CHATS = {"spell"}

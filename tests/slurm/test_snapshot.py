@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.engines.test_hub import COMMIT, NAME, OTHER, write_cache
 from tests.slurm.site import DUMMY, Site
-from tests.test_hub import COMMIT, NAME, OTHER, write_cache
 
 METRIC = """
 from worth import WORTH

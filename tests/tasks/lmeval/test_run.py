@@ -1,0 +1,259 @@
+"""Tasks of lm_eval through hpcjobs: what lm_eval alone says, sample by sample and in sum."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from hpcjobs.config import Config
+from hpcjobs.config.layers import Layer
+from hpcjobs.config.resolve import read_config, validate
+from hpcjobs.errors import ConfigError
+from hpcjobs.merge.eval import merge
+from hpcjobs.metrics import Score
+from hpcjobs.plan.eval import make_plan
+from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.tasks.lmeval.codec import decode
+from hpcjobs.tasks.lmeval.fold import Code, LmEvalFold
+from hpcjobs.tasks.lmeval.judge import LmEvalJudge
+from hpcjobs.tasks.lmeval.tasks import MetricName, Planned, load_planned
+from tests.lmeval_tasks import alone, dummy_lm, write_tasks
+from tests.runs import Ranks
+
+
+def config_of(folder: Path, name: str, model: str = "", **task: Any) -> Config:
+    values: dict[str, Any] = {
+        "model": {"engine": "dummy"} if not model else {"name": model},
+        "task": {"type": "lm_eval", "name": name, "include_path": str(folder), **task},
+        "run": {"heartbeat": 0.2},
+        "cluster": {"executor": "local"},
+    }
+    return validate(Layer(values))
+
+
+def planned(tmp_path: Path, name: str, **task: Any) -> RunPaths:
+    """The planned run of a task; the folder that the task came from is gone."""
+    folder = write_tasks(tmp_path / "tasks")
+    draft = make_plan("eval", config_of(folder, name, **task), tmp_path / "run")
+    draft.write()
+    return draft.paths
+
+
+def run_through(paths: RunPaths, world: int = 2) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Rows of the results and the metrics after a run on `world` ranks."""
+    with Ranks(paths, world) as ranks:
+        ranks.start(*range(world))
+        assert ranks.finish(*range(world)) == [0] * world
+    assert merge(paths).complete
+    values: dict[str, Any] = json.loads(paths.metrics.read_text())
+    return pq.read_table(paths.results).to_pylist(), values["metrics"] | values.get("groups", {})
+
+
+def same_samples(rows: list[dict[str, Any]], samples: dict[str, list[dict[str, Any]]]) -> int:
+    """Assert that every number that lm_eval logged of a sample is that row's score; how many there were."""
+    seen = 0
+    by_id = {(row["input"]["task"], row["id"].rpartition(":")[2]): row for row in rows}
+    for task, logged in samples.items():
+        for sample in logged:
+            row = by_id[task, str(sample["doc_id"])]
+            assert row["error"] is None
+            for metric in sample["metrics"]:
+                if isinstance(sample[metric], int | float):
+                    assert row["scores"][f"{metric},{sample['filter']}"] == sample[metric], (task, metric, row)
+                    seen += 1
+    return seen
+
+
+def same_values(ours: dict[str, Any], theirs: dict[str, Any]) -> set[str]:
+    """Assert that lm_eval's numbers of a task are the run's; their names."""
+    names = {name for name in theirs if "," in name and "_stderr" not in name}
+    for name in names:
+        metric, _, one = name.partition(",")
+        assert ours[name]["value"] == theirs[name], name
+        stderr = theirs[f"{metric}_stderr,{one}"]
+        assert ours[name]["stderr"] == (None if stderr == "N/A" else stderr), name
+    return names
+
+
+@pytest.fixture(autouse=True)
+def _one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISABLE_MULTIPROC", "1")  # for lm_eval alone, which bootstraps in a process a core
+
+
+@pytest.mark.parametrize(
+    ("name", "metrics"),
+    [
+        ("pick", {"acc,none", "acc_norm,none", "acc_mutual_info,none", "brier_score,none", "mcc,none"}),
+        ("spell", {f"{m},{f}" for m in ("exact_match", "bleu") for f in ("strict-match", "flexible-extract")}),
+        ("blank", {"acc,none"}),
+        ("read", {"word_perplexity,none", "byte_perplexity,none", "bits_per_byte,none"}),
+        ("vote", {"share,all", "longest,all"}),
+        ("last", {"perplexity,none", "acc,none"}),
+    ],
+)
+def test_samples_and_values_are_those_of_lm_eval_alone(tmp_path: Path, name: str, metrics: set[str]) -> None:
+    paths = planned(tmp_path, name)
+    theirs = alone(dummy_lm(), name, tmp_path / "tasks", bootstrap_iters=1000)
+    rows, ours = run_through(paths)
+    samples = theirs["samples"][name]
+    assert len(rows) == len({sample["doc_id"] for sample in samples})
+    assert same_samples(rows, theirs["samples"]) > 0 or name == "read"
+    assert same_values(ours, theirs["results"][name]) == metrics == set(ours)
+
+
+def test_a_group_is_one_run_with_each_task_and_the_groups_own_value(tmp_path: Path) -> None:
+    paths = planned(tmp_path, "both")
+    theirs = alone(dummy_lm(), "both", tmp_path / "tasks", bootstrap_iters=1000)
+    rows, ours = run_through(paths)
+    assert {row["input"]["task"] for row in rows} == {"blank", "last"}
+    assert len({row["id"] for row in rows}) == len(rows) == 60
+    assert same_samples(rows, theirs["samples"]) == 90
+    for task in ("blank", "last"):
+        assert same_values(ours["task"][task], theirs["results"][task])
+    group = theirs["groups"]["both"]
+    assert ours["acc,none"]["value"] == group["acc,none"]
+    assert ours["acc,none"]["stderr"] == group["acc_stderr,none"]
+    assert (ours["acc,none"]["n"], ours["perplexity,none"]["n"]) == (60, 30)
+    assert ours["perplexity,none"]["value"] == theirs["results"]["last"]["perplexity,none"]  # the only task that has it
+    assert ours["task"]["blank"]["perplexity,none"]["n"] == 0
+
+
+def test_a_tag_has_its_tasks_values_and_none_of_its_own(tmp_path: Path) -> None:
+    folder = write_tasks(tmp_path / "tasks", rows=6)
+    theirs = alone(dummy_lm(), "words", folder, limit=4, bootstrap_iters=1000)["results"]
+    config = config_of(folder, "words")
+    config = config.model_copy(update={"data": config.data.model_copy(update={"max_samples": 4})})
+    draft = make_plan("eval", config, tmp_path / "run")
+    draft.write()
+    rows, ours = run_through(draft.paths, 1)
+    assert len(rows) == 8
+    assert (ours["acc,none"]["value"], ours["acc,none"]["n"]) == (None, 8)
+    for task in ("blank", "last"):
+        assert same_values(ours["task"][task], theirs[task])
+
+
+def test_the_planned_code_runs_whatever_becomes_of_the_users(tmp_path: Path) -> None:
+    paths = planned(tmp_path, "spell")
+    theirs = alone(dummy_lm(), "spell", tmp_path / "tasks", bootstrap_iters=1000)
+    (tmp_path / "tasks" / "utils.py").write_text("raise SystemExit('edited')")
+    shutil.rmtree(tmp_path / "tasks")
+    moved = RunPaths(paths.root.rename(tmp_path / "moved"))
+    rows, ours = run_through(moved)
+    assert same_samples(rows, theirs["samples"]) == 50
+    assert same_values(ours, theirs["results"]["spell"])
+
+
+def test_a_task_whose_code_drops_its_first_rows_is_planned_with_more_of_them(tmp_path: Path) -> None:
+    folder = write_tasks(tmp_path / "tasks")
+    (folder / "utils.py").write_text((folder / "utils.py").read_text().replace("> 3", "> 5"))
+    make_plan("eval", config_of(folder, "spell"), tmp_path / "run").write()
+    paths = RunPaths(tmp_path / "run")
+    data = paths.code / "lm_eval_task" / "data"
+    assert {path.name for path in data.iterdir()} == {"0.arrow", "1.arrow", "index.json"}
+    rows, ours = run_through(paths, 1)
+    assert 0 < len(rows) < 30
+    assert ours["exact_match,strict-match"]["n"] == len(rows)
+
+
+def test_the_runs_config_says_what_the_task_has_decided(tmp_path: Path) -> None:
+    paths = planned(tmp_path, "spell")
+    task = read_config(paths.config).task
+    filters = ("strict-match", "flexible-extract")
+    assert task.metrics == tuple(f"{metric},{one}" for one in filters for metric in ("exact_match", "bleu"))
+    assert (task.generation.max_new_tokens, task.generation.stop, task.few_shot.k) == (12, ("\n",), 0)
+    again = make_plan("eval", read_config(paths.config), tmp_path / "again")
+    assert contexts(again.table) == contexts(pq_inputs(paths))
+    assert again.config.task == task
+
+
+def pq_inputs(paths: RunPaths) -> Any:
+    return pa.ipc.open_file(paths.data).read_all()
+
+
+def test_few_shot_seed_system_turn_and_generation_are_simple_evaluates(tmp_path: Path) -> None:
+    folder = write_tasks(tmp_path / "tasks")
+    table = make_plan("eval", config_of(folder, "pick", few_shot={"k": 3, "seed": 7}), tmp_path / "run").table
+    theirs = alone(dummy_lm(), "pick", folder, num_fewshot=3, fewshot_random_seed=7, bootstrap_iters=0)
+    assert contexts(table) == [sample["arguments"][0][0] for sample in theirs["samples"]["pick"]]
+    system: dict[str, Any] = {
+        "description": "Be brief.",
+        "generation": {"max_new_tokens": 5},
+    }
+    table = make_plan("eval", config_of(folder, "spell", **system), tmp_path / "run").table
+    options = {"system_instruction": "Be brief.", "gen_kwargs": {"max_gen_toks": 5}}
+    theirs = alone(dummy_lm(), "spell", folder, bootstrap_iters=0, **options)
+    logged = [sample for sample in theirs["samples"]["spell"] if sample["filter"] == "strict-match"]
+    assert contexts(table) == [sample["arguments"][0][0] for sample in logged]
+    assert "Be brief." in contexts(table)[0]
+    assert [one["arguments"][1] for one in asked(table)] == [sample["arguments"][0][1] for sample in logged]
+
+
+def asked(table: Any) -> list[dict[str, Any]]:
+    return [decode(text)[0] for text in table.column("requests").to_pylist()]
+
+
+def contexts(table: Any) -> list[str]:
+    return [one["arguments"][0] for one in asked(table)]
+
+
+@pytest.mark.model
+def test_prompts_go_through_the_models_chat_template_as_hflm_does_it(tmp_path: Path) -> None:
+    from lm_eval.models.huggingface import HFLM
+
+    from hpcjobs.assets import ASSETS
+
+    folder = write_tasks(tmp_path / "tasks", rows=4)
+    table = make_plan("eval", config_of(folder, "pick", "tiny", chat_template=True), tmp_path / "run").table
+    model = HFLM(str(ASSETS / "tiny"), device="cpu")
+    theirs = alone(model, "pick", folder, apply_chat_template=True, fewshot_as_multiturn=True, bootstrap_iters=0)
+    assert [tuple(one["arguments"]) for one in asked(table)] == [
+        sample["arguments"][0] for sample in theirs["samples"]["pick"]
+    ]
+    assert contexts(table)[0].startswith("<|bos|><|user|>Reverse: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "said"),
+    [
+        ("spel", {}, "no task, group or tag 'spel'"),
+        ("spell", {"metrics": ("exact_match",)}, "it has exact_match,strict-match, bleu,strict-match, "),
+        ("spell", {"prompt": "{{ word }}"}, "task.prompt: an lm_eval task brings its own"),
+        ("spell", {"messages": ({"role": "user", "content": "x"},)}, "task.messages: an lm_eval"),
+        ("spell", {"chat_template": True}, "no chat template"),
+        ("mixed", {}, "spell generate, and blank want log-likelihoods"),
+        ("broken", {}, "generation_kwargs.num_beams: 4 is nothing that hpcjobs' engines do"),
+    ],
+)
+def test_what_cannot_be_planned_is_said_at_once(tmp_path: Path, name: str, task: dict[str, Any], said: str) -> None:
+    folder = write_tasks(tmp_path / "tasks", rows=4)
+    with pytest.raises(ConfigError, match=said):
+        make_plan("eval", config_of(folder, name, **task), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_lm_eval_than_the_planned_one_does_not_run(tmp_path: Path) -> None:
+    paths = planned(tmp_path, "blank")
+    task = paths.code / "lm_eval_task" / "task.json"
+    task.write_text(json.dumps(json.loads(task.read_text()) | {"version": "0.4.0"}))
+    with Ranks(paths, 1) as ranks:
+        ranks.start(0)
+        assert ranks.finish(0) == [2]
+    with pytest.raises(ConfigError, match=r"planned with lm_eval 0\.4\.0"):
+        merge(paths)
+
+
+def test_a_sample_that_fails_counts_0_where_a_sample_is_a_number(tmp_path: Path) -> None:
+    paths = planned(tmp_path, "last")
+    broken = pq_inputs(paths).to_pylist()
+    judge = LmEvalJudge(load_planned(paths.code), Planned.read(paths.code).metrics)
+    assert judge.failed(broken[0]["task"]) == {"perplexity,none": Score(0.0), "acc,none": Score(0.0)}
+    texts = LmEvalFold(MetricName("bleu", "none", "bleu"), Code(paths.code))
+    texts.add(np.array([0.5, 0.0]), pa.array(['[0,["a","a"]]', None]))
+    assert texts._items[0].all() == [["a", "a"]]
