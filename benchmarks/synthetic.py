@@ -16,7 +16,7 @@ from hpcjobs.config.layers import Layer
 from hpcjobs.config.resolve import validate
 from hpcjobs.plan.eval import make_plan
 from hpcjobs.run_folder.ledger.chunks import ChunkList
-from hpcjobs.run_folder.ledger.claims import Lease, Verdict
+from hpcjobs.run_folder.ledger.claims import Counted, Lease
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.process import Identity
 
@@ -53,7 +53,7 @@ def settle(paths: RunPaths, ranks: int) -> None:
     for chunk in range(len(chunks)):
         rank = chunk % ranks
         lease = Lease(chunk, 0, "a", rank, f"node-{rank // 8}", f"a-{rank}.jsonl", identity)
-        verdict = Verdict(chunk, lease.journal, 0, ())
+        verdict = Counted(chunk, lease.journal, 0, ())
         (folder / f"{chunk}.0").write_text(json.dumps(asdict(lease), separators=(",", ":")))
         (folder / f"{chunk}.done").write_text(json.dumps(asdict(verdict), separators=(",", ":")))
 

@@ -127,10 +127,10 @@ class AccelerateConnector:
 
         `deterministic`: nothing is kept over a pause of the source, so what comes after it is the same on any rank.
         """
-        from hpcjobs.engines.pick import Wish, make_engine
+        from hpcjobs.engines.pick import EngineSpec, make_engine
 
-        wish = Wish(self.options.engine, self.batch_size, Rank.from_env().local_world_size, deterministic, task)
-        return make_engine(self.model, self.tokenizer, generation or self.generation, wish)
+        spec = EngineSpec(self.options.engine, self.batch_size, Rank.from_env().local_world_size, deterministic, task)
+        return make_engine(self.model, self.tokenizer, generation or self.generation, spec)
 
     def complete(self, messages: Prompt, **kwargs: Any) -> Completion:
         """The completion of one chat or prompt; `kwargs` are fields of GenerationConfig for this call."""

@@ -48,11 +48,11 @@ def run_inference_with_prompt(
     model: Any, tokenizer: Any, dataset: Sequence[Row], config: Config | None = None
 ) -> list[dict[str, Any]]:
     """One result a row, in the rows' order, by this process alone; the task is `config`'s (default: eval.yaml)."""
-    from hpcjobs.engines.pick import Wish, make_engine
+    from hpcjobs.engines.pick import EngineSpec, make_engine
 
     config = config or default_config()
-    wish = Wish(config.model.engine, config.model.batch_size, task=_task(config))
-    engine = make_engine(model, tokenizer, config.task.generation, wish)
+    spec = EngineSpec(config.model.engine, config.model.batch_size, task=_task(config))
+    engine = make_engine(model, tokenizer, config.task.generation, spec)
     return _run(engine.stream, dataset, config, _pool(config, dataset))
 
 

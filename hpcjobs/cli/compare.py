@@ -15,7 +15,7 @@ from hpcjobs.cli.flags import (
     Word,
     Yes,
 )
-from hpcjobs.cli.submit import _flags
+from hpcjobs.cli.submit import given_flags
 from hpcjobs.errors import UsageError
 
 
@@ -52,9 +52,9 @@ def verify(
     from hpcjobs.cli.show_comparison import show_verdict
     from hpcjobs.cli.show_plan import show_sizes
     from hpcjobs.commands import verify as flow
-    from hpcjobs.commands.submit import Order
+    from hpcjobs.commands.submit import SubmitOptions
 
-    order = Order(job, config, profile, sets or [], _flags(locals()), [], [], run_dir)
+    order = SubmitOptions(job, config, profile, sets or [], given_flags(locals()), [], [], run_dir)
     drafts = flow.plan_runs(order, flow.parse_sizes(world_sizes))
     show_sizes(drafts)
     if not yes and sys.stdin.isatty() and sys.stderr.isatty():

@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from hpcjobs.commands.verify_verdict import Verdict
+from hpcjobs.commands.verify_verdict import VerifyVerdict
 
 if TYPE_CHECKING:
     from hpcjobs.compare.eval_findings import Findings
     from hpcjobs.compare.train_findings import TrainFindings
-from hpcjobs.cli.show_run import _err
+from hpcjobs.cli.show_run import print_error
 
 
-def show_verdict(verdict: Verdict, as_json: bool) -> None:
+def show_verdict(verdict: VerifyVerdict, as_json: bool) -> None:
     """Identical, or the first flips; as JSON all of them, from their file one after the other."""
     if not as_json:
         for line in verdict.lines():
             typer.echo(line)
         for line in verdict.advice():
-            _err(line)
+            print_error(line)
         return
     typer.echo(f'{json.dumps(verdict.values())[:-1]}, "flips": [', nl=False)
     with verdict.flips.open(encoding="ascii") as lines:
@@ -50,7 +50,7 @@ def show_findings(findings: Findings, limit: int, as_json: bool) -> None:
     elif next(islice(flips(), limit, None), None):
         typer.echo("more samples have flipped: --limit prints more of them, --out FILE writes all")
     for line in findings.warnings():
-        _err(f"warning: {line}")
+        print_error(f"warning: {line}")
     return None
 
 
@@ -62,7 +62,7 @@ def show_trainings(findings: TrainFindings, as_json: bool) -> None:
     for line in findings.lines():
         typer.echo(line)
     for line in findings.warnings():
-        _err(f"warning: {line}")
+        print_error(f"warning: {line}")
 
 
 def _findings_json(findings: Findings) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import typer
 
 from hpcjobs.assets import shipped
-from hpcjobs.cli.show_run import _err
+from hpcjobs.cli.show_run import print_error
 from hpcjobs.plan.draft import Draft
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.submission import Launch
@@ -36,7 +36,7 @@ def show_plan(draft: Draft, places: Mapping[str, str] | None, as_json: bool) -> 
             )
         )
         return
-    out = typer.echo if places is not None else _err
+    out = typer.echo if places is not None else print_error
     for line in [*draft.plan.summary(), f"by      {executor}", f"folder  {draft.paths.root}"]:
         out(line)
     if executor == "local" and draft.plan.shape.nodes > 1:
@@ -79,10 +79,10 @@ def say_launched(paths: RunPaths, launch: Launch, as_json: bool) -> None:
         typer.echo(json.dumps(value))
         return
     jobs = ", ".join(f"{kind} {job_id}" for kind, job_id in launch.jobs.items())
-    _err(f"started {launch.executor}: {jobs or 'in this process'}")
+    print_error(f"started {launch.executor}: {jobs or 'in this process'}")
     for note in launch.notes:
-        _err(f"note    {note}")
-    _err(f"next    hpcjobs status {paths.root.name if paths.root.parent.name == 'runs' else paths.root}")
+        print_error(f"note    {note}")
+    print_error(f"next    hpcjobs status {paths.root.name if paths.root.parent.name == 'runs' else paths.root}")
 
 
 def show_sizes(drafts: Mapping[int, Draft]) -> None:
@@ -90,6 +90,6 @@ def show_sizes(drafts: Mapping[int, Draft]) -> None:
     common = [set(draft.plan.summary()) for draft in drafts.values()]
     for line in next(iter(drafts.values())).plan.summary():
         if line in set.intersection(*common):
-            _err(line)
+            print_error(line)
     for size, draft in drafts.items():
-        _err(f"{f'w{size}':<7} {draft.plan.job}: {draft.plan.shape}  {draft.paths.root}")
+        print_error(f"{f'w{size}':<7} {draft.plan.job}: {draft.plan.shape}  {draft.paths.root}")

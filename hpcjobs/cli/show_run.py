@@ -18,13 +18,13 @@ from hpcjobs.run_folder.paths import RunPaths, runs_root
 from hpcjobs.training.evals import ModelEval, evals_of
 
 
-def _err(text: str = "") -> None:
+def print_error(text: str = "") -> None:
     typer.echo(text, err=True)
 
 
 def say_left(paths: RunPaths) -> None:
     """Ctrl-C has ended the waiting, not the run."""
-    _err(f"\ninterrupted: the run goes on; next: hpcjobs status {paths.root}, or hpcjobs cancel {paths.root}")
+    print_error(f"\ninterrupted: the run goes on; next: hpcjobs status {paths.root}, or hpcjobs cancel {paths.root}")
 
 
 def _duration(seconds: float | None) -> str:
@@ -63,7 +63,7 @@ def progress(paths: RunPaths, as_json: bool) -> Callable[[Status], None]:
         if sys.stderr.isatty():
             sys.stderr.write(f"\r\033[K{text}" + ("\n" if status.over else ""))
         elif text != last["text"] and (status.over or time.monotonic() - last["at"] > 10):
-            _err(text)
+            print_error(text)
             last.update(text=text, at=time.monotonic())
 
     return show
@@ -141,7 +141,7 @@ def show_end(paths: RunPaths, as_json: bool) -> None:
     else:
         typer.echo(f"{status.state}  {paths.root}")
         if status.state == "failed":
-            _err(f"error: {status.first_error or 'no rank said why'}\nnext: hpcjobs logs --errors {paths.root}")
+            print_error(f"error: {status.first_error or 'no rank said why'}\nnext: hpcjobs logs --errors {paths.root}")
 
 
 def show_scores(paths: RunPaths, metrics: Mapping[str, Any], as_json: bool) -> None:
@@ -157,7 +157,7 @@ def show_scores(paths: RunPaths, metrics: Mapping[str, Any], as_json: bool) -> N
         typer.echo(f"report  {paths.report}")
     if not metrics["complete"]:
         see = f"see {paths.missing}; " if paths.missing.exists() else ""
-        _err(f"incomplete: {see}next: hpcjobs resume {paths.root}")
+        print_error(f"incomplete: {see}next: hpcjobs resume {paths.root}")
 
 
 def metrics_text(metrics: Mapping[str, Any]) -> str:
@@ -185,7 +185,7 @@ def _train_text(metrics: Mapping[str, Any]) -> str:
 def show_runs(runs: Sequence[RunPaths], as_json: bool) -> None:
     """One line a run."""
     if not runs and not as_json:
-        _err(f"no runs in {runs_root()}")
+        print_error(f"no runs in {runs_root()}")
     for paths in runs:
         status = read_status(paths)
         if as_json:

@@ -29,7 +29,7 @@ from hpcjobs.cli.flags import (
 )
 
 
-def _flags(values: dict[str, Any]) -> dict[str, Any]:
+def given_flags(values: dict[str, Any]) -> dict[str, Any]:
     """The flags that name config keys, out of a handler's locals."""
     from hpcjobs.commands.submit import FLAGS
 
@@ -86,11 +86,11 @@ def submit(
 ) -> None:
     """Plan a run, show the plan, and queue it: its ranks, and the merge job behind them."""
     from hpcjobs.cli.show_plan import show_plan
-    from hpcjobs.commands.submit import Order, draft_of
+    from hpcjobs.commands.submit import SubmitOptions, draft_of
 
     extra = [*(sbatch or ()), *([f"comment={comment}"] if comment is not None else ())]
-    flags = _flags(locals())
-    order = Order(job, config, profile, sets or [], flags, extra, argv or [], run_dir)
+    flags = given_flags(locals())
+    order = SubmitOptions(job, config, profile, sets or [], flags, extra, argv or [], run_dir)
     draft, places = draft_of(order)
     show_plan(draft, places if dry_run else None, json_ and dry_run)
     if not dry_run:
@@ -152,7 +152,7 @@ def resume(
     from hpcjobs.commands.resume import resume
     from hpcjobs.run_folder.paths import find_run
 
-    paths, flags = find_run(run), _flags(locals())
+    paths, flags = find_run(run), given_flags(locals())
     launched = resume(paths, flags, sbatch or [], lambda text: typer.echo(text, err=True))
     if launched:
         say_launched(paths, launched, json_)
@@ -186,7 +186,7 @@ def join(
     from hpcjobs.commands.resume import join
     from hpcjobs.run_folder.paths import find_run
 
-    paths, flags = find_run(run), _flags(locals())
+    paths, flags = find_run(run), given_flags(locals())
     say_launched(paths, join(paths, flags, sbatch or [], lambda text: typer.echo(text, err=True)), json_)
     if wait:
         _wait(paths, json_)

@@ -17,7 +17,7 @@ from hpcjobs.run_folder.heartbeat import read_heartbeats
 from hpcjobs.run_folder.merged import Merged
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.submission import read_launches, together
-from hpcjobs.worker.guard import _tell, guarded
+from hpcjobs.worker.guard import guarded, notice
 
 _MERGE_TRIES = 3
 
@@ -81,6 +81,6 @@ def guard_merge(run_dir: str, launch: int) -> None:
         code = guarded(lambda: finish_run(run_dir, launch), lambda code: None)
         if code <= 128 or not left:
             break
-        _tell(f"the merge was ended by signal {code - 128}: once more")
+        notice(f"the merge was ended by signal {code - 128}: once more")
     if code:
         sys.exit(code)

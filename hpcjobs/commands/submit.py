@@ -35,7 +35,7 @@ FLAGS = {
 
 
 @dataclass(frozen=True)
-class Order:
+class SubmitOptions:
     """What a user typed after `submit`."""
 
     job: str
@@ -62,7 +62,7 @@ def flag_layer(flags: dict[str, Any], sbatch: Sequence[str]) -> Layer:
     return dotted_layer(values, places)
 
 
-def draft_of(order: Order) -> tuple[Draft, dict[str, str]]:
+def draft_of(order: SubmitOptions) -> tuple[Draft, dict[str, str]]:
     """The checked plan of an order, still in memory, and where each config value came from."""
     if order.job not in JOBS:
         raise UsageError(f"no job {order.job!r}{did_you_mean(order.job, JOBS)}; there are: {', '.join(JOBS)}")

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from hpcjobs.commands.cancel import cancel
 from hpcjobs.commands.status import Status, read_status
-from hpcjobs.commands.submit import Order, draft_of, flag_layer, start
-from hpcjobs.commands.verify_verdict import Verdict
+from hpcjobs.commands.submit import SubmitOptions, draft_of, flag_layer, start
+from hpcjobs.commands.verify_verdict import VerifyVerdict
 from hpcjobs.commands.wait import wait
-from hpcjobs.compare.world_sizes import Comparison, write_flips
+from hpcjobs.compare.world_sizes import WorldSizeComparison, write_flips
 from hpcjobs.config import Config
 from hpcjobs.config.layers import set_layer
 from hpcjobs.config.resolve import read_config, resolve
@@ -42,7 +42,7 @@ def parse_sizes(text: str) -> list[int]:
     return sizes
 
 
-def plan_runs(order: Order, sizes: Sequence[int]) -> dict[int, Draft]:
+def plan_runs(order: SubmitOptions, sizes: Sequence[int]) -> dict[int, Draft]:
     """The checked plans by world size, in `order.run_dir` or a new folder under the runs root; nothing on disk yet."""
     _check_order(order)
     upper = [set_layer(order.sets), flag_layer(order.flags, order.sbatch)]
@@ -57,7 +57,7 @@ def plan_runs(order: Order, sizes: Sequence[int]) -> dict[int, Draft]:
     return drafts
 
 
-def _check_order(order: Order) -> None:
+def _check_order(order: SubmitOptions) -> None:
     """A UsageError for what verify cannot run: it compares answers, and plans them by a config."""
     if order.job == "train":
         raise UsageError(
@@ -129,22 +129,22 @@ def still_going(runs: Iterable[RunPaths]) -> Iterator[RunPaths]:
             yield paths
 
 
-def judge(runs: dict[int, RunPaths], order: Order, keep: int) -> Verdict:
+def judge(runs: dict[int, RunPaths], order: SubmitOptions, keep: int) -> VerifyVerdict:
     """Compare what the runs have; the flips go to flips.jsonl beside them, the first `keep` into the verdict."""
     states, one = {size: read_status(paths) for size, paths in runs.items()}, next(iter(runs.values()))
     folder, deterministic = one.root.parent, read_config(one.config).run.deterministic
     files = {size: runs[size].results for size in runs if states[size].state in ("complete", "incomplete")}
-    comparison = Comparison(files)
+    comparison = WorldSizeComparison(files)
     found = comparison.flips() if len(files) > 1 else iter(())
     differ, first = write_flips(folder / "flips.jsonl", found, keep)
-    return Verdict(
+    return VerifyVerdict(
         states, comparison.samples, comparison.absent, comparison.byte_identical() if len(files) > 1 else None,
         folder / "flips.jsonl", differ, first, deterministic,
         None if deterministic or not differ else _required(order, runs),
     )  # fmt: skip
 
 
-def _required(order: Order, sizes: Iterable[int]) -> str:
+def _required(order: SubmitOptions, sizes: Iterable[int]) -> str:
     """The command that makes it a requirement that nothing differs."""
     words = ["hpcjobs", "verify", str(order.config), "--world-sizes", ",".join(map(str, sizes))]
     words += [] if order.job == "eval" else ["--job", order.job]

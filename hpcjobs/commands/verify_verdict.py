@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcjobs.commands.status import Status
-from hpcjobs.compare.world_sizes import Flip
+from hpcjobs.compare.world_sizes import Mismatch
 from hpcjobs.errors import IncompleteError
 
 # Longer texts are shown around their first difference.
@@ -16,7 +16,7 @@ _SHOWN = 200
 
 
 @dataclass(frozen=True)
-class Verdict:
+class VerifyVerdict:
     """What the runs came to, by world size, and what differs between them; all flips stand in the file `flips`.
 
     `byte_identical` is None where fewer than two runs have results. `absent`: samples that one lacks and others have.
@@ -29,7 +29,7 @@ class Verdict:
     byte_identical: bool | None
     flips: Path
     differ: int
-    first_flips: list[Flip]
+    first_flips: list[Mismatch]
     deterministic: bool
     next: str | None
 
@@ -101,7 +101,7 @@ class Verdict:
         return f"{said}{''.join(absent)}; results.parquet is {'' if self.byte_identical else 'not '}byte-identical"
 
 
-def flip_lines(flip: Flip) -> Iterator[str]:
+def flip_lines(flip: Mismatch) -> Iterator[str]:
     """A flip for people: each column that differs, at the first world size and at those that differ from it."""
     first = next(iter(flip.values))
     yield f"{flip.id!r} (index {flip.index}): at {', '.join(map(str, flip.differ))} not as at {first}"

@@ -16,7 +16,7 @@ from hpcjobs.metrics.bootstrap import Floats
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.plan import Plan
 from hpcjobs.training.outcome import Training, read_training
-from hpcjobs.training.step_samples import Seen, read_seen
+from hpcjobs.training.step_samples import StepSamples, read_seen
 from hpcjobs.training.steps import StepRecord
 
 # Two losses further apart than this differ by more than rounding does in a step or two.
@@ -35,7 +35,7 @@ class TrainSide:
     plan: Plan
     config: dict[str, Any]
     training: Training
-    seen: dict[int, Seen]
+    seen: dict[int, StepSamples]
 
     @classmethod
     def read(cls, paths: RunPaths) -> TrainSide:

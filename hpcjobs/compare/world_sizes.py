@@ -26,7 +26,7 @@ _WINDOW = 1024
 
 
 @dataclass(frozen=True)
-class Flip:
+class Mismatch:
     """A sample with other results at the world sizes `differ` than at the first one, in the columns `fields`.
 
     `values` holds the compared columns by world size: of the first one, and of those that differ from it.
@@ -39,7 +39,7 @@ class Flip:
     values: dict[int, dict[str, Any]]
 
 
-class Comparison:
+class WorldSizeComparison:
     """Several results.parquet side by side, by world size; the first one is what the others are held against.
 
     When `flips` is through, `samples` counts those that every file has, and `absent`, for each world size, those that
@@ -55,7 +55,7 @@ class Comparison:
         first, *others = self._files.values()
         return all(filecmp.cmp(first, other, shallow=False) for other in others)
 
-    def flips(self) -> Iterator[Flip]:
+    def flips(self) -> Iterator[Mismatch]:
         """The samples that differ, in input order; a MergeError names a file that cannot be compared."""
         readers = {size: _Reader(path) for size, path in self._files.items()}
         while starts := [start for reader in readers.values() if (start := reader.next_index()) is not None]:
@@ -65,7 +65,7 @@ class Comparison:
             else:
                 yield from self._search(tables)
 
-    def _search(self, tables: Sequence[pa.Table]) -> Iterator[Flip]:
+    def _search(self, tables: Sequence[pa.Table]) -> Iterator[Mismatch]:
         """Row by row: only where a window is known to differ."""
         rows = [{row["index"]: row for row in table.to_pylist()} for table in tables]
         for index in sorted(set[int]().union(*rows)):
@@ -77,7 +77,7 @@ class Comparison:
                 yield flip
 
 
-def _flip(there: Mapping[int, Mapping[str, Any]]) -> Flip | None:
+def _flip(there: Mapping[int, Mapping[str, Any]]) -> Mismatch | None:
     """How one sample's rows differ from the first of them, if they do."""
     (measure, first), *others = there.items()
     found = {size: names for size, row in others if (names := _differing(first, row))}
@@ -86,7 +86,7 @@ def _flip(there: Mapping[int, Mapping[str, Any]]) -> Flip | None:
     kept = [name for name in COMPARED if name in first]
     values = {size: {name: there[size].get(name) for name in kept} for size in (measure, *found)}
     fields = tuple(name for name in COMPARED if any(name in names for names in found.values()))
-    return Flip(first["index"], first["id"], tuple(found), fields, values)
+    return Mismatch(first["index"], first["id"], tuple(found), fields, values)
 
 
 def _differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
@@ -137,9 +137,9 @@ class _Reader:
         return True
 
 
-def write_flips(path: Path, flips: Iterable[Flip], keep: int) -> tuple[int, list[Flip]]:
+def write_flips(path: Path, flips: Iterable[Mismatch], keep: int) -> tuple[int, list[Mismatch]]:
     """Write flips to `path`, one JSON object a line, as they come; how many, and the first `keep` of them."""
-    count, kept, temporary = 0, list[Flip](), temporary_name(path)
+    count, kept, temporary = 0, list[Mismatch](), temporary_name(path)
     temporary.touch(mode=FILE_MODE)
     try:
         with temporary.open("w", encoding="ascii") as file:

@@ -50,7 +50,7 @@ def _name(value: str) -> str:
         raise ValueError(str(error)) from None  # so that pydantic says where it stands
 
 
-def _pattern(value: str) -> str:
+def pattern(value: str) -> str:
     try:
         re.compile(value)
     except re.error as error:
@@ -63,7 +63,7 @@ SbatchWord = Annotated[str, AfterValidator(sbatch_word)]
 Name = Annotated[str, AfterValidator(_name)]
 
 
-def _sbatch_key(key: str) -> str:
+def sbatch_key(key: str) -> str:
     owner = _OWN_SBATCH.get(key.replace("_", "-"))
     if owner:
         hint = f"set {owner} instead" if owner != "nothing" else "hpcjobs sets it itself"
@@ -73,7 +73,7 @@ def _sbatch_key(key: str) -> str:
     return key
 
 
-def _env_name(key: str) -> str:
+def env_name(key: str) -> str:
     if not _ENV_NAME.fullmatch(key):
         raise ValueError(f"{key!r} is not the name of an environment variable")
     if _SECRET.search(key):
@@ -84,7 +84,7 @@ def _env_name(key: str) -> str:
     return key
 
 
-def _slurm_time(value: str | int) -> str | int:
+def slurm_time(value: str | int) -> str | int:
     slurm_minutes(value)
     return value
 

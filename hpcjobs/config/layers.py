@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from hpcjobs.config.yaml import _Loader, parse_yaml
+from hpcjobs.config.yaml import Loader, parse_yaml
 from hpcjobs.errors import ConfigError
 
 # Of each pair one value is meant: a higher layer that sets one takes the other out of the lower layers.
@@ -41,7 +41,7 @@ def file_layer(path: Path) -> Layer:
 def text_layer(text: str, source: str) -> Layer:
     """The layer in YAML text; `source` is what messages call it."""
     try:
-        loader = _Loader(text)
+        loader = Loader(text)
         root = loader.get_single_node()
         if root is None or root.tag == "tag:yaml.org,2002:null":
             return Layer({})

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import pydantic
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from hpcjobs.config.checks import Line, Name, SbatchWord, _env_name, _pattern, _sbatch_key, _slurm_time, slurm_minutes
+from hpcjobs.config.checks import Line, Name, SbatchWord, env_name, pattern, sbatch_key, slurm_minutes, slurm_time
 from hpcjobs.requests import GenerationConfig
 
 
@@ -93,7 +93,7 @@ class TaskConfig(Section):
     few_shot: FewShotConfig = FewShotConfig()
     repeats: Annotated[int, Field(ge=1)] = 1
     generation: GenerationConfig = GenerationConfig()
-    extract: Annotated[str, Field(min_length=1), AfterValidator(_pattern)] | None = None
+    extract: Annotated[str, Field(min_length=1), AfterValidator(pattern)] | None = None
     normalize: tuple[Literal["lower", "punctuation", "articles", "whitespace", "numbers"], ...] = ()
     metrics: tuple[str, ...] = ()
     group_by: tuple[str, ...] = ()
@@ -203,7 +203,7 @@ class ClusterConfig(Section):
     ntasks_per_node: Annotated[int, Field(ge=1)] | None = None
     cpus_per_task: Annotated[int, Field(ge=1)] | None = None
     mem: SbatchWord | None = None
-    time: Annotated[Line | int, AfterValidator(_slurm_time)] = "1:00:00"
+    time: Annotated[Line | int, AfterValidator(slurm_time)] = "1:00:00"
     partition: SbatchWord | None = None
     account: SbatchWord | None = None
     qos: SbatchWord | None = None
@@ -216,8 +216,8 @@ class ClusterConfig(Section):
     setup: tuple[str, ...] = ()
     container: Line | None = None
     modules: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/+-]*$")], ...] = ()
-    env: dict[Annotated[str, AfterValidator(_env_name)], Line] = {}
-    sbatch: dict[Annotated[str, AfterValidator(_sbatch_key)], SbatchWord | int | bool] = {}
+    env: dict[Annotated[str, AfterValidator(env_name)], Line] = {}
+    sbatch: dict[Annotated[str, AfterValidator(sbatch_key)], SbatchWord | int | bool] = {}
     srun_args: tuple[Line, ...] = ()
 
     @property

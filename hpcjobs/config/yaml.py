@@ -8,14 +8,14 @@ from typing import Any
 import yaml
 
 
-class _Loader(yaml.SafeLoader):
+class Loader(yaml.SafeLoader):
     """YAML with the numbers and booleans of YAML 1.2.
 
     YAML 1.1, PyYAML's default, reads `time: 1:30:00` as 5400, `1e-4` as a string and `no` as False.
     """
 
 
-_Loader.yaml_implicit_resolvers = {
+Loader.yaml_implicit_resolvers = {
     first: [
         (tag, pattern) for tag, pattern in resolvers if tag in ("tag:yaml.org,2002:null", "tag:yaml.org,2002:merge")
     ]
@@ -30,19 +30,19 @@ for _tag, _pattern, _first in (
         "-+.0123456789",
     ),
 ):
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
+    Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
 
 
-def _decimal(loader: _Loader, node: yaml.ScalarNode) -> int:
+def _decimal(loader: Loader, node: yaml.ScalarNode) -> int:
     return int(loader.construct_scalar(node))  # PyYAML's own would read 010 as octal
 
 
-def _float(loader: _Loader, node: yaml.ScalarNode) -> float:
+def _float(loader: Loader, node: yaml.ScalarNode) -> float:
     return float(str(loader.construct_scalar(node)).lower().replace(".inf", "inf").replace(".nan", "nan"))
 
 
-_Loader.add_constructor("tag:yaml.org,2002:int", _decimal)
-_Loader.add_constructor("tag:yaml.org,2002:float", _float)
+Loader.add_constructor("tag:yaml.org,2002:int", _decimal)
+Loader.add_constructor("tag:yaml.org,2002:float", _float)
 
 
 class _Dumper(yaml.SafeDumper):
@@ -57,14 +57,14 @@ def _text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
 _BREAKS = re.compile("[\r\x85\u2028\u2029]")
 _Dumper.add_representer(str, _text)
 _Dumper.yaml_implicit_resolvers = {
-    first: [*yaml.SafeDumper.yaml_implicit_resolvers.get(first, []), *_Loader.yaml_implicit_resolvers.get(first, [])]
-    for first in {*yaml.SafeDumper.yaml_implicit_resolvers, *_Loader.yaml_implicit_resolvers}
+    first: [*yaml.SafeDumper.yaml_implicit_resolvers.get(first, []), *Loader.yaml_implicit_resolvers.get(first, [])]
+    for first in {*yaml.SafeDumper.yaml_implicit_resolvers, *Loader.yaml_implicit_resolvers}
 }
 
 
 def parse_yaml(text: str) -> Any:
     """One YAML value, as config files read it."""
-    return yaml.load(text, Loader=_Loader)
+    return yaml.load(text, Loader=Loader)
 
 
 def dump_yaml(value: Any) -> str:

@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Wish:
+class EngineSpec:
     """What is asked for: an engine's name as in `model.engine`, rows at once, or 'auto'.
 
     `task` is what the requests are. `local_ranks` share the host's memory, out of which a batch size is made.
@@ -30,16 +30,16 @@ class Wish:
     task: TaskType = "generate"
 
 
-def make_engine(model: Any, tokenizer: Any, generation: GenerationConfig, wish: Wish) -> Engine:
+def make_engine(model: Any, tokenizer: Any, generation: GenerationConfig, spec: EngineSpec) -> Engine:
     """An engine for a model; a UsageError where the one that is asked for cannot run it."""
-    if wish.task != "generate":
+    if spec.task != "generate":
         from hpcjobs.engines.scoring.engine import ScoringEngine
 
-        return ScoringEngine(model, tokenizer, wish.batch_size, wish.deterministic)
-    name = best_engine(model, generation, wish) if wish.engine == "auto" else wish.engine
+        return ScoringEngine(model, tokenizer, spec.batch_size, spec.deterministic)
+    name = best_engine(model, generation, spec) if spec.engine == "auto" else spec.engine
     if not _runs(name, model):
         raise UsageError(f"model.engine {name!r} cannot run {type(model).__name__}: 'auto' or 'generate' can")
-    rows = _rows(model, tokenizer, generation, name, wish) if wish.batch_size == "auto" else wish.batch_size
+    rows = _rows(model, tokenizer, generation, name, spec) if spec.batch_size == "auto" else spec.batch_size
     log.info("engine %s, batches of %d", name, rows)
     if name == "loop":
         from hpcjobs.engines.loop.engine import LoopEngine
@@ -60,22 +60,22 @@ def _runs(name: str, model: Any) -> bool:
     return runs_packed(model) if name == "loop" else name != "transformers" or runs_continuous(model)
 
 
-def best_engine(model: Any, generation: GenerationConfig, wish: Wish) -> str:
+def best_engine(model: Any, generation: GenerationConfig, spec: EngineSpec) -> str:
     """transformers' continuous batching on GPUs, our loop elsewhere and for sampling, `generate` for all others."""
     from hpcjobs.engines.support import runs_continuous, runs_packed
 
     greedy = generation.temperature == 0
-    if model.device.type == "cuda" and greedy and not wish.deterministic and runs_continuous(model):
+    if model.device.type == "cuda" and greedy and not spec.deterministic and runs_continuous(model):
         return "transformers"
     return "loop" if runs_packed(model) else "generate"
 
 
-def _rows(model: Any, tokenizer: Any, generation: GenerationConfig, engine: str, wish: Wish) -> int:
+def _rows(model: Any, tokenizer: Any, generation: GenerationConfig, engine: str, spec: EngineSpec) -> int:
     from hpcjobs.engines.encoding import context_length
     from hpcjobs.engines.memory import batch_rows
 
-    if wish.deterministic:
+    if spec.deterministic:
         return AUTO_BATCH
-    rows = batch_rows(model, generation.max_new_tokens, context_length(model, tokenizer), wish.local_ranks)
+    rows = batch_rows(model, generation.max_new_tokens, context_length(model, tokenizer), spec.local_ranks)
     plain = engine == "generate" and model.device.type == "cpu"
     return min(rows, AUTO_BATCH) if plain else rows  # there, rows that have ended are computed to the batch's end

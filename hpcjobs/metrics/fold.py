@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
-from hpcjobs.metrics.blocks import Held
+from hpcjobs.metrics.blocks import HeldBlocks
 from hpcjobs.metrics.bootstrap import MOST_VALUES, Floats, Histogram
 
 Z = 1.96
@@ -50,7 +50,7 @@ class MeanFold:
         self._tell_apart(_FEW_VALUES)
 
     def _tell_apart(self, values: int) -> None:
-        self._seen, self._held = Histogram(most=values), Held(1, _BLOCK * values)
+        self._seen, self._held = Histogram(most=values), HeldBlocks(1, _BLOCK * values)
 
     def add(self, scores: Floats, statistics: pa.Array | None = None) -> None:
         for block in self._held.add(scores[~np.isnan(scores)]):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from hpcjobs.metrics.blocks import Held
+from hpcjobs.metrics.blocks import HeldBlocks
 from hpcjobs.metrics.bootstrap import Floats, percentiles, resampled_totals
 from hpcjobs.metrics.fold import around, exponential, finite, nothing, numbers
 
@@ -54,7 +54,7 @@ class SumsFold:
         self._divide(_FEW_BLOCKS)
 
     def _divide(self, most: int) -> None:
-        self._held, self._blocks = Held(self._width, most // 2), _Blocks(self._width, most)
+        self._held, self._blocks = HeldBlocks(self._width, most // 2), _Blocks(self._width, most)
 
     def add(self, scores: Floats, statistics: pa.Array | None = None) -> None:
         if statistics is None:

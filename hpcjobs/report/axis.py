@@ -22,7 +22,7 @@ _LABEL = 55.0
 
 
 @dataclass(frozen=True)
-class Fold:
+class FoldedPause:
     """A pause that was folded to a narrow strip x..x+width."""
 
     x: float
@@ -59,12 +59,12 @@ class Axis:
         return x, np.interp(x, self._knots_x, self._knots_t)
 
     @property
-    def folds(self) -> list[Fold]:
+    def folds(self) -> list[FoldedPause]:
         """The pauses that are not drawn to scale."""
         pairs = zip(self._spans[:-1, 1], self._spans[1:, 0], strict=True)
         places = self._knots_x[1:-1].reshape(-1, 2)
         return [
-            Fold(float(x[0]), float(x[1] - x[0]), f"{duration(float(end - start))} in which nothing ran")
+            FoldedPause(float(x[0]), float(x[1] - x[0]), f"{duration(float(end - start))} in which nothing ran")
             for (start, end), x in zip(pairs, places, strict=True)
         ]
 

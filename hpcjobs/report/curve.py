@@ -18,7 +18,7 @@ _POINTS = 900
 
 
 @dataclass(frozen=True)
-class Line:
+class CurveLine:
     """One training: SVG path data of its loss, its validation losses as points (x, y, words) and as a path.
 
     `name` is A or B where there are two, else ''. `summary` says it in words.
@@ -39,7 +39,7 @@ class CurveDrawing:
     height: int
     left: int
     bottom: int
-    lines: list[Line]
+    lines: list[CurveLine]
     steps: list[Tick]
     losses: list[Tick]
     starts: list[Tick]
@@ -96,7 +96,7 @@ def _known(records: Sequence[StepRecord]) -> list[StepRecord]:
     return [record for record in records if record.loss is not None]
 
 
-def _line(name: str, records: Sequence[StepRecord], plane: _Plane) -> Line:
+def _line(name: str, records: Sequence[StepRecord], plane: _Plane) -> CurveLine:
     xs = np.array([plane.x(record.step) for record in records])
     ys = np.array([plane.y(record.loss) for record in records])
     held = [(record.step, record.eval_loss) for record in records if record.eval_loss is not None]
@@ -108,7 +108,7 @@ def _line(name: str, records: Sequence[StepRecord], plane: _Plane) -> Line:
     said = f"loss {first.loss:.4g} at step {first.step}, {last.loss:.4g} at step {last.step}"
     said += f"; validation loss {held[-1][1]:.4g} after step {held[-1][0]}" if held else ""
     held_path = _path([(x, y) for x, y, _ in points]) if len(points) > 1 else ""
-    return Line(name, _path(list(zip(*_thinned(xs, ys), strict=True))), points, held_path, said)
+    return CurveLine(name, _path(list(zip(*_thinned(xs, ys), strict=True))), points, held_path, said)
 
 
 def _path(points: Sequence[tuple[float, float]]) -> str:

@@ -15,7 +15,7 @@ from hpcjobs.run_folder.submission import Launch
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Headline:
     """`kind` is complete, incomplete or pending; `command` what to type next ('' where nothing is to be done)."""
 
     kind: str
@@ -24,18 +24,18 @@ class Verdict:
     command: str = ""
 
 
-def verdict_of(
+def headline_of(
     paths: RunPaths,
     plan: Plan,
     metrics: Mapping[str, Any] | None,
     activities: Sequence[Activity],
     launches: Sequence[Launch],
-) -> Verdict:
+) -> Headline:
     """The verdict on a run from its merge; on a script from its ranks."""
     if plan.job == "script":
         return _of_script(paths, plan, activities)
     if metrics is None and plan.job == "train":
-        return Verdict("pending", "NO RESULTS YET", "The training has not been judged yet.", command("status", paths))
+        return Headline("pending", "NO RESULTS YET", "The training has not been judged yet.", command("status", paths))
     if metrics is None:
         return _pending(paths, plan, activities)
     counts = metrics["counts"]
@@ -44,21 +44,21 @@ def verdict_of(
     if metrics["complete"]:
         rows = plural(counts["rows"], "row")
         text = f"Every one of {rows} has its result." if counts["rows"] else "There were no rows."
-        return Verdict("complete", "COMPLETE", text + _losses(activities))
+        return Headline("complete", "COMPLETE", text + _losses(activities))
     text = (
         f"{count(counts['missing'])} of {plural(counts['rows'], 'sample')} have no result. Every score on this page "
         f"stands on {count(counts['accepted'])} samples alone and is not the score of the run."
     )
     if launches and metrics["provenance"]["merged_at"] < launches[-1].submitted_at:
         text += " The run was started again after this merge, and this page does not show what came of it."
-    return Verdict("incomplete", "INCOMPLETE", text, command("resume", paths))
+    return Headline("incomplete", "INCOMPLETE", text, command("resume", paths))
 
 
-def _of_training(paths: RunPaths, counts: Mapping[str, Any], complete: bool) -> Verdict:
+def _of_training(paths: RunPaths, counts: Mapping[str, Any], complete: bool) -> Headline:
     steps = f"{count(counts['accepted'])} of {plural(counts['rows'], 'step')}"
     if complete:
-        return Verdict("complete", "COMPLETE", f"{steps} are done, and model/ is written.")
-    return Verdict("incomplete", "INCOMPLETE", f"{steps} are done; there is no final model.", command("resume", paths))
+        return Headline("complete", "COMPLETE", f"{steps} are done, and model/ is written.")
+    return Headline("incomplete", "INCOMPLETE", f"{steps} are done; there is no final model.", command("resume", paths))
 
 
 def _losses(activities: Sequence[Activity]) -> str:
@@ -67,27 +67,27 @@ def _losses(activities: Sequence[Activity]) -> str:
     return f" {plural(lost, 'rank')} {verb} lost on the way; others did the rest." if lost else ""
 
 
-def _pending(paths: RunPaths, plan: Plan, activities: Sequence[Activity]) -> Verdict:
+def _pending(paths: RunPaths, plan: Plan, activities: Sequence[Activity]) -> Headline:
     done = sum(activity.samples for activity in activities)
     if not activities:
         text = "No rank has started: there are no scores."
-        return Verdict("pending", "NO RESULTS YET", text, command("status", paths))
+        return Headline("pending", "NO RESULTS YET", text, command("status", paths))
     found = f"{plural(done, 'sample')} for {plural(plan.rows, 'row')}"
     text = f"The journals of the ranks have {found}, not merged: there are no scores."
     verb = "status" if any(activity.live for activity in activities) else "merge"
-    return Verdict("pending", "NO RESULTS YET", text, command(verb, paths))
+    return Headline("pending", "NO RESULTS YET", text, command(verb, paths))
 
 
-def _of_script(paths: RunPaths, plan: Plan, activities: Sequence[Activity]) -> Verdict:
+def _of_script(paths: RunPaths, plan: Plan, activities: Sequence[Activity]) -> Headline:
     last = activities[-1].attempt if activities else ""
     mine = [activity for activity in activities if activity.attempt == last]
     done, ranks = sum(activity.state == "done" for activity in mine), plan.shape.ranks
     text = f"{count(done)} of {plural(ranks, 'rank')} ended well."
     if done == ranks:
-        return Verdict("complete", "COMPLETE", text)
+        return Headline("complete", "COMPLETE", text)
     if not mine or any(activity.live for activity in mine):
-        return Verdict("pending", "NOT FINISHED", text, command("status", paths))
-    return Verdict("incomplete", "FAILED", text, f"{command('logs', paths)} --errors")
+        return Headline("pending", "NOT FINISHED", text, command("status", paths))
+    return Headline("incomplete", "FAILED", text, f"{command('logs', paths)} --errors")
 
 
 def command(verb: str, paths: RunPaths) -> str:

@@ -17,7 +17,7 @@ from hpcjobs.report.activity import Activity, alive_seconds, read_activities
 from hpcjobs.report.curve import CurveDrawing, draw_curve
 from hpcjobs.report.environment import environment
 from hpcjobs.report.evals import eval_table
-from hpcjobs.report.headline import verdict_of
+from hpcjobs.report.headline import headline_of
 from hpcjobs.report.origin import launch_rows, provenance
 from hpcjobs.report.samples import Samples, read_missing, read_samples
 from hpcjobs.report.scores import group_tables, score_of
@@ -83,7 +83,7 @@ def _read(paths: RunPaths) -> Facts:
 
 def _context(facts: Facts) -> dict[str, Any]:
     metrics, activities, plan = facts.metrics, facts.activities, facts.plan
-    verdict = verdict_of(facts.paths, plan, metrics, activities, facts.launches)
+    verdict = headline_of(facts.paths, plan, metrics, activities, facts.launches)
     config = facts.paths.config.read_text(errors="replace") if facts.paths.config.exists() else ""
     return {
         "plan": plan, "verdict": verdict, "metrics": metrics, "curve": facts.curve, "evals": eval_table(facts.paths),

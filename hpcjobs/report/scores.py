@@ -14,7 +14,7 @@ MOST_GROUPS = 100
 
 
 @dataclass(frozen=True)
-class Score:
+class ScoreRow:
     """A metric's value, 95% intervals and standard error as texts; the bar's places in per cent of `scale`.
 
     `options`: letter, value and count of the samples whose right option it is.
@@ -38,7 +38,7 @@ class GroupTable:
 
     column: str
     metrics: list[str]
-    rows: list[tuple[Cut, int, list[Score]]]
+    rows: list[tuple[Cut, int, list[ScoreRow]]]
     total: int
 
 
@@ -56,11 +56,11 @@ def _group_table(column: str, values: Mapping[str, Any]) -> GroupTable:
     return GroupTable(column, names, rows, len(values))
 
 
-def score_of(name: str, summary: Mapping[str, Any]) -> Score:
+def score_of(name: str, summary: Mapping[str, Any]) -> ScoreRow:
     """The row of one metric of metrics.json. A bar runs from 0 to 1, or to 10, 100... for larger values."""
     value, interval = summary["value"], summary["ci95"]
     if value is None:
-        return Score(name, "no value", "–", "–", "–", summary["n"], 1.0, None, None)
+        return ScoreRow(name, "no value", "–", "–", "–", summary["n"], 1.0, None, None)
     stderr = "–" if summary["stderr"] is None else number_text(summary["stderr"])
     texts = number_text(value), _interval(interval), _interval(summary.get("bootstrap_ci95")), stderr
     options = [(letter, f"{one['value']:.4f}", one["n"]) for letter, one in summary.get("by_option", {}).items()]
@@ -68,9 +68,9 @@ def score_of(name: str, summary: Mapping[str, Any]) -> Score:
     while value > scale and scale < 1e12:
         scale *= 10
     if value < 0 or value > scale:
-        return Score(name, *texts, summary["n"], scale, None, None, options)
+        return ScoreRow(name, *texts, summary["n"], scale, None, None, options)
     whisker = interval and (_place(interval[0], scale), _place(interval[1], scale))
-    return Score(name, *texts, summary["n"], scale, _place(value, scale), whisker, options)
+    return ScoreRow(name, *texts, summary["n"], scale, _place(value, scale), whisker, options)
 
 
 def _interval(interval: tuple[float, float] | None) -> str:

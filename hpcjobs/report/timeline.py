@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hpcjobs.report.activity import KINDS, Activity
-from hpcjobs.report.axis import Axis, Fold, Tick
+from hpcjobs.report.axis import Axis, FoldedPause, Tick
 from hpcjobs.report.intervals import Floats
 from hpcjobs.report.text import duration, percent, plural
 
@@ -47,7 +47,7 @@ class Timeline:
     areas: dict[str, str]
     most: int
     ticks: list[Tick]
-    folds: list[Fold]
+    folds: list[FoldedPause]
     left_out: int
     kinds: list[str]
     summary: str

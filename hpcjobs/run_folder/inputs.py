@@ -13,7 +13,7 @@ import pyarrow as pa
 
 # The user's own columns `index` and `id` stay reachable: the table keeps them with one more `source_` in front,
 # and so a column that has this look already.
-_OWN = re.compile(r"(source_)*(index|id)")
+OWN_COLUMN = re.compile(r"(source_)*(index|id)")
 
 _ROWS_A_BATCH = 4096
 
@@ -129,4 +129,4 @@ def user_columns(names: Iterable[str]) -> list[str]:
 
 
 def _shown(name: str) -> str:
-    return name.removeprefix("source_") if _OWN.fullmatch(name) else name
+    return name.removeprefix("source_") if OWN_COLUMN.fullmatch(name) else name

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from hpcjobs.assets import ASSETS, SUFFIXES, asset_names
 from hpcjobs.config import DataConfig
 from hpcjobs.errors import DataError, did_you_mean
-from hpcjobs.run_folder.inputs import _OWN
+from hpcjobs.run_folder.inputs import OWN_COLUMN
 from hpcjobs.tasks.jsonl import read_jsonl, rows_table
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
@@ -36,7 +36,7 @@ def load_table(config: DataConfig) -> pa.Table:
     for name, values in ours.items():
         if name in table.column_names and _same(table.column(name), values):
             table = table.drop_columns([name])  # the same values: no need to keep them twice
-    table = table.rename_columns([f"source_{c}" if _OWN.fullmatch(c) else c for c in table.column_names])
+    table = table.rename_columns([f"source_{c}" if OWN_COLUMN.fullmatch(c) else c for c in table.column_names])
     return table.add_column(0, "index", ours["index"]).add_column(1, "id", ours["id"])
 
 

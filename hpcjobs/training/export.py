@@ -15,14 +15,14 @@ from hpcjobs.training.checkpoints.state import trained_weights
 
 if TYPE_CHECKING:
     from hpcjobs.distributed.work import Work
-    from hpcjobs.training.setup import Ready
+    from hpcjobs.training.setup import Prepared
 
 
-def export(work: Work, ready: Ready) -> None:
+def export(work: Work, prepared: Prepared) -> None:
     """All ranks together, at the end: adapter/ where there is one, and then model/, by which a run is complete."""
     if has_adapter(work.config.train):
-        write_adapter(work, ready, work.paths.adapter)
-    write_model(work, ready, work.paths.model)
+        write_adapter(work, prepared, work.paths.adapter)
+    write_model(work, prepared, work.paths.model)
 
 
 def has_adapter(train: TrainConfig) -> bool:
@@ -30,7 +30,7 @@ def has_adapter(train: TrainConfig) -> bool:
     return train.lora.rank is not None and train.init == "pretrained"
 
 
-def write_model(work: Work, ready: Ready, target: Path) -> None:
+def write_model(work: Work, prepared: Prepared, target: Path) -> None:
     """All ranks together: the model of now as the folder `target`. What is being trained stays as it is.
 
     Adapters are merged into what they adapt, loaded once more in float32 into rank 0's host memory: so it does not
@@ -38,28 +38,28 @@ def write_model(work: Work, ready: Ready, target: Path) -> None:
     """
     temporary = temporary_name(target)
     if work.config.train.lora.rank is None:
-        ready.connector.save_model(ready.state.model, temporary)
+        prepared.connector.save_model(prepared.state.model, temporary)
     else:
-        adapters = trained_weights(ready.state)
+        adapters = trained_weights(prepared.state)
         if work.rank.is_main:
             merged_model(work.config, adapters).save_pretrained(temporary, safe_serialization=True)
-            ready.connector.tokenizer.save_pretrained(temporary)
+            prepared.connector.tokenizer.save_pretrained(temporary)
     if work.rank.is_main:
         (temporary / "README.md").write_text(model_card(work.paths, work.config, work.plan), encoding="utf-8")
         _name(temporary, target)
-    ready.connector.accelerator.wait_for_everyone()
+    prepared.connector.accelerator.wait_for_everyone()
 
 
-def write_adapter(work: Work, ready: Ready, target: Path) -> None:
+def write_adapter(work: Work, prepared: Prepared, target: Path) -> None:
     """All ranks together: the adapters of now as the folder `target`, in peft's format, which names their base."""
-    adapters, temporary = trained_weights(ready.state), temporary_name(target)
+    adapters, temporary = trained_weights(prepared.state), temporary_name(target)
     if work.rank.is_main:
-        ready.state.plain.save_pretrained(
+        prepared.state.plain.save_pretrained(
             temporary, state_dict=adapters, safe_serialization=True, save_embedding_layers=False
         )
         (temporary / "README.md").write_text(adapter_card(work.paths, work.config, work.plan), encoding="utf-8")
         _name(temporary, target)
-    ready.connector.accelerator.wait_for_everyone()
+    prepared.connector.accelerator.wait_for_everyone()
 
 
 def merged_model(config: Config, adapters: Mapping[str, Any]) -> Any:

@@ -18,11 +18,11 @@ from hpcjobs.training.checkpoints.checkpoint import Checkpoints
 from hpcjobs.training.checkpoints.saver import Saver
 from hpcjobs.training.checkpoints.state import capture, restore
 from hpcjobs.training.data.collate import Batch, collate
-from hpcjobs.training.data.order import Order, Share
+from hpcjobs.training.data.order import BatchOrder, Share
 from hpcjobs.training.data.tokens import TokenFile
 from hpcjobs.training.loss import Loss
 from hpcjobs.training.milestones import Milestones
-from hpcjobs.training.setup import Ready
+from hpcjobs.training.setup import Prepared
 from hpcjobs.training.steps import StepRecord
 from hpcjobs.training.trackers.threads import Trackers
 from hpcjobs.training.validation import Validation
@@ -46,11 +46,11 @@ class TrainError(HpcJobsError):
 
 
 @dataclass(frozen=True)
-class Course:
+class Schedule:
     """Where a training is to go: its samples, their order, how many steps, and how a batch is spread over ranks."""
 
     tokens: TokenFile
-    order: Order
+    order: BatchOrder
     steps: int
     batches: BatchPlan
 
@@ -67,25 +67,25 @@ class Times:
 
 
 class Loop:
-    """Steps `done` + 1, + 2... of a course. All ranks call everything together, in the same order."""
+    """Steps `done` + 1, + 2... of a schedule. All ranks call everything together, in the same order."""
 
     def __init__(
-        self, work: Work, ready: Ready, course: Course, journal: Journal, validation: Validation | None = None
+        self, work: Work, prepared: Prepared, schedule: Schedule, journal: Journal, validation: Validation | None = None
     ) -> None:
-        self._milestones = Milestones(work, ready, course.steps)
-        self._work, self.ready, self._course, self._journal = work, ready, course, journal
+        self._milestones = Milestones(work, prepared, schedule.steps)
+        self._work, self.prepared, self._schedule, self._journal = work, prepared, schedule, journal
         self._validation = validation
-        self._accelerator, self._device = ready.state.accelerator, ready.connector.state.device
-        self._loss = Loss(ready.state.plain, self._device)
+        self._accelerator, self._device = prepared.state.accelerator, prepared.connector.state.device
+        self._loss = Loss(prepared.state.plain, self._device)
         self._checkpoints = Checkpoints(work.paths, work.config.train.keep)
         self._trackers = Trackers(work)
-        self._trained = [weight for weight in ready.state.model.parameters() if weight.requires_grad]
+        self._trained = [weight for weight in prepared.state.model.parameters() if weight.requires_grad]
         size = sum(weight.numel() * weight.element_size() for weight in self._trained)
         gpu, beside = self._device.type == "cuda", work.config.train.async_checkpoints
         self._saver = Saver(self._checkpoints, beside, gpu, _MOMENTS * size)
         self._times, self.done = Times(), 0
         self._saved: int | None = None  # the last step of which a checkpoint is there, or being written
-        tokenizer = ready.connector.tokenizer
+        tokenizer = prepared.connector.tokenizer
         self._pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
 
     def resume(self) -> None:
@@ -95,7 +95,7 @@ class Loop:
             log.warning("passed over checkpoint %s", said)
         if found.step is not None:
             restore(
-                self.ready.state, self._work.paths.checkpoint(found.step), self._work.rank.rank,
+                self.prepared.state, self._work.paths.checkpoint(found.step), self._work.rank.rank,
                 self._work.config.run.seed,
             )  # fmt: skip
             self.done = self._saved = self._saver.written = found.step
@@ -106,17 +106,17 @@ class Loop:
         """All steps that are left; False where the allocation ends before: then a checkpoint is there to go on from."""
         self._settle_buckets()
         going = self._agree_to_go_on()
-        while self.done < self._course.steps and going:
+        while self.done < self._schedule.steps and going:
             going = self._step()
             # Before the checkpoint: a start that goes on from that would not come by here again.
             if self._milestones.due(self.done) and self._agreed(self._milestones.missing(self.done)):
                 self._milestones.reach(self.done)
             if self.done % self._work.config.train.checkpoint_every == 0:
                 self.save()
-        if self.done < self._course.steps:
+        if self.done < self._schedule.steps:
             self._work.heart.enter("draining")
         self.save(whole=True)
-        return self.done >= self._course.steps
+        return self.done >= self._schedule.steps
 
     def save(self, whole: bool = False) -> None:
         """A checkpoint of now, where there is none yet; `whole`: it is there when this returns."""
@@ -125,9 +125,9 @@ class Loop:
         if self._saved != self.done:
             self._journal.sync()  # the steps that the checkpoint stands for
             self._saver.settle()
-            snapshot = capture(self.ready.state)
+            snapshot = capture(self.prepared.state)
             if snapshot is not None:
-                facts = {"world_size": self._course.batches.world, "attempt": self._work.rank.attempt}
+                facts = {"world_size": self._schedule.batches.world, "attempt": self._work.rank.attempt}
                 self._saver.begin(self.done, facts, snapshot)
             self._saved = self.done
         if whole:
@@ -145,17 +145,17 @@ class Loop:
             log.exception("the last checkpoint was not written; the one before is there")
         self._milestones.close()
         self._journal.close()
-        self._trackers.close(self.done >= self._course.steps)
+        self._trackers.close(self.done >= self._schedule.steps)
 
     def _step(self) -> bool:
         """One global batch; whether there is room for another."""
         self._saver.check()
         began, started_at, step = time.monotonic(), time.time(), self.done
-        rank, batches = self._work.rank, self._course.batches
-        units = self._course.order.share(step, Share(rank.rank, batches.world, batches.micro))
-        targets = int(self._course.tokens.targets[self._course.order.samples(step)].sum())
+        rank, batches = self._work.rank, self._schedule.batches
+        units = self._schedule.order.share(step, Share(rank.rank, batches.world, batches.micro))
+        targets = int(self._schedule.tokens.targets[self._schedule.order.samples(step)].sum())
         total, mine = self._gradients(units, targets)
-        learning_rate = self.ready.state.scheduler.get_last_lr()[0]
+        learning_rate = self.prepared.state.scheduler.get_last_lr()[0]
         self._times.steps.append(time.monotonic() - began)
         told = self._sum([total, mine, 0.0 if self._has_room() else 1.0])
         loss = told[0] / targets
@@ -169,9 +169,9 @@ class Loop:
         held = self._validate()
         seconds = time.monotonic() - began
         record = StepRecord(
-            self.done, round(self._course.order.epoch(self.done), 6), loss, learning_rate, norm, int(told[1]), targets,
-            round(told[1] / max(seconds, 1e-9), 2), round(seconds, 6), held, mine,
-            [int(self._course.tokens.rows[n]) for part in units for unit in part for n in unit],
+            self.done, round(self._schedule.order.epoch(self.done), 6), loss, learning_rate, norm,
+            int(told[1]), targets, round(told[1] / max(seconds, 1e-9), 2), round(seconds, 6), held, mine,
+            [int(self._schedule.tokens.rows[n]) for part in units for unit in part for n in unit],
             rank.rank, rank.attempt, batches.world, started_at,
         )  # fmt: skip
         self._tell(record)
@@ -183,38 +183,38 @@ class Loop:
         DDP and FSDP average over ranks; scaled by their number, the gradient is that of the sum over all tokens of
         the global batch divided by how many of them are learned: the same at any world size.
         """
-        model, scale = self.ready.state.model, self._course.batches.world / targets
+        model, scale = self.prepared.state.model, self._schedule.batches.world / targets
         total, tokens = 0.0, 0
         for number, part in enumerate(units):
             batch = self._collate(part)
             last = number == len(units) - 1
             with contextlib.nullcontext() if last else self._accelerator.no_sync(model):
                 loss = self._loss(model, batch)
-                self.ready.connector.backward(loss * scale)
+                self.prepared.connector.backward(loss * scale)
             total, tokens = total + float(loss.detach()), tokens + batch.tokens
         return total, tokens
 
     def _collate(self, part: Sequence[Sequence[int]]) -> Batch:
         packed = self._work.config.train.packing
-        return collate(part, self._course.tokens, self._pad, self._loss.blocks if packed else None)
+        return collate(part, self._schedule.tokens, self._pad, self._loss.blocks if packed else None)
 
     def _update(self) -> float:
         """Clip, step, and forget the gradients; their norm before."""
         most = self._work.config.train.clip_norm or math.inf
         norm = self._accelerator.clip_grad_norm_(self._trained, most)
-        self.ready.state.optimizer.step()
+        self.prepared.state.optimizer.step()
         if not self._accelerator.optimizer_step_was_skipped:
-            self.ready.state.scheduler.step()
-        self.ready.state.optimizer.zero_grad()
+            self.prepared.state.scheduler.step()
+        self.prepared.state.optimizer.zero_grad()
         full = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
         return float(full)
 
     def _validate(self) -> float | None:
         every = self._work.config.train.eval_every
-        if self._validation is None or not (self.done == self._course.steps or (every and self.done % every == 0)):
+        if self._validation is None or not (self.done == self._schedule.steps or (every and self.done % every == 0)):
             return None
         self._work.heart.enter("validating")
-        found = self._validation.loss(self._loss, self.ready.state, self._sum)
+        found = self._validation.loss(self._loss, self.prepared.state, self._sum)
         self._work.heart.enter("working")
         return found
 
@@ -263,11 +263,11 @@ class Loop:
         import torch
         from torch.nn.parallel import DistributedDataParallel
 
-        model = self.ready.state.model
+        model = self.prepared.state.model
         if not isinstance(model, DistributedDataParallel):
             return
         devices = [self._device] if self._device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
-            shortest = int(self._course.tokens.lengths.argmin())
-            self.ready.connector.backward(self._loss(model, self._collate([[shortest]])) * 0.0)
-        self.ready.state.optimizer.zero_grad()
+            shortest = int(self._schedule.tokens.lengths.argmin())
+            self.prepared.connector.backward(self._loss(model, self._collate([[shortest]])) * 0.0)
+        self.prepared.state.optimizer.zero_grad()

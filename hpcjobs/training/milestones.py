@@ -14,7 +14,7 @@ from hpcjobs.training.export import write_model
 
 if TYPE_CHECKING:
     from hpcjobs.distributed.work import Work
-    from hpcjobs.training.setup import Ready
+    from hpcjobs.training.setup import Prepared
 
 log = logging.getLogger(__name__)
 # How long the end of a training waits for an eval to be queued; what is not queued then, the merge job starts.
@@ -24,8 +24,8 @@ _PATIENCE = 60.0
 class Milestones:
     """Every `train.then_eval_every` steps but the last: all ranks ask `due`, rank 0 `missing`, and all `reach` it."""
 
-    def __init__(self, work: Work, ready: Ready, steps: int) -> None:
-        self._work, self._ready, self._steps = work, ready, steps
+    def __init__(self, work: Work, prepared: Prepared, steps: int) -> None:
+        self._work, self._prepared, self._steps = work, prepared, steps
         self._queueing: subprocess.Popen[bytes] | None = None
 
     def due(self, step: int) -> bool:
@@ -44,7 +44,7 @@ class Milestones:
         if work.rank.is_main:
             make_folder(work.paths.models)
         random = random_state()
-        write_model(work, self._ready, work.paths.step_model(step))
+        write_model(work, self._prepared, work.paths.step_model(step))
         set_random_state(random)  # a start that finds the model there writes none, and must go on alike
         work.heart.enter(state)
         if work.rank.is_main and any(one.executor == "slurm" for one in read_launches(work.paths)[-1:]):

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Ready:
+class Prepared:
     """What the loop works with."""
 
     connector: AccelerateConnector
@@ -30,7 +30,7 @@ class Ready:
     precision: str
 
 
-def make_ready(work: Work, steps: int) -> Ready:
+def prepare(work: Work, steps: int) -> Prepared:
     """Join the group, load the model, and prepare it for a training of `steps` steps."""
     from hpcjobs.training.checkpoints.state import seed_all
 
@@ -54,7 +54,7 @@ def make_ready(work: Work, steps: int) -> Ready:
     if work.rank.is_main:
         log.info("%s on %s, precision %s", type(model).__name__, connector.state.device, precision)
     scheduler = make_scheduler(getattr(optimizer, "optimizer", optimizer), train, steps)
-    return Ready(connector, State(connector.accelerator, model, optimizer, scheduler), precision)
+    return Prepared(connector, State(connector.accelerator, model, optimizer, scheduler), precision)
 
 
 def make_connector(work: Work) -> tuple[AccelerateConnector, str]:

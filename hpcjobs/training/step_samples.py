@@ -12,7 +12,7 @@ from hpcjobs.training.steps import Curve, read_steps
 
 
 @dataclass
-class Seen:
+class StepSamples:
     """How many samples a step had, and a `mark` that two steps share where they had the same ones, in any order.
 
     The mark is the sum of a hash of each sample's row number, modulo 2**64: ranks may share a batch out as they like.
@@ -29,17 +29,17 @@ class Seen:
         self.ranks += 1
 
 
-def read_seen(paths: RunPaths, curve: Curve) -> dict[int, Seen]:
+def read_seen(paths: RunPaths, curve: Curve) -> dict[int, StepSamples]:
     """What the steps of `curve` saw, by step, where every rank's journal has it; of a step that was run again the last.
 
     Raises MergeError for a journal line that no crash can make.
     """
-    found: dict[int, Seen] = {}
+    found: dict[int, StepSamples] = {}
     for path in paths.journals():
         for record in read_steps(path):
             counts = curve.steps.get(record.step)
             if counts is not None and counts.attempt == record.attempt:
-                found.setdefault(record.step, Seen()).add(record.samples)
+                found.setdefault(record.step, StepSamples()).add(record.samples)
     return {step: seen for step, seen in found.items() if seen.ranks == curve.steps[step].world_size}
 
 

@@ -73,12 +73,12 @@ def _run(work: Callable[[], None]) -> int:
     except SystemExit as end:
         code = end.code
     except HpcJobsError as error:
-        _tell(f"error: {error}")
+        notice(f"error: {error}")
         code = error.exit_code
     except KeyboardInterrupt:
         code = 130
     except BaseException:
-        _tell(traceback.format_exc())
+        notice(traceback.format_exc())
         code = 1
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
@@ -87,7 +87,7 @@ def _run(work: Callable[[], None]) -> int:
     return code if isinstance(code, int) else 0 if code is None else 1
 
 
-def _tell(text: str) -> None:
+def notice(text: str) -> None:
     with contextlib.suppress(OSError):  # the disk of the log may be full, and that is why the rank ends
         print(text, file=sys.stderr)
 
@@ -109,7 +109,7 @@ def after_end(paths: RunPaths, code: int) -> None:
         vitals.end("dead", how)
         vitals.signal = signal.Signals(-code).name if code < 0 else None
         write_heartbeat(path, vitals)
-        _tell(f"rank {rank.rank} on {rank.host} was {how}")
+        notice(f"rank {rank.rank} on {rank.host} was {how}")
     free_chunks(paths, paths.journal(rank.attempt, rank.rank).name, f"its rank was {how}")
 
 

@@ -28,7 +28,7 @@ from hpcjobs.run_folder.plan import Plan
 from hpcjobs.run_folder.process import Identity
 from hpcjobs.run_folder.provenance import changed_since
 from hpcjobs.run_folder.snapshot import import_as_planned
-from hpcjobs.worker.signals import Terminated, _terminable
+from hpcjobs.worker.signals import Terminated, terminable
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ def run_rank(run_dir: str) -> None:
         limits = Limits(config.run.progress_timeout, config.run.lease_timeout)
         with _said(), heartbeat as heart:
             watch = Watch(heart, drain, limits, paths.stacks(rank.attempt, rank.rank))
-            with _terminable(drain), watch:
+            with terminable(drain), watch:
                 log.info(
                     "rank %d of %d on %s, attempt %s, by %s",
                     rank.rank,

@@ -54,7 +54,7 @@ class HungError(HpcJobsError):
     """A sample with which one rank after another made no progress."""
 
 
-class _Left(SystemExit):
+class _ChunksTaken(SystemExit):
     """The watch has given this rank's chunks back: what it makes from now on is nobody's."""
 
 
@@ -210,7 +210,7 @@ class Shift:
         """The lock; a rank whose chunks the watch has given back goes no further."""
         with self._lock:
             if self._left:
-                raise _Left(0)
+                raise _ChunksTaken(0)
             yield
 
     def _let_go(self, why: str, hung: bool) -> bool:

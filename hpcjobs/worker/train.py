@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 from hpcjobs.run_folder.inputs import Inputs
 from hpcjobs.run_folder.journal.journal import Journal
 from hpcjobs.training.batches import plan_batches
-from hpcjobs.training.data.order import Order, Ordering
+from hpcjobs.training.data.order import BatchOrder, Ordering
 from hpcjobs.training.data.tokens import TokenFacts, TokenFile, wait_for_tokens, write_tokens
 from hpcjobs.training.export import export
 
 if TYPE_CHECKING:
     from hpcjobs.distributed.work import Work
-    from hpcjobs.training.loop import Course, Loop
+    from hpcjobs.training.loop import Loop, Schedule
 
 log = logging.getLogger(__name__)
 
@@ -82,11 +82,11 @@ def make_tokens(work: Work) -> TokenFacts:
     return facts
 
 
-def make_order(work: Work, tokens: TokenFile, longest: int) -> Order:
+def make_order(work: Work, tokens: TokenFile, longest: int) -> BatchOrder:
     """The sequence of global batches of this run."""
     train = work.config.train
     pack = longest if train.packing else None
-    return Order(tokens.lengths, Ordering(work.config.run.seed, train.global_batch, pack, train.group_by_length))
+    return BatchOrder(tokens.lengths, Ordering(work.config.run.seed, train.global_batch, pack, train.group_by_length))
 
 
 def _awaited(work: Work) -> TokenFacts:
@@ -95,20 +95,20 @@ def _awaited(work: Work) -> TokenFacts:
 
 def _prepared(work: Work, facts: TokenFacts) -> Loop:
     """The loop, with what the newest checkpoint has."""
-    from hpcjobs.training.loop import Course, Loop
-    from hpcjobs.training.setup import make_ready
+    from hpcjobs.training.loop import Loop, Schedule
+    from hpcjobs.training.setup import prepare
     from hpcjobs.training.validation import Validation
 
     tokens = TokenFile(work.paths.tokens)
     batches = plan_batches(work.config.train, work.rank.world_size)
-    course: Course = Course(tokens, make_order(work, tokens, facts.longest), facts.steps, batches)
-    ready = make_ready(work, facts.steps)
-    work.heart.vitals.device = str(ready.connector.state.device)
+    schedule: Schedule = Schedule(tokens, make_order(work, tokens, facts.longest), facts.steps, batches)
+    prepared = prepare(work, facts.steps)
+    work.heart.vitals.device = str(prepared.connector.state.device)
     validation = None
     if facts.validation:
-        pad = ready.connector.tokenizer.pad_token_id or 0
+        pad = prepared.connector.tokenizer.pad_token_id or 0
         validation = Validation(TokenFile(work.paths.validation_tokens), batches, work.rank.rank, pad)
-    return Loop(work, ready, course, Journal(work.paths.journal(work.rank.attempt, work.rank.rank)), validation)
+    return Loop(work, prepared, schedule, Journal(work.paths.journal(work.rank.attempt, work.rank.rank)), validation)
 
 
 def _train(work: Work, loop: Loop) -> None:
@@ -119,7 +119,7 @@ def _train(work: Work, loop: Loop) -> None:
     try:
         if loop.run():
             work.heart.enter("saving")
-            export(work, loop.ready)
+            export(work, loop.prepared)
         else:
             work.heart.vitals.ended = f"drained: {work.drain.reason or 'another rank has no time left'}"
     finally:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from hpcjobs.commands.status import Status
-from hpcjobs.commands.verify_verdict import Verdict, flip_lines
-from hpcjobs.compare.world_sizes import Flip
+from hpcjobs.commands.verify_verdict import VerifyVerdict, flip_lines
+from hpcjobs.compare.world_sizes import Mismatch
 
 
 def status_of(size: int, state: str) -> Status:
@@ -18,17 +18,17 @@ def status_of(size: int, state: str) -> Status:
     return Status(f"w{size}", "eval", f"/v/w{size}", state, 9, done, 0.0, None, [], {}, error, [], None)
 
 
-def verdict_of(*states: str, **changes: Any) -> Verdict:
+def verdict_of(*states: str, **changes: Any) -> VerifyVerdict:
     values: dict[str, Any] = {
         "runs": {2**place: status_of(2**place, state) for place, state in enumerate(states)}, "samples": 9,
         "absent": {2**place: 0 for place in range(len(states))}, "byte_identical": True,
         "flips": Path("/v/flips.jsonl"), "differ": 0, "first_flips": [], "deterministic": True, "next": None,
     }  # fmt: skip
-    return Verdict(**values | changes)
+    return VerifyVerdict(**values | changes)
 
 
-def flip_of(one: Any, other: Any, name: str = "completion") -> Flip:
-    return Flip(3, "row-3", (2,), (name,), {1: {name: one}, 2: {name: other}})
+def flip_of(one: Any, other: Any, name: str = "completion") -> Mismatch:
+    return Mismatch(3, "row-3", (2,), (name,), {1: {name: one}, 2: {name: other}})
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def flip_of(one: Any, other: Any, name: str = "completion") -> Flip:
         (verdict_of("complete", "incomplete", "failed"), 1, False),
     ],
 )
-def test_the_exit_code_says_what_was_found(verdict: Verdict, code: int, identical: bool) -> None:
+def test_the_exit_code_says_what_was_found(verdict: VerifyVerdict, code: int, identical: bool) -> None:
     assert (verdict.exit_code(), verdict.identical, verdict.values()["identical"]) == (code, identical, identical)
 
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from hpcjobs.compare.world_sizes import Comparison, Flip, write_flips
+from hpcjobs.compare.world_sizes import Mismatch, WorldSizeComparison, write_flips
 from hpcjobs.errors import MergeError
 from hpcjobs.launch.slurm import clean_environment
 from hpcjobs.merge.eval import merge
@@ -55,8 +55,8 @@ class Tables:
         self.files[size] = self.folder / f"w{size}.parquet"
         pq.write_table(pa.Table.from_pylist(rows, SCHEMA), self.files[size], row_group_size=group)
 
-    def compare(self) -> tuple[list[Flip], Comparison]:
-        comparison = Comparison(self.files)
+    def compare(self) -> tuple[list[Mismatch], WorldSizeComparison]:
+        comparison = WorldSizeComparison(self.files)
         return list(comparison.flips()), comparison
 
 
@@ -73,7 +73,7 @@ def test_equal_tables_have_no_flips_however_they_are_cut(tables: Tables) -> None
     assert flips == []
     assert (comparison.samples, comparison.absent) == (20_000, {1: 0, 2: 0, 4: 0})
     assert comparison.byte_identical() is False, "other row groups are other bytes"
-    assert Comparison({1: tables.files[1], 2: tables.files[1]}).byte_identical() is True
+    assert WorldSizeComparison({1: tables.files[1], 2: tables.files[1]}).byte_identical() is True
 
 
 @pytest.mark.parametrize(
@@ -127,9 +127,9 @@ def test_samples_that_one_lacks_are_counted_and_the_others_compared(tables: Tabl
 def test_tables_without_scores_or_rows_are_compared_too(tables: Tables, tmp_path: Path) -> None:
     bare = pa.Table.from_pylist([row(0)], SCHEMA).drop_columns(["scores"])
     pq.write_table(bare, tmp_path / "bare.parquet")
-    assert list(Comparison({1: tmp_path / "bare.parquet", 2: tmp_path / "bare.parquet"}).flips()) == []
+    assert list(WorldSizeComparison({1: tmp_path / "bare.parquet", 2: tmp_path / "bare.parquet"}).flips()) == []
     tables.add(1, [row(0)])
-    [flip] = Comparison({1: tables.files[1], 2: tmp_path / "bare.parquet"}).flips()
+    [flip] = WorldSizeComparison({1: tables.files[1], 2: tmp_path / "bare.parquet"}).flips()
     assert flip.fields == ("scores",)
     tables.add(1, [])
     tables.add(2, [])
@@ -161,7 +161,7 @@ def test_memory_stays_flat_and_flips_go_to_their_file(tables: Tables, tmp_path: 
             )
         before = pa.total_allocated_bytes()
         tracemalloc.start()
-        written, kept = write_flips(tmp_path / "flips.jsonl", Comparison(tables.files).flips(), 3)
+        written, kept = write_flips(tmp_path / "flips.jsonl", WorldSizeComparison(tables.files).flips(), 3)
         used = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert (written, [flip.index for flip in kept]) == (count, [0, 1, 2])
@@ -179,7 +179,7 @@ def test_a_search_that_breaks_off_leaves_no_file(tables: Tables, tmp_path: Path)
     tables.add(1, [row(0), row(1)])
     tables.add(2, [row(0, completion="x"), row(0)])
     with pytest.raises(MergeError):
-        write_flips(tmp_path / "flips.jsonl", Comparison(tables.files).flips(), 1)
+        write_flips(tmp_path / "flips.jsonl", WorldSizeComparison(tables.files).flips(), 1)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["w1.parquet", "w2.parquet"]
 
 
@@ -190,9 +190,9 @@ def test_real_runs_on_other_ranks_and_of_another_prompt(ram: Path) -> None:
         run_ranks(paths, size)
         assert merge(paths).complete
         files[size] = paths.results
-    same = Comparison({1: files[1], 3: files[3]})
+    same = WorldSizeComparison({1: files[1], 3: files[3]})
     assert (list(same.flips()), same.samples, same.byte_identical()) == ([], ROWS, True)
-    [flip] = Comparison(files).flips()
+    [flip] = WorldSizeComparison(files).flips()
     assert (flip.index, flip.differ, flip.fields[0]) == (4, (2,), "completion")
 
 
@@ -340,6 +340,7 @@ def test_a_real_model_that_samples_is_the_same_at_one_and_two_ranks(ram: Path) -
         "submit", "eval", "--config", shipped, "--run-dir", ram / "s", "--wait", *common, *hot, "--set", "run.seed=1"
     )
     assert other.returncode == 0, other.stderr
-    flips = list(Comparison({1: ram / "v" / "w1" / "results.parquet", 2: ram / "s" / "results.parquet"}).flips())
+    files = {1: ram / "v" / "w1" / "results.parquet", 2: ram / "s" / "results.parquet"}
+    flips = list(WorldSizeComparison(files).flips())
     assert len(flips) > 10
     assert all("completion" in flip.fields for flip in flips)

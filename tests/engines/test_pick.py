@@ -10,7 +10,7 @@ import pytest
 
 from hpcjobs.config import GenerationConfig
 from hpcjobs.engines.memory import batch_rows, expected_tokens, host_memory, token_bytes
-from hpcjobs.engines.pick import Wish, best_engine, make_engine
+from hpcjobs.engines.pick import EngineSpec, best_engine, make_engine
 from hpcjobs.errors import UsageError
 from hpcjobs.requests import Request
 from tests.engines.test_generate import MIXED, Failing, by_index, engine_of, said
@@ -56,7 +56,7 @@ def _random_model(kind: str, values: dict[str, Any]) -> Any:
 def test_auto_says_what_generate_says_for_any_kind_of_model(tiny: Any, kind: str) -> None:
     values, engine_name = KINDS[kind]
     model = _random_model(kind, values)
-    engine = make_engine(model, tiny[1], GenerationConfig(max_new_tokens=12), Wish(batch_size=4))
+    engine = make_engine(model, tiny[1], GenerationConfig(max_new_tokens=12), EngineSpec(batch_size=4))
     assert type(engine).__name__ == engine_name
     requests = [Request(n, str(n), chat) for n, chat in enumerate(MIXED[:9])]
     expected = by_index(engine_of("generate", (model, tiny[1]), 1, max_new_tokens=12), requests)
@@ -90,9 +90,9 @@ def test_a_model_whose_attention_is_its_own_is_not_packed(tiny: Any) -> None:
 
 def test_an_engine_that_cannot_run_the_model_is_refused(tiny: Any) -> None:
     with pytest.raises(UsageError, match=r"'loop' cannot run Mistral.*'auto' or 'generate'"):
-        make_engine(_random_model(*_kind("Mistral")), tiny[1], GenerationConfig(), Wish(engine="loop"))
+        make_engine(_random_model(*_kind("Mistral")), tiny[1], GenerationConfig(), EngineSpec(engine="loop"))
     with pytest.raises(UsageError, match="'transformers' cannot run Mamba"):
-        make_engine(_random_model(*_kind("Mamba")), tiny[1], GenerationConfig(), Wish(engine="transformers"))
+        make_engine(_random_model(*_kind("Mamba")), tiny[1], GenerationConfig(), EngineSpec(engine="transformers"))
 
 
 def _kind(name: str) -> tuple[str, dict[str, Any]]:
@@ -107,20 +107,20 @@ class _OnGpu(Failing):
 
 def test_auto_is_continuous_batching_on_gpus_but_not_where_results_must_not_depend_on_time(tiny: Any) -> None:
     model, hot = _OnGpu(tiny[0], lambda ids: None), GenerationConfig(temperature=1.0)
-    assert best_engine(model, GenerationConfig(), Wish()) == "transformers"
-    assert best_engine(model, GenerationConfig(), Wish(deterministic=True)) == "loop"
-    assert best_engine(model, hot, Wish()) == "loop"
-    assert best_engine(tiny[0], GenerationConfig(), Wish()) == "loop"
+    assert best_engine(model, GenerationConfig(), EngineSpec()) == "transformers"
+    assert best_engine(model, GenerationConfig(), EngineSpec(deterministic=True)) == "loop"
+    assert best_engine(model, hot, EngineSpec()) == "loop"
+    assert best_engine(tiny[0], GenerationConfig(), EngineSpec()) == "loop"
 
 
 def test_engines_by_name_and_batch_size(tiny: Any) -> None:
     model, tokenizer = tiny
     for name, kind in (("generate", "GenerateEngine"), ("loop", "LoopEngine"), ("transformers", "ContinuousEngine")):
-        engine = make_engine(model, tokenizer, GenerationConfig(), Wish(engine=name, batch_size=5))
+        engine = make_engine(model, tokenizer, GenerationConfig(), EngineSpec(engine=name, batch_size=5))
         assert (type(engine).__name__, engine.batch_size) == (kind, 5)
-    assert make_engine(model, tokenizer, GenerationConfig(), Wish()).batch_size == 64
-    assert make_engine(model, tokenizer, GenerationConfig(), Wish(engine="generate")).batch_size == 16
-    assert make_engine(model, tokenizer, GenerationConfig(), Wish(deterministic=True)).batch_size == 16
+    assert make_engine(model, tokenizer, GenerationConfig(), EngineSpec()).batch_size == 64
+    assert make_engine(model, tokenizer, GenerationConfig(), EngineSpec(engine="generate")).batch_size == 16
+    assert make_engine(model, tokenizer, GenerationConfig(), EngineSpec(deterministic=True)).batch_size == 16
 
 
 def test_bytes_of_a_token_and_rows_by_them(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from hpcjobs.commands.merge import merge_and_report
-from hpcjobs.commands.submit import Order, draft_of, start
+from hpcjobs.commands.submit import SubmitOptions, draft_of, start
 from hpcjobs.report import write_report
 from hpcjobs.report.activity import Activity, read_activities
 from hpcjobs.report.axis import Axis
@@ -81,9 +81,9 @@ def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def order(folder: Path, job: str = "eval", sets: list[str] | None = None, **flags: Any) -> Order:
+def order(folder: Path, job: str = "eval", sets: list[str] | None = None, **flags: Any) -> SubmitOptions:
     values = {"model": "tiny", "data": "canned_50_quick", "executor": "debug", "gpus": 0, **flags}
-    return Order(job, None, None, ["model.engine=dummy", *(sets or [])], values, [], [], folder)
+    return SubmitOptions(job, None, None, ["model.engine=dummy", *(sets or [])], values, [], [], folder)
 
 
 def run(folder: Path, job: str = "eval", sets: list[str] | None = None, **flags: Any) -> RunPaths:

@@ -6,13 +6,13 @@ import random
 from pathlib import Path
 
 from hpcjobs.run_folder.paths import RunPaths
-from hpcjobs.training.step_samples import Seen, read_seen
+from hpcjobs.training.step_samples import StepSamples, read_seen
 from hpcjobs.training.steps import read_curve
 from tests.trainings import journal, record
 
 
-def seen(*ranks: list[int]) -> Seen:
-    found = Seen()
+def seen(*ranks: list[int]) -> StepSamples:
+    found = StepSamples()
     for samples in ranks:
         found.add(samples)
     return found

@@ -265,13 +265,13 @@ def test_packed_samples_learn_as_they_would_alone(tmp_path: Path) -> None:
     """All rows in one step: its loss is the same in 60 padded rows and in a few full ones, at any number of ranks."""
     import numpy as np
 
-    from hpcjobs.training.data.order import Order, Ordering
+    from hpcjobs.training.data.order import BatchOrder, Ordering
     from hpcjobs.training.data.tokens import TokenFile
 
     apart = plan_training(tmp_path / "apart", global_batch=60, micro_batch=60, max_steps=3)
     run_training(apart, 1)
     lengths = TokenFile(apart.tokens).lengths
-    units = Order(lengths, Ordering(0, 1, 128)).units
+    units = BatchOrder(lengths, Ordering(0, 1, 128)).units
     assert max(int(lengths[unit].sum()) for unit in units) <= 128
     assert len(units) == -(-int(np.sum(lengths)) // 128), "the rows are not full"
     batch = len(units) - len(units) % 2

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 _BLOCK = 1 << 20
 
 
-class Line(Protocol):
+class JournalLine(Protocol):
     """What a journal holds: something that is one line."""
 
     def line(self) -> bytes: ...
@@ -42,7 +42,7 @@ class Journal:
         except OSError as error:
             raise JournalError(self._words(error, "created", 0)) from error
 
-    def append(self, record: Line) -> None:
+    def append(self, record: JournalLine) -> None:
         """Write one record; it outlives this process at once, and the node after `sync`."""
         line = record.line()
         self._try(lambda: write_all(self._handle, line), len(line))

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from hpcjobs.run_folder.journal.record import Record
 from hpcjobs.run_folder.ledger.chunks import ChunkList
-from hpcjobs.run_folder.ledger.claims import Claims, EmptyClaimError, Listing, Verdict
+from hpcjobs.run_folder.ledger.claims import Claims, Counted, EmptyClaimError, Listing
 from hpcjobs.run_folder.paths import RunPaths
 
 Ints = npt.NDArray[np.int64]
@@ -89,7 +89,7 @@ class Acceptance:
         verdict = self._verdicts.get(chunk)
         return (verdict.journal or self._last_holder(verdict)) if verdict else None
 
-    def _last_holder(self, closed: Verdict) -> str | None:
+    def _last_holder(self, closed: Counted) -> str | None:
         """Who held a chunk before its closing: a closer has no journal."""
         for generation in range(closed.generation, -1, -1):
             if journal := self._claims.read_lease(closed.chunk, generation).journal:
@@ -124,8 +124,8 @@ class _Members:
         return np.where(there, self._chunk[place], np.int32(-1))
 
 
-def _read_verdicts(claims: Claims, listing: Listing) -> dict[int, Verdict]:
-    def read(part: Sequence[int]) -> list[Verdict]:
+def _read_verdicts(claims: Claims, listing: Listing) -> dict[int, Counted]:
+    def read(part: Sequence[int]) -> list[Counted]:
         return [_verdict(claims, chunk, listing) for chunk in part]
 
     chunks = sorted(listing.leased)
@@ -134,13 +134,13 @@ def _read_verdicts(claims: Claims, listing: Listing) -> dict[int, Verdict]:
         return {verdict.chunk: verdict for part in parts for verdict in part}
 
 
-def _verdict(claims: Claims, chunk: int, listing: Listing) -> Verdict:
+def _verdict(claims: Claims, chunk: int, listing: Listing) -> Counted:
     for kind, settled in (("closed", listing.closed), ("done", listing.done)):
         if chunk in settled:
             with contextlib.suppress(EmptyClaimError):  # then what its holders' journals have
                 return claims.read_verdict(chunk, kind)
     lease = claims.read_lease(chunk, listing.leased[chunk])
-    return Verdict(chunk, lease.journal or None, lease.generation, lease.former)
+    return Counted(chunk, lease.journal or None, lease.generation, lease.former)
 
 
 def unnamed_journals(paths: RunPaths, named: set[str]) -> list[Path]:

@@ -57,7 +57,7 @@ class Lease:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Counted:
     """What of a chunk counts: all of it in `journal` at `generation`, apart from what `former` names.
 
     A closed chunk has no `journal`: only its `former` samples count.
@@ -121,12 +121,12 @@ class Claims:
 
     def done(self, lease: Lease) -> bool:
         """Say that every sample of the chunk is in a journal; False where somebody has said so before."""
-        verdict = Verdict(lease.chunk, lease.journal, lease.generation, lease.former)
+        verdict = Counted(lease.chunk, lease.journal, lease.generation, lease.former)
         return create_once(self.folder / f"{lease.chunk}.done", _text(asdict(verdict)))
 
     def close(self, lease: Lease) -> bool:
         """Fix what counts of an unfinished chunk, so that no late writer can change it."""
-        verdict = Verdict(lease.chunk, None, lease.generation, lease.former)
+        verdict = Counted(lease.chunk, None, lease.generation, lease.former)
         return create_once(self.folder / f"{lease.chunk}.closed", _text(asdict(verdict)))
 
     def read_lease(self, chunk: int, generation: int) -> Lease:
@@ -139,10 +139,10 @@ class Claims:
         tuples = {"former": _formers(values["former"]), "suspects": tuple(values.get("suspects", ()))}
         return Lease(**values | tuples | {"identity": identity})
 
-    def read_verdict(self, chunk: int, kind: str) -> Verdict:
+    def read_verdict(self, chunk: int, kind: str) -> Counted:
         """The verdict in `<chunk>.done` or `<chunk>.closed`."""
         values = self._read(f"{chunk}.{kind}")
-        return Verdict(**values | {"former": _formers(values["former"])})
+        return Counted(**values | {"former": _formers(values["former"])})
 
     def _is_empty(self, name: str) -> bool:
         path = self.folder / name

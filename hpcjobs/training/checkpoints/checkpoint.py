@@ -36,7 +36,7 @@ _PROBE = 1 << 20
 
 
 @dataclass(frozen=True)
-class Found:
+class CheckpointFound:
     """The newest checkpoint that proves whole (None: there is none), and what was passed over on the way, with why."""
 
     step: int | None
@@ -53,15 +53,15 @@ class Checkpoints:
         """The steps that have a folder, whole or not, newest first."""
         return steps_in(self._paths.checkpoints)[::-1]
 
-    def newest(self) -> Found:
+    def newest(self) -> CheckpointFound:
         """The newest that is whole; every file is read for it."""
         passed_over: list[str] = []
         for step in self.steps():
             wrong = proof(self._paths.checkpoint(step))
             if wrong is None:
-                return Found(step, passed_over)
+                return CheckpointFound(step, passed_over)
             passed_over.append(f"{self._paths.checkpoint(step).name}: {wrong}")
-        return Found(None, passed_over)
+        return CheckpointFound(None, passed_over)
 
     def write(self, step: int, facts: Mapping[str, Any], fill: Callable[[Path], None]) -> Path:
         """Have `fill` write files into a folder, and give it its manifest and name; then the oldest go.

@@ -12,7 +12,7 @@ from hpcjobs.engines.memory import host_memory
 from hpcjobs.training.checkpoints.checkpoint import Checkpoints
 
 if TYPE_CHECKING:
-    from hpcjobs.training.checkpoints.state import Snapshot
+    from hpcjobs.training.checkpoints.state import StepState
 
 log = logging.getLogger(__name__)
 # Bytes a second, and least seconds, by which a first write is judged: hashed, synced and read back on a file system, by
@@ -40,7 +40,7 @@ class Saver:
         self._began = 0.0
         self.seconds, self.written = max(_LEAST, expected / _SLOW), 0
 
-    def begin(self, step: int, facts: Mapping[str, Any], snapshot: Snapshot) -> None:
+    def begin(self, step: int, facts: Mapping[str, Any], snapshot: StepState) -> None:
         """Write the snapshot of `step`, or begin to; the one before has been written when this begins."""
         self.settle()
         self._began = time.monotonic()
@@ -82,13 +82,13 @@ class Saver:
             return self._gpu and size <= host_memory() * _SHARE
         return self._background
 
-    def _try(self, step: int, facts: Mapping[str, Any], snapshot: Snapshot, said: str) -> None:
+    def _try(self, step: int, facts: Mapping[str, Any], snapshot: StepState, said: str) -> None:
         try:
             self._write(step, facts, snapshot, said)
         except BaseException as error:
             self._error = error
 
-    def _write(self, step: int, facts: Mapping[str, Any], snapshot: Snapshot, said: str) -> None:
+    def _write(self, step: int, facts: Mapping[str, Any], snapshot: StepState, said: str) -> None:
         self._checkpoints.write(step, facts, snapshot.write)
         self.seconds, self.written = time.monotonic() - self._began, step
         log.info("checkpoint of step %d in %.1f s%s", step, self.seconds, said)

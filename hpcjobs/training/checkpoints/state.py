@@ -44,7 +44,7 @@ class State:
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class StepState:
     """The state of a step on rank 0, as tensors: those that training goes on to change, unless it is a `copy`."""
 
     weights: dict[str, Any]
@@ -56,9 +56,9 @@ class Snapshot:
         """Bytes of its tensors."""
         return sum(tensor.nbytes for tensor in _tensors([self.weights, self.rest]))
 
-    def copy(self) -> Snapshot:
+    def copy(self) -> StepState:
         """The same in host memory of its own."""
-        return Snapshot(_copied(self.weights), _copied(self.rest), self.randoms)
+        return StepState(_copied(self.weights), _copied(self.rest), self.randoms)
 
     def write(self, folder: Path) -> None:
         """Its three files, in `folder`."""
@@ -70,7 +70,7 @@ class Snapshot:
         torch.save(self.randoms, folder / RANDOM)
 
 
-def capture(state: State) -> Snapshot | None:
+def capture(state: State) -> StepState | None:
     """All ranks together: the state of now on rank 0, None on the others."""
     randoms = _gathered(random_state())
     weights, optimizer = _sharded_state(state) if state.sharded else (_weights(state.plain), _optimizer(state))
@@ -79,7 +79,7 @@ def capture(state: State) -> Snapshot | None:
     rest = {"optimizer": optimizer, "scheduler": state.scheduler.state_dict()}
     if state.accelerator.scaler is not None:
         rest["scaler"] = state.accelerator.scaler.state_dict()
-    return Snapshot(weights, rest, randoms)
+    return StepState(weights, rest, randoms)
 
 
 def _tensors(value: Any) -> Iterator[Any]:
@@ -120,7 +120,7 @@ def trained_weights(state: State) -> dict[str, Any]:
 
 
 def restore(state: State, folder: Path, rank: int, seed: int) -> None:
-    """Bring all that a Snapshot wrote back. At another number of ranks the random states begin anew, by seed and step.
+    """Bring all that a StepState wrote back. At another number of ranks the random states begin anew, by seed and step.
 
     A HpcJobsError where the weights are not this model's.
     """

@@ -26,7 +26,7 @@ class Ordering:
     by_length: bool = False
 
 
-class Order:
+class BatchOrder:
     """The endless sequence of global batches over samples with the given lengths (tokens).
 
     A unit is what stands in one row of a batch: a sample, or several that were packed. Epochs follow each other

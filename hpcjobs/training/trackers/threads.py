@@ -30,7 +30,7 @@ class Trackers:
 
         names = work.config.train.trackers if work.rank.is_main else ()
         self._paths = work.paths
-        self._tellers = [Teller(name, make_tracker(name, work)) for name in names]
+        self._tellers = [TrackerThread(name, make_tracker(name, work)) for name in names]
 
     def start(self, done: int) -> None:
         """Tell them of the steps until `done`, of which an earlier start may have told them some or none."""
@@ -56,7 +56,7 @@ class Trackers:
             teller.wait(deadline)
 
 
-class Teller(threading.Thread):
+class TrackerThread(threading.Thread):
     """A tracker's thread. What the tracker raises is said once, and the tracker left alone from then on."""
 
     def __init__(self, name: str, tracker: Tracker) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from hpcjobs.errors import MergeError
 from hpcjobs.run_folder.ledger import claims as claims_module
-from hpcjobs.run_folder.ledger.claims import Claims, Former, Verdict
+from hpcjobs.run_folder.ledger.claims import Claims, Counted, Former
 from tests.runs import finish, lease_of, start_process, wait_for
 
 FORMER = (Former("a-1.jsonl", 0, (4, 2)), Former("a-2.jsonl", 1, (7,)))
@@ -44,14 +44,14 @@ def test_the_first_done_stands(tmp_path: Path) -> None:
     claims = Claims(tmp_path)
     assert claims.done(lease_of(3, 1, former=FORMER))
     assert not claims.done(lease_of(3, 2, generation=1))
-    assert claims.read_verdict(3, "done") == Verdict(3, "a-1.jsonl", 0, FORMER)
+    assert claims.read_verdict(3, "done") == Counted(3, "a-1.jsonl", 0, FORMER)
 
 
 def test_a_closing_counts_its_former_samples_alone(tmp_path: Path) -> None:
     claims = Claims(tmp_path)
     assert claims.close(lease_of(3, 1, generation=1, former=FORMER))
     assert not claims.close(lease_of(3, 1, generation=2))
-    assert claims.read_verdict(3, "closed") == Verdict(3, None, 1, FORMER)
+    assert claims.read_verdict(3, "closed") == Counted(3, None, 1, FORMER)
 
 
 def test_a_look_into_the_folder_sees_the_highest_generations(tmp_path: Path) -> None:

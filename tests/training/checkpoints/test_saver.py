@@ -16,7 +16,7 @@ from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.training.checkpoints import saver as saver_module
 from hpcjobs.training.checkpoints.checkpoint import Checkpoints
 from hpcjobs.training.checkpoints.saver import Saver
-from hpcjobs.training.checkpoints.state import Snapshot
+from hpcjobs.training.checkpoints.state import StepState
 from tests.disks import small_disk
 
 pytestmark = pytest.mark.model
@@ -35,10 +35,10 @@ class Gated(Checkpoints):
         return super().write(step, facts, fill)
 
 
-def snapshot(value: float, size: int = 8) -> Snapshot:
+def snapshot(value: float, size: int = 8) -> StepState:
     moments = {0: {"exp_avg": torch.full((size,), value), "step": torch.tensor(value)}}
     rest = {"optimizer": {"state": moments, "param_groups": [{"lr": value, "betas": (0.9, 0.999)}]}, "scheduler": {}}
-    return Snapshot({"weight": torch.full((size,), value)}, rest, [{"torch": torch.get_rng_state()}])
+    return StepState({"weight": torch.full((size,), value)}, rest, [{"torch": torch.get_rng_state()}])
 
 
 def weights(paths: RunPaths, step: int) -> list[float]:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcjobs.training.data.order import Order, Ordering, Share
+from hpcjobs.training.data.order import BatchOrder, Ordering, Share
 
 LENGTHS = st.lists(st.integers(2, 60), min_size=1, max_size=80).map(lambda found: np.array(found, np.int64))
 
@@ -18,7 +18,7 @@ LENGTHS = st.lists(st.integers(2, 60), min_size=1, max_size=80).map(lambda found
 def test_every_sample_once_an_epoch(
     lengths: np.ndarray[tuple[int], np.dtype[np.int64]], batch: int, by_length: bool, pack: int | None, seed: int
 ) -> None:
-    order = Order(lengths, Ordering(seed, batch, pack, by_length))
+    order = BatchOrder(lengths, Ordering(seed, batch, pack, by_length))
     assert sorted(sample for unit in order.units for sample in unit) == list(range(len(lengths)))
     epochs = batch  # so many epochs are a whole number of batches
     seen = Counter(sample for step in range(order.steps(epochs)) for sample in order.samples(step))
@@ -30,7 +30,7 @@ def test_every_sample_once_an_epoch(
 def test_the_ranks_share_a_batch_without_rest(
     lengths: np.ndarray[tuple[int], np.dtype[np.int64]], world: int, micro: int, by_length: bool
 ) -> None:
-    order = Order(lengths, Ordering(5, 12, None, by_length))
+    order = BatchOrder(lengths, Ordering(5, 12, None, by_length))
     for step in range(3):
         shares = [order.share(step, Share(rank, world, micro)) for rank in range(world)]
         assert {tuple(len(part) for part in share) for share in shares} == {tuple(len(part) for part in shares[0])}
@@ -43,7 +43,7 @@ def test_the_ranks_share_a_batch_without_rest(
 def test_packed_rows_are_never_too_long_and_no_two_fit_into_one(
     lengths: np.ndarray[tuple[int], np.dtype[np.int64]], most: int
 ) -> None:
-    order = Order(lengths, Ordering(0, 1, most))
+    order = BatchOrder(lengths, Ordering(0, 1, most))
     sizes = sorted(int(lengths[unit].sum()) for unit in order.units)
     assert sizes[-1] <= most
     assert len(sizes) < 2 or sizes[0] + sizes[1] > most
@@ -51,9 +51,9 @@ def test_packed_rows_are_never_too_long_and_no_two_fit_into_one(
 
 def test_seed_and_epoch_change_the_order_and_nothing_else_does() -> None:
     lengths = np.arange(2, 42, dtype=np.int64)
-    first = [Order(lengths, Ordering(0, 8)).batch(step) for step in range(10)]
-    assert first == [Order(lengths, Ordering(0, 8)).batch(step) for step in range(10)]
-    assert first != [Order(lengths, Ordering(1, 8)).batch(step) for step in range(10)]
+    first = [BatchOrder(lengths, Ordering(0, 8)).batch(step) for step in range(10)]
+    assert first == [BatchOrder(lengths, Ordering(0, 8)).batch(step) for step in range(10)]
+    assert first != [BatchOrder(lengths, Ordering(1, 8)).batch(step) for step in range(10)]
     assert first[:5] != first[5:]
 
 
@@ -61,7 +61,7 @@ def test_sorting_by_length_saves_padding() -> None:
     lengths = np.random.default_rng(0).integers(2, 200, 400).astype(np.int64)
 
     def padded(by_length: bool) -> int:
-        order = Order(lengths, Ordering(0, 8, None, by_length))
+        order = BatchOrder(lengths, Ordering(0, 8, None, by_length))
         batches = [lengths[order.samples(step)] for step in range(order.steps(1))]
         return int(sum(batch.max() * len(batch) for batch in batches))
 
@@ -69,5 +69,5 @@ def test_sorting_by_length_saves_padding() -> None:
 
 
 def test_steps_round_up() -> None:
-    order = Order(np.full(10, 5, np.int64), Ordering(0, 4))
+    order = BatchOrder(np.full(10, 5, np.int64), Ordering(0, 4))
     assert [order.steps(epochs) for epochs in (0.1, 0.4, 1, 2, 3)] == [1, 1, 3, 5, 8]

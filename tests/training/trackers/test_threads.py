@@ -17,7 +17,7 @@ from hpcjobs.errors import ConfigError
 from hpcjobs.plan.train import make_train_plan
 from hpcjobs.training.steps import StepRecord
 from hpcjobs.training.trackers.base import check_trackers, masked
-from hpcjobs.training.trackers.threads import Teller
+from hpcjobs.training.trackers.threads import TrackerThread
 from tests.trainings import ROWS, record, train_config
 
 
@@ -46,7 +46,7 @@ class Library:
 
 
 def tell_all(library: Library, complete: bool = True, patience: float = 60.0) -> None:
-    teller = Teller("it", library)
+    teller = TrackerThread("it", library)
     teller.start()
     for step in range(1, 301):
         teller.tell(record(step))
