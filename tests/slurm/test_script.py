@@ -43,17 +43,9 @@ def test_the_connector_in_a_users_own_program(site: Site) -> None:
 
 @pytest.mark.model
 def test_accelerates_own_distributed_test(site: Site) -> None:
-    site.hpcjobs(
-        "submit",
-        "script",
-        *SHAPE,
-        "--name",
-        "a",
-        "--wait",
-        "--",
-        "-m",
-        "accelerate.test_utils.scripts.test_script",
-    )
+    program = (ROOT / "tests" / "programs" / "accelerate_test.py").read_text()
+    (site.folder / "accelerate_test.py").write_text(program)
+    site.hpcjobs("submit", "script", *SHAPE, "--name", "a", "--wait", "--", "-m", "accelerate_test")
     said = site.hpcjobs("logs", "a", "--rank", "0")
     assert "Num processes: 4" in said
     for part in ("DataLoader integration test", "Training integration test", "Breakpoint trigger test"):
