@@ -22,6 +22,7 @@ from hpcjobs.config.resolve import validate
 from hpcjobs.config.schema import Config
 from hpcjobs.metrics import BUILT_IN, OVER_REPEATS
 from hpcjobs.runner import parser
+from tests.docs.pages import read_page
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -81,15 +82,16 @@ def without_blocks(page: str) -> str:
     return re.sub(r"^```.*?^```$", "", page, flags=re.MULTILINE | re.DOTALL)
 
 
-def commands(page: str) -> Iterator[list[str]]:
-    """The words of every command line that a page shows, comments aside."""
-    for line in page.splitlines():
-        text = line.strip().removeprefix("$ ")
-        if line.startswith("    ") and re.match(r"(hpcjobs|python|accelerate|sbatch|make) ", text):
-            yield shlex.split(text, comments=True)
+def commands(page: Path) -> Iterator[list[str]]:
+    """The words of every command line that a page shows, in fences or indented, comments aside."""
+    lines = [command.text.replace("\\\n", " ") for command in read_page(page).commands]
+    indented = re.findall(r"^    +(?:\$ )?(.*)", without_blocks(page.read_text(encoding="utf-8")), re.MULTILINE)
+    for line in [*lines, *indented]:
+        if re.match(r"(hpcjobs|python|accelerate|sbatch|make) ", line):
+            yield shlex.split(line, comments=True)
 
 
-COMMANDS = [(page.name, words) for page in PAGES for words in commands(page.read_text(encoding="utf-8"))]
+COMMANDS = [(page.name, words) for page in PAGES for words in commands(page)]
 KEYS = dict(fields(Config))
 
 
