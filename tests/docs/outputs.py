@@ -20,7 +20,7 @@ VARYING = [
     ("a date in a made-up name", r"\b20\d{6}-\d{6}(-[0-9a-f]{4})?\b", "DATE"),
     ("a process", r"\b(supervisor |local\d+t)\d+\b", r"\1PID"),
     # How far a run was when it was looked at; of a complete one all figures count.
-    ("progress", r"\b(pending|running), \d+/(\d+) samples \(\d+%\), (\d+|no) ranks?\b", r"\1, N/\2 samples, N ranks"),
+    ("progress", r"\b(pending|running), \d+/(\d+) samples \(\d+%\), .*", r"\1, N/\2 samples"),
     ("progress", r"^(resume +)\d+( of \d+ samples)", r"\1N\2"),
     ("progress", r"^samples \d+( of \d+, missing )[1-9]\d*(, errors \d+; tokens) \d+ in, \d+ out", r"samples N\1N\2 N"),
     ("progress", r"^(\S+ +)\d.*( INCOMPLETE)$", r"\1N\2"),

@@ -169,6 +169,7 @@ class Session:
         """Whether what a reader would wait for has come about."""
         looks: list[tuple[str, Callable[..., bool]]] = [
             (r"(\S+) has (\d+) samples?", lambda run, count: self._samples(run) >= int(count)),
+            (r"(\S+) has (\d+) ranks?", lambda run, count: self._ranks(run) >= int(count)),
             (r"(\S+) is merged", lambda run: (self.folder / "runs" / run / "report.html").exists()),
             (r"no job is left", lambda: not self.run("squeue --noheader")[0]),
         ]
@@ -176,6 +177,9 @@ class Session:
             if found := re.fullmatch(pattern, what):
                 return look(*found.groups())
         raise PageError(f"cannot wait for: {what}")
+
+    def _ranks(self, run: str) -> int:
+        return len(list((self.folder / "runs" / run / "heartbeats").glob("*.json")))
 
     def _samples(self, run: str) -> int:
         return sum(path.read_bytes().count(b"\n") for path in (self.folder / "runs" / run / "ranks").glob("*.jsonl"))
