@@ -78,6 +78,7 @@ class Session:
             "LC_ALL": "C.UTF-8",
             "HF_HUB_OFFLINE": "1",
             "CUDA_VISIBLE_DEVICES": "",
+            "OMP_NUM_THREADS": "1",  # two threads on a shared core are many times slower than one
             "PYTHONUNBUFFERED": "1",  # stdout and stderr in the order in which a terminal has them
         }
         self._names = [(str(self.home), "/home/me"), (str(ROOT), "/home/me/hpcjobs")]
