@@ -188,6 +188,8 @@ def test_every_verb_stands_in_the_readme() -> None:
 def test_every_option_that_a_page_names_exists(page: Path) -> None:
     ours = set().union(*(options(verb) for verb in VERBS))
     ours |= {word for action in parser()._actions for word in action.option_strings}
+    for program in (*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "tools").glob("*.py")):
+        ours |= set(re.findall(r'add_argument\("(--[a-z][\w-]*)', program.read_text(encoding="utf-8")))
     named = set(re.findall(r"`(--[a-z][\w-]*)", without_blocks(page.read_text(encoding="utf-8"))))
     assert named - ours - FOREIGN == set()
 

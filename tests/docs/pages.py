@@ -23,6 +23,7 @@ MARKERS = {
     "wait": "for what a reader waits before the block below: `RUN has N samples` or `ranks`, `RUN is merged`, `no job is left`",
     "last digit": "why the last digit of the figures below depends on the machine",
 }
+TYPED = ("console", "sh")
 COMMENT = re.compile(r"^<!-- (.*?) -->$")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FILE = re.compile(r"`([^`\s]+\.\w+)`:$")
@@ -106,7 +107,7 @@ def _blocks(path: Path, text: str) -> Iterator[Block]:
             if comment := COMMENT.match(above.pop()):
                 kind, _, words = comment[1].partition(": ")
                 markers[kind] = words
-        named = FILE.search(above[-1]) if above else None
+        named = FILE.search(above[-1]) if above and found[1] not in TYPED else None
         yield Block(line, found[1], found[2], named[1] if named else None, markers)
 
 

@@ -7,13 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.pages import COMMENT, FENCE, PAGES, PENDING, ROOT, read_page
+from tests.docs.pages import COMMENT, FENCE, PAGES, PENDING, ROOT, TYPED, read_page
 from tests.docs.session import inputs
 
 # How many blocks of a page say `not run`; each has its reason in the page.
 NOT_RUN = {"README.md": 2, "compare.md": 1, "operate.md": 1, "scripts.md": 2}
-TYPED = ("console", "sh")
-# A page without a name is one of these, or says why it is not run: YAML is checked as a config by test_docs.py.
+# A block without a name is one of these, or says why it is not run: YAML is checked as a config by test_docs.py.
 UNNAMED = ("yaml", "mermaid")
 
 KEPT = [path for path in PAGES if path.name not in PENDING]
@@ -24,7 +23,6 @@ def test_every_block_is_typed_written_or_checked(path: Path) -> None:
     blocks = read_page(path).blocks
     loose = [b.line for b in blocks if b.runs and b.name is None and b.language not in (*TYPED, *UNNAMED)]
     assert loose == [], f"{path.name}: lines of blocks that are neither a file nor typed, without <!-- not run: why -->"
-    assert [b.line for b in blocks if b.name is not None and b.language in TYPED] == []
     assert [b.line for b in blocks if b.language in TYPED and not b.commands] == []
 
 
