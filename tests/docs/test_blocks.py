@@ -10,6 +10,8 @@ import pytest
 from tests.docs.pages import COMMENT, FENCE, PAGES, PENDING, ROOT, TYPED, read_page
 from tests.docs.session import inputs
 
+# Commands that are typed, and those whose output is compared, in all pages together.
+TYPED_AND_COMPARED = (60, 53)
 # How many blocks of a page say `not run`; each has its reason in the page.
 NOT_RUN = {"README.md": 2, "compare.md": 1, "operate.md": 1, "scripts.md": 2}
 # A block without a name is one of these, or says why it is not run: YAML is checked as a config by test_docs.py.
@@ -34,6 +36,12 @@ def test_blocks_are_fences(path: Path) -> None:
     assert re.findall(r"^ *(?:```|~~~).*", text, re.MULTILINE) == []
 
 
+def test_so_much_is_typed_and_compared() -> None:
+    typed = [command for path in KEPT for block in read_page(path).blocks if block.runs for command in block.commands]
+    compared = [command for command in typed if command.output is not None]
+    assert (len(typed), len(compared)) == TYPED_AND_COMPARED
+
+
 def test_what_is_not_run_is_counted() -> None:
     found = {path.name: sum(not block.runs for block in read_page(path).blocks) for path in KEPT}
     assert {name: number for name, number in found.items() if number} == NOT_RUN
@@ -53,5 +61,7 @@ def test_files_of_commands_that_are_not_run_are_given_too(path: Path) -> None:
         if block.name is not None:
             given.add(block.name)
         named = set() if block.runs else {word for command in block.commands for word in inputs(command.text)}
-        lacking = {word for word in named if word not in given and not (ROOT / word.removeprefix("~/hpcjobs/")).exists()}
+        lacking = {
+            word for word in named if word not in given and not (ROOT / word.removeprefix("~/hpcjobs/")).exists()
+        }
         assert lacking == set()
