@@ -1,4 +1,7 @@
-"""Type a page and print what its commands print: `python -m tests.docs docs/compare.md`; all of them: `--count`."""
+"""Type a page and print what its commands print: `python -m tests.docs docs/compare.md`.
+
+`--write` puts it into the page, `--count` tells how much of all pages is checked.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,14 @@ import tempfile
 from pathlib import Path
 
 from tests.docs.pages import PAGES, PageError, read_page
-from tests.docs.session import Session
+from tests.docs.rewrite import rewrite
+from tests.docs.session import Session, Typed
 from tests.slurm.cluster import temporary_cluster
 
 
-def type_page(path: Path, home: Path) -> bool:
-    """Print the dialog as it is, with a mark where the page shows another one."""
-    page, right = read_page(path), True
+def type_page(path: Path, home: Path) -> list[Typed]:
+    """Print the dialog as it is, with a mark where the page shows another one; gives these places."""
+    page, wrong = read_page(path), []
     with contextlib.ExitStack() as stack:
         env = stack.enter_context(temporary_cluster()).env if "slurm" in page.session else None
         real = Path(os.environ.get("HPCJOBS_REAL") or "~/.cache/hpcjobs/real").expanduser()
@@ -25,8 +29,8 @@ def type_page(path: Path, home: Path) -> bool:
             print(f"$ {typed.command.text}", *typed.printed, sep="\n", flush=True)
             if typed.fault is not None:
                 print(f"^^^ {page.name}:{typed.command.line} shows something else\n{typed.fault}\n", flush=True)
-                right = False
-    return right
+                wrong.append(typed)
+    return wrong
 
 
 def count() -> None:
@@ -44,6 +48,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.docs", description=__doc__)
     parser.add_argument("pages", nargs="*", type=Path)
     parser.add_argument("--count", action="store_true", help="how much of each page is checked")
+    parser.add_argument("--write", action="store_true", help="put what is printed into the page")
     args = parser.parse_args()
     if args.count:
         count()
@@ -51,7 +56,10 @@ def main() -> int:
     for path in args.pages:
         with tempfile.TemporaryDirectory(prefix="hpcjobs-docs-") as folder:
             try:
-                right = type_page(path, Path(folder)) and right
+                wrong = type_page(path, Path(folder))
+                right = right and not wrong
+                if args.write:
+                    rewrite(path, wrong)
             except PageError as error:
                 print(error)
                 right = False

@@ -8,6 +8,7 @@ import pytest
 
 from tests.docs.outputs import VARYING, matches, settled, unnoticed
 from tests.docs.pages import PageError, read_page
+from tests.docs.rewrite import rewrite
 from tests.docs.session import Session, faults
 
 PAGE = """\
@@ -154,3 +155,13 @@ def test_every_figure_is_compared_but_those_of_the_list() -> None:
 )
 def test_three_dots_stand_for_any_lines(shown: str, printed: str, right: bool) -> None:
     assert matches(shown.split(), printed.split()) is right
+
+
+def test_what_is_printed_now_can_be_put_into_the_page(page: Path) -> None:
+    """Another word and another figure; what is omitted, and what varies, stays as it was."""
+    prints = "printf 'run a\\nmodel b\\njob 1, 0.3/s\\nscore 0.5\\n'"
+    page.write_text(f"```console\n$ {prints}\n...\njob 2, 0.9/s\n...\n$ echo 4\n3\n$ true\n```\n")
+    typed = list(Session(page.parent / "me").type_page(read_page(page)))
+    rewrite(page, [one for one in typed if one.fault is not None])
+    assert page.read_text().splitlines()[2:] == ["...", "job 1, 0.3/s", "...", "$ echo 4", "4", "$ true", "```"]
+    assert faults(read_page(page), Session(page.parent / "you")) == []
