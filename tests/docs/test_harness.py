@@ -138,6 +138,12 @@ def test_every_figure_is_compared_but_those_of_the_list() -> None:
     assert len({kind for kind, _, _ in VARYING}) == 6, "the list stays short: think again before it grows"
 
 
+def test_a_figure_that_could_be_wrong_unnoticed_is_found() -> None:
+    """Where lines are left out, another line may be taken for the wrong one."""
+    assert list(unnoticed(["...", "rank 1", "..."], ["rank 1", "rank 6"])) == ["rank 6"]
+    assert list(unnoticed(["...", "rank 1", "..."], ["rank 1", "rank 2"])) == []
+
+
 @pytest.mark.parametrize(
     ("shown", "printed", "right"),
     [
