@@ -22,8 +22,10 @@ MOST_WORKERS = 6
 LONGEST = (
     "tests/slurm/test_train.py",
     "tests/slurm/test_faults.py",
+    "tests/docs/test_pages_slurm.py",
     "tests/worker/test_train.py",
     "tests/slurm/test_eval.py",
+    "tests/docs/test_pages.py",
     "tests/slurm/test_by_hand.py",
     "tests/test_connector.py",
     "tests/slurm/test_lmeval.py",

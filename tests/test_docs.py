@@ -22,13 +22,17 @@ from hpcjobs.config.resolve import validate
 from hpcjobs.config.schema import Config
 from hpcjobs.metrics import BUILT_IN, OVER_REPEATS
 from hpcjobs.runner import parser
+from tests.docs.pages import read_page
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCS = [page for page in PAGES if page.name != "CONTRIBUTING.md"]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CONFIG_PAGE = (ROOT / "docs" / "config.md").read_text(encoding="utf-8")
 PARSER: Any = typer.main.get_command(app)
 VERBS: dict[str, Any] = PARSER.commands
+# The checkout, as pages call it.
+CHECKOUT = "~/hpcjobs/"
 # Options that the documents name and that are not ours: accelerate's, sbatch's and srun's, pip's.
 FOREIGN = {"--multi_gpu", "--num_processes", "--cpu", "--no-kill", "--container-image", "--cpu-bind", "--dependency"}
 
@@ -81,15 +85,16 @@ def without_blocks(page: str) -> str:
     return re.sub(r"^```.*?^```$", "", page, flags=re.MULTILINE | re.DOTALL)
 
 
-def commands(page: str) -> Iterator[list[str]]:
-    """The words of every command line that a page shows, comments aside."""
-    for line in page.splitlines():
-        text = line.strip().removeprefix("$ ")
-        if line.startswith("    ") and re.match(r"(hpcjobs|python|accelerate|sbatch|make) ", text):
-            yield shlex.split(text, comments=True)
+def commands(page: Path) -> Iterator[list[str]]:
+    """The words of every command line that a page shows, in fences or indented, comments aside."""
+    lines = [command.text.replace("\\\n", " ") for command in read_page(page).commands]
+    indented = re.findall(r"^    +(?:\$ )?(.*)", without_blocks(page.read_text(encoding="utf-8")), re.MULTILINE)
+    for line in [*lines, *indented]:
+        if re.match(r"(hpcjobs|python|accelerate|sbatch|make) ", line):
+            yield shlex.split(line, comments=True)
 
 
-COMMANDS = [(page.name, words) for page in PAGES for words in commands(page.read_text(encoding="utf-8"))]
+COMMANDS = [(page.name, words) for page in PAGES for words in commands(page)]
 KEYS = dict(fields(Config))
 
 
@@ -123,12 +128,22 @@ def test_the_refused_sbatch_options_and_the_metrics_are_those_of_the_code() -> N
     assert named == {*BUILT_IN, *OVER_REPEATS}
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "docs" / "config.md"], ids=lambda page: page.name)
-def test_yaml_examples_are_valid_configs(page: Path) -> None:
-    examples = re.findall(r"^```yaml\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    assert examples
-    for example in examples:
-        validate(text_layer(example, page.name))
+@pytest.mark.parametrize(
+    ("page", "example"),
+    [
+        pytest.param(path.name, block.text, id=f"{path.name}:{block.line}")
+        for path in PAGES
+        for block in read_page(path).blocks
+        if block.language == "yaml"
+    ],
+)
+def test_yaml_examples_are_valid_configs(page: str, example: str) -> None:
+    validate(text_layer(example, page))
+
+
+def test_the_readme_and_the_config_page_have_examples() -> None:
+    pages = [read_page(ROOT / name) for name in ("README.md", "docs/config.md")]
+    assert [page.name for page in pages if not any(block.language == "yaml" for block in page.blocks)] == []
 
 
 def test_the_first_example_is_the_shipped_eval_config() -> None:
@@ -159,9 +174,9 @@ def test_every_command_that_is_shown_exists(page: str, words: list[str]) -> None
         assert {word for word in rest[rest.index("hpcjobs.runner") :] if word.startswith("--")} <= known
     elif program == "sbatch":
         template = next(word for word in rest if word.endswith(".sbatch"))
-        assert (ROOT / template).is_file()
-    elif program == "python" and rest[0].startswith("tools/"):
-        assert (ROOT / rest[0]).is_file()
+        assert (ROOT / template.removeprefix(CHECKOUT)).is_file()
+    elif program == "python" and rest[0].removeprefix(CHECKOUT).startswith("tools/"):
+        assert (ROOT / rest[0].removeprefix(CHECKOUT)).is_file()
 
 
 def test_every_verb_stands_in_the_readme() -> None:
@@ -169,29 +184,25 @@ def test_every_verb_stands_in_the_readme() -> None:
     assert table == {name for name, verb in VERBS.items() if not verb.hidden}
 
 
-def test_every_option_that_the_readme_names_exists() -> None:
+@pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)
+def test_every_option_that_a_page_names_exists(page: Path) -> None:
     ours = set().union(*(options(verb) for verb in VERBS))
     ours |= {word for action in parser()._actions for word in action.option_strings}
-    named = set(re.findall(r"`(--[a-z][\w-]*)", without_blocks(README)))
+    for program in (*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "tools").glob("*.py")):
+        ours |= set(re.findall(r'add_argument\("(--[a-z][\w-]*)', program.read_text(encoding="utf-8")))
+    named = set(re.findall(r"`(--[a-z][\w-]*)", without_blocks(page.read_text(encoding="utf-8"))))
     assert named - ours - FOREIGN == set()
 
 
-def test_submits_options_stand_in_the_readme() -> None:
-    missing = {word for word in options("submit") if word.startswith("--") and word != "--help"} - set(
-        re.findall(r"`(--[a-z][\w-]*)", README)
-    )
-    assert missing == set()
+def test_submits_options_stand_in_the_table_of_evaluate() -> None:
+    page = (ROOT / "docs" / "evaluate.md").read_text(encoding="utf-8")
+    table = page.partition("\n## Options of `submit`")[2].partition("\n## ")[0]
+    named = {word for first in rows(table) for word in re.findall(r"--[a-z][\w-]*", first)}
+    assert named == {word for word in options("submit") if word.startswith("--") and word != "--help"}
 
 
-def test_the_map_has_every_file_and_no_other() -> None:
-    section = README.partition("\n## Map")[2].partition("\n## ")[0]
-    assert {name for name in rows(section) if name.endswith(".py")} == {
-        path.name for path in (ROOT / "hpcjobs").glob("*.py")
-    }
-    package = {path.parent.name for path in (ROOT / "hpcjobs").glob("*/*") if path.parent.name[0].isalpha()}
-    folders = {name.rstrip("/") for name in re.findall(r"`([a-z/]+/)`", section)}
-    assert package <= folders
-    assert [name for name in folders if not any((base / name).is_dir() for base in (ROOT, ROOT / "hpcjobs"))] == []
+def test_the_readme_stays_short() -> None:
+    assert len(README.splitlines()) <= 250
 
 
 def test_files_that_the_documents_name_exist() -> None:
