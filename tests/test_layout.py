@@ -10,7 +10,7 @@ TESTS = Path(__file__).parent
 PACKAGE = TESTS.parent / "hpcjobs"
 ROOMS = [path for path in sorted(PACKAGE.rglob("*")) if (path / "__init__.py").is_file()]
 # What has no package of its own: tests on a real Slurm, and those of the folders beside hpcjobs/.
-BESIDE = {"slurm", "programs", "tools", "benchmarks", "docs"}
+BESIDE = {"old_runs", "slurm", "programs", "tools", "benchmarks", "docs"}
 
 
 def folders() -> list[Path]:
