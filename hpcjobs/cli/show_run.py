@@ -15,6 +15,7 @@ from hpcjobs.commands.status import Status, read_status
 from hpcjobs.metrics.format import group_lines, number_text, score_lines
 from hpcjobs.run_folder.logs import Entry
 from hpcjobs.run_folder.paths import RunPaths, runs_root
+from hpcjobs.run_folder.run_state import RunState
 from hpcjobs.training.evals import ModelEval, evals_of
 
 
@@ -37,7 +38,7 @@ def _duration(seconds: float | None) -> str:
 
 def status_line(status: Status) -> str:
     """One line: how far, how fast, how long still."""
-    parts = [status.state]
+    parts = [str(status.state)]
     if status.job != "script":
         share = f" ({status.done / status.rows:.0%})" if status.rows else ""
         parts.append(f"{status.done}/{status.rows} {'steps' if status.job == 'train' else 'samples'}{share}")
@@ -140,7 +141,7 @@ def show_end(paths: RunPaths, as_json: bool) -> None:
         show_scores(paths, status.metrics, as_json=False)
     else:
         typer.echo(f"{status.state}  {paths.root}")
-        if status.state == "failed":
+        if status.state == RunState.FAILED:
             print_error(f"error: {status.first_error or 'no rank said why'}\nnext: hpcjobs logs --errors {paths.root}")
 
 

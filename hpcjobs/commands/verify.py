@@ -133,7 +133,7 @@ def judge(runs: dict[int, RunPaths], order: SubmitOptions, keep: int) -> VerifyV
     """Compare what the runs have; the flips go to flips.jsonl beside them, the first `keep` into the verdict."""
     states, one = {size: read_status(paths) for size, paths in runs.items()}, next(iter(runs.values()))
     folder, deterministic = one.root.parent, read_config(one.config).run.deterministic
-    files = {size: runs[size].results for size in runs if states[size].state in ("complete", "incomplete")}
+    files = {size: runs[size].results for size in runs if states[size].state.merged}
     comparison = WorldSizeComparison(files)
     found = comparison.flips() if len(files) > 1 else iter(())
     differ, first = write_flips(folder / "flips.jsonl", found, keep)

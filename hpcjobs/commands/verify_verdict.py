@@ -10,6 +10,7 @@ from typing import Any
 from hpcjobs.commands.status import Status
 from hpcjobs.compare.world_sizes import Mismatch
 from hpcjobs.errors import IncompleteError
+from hpcjobs.run_folder.run_state import RunState
 
 # Longer texts are shown around their first difference.
 _SHOWN = 200
@@ -36,23 +37,23 @@ class VerifyVerdict:
     @property
     def identical(self) -> bool:
         """Whether every run is complete and no sample differs."""
-        return self._agree and self._states == {"complete"}
+        return self._agree and self._states == {RunState.COMPLETE}
 
     @property
     def _agree(self) -> bool:
         """Whether nothing differs, and nothing is absent from a run that calls itself complete."""
-        lost = [size for size, count in self.absent.items() if count and self.runs[size].state == "complete"]
+        lost = [size for size, count in self.absent.items() if count and self.runs[size].state == RunState.COMPLETE]
         return self.differ == 0 and not lost
 
     @property
-    def _states(self) -> set[str]:
+    def _states(self) -> set[RunState]:
         return {status.state for status in self.runs.values()}
 
     def exit_code(self) -> int:
         """0 identical; 1 a sample differs or a run failed; 3 a run is incomplete."""
         if self.identical:
             return 0
-        return IncompleteError.exit_code if self._agree and self._states <= {"complete", "incomplete"} else 1
+        return IncompleteError.exit_code if self._agree and all(state.merged for state in self._states) else 1
 
     def values(self) -> dict[str, Any]:
         """The verdict as JSON values, the flips aside."""
@@ -80,10 +81,10 @@ class VerifyVerdict:
     def advice(self) -> Iterator[str]:
         """What is wrong with runs that are not complete, and the next commands to type."""
         for size, status in self.runs.items():
-            if status.state == "complete":
+            if status.state == RunState.COMPLETE:
                 continue
             yield f"world size {size}: {status.state}: {status.first_error or 'no rank said why'}"
-            verb = "resume" if status.state == "incomplete" else "logs --errors"
+            verb = "resume" if status.state == RunState.INCOMPLETE else "logs --errors"
             yield f"next: hpcjobs {verb} {status.folder}"
         if self.next:
             yield f"run.deterministic is false; true makes it a requirement that nothing differs\nnext: {self.next}"

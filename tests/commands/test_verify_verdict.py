@@ -10,17 +10,18 @@ import pytest
 from hpcjobs.commands.status import Status
 from hpcjobs.commands.verify_verdict import VerifyVerdict, flip_lines
 from hpcjobs.compare.world_sizes import Mismatch
+from hpcjobs.run_folder.run_state import RunState
 
 
-def status_of(size: int, state: str) -> Status:
-    done = {"complete": 9, "incomplete": 7}.get(state, 0)
-    error = None if state == "complete" else "rank 0 on n1: boom"
+def status_of(size: int, state: RunState) -> Status:
+    done = {RunState.COMPLETE: 9, RunState.INCOMPLETE: 7}.get(state, 0)
+    error = None if state == RunState.COMPLETE else "rank 0 on n1: boom"
     return Status(f"w{size}", "eval", f"/v/w{size}", state, 9, done, 0.0, None, [], {}, error, [], None)
 
 
 def verdict_of(*states: str, **changes: Any) -> VerifyVerdict:
     values: dict[str, Any] = {
-        "runs": {2**place: status_of(2**place, state) for place, state in enumerate(states)}, "samples": 9,
+        "runs": {2**place: status_of(2**place, RunState(state)) for place, state in enumerate(states)}, "samples": 9,
         "absent": {2**place: 0 for place in range(len(states))}, "byte_identical": True,
         "flips": Path("/v/flips.jsonl"), "differ": 0, "first_flips": [], "deterministic": True, "next": None,
     }  # fmt: skip
