@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,6 @@ from hpcjobs.commands.status import Status
 from hpcjobs.compare.world_sizes import Mismatch
 from hpcjobs.errors import IncompleteError
 from hpcjobs.run_folder.run_state import RunState
-
-# Longer texts are shown around their first difference.
-_SHOWN = 200
 
 
 @dataclass(frozen=True)
@@ -72,7 +69,7 @@ class VerifyVerdict:
         """The verdict for people: what it is, the first flips, and where the runs are."""
         yield self._headline()
         for flip in self.first_flips:
-            yield from flip_lines(flip)
+            yield from flip.lines()
         if self.differ > len(self.first_flips):
             yield f"all {self.differ} samples that differ: {self.flips}"
         for size, status in self.runs.items():
@@ -100,23 +97,3 @@ class VerifyVerdict:
             said = f"{word} {self.samples} samples at world sizes {', '.join(map(str, self.absent))}"
         absent = [f"; {size} lacks {count} that others have" for size, count in self.absent.items() if count]
         return f"{said}{''.join(absent)}; results.parquet is {'' if self.byte_identical else 'not '}byte-identical"
-
-
-def flip_lines(flip: Mismatch) -> Iterator[str]:
-    """A flip for people: each column that differs, at the first world size and at those that differ from it."""
-    first = next(iter(flip.values))
-    yield f"{flip.id!r} (index {flip.index}): at {', '.join(map(str, flip.differ))} not as at {first}"
-    for name in flip.fields:
-        found = {size: row[name] for size, row in flip.values.items()}
-        for size, value in found.items():
-            yield f"  {name:<17} {size:>4}: {_cut(value, list(found.values()))}"
-
-
-def _cut(value: Any, all_values: Sequence[Any]) -> str:
-    """A value on one line, its control characters escaped; of a long text what is around the first difference."""
-    if not isinstance(value, str) or len(value) <= _SHOWN:
-        return repr(value)
-    columns = zip(*(text for text in all_values if isinstance(text, str)), strict=False)
-    same = next((place for place, column in enumerate(columns) if len(set(column)) > 1), len(value))
-    start = max(0, min(same, len(value)) - 40)
-    return f"{'... ' if start else ''}{value[start : start + _SHOWN]!r}{' ...' if start + _SHOWN < len(value) else ''}"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from hpcjobs.commands.status import Status
-from hpcjobs.commands.verify_verdict import VerifyVerdict, flip_lines
+from hpcjobs.commands.verify_verdict import VerifyVerdict
 from hpcjobs.compare.world_sizes import Mismatch
 from hpcjobs.run_folder.run_state import RunState
 
@@ -95,12 +95,12 @@ def test_flips_are_told_up_to_the_limit() -> None:
     [("x" * 900 + "left" + "y" * 900, "x" * 900 + "right"), ("x" * 900 + "left", "x" * 900 + "right" + "y" * 900)],
 )
 def test_of_long_texts_the_first_difference_is_shown(one: str, other: str) -> None:
-    first, second = list(flip_lines(flip_of(one, other)))[1:]
+    first, second = list(flip_of(one, other).lines())[1:]
     assert "left" in first
     assert "right" in second
     assert len(first) + len(second) < 600
 
 
 def test_one_long_text_beside_none_or_a_shorter_one_is_shown() -> None:
-    assert "'xxx" in list(flip_lines(flip_of("x" * 900, None)))[1]
-    assert "xxx" in list(flip_lines(flip_of("x" * 900, "x" * 800)))[1]
+    assert "'xxx" in list(flip_of("x" * 900, None).lines())[1]
+    assert "xxx" in list(flip_of("x" * 900, "x" * 800).lines())[1]

@@ -5,6 +5,7 @@ import json
 import pickle
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,8 +46,9 @@ def test_a_word_of_a_newer_version_is_read_and_shown(tmp_path: Path) -> None:
 
 
 def test_what_is_no_word_is_no_state(tmp_path: Path) -> None:
+    no_word: Any = None
     with pytest.raises(ValueError, match="None is not a valid RankState"):
-        RankState(None)
+        RankState(no_word)
     path = tmp_path / "a-0.json"
     path.write_text(json.dumps(asdict(Vitals(0, "a", "here", 1, Identity.own().values())) | {"state": 7}))
     assert read_heartbeat(path) is None
