@@ -138,7 +138,7 @@ def show_end(paths: RunPaths, as_json: bool) -> None:
             json.dumps({"run": status.run, "folder": status.folder, "state": status.state, "metrics": status.metrics})
         )
     elif status.metrics:
-        show_scores(paths, status.metrics, as_json=False)
+        _print_scores(paths, status.metrics, status.evals)
     else:
         typer.echo(f"{status.state}  {paths.root}")
         if status.state == RunState.FAILED:
@@ -149,9 +149,12 @@ def show_scores(paths: RunPaths, metrics: Mapping[str, Any], as_json: bool) -> N
     """Metrics and counts, and where the rest is."""
     if as_json:
         typer.echo(json.dumps({"run": paths.root.name, "folder": str(paths.root), "metrics": metrics}))
-        return
-    typer.echo(metrics_text(metrics))
-    for line in eval_lines(evals_of(paths)):
+    else:
+        _print_scores(paths, metrics, evals_of(paths))
+
+
+def _print_scores(paths: RunPaths, metrics: Mapping[str, Any], evals: Sequence[ModelEval]) -> None:
+    for line in (metrics_text(metrics), *eval_lines(evals)):
         typer.echo(line)
     typer.echo(f"folder  {paths.root}")
     if paths.report.exists():
