@@ -33,7 +33,6 @@ def show_verdict(verdict: VerifyVerdict, as_json: bool) -> None:
 
 def show_findings(findings: Findings, limit: int, as_json: bool) -> None:
     """What compare found, and the first flips; as JSON all of them, as they are found."""
-    from hpcjobs.compare.eval_findings import flip_lines
     from hpcjobs.compare.flips import write_flips
 
     flips, out = findings.comparison.flips, findings.out
@@ -43,7 +42,7 @@ def show_findings(findings: Findings, limit: int, as_json: bool) -> None:
     for line in findings.lines():
         typer.echo(line)
     for flip in islice(flips(), limit):
-        for line in flip_lines(flip):
+        for line in flip.lines():
             typer.echo(line)
     if written is not None:
         typer.echo(f"all {written} flipped samples: {out}")

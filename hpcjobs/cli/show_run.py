@@ -15,6 +15,7 @@ from hpcjobs.commands.status import Status, read_status
 from hpcjobs.metrics.format import group_lines, number_text, score_lines
 from hpcjobs.run_folder.logs import Entry
 from hpcjobs.run_folder.paths import RunPaths, runs_root
+from hpcjobs.run_folder.run_state import RunState
 from hpcjobs.training.evals import ModelEval, evals_of
 
 
@@ -37,7 +38,7 @@ def _duration(seconds: float | None) -> str:
 
 def status_line(status: Status) -> str:
     """One line: how far, how fast, how long still."""
-    parts = [status.state]
+    parts = [str(status.state)]
     if status.job != "script":
         share = f" ({status.done / status.rows:.0%})" if status.rows else ""
         parts.append(f"{status.done}/{status.rows} {'steps' if status.job == 'train' else 'samples'}{share}")
@@ -137,10 +138,10 @@ def show_end(paths: RunPaths, as_json: bool) -> None:
             json.dumps({"run": status.run, "folder": status.folder, "state": status.state, "metrics": status.metrics})
         )
     elif status.metrics:
-        show_scores(paths, status.metrics, as_json=False)
+        _print_scores(paths, status.metrics, status.evals)
     else:
         typer.echo(f"{status.state}  {paths.root}")
-        if status.state == "failed":
+        if status.state == RunState.FAILED:
             print_error(f"error: {status.first_error or 'no rank said why'}\nnext: hpcjobs logs --errors {paths.root}")
 
 
@@ -148,9 +149,12 @@ def show_scores(paths: RunPaths, metrics: Mapping[str, Any], as_json: bool) -> N
     """Metrics and counts, and where the rest is."""
     if as_json:
         typer.echo(json.dumps({"run": paths.root.name, "folder": str(paths.root), "metrics": metrics}))
-        return
-    typer.echo(metrics_text(metrics))
-    for line in eval_lines(evals_of(paths)):
+    else:
+        _print_scores(paths, metrics, evals_of(paths))
+
+
+def _print_scores(paths: RunPaths, metrics: Mapping[str, Any], evals: Sequence[ModelEval]) -> None:
+    for line in (metrics_text(metrics), *eval_lines(evals)):
         typer.echo(line)
     typer.echo(f"folder  {paths.root}")
     if paths.report.exists():

@@ -16,6 +16,7 @@ from hpcjobs.launch.jobs import known_launches
 from hpcjobs.run_folder.heartbeat import read_heartbeats
 from hpcjobs.run_folder.merged import Merged
 from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.run_folder.rank_state import RankState
 from hpcjobs.run_folder.submission import read_launches, together
 from hpcjobs.worker.guard import guarded, notice
 
@@ -72,7 +73,7 @@ def _merge_all_that_shows(paths: RunPaths) -> Merged:
 def _all_done(paths: RunPaths) -> bool:
     last = together(read_launches(paths))
     states = {v.state for v in read_heartbeats(paths.heartbeats) if any(one.owns(v.attempt) for one in last)}
-    return states == {"done"}
+    return states == {RankState.DONE}
 
 
 def guard_merge(run_dir: str, launch: int) -> None:

@@ -18,6 +18,7 @@ from hpcjobs.run_folder.files import write_whole
 from hpcjobs.run_folder.ledger.rounds import close_round, open_round
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.plan import Plan
+from hpcjobs.run_folder.run_state import RunState
 from hpcjobs.run_folder.submission import Launch, read_launches
 from hpcjobs.training.batches import plan_batches
 
@@ -27,7 +28,7 @@ def resume(paths: RunPaths, flags: dict[str, Any], sbatch: Sequence[str], say: C
     plan, config = Plan.read(paths.plan), read_config(paths.config)
     if plan.job == "script":
         raise UsageError(f"{plan.run} is a script run: it has no samples to resume; submit it again")
-    if read_launches(paths) and _state(paths) in ("pending", "running", "unknown"):
+    if read_launches(paths) and not _state(paths).over:
         raise UsageError(
             f"{plan.run} is still going: hpcjobs status {plan.run}; for more ranks: hpcjobs join {plan.run}; to start "
             f"it anew: hpcjobs cancel {plan.run}"
@@ -42,7 +43,7 @@ def join(paths: RunPaths, flags: dict[str, Any], sbatch: Sequence[str], say: Cal
         raise UsageError(f"{plan.run} is a script run: its ranks are fixed, nobody can join them")
     if plan.job == "train":
         raise UsageError(f"{plan.run} is a train run: its ranks go in step, nobody can join them; cancel, then resume")
-    if (state := _state(paths)) not in ("pending", "running"):
+    if (state := _state(paths)) not in (RunState.PENDING, RunState.RUNNING):
         raise UsageError(f"{plan.run} is not going on, it is {state}: hpcjobs resume {plan.run} takes a shape too")
     more = _reshaped(config, flags, sbatch)
     if executor_of(more) != read_launches(paths)[-1].executor:
@@ -52,7 +53,7 @@ def join(paths: RunPaths, flags: dict[str, Any], sbatch: Sequence[str], say: Cal
     return start_run(paths, more, shape, Start(joined=True))
 
 
-def _state(paths: RunPaths) -> str:
+def _state(paths: RunPaths) -> RunState:
     from hpcjobs.commands.status import read_status
 
     return read_status(paths).state

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,34 +14,19 @@ from hpcjobs.launch import slurm
 from hpcjobs.launch.jobs import known_launches
 from hpcjobs.run_folder.disk import shortage
 from hpcjobs.run_folder.files import read_json
-from hpcjobs.run_folder.heartbeat import Vitals, read_heartbeats
 from hpcjobs.run_folder.ledger.chunks import read_sizes
 from hpcjobs.run_folder.ledger.claims import Claims
-from hpcjobs.run_folder.logs import srun_ends
+from hpcjobs.run_folder.liveness import LOST, RankView, view_ranks
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.plan import Plan
 from hpcjobs.run_folder.process import Identity
+from hpcjobs.run_folder.rank_state import RankState
+from hpcjobs.run_folder.run_state import RunState
 from hpcjobs.run_folder.submission import Launch, together
 from hpcjobs.training.evals import ModelEval, evals_of
 from hpcjobs.training.progress import read_progress
 
 _STARTING_SECONDS = 30.0
-_ENDED = ("done", "drained", "failed", "dead")
-_LOST = ("dead", "silent")
-_NOT_LIVE = (*_ENDED, "silent", "over")
-
-
-@dataclass(frozen=True)
-class RankState:
-    """A rank as seen from here: its own words, and whether it is believed to live."""
-
-    vitals: Vitals
-    state: str
-    rate: float
-
-    @property
-    def live(self) -> bool:
-        return self.state not in _NOT_LIVE
 
 
 @dataclass(frozen=True)
@@ -56,12 +41,12 @@ class Status:
     run: str
     job: str
     folder: str
-    state: str
+    state: RunState
     rows: int
     done: int
     rate: float
     eta: float | None
-    ranks: list[RankState]
+    ranks: list[RankView]
     jobs: dict[str, slurm.JobState]
     first_error: str | None
     notes: list[str]
@@ -72,11 +57,11 @@ class Status:
 
     @property
     def over(self) -> bool:
-        return self.state in ("complete", "incomplete", "failed", "planned", "ended", "cancelled")
+        return self.state.over
 
     def exit_code(self) -> int:
         """0 done, 3 incomplete, 1 failed; what `--wait` ends with."""
-        return {"complete": 0, "incomplete": 3}.get(self.state, 1)
+        return {RunState.COMPLETE: 0, RunState.INCOMPLETE: 3}.get(self.state, 1)
 
     def values(self) -> dict[str, Any]:
         """The status as JSON values."""
@@ -93,10 +78,7 @@ def read_status(paths: RunPaths) -> Status:
     plan, config, launches = Plan.read(paths.plan), read_config(paths.config), known_launches(paths)
     now = together(launches)
     jobs, notes = _jobs(now)
-    ranks = [_rank_state(vitals, now, config.run.lease_timeout) for vitals in read_heartbeats(paths.heartbeats)]
-    if any(rank.state in _LOST and not rank.vitals.ended for rank in ranks):
-        ends = srun_ends(paths)
-        ranks = [_told(rank, ends) for rank in ranks]
+    ranks = view_ranks(paths, now, config.run.lease_timeout)
     metrics = _fresh_metrics(paths, now[-1] if now else None)
     rate, rows, step = sum(rank.rate for rank in ranks if rank.live), plan.rows, None
     if plan.job == "train":
@@ -110,10 +92,10 @@ def read_status(paths: RunPaths) -> Status:
     state = _state(plan, now, jobs, ranks, metrics)
     told = sorted((rank for rank in ranks if rank.vitals.first_error), key=lambda rank: not rank.vitals.fatal)
     errors = [f"rank {rank.vitals.rank} on {rank.vitals.host}: {rank.vitals.first_error}" for rank in told]
-    if state == "failed" and not errors and (short := shortage(paths)):
+    if state == RunState.FAILED and not errors and (short := shortage(paths)):
         errors = [short]
-    notes += [note for one in now for note in one.notes] + [_loss(rank) for rank in ranks if rank.state in _LOST]
-    if state == "failed" and not metrics and plan.job != "script" and _ended(now, ranks):
+    notes += [note for one in now for note in one.notes] + [_loss(rank) for rank in ranks if rank.state in LOST]
+    if state == RunState.FAILED and not metrics and plan.job != "script" and _ended(now, ranks):
         notes.append(f"its ranks have ended, and no merge has: next: hpcjobs merge {paths.root}")
     return Status(
         plan.run, plan.job, str(paths.root), state, rows, done, rate, eta, ranks, jobs,
@@ -131,17 +113,17 @@ def _training(paths: RunPaths, live: bool) -> tuple[int, int, float, dict[str, A
     return progress.steps, progress.done, progress.rate if live else 0.0, last
 
 
-def _ended(launches: Sequence[Launch], ranks: Sequence[RankState]) -> bool:
+def _ended(launches: Sequence[Launch], ranks: Sequence[RankView]) -> bool:
     """Whether there were ranks of these starts, and none lives."""
     mine = [rank for rank in ranks if any(launch.owns(rank.vitals.attempt) for launch in launches)]
     return bool(mine) and not any(rank.live for rank in mine)
 
 
-def _loss(rank: RankState) -> str:
+def _loss(rank: RankView) -> str:
     """A rank that was lost, with its node and, where anybody saw it, what ended it."""
     vitals = rank.vitals
     how = f" ({vitals.ended})" if vitals.ended else ""
-    if rank.state == "silent":
+    if rank.state == RankState.SILENT:
         how = f" (no sign of life for {time.time() - vitals.beat_at:.0f} s: stopped, or its node is gone)"
     return (
         f"rank {vitals.rank} of attempt {vitals.attempt} on {vitals.host} is {rank.state}{how}, "
@@ -171,28 +153,6 @@ def _jobs(launches: Sequence[Launch]) -> tuple[dict[str, slurm.JobState], list[s
     return jobs, notes
 
 
-def _rank_state(vitals: Vitals, launches: Sequence[Launch], timeout: float) -> RankState:
-    state = vitals.state
-    if state not in _ENDED:
-        if Identity(**vitals.identity).is_dead():
-            state = "dead"
-        elif launches and not any(launch.owns(vitals.attempt) for launch in launches):
-            state = "over"
-        elif time.time() - vitals.beat_at > timeout:
-            state = "silent"
-    end = time.time() if state not in _NOT_LIVE else vitals.ended_at or vitals.beat_at
-    rate = vitals.samples / max(end - vitals.ready_at, 1e-3) if vitals.ready_at and vitals.samples else 0.0
-    return RankState(vitals, state, rate)
-
-
-def _told(rank: RankState, ends: Mapping[str, str]) -> RankState:
-    """A lost rank whose own guard died with it: srun may have seen how."""
-    how = ends.get(rank.vitals.name)
-    if rank.state not in _LOST or rank.vitals.ended or not how:
-        return rank
-    return RankState(dataclasses.replace(rank.vitals, ended=f"srun: {how}"), "dead", rank.rate)
-
-
 def _fresh_metrics(paths: RunPaths, launch: Launch | None) -> dict[str, Any] | None:
     """The merge's word, if it was spoken after the last start."""
     if not paths.metrics.exists():
@@ -202,7 +162,7 @@ def _fresh_metrics(paths: RunPaths, launch: Launch | None) -> dict[str, Any] | N
     return metrics if fresh else None
 
 
-def _done(paths: RunPaths, plan: Plan, ranks: Sequence[RankState]) -> int:
+def _done(paths: RunPaths, plan: Plan, ranks: Sequence[RankView]) -> int:
     """Samples with a result: settled chunks, and what live ranks have finished of open ones."""
     number = paths.rounds()[-1]
     sizes = read_sizes(paths.chunks(number))
@@ -214,34 +174,35 @@ def _state(
     plan: Plan,
     launches: Sequence[Launch],
     jobs: dict[str, slurm.JobState],
-    ranks: Sequence[RankState],
+    ranks: Sequence[RankView],
     metrics: dict[str, Any] | None,
-) -> str:
+) -> RunState:
     if metrics and metrics["complete"]:
-        return "complete"
+        return RunState.COMPLETE
     if not launches:
         # ranks, if any, were started by hand
-        live = any(rank.live for rank in ranks)
-        return "running" if live else "incomplete" if metrics else "ended" if ranks else "planned"
+        if any(rank.live for rank in ranks):
+            return RunState.RUNNING
+        return RunState.INCOMPLETE if metrics else RunState.ENDED if ranks else RunState.PLANNED
     work = [job for kind, job in jobs.items() if kind != "merge"]
     if _still_going(
         launches, jobs, ranks
     ):  # what was merged so far may be a look, or the merge job may go on by itself
         if work and all(job.pending for job in work):
-            return "pending"
+            return RunState.PENDING
         unknown = any(job.source == "unreachable" for job in work)
-        return "unknown" if unknown and not any(rank.live for rank in ranks) else "running"
+        return RunState.UNKNOWN if unknown and not any(rank.live for rank in ranks) else RunState.RUNNING
     mine = [rank for rank in ranks if any(launch.owns(rank.vitals.attempt) for launch in launches)]
     if metrics:
-        return "failed" if any(rank.vitals.fatal for rank in mine) else "incomplete"
+        return RunState.FAILED if any(rank.vitals.fatal for rank in mine) else RunState.INCOMPLETE
     if plan.job == "script":
-        finished = [rank for rank in mine if rank.state == "done"]
-        return "complete" if len(finished) == launches[-1].ranks else "failed"
-    ended = launches[-1].executor == "local" and any(rank.state == "drained" for rank in mine)
-    return "cancelled" if ended or any(job.cancelled for job in work) else "failed"
+        finished = [rank for rank in mine if rank.state == RankState.DONE]
+        return RunState.COMPLETE if len(finished) == launches[-1].ranks else RunState.FAILED
+    ended = launches[-1].executor == "local" and any(rank.state == RankState.DRAINED for rank in mine)
+    return RunState.CANCELLED if ended or any(job.cancelled for job in work) else RunState.FAILED
 
 
-def _still_going(launches: Sequence[Launch], jobs: dict[str, slurm.JobState], ranks: Sequence[RankState]) -> bool:
+def _still_going(launches: Sequence[Launch], jobs: dict[str, slurm.JobState], ranks: Sequence[RankView]) -> bool:
     """Whether anything of these starts lives, or may: what Slurm does not tell, the ranks' own signs of life do."""
     if not launches:
         return False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from hpcjobs.commands.submit import start
@@ -29,8 +29,8 @@ def start_evals(paths: RunPaths, say: Callable[[str], None]) -> None:
     In a queue all at once. Without one they would be in each other's way: a process of its own runs one after the
     other. A HpcJobsError of the last that could not be started, after all others were tried.
     """
-    due = [step for step, _ in models_of(paths) if not _is_started(paths, step)]
-    if len(due) > 1 and _executor(paths) != "slurm":
+    due: Iterable[int | None] = _due(paths)
+    if _executor(paths) != "slurm" and len(due := list(due)) > 1:
         say(f"evals   one after the other, by process {begin_evals(paths, apart=True).pid}")
         return
     failed: HpcJobsError | None = None
@@ -44,11 +44,9 @@ def start_evals(paths: RunPaths, say: Callable[[str], None]) -> None:
         raise failed
 
 
-def start_eval(paths: RunPaths, step: int | None, say: Callable[[str], None]) -> Launch | None:
-    """Submit the eval of the model of `step`, None: of the last; None where that was done before."""
+def start_eval(paths: RunPaths, step: int | None, say: Callable[[str], None]) -> Launch:
+    """Submit the eval of the model of `step`, None: of the last; it must not have been started before."""
     folder = paths.eval_of(step)
-    if _is_started(paths, step):
-        return None
     if folder.exists():  # whoever was at it was cut off before anything was queued
         remove_folder(folder)
     values: dict[str, object] = {"model.name": str(_model(paths, step)), "model.revision": None}
@@ -71,15 +69,18 @@ def _executor(paths: RunPaths) -> str | None:
     return launches[-1].executor if launches else None
 
 
-def _is_started(paths: RunPaths, step: int | None) -> bool:
-    return any(one.jobs for one in known_launches(RunPaths(paths.eval_of(step))))
+def _due(paths: RunPaths) -> Iterator[int | None]:
+    """The models whose eval has not been started when it is their turn: others may start some meanwhile."""
+    for step, _ in models_of(paths):
+        if not any(one.jobs for one in known_launches(RunPaths(paths.eval_of(step)))):
+            yield step
 
 
 def _one_by_one(paths: RunPaths) -> None:
-    for step, _ in models_of(paths):
+    for step in _due(paths):
         try:
-            if start_eval(paths, step, log.info):
-                wait(RunPaths(paths.eval_of(step)), lambda status: None)
+            start_eval(paths, step, log.info)
+            wait(RunPaths(paths.eval_of(step)), lambda status: None)
         except HpcJobsError as error:
             log.error("no eval of %s: %s", _model(paths, step), error)
 

@@ -16,7 +16,8 @@ from hpcjobs.commands.status import Status, read_status
 from hpcjobs.commands.submit import SubmitOptions, draft_of, flag_layer, start
 from hpcjobs.commands.verify_verdict import VerifyVerdict
 from hpcjobs.commands.wait import wait
-from hpcjobs.compare.world_sizes import WorldSizeComparison, write_flips
+from hpcjobs.compare.flips import keep_first, write_flips
+from hpcjobs.compare.world_sizes import Mismatch, WorldSizeComparison
 from hpcjobs.config import Config
 from hpcjobs.config.layers import set_layer
 from hpcjobs.config.resolve import read_config, resolve
@@ -133,10 +134,12 @@ def judge(runs: dict[int, RunPaths], order: SubmitOptions, keep: int) -> VerifyV
     """Compare what the runs have; the flips go to flips.jsonl beside them, the first `keep` into the verdict."""
     states, one = {size: read_status(paths) for size, paths in runs.items()}, next(iter(runs.values()))
     folder, deterministic = one.root.parent, read_config(one.config).run.deterministic
-    files = {size: runs[size].results for size in runs if states[size].state in ("complete", "incomplete")}
+    files = {size: runs[size].results for size in runs if states[size].state.merged}
     comparison = WorldSizeComparison(files)
-    found = comparison.flips() if len(files) > 1 else iter(())
-    differ, first = write_flips(folder / "flips.jsonl", found, keep)
+    first = list[Mismatch]()
+    found = keep_first(comparison.flips() if len(files) > 1 else (), keep, first)
+    again = "the same command again" if order.run_dir is None else "the same command with another --run-dir"
+    differ = write_flips(folder / "flips.jsonl", found, again)
     return VerifyVerdict(
         states, comparison.samples, comparison.absent, comparison.byte_identical() if len(files) > 1 else None,
         folder / "flips.jsonl", differ, first, deterministic,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,7 @@ from typing import Any
 from hpcjobs.commands.status import Status
 from hpcjobs.compare.world_sizes import Mismatch
 from hpcjobs.errors import IncompleteError
-
-# Longer texts are shown around their first difference.
-_SHOWN = 200
+from hpcjobs.run_folder.run_state import RunState
 
 
 @dataclass(frozen=True)
@@ -36,23 +34,23 @@ class VerifyVerdict:
     @property
     def identical(self) -> bool:
         """Whether every run is complete and no sample differs."""
-        return self._agree and self._states == {"complete"}
+        return self._agree and self._states == {RunState.COMPLETE}
 
     @property
     def _agree(self) -> bool:
         """Whether nothing differs, and nothing is absent from a run that calls itself complete."""
-        lost = [size for size, count in self.absent.items() if count and self.runs[size].state == "complete"]
+        lost = [size for size, count in self.absent.items() if count and self.runs[size].state == RunState.COMPLETE]
         return self.differ == 0 and not lost
 
     @property
-    def _states(self) -> set[str]:
+    def _states(self) -> set[RunState]:
         return {status.state for status in self.runs.values()}
 
     def exit_code(self) -> int:
         """0 identical; 1 a sample differs or a run failed; 3 a run is incomplete."""
         if self.identical:
             return 0
-        return IncompleteError.exit_code if self._agree and self._states <= {"complete", "incomplete"} else 1
+        return IncompleteError.exit_code if self._agree and all(state.merged for state in self._states) else 1
 
     def values(self) -> dict[str, Any]:
         """The verdict as JSON values, the flips aside."""
@@ -71,7 +69,7 @@ class VerifyVerdict:
         """The verdict for people: what it is, the first flips, and where the runs are."""
         yield self._headline()
         for flip in self.first_flips:
-            yield from flip_lines(flip)
+            yield from flip.lines()
         if self.differ > len(self.first_flips):
             yield f"all {self.differ} samples that differ: {self.flips}"
         for size, status in self.runs.items():
@@ -80,10 +78,10 @@ class VerifyVerdict:
     def advice(self) -> Iterator[str]:
         """What is wrong with runs that are not complete, and the next commands to type."""
         for size, status in self.runs.items():
-            if status.state == "complete":
+            if status.state == RunState.COMPLETE:
                 continue
             yield f"world size {size}: {status.state}: {status.first_error or 'no rank said why'}"
-            verb = "resume" if status.state == "incomplete" else "logs --errors"
+            verb = "resume" if status.state == RunState.INCOMPLETE else "logs --errors"
             yield f"next: hpcjobs {verb} {status.folder}"
         if self.next:
             yield f"run.deterministic is false; true makes it a requirement that nothing differs\nnext: {self.next}"
@@ -99,23 +97,3 @@ class VerifyVerdict:
             said = f"{word} {self.samples} samples at world sizes {', '.join(map(str, self.absent))}"
         absent = [f"; {size} lacks {count} that others have" for size, count in self.absent.items() if count]
         return f"{said}{''.join(absent)}; results.parquet is {'' if self.byte_identical else 'not '}byte-identical"
-
-
-def flip_lines(flip: Mismatch) -> Iterator[str]:
-    """A flip for people: each column that differs, at the first world size and at those that differ from it."""
-    first = next(iter(flip.values))
-    yield f"{flip.id!r} (index {flip.index}): at {', '.join(map(str, flip.differ))} not as at {first}"
-    for name in flip.fields:
-        found = {size: row[name] for size, row in flip.values.items()}
-        for size, value in found.items():
-            yield f"  {name:<17} {size:>4}: {_cut(value, list(found.values()))}"
-
-
-def _cut(value: Any, all_values: Sequence[Any]) -> str:
-    """A value on one line, its control characters escaped; of a long text what is around the first difference."""
-    if not isinstance(value, str) or len(value) <= _SHOWN:
-        return repr(value)
-    columns = zip(*(text for text in all_values if isinstance(text, str)), strict=False)
-    same = next((place for place, column in enumerate(columns) if len(set(column)) > 1), len(value))
-    start = max(0, min(same, len(value)) - 40)
-    return f"{'... ' if start else ''}{value[start : start + _SHOWN]!r}{' ...' if start + _SHOWN < len(value) else ''}"

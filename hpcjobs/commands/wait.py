@@ -9,6 +9,7 @@ from typing import Any
 
 from hpcjobs.errors import LaunchError
 from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.run_folder.run_state import RunState
 
 _SETTLE_SECONDS = 8.0
 _UNKNOWN_SECONDS = 3600.0
@@ -25,10 +26,10 @@ def wait(paths: RunPaths, show: Callable[[Any], None]) -> int:
     while True:
         status = read_status(paths)
         show(status)
-        if status.over and not status.going and status.state != "failed":
+        if status.over and not status.going and status.state != RunState.FAILED:
             return status.exit_code()
         # What is over and still going, or failed, may be a moment between two files; what is unknown, a busy Slurm.
-        odd = status.over or status.state == "unknown"
+        odd = status.over or status.state == RunState.UNKNOWN
         odd_since = (odd_since or time.monotonic()) if odd else None
         if odd_since is not None:
             passed = time.monotonic() - odd_since

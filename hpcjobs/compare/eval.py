@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hpcjobs.compare.flips import Flip, find_flips, scores
-from hpcjobs.compare.pairs import Pairs, Results
+from hpcjobs.compare.pairs import Pairs
+from hpcjobs.compare.results import Results
 from hpcjobs.compare.statistics import Differences
 from hpcjobs.config.resolve import read_config
 from hpcjobs.errors import MergeError, UsageError

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from hpcjobs.compare.eval import Comparison, Side, common_metrics, compare
-from hpcjobs.compare.flips import Flip
 from hpcjobs.compare.gates import Gate, check_gates, gates_exit_code, judge, parse_gates
 from hpcjobs.compare.statistics import Differences
 from hpcjobs.errors import UsageError
 from hpcjobs.run_folder.disk import run_of
 from hpcjobs.run_folder.paths import RunPaths
-
-# Longer completions are shown around their first difference.
-_SHOWN = 200
 
 
 @dataclass(frozen=True)
@@ -153,27 +149,3 @@ def _metric_lines(name: str, found: Differences) -> Iterator[str]:
         yield f"{'':<16} {said}{statistic} p={test.p_value:.3g}"
     else:
         yield f"{'':<16} {found.worse} lower, {found.better} higher in B"
-
-
-def flip_lines(flip: Flip) -> Iterator[str]:
-    """A flip for people: the metrics that judge otherwise, and both completions."""
-    said = [f"{name} 1 -> 0" for name in flip.lost] + [f"{name} 0 -> 1" for name in flip.gained]
-    yield f"{flip.id!r}: {', '.join(said)}"
-    texts = [str(row["completion"] or "") for row in (flip.a, flip.b)]
-    differ = (place for place, (x, y) in enumerate(zip(*texts, strict=False)) if x != y)
-    same = next(differ, min(map(len, texts)))
-    for letter, text, row in zip("AB", texts, (flip.a, flip.b), strict=True):
-        yield f"  {letter}: {_cut(text, same)}{_error(row)}"
-
-
-def _error(row: Mapping[str, Any]) -> str:
-    error = row.get("error")
-    return f"  error {error['type']}: {error['message']!r}" if error else ""
-
-
-def _cut(text: str, same: int) -> str:
-    """A text on one line, its control characters escaped; of a long one what is around the place `same`."""
-    if len(text) <= _SHOWN:
-        return repr(text)
-    start = max(0, min(same, len(text)) - 40)
-    return f"{'... ' if start else ''}{text[start : start + _SHOWN]!r}{' ...' if start + _SHOWN < len(text) else ''}"

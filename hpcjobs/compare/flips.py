@@ -7,12 +7,13 @@ import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from hpcjobs.compare.excerpt import excerpt, first_difference
 from hpcjobs.compare.pairs import Pairs
 from hpcjobs.metrics.bootstrap import Floats
 from hpcjobs.run_folder.disk import disk_errors
@@ -20,6 +21,7 @@ from hpcjobs.run_folder.files import FILE_MODE, replace_whole, temporary_name
 
 _SHOWN = ("completion", "scores", "error")
 _LINE_BYTES = 1000
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,15 @@ class Flip:
     def line(self) -> str:
         """The flip as one line of JSON; a score that is no finite number is null."""
         return json.dumps(vars(self) | {"a": _clean(self.a), "b": _clean(self.b)}, allow_nan=False)
+
+    def lines(self) -> Iterator[str]:
+        """The flip for people: the metrics that judge otherwise, and both completions."""
+        changes = [f"{name} 1 -> 0" for name in self.lost] + [f"{name} 0 -> 1" for name in self.gained]
+        yield f"{self.id!r}: {', '.join(changes)}"
+        texts = [str(row["completion"] or "") for row in (self.a, self.b)]
+        place = first_difference(texts)
+        for letter, text, row in zip("AB", texts, (self.a, self.b), strict=True):
+            yield f"  {letter}: {excerpt(text, place)}{_error(row)}"
 
 
 def scores(table: pa.Table, metric: str) -> Floats:
@@ -61,10 +72,19 @@ def find_flips(pairs: Pairs, metrics: Collection[str]) -> Iterator[Flip]:
             yield Flip(a.pop("id"), lost, gained, a, b)
 
 
-def write_flips(path: Path, flips: Iterable[Flip]) -> int:
-    """Replace `path` by the flips, one JSON object a line, written as they come; how many."""
+class JsonLine(Protocol):
+    """Something that is one line of JSON."""
+
+    def line(self) -> str: ...
+
+
+def write_flips(path: Path, flips: Iterable[JsonLine], next_command: str = "the same command again") -> int:
+    """Replace `path` by the flips, one JSON object a line, written as they come; how many.
+
+    A DiskFullError names `next_command` where there is no room; what was there before stays.
+    """
     count, temporary = 0, temporary_name(path)
-    with disk_errors(path, need=_LINE_BYTES, next_command="the same command again"):
+    with disk_errors(path, need=_LINE_BYTES, next_command=next_command):
         temporary.touch(mode=FILE_MODE)
         try:
             with temporary.open("w", encoding="ascii") as file:
@@ -76,6 +96,19 @@ def write_flips(path: Path, flips: Iterable[Flip]) -> int:
             raise
         replace_whole(temporary, path)
     return count
+
+
+def keep_first(flips: Iterable[T], most: int, kept: list[T]) -> Iterator[T]:
+    """The flips as they come, of which the first `most` are put into `kept` too."""
+    for flip in flips:
+        if len(kept) < most:
+            kept.append(flip)
+        yield flip
+
+
+def _error(row: Mapping[str, Any]) -> str:
+    error = row.get("error")
+    return f"  error {error['type']}: {error['message']!r}" if error else ""
 
 
 def _clean(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,80 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Sequence
-from itertools import chain
-from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from hpcjobs.compare.reader import Places, Reader
+from hpcjobs.compare.results import Results
 from hpcjobs.errors import MergeError
 
-Places = npt.NDArray[np.int64]
 Pair = tuple[pa.Table, pa.Table]
 _WINDOW = 8192
-_KEYS = ("index", "id")
-
-
-class Results:
-    """One results.parquet, whose rows are read in batches; a MergeError where it cannot be."""
-
-    def __init__(self, path: Path) -> None:
-        self.path, self._stamp = path, _stamp(path)
-        with self._readable(), pq.ParquetFile(path) as file:
-            self.schema, self.rows = file.schema_arrow, file.metadata.num_rows
-        for name in _KEYS:
-            if name not in self.schema.names:
-                raise MergeError(f"{path} has no column {name!r}; next: hpcjobs merge {path.parent}")
-
-    @property
-    def metrics(self) -> list[str]:
-        """The metrics that its samples have scores of."""
-        return [each.name for each in self.schema.field("scores").type] if "scores" in self.schema.names else []
-
-    def batches(self, columns: Sequence[str]) -> Iterator[pa.Table]:
-        """The rows in the file's order, some thousands at a time: `index`, `id` and those of `columns` it has."""
-        names = [name for name in (*_KEYS, *columns) if name in self.schema.names]
-        with self._readable(), pq.ParquetFile(self.path) as file:
-            if _stamp(self.path) != self._stamp:  # a merge or a score in between: what was counted is of other rows
-                raise MergeError(f"{self.path} has been replaced while it was read: type the command again")
-            # Group by group: pyarrow holds some buffers of every row group that one iterator is to read.
-            groups = (file.iter_batches(_WINDOW, [n], columns=names) for n in range(file.num_row_groups))
-            for batch in chain.from_iterable(groups):
-                for name in _KEYS:
-                    if batch.column(name).null_count:
-                        raise MergeError(f"{self.path} has rows without {name}; next: hpcjobs merge {self.path.parent}")
-                yield pa.Table.from_batches([batch]).select(names).cast(self._schema(names))
-
-    def all(self, columns: Sequence[str]) -> pa.Table:
-        """All rows at once."""
-        empty = self.schema.empty_table().select([n for n in (*_KEYS, *columns) if n in self.schema.names])
-        parts = list(self.batches(columns)) or [empty.cast(self._schema(empty.column_names))]
-        return pa.concat_tables(parts).combine_chunks()
-
-    def _schema(self, names: Sequence[str]) -> pa.Schema:
-        """Texts with 64-bit offsets: a column of them may be larger than 2 GB when it is held as a whole."""
-        wide = {"index": pa.int64(), "id": pa.large_string(), "completion": pa.large_string()}
-        return pa.schema([(name, wide.get(name, self.schema.field(name).type)) for name in names])
-
-    @contextlib.contextmanager
-    def _readable(self) -> Iterator[None]:
-        try:
-            yield
-        except FileNotFoundError:
-            raise
-        except (pa.ArrowException, OSError) as error:  # parquet's readers raise either for bytes that are no table
-            raise MergeError(f"{self.path} cannot be read: {error}; next: hpcjobs merge {self.path.parent}") from None
-
-
-def _stamp(path: Path) -> tuple[int, int, int]:
-    """What tells a file from one that has taken its name."""
-    facts = path.stat()
-    return facts.st_ino, facts.st_size, facts.st_mtime_ns
 
 
 class Pairs:
@@ -123,7 +61,7 @@ class Pairs:
 
     def _windows(self, columns: Sequence[str]) -> Iterator[Pair]:
         """Both files cut at the same indexes."""
-        readers = [_Reader(results, columns) for results in (self.a, self.b)]
+        readers = [Reader(results, columns) for results in (self.a, self.b)]
         while starts := [start for reader in readers if (start := reader.next_index()) is not None]:
             one, other = (reader.take(min(starts) + _WINDOW) for reader in readers)
             yield one, other
@@ -142,45 +80,6 @@ class Pairs:
             places = self._places[start : start + len(table)]
             start += len(table)
             yield table.filter(pa.array(places >= 0)), held.take(pa.array(places[places >= 0]))
-
-
-class _Reader:
-    """The rows of one file in input order, cut where the caller says."""
-
-    def __init__(self, results: Results, columns: Sequence[str]) -> None:
-        self._path, self._batches = results.path, results.batches(columns)
-        self._rest: pa.Table | None = None
-        self._indexes: Places = np.empty(0, np.int64)
-        self._last = -1
-
-    def next_index(self) -> int | None:
-        """The index of the next row; None at the end."""
-        while not len(self._indexes) and self._read():
-            pass
-        return int(self._indexes[0]) if len(self._indexes) else None
-
-    def take(self, stop: int) -> pa.Table:
-        """The next rows whose index is below `stop`."""
-        while (not len(self._indexes) or self._indexes[-1] < stop) and self._read():
-            pass
-        if self._rest is None:  # not one row in the file
-            return pa.table({"index": pa.array([], pa.int64()), "id": pa.array([], pa.large_string())})
-        count = int(np.searchsorted(self._indexes, stop))
-        taken, self._rest, self._indexes = self._rest.slice(0, count), self._rest.slice(count), self._indexes[count:]
-        return taken
-
-    def _read(self) -> bool:
-        """One more batch; False at the end."""
-        batch = next(self._batches, None)
-        if batch is None:
-            return False
-        indexes = batch.column("index").to_numpy()
-        if (np.diff(indexes, prepend=self._last) <= 0).any():
-            raise MergeError(f"{self._path} is not in input order; next: hpcjobs merge {self._path.parent}")
-        self._last = int(indexes[-1]) if len(indexes) else self._last
-        self._rest = batch if self._rest is None else pa.concat_tables([self._rest, batch])
-        self._indexes = np.concatenate([self._indexes, indexes])
-        return True
 
 
 def _same_index(one: pa.Table, other: pa.Table) -> tuple[Places, Places]:

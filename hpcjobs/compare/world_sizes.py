@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import filecmp
 import json
-from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from hpcjobs.errors import MergeError
-from hpcjobs.run_folder.files import FILE_MODE, replace_whole, temporary_name
+from hpcjobs.compare.excerpt import excerpt, first_difference
+from hpcjobs.compare.reader import Reader
+from hpcjobs.compare.results import Results
 
 # What must not depend on the world size. The inputs are the same by the data's hash in the plans.
 COMPARED = (
@@ -38,6 +36,21 @@ class Mismatch:
     fields: tuple[str, ...]
     values: dict[int, dict[str, Any]]
 
+    def line(self) -> str:
+        """The mismatch as one line of JSON."""
+        return json.dumps(vars(self))
+
+    def lines(self) -> Iterator[str]:
+        """The mismatch for people: each column that differs, at the first world size and at those that differ."""
+        first = next(iter(self.values))
+        yield f"{self.id!r} (index {self.index}): at {', '.join(map(str, self.differ))} not as at {first}"
+        for name in self.fields:
+            found = {size: row[name] for size, row in self.values.items()}
+            place = first_difference([value for value in found.values() if isinstance(value, str)] or [""])
+            for size, value in found.items():
+                text = excerpt(value, place) if isinstance(value, str) else repr(value)
+                yield f"  {name:<17} {size:>4}: {text}"
+
 
 class WorldSizeComparison:
     """Several results.parquet side by side, by world size; the first one is what the others are held against.
@@ -57,9 +70,9 @@ class WorldSizeComparison:
 
     def flips(self) -> Iterator[Mismatch]:
         """The samples that differ, in input order; a MergeError names a file that cannot be compared."""
-        readers = {size: _Reader(path) for size, path in self._files.items()}
-        while starts := [start for reader in readers.values() if (start := reader.next_index()) is not None]:
-            tables = [reader.take(min(starts) + _WINDOW) for reader in readers.values()]
+        readers = [Reader(Results(path), COMPARED) for path in self._files.values()]
+        while starts := [start for reader in readers if (start := reader.next_index()) is not None]:
+            tables = [reader.take(min(starts) + _WINDOW) for reader in readers]
             if all(table.equals(tables[0]) for table in tables[1:]):
                 self.samples += len(tables[0])
             else:
@@ -92,64 +105,3 @@ def _flip(there: Mapping[int, Mapping[str, Any]]) -> Mismatch | None:
 def _differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     pairs = {name: (one.get(name), other.get(name)) for name in COMPARED}
     return [name for name, (a, b) in pairs.items() if a != b and repr(a) != repr(b)]  # a NaN equals itself here
-
-
-class _Reader:
-    """The compared columns of one file, in batches, cut where the caller says."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        try:
-            file = pq.ParquetFile(path)
-        except pa.ArrowInvalid as error:
-            raise MergeError(f"{path} is no parquet file: {error}; next: hpcjobs merge {path.parent}") from None
-        columns = [name for name in ("index", *COMPARED) if name in file.schema_arrow.names]
-        self._batches = file.iter_batches(_WINDOW, columns=columns)
-        self._rest = file.schema_arrow.empty_table().select(columns)
-        self._indexes: list[int] = []
-        self._last = -1
-
-    def next_index(self) -> int | None:
-        """The index of the next row; None at the end."""
-        while not self._indexes and self._read():
-            pass
-        return self._indexes[0] if self._indexes else None
-
-    def take(self, stop: int) -> pa.Table:
-        """The next rows whose index is below `stop`."""
-        while (not self._indexes or self._indexes[-1] < stop) and self._read():
-            pass
-        count = bisect_left(self._indexes, stop)
-        taken, self._rest, self._indexes = self._rest.slice(0, count), self._rest.slice(count), self._indexes[count:]
-        return taken
-
-    def _read(self) -> bool:
-        """One more batch; False at the end."""
-        batch = next(self._batches, None)
-        if batch is None:
-            return False
-        indexes = batch.column("index").to_pylist()
-        if any(later <= earlier for earlier, later in pairwise([self._last, *indexes])):
-            raise MergeError(f"{self._path} is not in input order; next: hpcjobs merge {self._path.parent}")
-        self._last = indexes[-1] if indexes else self._last
-        self._rest = pa.concat_tables([self._rest, pa.Table.from_batches([batch])])
-        self._indexes += indexes
-        return True
-
-
-def write_flips(path: Path, flips: Iterable[Mismatch], keep: int) -> tuple[int, list[Mismatch]]:
-    """Write flips to `path`, one JSON object a line, as they come; how many, and the first `keep` of them."""
-    count, kept, temporary = 0, list[Mismatch](), temporary_name(path)
-    temporary.touch(mode=FILE_MODE)
-    try:
-        with temporary.open("w", encoding="ascii") as file:
-            for flip in flips:
-                file.write(json.dumps(vars(flip)) + "\n")
-                count += 1
-                if count <= keep:
-                    kept.append(flip)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    replace_whole(temporary, path)
-    return count, kept

@@ -15,11 +15,12 @@ from pathlib import Path
 from hpcjobs.distributed.drain import TIME_LIMIT, Drain
 from hpcjobs.run_folder.files import FILE_MODE
 from hpcjobs.run_folder.heartbeat import Heartbeat
+from hpcjobs.run_folder.rank_state import RankState
 
 log = logging.getLogger(__name__)
 _TICK_SECONDS = 0.2
 # States in which samples are to be expected; loading is only reported: weights may take as long as they like.
-_PRODUCING = ("working", "draining")
+_PRODUCING = (RankState.WORKING, RankState.DRAINING)
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Watch:
         self._seen = seen
         if self._drain.engaged and self._drain.left() <= 0:
             self._leave(f"drained: {self._drain.reason or TIME_LIMIT}", hung=False)
-        elif self._idle > self._limits.progress and (vitals.state == "loading" or self._produces):
+        elif self._idle > self._limits.progress and (vitals.state == RankState.LOADING or self._produces):
             self._idle = 0.0
             self._report(vitals.state)
 
@@ -80,7 +81,7 @@ class Watch:
     def _produces(self) -> bool:
         return self._drain.engaged and self._heart.vitals.state in _PRODUCING
 
-    def _report(self, state: str) -> None:
+    def _report(self, state: RankState) -> None:
         """A rank without progress: say where it stands, and end it if it holds samples."""
         with contextlib.suppress(OSError):  # a full disk must not end this thread
             with open(os.open(self._stacks, os.O_WRONLY | os.O_CREAT | os.O_APPEND, FILE_MODE), "w") as file:
@@ -98,6 +99,6 @@ class Watch:
         """Give everything back and end the process: the working thread may be anywhere."""
         given = self.let_go(why, hung)
         log.warning("the rank leaves with work in hand: %s", why)
-        self._heart.last_words("failed" if hung else "drained", why)
+        self._heart.last_words(RankState.FAILED if hung else RankState.DRAINED, why)
         logging.shutdown()
         os._exit(1 if hung or not given else 0)  # with 1 the guard gives back what we could not

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,29 +13,30 @@ import pyarrow.compute as pc
 
 from hpcjobs.errors import MergeError
 from hpcjobs.report.intervals import Floats, Intervals
-from hpcjobs.run_folder.heartbeat import Vitals, read_heartbeats
 from hpcjobs.run_folder.journal.table import journal_schema, read_columns
+from hpcjobs.run_folder.liveness import LOST, RankView, view_ranks
 from hpcjobs.run_folder.paths import RunPaths
-from hpcjobs.run_folder.process import Identity
+from hpcjobs.run_folder.rank_state import RankState
+from hpcjobs.run_folder.submission import read_launches, together
 
 KINDS = ("load", "work", "idle", "unknown")
 _SCHEMA = journal_schema(pa.schema([]))
 _NOTHING = np.empty((0, 2))
+_LOST = LOST | {RankState.OVER, RankState.FAILED, RankState.NO_HEARTBEAT}
 
 
 @dataclass
 class Activity:
     """One rank of one attempt. Times in Unix seconds; `work` has (start, end) rows, `busy` their exact sum.
 
-    `state` is done, drained, failed, died (its process is gone, or it has been silent), or what a live rank last said;
-    `ended` is why it ended before the work did.
+    `live`: it may still be running. `ended` is why it ended before the work did.
     """
 
     attempt: str
     rank: int
     host: str = "?"
     device: str = ""
-    state: str = "no heartbeat"
+    state: RankState = RankState.NO_HEARTBEAT
     first_error: str | None = None
     start: float = math.inf
     ready: float | None = None
@@ -48,6 +48,7 @@ class Activity:
     busy: float = 0.0
     journal: str = "none"
     ended: str | None = None
+    live: bool = False
 
     @property
     def seconds(self) -> float:
@@ -70,12 +71,7 @@ class Activity:
 
     @property
     def lost(self) -> bool:
-        return self.state in ("died", "failed", "no heartbeat")
-
-    @property
-    def live(self) -> bool:
-        """Whether it may still be running."""
-        return self.state not in ("done", "drained") and not self.lost
+        return self.state in _LOST
 
     def parts(self, kind: str) -> Floats:
         """The (start, end) rows of one of KINDS: the four together are the rank's whole time."""
@@ -96,13 +92,14 @@ def _between(work: Floats, start: float, end: float) -> Floats:
     return gaps[gaps[:, 1] > gaps[:, 0]]
 
 
-def read_activities(paths: RunPaths, heartbeat: float, script: bool = False) -> tuple[list[Activity], list[str]]:
+def read_activities(paths: RunPaths, timeout: float, script: bool = False) -> tuple[list[Activity], list[str]]:
     """All ranks of all attempts, by start and rank; and what could not be read.
 
-    `heartbeat` is the seconds between beats: a rank without an end that missed three of them is called dead.
+    `timeout`: `run.lease_timeout`, seconds without a heartbeat after which a rank is silent.
     The ranks of a `script` have no journals, those of a training go in step: they count as working once they are ready.
     """
-    found = {vitals.name: _of_vitals(vitals, heartbeat, script) for vitals in read_heartbeats(paths.heartbeats)}
+    ranks = view_ranks(paths, together(read_launches(paths)), timeout)
+    found = {rank.vitals.name: _of_rank(rank, script) for rank in ranks}
     notes = []
     for path in [] if script else paths.journals():
         attempt, _, rank = path.stem.rpartition("-")
@@ -119,25 +116,20 @@ def read_activities(paths: RunPaths, heartbeat: float, script: bool = False) -> 
     return sorted(timed, key=lambda a: (first[a.attempt], a.attempt, a.rank)), notes
 
 
-def _of_vitals(vitals: Vitals, heartbeat: float, script: bool) -> Activity:
+def _of_rank(rank: RankView, script: bool) -> Activity:
+    vitals = rank.vitals
     device = " ".join(filter(None, [vitals.device, vitals.gpu]))
     end = vitals.ended_at or vitals.beat_at
     activity = Activity(
-        vitals.attempt, vitals.rank, vitals.host, device, _state(vitals, heartbeat), vitals.first_error,
-        vitals.started_at, vitals.ready_at, end, vitals.samples, vitals.errors, vitals.tokens, ended=vitals.ended,
+        vitals.attempt, vitals.rank, vitals.host, device, rank.state, vitals.first_error,
+        vitals.started_at, vitals.ready_at, end, vitals.samples, vitals.errors, vitals.tokens,
+        ended=vitals.ended, live=rank.live,
     )  # fmt: skip
     if script:
         begun = min(max(vitals.ready_at or vitals.started_at, vitals.started_at), max(vitals.started_at, end))
         activity.ready, activity.busy, activity.journal = begun, max(0.0, end - begun), "read"
         activity.work = np.array([[begun, max(begun, end)]])
     return activity
-
-
-def _state(vitals: Vitals, heartbeat: float) -> str:
-    if vitals.state in ("done", "drained", "failed", "dead") or vitals.ended_at is not None:
-        return "died" if vitals.state == "dead" else vitals.state
-    silent = time.time() - vitals.beat_at > 3 * heartbeat
-    return "died" if silent or Identity(**vitals.identity).is_dead() else vitals.state
 
 
 def _read_journal(path: Path, activity: Activity) -> None:

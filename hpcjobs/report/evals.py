@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from hpcjobs.run_folder.paths import RunPaths
-from hpcjobs.training.evals import evals_of
+from hpcjobs.training.evals import EvalState, evals_of
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class EvalRow:
     """One model: which, how far its eval is, its scores in the table's order, and the eval's report, from here."""
 
     model: str
-    state: str
+    state: EvalState
     scores: list[str]
     report: str | None
 

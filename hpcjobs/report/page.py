@@ -68,7 +68,7 @@ def _read(paths: RunPaths) -> Facts:
     except (HpcJobsError, OSError) as error:
         notes.append(f"config.yaml cannot be read: {error}")
     metrics = read_json(paths.metrics) if paths.metrics.exists() else None
-    activities, broken = read_activities(paths, config.run.heartbeat, plan.job in ("script", "train"))
+    activities, broken = read_activities(paths, config.run.lease_timeout, plan.job in ("script", "train"))
     if plan.job == "train":
         steps = read_curve(paths).steps
         curve = draw_curve([steps[step] for step in sorted(steps)])

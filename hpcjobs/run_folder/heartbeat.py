@@ -18,6 +18,7 @@ from typing import Any
 
 from hpcjobs.run_folder.disk import disk_errors
 from hpcjobs.run_folder.files import FILE_MODE
+from hpcjobs.run_folder.rank_state import RankState
 
 log = logging.getLogger(__name__)
 SIZE = 2048
@@ -27,9 +28,8 @@ SIZE = 2048
 class Vitals:
     """What a rank tells about itself; times in Unix seconds, counts since its start.
 
-    state: starting, loading, working, waiting, saving, validating, draining, done, drained, failed or dead. `open`
-    counts finished samples of chunks that are not done yet. `ended` says why it ended early, `signal` what killed it,
-    `fatal` that another start would end the same way.
+    `open` counts finished samples of chunks that are not done yet. `ended` says why it ended early, `signal` what
+    killed it, `fatal` that another start would end the same way.
     """
 
     rank: int
@@ -37,7 +37,7 @@ class Vitals:
     host: str
     world_size: int
     identity: dict[str, Any]
-    state: str = "starting"
+    state: RankState = RankState.STARTING
     started_at: float = field(default_factory=time.time)
     ready_at: float | None = None
     ended_at: float | None = None
@@ -56,7 +56,10 @@ class Vitals:
     signal: str | None = None
     fatal: bool = False
 
-    def end(self, state: str, why: str | None = None) -> None:
+    def __post_init__(self) -> None:
+        self.state = RankState(self.state)
+
+    def end(self, state: RankState, why: str | None = None) -> None:
         """This rank has ended, now."""
         self.state, self.ended_at, self.ended = state, time.time(), self.ended or why
 
@@ -86,16 +89,17 @@ class Heartbeat:
     ) -> None:
         self._stop.set()
         self._thread.join()
-        drained = isinstance(error, SystemExit) if error else self.vitals.state == "draining"
+        drained = isinstance(error, SystemExit) if error else self.vitals.state == RankState.DRAINING
         if error and not drained:
             self.vitals.fatal = bool(getattr(error, "fatal", False))
             if self.vitals.fatal or not self.vitals.first_error:  # what ended all outweighs what a sample met
                 self.vitals.first_error = f"{type(error).__name__}: {error}"[:400]
-        self.vitals.end("drained" if drained else "failed" if kind else "done", str(error) if error else None)
+        end = RankState.DRAINED if drained else RankState.FAILED if kind else RankState.DONE
+        self.vitals.end(end, str(error) if error else None)
         self.beat()
         os.close(self._handle)
 
-    def last_words(self, state: str, why: str) -> None:
+    def last_words(self, state: RankState, why: str) -> None:
         """The end, told from another thread: the process ends right after it."""
         self._stop.set()
         self.vitals.end(state, why)
@@ -105,7 +109,7 @@ class Heartbeat:
         while not self._stop.wait(self._interval):
             self.beat()
 
-    def enter(self, state: str) -> None:
+    def enter(self, state: RankState) -> None:
         """Change the state and tell it at once."""
         self.vitals.state = state
         self.beat()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,26 @@ from hpcjobs.run_folder.files import read_json
 from hpcjobs.run_folder.paths import RunPaths, steps_in
 
 
+class EvalState(StrEnum):
+    """The state of the eval of a model; the values are the words in text and JSON output."""
+
+    WAITING = "waiting"  # it was not started yet
+    GOING = "going"  # it was started and not merged yet
+    COMPLETE = "complete"  # merged, with a result for every sample
+    INCOMPLETE = "incomplete"  # merged, and results are missing
+
+
 @dataclass(frozen=True)
 class ModelEval:
     """The eval of one model. `step` is None for the last model, model/.
 
-    state: waiting (not started yet), going, complete or incomplete. `metrics`: name -> value, of a merged eval.
+    `metrics`: name -> value, of a merged eval.
     """
 
     step: int | None
     model: str
     run: str
-    state: str
+    state: EvalState
     metrics: dict[str, float | None]
 
 
@@ -45,11 +55,12 @@ def evals_of(paths: RunPaths) -> list[ModelEval]:
 
 def _eval_of(paths: RunPaths, step: int | None, model: Path) -> ModelEval:
     run = RunPaths(paths.eval_of(step))
-    state, metrics = "going" if run.submission.exists() else "waiting", dict[str, float | None]()
+    state = EvalState.GOING if run.submission.exists() else EvalState.WAITING
+    metrics: dict[str, float | None] = {}
     try:
         values: dict[str, Any] = read_json(run.metrics)
         metrics = {name: metric["value"] for name, metric in values["metrics"].items()}
-        state = "complete" if values["complete"] else "incomplete"
+        state = EvalState.COMPLETE if values["complete"] else EvalState.INCOMPLETE
     except (OSError, ValueError, KeyError, TypeError):
         pass  # it has not been merged yet, or never will
     return ModelEval(step, str(model), str(run.root), state, metrics)

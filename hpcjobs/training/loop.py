@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpcjobs.errors import HpcJobsError
 from hpcjobs.run_folder.journal.journal import Journal
+from hpcjobs.run_folder.rank_state import RankState
 from hpcjobs.training.batches import BatchPlan
 from hpcjobs.training.checkpoints.checkpoint import Checkpoints
 from hpcjobs.training.checkpoints.saver import Saver
@@ -114,14 +115,14 @@ class Loop:
             if self.done % self._work.config.train.checkpoint_every == 0:
                 self.save()
         if self.done < self._schedule.steps:
-            self._work.heart.enter("draining")
+            self._work.heart.enter(RankState.DRAINING)
         self.save(whole=True)
         return self.done >= self._schedule.steps
 
     def save(self, whole: bool = False) -> None:
         """A checkpoint of now, where there is none yet; `whole`: it is there when this returns."""
         state = self._work.heart.vitals.state
-        self._work.heart.enter("saving")  # as long as that takes, nobody hangs
+        self._work.heart.enter(RankState.SAVING)  # as long as that takes, nobody hangs
         if self._saved != self.done:
             self._journal.sync()  # the steps that the checkpoint stands for
             self._saver.settle()
@@ -138,7 +139,7 @@ class Loop:
     def close(self) -> None:
         """The journal, the trackers, and a checkpoint that is being written end with the loop."""
         if self._saver.busy:
-            self._work.heart.enter("saving")
+            self._work.heart.enter(RankState.SAVING)
         try:
             self._saver.settle()
         except Exception:
@@ -213,9 +214,9 @@ class Loop:
         every = self._work.config.train.eval_every
         if self._validation is None or not (self.done == self._schedule.steps or (every and self.done % every == 0)):
             return None
-        self._work.heart.enter("validating")
+        self._work.heart.enter(RankState.VALIDATING)
         found = self._validation.loss(self._loss, self.prepared.state, self._sum)
-        self._work.heart.enter("working")
+        self._work.heart.enter(RankState.WORKING)
         return found
 
     def _tell(self, record: StepRecord) -> None:

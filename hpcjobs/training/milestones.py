@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from hpcjobs.launch.entry import begin_evals
 from hpcjobs.run_folder.files import make_folder
+from hpcjobs.run_folder.rank_state import RankState
 from hpcjobs.run_folder.submission import read_launches
 from hpcjobs.training.checkpoints.state import random_state, set_random_state
 from hpcjobs.training.export import write_model
@@ -40,7 +41,7 @@ class Milestones:
     def reach(self, step: int) -> None:
         """Write the model of now as that of `step`; where there is a queue, rank 0 has its eval queued."""
         work, state = self._work, self._work.heart.vitals.state
-        work.heart.enter("saving")
+        work.heart.enter(RankState.SAVING)
         if work.rank.is_main:
             make_folder(work.paths.models)
         random = random_state()

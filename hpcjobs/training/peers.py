@@ -11,6 +11,7 @@ from hpcjobs.distributed.rank import Rank
 from hpcjobs.errors import HpcJobsError
 from hpcjobs.run_folder.heartbeat import Heartbeat, Vitals, read_heartbeat
 from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.run_folder.rank_state import RankState
 
 log = logging.getLogger(__name__)
 _POLL_SECONDS = 1.0
@@ -18,7 +19,7 @@ _POLL_SECONDS = 1.0
 _GRACE_SECONDS = 10.0
 # How long the guard of a killed rank may take to say so; where it died with its node, beats that are missed tell.
 _WORD_SECONDS, _BEATS = 5.0, 3
-_GONE = ("dead", "failed")
+_GONE = (RankState.DEAD, RankState.FAILED)
 
 
 class LostRankError(HpcJobsError):
@@ -101,7 +102,7 @@ class Peers:
         """End the process: its working thread waits for a rank that will not come."""
         log.error("%s", why)
         self._heart.vitals.first_error = why[:400]
-        self._heart.last_words("failed", why)
+        self._heart.last_words(RankState.FAILED, why)
         logging.shutdown()
         os._exit(1)
 

@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from hpcjobs.errors import MergeError
-from hpcjobs.run_folder.journal.journal import journal_lines
+from hpcjobs.run_folder.journal.journal import broken, journal_lines
 from hpcjobs.run_folder.paths import RunPaths
 
 
@@ -74,7 +73,7 @@ def read_steps(path: Path) -> Iterator[StepRecord]:
         try:
             yield StepRecord.parse(line)
         except ValueError as error:
-            raise MergeError(f"{path}: broken record at offset {offset}: {error}") from None
+            raise broken(path, offset, error) from None
 
 
 def read_curve(paths: RunPaths) -> Curve:

@@ -13,6 +13,7 @@ from hpcjobs.run_folder.journal.journal import Journal
 
 if TYPE_CHECKING:
     from hpcjobs.distributed.work import Work
+from hpcjobs.run_folder.rank_state import RankState
 from hpcjobs.worker.shift import Shift
 
 log = logging.getLogger(__name__)
@@ -20,12 +21,12 @@ log = logging.getLogger(__name__)
 
 def run_eval(work: Work) -> None:
     """This rank's share of an eval or generate run, to its journal. No collectives, no waiting for a dead rank."""
-    work.heart.enter("loading")
+    work.heart.enter(RankState.LOADING)
     engine = make_engine(work)
     with Journal(work.paths.journal(work.rank.attempt, work.rank.rank)) as journal:
         shift = Shift(work, journal, engine)
         work.heart.vitals.ready_at = time.time()
-        work.heart.enter("working")
+        work.heart.enter(RankState.WORKING)
         with shift:
             for completion in engine.stream(shift.requests()):
                 shift.record(completion)

@@ -24,6 +24,7 @@ from hpcjobs.run_folder.ledger.chunks import ChunkList
 from hpcjobs.run_folder.ledger.claims import Claims
 from hpcjobs.run_folder.ledger.ledger import release, whole_samples
 from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.run_folder.rank_state import RankState
 
 log = logging.getLogger(__name__)
 _FORWARDED = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT, signal.SIGCONT)
@@ -106,7 +107,7 @@ def after_end(paths: RunPaths, code: int) -> None:
     path = paths.heartbeat(rank.attempt, rank.rank)
     vitals = read_heartbeat(path)
     if vitals and vitals.ended_at is None:
-        vitals.end("dead", how)
+        vitals.end(RankState.DEAD, how)
         vitals.signal = signal.Signals(-code).name if code < 0 else None
         write_heartbeat(path, vitals)
         notice(f"rank {rank.rank} on {rank.host} was {how}")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from hpcjobs.distributed.rendezvous import Meeting
 from hpcjobs.errors import HpcJobsError
+from hpcjobs.run_folder.rank_state import RankState
 from hpcjobs.run_folder.snapshot import program_command
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def run_script(work: Work) -> None:
     env["PYTHONPATH"] = os.pathsep.join(filter(None, [*folders, env.get("PYTHONPATH", "")]))
     command = [sys.executable, *words]
     log.info("command: %s", " ".join(command))
-    work.heart.enter("working")
+    work.heart.enter(RankState.WORKING)
     with subprocess.Popen(command, env=env, cwd=work.plan.code["cwd"]) as child:
         try:
             if listener is not None:

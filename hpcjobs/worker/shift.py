@@ -23,6 +23,7 @@ from hpcjobs.run_folder.ledger.chunks import ChunkList
 from hpcjobs.run_folder.ledger.claims import Claims, Lease
 from hpcjobs.run_folder.ledger.ledger import LeaseWatch, Ledger, Rules
 from hpcjobs.run_folder.process import Identity
+from hpcjobs.run_folder.rank_state import RankState
 from hpcjobs.tasks.asker import asker_of
 
 if TYPE_CHECKING:
@@ -118,9 +119,9 @@ class Shift:
         drain = self._work.drain
         if drain.has_room(max(self._took, default=0.0)):
             return True
-        if self._work.heart.vitals.state != "draining":
+        if self._work.heart.vitals.state != RankState.DRAINING:
             log.info("draining, %s: %d samples in hand, %.0f s left", drain.reason, len(self._begun), drain.left())
-            self._work.heart.enter("draining")
+            self._work.heart.enter(RankState.DRAINING)
         return False
 
     def _goes_on(self) -> bool:
@@ -133,8 +134,8 @@ class Shift:
 
     def _wait(self) -> None:
         """Other ranks hold what is left: wait for them to settle it or to be lost."""
-        if self._work.heart.vitals.state != "waiting":
-            self._work.heart.enter("waiting")
+        if self._work.heart.vitals.state != RankState.WAITING:
+            self._work.heart.enter(RankState.WAITING)
         time.sleep(min(0.5, self._work.config.run.heartbeat / 2))
 
     def _requests_of(self, lease: Lease) -> Iterator[Request | None]:
@@ -144,8 +145,8 @@ class Shift:
             self._open |= dict.fromkeys(todo, in_hand)
             if not todo:
                 return self._settle(in_hand)
-        if self._work.heart.vitals.state not in ("working", "draining"):
-            self._work.heart.enter("working")
+        if self._work.heart.vitals.state not in (RankState.WORKING, RankState.DRAINING):
+            self._work.heart.enter(RankState.WORKING)
         for index in todo:
             if not self._goes_on() or self._lost(in_hand):
                 return None

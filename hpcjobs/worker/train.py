@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from hpcjobs.run_folder.inputs import Inputs
 from hpcjobs.run_folder.journal.journal import Journal
+from hpcjobs.run_folder.rank_state import RankState
 from hpcjobs.training.batches import plan_batches
 from hpcjobs.training.data.order import BatchOrder, Ordering
 from hpcjobs.training.data.tokens import TokenFacts, TokenFile, wait_for_tokens, write_tokens
@@ -24,7 +25,7 @@ def run_train(work: Work) -> None:
     """This rank's share of a train run. The ranks go in step: where one is lost the others end, and name it."""
     from hpcjobs.training.peers import Peers
 
-    work.heart.enter("loading")
+    work.heart.enter(RankState.LOADING)
     run, batches = work.config.run, plan_batches(work.config.train, work.rank.world_size)
     if work.rank.is_main:
         log.info("a global batch of %d: %s", work.config.train.global_batch, batches)
@@ -114,11 +115,11 @@ def _prepared(work: Work, facts: TokenFacts) -> Loop:
 def _train(work: Work, loop: Loop) -> None:
     loop.resume()
     work.heart.vitals.ready_at = time.time()
-    work.heart.enter("working")
+    work.heart.enter(RankState.WORKING)
     work.drain.engaged = True
     try:
         if loop.run():
-            work.heart.enter("saving")
+            work.heart.enter(RankState.SAVING)
             export(work, loop.prepared)
         else:
             work.heart.vitals.ended = f"drained: {work.drain.reason or 'another rank has no time left'}"

@@ -15,6 +15,7 @@ from hpcjobs.run_folder.heartbeat import Heartbeat, Vitals, write_heartbeat
 from hpcjobs.run_folder.ledger.chunks import ChunkList
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.process import Identity
+from hpcjobs.run_folder.rank_state import RankState
 from hpcjobs.run_folder.submission import Launch, read_launches, record_launch
 from tests.fake_slurm import FakeSlurm
 from tests.runs import plan_run, record_of, settle_by_hand, write_journal
@@ -45,7 +46,7 @@ def ranks_of(paths: RunPaths, number: int, samples: int = 20, ended: str | None 
     path = paths.heartbeat(attempt, 0)
     with Heartbeat(path, vitals, 60):
         pass
-    vitals.state, vitals.ended = "drained" if ended else "done", ended
+    vitals.state, vitals.ended = RankState.DRAINED if ended else RankState.DONE, ended
     write_heartbeat(path, vitals)
     write_journal(paths, [record_of(0, 0, attempt=attempt)] * bool(samples), f"{attempt}-0.jsonl")
 

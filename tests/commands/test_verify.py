@@ -9,13 +9,17 @@ from typing import Any
 
 import pytest
 
-from hpcjobs.commands.verify import parse_sizes, shape_flags
+from hpcjobs.commands.submit import SubmitOptions
+from hpcjobs.commands.verify import judge, parse_sizes, shape_flags
 from hpcjobs.config import Config
 from hpcjobs.config.layers import Layer
 from hpcjobs.config.resolve import read_config, validate
-from hpcjobs.errors import UsageError
+from hpcjobs.errors import DiskFullError, UsageError
+from hpcjobs.merge.eval import merge
 from hpcjobs.run_folder.paths import RunPaths
+from tests.disks import small_disk
 from tests.fake_slurm import Shell
+from tests.runs import plan_run, run_ranks
 
 YAML = """
 model: {engine: dummy}
@@ -170,3 +174,23 @@ def test_the_made_up_folder_stands_under_the_runs_root(shell: Shell) -> None:
     [name] = shell.left()
     assert re.fullmatch(r"verify-\d{8}-\d{6}-[0-9a-f]{4}", name)
     assert json.loads((shell.runs / name / "w1" / "plan.json").read_text())["run"] == "w1"
+
+
+def test_where_the_disk_is_full_the_flips_are_told_missing_and_nothing_half_written_stays(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "size=8m") as disk:
+        folder, runs = disk.path / "v", dict[int, RunPaths]()
+        for size, prompt in ((1, "{{ question }}"), (2, "{{ question }}!")):
+            runs[size] = plan_run(folder / f"w{size}", 25, task={"prompt": prompt})
+            run_ranks(runs[size], size)
+            assert merge(runs[size]).complete
+        order, before = SubmitOptions("eval", None, None, [], {}, [], [], folder), sorted(folder.iterdir())
+        disk.fill()
+        with pytest.raises(DiskFullError) as caught:
+            judge(runs, order, 3)
+        assert f"{folder}/flips.jsonl cannot be written: No space left on device" in str(caught.value)
+        assert str(caught.value).endswith("free space there, then: the same command with another --run-dir")
+        assert sorted(folder.iterdir()) == before
+        disk.clear()
+        verdict = judge(runs, order, 3)
+        lines = verdict.flips.read_text().splitlines()
+        assert (verdict.differ, len(verdict.first_flips), len(lines)) == (25, 3, 25)

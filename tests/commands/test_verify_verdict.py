@@ -8,19 +8,20 @@ from typing import Any
 import pytest
 
 from hpcjobs.commands.status import Status
-from hpcjobs.commands.verify_verdict import VerifyVerdict, flip_lines
+from hpcjobs.commands.verify_verdict import VerifyVerdict
 from hpcjobs.compare.world_sizes import Mismatch
+from hpcjobs.run_folder.run_state import RunState
 
 
-def status_of(size: int, state: str) -> Status:
-    done = {"complete": 9, "incomplete": 7}.get(state, 0)
-    error = None if state == "complete" else "rank 0 on n1: boom"
+def status_of(size: int, state: RunState) -> Status:
+    done = {RunState.COMPLETE: 9, RunState.INCOMPLETE: 7}.get(state, 0)
+    error = None if state == RunState.COMPLETE else "rank 0 on n1: boom"
     return Status(f"w{size}", "eval", f"/v/w{size}", state, 9, done, 0.0, None, [], {}, error, [], None)
 
 
 def verdict_of(*states: str, **changes: Any) -> VerifyVerdict:
     values: dict[str, Any] = {
-        "runs": {2**place: status_of(2**place, state) for place, state in enumerate(states)}, "samples": 9,
+        "runs": {2**place: status_of(2**place, RunState(state)) for place, state in enumerate(states)}, "samples": 9,
         "absent": {2**place: 0 for place in range(len(states))}, "byte_identical": True,
         "flips": Path("/v/flips.jsonl"), "differ": 0, "first_flips": [], "deterministic": True, "next": None,
     }  # fmt: skip
@@ -94,12 +95,12 @@ def test_flips_are_told_up_to_the_limit() -> None:
     [("x" * 900 + "left" + "y" * 900, "x" * 900 + "right"), ("x" * 900 + "left", "x" * 900 + "right" + "y" * 900)],
 )
 def test_of_long_texts_the_first_difference_is_shown(one: str, other: str) -> None:
-    first, second = list(flip_lines(flip_of(one, other)))[1:]
+    first, second = list(flip_of(one, other).lines())[1:]
     assert "left" in first
     assert "right" in second
     assert len(first) + len(second) < 600
 
 
 def test_one_long_text_beside_none_or_a_shorter_one_is_shown() -> None:
-    assert "'xxx" in list(flip_lines(flip_of("x" * 900, None)))[1]
-    assert "xxx" in list(flip_lines(flip_of("x" * 900, "x" * 800)))[1]
+    assert "'xxx" in list(flip_of("x" * 900, None).lines())[1]
+    assert "xxx" in list(flip_of("x" * 900, "x" * 800).lines())[1]

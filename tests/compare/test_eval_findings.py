@@ -7,7 +7,7 @@ from typing import Any, cast
 import pytest
 
 from hpcjobs.compare.eval import Comparison
-from hpcjobs.compare.eval_findings import Findings, flip_lines
+from hpcjobs.compare.eval_findings import Findings
 from hpcjobs.compare.flips import Flip
 from hpcjobs.compare.gates import Gate
 
@@ -31,7 +31,7 @@ def flip_of(a: Any, b: Any, **changes: Any) -> Flip:
 
 def test_a_flip_is_told_without_its_control_characters() -> None:
     error = {"type": "ValueError", "message": "bad\x9b"}
-    assert list(flip_lines(flip_of("x\n", None, error=error))) == [
+    assert list(flip_of("x\n", None, error=error).lines()) == [
         "'r\\x1b[2J': em 1 -> 0, f1 0 -> 1",
         "  A: 'x\\n'",
         "  B: ''  error ValueError: 'bad\\x9b'",
@@ -46,13 +46,13 @@ def test_a_flip_is_told_without_its_control_characters() -> None:
     ],
 )  # fmt: skip
 def test_of_long_texts_the_first_difference_is_shown(one: str, other: str) -> None:
-    _, first, second = flip_lines(flip_of(one, other))
+    _, first, second = flip_of(one, other).lines()
     assert "left" in first
     assert "right" in second
     assert len(first) + len(second) < 600
 
 
 def test_a_long_text_that_only_goes_on_is_shown_where_it_does() -> None:
-    _, first, second = flip_lines(flip_of("x" * 900, "x" * 900 + "more"))
+    _, first, second = flip_of("x" * 900, "x" * 900 + "more").lines()
     assert "more" in second
     assert "xxx" in first

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from hpcjobs.compare.flips import Flip, find_flips, scores, write_flips
-from hpcjobs.compare.pairs import Pairs, Results
+from hpcjobs.compare.pairs import Pairs
+from hpcjobs.compare.results import Results
 from hpcjobs.errors import DiskFullError
 
 SCHEMA = pa.schema(

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from hpcjobs.compare.pairs import Pairs, Results
+from hpcjobs.compare.pairs import Pairs
+from hpcjobs.compare.results import Results
 from hpcjobs.errors import MergeError
 
 

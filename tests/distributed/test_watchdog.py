@@ -22,6 +22,7 @@ from hpcjobs.run_folder.ledger.chunks import ChunkList, write_chunks
 from hpcjobs.run_folder.ledger.claims import Claims, Former
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.process import Identity
+from hpcjobs.run_folder.rank_state import RankState
 from tests.hangs import Hangs
 from tests.runs import (
     Ranks,
@@ -166,7 +167,7 @@ def stand_still(folder: str) -> None:
         drain = Drain(Allocation(None, 0, 90, 30))
         with Watch(heart, drain, Limits(progress=1.2, stall=0.5), here / "stacks") as watch:
             seen = [watch.stalled()]
-            heart.enter("working")
+            heart.enter(RankState.WORKING)
             drain.engaged = True
             wait_for(lambda: watch._idle > 0, "the watch to have begun to count")
             os.kill(os.getpid(), signal.SIGSTOP)

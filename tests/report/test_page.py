@@ -29,6 +29,7 @@ from hpcjobs.run_folder.heartbeat import Heartbeat, Vitals
 from hpcjobs.run_folder.journal.record import Record
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.process import Identity
+from hpcjobs.run_folder.rank_state import RankState
 from hpcjobs.run_folder.submission import Launch, record_launch
 
 NASTY = [
@@ -292,14 +293,14 @@ def test_the_bar_has_the_ranks_times(tmp_path: Path) -> None:
 
 def test_a_rank_that_never_ended_is_marked(copy: RunPaths) -> None:
     paths, now = copy, time.time()
-    beat(paths, vitals(1, now - 100, now - 90, None, beat_at=now - 60, samples=3))
+    beat(paths, vitals(1, now - 300, now - 290, None, beat_at=now - 200, samples=3))
     beat(paths, vitals(2, now - 100, now - 90, None, beat_at=now, state="waiting"))
     found = {one.rank: one for one in read_activities(paths, 5.0)[0] if one.attempt == "7.0.0"}
-    assert (found[1].state, found[1].lost, found[1].known) == ("died", True, False)
+    assert (found[1].state, found[1].lost, found[1].known) == ("silent", True, False)
     assert (found[2].state, found[2].lost, found[2].live) == ("waiting", False, True)
-    assert found[1].parts("unknown").tolist() == [[now - 90, now - 60]]
+    assert found[1].parts("unknown").tolist() == [[now - 290, now - 200]]
     page = Page(write_report(paths))
-    assert "✕ died" in page.text
+    assert "✕ silent" in page.text
     assert "1 rank was lost on the way" in page.text
 
 
@@ -309,7 +310,7 @@ def test_who_drained_is_not_lost_and_who_was_killed_says_by_what(tmp_path: Path)
     beat(paths, vitals(1, 0.0, 1.0, 50.0, state="dead", ended="ended by SIGKILL", signal="SIGKILL"))
     drained, killed = read_activities(paths, 5.0)[0]
     assert (drained.state, drained.lost, drained.live) == ("drained", False, False)
-    assert (killed.state, killed.lost, killed.live) == ("died", True, False)
+    assert (killed.state, killed.lost, killed.live) == ("dead", True, False)
     assert killed.ended == "ended by SIGKILL"
 
 
@@ -321,7 +322,8 @@ def test_a_broken_journal_costs_its_counts_not_the_page(copy: RunPaths) -> None:
 def test_many_ranks_show_the_idlest_and_all_together() -> None:
     ranks = [
         Activity(
-            "7.0.0", rank, f"node{rank}", "cuda:0", "died" if rank == 77 else "done", None, 0.0, 10.0, 100.0, 5,
+            "7.0.0", rank, f"node{rank}", "cuda:0",
+            RankState.DEAD if rank == 77 else RankState.DONE, None, 0.0, 10.0, 100.0, 5,
             work=np.array([[10.0, 90.0 - rank / 10]]), busy=80.0 - rank / 10, journal="read",
         )
         for rank in range(300)
@@ -330,7 +332,7 @@ def test_many_ranks_show_the_idlest_and_all_together() -> None:
     assert timeline is not None
     assert (len(timeline.bars), timeline.left_out, timeline.most) == (SHOWN_ROWS, 300 - SHOWN_ROWS, 300)
     assert [bar.label for bar in timeline.bars] == ["rank 77", *(f"rank {n}" for n in range(300 - SHOWN_ROWS + 1, 300))]
-    assert timeline.bars[0].lost == "died"
+    assert timeline.bars[0].lost == "dead"
     assert set(timeline.areas) == {"load", "work", "idle"}
 
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hpcjobs.errors import JournalError, UsageError
 from hpcjobs.run_folder.heartbeat import SIZE, Heartbeat, Vitals, read_heartbeat, read_heartbeats, write_heartbeat
 from hpcjobs.run_folder.process import Identity
+from hpcjobs.run_folder.rank_state import RankState
 from tests.runs import finish, start_process, wait_for
 
 ERRORS = st.text(st.characters(exclude_categories=()), max_size=400)
@@ -60,7 +61,7 @@ def test_the_bytes_change_by_themselves_until_the_end(tmp_path: Path) -> None:
 def test_a_change_of_state_is_told_at_once(tmp_path: Path) -> None:
     path = tmp_path / "a-0.json"
     with Heartbeat(path, vitals(), 60) as heart:
-        for state in ("loading", "working", "waiting"):
+        for state in (RankState.LOADING, RankState.WORKING, RankState.WAITING):
             heart.enter(state)
             found = read_heartbeat(path)
             assert found
@@ -119,17 +120,17 @@ def test_ranks_come_by_attempt_and_number(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("state", "error", "ends", "fatal", "first_error"),
     [
-        ("working", None, "done", False, None),
-        ("draining", None, "drained", False, None),
-        ("loading", SystemExit("asked to"), "drained", False, None),
-        ("draining", SystemExit(0), "drained", False, None),
-        ("working", UsageError("no"), "failed", False, "UsageError: no"),
-        ("working", JournalError("full"), "failed", True, "JournalError: full"),
-        ("draining", JournalError("full"), "failed", True, "JournalError: full"),
+        (RankState.WORKING, None, "done", False, None),
+        (RankState.DRAINING, None, "drained", False, None),
+        (RankState.LOADING, SystemExit("asked to"), "drained", False, None),
+        (RankState.DRAINING, SystemExit(0), "drained", False, None),
+        (RankState.WORKING, UsageError("no"), "failed", False, "UsageError: no"),
+        (RankState.WORKING, JournalError("full"), "failed", True, "JournalError: full"),
+        (RankState.DRAINING, JournalError("full"), "failed", True, "JournalError: full"),
     ],
 )
 def test_how_a_rank_has_ended(
-    tmp_path: Path, state: str, error: BaseException | None, ends: str, fatal: bool, first_error: str | None
+    tmp_path: Path, state: RankState, error: BaseException | None, ends: str, fatal: bool, first_error: str | None
 ) -> None:
     path = tmp_path / "a-0.json"
     with contextlib.suppress(type(error) if error else OSError), Heartbeat(path, vitals(), 60) as heart:
@@ -172,7 +173,7 @@ def test_another_may_write_for_the_dead_and_makes_no_new_file(tmp_path: Path) ->
     with Heartbeat(path, vitals(), 60):
         pass
     dead = vitals()
-    dead.end("dead", "ended by SIGKILL")
+    dead.end(RankState.DEAD, "ended by SIGKILL")
     dead.signal = "SIGKILL"
     write_heartbeat(path, dead)
     assert path.stat().st_size == SIZE

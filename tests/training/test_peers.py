@@ -13,6 +13,7 @@ from hpcjobs.run_folder.files import make_folder
 from hpcjobs.run_folder.heartbeat import Heartbeat, Vitals, _padded
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.process import Identity
+from hpcjobs.run_folder.rank_state import ENDED, RankState
 from hpcjobs.training import peers
 from hpcjobs.training.peers import Peers
 
@@ -22,10 +23,10 @@ def vitals(rank: int, state: str = "working", **more: Any) -> Vitals:
     found.beat = 1
     for name, value in more.items():
         setattr(found, name, value)
-    if state in ("dead", "failed", "done"):
-        found.end(state, more.get("ended"))
+    if state in ENDED:
+        found.end(RankState(state), more.get("ended"))
     else:
-        found.state = state
+        found.state = RankState(state)
     return found
 
 
