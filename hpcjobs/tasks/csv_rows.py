@@ -20,6 +20,7 @@ from hpcjobs.tasks.data_files import open_bytes
 _ROWS = 8192
 # A row of its own behind the last one, unless a quote is never closed: then the reader takes it into the last value.
 _END = "\ue000 end of the file \ue000"
+_END_ROW = [_END, _END]
 
 
 def read_csv(path: Path, delimiter: str, types: Mapping[str, ColumnType]) -> pa.Table:
@@ -27,7 +28,7 @@ def read_csv(path: Path, delimiter: str, types: Mapping[str, ColumnType]) -> pa.
     try:
         with _any_length(), _reader(path, delimiter) as reader:
             header = next(reader)
-            if not header or header == [_END]:
+            if not header or header == _END_ROW:
                 raise DataError(f"data file {path} cannot be read: its first line has no names of columns")
             for name in types:
                 if name not in header:
@@ -52,8 +53,8 @@ class _Columns:
         last = self._header
         while rows := list(islice(filter(None, reader), _ROWS)):
             last = rows[-1]
-            self._add(rows[:-1] if last == [_END] else rows)
-        if last != [_END]:
+            self._add(rows[:-1] if last == _END_ROW else rows)
+        if last != _END_ROW:
             raise self._no_row()
         fields = [csv_field(name, kind) for name, kind in zip(self._header, self._kinds, strict=True)]
         columns = [pa.chunked_array(chunks, field.type) for chunks, field in zip(self._chunks, fields, strict=True)]
@@ -76,7 +77,7 @@ class _Columns:
         with _reader(self._path, self._delimiter) as reader:
             line = 1
             for row in reader:
-                if row and row[-1].endswith(_END) and row != [_END]:
+                if row and row[-1].endswith(_END) and row != _END_ROW:
                     return self._error(f"line {line} opens a quote that is never closed")
                 if row and len(row) != width:
                     return self._error(f"line {line} has {len(row)} values, and the header {width}")
@@ -90,7 +91,8 @@ class _Columns:
 @contextmanager
 def _reader(path: Path, delimiter: str) -> Iterator[Iterator[list[str]]]:
     with open_bytes(path) as file:
-        yield csv.reader(chain(io.TextIOWrapper(file, "utf-8-sig", newline=""), [_END]), delimiter=delimiter)
+        lines = chain(io.TextIOWrapper(file, "utf-8-sig", newline=""), [delimiter.join(_END_ROW)])
+        yield csv.reader(lines, delimiter=delimiter)
 
 
 @contextmanager
