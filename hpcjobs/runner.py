@@ -27,6 +27,7 @@ from hpcjobs.metrics.format import score_lines
 from hpcjobs.requests import Completion, Request, SampleError, TaskType
 from hpcjobs.run_folder.files import make_folder, write_json, write_whole
 from hpcjobs.run_folder.inputs import user_columns, user_row
+from hpcjobs.run_folder.json_columns import python_rows
 from hpcjobs.tasks.datasets import load_table
 from hpcjobs.tasks.few_shot import Pool, TableRows, is_own, pool_table
 from hpcjobs.tasks.prompts import Prompts
@@ -40,8 +41,7 @@ Row = dict[str, Any]
 
 def load_validation_data(data_file: str, max_samples: int | None = None) -> list[Row]:
     """The first `max_samples` rows (default: all) of an asset, file, folder or hub id, with `index` and `id`."""
-    rows: list[Row] = load_table(DataConfig(name=data_file, max_samples=max_samples)).to_pylist()
-    return rows
+    return python_rows(load_table(DataConfig(name=data_file, max_samples=max_samples)))
 
 
 def run_inference_with_prompt(
@@ -191,14 +191,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(args: argparse.Namespace, config: Config) -> int:
-    rows = load_validation_data(config.data.name, config.data.max_samples)
+    rows = python_rows(load_table(config.data))
     if rows:
         Prompts(config.task, user_columns(rows[0]))  # before the model is loaded
     results = _with_accelerate(args, config, rows) if args.use_accelerate else _plain(args, config, rows)
     if results is None:
         return 0
-    facts = {"model": config.model.name, "data": config.data.name, "generation": _generation(config.task.generation)}
-    output = args.output_dir or Path("runner_results") / Path(config.data.name).stem
+    facts = {"model": config.model.name, "data": config.data.title, "generation": _generation(config.task.generation)}
+    output = args.output_dir or Path("runner_results") / Path(config.data.title).stem
     folder = save_results(results, output, facts, Judge(config.task).metrics)
     summary = json.loads((folder / "metrics.json").read_text())
     for line in score_lines(summary["metrics"]):

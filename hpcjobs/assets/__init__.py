@@ -5,7 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 ASSETS = Path(__file__).parent
-SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
+SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow")
+PACKED = (".gz", ".zst")
+
+
+def data_suffix(name: str) -> str:
+    """The ending of a data file as it stands in SUFFIXES, in any case and packed or not; empty for other names."""
+    name = name.lower()
+    for packed in PACKED:
+        name = name.removesuffix(packed)
+    return next((suffix for suffix in SUFFIXES if name.endswith(suffix)), "")
 
 
 def asset_names() -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import pydantic
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from hpcjobs.config.checks import Line, Name, SbatchWord, env_name, pattern, sbatch_key, slurm_minutes, slurm_time
 from hpcjobs.requests import GenerationConfig
@@ -36,14 +36,34 @@ class ModelConfig(Section):
         return self
 
 
-class DataConfig(Section):
-    """Which rows."""
+ColumnType = Literal["string", "int64", "float64", "bool", "json"]
 
-    name: str = ""
+
+def _type_name(word: object) -> object:
+    """The type that Python's own name means."""
+    return {"str": "string", "int": "int64", "float": "float64"}.get(word, word) if isinstance(word, str) else word
+
+
+class DataConfig(Section):
+    """Which rows. `name` is one data set or a list of files; `types` has the columns of a CSV file that are no text."""
+
+    name: str | tuple[str, ...] = ""
     config: str | None = None
     split: str | None = None
     max_samples: Annotated[int, Field(ge=0)] | None = None
     id_column: str | None = None
+    types: dict[str, Annotated[ColumnType, BeforeValidator(_type_name)]] = {}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The data set, or each of the files."""
+        return (self.name,) if isinstance(self.name, str) else self.name
+
+    @property
+    def title(self) -> str:
+        """The name as messages and reports have it."""
+        more = f" and {len(self.names) - 1} more" if len(self.names) > 1 else ""
+        return f"{self.names[0] if self.names else ''}{more}"
 
 
 class Message(Section):

@@ -139,6 +139,6 @@ def _root(config: Config) -> Path:
 def _default_name(job: str, config: Config) -> str:
     parts = [job]
     if job != "script":
-        parts += [Path(config.model.name).name or "model", config.task.name or Path(config.data.name).stem]
+        parts += [Path(config.model.name).name or "model", config.task.name or Path(config.data.title).stem]
     safe = "-".join("".join(c if c.isalnum() and c.isascii() else "-" for c in part).strip("-") for part in parts)
     return f"{safe[:80]}-{time.strftime('%Y%m%d-%H%M%S')}-{os.urandom(2).hex()}"

@@ -15,6 +15,7 @@ from hpcjobs.plan.locate import located
 from hpcjobs.plan.model import checked_model
 from hpcjobs.plan.user_code import metric_code
 from hpcjobs.run_folder.inputs import table_sha256, user_columns, user_row
+from hpcjobs.run_folder.json_columns import python_rows
 from hpcjobs.run_folder.ledger.chunks import default_chunk_size, plan_chunks
 from hpcjobs.tasks.datasets import expected_work, load_table
 from hpcjobs.tasks.few_shot import Pool, TableRows, is_own, pool_table
@@ -36,6 +37,8 @@ def make_plan(job: str, config: Config, folder: Path | None = None) -> Draft:
         raise ConfigError(f"task.target is not set, and {', '.join(needing)} compare with it")
     model = checked_model(config)
     table = load_table(config.data)
+    if not len(table) and config.data.max_samples != 0:
+        raise DataError(f"data set {config.data.title} has no rows")
     check_groups(config.task.group_by, table.schema)
     few_shot, shots = pool_table(config, table), config.task.few_shot
     pool = Pool(shots, TableRows(table if few_shot is None else few_shot), is_own(shots)) if shots.k else None
@@ -43,7 +46,7 @@ def make_plan(job: str, config: Config, folder: Path | None = None) -> Draft:
     _try_first(prompts, table)
     size = config.run.chunk_size or default_chunk_size(len(table))
     chunks = plan_chunks(expected_work(table, prompts.columns & set(table.column_names)), size)
-    data = {"name": config.data.name, "rows": len(table), "sha256": table_sha256(table), "columns": table.column_names}
+    data = {"name": config.data.title, "rows": len(table), "sha256": table_sha256(table), "columns": table.column_names}
     if few_shot is not None:
         data["few_shot_sha256"] = table_sha256(few_shot)
     return draft_run(
@@ -71,7 +74,7 @@ def _lm_eval_plan(job: str, config: Config, folder: Path | None, shape: Shape) -
 
 def _try_first(prompts: Prompts, table: pa.Table) -> None:
     """Render one row here, not after hours of queueing."""
-    for row in table.slice(0, 1).to_pylist():
+    for row in python_rows(table.slice(0, 1)):
         try:
             prompts.request(row, 0)
             prompts.target(user_row(row))

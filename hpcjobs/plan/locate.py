@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hpcjobs.assets import SUFFIXES, asset_names, shipped
+from hpcjobs.assets import asset_names, data_suffix, shipped
 from hpcjobs.config import Config
 from hpcjobs.errors import ConfigError
+from hpcjobs.tasks.data_files import is_pattern
 
 
 def located(config: Config) -> Config:
     """Paths made absolute: ranks run in another folder."""
-    data = config.data.model_copy(update={"name": locate(config.data.name)})
+    data = config.data.model_copy(update={"name": _located_names(config.data.name)})
     shots = config.task.few_shot
     if shots.data:
         shots = shots.model_copy(update={"data": locate(shots.data)})
@@ -33,11 +34,15 @@ def _config_file(key: str, name: str) -> str:
     return str(found.resolve())
 
 
+def _located_names(name: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    return locate(name) if isinstance(name, str) else tuple(map(locate, name))
+
+
 def locate(name: str) -> str:
     """`name` with a path made absolute, since a job runs in another folder; assets and hub ids as they are."""
     if name in asset_names() or not name:
         return name
     path = Path(name).expanduser()
-    if path.exists() or path.suffix in SUFFIXES or path.is_absolute() or name.startswith("."):
+    if path.exists() or data_suffix(name) or is_pattern(name) or path.is_absolute() or name.startswith("."):
         return str(path.resolve())
     return name

@@ -16,6 +16,7 @@ from hpcjobs.plan.eval import make_plan
 from hpcjobs.plan.locate import located
 from hpcjobs.plan.model import checked_model
 from hpcjobs.run_folder.inputs import table_sha256, user_columns
+from hpcjobs.run_folder.json_columns import python_rows
 from hpcjobs.run_folder.snapshot import Snapshot
 from hpcjobs.tasks.datasets import load_table
 from hpcjobs.training.batches import fixed, plan_batches
@@ -39,11 +40,11 @@ def make_train_plan(config: Config, folder: Path | None = None) -> Draft:
     model, table = checked_model(config), load_table(config.data)
     examples = Examples(config.task, user_columns(table.column_names))
     if not len(table):
-        raise DataError(f"data set {config.data.name} has no rows to learn from")
+        raise DataError(f"data set {config.data.title} has no rows to learn from")
     _try_example(examples, table)
     validation = validation_table(config)
     steps = config.train.max_steps or f"{config.train.epochs or 1.0:g} times over the data"
-    data = {"name": config.data.name, "rows": len(table), "sha256": table_sha256(table), "columns": table.column_names}
+    data = {"name": config.data.title, "rows": len(table), "sha256": table_sha256(table), "columns": table.column_names}
     said = {
         "global_batch": config.train.global_batch, "batches": str(batches), "steps": str(steps), "notes": notes,
         "then_eval": config.train.then_eval,
@@ -69,7 +70,7 @@ def check_trainable(config: Config) -> None:
 
 
 def _try_example(examples: Examples, table: pa.Table) -> None:
-    row = table.slice(0, 1).to_pylist()[0]
+    row = python_rows(table.slice(0, 1))[0]
     try:
         examples.example(row)
     except Exception as error:  # a template may raise anything

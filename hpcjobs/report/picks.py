@@ -12,6 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from hpcjobs.run_folder.json_columns import python_rows
+
 MOST_FAILED, MOST_WORST, MOST_SPREAD = 50, 20, 20
 _BATCH = 8192
 
@@ -97,6 +99,6 @@ def read_rows(path: Path, wanted: Sequence[int]) -> Iterator[tuple[int, dict[str
         if len(numbers[(numbers >= start) & (numbers < stop)]):
             for batch in file.iter_batches(_BATCH, row_groups=[group]):
                 inside = numbers[(numbers >= start) & (numbers < start + batch.num_rows)]
-                yield from zip(inside.tolist(), batch.take(pa.array(inside - start)).to_pylist(), strict=True)
+                yield from zip(inside.tolist(), python_rows(batch.take(pa.array(inside - start))), strict=True)
                 start += batch.num_rows
         start = stop

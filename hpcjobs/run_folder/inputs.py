@@ -11,6 +11,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from hpcjobs.run_folder.json_columns import python_rows, python_values
+
 # The user's own columns `index` and `id` stay reachable: the table keeps them with one more `source_` in front,
 # and so a column that has this look already.
 OWN_COLUMN = re.compile(r"(source_)*(index|id)")
@@ -54,8 +56,7 @@ class Inputs:
         if not 0 <= index < self._len:
             raise IndexError(f"row {index} of {self._len}")
         batch, place = divmod(index, self._size)
-        row: dict[str, Any] = self._reader.get_batch(batch).slice(place, 1).to_pylist()[0]
-        return row
+        return python_rows(self._reader.get_batch(batch).slice(place, 1))[0]
 
     @property
     def schema(self) -> pa.Schema:
@@ -72,7 +73,8 @@ class Inputs:
     def values(self, name: str) -> list[Any]:
         """One column of all rows."""
         batches = (self._reader.get_batch(number) for number in range(self._reader.num_record_batches))
-        return [value for batch in batches for value in batch.column(name).to_pylist()]
+        field = self.schema.field(name)
+        return [value for batch in batches for value in python_values(field, batch.column(name))]
 
     def ids(self, start: int, stop: int) -> list[str]:
         """The ids of rows start..stop-1."""

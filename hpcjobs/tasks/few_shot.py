@@ -12,8 +12,9 @@ import pyarrow.compute as pc
 from hpcjobs.config import Config, DataConfig, FewShotConfig
 from hpcjobs.errors import ConfigError, DataError, did_you_mean
 from hpcjobs.run_folder.inputs import Inputs, user_columns, user_row
+from hpcjobs.run_folder.json_columns import python_rows, python_values
 from hpcjobs.run_folder.paths import RunPaths
-from hpcjobs.tasks.datasets import load_table
+from hpcjobs.tasks.datasets import load_table, on_hub
 from hpcjobs.tasks.seeds import sample_seed
 
 
@@ -44,12 +45,10 @@ class TableRows:
         return len(self._table)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        row: dict[str, Any] = self._table.slice(index, 1).to_pylist()[0]
-        return row
+        return python_rows(self._table.slice(index, 1))[0]
 
     def values(self, name: str) -> list[Any]:
-        found: list[Any] = self._table.column(name).to_pylist()
-        return found
+        return python_values(self._table.schema.field(name), self._table.column(name))
 
 
 class Pool:
@@ -119,10 +118,12 @@ def is_own(shots: FewShotConfig) -> bool:
 
 
 def _load(config: Config) -> pa.Table:
-    shots = config.task.few_shot
-    name = shots.data or config.data.name
+    shots, data = config.task.few_shot, config.data
+    if shots.data:
+        data = DataConfig(name=shots.data, config=data.config if on_hub(shots.data) else None)
+    changes = {"split": shots.split, "config": shots.config or data.config, "max_samples": None, "id_column": None}
     try:
-        return load_table(DataConfig(name=name, config=shots.config or config.data.config, split=shots.split))
+        return load_table(data.model_copy(update=changes))
     except DataError as error:
         raise DataError(f"task.few_shot: {error}") from None
 
@@ -130,7 +131,7 @@ def _load(config: Config) -> pa.Table:
 def _first_of_each(pool: pa.Table, shots: FewShotConfig) -> pa.Table:
     seen: dict[Any, int] = {}
     keep = []
-    for number, value in enumerate(pool.column(_stored_name(shots.same or "", pool.column_names)).to_pylist()):
+    for number, value in enumerate(TableRows(pool).values(_stored_name(shots.same or "", pool.column_names))):
         seen[_key(value)] = seen.get(_key(value), 0) + 1
         if seen[_key(value)] <= shots.k + 1:
             keep.append(number)

@@ -1,55 +1,61 @@
-"""Rows of a JSON Lines file as a table: by Arrow's parser, where it gives what Python's values would."""
+"""Rows of a JSON Lines file, value for value what `json.loads` gives: by Arrow's parser where that is proved equal."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 
 from hpcjobs.errors import DataError
-from hpcjobs.run_folder.journal.json_lines import lines_of, one_object_a_line
+from hpcjobs.run_folder.journal.json_lines import one_object_a_line
+from hpcjobs.tasks.arrow_json import has_no_json, reads_as_python
+from hpcjobs.tasks.column_types import joined, rows_table, united_schema
+from hpcjobs.tasks.data_files import open_bytes
 
 _BLOCK, _PART = 1 << 23, 1 << 20
+_BOM = b"\xef\xbb\xbf"
 
 
 def read_jsonl(path: Path) -> pa.Table:
-    """The rows in their order; a DataError names the line that is not JSON or the column that holds several types.
+    """The rows in their order; a DataError names the line that is not JSON.
 
-    The types are those that `rows_table` finds. Arrow alone would take texts that look like dates for dates, so it is
-    told the types of the blocks before, and a block that it refuses then is read by Python.
+    Types are those that `rows_table` finds. Arrow alone would take texts that look like dates for dates, so it is told
+    the types of the blocks before; a block that it refuses then, or may read otherwise than Python, is Python's.
     """
-    parts, schema = list[pa.Table](), pa.schema([])
-    for block in _blocks(path):
-        part = _by_arrow(block, schema) if len(schema) else None
-        part = _by_python(block, path) if part is None else part
-        merged = None if part is None else _together(schema, part.schema)
-        if part is None or merged is None:
-            return rows_table(list(_json_lines(path)), path)  # which says what is wrong, or finds a type for all rows
-        parts.append(part)
-        schema = merged
-    return pa.concat_tables([schema.empty_table(), *parts], promote_options="default")
+    parts, schema, lines, rows = list[pa.Table](), pa.schema([]), 0, 0
+    with open_bytes(path) as file:
+        for block in _blocks(file):
+            part = _by_arrow(block, schema)
+            if part is None:
+                part = _by_python(block, path, lines, rows)
+            schema = united_schema(schema, part.schema)
+            parts.append(part)
+            lines, rows = lines + block.count(b"\n"), rows + len(part)
+    return joined(parts, schema)
 
 
-def _blocks(path: Path) -> Iterator[bytes]:
+def _blocks(file: IO[bytes]) -> Iterator[bytes]:
     """Whole lines, some megabytes at a time; the last one may have no newline."""
-    rest = b""
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            end = block.rfind(b"\n") + 1
-            if end:
-                yield rest + block[:end]
-                rest = b""
-            rest += block[end:]
-    if rest:
-        yield rest
+    rest = list[bytes]()
+    while block := file.read(_BLOCK):
+        end = block.rfind(b"\n") + 1
+        if end:
+            yield b"".join([*rest, block[:end]])
+            rest = []
+        rest.append(block[end:])
+    if last := b"".join(rest):
+        yield last
 
 
 def _by_arrow(block: bytes, schema: pa.Schema) -> pa.Table | None:
+    """The rows of a block; None where Python may read them otherwise."""
     import pyarrow.json as pj
 
+    if not len(schema) or not has_no_json(schema):
+        return None
     try:
         if not block.isascii():
             block.decode()
@@ -57,46 +63,40 @@ def _by_arrow(block: bytes, schema: pa.Schema) -> pa.Table | None:
         table = pj.read_json(pa.BufferReader(block), pj.ReadOptions(block_size=_PART), options)
     except (pa.ArrowException, UnicodeDecodeError):
         return None
-    return table.select(schema.names) if one_object_a_line(block, len(table)) else None
+    table = table.select(schema.names)
+    return table if one_object_a_line(block, len(table)) and reads_as_python(block, table) else None
 
 
-def _by_python(block: bytes, path: Path) -> pa.Table | None:
-    """The rows of a block; None where they cannot be had of it alone."""
+def _by_python(block: bytes, path: Path, line: int, row: int) -> pa.Table:
+    """The rows of a block that stands after so many lines and rows of the file."""
+    numbered = [(number, json_value(text, path, number)) for number, text in _lines(block, path, line) if text.strip()]
+
+    def place(number: int) -> str:
+        return f"{path}:{numbered[number][0]}: row {row + number}"
+
+    return rows_table([value for _, value in numbered], place)
+
+
+def _lines(block: bytes, path: Path, line: int) -> list[tuple[int, str]]:
+    """The lines of a block as texts, numbered from `line` + 1."""
+    if not line:
+        block = block.removeprefix(_BOM)
     try:
-        rows = [json.loads(line) for _, line in lines_of(0, block + b"\n") if line.strip()]
-        table = rows_table(rows, path)
-    except (ValueError, DataError):
-        return None
-    return table if len(table) == len(rows) else None  # a table without a column has no rows
+        return list(enumerate(block.decode().split("\n"), start=line + 1))
+    except UnicodeDecodeError as error:
+        number = line + 1 + block.count(b"\n", 0, error.start)
+        start = block.rfind(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"{path}:{number}: not JSON: byte 0x{block[error.start]:02x} (byte {error.start - start} of the line) "
+            "is no UTF-8: save the file as UTF-8"
+        ) from None
 
 
-def _together(known: pa.Schema, found: pa.Schema) -> pa.Schema | None:
-    """The columns of both; None where one has two types, of which neither is that of nulls."""
+def json_value(text: str, path: Path, line: int) -> Any:
+    """What `json.loads` gives; a DataError names the line."""
     try:
-        return pa.unify_schemas([known, found], promote_options="default")
-    except pa.ArrowException:
-        return None
-
-
-def _json_lines(path: Path) -> Iterator[Any]:
-    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
-        if line.strip():
-            try:
-                yield json.loads(line)
-            except ValueError as error:
-                raise DataError(f"{path}:{number}: not JSON: {error}") from None
-
-
-def rows_table(rows: Sequence[Any], path: Path) -> pa.Table:
-    """Rows as Python reads them, as a table; a DataError where one is no object, or a column holds several types."""
-    for number, row in enumerate(rows):
-        if not isinstance(row, dict):
-            raise DataError(f"{path}: row {number} is {type(row).__name__}, not an object")
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    columns = {}
-    for name in names:
-        try:
-            columns[name] = pa.array([row.get(name) for row in rows], from_pandas=False)
-        except (pa.ArrowException, UnicodeEncodeError) as error:
-            raise DataError(f"{path}: column {name!r} does not hold one type in all rows: {error}") from None
-    return pa.table(columns)
+        return json.loads(text)
+    except ValueError as error:
+        raise DataError(f"{path}:{line}: not JSON: {error}") from None
+    except RecursionError:
+        raise DataError(f"{path}:{line}: JSON nested too deep for Python") from None

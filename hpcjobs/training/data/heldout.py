@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from hpcjobs.assets import SUFFIXES, asset_names
+from hpcjobs.assets import asset_names, data_suffix
 from hpcjobs.config import Config
 from hpcjobs.errors import ConfigError, DataError
 from hpcjobs.run_folder.inputs import user_columns
@@ -31,10 +31,10 @@ def validation_table(config: Config) -> pa.Table | None:
     split = config.train.validation_split
     if split is None:
         return None
-    if config.data.name in asset_names() or Path(config.data.name).suffix in SUFFIXES:
-        raise ConfigError(f"train.validation_split: {config.data.name} is one file, without splits; use a fraction")
+    if config.data.title in asset_names() or (data_suffix(config.data.title) and Path(config.data.title).is_file()):
+        raise ConfigError(f"train.validation_split: {config.data.title} is one file, without splits; use a fraction")
     table = load_table(config.data.model_copy(update={"split": split, "max_samples": None}))
     if not len(table):
-        raise DataError(f"split {split} of {config.data.name} has no rows")
+        raise DataError(f"split {split} of {config.data.title} has no rows")
     Examples(config.task, user_columns(table.column_names))
     return table

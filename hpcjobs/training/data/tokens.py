@@ -16,6 +16,7 @@ from hpcjobs.errors import DataError, RendezvousError
 from hpcjobs.run_folder.disk import disk_errors
 from hpcjobs.run_folder.files import read_json, replace_whole, temporary_name, write_json
 from hpcjobs.run_folder.inputs import Inputs
+from hpcjobs.run_folder.json_columns import python_rows
 from hpcjobs.training.data.encode import Tokens
 
 Ints = npt.NDArray[np.int64]
@@ -73,7 +74,7 @@ def write_tokens(
 
 def _batches(inputs: Inputs, wanted: Callable[[int], bool]) -> Iterator[list[dict[str, Any]]]:
     for start in range(0, len(inputs), _ROWS_A_BATCH):
-        rows = inputs.rows(start, min(len(inputs), start + _ROWS_A_BATCH)).to_pylist()
+        rows = python_rows(inputs.rows(start, min(len(inputs), start + _ROWS_A_BATCH)))
         yield [row for row in rows if wanted(row["index"])]
 
 

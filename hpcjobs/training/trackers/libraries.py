@@ -49,7 +49,7 @@ def facts(work: Work) -> dict[str, int | float | str]:
 
     put("train", work.config.train.model_dump(mode="json"))
     put("model", work.config.model.name)
-    put("data", work.config.data.name)
+    put("data", work.config.data.title)
     put("seed", work.config.run.seed)
     put("config_sha256", work.plan.config_sha256)
     return found

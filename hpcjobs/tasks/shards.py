@@ -1,0 +1,70 @@
+"""The files of a data set, read one after the other to one table."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from functools import reduce
+from pathlib import Path
+
+import pyarrow as pa
+
+from hpcjobs.config import DataConfig
+from hpcjobs.errors import DataError
+from hpcjobs.tasks.arrow_rows import plain, read_arrow, read_parquet, same_columns
+from hpcjobs.tasks.column_types import joined, united_schema
+from hpcjobs.tasks.csv_rows import read_csv
+from hpcjobs.tasks.data_files import files_in, of_split, one_kind, saved_in
+from hpcjobs.tasks.json_rows import read_json
+from hpcjobs.tasks.jsonl import read_jsonl
+
+_DELIMITERS = {".csv": ",", ".tsv": "\t"}
+_PACKABLE = (".jsonl", ".json", *_DELIMITERS)
+
+
+def read_folder(folder: Path, config: DataConfig) -> pa.Table:
+    """The rows of a folder of shards, those of `data.split` where it has several splits."""
+    files = files_in(folder)
+    if inside := saved_in(folder):
+        raise DataError(f"data folder {folder} is not one that `datasets` saved; {inside} is: set data.name to it")
+    if not files:
+        raise DataError(f"data folder {folder} is not one that `datasets` saved, and has no data files")
+    one_kind(files, f"data folder {folder} is not one that `datasets` saved, and")
+    return read_files(of_split(files, config.split, str(folder), folder), config.model_copy(update={"split": None}))
+
+
+def read_files(files: Sequence[Path], config: DataConfig) -> pa.Table:
+    """The rows of files of one kind, in the order of the files.
+
+    JSON's rows may lack columns, and a column takes the type that holds all files' values. Other files have the same
+    columns, and one type in all.
+    """
+    kind = one_kind(files, f"data.name {config.title}")
+    if config.config is not None:
+        raise DataError(f"data.config {config.config!r} is for data sets of the hub, and {config.title} is a file")
+    if config.types and kind not in _DELIMITERS:
+        raise DataError(f"data.types is for .csv and .tsv, and {config.title} has types of its own")
+    if kind != ".json" or len(files) > 1:
+        files = of_split(files, config.split, config.title)
+        config = config.model_copy(update={"split": None})
+    parts = [_read(path, kind, config) for path in files]
+    if len(parts) == 1:
+        return parts[0]
+    by_rows = kind in (".jsonl", ".json")
+    schema = reduce(united_schema, (part.schema for part in parts)) if by_rows else same_columns(parts, files)
+    return joined(parts, schema)
+
+
+def _read(path: Path, kind: str, config: DataConfig) -> pa.Table:
+    try:
+        if path.suffix.lower() in (".gz", ".zst") and kind not in _PACKABLE:
+            raise DataError(f"data file {path}: {kind} is packed already; unpack it first")
+        if kind in _DELIMITERS:
+            return read_csv(path, _DELIMITERS[kind], config.types)
+        if kind == ".jsonl":
+            return read_jsonl(path)
+        if kind == ".json":
+            return read_json(path, config.split)
+        return plain(read_parquet(path) if kind == ".parquet" else read_arrow(path))
+    except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
+        raise DataError(f"data file {path} cannot be read: {error}") from None
