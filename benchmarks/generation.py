@@ -32,7 +32,7 @@ import torch
 import transformers
 
 from hpcjobs.config import GenerationConfig
-from hpcjobs.engines.encoding import Answer, Coder, encode_prompt
+from hpcjobs.engines.encoding import Answer, Coder, prompt_ids
 from hpcjobs.engines.loader import load_model
 from hpcjobs.engines.loop.engine import LoopEngine
 from hpcjobs.engines.loop.packed import PackedModel, Piece
@@ -107,13 +107,17 @@ class TokenCoder(Coder):
     def answer(self, made: Sequence[int], generation: GenerationConfig) -> Answer:
         return dataclasses.replace(super().answer(made, generation), text=json.dumps(list(made)))
 
+    def never_end(self) -> None:
+        """Every answer has all the tokens that it may have."""
+        self._ends = frozenset()
+
 
 def by_loop(model: Any, tokenizer: Any, chats: Sequence[Any], lengths: Sequence[int], case: Case) -> list[Tokens]:
     """New tokens of each chat, from our engine."""
     engine = LoopEngine(model, tokenizer, GenerationConfig(), case.batch)
     engine.coder = TokenCoder(model, tokenizer, GenerationConfig())
     if not case.natural:
-        engine.coder.ends = frozenset()
+        engine.coder.never_end()
     requests = [
         Request(n, str(n), chat, generation=GenerationConfig(max_new_tokens=lengths[n])) for n, chat in enumerate(chats)
     ]
@@ -202,7 +206,7 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
 
 def run(case: Case, model: Any, tokenizer: Any, rows: Sequence[dict[str, Any]]) -> None:
     chats = [[{"role": "user", "content": QUESTION.format(**row)}] for row in rows[: case.rows]]
-    prompts = [encode_prompt(tokenizer, Request(0, "", chat)) for chat in chats]
+    prompts = [prompt_ids(tokenizer, Request(0, "", chat)) for chat in chats]
     rng = random.Random(0)
     lengths = [case.most] * case.rows
     if not case.natural:

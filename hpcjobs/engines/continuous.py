@@ -73,7 +73,7 @@ class ContinuousEngine:
             do_sample=False, num_beams=1, max_new_tokens=self._generation.max_new_tokens, temperature=None, top_p=None,
             top_k=None, num_return_sequences=1,
         )  # fmt: skip
-        config.eos_token_id = sorted(self.coder.ends) or -1
+        config.eos_token_id = sorted(self.coder.ends(self._generation)) or -1
         try:
             manager = self.model.init_continuous_batching(config, self._batching())
             manager.start()
@@ -174,7 +174,7 @@ class _Flow:
         for number in range(request.repeats):
             self._manager.add_request(
                 encoded.ids, f"{request.index}/{number}", max_new_tokens=encoded.limit, streaming=bool(stop),
-                eos_token_id=sorted(self._engine.coder.ends) or -1,
+                eos_token_id=sorted(encoded.ends) or -1,
             )  # fmt: skip
 
     def _results(self) -> list[Any]:

@@ -9,18 +9,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from hpcjobs.config import GenerationConfig
-from hpcjobs.engines.stopping import cut_at_stop
-from hpcjobs.requests import Completion, Request, SampleError
+from hpcjobs.engines.stopping import stopped_text
+from hpcjobs.requests import Completion, Prompt, Request, SampleError
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A prompt's token ids, how it is answered, and how many new tokens it may get: the model's positions end."""
+    """A prompt's token ids, how it is answered, and how many new tokens it may get: the model's positions end.
+
+    `ends`: the tokens that end an answer.
+    """
 
     request: Request
     ids: list[int]
     limit: int
     generation: GenerationConfig
+    ends: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +44,18 @@ class Coder:
 
     def __init__(self, model: Any, tokenizer: Any, generation: GenerationConfig) -> None:
         self.tokenizer, self._generation, self._model = tokenizer, generation, model
-        self.ends = frozenset(_end_tokens(model, tokenizer))
+        self._ends = frozenset(end_tokens(model, tokenizer))
+        self._added = added_tokens(tokenizer)
         self._longest = context_length(model, tokenizer)
+
+    def ends(self, generation: GenerationConfig) -> frozenset[int]:
+        """The tokens that end an answer: the model's, and each stop string that is one token of the tokenizer's own."""
+        return self._ends | {self._added[stop] for stop in generation.stop if stop in self._added}
 
     def encode(self, request: Request) -> Encoded | Completion:
         """Token ids, or why there are none; nothing that a prompt does may end the rank."""
         try:
-            ids = encode_prompt(self.tokenizer, request)
+            ids = prompt_ids(self.tokenizer, request.prompt)
             room = self._longest - len(ids)
             if room < 1:
                 raise ValueError(f"prompt of {len(ids)} tokens leaves no room in the model's {self._longest} positions")
@@ -55,13 +64,14 @@ class Coder:
         except Exception as error:
             return Completion.failed(request.index, SampleError.of(error), time.time())
         generation = request.generation or self._generation
-        return Encoded(request, ids, min(room, generation.max_new_tokens), generation)
+        return Encoded(request, ids, min(room, generation.max_new_tokens), generation, self.ends(generation))
 
     def answer(self, made: Sequence[int], generation: GenerationConfig) -> Answer:
         """The answer that these new tokens are, up to the first that ends it."""
-        end = next((place for place, token in enumerate(made) if token in self.ends), None)
+        ends = self.ends(generation)
+        end = next((place for place, token in enumerate(made) if token in ends), None)
         tokens = list(made if end is None else made[:end])
-        text, stopped = cut_at_stop(self.tokenizer.decode(tokens, skip_special_tokens=True), generation.stop)
+        text, stopped = stopped_text(self.tokenizer, tokens, generation.stop)
         reason = "stop" if end is not None or stopped else "length"
         return Answer(text, reason, len(tokens) + (end is not None))
 
@@ -87,13 +97,24 @@ def completion_of(encoded: Encoded, answers: Sequence[Answer], started: float) -
     )  # fmt: skip
 
 
-def encode_prompt(tokenizer: Any, request: Request) -> list[int]:
-    """Token ids of a prompt; a chat goes through the tokenizer's own template, which brings its special tokens."""
-    if isinstance(request.prompt, str):
-        ids: list[int] = tokenizer(request.prompt).input_ids
-        return ids
-    text = tokenizer.apply_chat_template(request.prompt, add_generation_prompt=True, tokenize=False)
+def prompt_ids(tokenizer: Any, prompt: Prompt) -> list[int]:
+    """Token ids of a prompt, the same when it is answered, scored and learned from.
+
+    A chat goes through the tokenizer's own template, which brings its special tokens. A text gets those that the
+    tokenizer adds, unless it begins with the first of them: a template has rendered it then, and adding them would
+    put the first token twice (lm-evaluation-harness 0.4.13, `HFLM.tok_batch_encode`).
+    """
+    if isinstance(prompt, str):
+        return text_ids(tokenizer, prompt)
+    text = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False)
     return list(tokenizer(text, add_special_tokens=False).input_ids)
+
+
+def text_ids(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of a text with the tokenizer's special tokens, the first one never twice."""
+    bare = bool(tokenizer.bos_token) and text.startswith(tokenizer.bos_token)
+    ids: list[int] = tokenizer(text, add_special_tokens=not bare).input_ids
+    return ids
 
 
 def context_length(model: Any, tokenizer: Any) -> int:
@@ -102,8 +123,17 @@ def context_length(model: Any, tokenizer: Any) -> int:
     return int(positions) if positions else min(int(tokenizer.model_max_length), 1 << 20)
 
 
-def _end_tokens(model: Any, tokenizer: Any) -> list[int]:
-    """The tokens that end an answer: the generation config's, else the tokenizer's."""
-    ends = model.generation_config.eos_token_id
-    ends = tokenizer.eos_token_id if ends is None else ends
-    return [] if ends is None else list(ends) if isinstance(ends, list | tuple) else [ends]
+def end_tokens(model: Any, tokenizer: Any) -> set[int]:
+    """The tokens that end an answer: those that generation config, config and tokenizer name, all of them.
+
+    Models name them in different places (a chat's end of turn is often the tokenizer's alone), and
+    lm-evaluation-harness ends at the tokenizer's as well.
+    """
+    named = (model.generation_config.eos_token_id, model.config.get_text_config().eos_token_id, tokenizer.eos_token_id)
+    lists = [one if isinstance(one, list | tuple) else [one] for one in named]
+    return {int(token) for tokens in lists for token in tokens if token is not None}
+
+
+def added_tokens(tokenizer: Any) -> dict[str, int]:
+    """The tokens that stand beside the vocabulary by their texts, special tokens among them."""
+    return {str(token): number for number, token in tokenizer.added_tokens_decoder.items()}

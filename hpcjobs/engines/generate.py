@@ -97,7 +97,7 @@ class GenerateEngine:
     def _generate(self, batch: Sequence[_Row]) -> list[Answer | SampleError]:
         prompts = [row.encoded.ids for row in batch]
         length = max(map(len, prompts))
-        tokenizer, ends = self._coder.tokenizer, self._coder.ends
+        tokenizer, ends = self._coder.tokenizer, batch[0].encoded.ends
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
         ids = torch.tensor([[pad] * (length - len(prompt)) + prompt for prompt in prompts])
         mask = torch.tensor([[0] * (length - len(prompt)) + [1] * len(prompt) for prompt in prompts])

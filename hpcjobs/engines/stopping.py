@@ -13,7 +13,7 @@ class StopStrings:
     """
 
     def __init__(self, tokenizer: Any, stops: Sequence[str]) -> None:
-        self._tokenizer, self._stops = tokenizer, stops
+        self._tokenizer, self._stops, self._plain = tokenizer, stops, not _names_special(tokenizer, stops)
         # A token holds at least one byte: so many tokens cover the longest stop string and one token's rest.
         self._window = max((len(stop.encode()) for stop in stops), default=0) + 1
         self._last = {stop[-1] for stop in stops}
@@ -24,7 +24,7 @@ class StopStrings:
         """Whether these new tokens have met a stop string with their last one; tokens before it were asked about."""
         if not self._stops or not self._ends_one(made[-1]):
             return False
-        text = self._tokenizer.decode(made[-self._window :], skip_special_tokens=True)
+        text = self._tokenizer.decode(made[-self._window :], skip_special_tokens=self._plain)
         return any(stop in text for stop in self._stops)
 
     def _ends_one(self, token: int) -> bool:
@@ -32,12 +32,31 @@ class StopStrings:
         if self._spaces:  # a token alone may be decoded without its spaces
             return True
         if token not in self._may_end:
-            text = self._tokenizer.decode([token], skip_special_tokens=True)
+            text = self._tokenizer.decode([token], skip_special_tokens=self._plain)
             self._may_end[token] = "\ufffd" in text or not self._last.isdisjoint(text)
         return self._may_end[token]
+
+
+def stopped_text(tokenizer: Any, tokens: Sequence[int], stops: Sequence[str]) -> tuple[str, bool]:
+    """The text of new tokens before the first stop string in it, and whether there was one.
+
+    A stop string that names a special token is looked for in the text with special tokens, as `generate` and
+    lm-evaluation-harness do; the answer has none of them.
+    """
+    if not _names_special(tokenizer, stops):
+        return cut_at_stop(tokenizer.decode(tokens, skip_special_tokens=True), stops)
+    text, stopped = cut_at_stop(tokenizer.decode(tokens, skip_special_tokens=False), stops)
+    for special in tokenizer.all_special_tokens:
+        text = text.replace(special, "")
+    return text, stopped
 
 
 def cut_at_stop(text: str, stops: Sequence[str]) -> tuple[str, bool]:
     """The text before the first stop string in it, and whether there was one."""
     places = [place for place in (text.find(stop) for stop in stops) if place >= 0]
     return (text[: min(places)], True) if places else (text, False)
+
+
+def _names_special(tokenizer: Any, stops: Sequence[str]) -> bool:
+    """Whether a stop string has the text of a special token in it."""
+    return bool(stops) and any(special in stop for special in tokenizer.all_special_tokens for stop in stops)

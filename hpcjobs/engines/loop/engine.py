@@ -188,7 +188,7 @@ class _Flow:
         for row, token in made:
             if isinstance(token, SampleError):
                 self._leave(row, token)
-            elif row.add(token, self._engine.coder.ends, self._text.lock):
+            elif row.add(token, self._text.lock):
                 self._leave(row, self._text.answer(row.made, row.encoded.generation))
 
     def _leave(self, row: Row, answer: Future[Answer] | SampleError) -> None:

@@ -65,10 +65,10 @@ class Row:
         """Lose the place; what has been made stays, and is stored anew with the prompt."""
         self.place, self.stored, self.source, self.copied, self.begun = -1, 0, -1, 0, False
 
-    def add(self, token: int, ends: frozenset[int], tokenizer_lock: threading.Lock) -> bool:
+    def add(self, token: int, tokenizer_lock: threading.Lock) -> bool:
         """Whether the answer ends with this token."""
         self.tokens.append(token)
-        if token in ends or len(self.tokens) - len(self.encoded.ids) >= self.encoded.limit:
+        if token in self.encoded.ends or len(self.tokens) - len(self.encoded.ids) >= self.encoded.limit:
             return True
         if not self.encoded.generation.stop:
             return False

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hpcjobs.engines.encoding import added_tokens, prompt_ids, text_ids
 from hpcjobs.requests import Chat
 from hpcjobs.training.data.examples import Example
 
@@ -18,27 +20,31 @@ class Tokens:
     learned: list[bool]
 
 
+# Texts put before a piece that is tokenised by itself: the first that no token of the piece reaches into.
+_LEADS = ("\n", "!", "a", "0")
+
+
 @dataclass(frozen=True)
 class _Piece:
-    text: str
+    """Characters `begin`..`end` of the text that a chat is."""
+
+    begin: int
+    end: int
     learned: bool
 
 
 class Encoder:
-    """Tokenises examples with a model's own tokenizer and chat template, and cuts them at `max_length`."""
+    """Tokenises examples with a model's own tokenizer and chat template, and cuts them at `max_length`.
+
+    A prompt has the tokens that it has when the model answers it (`engines.encoding.prompt_ids`), and what is learned
+    has those that the tokenizer gives it behind that prompt.
+    """
 
     def __init__(self, tokenizer: Any, max_length: int) -> None:
         self._tokenizer, self._most = tokenizer, max_length
-        first = tokenizer("a", add_special_tokens=False).input_ids
-        # SentencePiece's tokenizers put a space of their own in front of every text.
-        self._prefixed = bool(first) and str(tokenizer.convert_ids_to_tokens(first)[0]).startswith("▁")
 
     def encode(self, example: Example) -> Tokens:
-        """The tokens of an example; a ValueError where none of them would be learned.
-
-        Each piece is tokenised by itself, since a prompt is so when the model answers it: no token reaches over the
-        border.
-        """
+        """The tokens of an example; a ValueError where none of them would be learned."""
         tokens = self._text(example) if isinstance(example.completion, str) else self._chat(example)
         ids, learned = tokens.ids[: self._most], [False, *tokens.learned[1 : self._most]]
         if not any(learned):
@@ -48,57 +54,106 @@ class Encoder:
 
     def _text(self, example: Example) -> Tokens:
         """A text with the special tokens that the tokenizer puts around a prompt; its completion ends with its end."""
-        end = self._tokenizer.eos_token_id
-        head = list(self._tokenizer(example.context).input_ids)
-        if len(head) > 1 and head[-1] == end:  # a tokenizer that ends what it is given
-            head.pop()
-        whole = self._ids(_Piece(str(example.completion), True), first=False)
-        tail = whole if end is None else [*whole, end]
+        end, context, completion = self._tokenizer.eos_token_id, str(example.context), str(example.completion)
+        head = prompt_ids(self._tokenizer, context) if context else []
+        tail = self._bare(completion, context) if context else text_ids(self._tokenizer, completion)
+        if end is not None and tail[-1:] != [end]:
+            tail = [*tail, end]
         return Tokens([*head, *tail], [False] * len(head) + [True] * len(tail))
 
     def _chat(self, example: Example) -> Tokens:
-        pieces = list(self._pieces(list(example.context), list(example.completion)))  # type: ignore[arg-type]
+        chat = [*example.context, *example.completion]
+        whole = self._render(chat, False)
         ids: list[int] = []
         learned: list[bool] = []
-        for number, piece in enumerate(pieces):
-            part = self._ids(piece, first=number == 0)
+        for piece in self._pieces(chat, len(example.context), whole):
+            part = self._bare(whole[piece.begin : piece.end], whole[: piece.begin], ids)
             ids += part
             learned += [piece.learned] * len(part)
         return Tokens(ids, learned)
 
-    def _pieces(self, context: Chat, completion: Chat) -> Iterator[_Piece]:
-        """The chat as the template writes it, cut where an assistant's turn of the completion begins and ends."""
-        chat, place = [*context, *completion], 0
-        whole = self._render(chat, False)
-        for number in range(len(context), len(chat)):
+    def _bare(self, text: str, before: str, head: Sequence[int] | None = None) -> list[int]:
+        """Ids of a text behind `before`, whose ids are `head` (None: those that it has alone), without special tokens.
+
+        They are those of the whole text where it begins with `head`, or has a token that begins at the border. Where
+        one reaches over it, they are those of the text by itself, without the space that some tokenizers put before
+        what they are given.
+        """
+        head = self._plain(before) if head is None else head
+        whole = self._plain(before + text)
+        if whole[: len(head)] == list(head) and len(whole) > len(head):
+            return whole[len(head) :]
+        if (behind := self._behind(before, text)) is not None:
+            return behind
+        for lead in _LEADS:
+            first, both = self._plain(lead), self._plain(lead + text)
+            if both[: len(first)] == first:
+                return both[len(first) :]
+        return self._plain(text)
+
+    def _behind(self, before: str, text: str) -> list[int] | None:
+        """Ids of `text` in the whole text, None where a token reaches over the border or the tokenizer has no offsets."""
+        if not self._tokenizer.is_fast:
+            return None
+        made = self._tokenizer(before + text, add_special_tokens=False, return_offsets_mapping=True)
+        ends = [end for _, end in made.offset_mapping]
+        first = next((number for number, end in enumerate(ends) if end > len(before)), len(ends))
+        whole = first == len(ends) or made.offset_mapping[first][0] >= len(before)
+        return list(made.input_ids[first:]) if whole else None
+
+    def _plain(self, text: str) -> list[int]:
+        return list(self._tokenizer(text, add_special_tokens=False).input_ids)
+
+    def _pieces(self, chat: Chat, context: int, whole: str) -> Iterator[_Piece]:
+        """The chat as the template writes it, cut where an assistant's turn after the `context` begins and ends."""
+        place = 0
+        for number in range(context, len(chat)):
             if chat[number]["role"] != "assistant":
                 continue
             begin, end = self._turn(chat, number, whole)
-            yield from (_Piece(text, False) for text in [whole[place:begin]] if text)
-            yield _Piece(whole[begin:end], True)
+            if begin > place:
+                yield _Piece(place, begin, False)
+            yield _Piece(begin, end, True)
             place = end
-        yield from (_Piece(text, False) for text in [whole[place:]] if text)
+        if place < len(whole):
+            yield _Piece(place, len(whole), False)
 
     def _turn(self, chat: Chat, number: int, whole: str) -> tuple[int, int]:
         """Where in `whole` an assistant's turn stands: behind what the template writes when it asks for an answer."""
-        before = self._render(chat[:number], True) if number else ""
         through = self._render(chat[: number + 1], False)
+        before = self._render(chat[:number], True) if number else self._opening(chat[0], through)
         end = _alike(through, whole)  # a template may end the last turn in another way
         if not whole.startswith(before) or not through.startswith(before) or end <= len(before):
             raise ValueError(f"the chat template writes turn {number} in another way when more turns follow it")
         return len(before), end
 
-    def _render(self, chat: Sequence[dict[str, str]], asks: bool) -> str:
+    def _opening(self, turn: Mapping[str, Any], through: str) -> str:
+        """What the template writes before a chat's first turn where that is the assistant's: its own system turn."""
+        user = [{"role": "user", "content": str(turn["content"])}]
+        asking = self._render(user, True).removeprefix(self._render(user, False))
+        place = through.find(asking) if asking else -1
+        if place < 0:
+            raise ValueError("the chat begins with the assistant's turn, and where its text begins cannot be told")
+        return through[: place + len(asking)]
+
+    def _render(self, chat: Sequence[Mapping[str, Any]], asks: bool) -> str:
         return str(self._tokenizer.apply_chat_template(list(chat), add_generation_prompt=asks, tokenize=False))
 
-    def _ids(self, piece: _Piece, first: bool) -> list[int]:
-        """The ids of a piece without special tokens, and without the space that some tokenizers put before a text."""
-        ids = list(self._tokenizer(piece.text, add_special_tokens=False).input_ids)
-        if first or not self._prefixed:
-            return ids
-        lead = list(self._tokenizer("\n", add_special_tokens=False).input_ids)
-        whole = list(self._tokenizer("\n" + piece.text, add_special_tokens=False).input_ids)
-        return whole[len(lead) :] if whole[: len(lead)] == lead else ids
+
+def learned_end(samples: Iterable[tuple[Sequence[int], Sequence[bool]]], tokenizer: Any) -> int | None:
+    """The token that most samples (ids, learned) end their last learned turn with; None where they end with text.
+
+    Only tokens beside the vocabulary (special tokens, and others that were added to it) end a turn.
+    """
+    added = set(added_tokens(tokenizer).values())
+    ends = Counter(_last_added(ids, learned, added) for ids, learned in samples)
+    return ends.most_common(1)[0][0] if ends else None
+
+
+def _last_added(ids: Sequence[int], learned: Sequence[bool], added: set[int]) -> int | None:
+    """The last added token that is learned, where at most white space of the template follows it."""
+    last = [int(token) for token, learn in zip(ids, learned, strict=True) if learn][-4:]
+    return next((token for token in reversed(last) if token in added), None)
 
 
 def _alike(one: str, other: str) -> int:

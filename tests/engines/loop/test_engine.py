@@ -28,9 +28,9 @@ def _plain(tiny: Any, requests: list[Request]) -> list[Any]:
 
 
 def _ids(tiny: Any, chat: Any) -> list[int]:
-    from hpcjobs.engines.encoding import encode_prompt
+    from hpcjobs.engines.encoding import prompt_ids
 
-    return encode_prompt(tiny[1], Request(0, "", chat))
+    return prompt_ids(tiny[1], chat)
 
 
 def test_a_row_that_ends_makes_room_at_once(tiny: Any) -> None:
