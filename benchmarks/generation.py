@@ -206,7 +206,7 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
 
 def run(case: Case, model: Any, tokenizer: Any, rows: Sequence[dict[str, Any]]) -> None:
     chats = [[{"role": "user", "content": QUESTION.format(**row)}] for row in rows[: case.rows]]
-    prompts = [prompt_ids(tokenizer, Request(0, "", chat)) for chat in chats]
+    prompts = [prompt_ids(tokenizer, chat) for chat in chats]
     rng = random.Random(0)
     lengths = [case.most] * case.rows
     if not case.natural:

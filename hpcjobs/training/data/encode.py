@@ -92,7 +92,7 @@ class Encoder:
         return self._plain(text)
 
     def _behind(self, before: str, text: str) -> list[int] | None:
-        """Ids of `text` in the whole text, None where a token reaches over the border or the tokenizer has no offsets."""
+        """Ids of `text` in the whole text; None where a token reaches over the border, or there are no offsets."""
         if not self._tokenizer.is_fast:
             return None
         made = self._tokenizer(before + text, add_special_tokens=False, return_offsets_mapping=True)
