@@ -104,11 +104,11 @@ def compare(
     Exit code 1: a metric of B is worse than its gate allows; 3: a gate cannot be decided, as a run is incomplete.
     """
     from hpcjobs.cli.show_comparison import show_findings
-    from hpcjobs.run_folder.job_kinds import kind_of_both
+    from hpcjobs.run_folder.job_kinds import unit_of_both
     from hpcjobs.run_folder.paths import find_run
 
     runs = find_run(a), find_run(b)
-    if kind_of_both(*runs) == "steps":
+    if unit_of_both(*runs) == "steps":
         return _compare_trainings(*runs, gate or [], allow_incomplete, (out, report), json_)
     if report is not None:
         raise UsageError("--report is for two train runs: an eval's own page is written by hpcjobs report RUN")

@@ -26,7 +26,7 @@ def show_plan(draft: Draft, places: Mapping[str, str] | None, as_json: bool) -> 
     if places is not None and executor == "slurm":
         from hpcjobs.launch.sbatch import scripts as scripts_of
 
-        scripts = scripts_of(draft.config, draft.plan.shape, draft.paths, draft.plan.job != "script")
+        scripts = scripts_of(draft.config, draft.plan.shape, draft.paths, draft.plan.kind.has("merge"))
     if as_json:
         plan = dataclasses.asdict(draft.plan)
         config = draft.config.model_dump(mode="json")
@@ -67,8 +67,8 @@ def say_planned(draft: Draft, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps({"run": paths.root.name, "folder": str(paths.root), "planned": True}))
         return
-    template = shipped("sbatch") / ("train.sbatch" if draft.plan.job == "train" else "eval.sbatch")
-    start = "srun python -m hpcjobs.worker" if draft.plan.job == "script" else f"sbatch {template}"
+    template = draft.plan.kind.template
+    start = f"sbatch {shipped('sbatch') / template}" if template else "srun python -m hpcjobs.worker"
     typer.echo(f"planned {paths.root}\nnext    {start} {paths.root}")
 
 

@@ -13,6 +13,7 @@ import typer
 
 from hpcjobs.commands.status import Status, read_status
 from hpcjobs.metrics.format import group_lines, number_text, score_lines
+from hpcjobs.run_folder.job_kinds import find_kind
 from hpcjobs.run_folder.logs import Entry
 from hpcjobs.run_folder.paths import RunPaths, runs_root
 from hpcjobs.run_folder.run_state import RunState
@@ -39,9 +40,10 @@ def _duration(seconds: float | None) -> str:
 def status_line(status: Status) -> str:
     """One line: how far, how fast, how long still."""
     parts = [str(status.state)]
-    if status.job != "script":
+    kind = find_kind(status.job)
+    if kind.unit != "none":
         share = f" ({status.done / status.rows:.0%})" if status.rows else ""
-        parts.append(f"{status.done}/{status.rows} {'steps' if status.job == 'train' else 'samples'}{share}")
+        parts.append(f"{status.done}/{status.rows} {kind.counted}{share}")
     if not status.over:
         live = sum(rank.live for rank in status.ranks)
         parts.append(f"{live} rank{'s' if live != 1 else ''} live" if live or status.done else "no rank has started")
@@ -89,7 +91,7 @@ def _status_text(status: Status) -> str:
         )
         lines.append(f"job     {job.job_id} ({kind}): {detail} [{job.source}]")
     if status.ranks:
-        last = "last step" if status.job == "train" else "last sample"
+        last = "last step" if find_kind(status.job).unit == "steps" else "last sample"
         lines.append(f"rank  attempt            host          state       done  errors    rate  {last}")
     for rank in status.ranks:
         v = rank.vitals

@@ -11,9 +11,9 @@ from hpcjobs.errors import LaunchError
 from hpcjobs.launch import slurm
 from hpcjobs.launch.jobs import known_launches
 from hpcjobs.run_folder.heartbeat import read_heartbeats
+from hpcjobs.run_folder.job_kinds import kind_of
 from hpcjobs.run_folder.ledger.chunks import read_sizes
 from hpcjobs.run_folder.paths import RunPaths
-from hpcjobs.run_folder.plan import Plan
 from hpcjobs.run_folder.rank_state import RankState
 from hpcjobs.run_folder.submission import Launch, together
 
@@ -56,7 +56,7 @@ def _ran_out_of_time(paths: RunPaths, launch: Launch) -> bool:
     """Whether a start was drained by Slurm's own plan after it had done a fair share of what it was to run."""
     vitals = [v for v in read_heartbeats(paths.heartbeats) if launch.owns(v.attempt)]
     in_time = any(v.state == RankState.DRAINED and (v.ended or "").endswith((TIME_LIMIT, PREEMPTION)) for v in vitals)
-    if Plan.read(paths.plan).job == "train":  # what it has done is in a checkpoint, be it little
+    if kind_of(paths).unit == "steps":  # what it has done is in a checkpoint, be it little
         return in_time and any(v.samples for v in vitals)
     sizes = read_sizes(paths.chunks(launch.round))
     return in_time and sum(v.samples for v in vitals) >= _FAIR_SHARE * sum(sizes)

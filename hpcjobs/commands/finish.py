@@ -42,7 +42,7 @@ def finish_run(run_dir: str, launch: int | None = None) -> None:
     try:
         merged = _merge_all_that_shows(paths)
         if not merged.complete and may_go_on(paths):
-            from hpcjobs.commands.resume import carry_on
+            from hpcjobs.commands.carry_on import carry_on
 
             carry_on(paths, read_config(paths.config), log.info, automatic=True)
         elif merged.complete and paths.then_eval.exists():

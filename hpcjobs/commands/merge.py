@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import logging
 
-from hpcjobs.errors import DiskFullError, IncompleteError, UsageError
-from hpcjobs.merge.eval import merge
-from hpcjobs.merge.train import merge_train
+from hpcjobs.errors import DiskFullError, IncompleteError
+from hpcjobs.merge.by_kind import MERGES
+from hpcjobs.run_folder.job_kinds import kind_of
 from hpcjobs.run_folder.merged import Merged
 from hpcjobs.run_folder.paths import RunPaths
-from hpcjobs.run_folder.plan import Plan
 
 log = logging.getLogger(__name__)
 
 
 def merge_and_report(paths: RunPaths) -> Merged:
     """Merge a run and write its report. A report that fails is said; it never costs the results."""
-    job = Plan.read(paths.plan).job
-    if job == "script":
-        raise UsageError(f"{paths.root.name} is a script run: it has no samples to merge; see hpcjobs status and logs")
-    merged = merge_train(paths) if job == "train" else merge(paths)
+    kind = kind_of(paths)
+    kind.check("merge", paths.root.name)
+    merged = MERGES[kind.name](paths)
     try_report(paths)
     return merged
 

@@ -8,14 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from hpcjobs.commands.counts import count
 from hpcjobs.config.resolve import read_config
 from hpcjobs.errors import LaunchError
 from hpcjobs.launch import slurm
 from hpcjobs.launch.jobs import known_launches
 from hpcjobs.run_folder.disk import shortage
 from hpcjobs.run_folder.files import read_json
-from hpcjobs.run_folder.ledger.chunks import read_sizes
-from hpcjobs.run_folder.ledger.claims import Claims
 from hpcjobs.run_folder.liveness import LOST, RankView, view_ranks
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.plan import Plan
@@ -24,7 +23,6 @@ from hpcjobs.run_folder.rank_state import RankState
 from hpcjobs.run_folder.run_state import RunState
 from hpcjobs.run_folder.submission import Launch, together
 from hpcjobs.training.evals import ModelEval, evals_of
-from hpcjobs.training.progress import read_progress
 
 _STARTING_SECONDS = 30.0
 
@@ -80,37 +78,25 @@ def read_status(paths: RunPaths) -> Status:
     jobs, notes = _jobs(now)
     ranks = view_ranks(paths, now, config.run.lease_timeout)
     metrics = _fresh_metrics(paths, now[-1] if now else None)
-    rate, rows, step = sum(rank.rate for rank in ranks if rank.live), plan.rows, None
-    if plan.job == "train":
-        live = any(rank.live for rank in ranks)
-        rows, done, rate, step = _training(paths, live)
-    else:
-        done = _done(paths, plan, ranks) if plan.job != "script" else 0
+    counts = count(paths, plan, [rank.vitals for rank in ranks if rank.live])
+    rows, done = counts.rows, counts.done
+    rate = sum(rank.rate for rank in ranks if rank.live) if counts.rate is None else counts.rate
     if metrics:
         rows, done = metrics["counts"]["rows"], metrics["counts"]["accepted"]
-    eta = (rows - done) / rate if rate and plan.job != "script" else None
+    eta = (rows - done) / rate if rate and plan.kind.unit != "none" else None
     state = _state(plan, now, jobs, ranks, metrics)
     told = sorted((rank for rank in ranks if rank.vitals.first_error), key=lambda rank: not rank.vitals.fatal)
     errors = [f"rank {rank.vitals.rank} on {rank.vitals.host}: {rank.vitals.first_error}" for rank in told]
     if state == RunState.FAILED and not errors and (short := shortage(paths)):
         errors = [short]
     notes += [note for one in now for note in one.notes] + [_loss(rank) for rank in ranks if rank.state in LOST]
-    if state == RunState.FAILED and not metrics and plan.job != "script" and _ended(now, ranks):
+    if state == RunState.FAILED and not metrics and plan.kind.has("merge") and _ended(now, ranks):
         notes.append(f"its ranks have ended, and no merge has: next: hpcjobs merge {paths.root}")
     return Status(
         plan.run, plan.job, str(paths.root), state, rows, done, rate, eta, ranks, jobs,
-        errors[0] if errors else None, notes, metrics, _still_going(now, jobs, ranks), step,
+        errors[0] if errors else None, notes, metrics, _still_going(now, jobs, ranks), counts.step,
         evals_of(paths),
     )  # fmt: skip
-
-
-def _training(paths: RunPaths, live: bool) -> tuple[int, int, float, dict[str, Any] | None]:
-    """(steps planned, steps done, steps a second while ranks live, the last step) of a train run."""
-    progress = read_progress(paths)
-    last = dataclasses.asdict(progress.last) if progress.last else None
-    if last:
-        del last["samples"]
-    return progress.steps, progress.done, progress.rate if live else 0.0, last
 
 
 def _ended(launches: Sequence[Launch], ranks: Sequence[RankView]) -> bool:
@@ -162,14 +148,6 @@ def _fresh_metrics(paths: RunPaths, launch: Launch | None) -> dict[str, Any] | N
     return metrics if fresh else None
 
 
-def _done(paths: RunPaths, plan: Plan, ranks: Sequence[RankView]) -> int:
-    """Samples with a result: settled chunks, and what live ranks have finished of open ones."""
-    number = paths.rounds()[-1]
-    sizes = read_sizes(paths.chunks(number))
-    settled = sum(sizes[chunk] for chunk in Claims(paths.round(number)).list().done)
-    return plan.rows - sum(sizes) + settled + sum(rank.vitals.open for rank in ranks if rank.live)
-
-
 def _state(
     plan: Plan,
     launches: Sequence[Launch],
@@ -195,7 +173,7 @@ def _state(
     mine = [rank for rank in ranks if any(launch.owns(rank.vitals.attempt) for launch in launches)]
     if metrics:
         return RunState.FAILED if any(rank.vitals.fatal for rank in mine) else RunState.INCOMPLETE
-    if plan.job == "script":
+    if not plan.kind.has("merge"):
         finished = [rank for rank in mine if rank.state == RankState.DONE]
         return RunState.COMPLETE if len(finished) == launches[-1].ranks else RunState.FAILED
     ended = launches[-1].executor == "local" and any(rank.state == RankState.DRAINED for rank in mine)

@@ -13,13 +13,11 @@ from hpcjobs.config import Config
 from hpcjobs.config.layers import Layer, dotted_layer, set_layer
 from hpcjobs.config.resolve import resolve
 from hpcjobs.config.shape import Shape
-from hpcjobs.errors import LaunchError, UsageError, did_you_mean
+from hpcjobs.errors import LaunchError, UsageError
 from hpcjobs.launch.launch import Start, executor_of, launch
+from hpcjobs.plan.by_kind import PLANNERS
 from hpcjobs.plan.draft import Draft, remove_folder
-from hpcjobs.plan.eval import make_plan
-from hpcjobs.plan.script import make_script_plan
-from hpcjobs.plan.train import make_train_plan
-from hpcjobs.run_folder.job_kinds import JOBS
+from hpcjobs.run_folder.job_kinds import find_kind
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.submission import Launch
 
@@ -64,19 +62,13 @@ def flag_layer(flags: dict[str, Any], sbatch: Sequence[str]) -> Layer:
 
 def draft_of(order: SubmitOptions) -> tuple[Draft, dict[str, str]]:
     """The checked plan of an order, still in memory, and where each config value came from."""
-    if order.job not in JOBS:
-        raise UsageError(f"no job {order.job!r}{did_you_mean(order.job, JOBS)}; there are: {', '.join(JOBS)}")
-    if order.argv and order.job != "script":
+    kind = find_kind(order.job)
+    if order.argv and not kind.program:
         raise UsageError(f"submit {order.job} takes no words after its options: {' '.join(order.argv)}")
     upper = [set_layer(order.sets), flag_layer(order.flags, order.sbatch)]
     config, places = resolve(order.job, order.config, order.profile, upper)
     executor = executor_of(config)
-    if order.job == "script":
-        draft = make_script_plan(config, list(order.argv), order.run_dir)
-    elif order.job == "train":
-        draft = make_train_plan(config, order.run_dir)
-    else:
-        draft = make_plan(order.job, config, order.run_dir)
+    draft = PLANNERS[kind.name](config, order.argv, order.run_dir)
     if executor == "debug" and draft.plan.shape.ranks > 1:
         raise UsageError(f"--executor debug runs one rank, not {draft.plan.shape.ranks}: use --executor local")
     if draft.paths.root.exists():
@@ -89,7 +81,7 @@ def start(draft: Draft) -> Launch:
     """Write the run folder and launch. A refusal of the queue leaves neither jobs nor a folder."""
     draft.write()
     try:
-        return start_run(draft.paths, draft.config, draft.plan.shape, Start(merge=draft.plan.job != "script"))
+        return start_run(draft.paths, draft.config, draft.plan.shape, Start(merge=draft.plan.kind.has("merge")))
     except LaunchError:
         remove_folder(draft.paths.root)
         raise

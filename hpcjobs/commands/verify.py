@@ -24,9 +24,8 @@ from hpcjobs.config.resolve import read_config, resolve
 from hpcjobs.errors import DataError, LaunchError, UsageError, did_you_mean
 from hpcjobs.launch.launch import executor_of
 from hpcjobs.plan.draft import Draft
+from hpcjobs.run_folder.job_kinds import EVAL, KINDS
 from hpcjobs.run_folder.paths import RunPaths, runs_root
-
-JOBS = ("eval", "generate")
 
 
 def parse_sizes(text: str) -> list[int]:
@@ -60,13 +59,11 @@ def plan_runs(order: SubmitOptions, sizes: Sequence[int]) -> dict[int, Draft]:
 
 def _check_order(order: SubmitOptions) -> None:
     """A UsageError for what verify cannot run: it compares answers, and plans them by a config."""
-    if order.job == "train":
-        raise UsageError(
-            "verify compares answers, and a training has none: run it at both world sizes, then hpcjobs compare A B "
-            "holds their losses and samples against each other step by step"
-        )
-    if order.job not in JOBS:
-        raise UsageError(f"verify has no job {order.job!r}{did_you_mean(order.job, JOBS)}; it has: {', '.join(JOBS)}")
+    if kind := KINDS.get(order.job):
+        kind.check("verify", order.job)
+    fit = [kind.name for kind in KINDS.values() if kind.unit == "answers"]
+    if order.job not in fit:
+        raise UsageError(f"verify has no job {order.job!r}{did_you_mean(order.job, fit)}; it has: {', '.join(fit)}")
     if order.config is not None and not order.config.is_file():
         for folder in (order.config, runs_root() / order.config):
             if RunPaths(folder).plan.is_file():
@@ -150,7 +147,7 @@ def judge(runs: dict[int, RunPaths], order: SubmitOptions, keep: int) -> VerifyV
 def _required(order: SubmitOptions, sizes: Iterable[int]) -> str:
     """The command that makes it a requirement that nothing differs."""
     words = ["hpcjobs", "verify", str(order.config), "--world-sizes", ",".join(map(str, sizes))]
-    words += [] if order.job == "eval" else ["--job", order.job]
+    words += [] if order.job == EVAL.name else ["--job", order.job]
     words += [] if order.profile is None else ["--profile", order.profile]
     for name, value in order.flags.items():
         words += [] if value is None else [f"--{name.replace('_', '-')}", str(value)]

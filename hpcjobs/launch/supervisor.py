@@ -28,7 +28,7 @@ def supervise(run_dir: str, launch: int, ranks: int | None = None, gpus: int | N
     """
     paths = RunPaths(Path(run_dir))
     config, plan = read_config(paths.config), Plan.read(paths.plan)
-    shape = shape_of(config.cluster, config.model.gpus_per_rank, script=plan.job == "script")
+    shape = shape_of(config.cluster, config.model.gpus_per_rank, script=plan.kind.program)
     os.environ["HPCJOBS_ATTEMPT"] = f"local{launch}t{os.getpid()}"
     executor = submitit.LocalExecutor(folder=paths.logs)
     executor.update_parameters(
@@ -40,7 +40,7 @@ def supervise(run_dir: str, launch: int, ranks: int | None = None, gpus: int | N
     for earlier in together([one for one in read_launches(paths) if one.number <= launch])[:-1]:
         while earlier.supervisor and not Identity(**earlier.supervisor).is_dead():
             time.sleep(0.2)
-    if plan.job != "script":
+    if plan.kind.has("merge"):
         enter(MERGE, run_dir, launch)
 
 

@@ -22,6 +22,7 @@ from hpcjobs.plan.model import fetched
 from hpcjobs.run_folder.disk import disk_errors, whole_run
 from hpcjobs.run_folder.files import make_folder, write_whole
 from hpcjobs.run_folder.inputs import table_parts
+from hpcjobs.run_folder.job_kinds import find_kind
 from hpcjobs.run_folder.ledger.chunks import Ints, write_chunks
 from hpcjobs.run_folder.paths import RunPaths, runs_root
 from hpcjobs.run_folder.plan import Plan
@@ -76,7 +77,7 @@ class Draft:
         write_whole(paths.config, dump(self.config))
         if self.table is not None:
             write_whole(paths.data, table_parts(self.table))
-        if self.plan.job in ("eval", "generate"):
+        if self.plan.kind.unit == "answers":
             make_folder(paths.round(0))
             write_chunks(paths.chunks(0), self.chunks)
         if self.validation is not None:
@@ -138,7 +139,7 @@ def _root(config: Config) -> Path:
 
 def _default_name(job: str, config: Config) -> str:
     parts = [job]
-    if job != "script":
+    if not find_kind(job).program:
         parts += [Path(config.model.name).name or "model", config.task.name or Path(config.data.title).stem]
     safe = "-".join("".join(c if c.isalnum() and c.isascii() else "-" for c in part).strip("-") for part in parts)
     return f"{safe[:80]}-{time.strftime('%Y%m%d-%H%M%S')}-{os.urandom(2).hex()}"

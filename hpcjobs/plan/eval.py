@@ -15,6 +15,7 @@ from hpcjobs.plan.locate import located
 from hpcjobs.plan.model import checked_model
 from hpcjobs.plan.user_code import metric_code
 from hpcjobs.run_folder.inputs import table_sha256, user_columns, user_row
+from hpcjobs.run_folder.job_kinds import find_kind
 from hpcjobs.run_folder.json_columns import python_rows
 from hpcjobs.run_folder.ledger.chunks import default_chunk_size, plan_chunks
 from hpcjobs.tasks.datasets import expected_work, load_table
@@ -28,8 +29,9 @@ def make_plan(job: str, config: Config, folder: Path | None = None) -> Draft:
     config = located(config)
     if config.task.type == "lm_eval":
         return _lm_eval_plan(job, config, folder, shape)
-    metrics = metrics_of(config.task) if job == "eval" else ()
-    if job == "eval" and not metrics:
+    scored = find_kind(job).scored
+    metrics = metrics_of(config.task) if scored else ()
+    if scored and not metrics:
         raise ConfigError("task.metrics is empty: name a metric, or use `submit generate` for answers without scores")
     config = config.model_copy(update={"task": config.task.model_copy(update={"metrics": metrics})})
     needing = [metric.name for metric in Judge(config.task).metrics if getattr(metric, "needs_target", True)]
@@ -59,7 +61,7 @@ def _lm_eval_plan(job: str, config: Config, folder: Path | None, shape: Shape) -
     """The plan of an lm_eval task, which brings its own data, prompts and metrics."""
     from hpcjobs.tasks.lmeval.build import plan_task
 
-    if job != "eval":
+    if not find_kind(job).scored:
         raise ConfigError("task.type lm_eval has metrics of its own: use `submit eval`")
     model, task = checked_model(config), plan_task(config)
     size = config.run.chunk_size or default_chunk_size(len(task.table))

@@ -1,47 +1,105 @@
-"""Kinds of runs: what has answers and what has steps, and what to type where a verb is for the other kind."""
+"""Kinds of jobs: by its kind's fields a stage decides, and what to type where a verb is not for a run."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
-from hpcjobs.errors import UsageError
+from hpcjobs.errors import UsageError, did_you_mean
 from hpcjobs.run_folder.files import read_json
 from hpcjobs.run_folder.paths import RunPaths
 
-JOBS = ("eval", "generate", "train", "script")
-
-Kind = Literal["answers", "steps"]
+Unit = Literal["answers", "steps", "none"]
 
 
-def job_of(paths: RunPaths) -> str:
-    """eval, generate, train or script."""
-    return str(read_json(paths.plan)["job"])
+@dataclass(frozen=True)
+class JobKind:
+    """A kind of job: the word behind `hpcjobs submit`. What a stage does for it stands in the stage's `by_kind.py`.
+
+    `unit`: what is counted of a run. Answers come from chunks that ranks claim from the ledger; steps are done by all
+    ranks together; `none`: only the ranks' ends count.
+    `article`: a or an. `scored`: its answers need metrics. `program`: each rank runs the user's own program, no model.
+    `template`: the script in sbatch/ that runs it by hand, if one does.
+    `refusals`: verbs that it has not, each with what to say; `{run}` is the run's name.
+    """
+
+    name: str
+    unit: Unit = "none"
+    article: str = "a"
+    scored: bool = False
+    program: bool = False
+    template: str | None = None
+    refusals: Mapping[str, str] = field(default_factory=dict)
+
+    def has(self, verb: str) -> bool:
+        """Whether a run of this kind has `verb`."""
+        return verb not in self.refusals
+
+    def check(self, verb: str, run: str) -> None:
+        """A UsageError where a run of this kind has no such verb."""
+        if not self.has(verb):
+            raise UsageError(self.refusals[verb].format(run=run))
+
+    @property
+    def counted(self) -> str:
+        """What is counted, as people read it."""
+        return {"answers": "samples", "steps": "steps", "none": "ranks"}[self.unit]
+
+    def __str__(self) -> str:
+        return f"{self.article} {self.name} run"
+
+
+EVAL = JobKind("eval", "answers", "an", scored=True, template="eval.sbatch")
+GENERATE = JobKind("generate", "answers", template="eval.sbatch")
+TRAIN = JobKind(
+    "train", "steps", template="train.sbatch", refusals={
+        "join": "{run} is a train run: its ranks go in step, nobody can join them; cancel, then resume",
+        "verify": "verify compares answers, and a training has none: run it at both world sizes, then hpcjobs compare "
+        "A B holds their losses and samples against each other step by step",
+    },
+)  # fmt: skip
+SCRIPT = JobKind(
+    "script", program=True, refusals={
+        "merge": "{run} is a script run: it has no samples to merge; see hpcjobs status and logs",
+        "resume": "{run} is a script run: it has no samples to resume; submit it again",
+        "join": "{run} is a script run: its ranks are fixed, nobody can join them",
+    },
+)  # fmt: skip
+KINDS: dict[str, JobKind] = {kind.name: kind for kind in (EVAL, GENERATE, TRAIN, SCRIPT)}
+
+
+def find_kind(name: str) -> JobKind:
+    """The kind of job called `name`; a UsageError where there is none."""
+    if name not in KINDS:
+        raise UsageError(f"no job {name!r}{did_you_mean(name, KINDS)}; there are: {', '.join(KINDS)}")
+    return KINDS[name]
+
+
+def kind_of(paths: RunPaths) -> JobKind:
+    """The kind of a run."""
+    return find_kind(str(read_json(paths.plan)["job"]))
 
 
 def check_answers(paths: RunPaths, verb: str) -> None:
     """A UsageError where a run has no answers that `verb` could work on; it names the run that has."""
-    job = job_of(paths)
-    if job == "script":
-        raise UsageError(f"{paths.root} is a script run: it has no samples to {verb}; see hpcjobs logs {paths.root}")
-    if job == "train":
-        raise UsageError(f"{paths.root} is a train run: it has no samples to {verb}; {_eval_of(paths, verb)}")
+    kind = kind_of(paths)
+    if kind.unit != "answers":
+        where = _eval_of(paths, verb) if kind.unit == "steps" else f"see hpcjobs logs {paths.root}"
+        raise UsageError(f"{paths.root} is {kind}: it has no samples to {verb}; {where}")
 
 
-def kind_of_both(a: RunPaths, b: RunPaths) -> Kind:
-    """What two runs may be compared by; a UsageError where it is not the same, or a script's."""
-    for paths in (a, b):
-        if job_of(paths) == "script":
+def unit_of_both(a: RunPaths, b: RunPaths) -> Unit:
+    """What two runs may be compared by; a UsageError where it is not the same, or where nothing of them is counted."""
+    kinds = kind_of(a), kind_of(b)
+    for paths, kind in zip((a, b), kinds, strict=True):
+        if kind.unit == "none":
             check_answers(paths, "compare")
-    jobs = job_of(a), job_of(b)
-    if (jobs[0] == "train") == (jobs[1] == "train"):
-        return "steps" if jobs[0] == "train" else "answers"
-    trained, other = (a, b) if jobs[0] == "train" else (b, a)
-    said = "; ".join(f"{paths.root} is {_article(job)} run" for paths, job in zip((a, b), jobs, strict=True))
-    raise UsageError(f"compare takes two runs of a kind: {said}; {_eval_of(trained, 'compare', str(other.root))}")
-
-
-def _article(job: str) -> str:
-    return f"an {job}" if job == "eval" else f"a {job}"
+    if kinds[0].unit == kinds[1].unit:
+        return kinds[0].unit
+    trained, other = (a, b) if kinds[0].unit == "steps" else (b, a)
+    both = "; ".join(f"{paths.root} is {kind}" for paths, kind in zip((a, b), kinds, strict=True))
+    raise UsageError(f"compare takes two runs of a kind: {both}; {_eval_of(trained, 'compare', str(other.root))}")
 
 
 def _eval_of(trained: RunPaths, verb: str, *more: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from hpcjobs.config.shape import Shape
 from hpcjobs.run_folder.files import read_json, write_json
+from hpcjobs.run_folder.job_kinds import JobKind, find_kind
 
 
 @dataclass(frozen=True)
@@ -38,14 +39,20 @@ class Plan:
     def write(self, path: Path) -> None:
         write_json(path, dataclasses.asdict(self))
 
+    @property
+    def kind(self) -> JobKind:
+        """The kind of its job."""
+        return find_kind(self.job)
+
     def summary(self) -> list[str]:
         """The plan in a few lines, for people."""
         lines = [f"run     {self.run}", f"job     {self.job}: {self.shape}", *self._code_lines()]
-        if self.job == "script":
+        if self.kind.program:
             return [*lines, f"command {' '.join(self.argv)}"]
-        lines += self._model_lines()
-        if self.job == "train":
-            return [*lines, f"data    {self.data['name']}: {self.rows} rows", *self._train_lines()]
+        lines += self._model_lines() if self.model else []
+        if self.kind.unit != "answers":
+            lines += [f"data    {self.data['name']}: {self.rows} rows"] if self.data else []
+            return [*lines, *self._train_lines()] if self.train else lines
         chunks = f"{self.chunks} chunks of at most {self.chunk_size}, smaller ones at the end"
         if self.chunks == self.rows:
             chunks = f"{self.chunks} chunks of one"
@@ -65,7 +72,7 @@ class Plan:
     def _model_lines(self) -> list[str]:
         model = self.model
         likely = f": {model['likely_engine']}" if "likely_engine" in model else ""
-        plain = self.job == "train" or model["engine"] == model["name"]
+        plain = self.kind.unit == "steps" or model["engine"] == model["name"]
         engine = "" if plain else f" (engine {model['engine']}{likely})"
         lines = [f"model   {model['name']}{engine}"]
         if model.get("commit"):

@@ -28,6 +28,7 @@ from hpcjobs.run_folder.plan import Plan
 from hpcjobs.run_folder.process import Identity
 from hpcjobs.run_folder.provenance import changed_since
 from hpcjobs.run_folder.snapshot import import_as_planned
+from hpcjobs.worker.by_kind import RANKS
 from hpcjobs.worker.signals import Terminated, terminable
 
 log = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ def run_rank(run_dir: str) -> None:
     config = at_commit(read_config(paths.config), plan.model)
     rank.limit_threads(os.environ, (config.cluster.cpus_per_task or 1) if config.run.deterministic else None)
     os.environ.update(rank.own_gpus(os.environ, config.model.gpus_per_rank))
-    if plan.job != "script":
+    if not plan.kind.program:
         import_as_planned(paths, plan.code)
         go_offline(plan.model, os.environ)
     vitals = Vitals(rank.rank, rank.attempt, rank.host, rank.world_size, Identity.own().values())
@@ -63,7 +64,7 @@ def run_rank(run_dir: str) -> None:
                     rank.attempt,
                     rank.launcher,
                 )
-                if plan.job != "script":
+                if not plan.kind.program:
                     _audit(rank, config)
                 _run_job(Work(paths, config, plan, rank, heart, drain, watch))
 
@@ -82,18 +83,7 @@ def _audit(rank: Rank, config: Config) -> None:
 def _run_job(work: Work) -> None:
     if work.rank.is_main and (said := changed_since(work.plan.code)):
         log.warning("%s", said)
-    if work.plan.job == "script":
-        from hpcjobs.worker.script import run_script
-
-        run_script(work)
-    elif work.plan.job == "train":
-        from hpcjobs.worker.train import run_train
-
-        run_train(work)
-    else:
-        from hpcjobs.worker.eval import run_eval
-
-        run_eval(work)
+    RANKS[work.plan.kind.name](work)
 
 
 @contextlib.contextmanager

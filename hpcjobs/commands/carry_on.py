@@ -1,0 +1,67 @@
+"""What is left of an incomplete run, launched by the kind of its job; behind resume and the merge job."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from hpcjobs.commands.merge import merge_and_report
+from hpcjobs.commands.submit import start_run
+from hpcjobs.config import Config
+from hpcjobs.config.resolve import dump
+from hpcjobs.config.shape import shape_of
+from hpcjobs.launch.launch import Start, executor_of
+from hpcjobs.plan.train import check_trainable
+from hpcjobs.run_folder.files import write_whole
+from hpcjobs.run_folder.job_kinds import kind_of
+from hpcjobs.run_folder.ledger.rounds import close_round, open_round
+from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.run_folder.plan import Plan
+from hpcjobs.run_folder.submission import Launch
+from hpcjobs.training.batches import plan_batches
+
+
+def carry_on(paths: RunPaths, config: Config, say: Callable[[str], None], automatic: bool = False) -> Launch | None:
+    """Merge, and launch what is missing, on another shape if `config` has one; None where nothing is missing."""
+    executor_of(config)
+    return REST[kind_of(paths).name](paths, config, say, automatic)
+
+
+def _answers(paths: RunPaths, config: Config, say: Callable[[str], None], automatic: bool) -> Launch | None:
+    """Close the round, and launch what has no answer as the next one."""
+    plan, shape = Plan.read(paths.plan), shape_of(config.cluster, config.model.gpus_per_rank)
+    rounds = paths.rounds()
+    close_round(paths, rounds[-1], config.run.deterministic)
+    merged = merge_and_report(paths)
+    if merged.complete:
+        say(f"{plan.run} is complete: nothing to resume")
+        return None
+    open_round(paths, rounds[-1] + 1, merged.missing, plan.chunk_size, config.run.deterministic)
+    write_whole(paths.config, dump(config))
+    say(f"resume  {len(merged.missing)} of {plan.rows} samples on {shape}")
+    return start_run(paths, config, shape, Start(automatic=automatic))
+
+
+def _steps(paths: RunPaths, config: Config, say: Callable[[str], None], automatic: bool) -> Launch | None:
+    """Launch what is left of a training; None where nothing is but evals, which are started.
+
+    At another world size the batch stays what it is.
+    """
+    check_trainable(config)
+    plan, shape = Plan.read(paths.plan), shape_of(config.cluster, 1)
+    batches = plan_batches(config.train, shape.ranks)
+    merged = merge_and_report(paths)
+    if merged.complete:
+        say(f"{plan.run} is complete: nothing to resume")
+        if paths.then_eval.exists():
+            from hpcjobs.commands.then_eval import start_evals
+
+            start_evals(paths, say)
+        return None
+    write_whole(paths.config, dump(config))
+    say(f"resume  {merged.accepted} of {merged.rows} steps are done; {shape}: {batches}")
+    return start_run(paths, config, shape, Start(automatic=automatic))
+
+
+REST: dict[str, Callable[[RunPaths, Config, Callable[[str], None], bool], Launch | None]] = {
+    "eval": _answers, "generate": _answers, "train": _steps,
+}  # fmt: skip

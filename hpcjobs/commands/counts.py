@@ -1,0 +1,56 @@
+"""How far a run is, counted by the kind of its job; what status shows."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hpcjobs.run_folder.heartbeat import Vitals
+from hpcjobs.run_folder.ledger.chunks import read_sizes
+from hpcjobs.run_folder.ledger.claims import Claims
+from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.run_folder.plan import Plan
+from hpcjobs.training.progress import read_progress
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Samples or steps planned and done; `rate` a second, None where it is the sum of the ranks' own.
+
+    `step`: the last step's record, of a training.
+    """
+
+    rows: int
+    done: int
+    rate: float | None = None
+    step: dict[str, Any] | None = None
+
+
+def count(paths: RunPaths, plan: Plan, live: Sequence[Vitals]) -> Counts:
+    """How far a run is of which these ranks live; nothing is done of a kind that has nothing to count."""
+    known = COUNTS.get(plan.kind.name)
+    return known(paths, plan, live) if known else Counts(plan.rows, 0)
+
+
+def _answers(paths: RunPaths, plan: Plan, live: Sequence[Vitals]) -> Counts:
+    """Samples with a result: settled chunks, and what live ranks have finished of open ones."""
+    number = paths.rounds()[-1]
+    sizes = read_sizes(paths.chunks(number))
+    settled = sum(sizes[chunk] for chunk in Claims(paths.round(number)).list().done)
+    return Counts(plan.rows, plan.rows - sum(sizes) + settled + sum(vitals.open for vitals in live))
+
+
+def _steps(paths: RunPaths, plan: Plan, live: Sequence[Vitals]) -> Counts:
+    """Steps planned and done, steps a second while ranks live, and the last step."""
+    progress = read_progress(paths)
+    last = dataclasses.asdict(progress.last) if progress.last else None
+    if last:
+        del last["samples"]
+    return Counts(progress.steps, progress.done, progress.rate if live else 0.0, last)
+
+
+COUNTS: dict[str, Callable[[RunPaths, Plan, Sequence[Vitals]], Counts]] = {
+    "eval": _answers, "generate": _answers, "train": _steps,
+}  # fmt: skip
