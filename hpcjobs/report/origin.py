@@ -43,7 +43,7 @@ def _jobs(launch: Launch) -> str:
 
 
 def _model(plan: Plan) -> Rows:
-    if plan.job == "script":
+    if plan.kind.program:
         return [("command", shlex.join(plan.argv))]
     names = {"name": "model", "engine": "engine", "revision": "model revision", "commit": "model commit"}
     names["dtype"] = "dtype"
@@ -56,7 +56,7 @@ def _data(plan: Plan) -> Rows:
         return []
     rows = [("data", f"{plan.data['name']}, {plural(plan.rows, 'row')}")]
     rows.append(("data hash", f"sha256 {plan.data['sha256']}"))
-    if plan.job == "train":
+    if plan.kind.unit != "answers":
         return [*rows, ("columns", ", ".join(plan.data["columns"]))]
     chunks = f"{plural(plan.chunks, 'chunk')} of at most {plural(plan.chunk_size, 'sample')}"
     return [*rows, ("columns", ", ".join(plan.data["columns"])), ("chunks", chunks)]

@@ -1,0 +1,35 @@
+"""What is on the page of a run, by the kind of its job."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hpcjobs.config import Config
+from hpcjobs.report import eval, script, train
+from hpcjobs.report.facts import Content, Facts, Tile
+from hpcjobs.report.headline import Headline
+from hpcjobs.run_folder.job_kinds import JobKind
+from hpcjobs.run_folder.paths import RunPaths
+
+
+@dataclass(frozen=True)
+class JobPage:
+    """`content`: what there is beside ranks and scores; `headline`: what comes first; `tiles`: the numbers below it."""
+
+    content: Callable[[RunPaths, Config, Mapping[str, Any] | None], Content]
+    headline: Callable[[Facts], Headline]
+    tiles: Callable[[Facts], list[Tile]]
+
+
+_ANSWERS = JobPage(eval.content, eval.headline, eval.tiles)
+_RANKS = JobPage(script.content, script.headline, script.tiles)
+PAGES: dict[str, JobPage] = {
+    "eval": _ANSWERS, "generate": _ANSWERS, "train": JobPage(train.content, train.headline, train.tiles),
+}  # fmt: skip
+
+
+def page_of(kind: JobKind) -> JobPage:
+    """What is on the page of such a run; of a kind without an entry its ranks alone."""
+    return PAGES.get(kind.name, _RANKS)

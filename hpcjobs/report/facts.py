@@ -1,0 +1,40 @@
+"""What a page is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hpcjobs.config import Config
+from hpcjobs.report.activity import Activity
+from hpcjobs.report.curve import CurveDrawing
+from hpcjobs.report.samples import Samples
+from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.run_folder.plan import Plan
+from hpcjobs.run_folder.submission import Launch
+
+# Label, value and detail of a number that one looks for first.
+Tile = tuple[str, str, str]
+
+
+@dataclass(frozen=True)
+class Content:
+    """What only some kinds of jobs have: samples, or a curve; `notes` has what could not be read."""
+
+    samples: Samples | None = None
+    curve: CurveDrawing | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a run folder says."""
+
+    paths: RunPaths
+    plan: Plan
+    config: Config
+    metrics: dict[str, Any] | None
+    launches: list[Launch]
+    activities: list[Activity]
+    content: Content
+    notes: list[str]
