@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Annotated
+from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator
 
-from hpcjobs.errors import UsageError
+from hpcjobs import plugins
+from hpcjobs.errors import UsageError, did_you_mean
 
+BuiltInEngine = Literal["auto", "transformers", "loop", "generate", "dummy"]
+ENGINES: tuple[str, ...] = get_args(BuiltInEngine)
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -48,6 +51,16 @@ def _name(value: str) -> str:
         return checked_name(value, "name")
     except UsageError as error:
         raise ValueError(str(error)) from None  # so that pydantic says where it stands
+
+
+def engine_name(value: str) -> str:
+    """`value`, if it is an engine of hpcjobs or one that an installed package registers."""
+    if value in ENGINES or value in (others := plugins.registered(plugins.ENGINES)):
+        return value
+    *words, last = [repr(name) for name in ENGINES]
+    more = f", of installed packages {', '.join(others)}" if others else ""
+    known = f"there are {', '.join(words)} or {last}{more}"
+    raise ValueError(f"is no engine{did_you_mean(value, [*ENGINES, *others])}: {known}")
 
 
 def pattern(value: str) -> str:

@@ -7,7 +7,18 @@ from typing import Annotated, Literal
 import pydantic
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from hpcjobs.config.checks import Line, Name, SbatchWord, env_name, pattern, sbatch_key, slurm_minutes, slurm_time
+from hpcjobs.config.checks import (
+    BuiltInEngine,
+    Line,
+    Name,
+    SbatchWord,
+    engine_name,
+    env_name,
+    pattern,
+    sbatch_key,
+    slurm_minutes,
+    slurm_time,
+)
 from hpcjobs.requests import GenerationConfig
 
 
@@ -23,7 +34,7 @@ class ModelConfig(Section):
     name: str = ""
     revision: str | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    engine: Literal["auto", "transformers", "loop", "generate", "dummy"] = "auto"
+    engine: Annotated[BuiltInEngine | str, AfterValidator(engine_name)] = "auto"
     batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     gpus_per_rank: Annotated[int, Field(ge=1)] = 1
     trust_remote_code: bool = False

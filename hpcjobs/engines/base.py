@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
-from hpcjobs.requests import Completion, Request
+from hpcjobs.config import GenerationConfig, ModelConfig
+from hpcjobs.requests import Completion, Request, TaskType
 
 # A None says: nothing to hand out now. Finish what you hold, then ask again. So an engine that looks ahead
 # never sits on requests while their giver waits for them.
@@ -25,6 +26,8 @@ def rows_at_once(batch_size: BatchSize) -> int:
 class Engine(Protocol):
     """Turns requests into completions, in any order, one for each; it never raises for a bad request.
 
+    One that a package registers is made as `Class(model, tokenizer, generation, batch_size)`, with the model in
+    evaluation mode on this rank's device; or, where it has `from_config`, as an OwnModelEngine.
     `batch_size` is how many requests it likes to have in hand at once; it may shrink when memory runs out.
     """
 
@@ -33,6 +36,22 @@ class Engine(Protocol):
 
     def stream(self, requests: Source) -> Iterator[Completion]:
         """Take requests as there is room, give completions as they finish."""
+        ...
+
+
+class OwnModelEngine(Engine, Protocol):
+    """An engine that loads a model of its own, or asks a server for one.
+
+    `weights`: whether `model.name` is a folder or hub id whose weights it reads; then the plan checks, hashes and
+    fetches them. `tasks`: the types of requests that it answers; ("generate",) where it does not say.
+    """
+
+    weights: ClassVar[bool]
+    tasks: ClassVar[tuple[TaskType, ...]]
+
+    @classmethod
+    def from_config(cls, model: ModelConfig, generation: GenerationConfig) -> Engine:
+        """The engine for this rank, whose GPUs are those that CUDA_VISIBLE_DEVICES names."""
         ...
 
 

@@ -6,9 +6,11 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator
+from typing import ClassVar
 
-from hpcjobs.engines.base import Source
-from hpcjobs.requests import Completion, Likelihood, Prompt, Request
+from hpcjobs.config import GenerationConfig, ModelConfig
+from hpcjobs.engines.base import Source, rows_at_once
+from hpcjobs.requests import Completion, Likelihood, Prompt, Request, TaskType
 
 
 class DummyEngine:
@@ -17,8 +19,15 @@ class DummyEngine:
     Log-likelihoods are made of hashes, too: of context and continuation, at most 0.
     """
 
+    weights: ClassVar[bool] = False
+    tasks: ClassVar[tuple[TaskType, ...]] = ("generate", "choice", "perplexity")
+
     def __init__(self, delay: float = 0.0, batch_size: int = 16) -> None:
         self._delay, self.batch_size = delay, batch_size
+
+    @classmethod
+    def from_config(cls, model: ModelConfig, generation: GenerationConfig) -> DummyEngine:
+        return cls(model.dummy_delay, rows_at_once(model.batch_size))
 
     def stream(self, requests: Source) -> Iterator[Completion]:
         for request in requests:

@@ -8,6 +8,7 @@ from typing import Any
 
 from hpcjobs.config import GenerationConfig
 from hpcjobs.engines.base import AUTO_BATCH, BatchSize, Engine
+from hpcjobs.engines.registry import own_model_engine, registered_engine
 from hpcjobs.errors import UsageError
 from hpcjobs.requests import TaskType
 
@@ -37,10 +38,16 @@ def make_engine(model: Any, tokenizer: Any, generation: GenerationConfig, spec: 
 
         return ScoringEngine(model, tokenizer, spec.batch_size, spec.deterministic)
     name = best_engine(model, generation, spec) if spec.engine == "auto" else spec.engine
-    if not _runs(name, model):
+    registered = registered_engine(name)
+    if own_model_engine(name) and registered:
+        raise UsageError(f"model.engine {name!r} has a model of its own and runs in hpcjobs submit alone")
+    if registered is None and not _runs(name, model):
         raise UsageError(f"model.engine {name!r} cannot run {type(model).__name__}: 'auto' or 'generate' can")
     rows = _rows(model, tokenizer, generation, name, spec) if spec.batch_size == "auto" else spec.batch_size
     log.info("engine %s, batches of %d", name, rows)
+    if registered is not None:
+        engine: Engine = registered(model, tokenizer, generation, rows)
+        return engine
     if name == "loop":
         from hpcjobs.engines.loop.engine import LoopEngine
 

@@ -1,4 +1,4 @@
-"""Finding a metric: a built-in by name, a user's own class by path."""
+"""Finding a metric: a built-in by name, one of an installed package by its entry point, a class by its path."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
+from hpcjobs import plugins
 from hpcjobs.config import TaskConfig
 from hpcjobs.errors import ConfigError, did_you_mean
 from hpcjobs.metrics.base import Metric
@@ -53,8 +54,8 @@ def metrics_of(task: TaskConfig) -> tuple[str, ...]:
 
 
 def find_metric(name: str) -> Metric:
-    """The metric that `name` means: a built-in, one over several answers as `pass@5(exact_match)`, or the class at
-    `package.module:Class`.
+    """The metric that `name` means: a built-in, one over several answers as `pass@5(exact_match)`, one that an
+    installed package registers, or the class at `package.module:Class`.
     """
     if repeated := _REPEATED.fullmatch(name):
         base = find_metric(repeated["base"] if repeated["base"] is not None else ExactMatch.name)
@@ -64,12 +65,32 @@ def find_metric(name: str) -> Metric:
     if ":" in name:
         return _own_metric(name)
     if name not in BUILT_IN:
-        known = [*BUILT_IN, *OVER_REPEATS]
+        if name in plugins.registered(plugins.METRICS):
+            return _registered_metric(name)
+        known = [*BUILT_IN, *OVER_REPEATS, *plugins.registered(plugins.METRICS)]
         raise ConfigError(
             f"task.metrics: no metric {name!r}{did_you_mean(name, known)}; there are {', '.join(known)}, "
             "and your own as package.module:Class"
         )
     return BUILT_IN[name]()
+
+
+def _registered_metric(name: str) -> Metric:
+    """The metric that a package registers as `name`, which is also what it is called in results."""
+    kind = plugins.load(plugins.METRICS, name)
+    try:
+        metric = kind()
+    except Exception as error:  # another package's code may raise anything
+        raise ConfigError(f"task.metrics: {name!r} cannot be used: {type(error).__name__}: {error}") from None
+    metric.name = name
+    return _checked(metric, name)
+
+
+def registered_names(names: Iterable[str]) -> list[str]:
+    """What of a config's metrics packages have registered; what judges each of several answers counts, too."""
+    bases = [found["base"] if (found := _REPEATED.fullmatch(name)) else name for name in names]
+    others = [name for name in bases if name and name not in BUILT_IN and ":" not in name]
+    return [name for name in others if name in plugins.registered(plugins.METRICS)]
 
 
 def _own_metric(path: str) -> Metric:
@@ -81,12 +102,16 @@ def _own_metric(path: str) -> Metric:
         metric = kind()
     except Exception as error:  # the user's module may raise anything
         raise ConfigError(f"task.metrics: {path!r} cannot be used: {type(error).__name__}: {error}") from None
-    if not callable(getattr(metric, "score", None)):
-        raise ConfigError(f"task.metrics: {path!r} has no method score(completion, target, row)")
-    if not _are_bounds(getattr(metric, "bounds", None)):
-        raise ConfigError(f"task.metrics: {path!r}: its bounds {metric.bounds!r} are no pair of numbers such as (0, 1)")
     if not isinstance(getattr(metric, "name", None), str):
         metric.name = class_name
+    return _checked(metric, path)
+
+
+def _checked(metric: Any, name: str) -> Metric:
+    if not callable(getattr(metric, "score", None)):
+        raise ConfigError(f"task.metrics: {name!r} has no method score(completion, target, row)")
+    if not _are_bounds(getattr(metric, "bounds", None)):
+        raise ConfigError(f"task.metrics: {name!r}: its bounds {metric.bounds!r} are no pair of numbers such as (0, 1)")
     return metric  # type: ignore[no-any-return]
 
 
@@ -100,9 +125,13 @@ def _are_bounds(bounds: object) -> bool:
 
 
 def lower_is_better(name: str) -> bool:
-    """Whether a metric of this name, as it stands in results, is the worse the higher it is; of one's own: no.
+    """Whether a metric of this name, as it stands in results, is the worse the higher it is; of a class by path: no.
 
     lm-evaluation-harness adds the filter behind a comma, and has two more such metrics.
     """
     metric = name.partition(",")[0]
-    return metric in ("ter", "brier_score") or (metric in BUILT_IN and BUILT_IN[metric].lower_is_better)
+    if metric in BUILT_IN:
+        return BUILT_IN[metric].lower_is_better
+    if metric in plugins.registered(plugins.METRICS):
+        return bool(getattr(plugins.load(plugins.METRICS, metric), "lower_is_better", False))
+    return metric in ("ter", "brier_score")

@@ -13,16 +13,18 @@ from typing import Any
 
 import pyarrow as pa
 
-from hpcjobs.config.checks import checked_name, sbatch_word
+from hpcjobs import plugins
+from hpcjobs.config.checks import ENGINES, checked_name, sbatch_word
 from hpcjobs.config.resolve import dump
 from hpcjobs.config.schema import Config
 from hpcjobs.config.shape import Shape
 from hpcjobs.errors import UsageError
+from hpcjobs.metrics.registry import registered_names
 from hpcjobs.plan.model import fetched
 from hpcjobs.run_folder.disk import disk_errors, whole_run
 from hpcjobs.run_folder.files import make_folder, write_whole
 from hpcjobs.run_folder.inputs import table_parts
-from hpcjobs.run_folder.job_kinds import find_kind
+from hpcjobs.run_folder.job_kinds import BUILT_IN, find_kind
 from hpcjobs.run_folder.ledger.chunks import Ints, write_chunks
 from hpcjobs.run_folder.paths import RunPaths, runs_root
 from hpcjobs.run_folder.plan import Plan
@@ -122,7 +124,8 @@ def draft_run(
     run = config.run.model_copy(update={"name": root.name, "root": str(root.parent.absolute())})
     config = config.model_copy(update={"run": run})
     snapshot = own_code(root.absolute())
-    code = code_facts() | ({"snapshot": snapshot.facts()} if snapshot.facts() else {})
+    found = {"snapshot": snapshot.facts(), "packages": _packages(job, config)}
+    code = code_facts() | {name: facts for name, facts in found.items() if facts}
     blank: dict[str, Any] = {"chunk_size": 0, "data": {}, "model": {}}
     plan = Plan(
         run=root.name, job=job, shape=shape, rows=0 if table is None else len(table), chunks=len(chunks or ()),
@@ -131,6 +134,19 @@ def draft_run(
     )  # fmt: skip
     paths = RunPaths(root.absolute())
     return Draft(paths, config, plan, table, chunks or [], snapshot, few_shot, validation, then_eval)
+
+
+def _packages(job: str, config: Config) -> dict[str, str]:
+    """Name and version of the installed packages that the run's metrics, engine and job come from."""
+    used = {
+        plugins.METRICS: registered_names(config.task.metrics),
+        plugins.ENGINES: [name for name in (config.model.engine,) if name not in ENGINES],
+        plugins.JOBS: [name for name in (job,) if name not in BUILT_IN],
+    }
+    facts: dict[str, str] = {}
+    for group, names in used.items():
+        facts |= plugins.package_facts(group, names) if names else {}
+    return facts
 
 
 def _root(config: Config) -> Path:

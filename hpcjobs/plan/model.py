@@ -11,6 +11,7 @@ from typing import Any
 from hpcjobs.assets import ASSETS
 from hpcjobs.config import Config
 from hpcjobs.engines.hub import HubModel, cache_folder, is_hub_id
+from hpcjobs.engines.registry import check_task, own_model_engine
 from hpcjobs.errors import ConfigError, did_you_mean
 from hpcjobs.plan.likely_engine import likely_engine
 from hpcjobs.run_folder.files import read_json
@@ -19,11 +20,16 @@ from hpcjobs.run_folder.files import read_json
 def checked_model(config: Config) -> dict[str, Any]:
     """What plan.json says of the model: name, engine, and a hash of its weights or a commit; else a ConfigError."""
     model = config.model
-    scores = config.task.type in ("choice", "perplexity") and model.engine != "dummy"
+    own = own_model_engine(model.engine)
+    if own and config.task.type != "lm_eval":
+        check_task(own, model.engine, config.task.type)
+    scores = config.task.type in ("choice", "perplexity") and not own
     engine = "scoring" if scores else model.engine
     facts = {"name": model.name or engine, "engine": engine, "revision": model.revision, "dtype": model.dtype}
     if engine == "dummy":
         return facts | {"name": "dummy"}
+    if own and not getattr(own, "weights", True):
+        return facts
     assets = sorted(path.parent.name for path in ASSETS.glob("*/config.json"))
     if not model.name:
         raise ConfigError(f"model.name is not set: a folder, a hub id, or the asset {', '.join(assets)}")

@@ -67,6 +67,8 @@ def _code(plan: Plan) -> Rows:
     dirty = " with uncommitted changes" if code.get("dirty") else ""
     commit = f"{code['commit']}{dirty} (git, in {code.get('cwd', '?')})" if code.get("commit") else ""
     rows = [("hpcjobs", code.get("hpcjobs", "")), ("commit", commit), ("python", code.get("python", ""))]
+    packages = [f"{name} of {package}" for name, package in code.get("packages", {}).items()]
+    rows.append(("added by", ", ".join(packages)))
     rows.append(("own code", _prefixed("sha256 ", code.get("snapshot", {}).get("sha256"))))
     return [*rows, ("submitted on", code.get("host", "")), ("config hash", f"sha256 {plan.config_sha256} (as planned)")]
 

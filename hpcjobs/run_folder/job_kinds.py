@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from hpcjobs.errors import UsageError, did_you_mean
+from hpcjobs import plugins
+from hpcjobs.errors import ConfigError, UsageError, did_you_mean
 from hpcjobs.run_folder.files import read_json
 from hpcjobs.run_folder.paths import RunPaths
 
@@ -67,12 +68,29 @@ SCRIPT = JobKind(
     },
 )  # fmt: skip
 KINDS: dict[str, JobKind] = {kind.name: kind for kind in (EVAL, GENERATE, TRAIN, SCRIPT)}
+BUILT_IN = frozenset(KINDS)
+
+
+def add_kind(kind: JobKind) -> None:
+    """A kind from another package: what its entry point in `hpcjobs.jobs` calls, once in each process that needs it.
+
+    The same function adds to the stages' tables: PLANNERS of plan/by_kind.py, RANKS of worker/by_kind.py, and what
+    else the kind has. See CONTRIBUTING.
+    """
+    KINDS[kind.name] = kind
 
 
 def find_kind(name: str) -> JobKind:
-    """The kind of job called `name`; a UsageError where there is none."""
+    """The kind of job called `name`, be it another package's; a UsageError where there is none."""
+    if name in KINDS:
+        return KINDS[name]
+    others = plugins.registered(plugins.JOBS)
+    if name not in others:
+        known = [*KINDS, *others]
+        raise UsageError(f"no job {name!r}{did_you_mean(name, known)}; there are: {', '.join(known)}")
+    plugins.load(plugins.JOBS, name)()
     if name not in KINDS:
-        raise UsageError(f"no job {name!r}{did_you_mean(name, KINDS)}; there are: {', '.join(KINDS)}")
+        raise ConfigError(f"{others[name].value} is registered as {plugins.JOBS} {name!r} and adds no such kind")
     return KINDS[name]
 
 

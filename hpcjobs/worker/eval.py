@@ -6,7 +6,8 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from hpcjobs.engines.base import Engine, rows_at_once
+from hpcjobs.engines.base import Engine
+from hpcjobs.engines.registry import check_task, own_model_engine
 from hpcjobs.errors import RendezvousError
 from hpcjobs.requests import TaskType
 from hpcjobs.run_folder.journal.journal import Journal
@@ -38,12 +39,12 @@ def run_eval(work: Work) -> None:
 
 def make_engine(work: Work) -> Engine:
     """The engine of this run; only real models import torch."""
-    model = work.config.model
-    if model.engine == "dummy":
-        from hpcjobs.engines.dummy import DummyEngine
-
+    model, kind = work.config.model, work.config.task.type
+    task: TaskType = work.plan.data["asks"] if kind == "lm_eval" else kind
+    if own := own_model_engine(model.engine):
+        check_task(own, model.engine, task)
         work.heart.vitals.device = "none"
-        return DummyEngine(model.dummy_delay, rows_at_once(model.batch_size))
+        return own.from_config(model, work.config.task.generation)
     from hpcjobs.connector import AccelerateConnector, ConnectorOptions
     from hpcjobs.distributed.group import join_group, work_alone
     from hpcjobs.distributed.rendezvous import Meeting
@@ -64,6 +65,4 @@ def make_engine(work: Work) -> Engine:
     )
     connector.load_model_once()
     work.heart.vitals.device = str(connector.state.device)
-    kind = work.config.task.type
-    task: TaskType = work.plan.data["asks"] if kind == "lm_eval" else kind
     return connector.engine(task=task, deterministic=work.config.run.deterministic)

@@ -1,0 +1,34 @@
+"""Finding an engine that is not made over a loaded model: `dummy`, and those that installed packages register."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hpcjobs import plugins
+from hpcjobs.config.checks import ENGINES
+from hpcjobs.engines.base import OwnModelEngine
+from hpcjobs.engines.dummy import DummyEngine
+from hpcjobs.errors import ConfigError, UsageError
+
+
+def registered_engine(name: str) -> Any:
+    """The class that a package registers as `name`; None for the engines of hpcjobs."""
+    if name in ENGINES:
+        return None
+    kind = plugins.load(plugins.ENGINES, name)
+    if not callable(getattr(kind, "stream", None)):
+        raise ConfigError(f"model.engine: {name!r} has no method stream(requests)")
+    return kind
+
+
+def own_model_engine(name: str) -> type[OwnModelEngine] | None:
+    """The engine called `name` if it brings a model of its own, `from_config`; else None."""
+    kind = DummyEngine if name == "dummy" else registered_engine(name)
+    return kind if hasattr(kind, "from_config") else None
+
+
+def check_task(engine: type[OwnModelEngine], name: str, task: str) -> None:
+    """A UsageError where an engine with a model of its own does not do tasks of this type."""
+    tasks = getattr(engine, "tasks", ("generate",))
+    if task not in tasks:
+        raise UsageError(f"model.engine {name!r} does not do task.type {task}: it does {', '.join(tasks)}")
