@@ -42,6 +42,7 @@ LONGEST = (
     "tests/tasks/lmeval/test_run.py",
     "tests/tasks/lmeval/test_tasks.py",
     "tests/assets/test_assets.py",
+    "tests/test_extending.py",
 )
 
 # A busy machine is no failure.
