@@ -16,9 +16,9 @@ def known_launches(paths: RunPaths) -> list[Launch]:
     Where the queue does not answer, they stay unknown.
     """
     launches = read_launches(paths)
-    lost = {key: (one, kind) for one in launches for kind, key in one.keys.items() if kind not in one.jobs}
+    lost = {key: (n, kind) for n, one in enumerate(launches) for kind, key in one.keys.items() if kind not in one.jobs}
     with contextlib.suppress(LaunchError):
         for key, job_id in slurm.find_submitted(list(lost)).items() if lost else ():
-            launch, kind = lost[key]
-            launch.jobs[kind] = job_id
+            number, kind = lost[key]
+            launches[number] = launches[number].with_job(kind, job_id)
     return launches

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import secrets
 import subprocess
@@ -63,33 +64,33 @@ def launch(paths: RunPaths, config: Config, shape: Shape, start: Start) -> Launc
         automatic=start.automatic, round=rounds[-1] if rounds else 0, joined=start.joined,
     )  # fmt: skip
     try:
-        {"slurm": _slurm, "local": _local, "debug": _debug}[executor](paths, config, shape, start, record)
+        return {"slurm": _slurm, "local": _local, "debug": _debug}[executor](paths, config, shape, start, record)
     except LaunchError:
         with contextlib.suppress(DiskFullError):
             forget_launch(paths, record.number)
         raise
-    return record
 
 
-def _slurm(paths: RunPaths, config: Config, shape: Shape, start: Start, record: Launch) -> None:
+def _slurm(paths: RunPaths, config: Config, shape: Shape, start: Start, record: Launch) -> Launch:
     from hpcjobs.launch.sbatch import merge_executor
 
-    record.commands.append("sbatch --parsable SCRIPT")
-    patience = _PATIENCE if start.automatic else 0.0
-    queue = functools.partial(_queue, paths, record, patience)
+    record = dataclasses.replace(record, commands=("sbatch --parsable SCRIPT",))
+    queue = functools.partial(_queue, paths, _PATIENCE if start.automatic else 0.0)
     try:
         for kind, work in _pieces(config, shape, paths, start.joined):
             try:
-                queue(kind, work, RANK, str(paths.root))
+                record = queue(record, kind, work, RANK, str(paths.root))
             except LaunchError as error:
                 if not record.jobs:
                     raise
-                record.notes.append(f"{kind}: {error}; the workers that were taken do all the work")
+                note = f"{kind}: {error}; the workers that were taken do all the work"
+                record = dataclasses.replace(record, notes=(note,))
                 break
         if start.merge:
             older = [one for one in together([*read_launches(paths)]) if one.number != record.number]
             after = [job for one in (older if start.joined else []) for job in one.work_jobs] + record.work_jobs
-            queue("merge", merge_executor(config, after, paths), MERGE, str(paths.root), record.number)
+            merge = merge_executor(config, after, paths)
+            record = queue(record, "merge", merge, MERGE, str(paths.root), record.number)
             if start.joined:
                 slurm.cancel(one.jobs["merge"] for one in older if "merge" in one.jobs)
     except BaseException as error:
@@ -97,21 +98,27 @@ def _slurm(paths: RunPaths, config: Config, shape: Shape, start: Start, record: 
         if isinstance(error, DiskFullError):
             raise LaunchError(str(error)) from error
         raise
+    return record
 
 
 def _queue(
-    paths: RunPaths, record: Launch, patience: float, kind: str, executor: Executor, entry: str, *args: str | int
-) -> None:
-    """Queue one job. Its key is on disk before sbatch is called: whoever is cut off in between finds the job by it."""
-    executor.name, record.keys[kind] = f"{kind}-{record.number}", secrets.token_hex(8)
-    record.scripts[kind] = executor.script
+    paths: RunPaths, patience: float, record: Launch, kind: str, executor: Executor, entry: str, *args: str | int
+) -> Launch:
+    """Queue one job; the record with its id.
+
+    Its key is on disk before sbatch is called: whoever is cut off in between finds the job by it.
+    """
+    executor.name, key = f"{kind}-{record.number}", secrets.token_hex(8)
+    scripts = {**record.scripts, kind: executor.script}
+    record = dataclasses.replace(record, keys={**record.keys, kind: key}, scripts=scripts)
     record_launch(paths, record)
+    record = record.with_job(kind, executor.queue(key, enter, entry, *args, patience=patience))
     try:
-        record.jobs[kind] = executor.queue(record.keys[kind], enter, entry, *args, patience=patience)
-    except LaunchError:
-        del record.keys[kind]
+        record_launch(paths, record)
+    except BaseException as error:  # the caller does not know of it yet
+        _take_back([record.jobs[kind]], paths, error)
         raise
-    record_launch(paths, record)
+    return record
 
 
 def _pieces(config: Config, shape: Shape, paths: RunPaths, joined: bool) -> Iterator[tuple[str, Executor]]:
@@ -137,11 +144,11 @@ def _take_back(job_ids: Iterable[str], paths: RunPaths, why: BaseException) -> N
         raise HpcJobsError(f"{why}; and the job is still queued: {error}; next: hpcjobs cancel {paths.root}") from why
 
 
-def _local(paths: RunPaths, config: Config, shape: Shape, start: Start, record: Launch) -> None:
+def _local(paths: RunPaths, config: Config, shape: Shape, start: Start, record: Launch) -> Launch:
     """A supervisor in a session of its own: it outlives this terminal."""
     command = [sys.executable, "-m", SUPERVISOR, str(paths.root), str(record.number)]
     command += [str(shape.ranks), str(shape.gpus_per_node * shape.nodes)]
-    record.commands.append(" ".join(command))
+    record = dataclasses.replace(record, commands=(" ".join(command),))
     try:
         record_launch(paths, record)
     except DiskFullError as error:
@@ -152,18 +159,19 @@ def _local(paths: RunPaths, config: Config, shape: Shape, start: Start, record: 
             command, start_new_session=True, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=env
         )
     identity = Identity(Identity.own().machine, process.pid, process_start(process.pid) or "0")
-    record.jobs["supervisor"] = str(process.pid)
-    record.supervisor.update(identity.values())
+    record = dataclasses.replace(record, supervisor=identity.values()).with_job("supervisor", str(process.pid))
     try:
         record_launch(paths, record)
     except BaseException:  # nobody would know of it
         process.kill()
         raise
+    return record
 
 
-def _debug(paths: RunPaths, config: Config, shape: Shape, start: Start, record: Launch) -> None:
+def _debug(paths: RunPaths, config: Config, shape: Shape, start: Start, record: Launch) -> Launch:
     """Note a start whose one rank the caller runs, in this process: break points work there."""
     if shape.ranks > 1:
         raise UsageError(f"--executor debug runs one rank in this process, not {shape.ranks}: use --executor local")
-    record.commands.append(f"python -m hpcjobs.worker {paths.root}")
+    record = dataclasses.replace(record, commands=(f"python -m hpcjobs.worker {paths.root}",))
     record_launch(paths, record)
+    return record

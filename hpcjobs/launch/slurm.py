@@ -198,12 +198,6 @@ def most_array_tasks() -> int:
     return int(size) if size.isdigit() and int(size) > 0 else _MAX_ARRAY_SIZE
 
 
-def test_only(script: Path) -> str | None:
-    """None where sbatch would take the script, else its words (sbatch --test-only queues nothing)."""
-    done = _run(["sbatch", "--test-only", str(script)], env=clean_environment())
-    return _words(done.stderr) if done.returncode else None
-
-
 def cancel(job_ids: Iterable[str]) -> None:
     """End these jobs; those that are over already are no error."""
     ids = [job_id for job_id in job_ids if job_id.isdigit()]

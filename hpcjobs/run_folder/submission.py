@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,26 +14,30 @@ from hpcjobs.run_folder.paths import RunPaths
 
 @dataclass(frozen=True)
 class Launch:
-    """One start of a run: by submit, resume or join. `jobs` names the Slurm jobs or the local supervisor's process.
+    """One start of a run, by submit, resume or join; a value: where more becomes known, a new one takes its place.
 
-    A Slurm job has a key, noted before sbatch is called: by it a job is found again whose id was never heard of.
-    `joined`: its ranks were added to a round that was going on.
+    `jobs` names the Slurm jobs or the local supervisor's process. A Slurm job has a key, noted before sbatch is called:
+    by it a job is found again whose id was never heard of. `joined`: its ranks were added to a round that was going on.
     """
 
     number: int
     executor: str
-    jobs: dict[str, str]
+    jobs: Mapping[str, str]
     shape: str
     ranks: int
-    scripts: dict[str, str] = field(default_factory=dict)
-    commands: list[str] = field(default_factory=list)
-    supervisor: dict[str, Any] = field(default_factory=dict)
+    scripts: Mapping[str, str] = field(default_factory=dict)
+    commands: tuple[str, ...] = ()
+    supervisor: Mapping[str, Any] = field(default_factory=dict)
     submitted_at: float = field(default_factory=time.time)
     automatic: bool = False
-    keys: dict[str, str] = field(default_factory=dict)
+    keys: Mapping[str, str] = field(default_factory=dict)
     round: int = 0
     joined: bool = False
-    notes: list[str] = field(default_factory=list)
+    notes: tuple[str, ...] = ()
+
+    def with_job(self, kind: str, job_id: str) -> Launch:
+        """The same start with the id of one more of its jobs."""
+        return dataclasses.replace(self, jobs={**self.jobs, kind: job_id})
 
     @property
     def work_jobs(self) -> list[str]:
@@ -51,7 +55,11 @@ def read_launches(paths: RunPaths) -> list[Launch]:
     """The starts of a run, oldest first; none where it was only planned."""
     if not paths.submission.exists():
         return []
-    return [Launch(**values) for values in read_json(paths.submission)["launches"]]
+    lists = ("commands", "notes")
+    return [
+        Launch(**values | {name: tuple(values.get(name, ())) for name in lists})
+        for values in read_json(paths.submission)["launches"]
+    ]
 
 
 def together(launches: Sequence[Launch]) -> list[Launch]:

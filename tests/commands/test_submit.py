@@ -240,7 +240,7 @@ def test_an_array_is_split_where_slurm_takes_no_more_and_the_merge_waits_for_all
     assert said.code == 0, said.err
     [launch] = read_launches(RunPaths(shell.runs / "a"))
     assert launch.jobs == {"work": "100", "work2": "101", "work3": "102", "merge": "103"}
-    assert (launch.ranks, launch.notes) == (20, [])
+    assert (launch.ranks, launch.notes) == (20, ())
     arrays = [line for job in range(100, 104) for line in shell.slurm.script(job).splitlines() if "--array" in line]
     assert arrays == ["#SBATCH --array=0-3", "#SBATCH --array=0-3", "#SBATCH --array=0-1"]
     assert "#SBATCH --dependency=afterany:100:101:102\n" in shell.slurm.script(103)

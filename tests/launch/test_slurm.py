@@ -59,14 +59,6 @@ def test_sbatch_is_not_told_of_an_enclosing_job(fake: FakeSlurm, monkeypatch: py
     assert {name: env.get(name) for name in kept} == kept
 
 
-def test_only_a_question_queues_nothing(fake: FakeSlurm) -> None:
-    assert slurm.test_only(Path("job.sh")) is None
-    fake.refuse("allocation failure: Requested node configuration is not available\n")
-    assert slurm.test_only(Path("job.sh")) == "allocation failure: Requested node configuration is not available"
-    assert all("--test-only" in call for call in fake.calls("sbatch"))
-    assert not list((fake.here / "scripts").iterdir())
-
-
 def test_states_come_from_squeue_then_sacct_then_nowhere(fake: FakeSlurm) -> None:
     fake.answer("squeue", "7|RUNNING|None|n[1-2]\n8|PENDING|Resources|\n99|RUNNING|None|n3\n")
     fake.answer("sacct", "9|CANCELLED by 0|n4|0:15\n10|COMPLETED|n5|0:0\n")

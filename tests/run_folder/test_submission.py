@@ -84,6 +84,13 @@ def test_a_local_attempt_has_its_starts_number() -> None:
     assert start(0, executor="debug").owns("p5t77")
 
 
+def test_a_start_with_one_more_job_is_another_value() -> None:
+    before = start(0, work="100")
+    after = before.with_job("merge", "101")
+    assert (before.jobs, after.jobs) == ({"work": "100"}, {"work": "100", "merge": "101"})
+    assert after.submitted_at == before.submitted_at
+
+
 def test_jobs_whose_ids_were_never_heard_are_found_by_their_keys(paths: RunPaths, fake: FakeSlurm) -> None:
     record_launch(paths, Launch(0, "slurm", {"work": "100"}, "1 node", 1, keys={"work": "aa", "merge": "bb"}))
     record_launch(paths, Launch(1, "slurm", {}, "1 node", 1, keys={"work": "cc", "merge": "dd"}))
