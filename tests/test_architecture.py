@@ -202,6 +202,29 @@ def test_what_needs_no_model_imports_no_heavy_library(words: list[str], tmp_path
     assert done.stderr.splitlines()[-1] == "heavy:"
 
 
+def names_of_jobs(tree: ast.AST) -> Iterator[int]:
+    """Lines on which a job's name is compared with a text: `job == "train"`, `plan.job in ("eval", "generate")`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Compare):
+            sides = [node.left, *node.comparators]
+            if any(ast.unparse(side).rpartition(".")[2] == "job" for side in sides) and any(
+                isinstance(part, ast.Constant) and isinstance(part.value, str)
+                for side in sides
+                for part in ast.walk(side)
+            ):
+                yield node.lineno
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_stages_decide_by_the_table_of_job_kinds(name: str) -> None:
+    assert list(names_of_jobs(ast.parse(MODULES[name].read_text()))) == []
+
+
+def test_the_search_for_names_of_jobs_finds_them() -> None:
+    code = "job == 'train'\nplan.job in ('eval', 'generate')\njob == EVAL.name\n'x' != self.plan.job\nname == 'train'"
+    assert list(names_of_jobs(ast.parse(code))) == [1, 2, 4]
+
+
 RANK_WORDS = (
     "SLURM_",
     "SUBMITIT_",

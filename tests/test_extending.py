@@ -66,6 +66,13 @@ def submit(site: Path, job: str, *words: str, executor: str = "debug") -> RunPat
     return RunPaths(site.parent / "runs" / "r")
 
 
+def test_the_guide_shows_what_is_installed() -> None:
+    guide = (EXTRA.parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    shown = guide.partition("```toml\n")[2].partition("```")[0].splitlines()
+    assert shown
+    assert set(shown) <= {line.strip() for line in DECLARED.splitlines()}
+
+
 def test_a_metric(site: Path) -> None:
     task = [*TASK, "--set", "task.metrics=[digits, exact_match, majority(digits)]", "--set", "model.engine=dummy"]
     task += ["--set", "task.repeats=3"]

@@ -13,6 +13,17 @@ ROOMS = [path for path in sorted(PACKAGE.rglob("*")) if (path / "__init__.py").i
 BESIDE = {"old_runs", "slurm", "programs", "tools", "benchmarks", "docs"}
 
 
+def test_the_guide_has_a_row_for_each_room_and_the_file_to_open_first() -> None:
+    table = (
+        (TESTS.parent / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## Rooms")[2].partition("\n## ")[0]
+    )
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines() if line.startswith("| `")]
+    named = [name.strip("` ") for first, *_ in rows for name in first.split(",")]
+    files = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"}
+    assert sorted(named) == sorted(files | {path.name for path in ROOMS if path.parent == PACKAGE})
+    assert [first for *_, first in rows if not (PACKAGE / first.strip("`")).is_file()] == []
+
+
 def folders() -> list[Path]:
     return [path for path in TESTS.rglob("*") if path.is_dir() and path.name != "__pycache__"]
 
