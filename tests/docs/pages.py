@@ -20,7 +20,7 @@ PENDING = {"config.md", "how_it_works.md", "training.md", "faults.md", "performa
 MARKERS = {
     "session": "words among `slurm` (on the test cluster) and `real` (the folder `real` of tools/fetch_real.py)",
     "not run": "why the block below is not run",
-    "wait": "what a reader waits for before the block: `RUN has N samples` or `ranks`, `RUN is merged`, `no job is left`",
+    "wait": "what a reader waits for: `RUN has N samples` or `ranks`, `RUN is merged`, `no job is left`",
     "last digit": "why the last digit of the figures below depends on the machine",
 }
 TYPED = ("console", "sh")
