@@ -14,8 +14,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-# Pages that do not keep to the convention yet.
-PENDING = {"config.md", "how_it_works.md", "training.md", "faults.md", "performance.md"}
 # What a page may say in `<!-- KIND: ... -->`: of itself, and of the block below.
 MARKERS = {
     "session": "words among `slurm` (on the test cluster) and `real` (the folder `real` of tools/fetch_real.py)",
