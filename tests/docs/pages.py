@@ -14,13 +14,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-# Pages that do not keep to the convention yet.
-PENDING = {"config.md", "how_it_works.md", "training.md", "faults.md", "performance.md"}
 # What a page may say in `<!-- KIND: ... -->`: of itself, and of the block below.
 MARKERS = {
     "session": "words among `slurm` (on the test cluster) and `real` (the folder `real` of tools/fetch_real.py)",
     "not run": "why the block below is not run",
-    "wait": "what a reader waits for before it: `RUN has N samples` or `ranks`, `RUN is merged`, `no job is left`",
+    "wait": "what a reader waits for: `RUN has N samples` or `ranks`, `RUN is merged`, `no job is left`",
     "last digit": "why the last digit of the figures below depends on the machine",
 }
 TYPED = ("console", "sh")

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.pages import PAGES, PENDING, read_page
+from tests.docs.pages import PAGES, read_page
 from tests.docs.session import Session, faults
 
-HERE = [path for path in PAGES if "slurm" not in read_page(path).session and path.name not in PENDING]
+HERE = [path for path in PAGES if "slurm" not in read_page(path).session]
 
 
 @pytest.mark.model
