@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Chat = list[dict[str, str]]
+# `role`, `content` (a text, or None), and what else a chat template knows, such as `tool_calls` or `name`.
+Turn = dict[str, Any]
+Chat = list[Turn]
 Prompt = str | Chat
 # What is right: texts, or for multiple choice the numbers of right options.
 Target = str | int | list[str] | list[int] | None

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hpcjobs.config import GenerationConfig
+from hpcjobs.engines.chat_template import chat_text
 from hpcjobs.engines.stopping import stopped_text
 from hpcjobs.requests import Completion, Prompt, Request, SampleError
 
@@ -106,7 +107,7 @@ def prompt_ids(tokenizer: Any, prompt: Prompt) -> list[int]:
     """
     if isinstance(prompt, str):
         return text_ids(tokenizer, prompt)
-    text = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False)
+    text = chat_text(tokenizer, prompt, ask=True)
     return list(tokenizer(text, add_special_tokens=False).input_ids)
 
 

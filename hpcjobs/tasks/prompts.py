@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jinja2
 import jinja2.meta
+from jinja2 import nodes
+from jinja2.environment import TemplateExpression
 from jinja2.sandbox import SandboxedEnvironment
 
 from hpcjobs.config import TaskConfig
 from hpcjobs.errors import ConfigError, did_you_mean
-from hpcjobs.requests import Chat, Pair, Prompt, Request, Target
+from hpcjobs.requests import Chat, Pair, Prompt, Request, Target, Turn
 from hpcjobs.run_folder.inputs import user_row
 from hpcjobs.tasks.few_shot import Pool
 from hpcjobs.tasks.seeds import sample_seed
 
-_EXPRESSION = re.compile(r"\s*\{\{(?P<expression>(?:(?!\}\}|\{\{).)*)\}\}\s*", re.DOTALL)
 _environment = SandboxedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
 
 
@@ -34,7 +34,8 @@ class Template:
     def __init__(self, text: str, key: str, columns: Sequence[str]) -> None:
         self._key = key
         try:
-            names = jinja2.meta.find_undeclared_variables(_environment.parse(text))
+            parsed = _environment.parse(text)
+            names = jinja2.meta.find_undeclared_variables(parsed)
             self._template = _environment.from_string(text)
         except jinja2.TemplateSyntaxError as error:
             raise ConfigError(f"{key}: not a jinja2 template: {error.message} (its line {error.lineno})") from None
@@ -44,10 +45,7 @@ class Template:
                 f"{did_you_mean(name, columns)}; its columns: {', '.join(columns) or 'none'}"
             )
         self.columns = names & set(columns)
-        match = _EXPRESSION.fullmatch(text)
-        self._expression = (
-            _environment.compile_expression(match["expression"], undefined_to_none=False) if match else None
-        )
+        self._expression = _lone_expression(parsed)
 
     def text(self, row: Mapping[str, Any]) -> str:
         return self._template.render(row)
@@ -59,7 +57,23 @@ class Template:
         value = self._expression(**row)
         if isinstance(value, jinja2.Undefined):
             raise jinja2.UndefinedError(f"{self._key} is undefined for this row")
+        if isinstance(value, Iterable) and not isinstance(value, str | bytes | list | tuple | Mapping):
+            return list(value)  # of a filter such as map
         return value
+
+
+def _lone_expression(parsed: nodes.Template) -> TemplateExpression | None:
+    """What stands in a template's only `{{ }}`, where nothing but white space is beside it; else None.
+
+    As `Environment.compile_expression` makes it, but of what jinja has read: the dash of `{{- a }}` is no minus.
+    """
+    parts = [part for node in parsed.body if isinstance(node, nodes.Output) for part in node.nodes]
+    found = [part for part in parts if not (isinstance(part, nodes.TemplateData) and not part.data.strip())]
+    if len(found) != 1 or isinstance(found[0], nodes.TemplateData) or len(parsed.body) != 1:
+        return None
+    result = nodes.Assign(nodes.Name("result", "store", lineno=1), found[0], lineno=1)
+    compiled = _environment.from_string(nodes.Template([result], lineno=1))
+    return TemplateExpression(compiled, undefined_to_none=False)
 
 
 class Prompts:
@@ -239,14 +253,31 @@ def _solved(asked: Prompt, answer: str) -> Chat:
 
 
 def chat_or_text(value: Any) -> Prompt:
-    """A prompt out of a column: a text, or a chat whose messages have role and content; else a ValueError."""
+    """A prompt out of a column: a text, or a chat whose turns have role and content; else a ValueError.
+
+    Whatever else a turn has (`tool_calls`, `name`...) goes to the chat template as it is; so does content that is null.
+    """
     if isinstance(value, str):
         return value
-    if (
-        isinstance(value, list)
-        and value
-        and all(isinstance(m, dict) and {"role", "content"} <= m.keys() for m in value)
-    ):
-        chat: Chat = [{"role": str(message["role"]), "content": str(message["content"])} for message in value]
-        return chat
+    if isinstance(value, list) and value and all(isinstance(turn, dict) for turn in value):
+        return [_turn_of(turn, number) for number, turn in enumerate(value)]
     raise ValueError(f"neither a text nor a chat: {value!r}"[:300])
+
+
+def _turn_of(turn: Turn, number: int) -> Turn:
+    """A turn with the text parts of its content joined in order; a ValueError names what is no text."""
+    if not isinstance(turn.get("role"), str) or "content" not in turn:
+        raise ValueError(f"turn {number} of the chat has no role and content: {turn!r}"[:300])
+    content = turn["content"]
+    if isinstance(content, list):
+        content = "".join(_text_part(part, number) for part in content)
+    if content is not None and not isinstance(content, str):
+        raise ValueError(f"turn {number} of the chat has content that is neither a text nor parts: {content!r}"[:300])
+    return {**turn, "content": content}
+
+
+def _text_part(part: Any, number: int) -> str:
+    if isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str):
+        return str(part["text"])
+    kind = part.get("type") if isinstance(part, dict) else part
+    raise ValueError(f"turn {number} of the chat has a part of type {kind!r}: only parts of type text are read"[:300])

@@ -12,10 +12,15 @@ from hpcjobs.config import Config, TrainConfig
 from hpcjobs.run_folder.files import FILE_MODE, FOLDER_MODE, sync_folder, temporary_name
 from hpcjobs.training.card import adapter_card, model_card
 from hpcjobs.training.checkpoints.state import trained_weights
+from hpcjobs.training.data.encode import learned_end
+from hpcjobs.training.data.tokens import TokenFile
 
 if TYPE_CHECKING:
     from hpcjobs.distributed.work import Work
     from hpcjobs.training.setup import Prepared
+
+# Samples that tell with which token a run's turns end.
+_SAMPLES_FOR_END = 200
 
 
 def export(work: Work, prepared: Prepared) -> None:
@@ -36,18 +41,37 @@ def write_model(work: Work, prepared: Prepared, target: Path) -> None:
     Adapters are merged into what they adapt, loaded once more in float32 into rank 0's host memory: so it does not
     matter how the weights are spread over the ranks.
     """
-    temporary = temporary_name(target)
+    temporary, end = temporary_name(target), _learned_end(work, prepared)
     if work.config.train.lora.rank is None:
+        _end_with(prepared.state.plain, end)
         prepared.connector.save_model(prepared.state.model, temporary)
     else:
         adapters = trained_weights(prepared.state)
         if work.rank.is_main:
-            merged_model(work.config, adapters).save_pretrained(temporary, safe_serialization=True)
+            merged = merged_model(work.config, adapters)
+            _end_with(merged, end)
+            merged.save_pretrained(temporary, safe_serialization=True)
             prepared.connector.tokenizer.save_pretrained(temporary)
     if work.rank.is_main:
         (temporary / "README.md").write_text(model_card(work.paths, work.config, work.plan), encoding="utf-8")
         _name(temporary, target)
     prepared.connector.accelerator.wait_for_everyone()
+
+
+def _learned_end(work: Work, prepared: Prepared) -> int | None:
+    """The token that the samples of this run end with."""
+    tokens = TokenFile(work.paths.tokens)
+    whole = (tokens.sample(number) for number in range(min(len(tokens), _SAMPLES_FOR_END)))
+    samples = ((ids.tolist(), learned.tolist()) for ids, learned in whole)
+    return learned_end(samples, prepared.connector.tokenizer)
+
+
+def _end_with(model: Any, end: int | None) -> None:
+    """Name the end that was learned in generation_config.json, beside those that the base model names there."""
+    named = model.generation_config.eos_token_id
+    known = list(named) if isinstance(named, list | tuple) else [] if named is None else [named]
+    if end is not None and end not in known:
+        model.generation_config.eos_token_id = [*known, end]
 
 
 def write_adapter(work: Work, prepared: Prepared, target: Path) -> None:

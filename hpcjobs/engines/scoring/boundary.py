@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from hpcjobs.engines.chat_template import chat_text
 from hpcjobs.engines.scoring.spans import Span
 from hpcjobs.requests import Pair, Prompt, Request
 
@@ -73,7 +74,7 @@ class Border:
         """A context as text, and whether special tokens are to be added to it; a chat's template brings its own."""
         if isinstance(prompt, str):
             return prompt, None
-        return self._tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False), False
+        return chat_text(self._tokenizer, prompt, ask=True), False
 
     def _encode(self, text: str, special: bool | None = None) -> list[int]:
         """Token ids. Special tokens are added as the tokenizer would (None), but never the first one twice."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hpcjobs.engines.chat_template import chat_text
 from hpcjobs.engines.encoding import added_tokens, prompt_ids, text_ids
-from hpcjobs.requests import Chat
+from hpcjobs.requests import Chat, Turn
 from hpcjobs.training.data.examples import Example
 
 
@@ -127,7 +128,7 @@ class Encoder:
             raise ValueError(f"the chat template writes turn {number} in another way when more turns follow it")
         return len(before), end
 
-    def _opening(self, turn: Mapping[str, Any], through: str) -> str:
+    def _opening(self, turn: Turn, through: str) -> str:
         """What the template writes before a chat's first turn where that is the assistant's: its own system turn."""
         user = [{"role": "user", "content": str(turn["content"])}]
         asking = self._render(user, True).removeprefix(self._render(user, False))
@@ -136,8 +137,8 @@ class Encoder:
             raise ValueError("the chat begins with the assistant's turn, and where its text begins cannot be told")
         return through[: place + len(asking)]
 
-    def _render(self, chat: Sequence[Mapping[str, Any]], asks: bool) -> str:
-        return str(self._tokenizer.apply_chat_template(list(chat), add_generation_prompt=asks, tokenize=False))
+    def _render(self, chat: Sequence[Turn], asks: bool) -> str:
+        return chat_text(self._tokenizer, chat, asks)
 
 
 def learned_end(samples: Iterable[tuple[Sequence[int], Sequence[bool]]], tokenizer: Any) -> int | None:
