@@ -105,9 +105,9 @@ def _run(stream: Any, dataset: Sequence[Row], config: Config, pool: Pool | None)
 
 def _result(row: Row, completion: Completion, prompts: Prompts, judge: Judge) -> dict[str, Any]:
     """What is saved of a row: nothing that depends on how many processes there were."""
-    asked, failed = user_row(row), completion.error
-    target = None if failed else prompts.target(asked)
-    scores = judge.failed(lambda: prompts.target(asked)) if failed else judge.judge(completion, target, asked)
+    values, failed = user_row(row), completion.error
+    target = None if failed else prompts.target(values)
+    scores = judge.failed(lambda: prompts.target(values)) if failed else judge.judge(completion, target, values)
     sums = {name: score.statistics for name, score in scores.items() if score.statistics is not None}
     return {
         "index": row["index"], "id": row["id"], "completion": completion.text, "target": target,

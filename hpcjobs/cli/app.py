@@ -39,11 +39,11 @@ def main(argv: list[str] | None = None) -> int:
         code = app(words, prog_name="hpcjobs", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except SystemExit:  # typer's answer to a reader that leaves
-        return _told(BrokenPipeError())
+        return _report(BrokenPipeError())
     except (HpcJobsError, _WrongWords, typer.Abort, KeyboardInterrupt, OSError) as error:
         if debug:
             traceback.print_exc()
-        return _told(error)
+        return _report(error)
     except Exception as error:
         if debug:
             raise
@@ -60,7 +60,7 @@ def _take(words: list[str], flag: str) -> bool:
     return True
 
 
-def _told(error: BaseException) -> int:
+def _report(error: BaseException) -> int:
     """Say an error in its own words; the exit code that goes with it."""
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         print("interrupted", file=sys.stderr)

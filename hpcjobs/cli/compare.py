@@ -54,18 +54,18 @@ def verify(
     from hpcjobs.commands import verify as flow
     from hpcjobs.commands.submit import SubmitOptions
 
-    order = SubmitOptions(job, config, profile, sets or [], given_flags(locals()), [], [], run_dir)
-    drafts = flow.plan_runs(order, flow.parse_sizes(world_sizes))
+    options = SubmitOptions(job, config, profile, sets or [], given_flags(locals()), [], [], run_dir)
+    drafts = flow.plan_runs(options, flow.parse_sizes(world_sizes))
     show_sizes(drafts)
     if not yes and sys.stdin.isatty() and sys.stderr.isatty():
         typer.confirm("Run them?", default=True, abort=True, err=True)
-    verdict = flow.judge(_run_all(drafts, json_), order, limit)
+    verdict = flow.judge(_run_all(drafts, json_), options, limit)
     show_verdict(verdict, json_)
     raise typer.Exit(verdict.exit_code())
 
 
 def _run_all(drafts: Any, json_: bool) -> Any:
-    from hpcjobs.cli.show_run import progress, say_left
+    from hpcjobs.cli.show_run import echo_hints, progress
     from hpcjobs.commands.verify import run_all, still_going
 
     folders = [draft.paths for draft in drafts.values()]
@@ -73,7 +73,7 @@ def _run_all(drafts: Any, json_: bool) -> Any:
         return run_all(drafts, lambda paths: progress(paths, json_))
     except KeyboardInterrupt:
         for paths in still_going(folders):
-            say_left(paths)
+            echo_hints(paths)
         raise typer.Exit(130) from None
 
 

@@ -61,7 +61,7 @@ def _show_dry(draft: Draft, places: Mapping[str, str], executor: str, scripts: M
         typer.echo(f"\n# command ({executor})\n{sys.executable} -m hpcjobs.supervisor {draft.paths.root} 0")
 
 
-def say_planned(draft: Draft, as_json: bool) -> None:
+def echo_plan(draft: Draft, as_json: bool) -> None:
     """Where the plan lies, and how it is started by hand."""
     paths = draft.paths
     if as_json:
@@ -72,7 +72,7 @@ def say_planned(draft: Draft, as_json: bool) -> None:
     typer.echo(f"planned {paths.root}\nnext    {start} {paths.root}")
 
 
-def say_launched(paths: RunPaths, launch: Launch, as_json: bool) -> None:
+def echo_launch(paths: RunPaths, launch: Launch, as_json: bool) -> None:
     if as_json:
         value = {"run": paths.root.name, "folder": str(paths.root), "jobs": launch.jobs, "executor": launch.executor}
         value["notes"] = launch.notes

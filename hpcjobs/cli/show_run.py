@@ -23,7 +23,7 @@ def print_error(text: str = "") -> None:
     typer.echo(text, err=True)
 
 
-def say_left(paths: RunPaths) -> None:
+def echo_hints(paths: RunPaths) -> None:
     """Ctrl-C has ended the waiting, not the run."""
     print_error(f"\ninterrupted: the run goes on; next: hpcjobs status {paths.root}, or hpcjobs cancel {paths.root}")
 
@@ -170,9 +170,9 @@ def metrics_text(metrics: Mapping[str, Any]) -> str:
     if "train" in metrics:
         return _train_text(metrics)
     lines = list(score_lines(metrics["metrics"], "" if metrics["complete"] else "  INCOMPLETE"))
-    said = f"samples {counts['accepted']} of {counts['rows']}, missing {counts['missing']}, errors {counts['errors']}"
-    said += f"; tokens {counts['prompt_tokens']} in, {counts['completion_tokens']} out"
-    lines += [said, *(f"warning: {text}" for text in metrics["warnings"])]
+    line = f"samples {counts['accepted']} of {counts['rows']}, missing {counts['missing']}, errors {counts['errors']}"
+    line += f"; tokens {counts['prompt_tokens']} in, {counts['completion_tokens']} out"
+    lines += [line, *(f"warning: {text}" for text in metrics["warnings"])]
     return "\n".join([*lines, *group_lines(metrics.get("groups", {}))])
 
 

@@ -90,36 +90,36 @@ def submit(
 
     extra = [*(sbatch or ()), *([f"comment={comment}"] if comment is not None else ())]
     flags = given_flags(locals())
-    order = SubmitOptions(job, config, profile, sets or [], flags, extra, argv or [], run_dir)
-    draft, places = draft_of(order)
+    options = SubmitOptions(job, config, profile, sets or [], flags, extra, argv or [], run_dir)
+    draft, places = draft_of(options)
     show_plan(draft, places if dry_run else None, json_ and dry_run)
     if not dry_run:
         _go(draft, plan_only, wait, yes, json_)
 
 
 def _go(draft: Any, plan_only: bool, wait: bool, yes: bool, json_: bool) -> None:
-    from hpcjobs.cli.show_plan import say_launched, say_planned
+    from hpcjobs.cli.show_plan import echo_launch, echo_plan
     from hpcjobs.commands.submit import start
 
     if plan_only:
         draft.write()
-        return say_planned(draft, json_)
+        return echo_plan(draft, json_)
     if not yes and sys.stdin.isatty() and sys.stderr.isatty():
         typer.confirm("Queue it?", default=True, abort=True, err=True)
-    say_launched(draft.paths, start(draft), json_)
+    echo_launch(draft.paths, start(draft), json_)
     if wait or draft.config.cluster.executor == "debug":
         _wait(draft.paths, json_)
     return None
 
 
 def _wait(paths: Any, json_: bool) -> None:
-    from hpcjobs.cli.show_run import progress, say_left, show_end
+    from hpcjobs.cli.show_run import echo_hints, progress, show_end
     from hpcjobs.commands.wait import wait
 
     try:
         code = wait(paths, progress(paths, json_))
     except KeyboardInterrupt:
-        say_left(paths)
+        echo_hints(paths)
         raise typer.Exit(130) from None
     show_end(paths, json_)
     raise typer.Exit(code)
@@ -148,14 +148,14 @@ def resume(
     json_: Json = False,
 ) -> None:
     """Run what is missing, on the same shape or another one."""
-    from hpcjobs.cli.show_plan import say_launched
+    from hpcjobs.cli.show_plan import echo_launch
     from hpcjobs.commands.resume import resume
     from hpcjobs.run_folder.paths import find_run
 
     paths, flags = find_run(run), given_flags(locals())
     launched = resume(paths, flags, sbatch or [], lambda text: typer.echo(text, err=True))
     if launched:
-        say_launched(paths, launched, json_)
+        echo_launch(paths, launched, json_)
     if launched is None or wait:
         _wait(paths, json_)
 
@@ -182,11 +182,11 @@ def join(
     json_: Json = False,
 ) -> None:
     """Add ranks to a run that is going on: more nodes, another partition, an array of single-node workers."""
-    from hpcjobs.cli.show_plan import say_launched
+    from hpcjobs.cli.show_plan import echo_launch
     from hpcjobs.commands.resume import join
     from hpcjobs.run_folder.paths import find_run
 
     paths, flags = find_run(run), given_flags(locals())
-    say_launched(paths, join(paths, flags, sbatch or [], lambda text: typer.echo(text, err=True)), json_)
+    echo_launch(paths, join(paths, flags, sbatch or [], lambda text: typer.echo(text, err=True)), json_)
     if wait:
         _wait(paths, json_)

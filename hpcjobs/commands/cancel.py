@@ -18,16 +18,16 @@ _GRACE_SECONDS = 20.0
 
 def cancel(paths: RunPaths) -> list[str]:
     """End the jobs and local processes recorded in submission.json; what was ended, in words."""
-    said = []
+    ended = []
     for launch in known_launches(paths):
         if launch.executor == "slurm":
             states = slurm.job_states(list(launch.jobs.values()))
             live = [job_id for job_id, state in states.items() if not state.over and state.source != "none"]
             slurm.cancel(live)
-            said += [f"job {job_id}" for job_id in live]
+            ended += [f"job {job_id}" for job_id in live]
         elif launch.supervisor and (identity := Identity(**launch.supervisor)).machine == Identity.own().machine:
-            said += _end_session(identity) if _is_ours(paths, identity) else []
-    return said
+            ended += _end_session(identity) if _is_ours(paths, identity) else []
+    return ended
 
 
 def _is_ours(paths: RunPaths, supervisor: Identity) -> bool:

@@ -23,7 +23,7 @@ from hpcjobs.run_folder.submission import Launch, read_launches
 from hpcjobs.training.batches import plan_batches
 
 
-def resume(paths: RunPaths, flags: dict[str, Any], sbatch: Sequence[str], say: Callable[[str], None]) -> Launch | None:
+def resume(paths: RunPaths, flags: dict[str, Any], sbatch: Sequence[str], echo: Callable[[str], None]) -> Launch | None:
     """Run what is missing, on another shape if flags say so; None where nothing is missing."""
     plan, config = Plan.read(paths.plan), read_config(paths.config)
     if plan.job == "script":
@@ -33,10 +33,10 @@ def resume(paths: RunPaths, flags: dict[str, Any], sbatch: Sequence[str], say: C
             f"{plan.run} is still going: hpcjobs status {plan.run}; for more ranks: hpcjobs join {plan.run}; to start "
             f"it anew: hpcjobs cancel {plan.run}"
         )
-    return carry_on(paths, _reshaped(config, flags, sbatch), say)
+    return carry_on(paths, _reshaped(config, flags, sbatch), echo)
 
 
-def join(paths: RunPaths, flags: dict[str, Any], sbatch: Sequence[str], say: Callable[[str], None]) -> Launch:
+def join(paths: RunPaths, flags: dict[str, Any], sbatch: Sequence[str], echo: Callable[[str], None]) -> Launch:
     """Add ranks to a run that is going on, through the same ledger; the merge waits for them too."""
     plan, config = Plan.read(paths.plan), read_config(paths.config)
     if plan.job == "script":
@@ -49,7 +49,7 @@ def join(paths: RunPaths, flags: dict[str, Any], sbatch: Sequence[str], say: Cal
     if executor_of(more) != read_launches(paths)[-1].executor:
         raise UsageError(f"{plan.run} runs by {read_launches(paths)[-1].executor}: ranks that join it do so as well")
     shape = shape_of(more.cluster, more.model.gpus_per_rank)
-    say(f"join    {shape}")
+    echo(f"join    {shape}")
     return start_run(paths, more, shape, Start(joined=True))
 
 
@@ -59,25 +59,25 @@ def _state(paths: RunPaths) -> RunState:
     return read_status(paths).state
 
 
-def carry_on(paths: RunPaths, config: Config, say: Callable[[str], None], automatic: bool = False) -> Launch | None:
+def carry_on(paths: RunPaths, config: Config, echo: Callable[[str], None], automatic: bool = False) -> Launch | None:
     """Close the round, merge, and launch the rest as the next round; None where nothing is missing."""
     plan, shape = Plan.read(paths.plan), shape_of(config.cluster, config.model.gpus_per_rank)
     executor_of(config)
     if plan.job == "train":
-        return _train_on(paths, config, say, automatic)
+        return _train_on(paths, config, echo, automatic)
     rounds = paths.rounds()
     close_round(paths, rounds[-1], config.run.deterministic)
     merged = merge_and_report(paths)
     if merged.complete:
-        say(f"{plan.run} is complete: nothing to resume")
+        echo(f"{plan.run} is complete: nothing to resume")
         return None
     open_round(paths, rounds[-1] + 1, merged.missing, plan.chunk_size, config.run.deterministic)
     write_whole(paths.config, dump(config))
-    say(f"resume  {len(merged.missing)} of {plan.rows} samples on {shape}")
+    echo(f"resume  {len(merged.missing)} of {plan.rows} samples on {shape}")
     return start_run(paths, config, shape, Start(automatic=automatic))
 
 
-def _train_on(paths: RunPaths, config: Config, say: Callable[[str], None], automatic: bool) -> Launch | None:
+def _train_on(paths: RunPaths, config: Config, echo: Callable[[str], None], automatic: bool) -> Launch | None:
     """Launch what is left of a training; None where nothing is but evals, which are started.
 
     At another world size the batch stays what it is.
@@ -87,14 +87,14 @@ def _train_on(paths: RunPaths, config: Config, say: Callable[[str], None], autom
     batches = plan_batches(config.train, shape.ranks)
     merged = merge_and_report(paths)
     if merged.complete:
-        say(f"{plan.run} is complete: nothing to resume")
+        echo(f"{plan.run} is complete: nothing to resume")
         if paths.then_eval.exists():
             from hpcjobs.commands.then_eval import start_evals
 
-            start_evals(paths, say)
+            start_evals(paths, echo)
         return None
     write_whole(paths.config, dump(config))
-    say(f"resume  {merged.accepted} of {merged.rows} steps are done; {shape}: {batches}")
+    echo(f"resume  {merged.accepted} of {merged.rows} steps are done; {shape}: {batches}")
     return start_run(paths, config, shape, Start(automatic=automatic))
 
 

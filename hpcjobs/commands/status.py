@@ -90,8 +90,8 @@ def read_status(paths: RunPaths) -> Status:
         rows, done = metrics["counts"]["rows"], metrics["counts"]["accepted"]
     eta = (rows - done) / rate if rate and plan.job != "script" else None
     state = _state(plan, now, jobs, ranks, metrics)
-    told = sorted((rank for rank in ranks if rank.vitals.first_error), key=lambda rank: not rank.vitals.fatal)
-    errors = [f"rank {rank.vitals.rank} on {rank.vitals.host}: {rank.vitals.first_error}" for rank in told]
+    failed = sorted((rank for rank in ranks if rank.vitals.first_error), key=lambda rank: not rank.vitals.fatal)
+    errors = [f"rank {rank.vitals.rank} on {rank.vitals.host}: {rank.vitals.first_error}" for rank in failed]
     if state == RunState.FAILED and not errors and (short := shortage(paths)):
         errors = [short]
     notes += [note for one in now for note in one.notes] + [_loss(rank) for rank in ranks if rank.state in LOST]

@@ -62,21 +62,21 @@ def flag_layer(flags: dict[str, Any], sbatch: Sequence[str]) -> Layer:
     return dotted_layer(values, places)
 
 
-def draft_of(order: SubmitOptions) -> tuple[Draft, dict[str, str]]:
+def draft_of(options: SubmitOptions) -> tuple[Draft, dict[str, str]]:
     """The checked plan of an order, still in memory, and where each config value came from."""
-    if order.job not in JOBS:
-        raise UsageError(f"no job {order.job!r}{did_you_mean(order.job, JOBS)}; there are: {', '.join(JOBS)}")
-    if order.argv and order.job != "script":
-        raise UsageError(f"submit {order.job} takes no words after its options: {' '.join(order.argv)}")
-    upper = [set_layer(order.sets), flag_layer(order.flags, order.sbatch)]
-    config, places = resolve(order.job, order.config, order.profile, upper)
+    if options.job not in JOBS:
+        raise UsageError(f"no job {options.job!r}{did_you_mean(options.job, JOBS)}; there are: {', '.join(JOBS)}")
+    if options.argv and options.job != "script":
+        raise UsageError(f"submit {options.job} takes no words after its options: {' '.join(options.argv)}")
+    upper = [set_layer(options.sets), flag_layer(options.flags, options.sbatch)]
+    config, places = resolve(options.job, options.config, options.profile, upper)
     executor = executor_of(config)
-    if order.job == "script":
-        draft = make_script_plan(config, list(order.argv), order.run_dir)
-    elif order.job == "train":
-        draft = make_train_plan(config, order.run_dir)
+    if options.job == "script":
+        draft = make_script_plan(config, list(options.argv), options.run_dir)
+    elif options.job == "train":
+        draft = make_train_plan(config, options.run_dir)
     else:
-        draft = make_plan(order.job, config, order.run_dir)
+        draft = make_plan(options.job, config, options.run_dir)
     if executor == "debug" and draft.plan.shape.ranks > 1:
         raise UsageError(f"--executor debug runs one rank, not {draft.plan.shape.ranks}: use --executor local")
     if draft.paths.root.exists():

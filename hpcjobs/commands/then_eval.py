@@ -23,7 +23,7 @@ from hpcjobs.training.evals import models_of
 log = logging.getLogger(__name__)
 
 
-def start_evals(paths: RunPaths, say: Callable[[str], None]) -> None:
+def start_evals(paths: RunPaths, echo: Callable[[str], None]) -> None:
     """Start the eval of `train.then_eval` on every model that the run has made and that has none yet.
 
     In a queue all at once. Without one they would be in each other's way: a process of its own runs one after the
@@ -31,12 +31,12 @@ def start_evals(paths: RunPaths, say: Callable[[str], None]) -> None:
     """
     due: Iterable[int | None] = _due(paths)
     if _executor(paths) != "slurm" and len(due := list(due)) > 1:
-        say(f"evals   one after the other, by process {begin_evals(paths, apart=True).pid}")
+        echo(f"evals   one after the other, by process {begin_evals(paths, apart=True).pid}")
         return
     failed: HpcJobsError | None = None
     for step in due:
         try:
-            start_eval(paths, step, say)
+            start_eval(paths, step, echo)
         except HpcJobsError as error:
             log.error("no eval of %s: %s", _model(paths, step), error)
             failed = error
@@ -44,7 +44,7 @@ def start_evals(paths: RunPaths, say: Callable[[str], None]) -> None:
         raise failed
 
 
-def start_eval(paths: RunPaths, step: int | None, say: Callable[[str], None]) -> Launch:
+def start_eval(paths: RunPaths, step: int | None, echo: Callable[[str], None]) -> Launch:
     """Submit the eval of the model of `step`, None: of the last; it must not have been started before."""
     folder = paths.eval_of(step)
     if folder.exists():  # whoever was at it was cut off before anything was queued
@@ -55,7 +55,7 @@ def start_eval(paths: RunPaths, step: int | None, say: Callable[[str], None]) ->
     config = validate(merge_layers([file_layer(paths.then_eval), dotted_layer(values, "train.then_eval")]))
     draft = make_plan("eval", config, folder)
     started = start(draft)
-    say(f"eval    {folder}: {', '.join(f'{kind} {job}' for kind, job in started.jobs.items())}")
+    echo(f"eval    {folder}: {', '.join(f'{kind} {job}' for kind, job in started.jobs.items())}")
     return started
 
 

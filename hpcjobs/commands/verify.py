@@ -43,35 +43,36 @@ def parse_sizes(text: str) -> list[int]:
     return sizes
 
 
-def plan_runs(order: SubmitOptions, sizes: Sequence[int]) -> dict[int, Draft]:
+def plan_runs(options: SubmitOptions, sizes: Sequence[int]) -> dict[int, Draft]:
     """The checked plans by world size, in `order.run_dir` or a new folder under the runs root; nothing on disk yet."""
-    _check_order(order)
-    upper = [set_layer(order.sets), flag_layer(order.flags, order.sbatch)]
-    config, _ = resolve(order.job, order.config, order.profile, upper)
-    folder = order.run_dir or _new_folder(config)
+    _check_order(options)
+    upper = [set_layer(options.sets), flag_layer(options.flags, options.sbatch)]
+    config, _ = resolve(options.job, options.config, options.profile, upper)
+    folder = options.run_dir or _new_folder(config)
     drafts: dict[int, Draft] = {}
     for size in sizes:
-        flags = order.flags | shape_flags(config, size)
-        sets = [*order.sets, "cluster.array=null"]  # one job, however many workers the config would have
-        draft, _ = draft_of(dataclasses.replace(order, sets=sets, flags=flags, run_dir=folder / f"w{size}"))
+        flags = options.flags | shape_flags(config, size)
+        sets = [*options.sets, "cluster.array=null"]  # one job, however many workers the config would have
+        draft, _ = draft_of(dataclasses.replace(options, sets=sets, flags=flags, run_dir=folder / f"w{size}"))
         drafts[size] = _sharing(next(iter(drafts.values()), draft), draft)
     return drafts
 
 
-def _check_order(order: SubmitOptions) -> None:
+def _check_order(options: SubmitOptions) -> None:
     """A UsageError for what verify cannot run: it compares answers, and plans them by a config."""
-    if order.job == "train":
+    if options.job == "train":
         raise UsageError(
             "verify compares answers, and a training has none: run it at both world sizes, then hpcjobs compare A B "
             "holds their losses and samples against each other step by step"
         )
-    if order.job not in JOBS:
-        raise UsageError(f"verify has no job {order.job!r}{did_you_mean(order.job, JOBS)}; it has: {', '.join(JOBS)}")
-    if order.config is not None and not order.config.is_file():
-        for folder in (order.config, runs_root() / order.config):
+    if options.job not in JOBS:
+        hint = did_you_mean(options.job, JOBS)
+        raise UsageError(f"verify has no job {options.job!r}{hint}; it has: {', '.join(JOBS)}")
+    if options.config is not None and not options.config.is_file():
+        for folder in (options.config, runs_root() / options.config):
             if RunPaths(folder).plan.is_file():
                 config = RunPaths(folder).config
-                raise UsageError(f"verify takes a config, and {order.config} is a run: that of the run is {config}")
+                raise UsageError(f"verify takes a config, and {options.config} is a run: that of the run is {config}")
 
 
 def shape_flags(config: Config, size: int) -> dict[str, int]:
@@ -130,7 +131,7 @@ def still_going(runs: Iterable[RunPaths]) -> Iterator[RunPaths]:
             yield paths
 
 
-def judge(runs: dict[int, RunPaths], order: SubmitOptions, keep: int) -> VerifyVerdict:
+def judge(runs: dict[int, RunPaths], options: SubmitOptions, keep: int) -> VerifyVerdict:
     """Compare what the runs have; the flips go to flips.jsonl beside them, the first `keep` into the verdict."""
     states, one = {size: read_status(paths) for size, paths in runs.items()}, next(iter(runs.values()))
     folder, deterministic = one.root.parent, read_config(one.config).run.deterministic
@@ -138,22 +139,22 @@ def judge(runs: dict[int, RunPaths], order: SubmitOptions, keep: int) -> VerifyV
     comparison = WorldSizeComparison(files)
     first = list[Mismatch]()
     found = keep_first(comparison.flips() if len(files) > 1 else (), keep, first)
-    again = "the same command again" if order.run_dir is None else "the same command with another --run-dir"
+    again = "the same command again" if options.run_dir is None else "the same command with another --run-dir"
     differ = write_flips(folder / "flips.jsonl", found, again)
     return VerifyVerdict(
         states, comparison.samples, comparison.absent, comparison.byte_identical() if len(files) > 1 else None,
         folder / "flips.jsonl", differ, first, deterministic,
-        None if deterministic or not differ else _required(order, runs),
+        None if deterministic or not differ else _required(options, runs),
     )  # fmt: skip
 
 
-def _required(order: SubmitOptions, sizes: Iterable[int]) -> str:
+def _required(options: SubmitOptions, sizes: Iterable[int]) -> str:
     """The command that makes it a requirement that nothing differs."""
-    words = ["hpcjobs", "verify", str(order.config), "--world-sizes", ",".join(map(str, sizes))]
-    words += [] if order.job == "eval" else ["--job", order.job]
-    words += [] if order.profile is None else ["--profile", order.profile]
-    for name, value in order.flags.items():
+    words = ["hpcjobs", "verify", str(options.config), "--world-sizes", ",".join(map(str, sizes))]
+    words += [] if options.job == "eval" else ["--job", options.job]
+    words += [] if options.profile is None else ["--profile", options.profile]
+    for name, value in options.flags.items():
         words += [] if value is None else [f"--{name.replace('_', '-')}", str(value)]
-    for assignment in (*order.sets, "run.deterministic=true"):
+    for assignment in (*options.sets, "run.deterministic=true"):
         words += ["--set", assignment]
     return shlex.join(words)

@@ -80,7 +80,7 @@ class VerifyVerdict:
         for size, status in self.runs.items():
             if status.state == RunState.COMPLETE:
                 continue
-            yield f"world size {size}: {status.state}: {status.first_error or 'no rank said why'}"
+            yield f"world size {size}: {status.state}: {status.first_error or 'no rank line why'}"
             verb = "resume" if status.state == RunState.INCOMPLETE else "logs --errors"
             yield f"next: hpcjobs {verb} {status.folder}"
         if self.next:
@@ -91,9 +91,9 @@ class VerifyVerdict:
         if self.byte_identical is None:
             return f"nothing to compare: fewer than two of the runs at world sizes {sizes} have results"
         if self.differ:
-            said = f"differs   {self.differ} of {self.samples} samples at world sizes {sizes}"
+            line = f"differs   {self.differ} of {self.samples} samples at world sizes {sizes}"
         else:
             word = "identical" if self.identical else "no flips "
-            said = f"{word} {self.samples} samples at world sizes {', '.join(map(str, self.absent))}"
+            line = f"{word} {self.samples} samples at world sizes {', '.join(map(str, self.absent))}"
         absent = [f"; {size} lacks {count} that others have" for size, count in self.absent.items() if count]
-        return f"{said}{''.join(absent)}; results.parquet is {'' if self.byte_identical else 'not '}byte-identical"
+        return f"{line}{''.join(absent)}; results.parquet is {'' if self.byte_identical else 'not '}byte-identical"

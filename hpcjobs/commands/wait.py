@@ -22,17 +22,17 @@ def wait(paths: RunPaths, show: Callable[[Any], None]) -> int:
     """
     from hpcjobs.commands.status import read_status
 
-    pause, odd_since = 0.5, None
+    pause, ended_since = 0.5, None
     while True:
         status = read_status(paths)
         show(status)
         if status.over and not status.going and status.state != RunState.FAILED:
             return status.exit_code()
         # What is over and still going, or failed, may be a moment between two files; what is unknown, a busy Slurm.
-        odd = status.over or status.state == RunState.UNKNOWN
-        odd_since = (odd_since or time.monotonic()) if odd else None
-        if odd_since is not None:
-            passed = time.monotonic() - odd_since
+        ended = status.over or status.state == RunState.UNKNOWN
+        ended_since = (ended_since or time.monotonic()) if ended else None
+        if ended_since is not None:
+            passed = time.monotonic() - ended_since
             if status.over and passed > _SETTLE_SECONDS:
                 return status.exit_code()
             if not status.over and passed > _UNKNOWN_SECONDS:

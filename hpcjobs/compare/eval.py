@@ -53,8 +53,8 @@ class Side:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise MergeError(f"{paths.metrics} is broken: {error!r}; next: hpcjobs merge {paths.root}") from None
         if side.results.rows != counts["accepted"]:
-            said = f"{side.results.rows} rows, and metrics.json counts {counts['accepted']}"
-            raise MergeError(f"{paths.results} has {said}; next: hpcjobs merge {paths.root}")
+            counted = f"{side.results.rows} rows, and metrics.json counts {counts['accepted']}"
+            raise MergeError(f"{paths.results} has {counted}; next: hpcjobs merge {paths.root}")
         return side
 
     def same_data(self, other: Side) -> bool:
@@ -89,9 +89,9 @@ def common_metrics(a: Side, b: Side) -> list[str]:
     """The metrics that both runs have, in A's order; a UsageError where there is none."""
     names = [name for name in a.results.metrics if name in b.results.metrics]
     if not names:
-        said = (f"{side.paths.root} has {', '.join(side.results.metrics) or 'none'}" for side in (a, b))
+        metrics = (f"{side.paths.root} has {', '.join(side.results.metrics) or 'none'}" for side in (a, b))
         raise UsageError(
-            f"no metric is in both runs: {'; '.join(said)}; next: hpcjobs score {b.paths.root} --metric NAME"
+            f"no metric is in both runs: {'; '.join(metrics)}; next: hpcjobs score {b.paths.root} --metric NAME"
         )
     return names
 

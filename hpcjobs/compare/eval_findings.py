@@ -144,8 +144,8 @@ def _metric_lines(name: str, found: Differences) -> Iterator[str]:
         parts += [f"{label} [{interval[0]:+.4f}, {interval[1]:+.4f}]"] if interval else []
     yield "  ".join([*parts, f"n={found.n}"])
     if test := found.mcnemar():
-        said = f"{found.worse} from 1 to 0, {found.better} from 0 to 1; McNemar ({test.method})"
+        test_line = f"{found.worse} from 1 to 0, {found.better} from 0 to 1; McNemar ({test.method})"
         statistic = "" if test.statistic is None else f" {test.statistic:.2f},"
-        yield f"{'':<16} {said}{statistic} p={test.p_value:.3g}"
+        yield f"{'':<16} {test_line}{statistic} p={test.p_value:.3g}"
     else:
         yield f"{'':<16} {found.worse} lower, {found.better} higher in B"

@@ -75,11 +75,11 @@ class Pairs:
         self.only_a, self.only_b = len(ids[0]) - self.common, len(ids[1]) - self.common
 
     def _joined(self, columns: Sequence[str]) -> Iterator[Pair]:
-        held, start = self.b.all(columns), 0
+        rows_of_b, start = self.b.all(columns), 0
         for table in self.a.batches(columns):
             places = self._places[start : start + len(table)]
             start += len(table)
-            yield table.filter(pa.array(places >= 0)), held.take(pa.array(places[places >= 0]))
+            yield table.filter(pa.array(places >= 0)), rows_of_b.take(pa.array(places[places >= 0]))
 
 
 def _same_index(one: pa.Table, other: pa.Table) -> tuple[Places, Places]:

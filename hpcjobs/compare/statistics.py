@@ -81,7 +81,7 @@ class Differences:
         self.n = self.unscored = self.better = self.worse = 0
         self.a = self.b = self._sum = self._squares = 0.0
         self.binary = True
-        self._seen = Histogram()
+        self._histogram = Histogram()
 
     def add(self, a: Floats, b: Floats) -> None:
         """One more batch of scores, pair by pair; NaN stands for none."""
@@ -97,7 +97,7 @@ class Differences:
             self.worse += int((difference < 0).sum())
             self.a, self.b = self.a + float(a.sum()), self.b + float(b.sum())
             self._fold(difference)
-        self._seen.add(difference)
+        self._histogram.add(difference)
 
     def _fold(self, difference: Floats) -> None:
         """Joins two sums of squares. Source: Chan, Golub, LeVeque, The American Statistician 37(3), 1983."""
@@ -127,7 +127,7 @@ class Differences:
 
     def bootstrap(self) -> tuple[float, float] | None:
         """The 95% percentile interval of the mean difference over 1000 seeded resamples; None below two pairs."""
-        return self._seen.interval() if self.n > 1 and self.stderr is not None else None
+        return self._histogram.interval() if self.n > 1 and self.stderr is not None else None
 
     def mcnemar(self) -> McNemar | None:
         """The test of the pairs that changed; None unless every score is 0 or 1."""

@@ -16,7 +16,7 @@ from hpcjobs.metrics.bootstrap import Floats
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.plan import Plan
 from hpcjobs.training.outcome import Training, read_training
-from hpcjobs.training.step_samples import StepSamples, read_seen
+from hpcjobs.training.step_samples import StepSamples, read_step_samples
 from hpcjobs.training.steps import StepRecord
 
 # Two losses further apart than this differ by more than rounding does in a step or two.
@@ -35,7 +35,7 @@ class TrainSide:
     plan: Plan
     config: dict[str, Any]
     training: Training
-    seen: dict[int, StepSamples]
+    step_samples: dict[int, StepSamples]
 
     @classmethod
     def read(cls, paths: RunPaths) -> TrainSide:
@@ -48,7 +48,7 @@ class TrainSide:
             raise UsageError(f"{paths.root} has not finished a step yet; next: hpcjobs status {paths.root}")
         config = read_config(paths.config).model_dump(mode="json")
         values = dict(_dotted({section: config[section] for section in SECTIONS}))
-        return cls(paths, Plan.read(paths.plan), values, training, read_seen(paths, training.curve))
+        return cls(paths, Plan.read(paths.plan), values, training, read_step_samples(paths, training.curve))
 
     @property
     def records(self) -> list[StepRecord]:
@@ -64,10 +64,10 @@ class TrainSide:
     def values(self) -> dict[str, float | None]:
         """What it came to, by name; None for what it does not have."""
         metrics, counts, train = (self.training.values[name] for name in ("metrics", "counts", "train"))
-        whole = len(self.seen) == len(self.training.curve.steps)
+        whole = len(self.step_samples) == len(self.training.curve.steps)
         found = {name: metrics[name]["value"] if name in metrics else None for name in LOSSES}
         speed = {name: train[name] for name in ("tokens_per_s", "tokens_per_s_per_rank", "seconds")}
-        read = sum(seen.samples for seen in self.seen.values()) if whole else None
+        read = sum(step_samples.samples for step_samples in self.step_samples.values()) if whole else None
         return found | {"tokens": counts["tokens"]} | speed | {
             "steps": counts["accepted"], "samples": train["samples"], "samples_read": read,
         }  # fmt: skip
@@ -175,8 +175,7 @@ def _losses(side: TrainSide, steps: list[int]) -> Floats:
 
 
 def _batches(a: TrainSide, b: TrainSide, steps: list[int]) -> Batches:
-    known = [step for step in steps if step in a.seen and step in b.seen]
-    other = [
-        step for step in known if (a.seen[step].samples, a.seen[step].mark) != (b.seen[step].samples, b.seen[step].mark)
-    ]
+    known = [step for step in steps if step in a.step_samples and step in b.step_samples]
+    pairs = {step: (a.step_samples[step], b.step_samples[step]) for step in known}
+    other = [step for step, (x, y) in pairs.items() if (x.samples, x.mark) != (y.samples, y.mark)]
     return Batches(len(known), len(known) - len(other), other[0] if other else None)

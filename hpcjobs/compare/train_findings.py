@@ -76,7 +76,7 @@ class TrainFindings:
         for letter, side in (("A", found.a), ("B", found.b)):
             if not side.training.merged.complete:
                 yield f"{letter} is incomplete, {_share(side)} steps; next: hpcjobs status {side.paths.root}"
-            if lacking := len(side.training.curve.steps) - len(side.seen):
+            if lacking := len(side.training.curve.steps) - len(side.step_samples):
                 yield f"{letter} lacks a rank's record of {lacking} steps: their samples are not known"
         if (ends := [side.step_of("loss") for side in (found.a, found.b)])[0] != ends[1]:
             yield f"the last loss is that of step {ends[0]} in A, and of step {ends[1]} in B"
@@ -195,8 +195,8 @@ def _curve_lines(found: TrainComparison) -> Iterator[str]:
         yield f"curve   {many}: every loss is the same, bit for bit"
         return
     beyond = f"by more than {BEYOND:g} from step {curves.first_beyond}"
-    said = f"never by more than {BEYOND:g}" if curves.first_beyond is None else beyond
-    yield f"curve   {many}: the loss differs from step {curves.first_difference}, {said}"
+    apart = f"never by more than {BEYOND:g}" if curves.first_beyond is None else beyond
+    yield f"curve   {many}: the loss differs from step {curves.first_difference}, {apart}"
     for name, title in (("greatest", "most"), ("last", "last")):
         at = values[name]
         if at and at["difference"] is not None and (name == "greatest" or at != values["greatest"]):

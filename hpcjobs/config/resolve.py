@@ -67,11 +67,11 @@ def validate(layer: Layer) -> Config:
         # Unknown keys first: what is missing may be what was misspelt. One problem a key: pydantic tells one
         # for each type that a value might have had.
         problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
-        said: dict[str, str] = {}
+        messages: dict[str, str] = {}
         for problem in problems:
             location = _location(problem["loc"], values)
-            said.setdefault(".".join(location), _explain(problem, location, layer.places))
-        raise ConfigError("\n".join(list(said.values())[:5])) from None
+            messages.setdefault(".".join(location), _explain(problem, location, layer.places))
+        raise ConfigError("\n".join(list(messages.values())[:5])) from None
 
 
 def _location(parts: Sequence[Any], values: Any) -> list[str]:

@@ -136,7 +136,7 @@ class RunConfig(Section):
     rendezvous_timeout: Annotated[float, Field(gt=0)] = 600.0
 
     @pydantic.model_validator(mode="after")
-    def _beats(self) -> RunConfig:
+    def _heartbeat_in_time(self) -> RunConfig:
         if self.lease_timeout < 3 * self.heartbeat:
             raise ValueError(
                 f"run.lease_timeout ({self.lease_timeout:g} s) must be at least 3 times run.heartbeat "

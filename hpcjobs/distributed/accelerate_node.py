@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from hpcjobs.distributed.rank import Rank, node_gpus
-from hpcjobs.distributed.rendezvous import Meeting, interface_towards
+from hpcjobs.distributed.rendezvous import Rendezvous, interface_towards
 from hpcjobs.errors import HpcJobsError
 from hpcjobs.run_folder.files import make_folder
 
@@ -43,17 +43,17 @@ def main(argv: list[str]) -> int:
         )
         return 2
     rank = Rank.from_env()
-    meeting = Meeting.of(make_folder(Path(argv[0])), rank, _TIMEOUT)
+    rendezvous = Rendezvous.of(make_folder(Path(argv[0])), rank, _TIMEOUT)
     if rank.is_main:
-        listener = meeting.publish()
-        master = ("127.0.0.1" if rank.world_size == 1 else _own_address(meeting), listener.getsockname()[1])
+        listener = rendezvous.publish()
+        master = ("127.0.0.1" if rank.world_size == 1 else _own_address(rendezvous), listener.getsockname()[1])
         if rank.world_size > 1:
-            meeting.arrive({})
-            meeting.arrivals()  # all have reached us: only now is the port handed to accelerate's own store
+            rendezvous.arrive({})
+            rendezvous.arrivals()  # all have reached us: only now is the port handed to accelerate's own store
         listener.close()
     else:
-        master = meeting.find()
-        meeting.arrive({})
+        master = rendezvous.find()
+        rendezvous.arrive({})
     env = dict(os.environ)
     if interface := interface_towards(master[0]):
         env.setdefault("GLOO_SOCKET_IFNAME", interface)
@@ -63,8 +63,8 @@ def main(argv: list[str]) -> int:
     return subprocess.run(launch_command(rank, master, node_gpus(), argv[1:]), env=env, check=False).returncode
 
 
-def _own_address(meeting: Meeting) -> str:
-    address: str = meeting.published()["addresses"][0]  # type: ignore[index]
+def _own_address(rendezvous: Rendezvous) -> str:
+    address: str = rendezvous.published()["addresses"][0]  # type: ignore[index]
     return address
 
 

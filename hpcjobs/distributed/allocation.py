@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hpcjobs.distributed.rank import Allotted, Rank
+from hpcjobs.distributed.rank import Rank, SlurmResources
 from hpcjobs.errors import RendezvousError
 
 
@@ -12,7 +12,7 @@ class AllocationError(RendezvousError):
     fatal = True
 
 
-def audit_allocation(rank: Rank, given: Allotted | None, gpus_per_rank: int, allow_idle: bool) -> list[str]:
+def audit_allocation(rank: Rank, given: SlurmResources | None, gpus_per_rank: int, allow_idle: bool) -> list[str]:
     """What is allocated and idle, in words, as this rank sees it; an AllocationError unless that is allowed.
 
     Every rank of the job sees an idle node, every rank of a node its idle GPUs, so they all end, and none works
@@ -35,17 +35,17 @@ def audit_allocation(rank: Rank, given: Allotted | None, gpus_per_rank: int, all
     return idle
 
 
-def _idle(rank: Rank, given: Allotted, gpus_per_rank: int) -> list[str]:
-    said = []
+def _idle(rank: Rank, given: SlurmResources, gpus_per_rank: int) -> list[str]:
+    messages = []
     if given.step_count < given.job_count:
-        said.append(
+        messages.append(
             f"{given.job_count - given.step_count} of {given.job_count} allocated nodes have no rank: the job has "
             f"{given.job_nodes}, its ranks are on {given.step_nodes}"
         )
     spare = given.node_gpus - rank.local_world_size * gpus_per_rank
     if spare > 0:
-        said.append(
+        messages.append(
             f"{spare} of {given.node_gpus} GPUs allocated on {rank.host} have no rank: {rank.local_world_size} "
             f"rank(s) of {gpus_per_rank} GPU(s) run there"
         )
-    return said
+    return messages

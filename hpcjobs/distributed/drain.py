@@ -13,13 +13,13 @@ _RESERVE_SECONDS = 2.0
 _SLACK_SECONDS = 75.0
 _MOST_MARGIN_SECONDS = 30.0
 TIME_LIMIT, PREEMPTION = "the time limit", "warned by SIGUSR2: the job is to be preempted"
-# How long before the time limit Slurm is asked for SIGUSR2.
+# How long before the time limit Slurm is asked to send SIGUSR2.
 WARNING_SECONDS = 90
 
 
-def drain_margin(asked: float | None, minutes: int) -> float:
+def drain_margin(configured: float | None, minutes: int) -> float:
     """Seconds kept free before the time limit: what the config asks, else a twentieth of the limit, 2 to 30 s."""
-    return asked if asked is not None else min(_MOST_MARGIN_SECONDS, max(2.0, minutes * 60 / 20))
+    return configured if configured is not None else min(_MOST_MARGIN_SECONDS, max(2.0, minutes * 60 / 20))
 
 
 @dataclass(frozen=True)
@@ -50,19 +50,19 @@ class Drain:
 
     def terminate(self) -> None:
         """SIGTERM has come: SIGKILL follows. Nothing more is begun."""
-        self._say("ended by SIGTERM: cancelled, preempted or out of time")
+        self._set_reason("ended by SIGTERM: cancelled, preempted or out of time")
         self._leave_by(self._clock() + max(0.5, self._allocation.kill_wait - _RESERVE_SECONDS))
 
     def warn(self) -> None:
         """USR2 has come: the time limit is near, or, where it is far, a preemption; then nothing more is begun."""
         ends_at = self._allocation.ends_at
         if ends_at is None or ends_at - self._clock() > self._allocation.warning + _SLACK_SECONDS:
-            self._say(PREEMPTION)
+            self._set_reason(PREEMPTION)
 
     def has_room(self, seconds: float) -> bool:
         """Whether work of `seconds` that begins now ends in time; once it has said no, it says so for good."""
         if self.reason is None and seconds > self.left():
-            self._say(TIME_LIMIT)
+            self._set_reason(TIME_LIMIT)
         return self.reason is None
 
     def left(self) -> float:
@@ -72,5 +72,5 @@ class Drain:
     def _leave_by(self, moment: float) -> None:
         self._leave_at = min(self._leave_at, moment)
 
-    def _say(self, reason: str) -> None:
+    def _set_reason(self, reason: str) -> None:
         self.reason = self.reason or reason

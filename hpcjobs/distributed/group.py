@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from hpcjobs.distributed.rank import Rank, assert_world
-from hpcjobs.distributed.rendezvous import Meeting, check_gpus, interface_towards
+from hpcjobs.distributed.rendezvous import Rendezvous, check_gpus, interface_towards
 from hpcjobs.errors import RendezvousError
 
 if TYPE_CHECKING:
@@ -19,10 +19,10 @@ log = logging.getLogger(__name__)
 _stores: list[Any] = []  # rank 0's store serves as long as the process lives
 
 
-def join_group(rank: Rank, meeting: Meeting | None, timeout: float, backend: str = "gloo") -> PartialState:
+def join_group(rank: Rank, rendezvous: Rendezvous | None, timeout: float, backend: str = "gloo") -> PartialState:
     """accelerate's state with all ranks in one group of `backend`; a RendezvousError after `timeout` seconds.
 
-    `meeting` is the run folder's, for launchers that bring no address (Slurm, submitit). One rank alone
+    `rendezvous` is the run folder's, for launchers that bring no address (Slurm, submitit). One rank alone
     makes no group at all.
     """
     import torch
@@ -31,7 +31,7 @@ def join_group(rank: Rank, meeting: Meeting | None, timeout: float, backend: str
     use_cpu = not torch.cuda.is_available()
     if rank.world_size == 1:  # torch would want an address to meet nobody at, where a launcher names a world of one
         return work_alone(rank) if rank.launcher == "torchrun" and not rank.master else PartialState(cpu=use_cpu)
-    master = rank.master or _meet(rank, meeting, use_cpu)
+    master = rank.master or _meet(rank, rendezvous, use_cpu)
     os.environ.update(rank.exports(master, use_cpu))
     _choose_interface(master[0])
     try:
@@ -44,18 +44,18 @@ def join_group(rank: Rank, meeting: Meeting | None, timeout: float, backend: str
     return state
 
 
-def _meet(rank: Rank, meeting: Meeting | None, use_cpu: bool) -> tuple[str, int]:
-    if meeting is None:
+def _meet(rank: Rank, rendezvous: Rendezvous | None, use_cpu: bool) -> tuple[str, int]:
+    if rendezvous is None:
         raise RendezvousError(
             f"{rank.world_size} ranks under {rank.launcher} need a run folder to meet in, or MASTER_ADDR"
         )
-    meeting.arrive({"gpus": [] if use_cpu else [_gpu_id(rank)]})
+    rendezvous.arrive({"gpus": [] if use_cpu else [_gpu_id(rank)]})
     if not rank.is_main:
         os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "True"
-        return meeting.find()
-    listener = meeting.publish()
-    check_gpus(meeting.arrivals())
-    return host_store(listener, rank.world_size, meeting.timeout)
+        return rendezvous.find()
+    listener = rendezvous.publish()
+    check_gpus(rendezvous.arrivals())
+    return host_store(listener, rank.world_size, rendezvous.timeout)
 
 
 def host_store(listener: socket.socket, world_size: int, timeout: float) -> tuple[str, int]:

@@ -94,8 +94,8 @@ class Rank:
             env["OMP_NUM_THREADS"] = str(fixed)
             return
         cores = len(os.sched_getaffinity(0))
-        asked = env.get("SLURM_CPUS_PER_TASK", "")
-        share = min(int(asked), cores) if asked.isdigit() and int(asked) else cores // self.local_world_size
+        cpus = env.get("SLURM_CPUS_PER_TASK", "")
+        share = min(int(cpus), cores) if cpus.isdigit() and int(cpus) else cores // self.local_world_size
         env.setdefault("OMP_NUM_THREADS", str(max(1, share)))
 
     def own_gpus(self, env: Mapping[str, str], each: int) -> dict[str, str]:
@@ -103,14 +103,14 @@ class Rank:
 
         Empty where there is nothing to narrow: one GPU a rank is accelerate's own choice by LOCAL_RANK.
         """
-        seen = [gpu for gpu in env.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
-        if each == 1 or len(seen) <= each:
+        visible = [gpu for gpu in env.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
+        if each == 1 or len(visible) <= each:
             return {}
-        mine = seen[self.local_rank * each : (self.local_rank + 1) * each]
+        mine = visible[self.local_rank * each : (self.local_rank + 1) * each]
         if len(mine) < each:
             raise RendezvousError(
                 f"local rank {self.local_rank} needs {each} GPUs (model.gpus_per_rank), and its node shows "
-                f"{len(seen)} to {self.local_world_size} ranks: {','.join(seen)}"
+                f"{len(visible)} to {self.local_world_size} ranks: {','.join(visible)}"
             )
         return {"CUDA_VISIBLE_DEVICES": ",".join(mine)}
 
@@ -161,23 +161,23 @@ def lone_launch_hint(env: Mapping[str, str] | None = None) -> str | None:
 
 
 @dataclass(frozen=True)
-class Ending:
+class JobEnd:
     """What Slurm's environment says of the end: Unix time of the time limit, seconds from SIGTERM to SIGKILL."""
 
     at: float | None
     kill_wait: float
 
 
-def ending(env: Mapping[str, str] | None = None) -> Ending:
+def job_end(env: Mapping[str, str] | None = None) -> JobEnd:
     """The end of this process's allocation; the batch script asks Slurm once for what older versions do not set."""
     env = os.environ if env is None else env
     at = env.get("SLURM_JOB_END_TIME") or env.get("HPCJOBS_END_TIME", "")
     wait = env.get("HPCJOBS_KILL_WAIT", "")
-    return Ending(float(at) if at.isdigit() else None, float(wait) if wait.isdigit() else _KILL_WAIT)
+    return JobEnd(float(at) if at.isdigit() else None, float(wait) if wait.isdigit() else _KILL_WAIT)
 
 
 @dataclass(frozen=True)
-class Allotted:
+class SlurmResources:
     """What Slurm gave: node lists of the job and of this step, with their lengths, and the GPUs of this node."""
 
     job_nodes: str
@@ -187,13 +187,13 @@ class Allotted:
     node_gpus: int
 
 
-def allotted(env: Mapping[str, str] | None = None) -> Allotted | None:
+def slurm_resources(env: Mapping[str, str] | None = None) -> SlurmResources | None:
     """What Slurm gave to the step that this process is in; None outside of one."""
     env = os.environ if env is None else env
     if "SLURM_STEP_NODELIST" not in env or _in_batch_script(env):
         return None
     step = _number(env, "SLURM_STEP_NUM_NODES", 1)
-    return Allotted(
+    return SlurmResources(
         env.get("SLURM_JOB_NODELIST", ""), env["SLURM_STEP_NODELIST"], _number(env, "SLURM_JOB_NUM_NODES", step), step,
         node_gpus(env),
     )  # fmt: skip

@@ -28,16 +28,16 @@ _SIOCGIFADDR = 0x8915
 
 
 @dataclass(frozen=True)
-class Meeting:
-    """The meeting place of one attempt, a folder of the run."""
+class Rendezvous:
+    """The rendezvous place of one attempt, a folder of the run."""
 
     folder: Path
     rank: Rank
     timeout: float
 
     @classmethod
-    def of(cls, rendezvous: Path, rank: Rank, timeout: float) -> Meeting:
-        return cls(make_folder(rendezvous / rank.attempt), rank, timeout)
+    def of(cls, folder: Path, rank: Rank, timeout: float) -> Rendezvous:
+        return cls(make_folder(folder / rank.attempt), rank, timeout)
 
     def publish(self) -> socket.socket:
         """Rank 0: listen on a free port and tell where. The socket stays open until torch's store has it."""

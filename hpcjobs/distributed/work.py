@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hpcjobs.config import Config
 from hpcjobs.distributed.drain import Drain
 from hpcjobs.distributed.rank import Rank
-from hpcjobs.distributed.watchdog import Watch
+from hpcjobs.distributed.watchdog import Watchdog
 from hpcjobs.run_folder.heartbeat import Heartbeat
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.plan import Plan
@@ -21,6 +21,6 @@ class Work:
     config: Config
     plan: Plan
     rank: Rank
-    heart: Heartbeat
+    heartbeat: Heartbeat
     drain: Drain
-    watch: Watch
+    watch: Watchdog

@@ -16,7 +16,7 @@ import transformers
 
 from hpcjobs.config import GenerationConfig
 from hpcjobs.engines.base import Engine, Source
-from hpcjobs.engines.encoding import NO_NUMBERS, Answer, Coder, Encoded, completion_of, context_length
+from hpcjobs.engines.encoding import NO_NUMBERS, Answer, Encoded, TextCodec, completion_of, context_length
 from hpcjobs.engines.generate import GenerateEngine
 from hpcjobs.engines.intake import Intake, TextThread
 from hpcjobs.engines.loop.engine import LoopEngine
@@ -43,7 +43,7 @@ class ContinuousEngine:
     """
 
     def __init__(self, model: Any, tokenizer: Any, generation: GenerationConfig, batch_size: int) -> None:
-        self.model, self.coder, self.batch_size = model, Coder(model, tokenizer, generation), batch_size
+        self.model, self.codec, self.batch_size = model, TextCodec(model, tokenizer, generation), batch_size
         self._generation, self._tokenizer = generation, tokenizer
         self._positions = context_length(model, tokenizer)
 
@@ -52,7 +52,7 @@ class ContinuousEngine:
             log.info("temperature %g: samples have seeds of their own", self._generation.temperature)
             yield from self.other().stream(requests)
             return
-        with TextThread(self.coder) as text:
+        with TextThread(self.codec) as text:
             flow = _Flow(self, text, Intake(requests, text, max(2, self.batch_size // 8)))
             while not flow.ended and flow.breakdowns < _BREAKDOWNS:
                 with self._manager() as manager:  # no other engine runs the model beside it
@@ -73,7 +73,7 @@ class ContinuousEngine:
             do_sample=False, num_beams=1, max_new_tokens=self._generation.max_new_tokens, temperature=None, top_p=None,
             top_k=None, num_return_sequences=1,
         )  # fmt: skip
-        config.eos_token_id = sorted(self.coder.ends(self._generation)) or -1
+        config.eos_token_id = sorted(self.codec.ends(self._generation)) or -1
         try:
             manager = self.model.init_continuous_batching(config, self._batching())
             manager.start()
@@ -107,7 +107,7 @@ class _Open:
     stops: StopStrings
     started: float
     answers: dict[int, Answer] = field(default_factory=dict)
-    seen: dict[int, int] = field(default_factory=dict)
+    checked: dict[int, int] = field(default_factory=dict)
 
 
 class _Flow:
@@ -170,7 +170,7 @@ class _Flow:
 
     def _add(self, encoded: Encoded) -> None:
         request, stop = encoded.request, encoded.generation.stop
-        self._open[request.index] = _Open(encoded, StopStrings(self._engine.coder.tokenizer, stop), time.time())
+        self._open[request.index] = _Open(encoded, StopStrings(self._engine.codec.tokenizer, stop), time.time())
         for number in range(request.repeats):
             self._manager.add_request(
                 encoded.ids, f"{request.index}/{number}", max_new_tokens=encoded.limit, streaming=bool(stop),
@@ -222,6 +222,6 @@ class _Flow:
         """With how many tokens a stop string was met."""
         if not opened.encoded.generation.stop:
             return None
-        first, opened.seen[number] = opened.seen.get(number, 0), len(made)
+        first, opened.checked[number] = opened.checked.get(number, 0), len(made)
         with self._text.lock:
             return next((end for end in range(first + 1, len(made) + 1) if opened.stops.met(made[:end])), None)

@@ -52,8 +52,8 @@ def _hash(prompt: Prompt, *more: str) -> str:
 
 def _likelihood(request: Request) -> Likelihood:
     """One entry a pair, or one for the whole text: between -16 and 0 a word."""
-    asked = [(pair.context, pair.continuation) for pair in request.pairs] or [("", _text(request.prompt))]
-    tokens = tuple(max(1, len(continuation.split())) for _, continuation in asked)
-    parts = [int(_hash(context, continuation), 16) / 2**60 for context, continuation in asked]
+    pairs = [(pair.context, pair.continuation) for pair in request.pairs] or [("", _text(request.prompt))]
+    tokens = tuple(max(1, len(continuation.split())) for _, continuation in pairs)
+    parts = [int(_hash(context, continuation), 16) / 2**60 for context, continuation in pairs]
     logprobs = tuple(-part * count for part, count in zip(parts, tokens, strict=True))
     return Likelihood(logprobs, tuple(part < 1 for part in parts), tokens, request.options)

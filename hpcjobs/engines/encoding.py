@@ -39,7 +39,7 @@ class Answer:
 NO_NUMBERS = SampleError("FloatingPointError", "the model's logits for this sample are no numbers")
 
 
-class Coder:
+class TextCodec:
     """A model's tokenizer with what ends an answer; `generation` is for requests that bring none of their own."""
 
     def __init__(self, model: Any, tokenizer: Any, generation: GenerationConfig) -> None:

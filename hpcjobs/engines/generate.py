@@ -14,7 +14,7 @@ import transformers
 
 from hpcjobs.config import GenerationConfig
 from hpcjobs.engines.base import BatchSize, Source, rows_at_once, take
-from hpcjobs.engines.encoding import NO_NUMBERS, Answer, Coder, Encoded, completion_of, repeat_seed
+from hpcjobs.engines.encoding import NO_NUMBERS, Answer, Encoded, TextCodec, completion_of, repeat_seed
 from hpcjobs.engines.sampling import SeededSampler
 from hpcjobs.engines.stopping import StopStrings
 from hpcjobs.requests import Completion, SampleError
@@ -36,7 +36,7 @@ class GenerateEngine:
     """Length-sorted batches of at most `batch_size`, halved when memory runs out; one bad prompt fails alone."""
 
     def __init__(self, model: Any, tokenizer: Any, generation: GenerationConfig, batch_size: BatchSize) -> None:
-        self._model, self._coder = model, Coder(model, tokenizer, generation)
+        self._model, self._codec = model, TextCodec(model, tokenizer, generation)
         self.batch_size = rows_at_once(batch_size)
         self._window = self.batch_size * _WINDOW_BATCHES
 
@@ -47,7 +47,7 @@ class GenerateEngine:
             window, ended = take(requests, self._window)
             encoded: list[Encoded] = []
             for request in window:
-                outcome = self._coder.encode(request)
+                outcome = self._codec.encode(request)
                 if isinstance(outcome, Completion):
                     yield outcome
                 else:
@@ -97,7 +97,7 @@ class GenerateEngine:
     def _generate(self, batch: Sequence[_Row]) -> list[Answer | SampleError]:
         prompts = [row.encoded.ids for row in batch]
         length = max(map(len, prompts))
-        tokenizer, ends = self._coder.tokenizer, batch[0].encoded.ends
+        tokenizer, ends = self._codec.tokenizer, batch[0].encoded.ends
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
         ids = torch.tensor([[pad] * (length - len(prompt)) + prompt for prompt in prompts])
         mask = torch.tensor([[0] * (length - len(prompt)) + [1] * len(prompt) for prompt in prompts])
@@ -110,7 +110,7 @@ class GenerateEngine:
             stopping_criteria=transformers.StoppingCriteriaList([rules]),
         )  # fmt: skip
         made = [row[: rules.ends.get(n)] for n, row in enumerate(output[:, length:].tolist())]
-        answers = [self._coder.answer(tokens, batch[0].encoded.generation) for tokens in made]
+        answers = [self._codec.answer(tokens, batch[0].encoded.generation) for tokens in made]
         whole = watch.whole_steps()
         return [answer if answer.tokens <= whole[n] else NO_NUMBERS for n, answer in enumerate(answers)]
 

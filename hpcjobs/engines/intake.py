@@ -10,7 +10,7 @@ from types import TracebackType
 
 from hpcjobs.config import GenerationConfig
 from hpcjobs.engines.base import Source
-from hpcjobs.engines.encoding import Answer, Coder, Encoded
+from hpcjobs.engines.encoding import Answer, Encoded, TextCodec
 from hpcjobs.requests import Completion, Request
 
 # At a pause the source is asked again when this share of what was in hand is done: its giver is waiting for answers,
@@ -21,8 +21,8 @@ _ASK_AGAIN = 0.75
 class TextThread:
     """A thread that works with the tokenizer, of which only one thread at a time may make use."""
 
-    def __init__(self, coder: Coder) -> None:
-        self._coder, self.lock = coder, threading.Lock()
+    def __init__(self, codec: TextCodec) -> None:
+        self._codec, self.lock = codec, threading.Lock()
         self._pool = ThreadPoolExecutor(1, "tokenizer")
 
     def __enter__(self) -> TextThread:
@@ -41,11 +41,11 @@ class TextThread:
 
     def _encode(self, request: Request) -> Encoded | Completion:
         with self.lock:
-            return self._coder.encode(request)
+            return self._codec.encode(request)
 
     def _answer(self, made: list[int], generation: GenerationConfig) -> Answer:
         with self.lock:
-            return self._coder.answer(made, generation)
+            return self._codec.answer(made, generation)
 
 
 class Intake:
@@ -87,8 +87,8 @@ class Intake:
                 self.ended = True
             elif isinstance(request, Request):
                 self._encoding.append(self._text.encode(request))
-            elif held := in_hand + len(self._encoding):  # a pause
-                self._ask_below = int(held * _ASK_AGAIN)
+            elif running := in_hand + len(self._encoding):  # a pause
+                self._ask_below = int(running * _ASK_AGAIN)
 
 
 _END = object()

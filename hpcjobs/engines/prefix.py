@@ -46,7 +46,7 @@ class Node:
         return next(node for node in self.path() if node.start <= place)
 
 
-class Tree:
+class PrefixTree:
     """Sequences as paths from one empty root. `leaves[n]` is the node where sequence n ends."""
 
     def __init__(self, sequences: Sequence[tuple[int, ...]], longest: int) -> None:

@@ -25,16 +25,16 @@ def choose(found: pa.RecordBatch, ids: pa.ChunkedArray, first: int, tally: Tally
     order: Ints = np.argsort(index, kind="stable")
     index = index[order]
     right = pc.equal(found.column("id").take(pa.array(order)), ids.take(pa.array(index - first)))
-    odd = ~np.asarray(right.to_numpy(), np.bool_)
+    suspect = ~np.asarray(right.to_numpy(), np.bool_)
     twice = index[1:] == index[:-1]
-    odd[1:] |= twice
-    odd[:-1] |= twice
-    if not odd.any():
+    suspect[1:] |= twice
+    suspect[:-1] |= twice
+    if not suspect.any():
         return order
-    places = np.flatnonzero(odd)
+    places = np.flatnonzero(suspect)
     rows = found.take(pa.array(order[places])).to_pylist()
     right_ids = ids.take(pa.array(index[places] - first)).to_pylist()
-    counting = ~odd
+    counting = ~suspect
     counting[places[np.array(_choose_one_by_one(rows, right_ids, tally), np.int64)]] = True
     return order[counting]
 

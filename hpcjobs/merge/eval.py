@@ -19,9 +19,9 @@ from hpcjobs.merge.external_sort import MOST_BYTES, MOST_FILES, MOST_ROWS, Spill
 from hpcjobs.merge.prefetch import ahead
 from hpcjobs.merge.results import ROW_GROUP, ResultsWriter, rows_of, schema_of
 from hpcjobs.merge.tally import Tally
-from hpcjobs.metrics import Board
+from hpcjobs.metrics import Aggregator
 from hpcjobs.run_folder.disk import Space, bytes_text, disk_errors, merge_need
-from hpcjobs.run_folder.files import Together, json_text
+from hpcjobs.run_folder.files import FileTransaction, json_text
 from hpcjobs.run_folder.inputs import Inputs
 from hpcjobs.run_folder.journal.table import journal_schema, read_columns
 from hpcjobs.run_folder.ledger.acceptance import Acceptance, unnamed_journals
@@ -31,7 +31,7 @@ from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.plan import Plan
 from hpcjobs.run_folder.provenance import merged_facts
 from hpcjobs.run_folder.snapshot import import_as_planned
-from hpcjobs.tasks.asker import run_metrics
+from hpcjobs.tasks.eval_task import run_metrics
 
 log = logging.getLogger(__name__)
 
@@ -56,18 +56,18 @@ def _merge(paths: RunPaths) -> Merged:
     rounds = [Acceptance(paths, number, plan.rows) for number in paths.rounds()]
     import_as_planned(paths, plan.code)
     measures = run_metrics(config.task, paths)
-    board, tally, missing = Board(measures, config.task), Tally(), array("q")
+    aggregator, tally, missing = Aggregator(measures, config.task), Tally(), array("q")
     schema = schema_of(measures, inputs.schema, config.task)
-    with Together() as rest, ResultsWriter(paths.results, schema) as writer:
+    with FileTransaction() as rest, ResultsWriter(paths.results, schema) as writer:
         kept = _kept(journal_schema(schema), schema)
         with Spill(paths.root, plan.rows, kept, _bucket(paths, plan.rows)) as spill:
             _collect(paths, rounds, journal_schema(schema), spill, tally)
             for rows in ahead(_results(spill, plan.rows, inputs, schema, tally, missing)):
-                board.add(rows)
+                aggregator.add(rows)
                 writer.write(rows)
-        metrics = board.summary()
+        metrics = aggregator.summary()
         rest.write(paths.missing, _missing_lines(missing, inputs, rounds, tally))
-        rest.write(paths.metrics, json_text(board.grouped(_metrics_json(config, plan, tally, missing, metrics))))
+        rest.write(paths.metrics, json_text(aggregator.grouped(_metrics_json(config, plan, tally, missing, metrics))))
     return Merged(plan.rows, tally.accepted, missing, metrics)
 
 
@@ -129,13 +129,13 @@ def _results(
 ) -> Iterator[pa.Table]:
     """The rows of results.parquet, a row group at a time; `missing` gets the indexes that have none."""
     for indexes, found in spill.buckets(rows):
-        asked = inputs.rows(indexes.start, indexes.stop)
-        order = choose(found, asked.column("id"), indexes.start, tally)
+        input_rows = inputs.rows(indexes.start, indexes.stop)
+        order = choose(found, input_rows.column("id"), indexes.start, tally)
         index = found.column("index").to_numpy()[order]
         for start in range(indexes.start, indexes.stop, ROW_GROUP):
             stop = min(start + ROW_GROUP, indexes.stop)
             low, high = np.searchsorted(index, (start, stop))
-            part, places = asked.slice(start - indexes.start, stop - start), index[low:high] - start
+            part, places = input_rows.slice(start - indexes.start, stop - start), index[low:high] - start
             if len(places) < stop - start:
                 missing.extend((np.setdiff1d(np.arange(stop - start), places) + start).tolist())
                 part = part.take(pa.array(places))

@@ -18,7 +18,7 @@ from hpcjobs.run_folder.files import FOLDER_MODE, temporary_name
 # What a bucket should have at most; files are open together, and most systems allow a process 1,024.
 MOST_ROWS, MOST_BYTES, MOST_FILES = 1 << 17, 1 << 25, 400
 # What is kept in memory before it is written, so that each file gets many rows at a time.
-_HELD = 1 << 25
+_BUFFER_BYTES = 1 << 25
 _BUFFER = 1 << 16
 
 
@@ -31,7 +31,7 @@ class Spill:
     def __init__(self, folder: Path, rows: int, schema: pa.Schema, bucket: int) -> None:
         self._bucket, self.schema = bucket, schema
         self._count = max(1, -(-rows // bucket))
-        self._held: list[pa.Table] = []
+        self._buffer: list[pa.Table] = []
         self._bytes = 0
         self._folder = temporary_name(folder / "merge") if self._count > 1 else None
         if self._folder:
@@ -40,16 +40,16 @@ class Spill:
 
     def add(self, table: pa.Table) -> None:
         """Rows whose `index` is below `rows`."""
-        self._held.append(table)
+        self._buffer.append(table)
         self._bytes += table.nbytes
-        if self._folder and self._bytes > _HELD:
+        if self._folder and self._bytes > _BUFFER_BYTES:
             self._write()
 
     def _write(self) -> None:
-        held, self._held, self._bytes = self._one(self._held), [], 0
-        number = held.column("index").to_numpy() // self._bucket
+        buffered, self._buffer, self._bytes = self._one(self._buffer), [], 0
+        number = buffered.column("index").to_numpy() // self._bucket
         order = np.argsort(_small(number), kind="stable")
-        batch, number = held.take(pa.array(order)), number[order]
+        batch, number = buffered.take(pa.array(order)), number[order]
         edges = [0, *(np.flatnonzero(number[1:] != number[:-1]) + 1).tolist(), len(number)]
         for start, stop in pairwise(edges):
             if start < stop:
@@ -67,14 +67,14 @@ class Spill:
 
         The disk gets each bucket's space back when it is read.
         """
-        if self._folder and self._held:
+        if self._folder and self._buffer:
             self._write()
         for number in range(self._count):
             yield range(number * self._bucket, min(rows, (number + 1) * self._bucket)), self._read(number)
 
     def _read(self, number: int) -> pa.RecordBatch:
         if self._folder is None:
-            return self._one(self._held)
+            return self._one(self._buffer)
         if number not in self._files:
             return self._one([])
         for part in reversed(self._files.pop(number)):

@@ -36,9 +36,9 @@ def schema_of(metrics: Sequence[Metric], inputs: pa.Schema, task: TaskConfig | N
     if folded:
         fields.append(("statistics", pa.struct(folded)))
     fields.append(("error", _ERROR))
-    asked = [field for field in inputs if field.name not in ("index", "id")]
-    if asked:
-        fields.append(("input", pa.struct(asked)))
+    input_fields = [field for field in inputs if field.name not in ("index", "id")]
+    if input_fields:
+        fields.append(("input", pa.struct(input_fields)))
     return pa.schema(fields)
 
 
@@ -55,12 +55,12 @@ def _extra_fields(task: TaskConfig) -> list[tuple[str, pa.DataType]]:
     }[task.type]  # fmt: skip
 
 
-def rows_of(found: pa.Table, asked: pa.Table, schema: pa.Schema) -> pa.Table:
+def rows_of(found: pa.Table, inputs: pa.Table, schema: pa.Schema) -> pa.Table:
     """Columns of journals (`columns.journal_schema`) and the input rows of the same samples as a table."""
     arrays = [_column(found.column(field.name), field.type) for field in schema if field.name != "input"]
     if "input" in schema.names:
         fields = list(schema.field("input").type)
-        parts = [_one(asked.column(field.name)) for field in fields]
+        parts = [_one(inputs.column(field.name)) for field in fields]
         arrays.append(pa.StructArray.from_arrays(parts, fields=fields))
     return pa.Table.from_arrays(arrays, schema=schema)
 

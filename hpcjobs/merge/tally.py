@@ -36,10 +36,10 @@ class Tally:
 
     def warnings(self) -> list[str]:
         """What people should know, one line each."""
-        said = [f"journal {name} is gone" for name in sorted(self.lost_journals)]
-        said += [f"journal {name} is not used: no settled claim names it" for name in self.unnamed_journals]
+        warnings = [f"journal {name} is gone" for name in sorted(self.lost_journals)]
+        warnings += [f"journal {name} is not used: no settled claim names it" for name in self.unnamed_journals]
         if self.foreign:
-            said.append(f"{self.foreign} foreign records were not used")
+            warnings.append(f"{self.foreign} foreign records were not used")
         if self.errors:
-            said.append(f"{self.errors} samples ended in an error and count 0 in every metric")
-        return said
+            warnings.append(f"{self.errors} samples ended in an error and count 0 in every metric")
+        return warnings

@@ -12,10 +12,10 @@ import pyarrow.compute as pc
 from hpcjobs.config import TaskConfig
 from hpcjobs.metrics.base import Metric, bounds_of
 from hpcjobs.metrics.fold import Fold, MeanFold
-from hpcjobs.metrics.groups import Groups, Scored, stored_name
+from hpcjobs.metrics.groups import Groups, ScoredBatch, stored_name
 
 
-class Board:
+class Aggregator:
     """Folds rows of results.parquet, in input order, into the `metrics` and `groups` of metrics.json."""
 
     def __init__(self, metrics: Sequence[Metric], task: TaskConfig) -> None:
@@ -56,12 +56,12 @@ def fold_of(metric: Metric) -> Fold:
     return metric.fold() if hasattr(metric, "fold") else MeanFold(bounds_of(metric))
 
 
-def _scored(rows: pa.Table, name: str) -> Scored:
+def _scored(rows: pa.Table, name: str) -> ScoredBatch:
     scores = struct_field(rows, "scores", name).to_numpy(zero_copy_only=False)
     statistics = None
     if "statistics" in rows.column_names and rows.schema.field("statistics").type.get_field_index(name) >= 0:
         statistics = struct_field(rows, "statistics", name)
-    return Scored(np.asarray(scores, np.float64), statistics)
+    return ScoredBatch(np.asarray(scores, np.float64), statistics)
 
 
 def struct_field(rows: pa.Table, column: str, name: str) -> pa.Array:

@@ -10,7 +10,7 @@ import numpy as np
 from hpcjobs.metrics.bootstrap import Floats
 
 
-class HeldBlocks:
+class BlockBuffer:
     """Takes rows of `width` numbers as they come and gives blocks of `size` rows: the same ones however they were cut.
 
     What is made of the blocks is so the same to the bit, whatever batches a table was read in.

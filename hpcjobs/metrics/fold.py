@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
-from hpcjobs.metrics.blocks import HeldBlocks
+from hpcjobs.metrics.blocks import BlockBuffer
 from hpcjobs.metrics.bootstrap import MOST_VALUES, Floats, Histogram
 
 Z = 1.96
@@ -43,17 +43,17 @@ class MeanFold:
     def __init__(self, bounds: tuple[float, float] | None = None) -> None:
         self._bounds = bounds
         self.n, self.mean, self._squares = 0, 0.0, 0.0
-        self._tell_apart(MOST_VALUES)
+        self._set_resolution(MOST_VALUES)
 
     def limit(self) -> None:
         """Tell few values apart; 64 bins lose about 1 / 64 ** 2 of a variance."""
-        self._tell_apart(_FEW_VALUES)
+        self._set_resolution(_FEW_VALUES)
 
-    def _tell_apart(self, values: int) -> None:
-        self._seen, self._held = Histogram(most=values), HeldBlocks(1, _BLOCK * values)
+    def _set_resolution(self, values: int) -> None:
+        self._histogram, self._buffer = Histogram(most=values), BlockBuffer(1, _BLOCK * values)
 
     def add(self, scores: Floats, statistics: pa.Array | None = None) -> None:
-        for block in self._held.add(scores[~np.isnan(scores)]):
+        for block in self._buffer.add(scores[~np.isnan(scores)]):
             self._fold(block[:, 0])
 
     def _fold(self, scores: Floats) -> None:
@@ -65,7 +65,7 @@ class MeanFold:
             self._squares += float(((scores - mean) ** 2).sum() + np.float64(step) ** 2 * self.n * n / total)
             self.mean += step * n / total
             self.n = total
-        self._seen.add(scores)
+        self._histogram.add(scores)
 
     @property
     def stderr(self) -> float | None:
@@ -75,20 +75,20 @@ class MeanFold:
     @property
     def binary(self) -> bool:
         """Whether every score is 0 or 1."""
-        return bool(np.isin(self._seen.values, (0.0, 1.0)).all())
+        return bool(np.isin(self._histogram.values, (0.0, 1.0)).all())
 
     def summary(self) -> dict[str, Any]:
         """value, stderr, ci95 (normal approximation, cut at the bounds; of 0s and 1s Wilson's), bootstrap_ci95 and n;
         None where there is nothing to say.
         """
-        self._fold(self._held.rest()[:, 0])
+        self._fold(self._buffer.rest()[:, 0])
         if not self.n:
             return nothing()
         stderr = self.stderr
         interval = resampled = None
         if stderr is not None:
             interval = wilson(self.mean, self.n) if self.binary else self._within(around(self.mean, stderr))
-            resampled = list(self._seen.interval())
+            resampled = list(self._histogram.interval())
         return {
             "value": finite(self.mean), "stderr": stderr, "ci95": interval, "bootstrap_ci95": resampled, "n": self.n,
         }  # fmt: skip

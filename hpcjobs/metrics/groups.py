@@ -19,7 +19,7 @@ MOST_GROUPS = 1000
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredBatch:
     """One metric's scores of a batch, NaN for none, and its statistics."""
 
     scores: Floats
@@ -36,7 +36,7 @@ class Groups:
         self.column, self.note = column, ""
         self._make, self._folds = make_folds, dict[Any, dict[str, Fold]]()
 
-    def add(self, values: pa.Array, scored: Mapping[str, Scored]) -> None:
+    def add(self, values: pa.Array, scored: Mapping[str, ScoredBatch]) -> None:
         """One more batch: the column's values, and each metric's scores row by row."""
         if self.note:
             return

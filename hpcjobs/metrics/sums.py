@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from hpcjobs.metrics.blocks import HeldBlocks
+from hpcjobs.metrics.blocks import BlockBuffer
 from hpcjobs.metrics.bootstrap import Floats, percentiles, resampled_totals
 from hpcjobs.metrics.fold import around, exponential, finite, nothing, numbers
 
@@ -54,7 +54,7 @@ class SumsFold:
         self._divide(_FEW_BLOCKS)
 
     def _divide(self, most: int) -> None:
-        self._held, self._blocks = HeldBlocks(self._width, most // 2), _Blocks(self._width, most)
+        self._buffer, self._blocks = BlockBuffer(self._width, most // 2), _Blocks(self._width, most)
 
     def add(self, scores: Floats, statistics: pa.Array | None = None) -> None:
         if statistics is None:
@@ -62,12 +62,12 @@ class SumsFold:
         rows = numbers(statistics, self._width)
         rows = rows[np.isfinite(rows).all(axis=1)]
         self.n += len(rows)
-        for block in self._held.add(rows):
+        for block in self._buffer.add(rows):
             self._blocks.add(block)
 
     def summary(self) -> dict[str, Any]:
         """value; stderr (the bootstrap's standard deviation), ci95, bootstrap_ci95; n, the samples with statistics."""
-        rest = self._held.rest()
+        rest = self._buffer.rest()
         if len(rest):
             self._blocks.add(rest)
         if not self.n:

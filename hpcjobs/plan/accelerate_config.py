@@ -81,5 +81,5 @@ def _fsdp(values: Mapping[str, Any], path: Path) -> FsdpConfig:
 
 def _plain(value: Any) -> str:
     if isinstance(value, FsdpConfig):
-        return ", ".join(f"{name} {said}" for name, said in value.model_dump(exclude_defaults=True).items())
+        return ", ".join(f"{name} {shown}" for name, shown in value.model_dump(exclude_defaults=True).items())
     return str(value)

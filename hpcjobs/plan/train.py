@@ -21,7 +21,7 @@ from hpcjobs.run_folder.snapshot import Snapshot
 from hpcjobs.tasks.datasets import load_table
 from hpcjobs.training.batches import fixed, plan_batches
 from hpcjobs.training.data.examples import Examples
-from hpcjobs.training.data.heldout import validation_table
+from hpcjobs.training.data.validation_rows import validation_table
 from hpcjobs.training.trackers.base import check_trackers
 
 
@@ -45,12 +45,12 @@ def make_train_plan(config: Config, folder: Path | None = None) -> Draft:
     validation = validation_table(config)
     steps = config.train.max_steps or f"{config.train.epochs or 1.0:g} times over the data"
     data = {"name": config.data.title, "rows": len(table), "sha256": table_sha256(table), "columns": table.column_names}
-    said = {
+    details = {
         "global_batch": config.train.global_batch, "batches": str(batches), "steps": str(steps), "notes": notes,
         "then_eval": config.train.then_eval,
     }  # fmt: skip
     return draft_run(
-        "train", config, folder, shape, lambda run: Snapshot(), table=table, data=data, model=model, train=said,
+        "train", config, folder, shape, lambda run: Snapshot(), table=table, data=data, model=model, train=details,
         validation=validation, then_eval=_eval_after(config),
     )  # fmt: skip
 

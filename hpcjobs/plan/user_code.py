@@ -75,8 +75,8 @@ def _code_beside(program: Path, at: PurePosixPath, run: Path) -> tuple[CodeTree,
                 found.imports(root, found.imported(), at=at)
             return found, note
         except TooMuchError:
-            said = {"all": "only what the program imports is", "imported": "only the program is"}.get(how, "nothing is")
-            note = f"{said} copied from {root}: {_LIMITS}"
+            what = {"all": "only what the program imports is", "imported": "only the program is"}.get(how, "nothing is")
+            note = f"{what} copied from {root}: {_LIMITS}"
     return found, note
 
 

@@ -26,8 +26,8 @@ class CurveLine:
 
     name: str
     loss: str
-    held: list[tuple[float, float, str]]
-    held_path: str
+    validation: list[tuple[float, float, str]]
+    validation_path: str
     summary: str
 
 
@@ -99,16 +99,16 @@ def _known(records: Sequence[StepRecord]) -> list[StepRecord]:
 def _line(name: str, records: Sequence[StepRecord], plane: _Plane) -> CurveLine:
     xs = np.array([plane.x(record.step) for record in records])
     ys = np.array([plane.y(record.loss) for record in records])
-    held = [(record.step, record.eval_loss) for record in records if record.eval_loss is not None]
+    validation = [(record.step, record.eval_loss) for record in records if record.eval_loss is not None]
     points = [
         (plane.x(step), plane.y(value), f"{name} validation loss {value:.4f} after step {step}".strip())
-        for step, value in held
+        for step, value in validation
     ]
     first, last = records[0], records[-1]
-    said = f"loss {first.loss:.4g} at step {first.step}, {last.loss:.4g} at step {last.step}"
-    said += f"; validation loss {held[-1][1]:.4g} after step {held[-1][0]}" if held else ""
-    held_path = _path([(x, y) for x, y, _ in points]) if len(points) > 1 else ""
-    return CurveLine(name, _path(list(zip(*_thinned(xs, ys), strict=True))), points, held_path, said)
+    summary = f"loss {first.loss:.4g} at step {first.step}, {last.loss:.4g} at step {last.step}"
+    summary += f"; validation loss {validation[-1][1]:.4g} after step {validation[-1][0]}" if validation else ""
+    validation_path = _path([(x, y) for x, y, _ in points]) if len(points) > 1 else ""
+    return CurveLine(name, _path(list(zip(*_thinned(xs, ys), strict=True))), points, validation_path, summary)
 
 
 def _path(points: Sequence[tuple[float, float]]) -> str:

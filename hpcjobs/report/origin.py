@@ -19,14 +19,15 @@ Rows = list[tuple[str, str]]
 
 def provenance(paths: RunPaths, plan: Plan, metrics: Mapping[str, Any] | None, activities: Sequence[Activity]) -> Rows:
     """What ran, on what, when; empty values are left out."""
-    said = (metrics or {}).get("provenance", {})
+    facts = (metrics or {}).get("provenance", {})
     rows = [("run folder", f"{paths.root} on {platform.node()}"), *_model(plan), *_data(plan), *_code(plan)]
-    rows += [("planned shape", str(plan.shape)), ("seed", str(said.get("seed", "")))]
-    generation = ", ".join(f"{name} {_plain(value)}" for name, value in said.get("generation", {}).items())
+    rows += [("planned shape", str(plan.shape)), ("seed", str(facts.get("seed", "")))]
+    generation = ", ".join(f"{name} {_plain(value)}" for name, value in facts.get("generation", {}).items())
     rows.append(("generation", generation))
     rows += [("hosts", _hosts(activities)), ("planned", stamp(plan.created_at)), *_times(activities)]
-    rows += [("merged", stamp(said.get("merged_at"))), ("merged with", _prefixed("hpcjobs ", said.get("merged_with")))]
-    rows.append(("scored again", stamp(said.get("rescored_at"))))
+    rows.append(("merged", stamp(facts.get("merged_at"))))
+    rows.append(("merged with", _prefixed("hpcjobs ", facts.get("merged_with"))))
+    rows.append(("scored again", stamp(facts.get("rescored_at"))))
     return [(name, value) for name, value in rows if value]
 
 

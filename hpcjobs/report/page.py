@@ -35,7 +35,7 @@ MOST_ERRORS = 10
 
 
 @dataclass(frozen=True)
-class Facts:
+class RunFacts:
     """What a run folder says; `notes` has what could not be read."""
 
     paths: RunPaths
@@ -60,7 +60,7 @@ def write_report(paths: RunPaths) -> Path:
     return paths.report
 
 
-def _read(paths: RunPaths) -> Facts:
+def _read(paths: RunPaths) -> RunFacts:
     plan, notes = Plan.read(paths.plan), list[str]()
     config = Config()
     try:
@@ -72,16 +72,16 @@ def _read(paths: RunPaths) -> Facts:
     if plan.job == "train":
         steps = read_curve(paths).steps
         curve = draw_curve([steps[step] for step in sorted(steps)])
-        return Facts(paths, plan, config, metrics, read_launches(paths), activities, None, notes + broken, curve)
+        return RunFacts(paths, plan, config, metrics, read_launches(paths), activities, None, notes + broken, curve)
     samples = None
     if paths.results.exists():
         samples = read_samples(paths.results, config.task, read_pool(paths, config.task.few_shot))
     elif metrics:
         notes.append("results.parquet is gone: no rows can be shown")
-    return Facts(paths, plan, config, metrics, read_launches(paths), activities, samples, notes + broken)
+    return RunFacts(paths, plan, config, metrics, read_launches(paths), activities, samples, notes + broken)
 
 
-def _context(facts: Facts) -> dict[str, Any]:
+def _context(facts: RunFacts) -> dict[str, Any]:
     metrics, activities, plan = facts.metrics, facts.activities, facts.plan
     verdict = headline_of(facts.paths, plan, metrics, activities, facts.launches)
     config = facts.paths.config.read_text(errors="replace") if facts.paths.config.exists() else ""
@@ -100,7 +100,7 @@ def _context(facts: Facts) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _tiles(facts: Facts) -> list[tuple[str, str, str]]:
+def _tiles(facts: RunFacts) -> list[tuple[str, str, str]]:
     """(label, value, detail) of the numbers that one looks for first."""
     counts = (facts.metrics or {}).get("counts", {})
     activities, seconds = facts.activities, alive_seconds(facts.activities)
@@ -122,7 +122,7 @@ def _tiles(facts: Facts) -> list[tuple[str, str, str]]:
     return tiles
 
 
-def _train_tiles(facts: Facts, seconds: float) -> list[tuple[str, str, str]]:
+def _train_tiles(facts: RunFacts, seconds: float) -> list[tuple[str, str, str]]:
     tiles = []
     if facts.metrics:
         counts, train = facts.metrics["counts"], facts.metrics["train"]

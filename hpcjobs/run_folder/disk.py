@@ -58,7 +58,7 @@ def bytes_text(number: float) -> str:
     return f"{number / 1000:.1f} TB"
 
 
-def disk_words(error: OSError, path: Path, need: int, next_command: str) -> str:
+def disk_message(error: OSError, path: Path, need: int, next_command: str) -> str:
     """One line: the path, its file system, the need in bytes, what to do, and the command to type after it."""
     space, code = Space.of(path), error.errno or 0
     free = f"{bytes_text(space.free)} free" if space.takes_files else "no inode free for one more file"
@@ -77,9 +77,9 @@ def disk_words(error: OSError, path: Path, need: int, next_command: str) -> str:
 def disk_error(error: OSError, path: Path, need: int | None = None, next_command: str | None = None) -> DiskFullError:
     """The error to raise for `error`; of a file in a run, the need is by default the run's, and it is resumed."""
     need = need_there(path, 0) if need is None else need
-    told = DiskFullError(disk_words(error, path, need, next_command or next_step(path)))
-    told.errno, told.path = error.errno, path
-    return told
+    full = DiskFullError(disk_message(error, path, need, next_command or next_step(path)))
+    full.errno, full.path = error.errno, path
+    return full
 
 
 @contextlib.contextmanager

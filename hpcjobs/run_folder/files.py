@@ -106,7 +106,7 @@ def json_text(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-class Together:
+class FileTransaction:
     """Files that are replaced together: at the end of the block, or not at all where it raises."""
 
     def __init__(self) -> None:
@@ -116,7 +116,7 @@ class Together:
         """Have `data` on the disk, to be moved to `path` with the rest."""
         self._made.append((_write_temporary(path, data), path))
 
-    def __enter__(self) -> Together:
+    def __enter__(self) -> FileTransaction:
         return self
 
     def __exit__(

@@ -77,10 +77,10 @@ class Heartbeat:
         with disk_errors(path, SIZE):
             self._handle = os.open(path, os.O_WRONLY | os.O_CREAT, FILE_MODE)
         self._stop, self._lock, self._complained = threading.Event(), threading.Lock(), False
-        self._thread = threading.Thread(target=self._beat_on, name="heartbeat", daemon=True)
+        self._thread = threading.Thread(target=self._write_periodically, name="heartbeat", daemon=True)
 
     def __enter__(self) -> Heartbeat:
-        self.beat()
+        self.write()
         self._thread.start()
         return self
 
@@ -96,25 +96,25 @@ class Heartbeat:
                 self.vitals.first_error = f"{type(error).__name__}: {error}"[:400]
         end = RankState.DRAINED if drained else RankState.FAILED if kind else RankState.DONE
         self.vitals.end(end, str(error) if error else None)
-        self.beat()
+        self.write()
         os.close(self._handle)
 
-    def last_words(self, state: RankState, why: str) -> None:
+    def end_now(self, state: RankState, why: str) -> None:
         """The end, told from another thread: the process ends right after it."""
         self._stop.set()
         self.vitals.end(state, why)
-        self.beat()
+        self.write()
 
-    def _beat_on(self) -> None:
+    def _write_periodically(self) -> None:
         while not self._stop.wait(self._interval):
-            self.beat()
+            self.write()
 
     def enter(self, state: RankState) -> None:
         """Change the state and tell it at once."""
         self.vitals.state = state
-        self.beat()
+        self.write()
 
-    def beat(self) -> None:
+    def write(self) -> None:
         """Write the vitals now."""
         with self._lock:
             self.vitals.beat += 1

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpcjobs.run_folder.disk import disk_words, is_full, need_there
+from hpcjobs.run_folder.disk import disk_message, is_full, need_there
 from hpcjobs.run_folder.files import FILE_MODE, write_all
 from hpcjobs.run_folder.paths import RunPaths
 
@@ -94,8 +94,8 @@ def srun_ends(paths: RunPaths) -> dict[str, str]:
         job = path.name.removesuffix("_0_log.out")
         for match in _SRUN.finditer(_end_of(path)):
             for task in _numbers(match["tasks"]):
-                for beat in paths.heartbeats.glob(f"{job}.*-{task}.json"):
-                    found[beat.stem] = match["how"].strip()
+                for heartbeat in paths.heartbeats.glob(f"{job}.*-{task}.json"):
+                    found[heartbeat.stem] = match["how"].strip()
     return found
 
 
@@ -162,7 +162,7 @@ class _LogFile(logging.Handler):
         if not self._complained:
             self._complained = True
             with contextlib.suppress(OSError, ValueError):  # stderr may be a file on the same disk, or closed
-                print(f"error: {_said(error, self._path)}", file=sys.stderr, flush=True)
+                print(f"error: {_message(error, self._path)}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
         if self._handle >= 0:
@@ -172,10 +172,10 @@ class _LogFile(logging.Handler):
         super().close()
 
 
-def _said(error: OSError, path: Path) -> str:
+def _message(error: OSError, path: Path) -> str:
     if not is_full(error):
         return f"{path} cannot be written: {error.strerror}"
-    return disk_words(
+    return disk_message(
         error, path, need_there(path, 0), f"the log goes on by itself; hpcjobs status {path.parent.parent}"
     )
 

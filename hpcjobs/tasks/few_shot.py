@@ -76,8 +76,8 @@ class Pool:
         rows = (self._rows[number] for number in among[: self._config.k + 1])
         found = [one for one in rows if not self._own or one["id"] != sample]
         if len(found) < self._config.k:
-            said = f" with {self._config.same} = {key!r}" if self._config.same else ""
-            raise ValueError(f"task.few_shot.k is {self._config.k}, and there are {len(found)} other rows{said}")
+            restriction = f" with {self._config.same} = {key!r}" if self._config.same else ""
+            raise ValueError(f"task.few_shot.k is {self._config.k}, and there are {len(found)} other rows{restriction}")
         return (user_row(one) for one in found[: self._config.k])
 
 
@@ -129,11 +129,11 @@ def _load(config: Config) -> pa.Table:
 
 
 def _first_of_each(pool: pa.Table, shots: FewShotConfig) -> pa.Table:
-    seen: dict[Any, int] = {}
+    counts: dict[Any, int] = {}
     keep = []
     for number, value in enumerate(TableRows(pool).values(_stored_name(shots.same or "", pool.column_names))):
-        seen[_key(value)] = seen.get(_key(value), 0) + 1
-        if seen[_key(value)] <= shots.k + 1:
+        counts[_key(value)] = counts.get(_key(value), 0) + 1
+        if counts[_key(value)] <= shots.k + 1:
             keep.append(number)
     return pc.take(pool, pa.array(keep, pa.int64()))
 

@@ -74,7 +74,7 @@ class Prompts:
             columns = _AnyColumn()  # an empty file names no columns, and has no row to miss one
         check_task(task)
         self._task, self._pool = task, pool
-        self._column = None if task.prompt is not None or task.messages else _asked_column(task, columns)
+        self._column = None if task.prompt is not None or task.messages else _prompt_column(task, columns)
         self._prompt = _optional(task.prompt, "task.prompt", columns)
         self._messages = [
             (message.role, Template(message.content, f"task.messages.{number}.content", columns))
@@ -97,10 +97,10 @@ class Prompts:
 
     def request(self, row: Mapping[str, Any], run_seed: int) -> Request:
         """The request of a row with its `index` and `id`. Raises what a template raises."""
-        asked, sample = user_row(row), str(row["id"])
-        prompt, seed, kind = self.prompt(asked, sample), sample_seed(run_seed, sample), self._task.type
+        values, sample = user_row(row), str(row["id"])
+        prompt, seed, kind = self.prompt(values, sample), sample_seed(run_seed, sample), self._task.type
         if kind == "choice":
-            options = self.options(asked)
+            options = self.options(values)
             pairs = tuple(Pair(prompt, f"{self._delimiter}{option}") for option in options)
             return Request(row["index"], sample, prompt, seed, "choice", tuple(options), pairs)
         if kind == "perplexity":
@@ -119,11 +119,11 @@ class Prompts:
         lead = self._description.text(row) if self._description else ""
         examples = [self._example(one) for one in self._pool.examples(row, sample)] if self._pool else []
         if isinstance(turn, str):
-            shots = [f"{asked}{self._delimiter}{answer}" for asked, answer in examples]
+            shots = [f"{shot}{self._delimiter}{answer}" for shot, answer in examples]
             return lead + self._task.few_shot.separator.join([*shots, turn])
-        said = [lead.strip(), *(message["content"] for message in turn if message["role"] == "system")]
-        system = [{"role": "system", "content": "\n\n".join(filter(None, said))}] if any(said) else []
-        solved = [message for asked, answer in examples for message in _solved(asked, answer)]
+        system_texts = [lead.strip(), *(message["content"] for message in turn if message["role"] == "system")]
+        system = [{"role": "system", "content": "\n\n".join(filter(None, system_texts))}] if any(system_texts) else []
+        solved = [message for shot, answer in examples for message in _solved(shot, answer)]
         return [*system, *solved, *(message for message in turn if message["role"] != "system")]
 
     def _turn(self, row: Mapping[str, Any]) -> Prompt:
@@ -193,7 +193,7 @@ def check_task(task: TaskConfig) -> None:
         raise ConfigError("task.few_shot needs task.target: an example is shown with its answer")
 
 
-def _asked_column(task: TaskConfig, columns: Sequence[str]) -> str:
+def _prompt_column(task: TaskConfig, columns: Sequence[str]) -> str:
     """The column that is asked where the task has no template."""
     names = ("text", "prompt") if task.type == "perplexity" else ("messages", "prompt")
     for name in names:
@@ -232,9 +232,9 @@ def option_number(value: Any, options: Sequence[str]) -> int:
     return number
 
 
-def _solved(asked: Prompt, answer: str) -> Chat:
+def _solved(prompt: Prompt, answer: str) -> Chat:
     """A solved example as turns of a chat; only the prompt itself has a system's turn."""
-    turns = [message for message in asked if message["role"] != "system"] if not isinstance(asked, str) else []
+    turns = [message for message in prompt if message["role"] != "system"] if not isinstance(prompt, str) else []
     return [*turns, {"role": "assistant", "content": answer}]
 
 

@@ -30,8 +30,8 @@ def adapter_card(paths: RunPaths, config: Config, plan: Plan) -> str:
 def _card(what: str, paths: RunPaths, config: Config, plan: Plan, head: Mapping[str, str]) -> str:
     table = "\n".join(f"| {name} | {_cell(value)} |" for name, value in _rows(paths, config, plan).items() if value)
     yaml = dump_yaml({**head, "pipeline_tag": "text-generation"})
-    said = f"# {plan.run}\n\n{what}, fine-tuned by `hpcjobs submit train`."
-    return f"---\n{yaml}---\n\n{said}\n\n| | |\n|---|---|\n{table}\n"
+    heading = f"# {plan.run}\n\n{what}, fine-tuned by `hpcjobs submit train`."
+    return f"---\n{yaml}---\n\n{heading}\n\n| | |\n|---|---|\n{table}\n"
 
 
 def _rows(paths: RunPaths, config: Config, plan: Plan) -> dict[str, str]:

@@ -16,7 +16,7 @@ from hpcjobs.run_folder.journal.journal import Journal
 from hpcjobs.run_folder.rank_state import RankState
 from hpcjobs.training.batches import BatchPlan
 from hpcjobs.training.checkpoints.checkpoint import Checkpoints
-from hpcjobs.training.checkpoints.saver import Saver
+from hpcjobs.training.checkpoints.saver import CheckpointSaver
 from hpcjobs.training.checkpoints.state import capture, restore
 from hpcjobs.training.data.collate import Batch, collate
 from hpcjobs.training.data.order import BatchOrder, Share
@@ -62,7 +62,7 @@ class Times:
 
     steps: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT))
 
-    def next(self, saver: Saver) -> float:
+    def next(self, saver: CheckpointSaver) -> float:
         """What another step, and the checkpoint after it, are expected to take; one in hand is finished before."""
         return max(self.steps, default=0.0) + _SLOWER * (saver.seconds + saver.left())
 
@@ -83,7 +83,7 @@ class Loop:
         self._trained = [weight for weight in prepared.state.model.parameters() if weight.requires_grad]
         size = sum(weight.numel() * weight.element_size() for weight in self._trained)
         gpu, beside = self._device.type == "cuda", work.config.train.async_checkpoints
-        self._saver = Saver(self._checkpoints, beside, gpu, _MOMENTS * size)
+        self._saver = CheckpointSaver(self._checkpoints, beside, gpu, _MOMENTS * size)
         self._times, self.done = Times(), 0
         self._saved: int | None = None  # the last step of which a checkpoint is there, or being written
         tokenizer = prepared.connector.tokenizer
@@ -92,8 +92,8 @@ class Loop:
     def resume(self) -> None:
         """Go on from the newest checkpoint that proves whole, where there is one; rank 0 judges for all."""
         found = self._agreed(self._checkpoints.newest() if self._work.rank.is_main else None)
-        for said in found.passed_over if self._work.rank.is_main else ():
-            log.warning("passed over checkpoint %s", said)
+        for reason in found.passed_over if self._work.rank.is_main else ():
+            log.warning("passed over checkpoint %s", reason)
         if found.step is not None:
             restore(
                 self.prepared.state, self._work.paths.checkpoint(found.step), self._work.rank.rank,
@@ -115,14 +115,14 @@ class Loop:
             if self.done % self._work.config.train.checkpoint_every == 0:
                 self.save()
         if self.done < self._schedule.steps:
-            self._work.heart.enter(RankState.DRAINING)
+            self._work.heartbeat.enter(RankState.DRAINING)
         self.save(whole=True)
         return self.done >= self._schedule.steps
 
     def save(self, whole: bool = False) -> None:
         """A checkpoint of now, where there is none yet; `whole`: it is there when this returns."""
-        state = self._work.heart.vitals.state
-        self._work.heart.enter(RankState.SAVING)  # as long as that takes, nobody hangs
+        state = self._work.heartbeat.vitals.state
+        self._work.heartbeat.enter(RankState.SAVING)  # as long as that takes, nobody hangs
         if self._saved != self.done:
             self._journal.sync()  # the steps that the checkpoint stands for
             self._saver.settle()
@@ -134,12 +134,12 @@ class Loop:
         if whole:
             self._saver.settle()
         self._agreed(None)  # what follows may end the process: the checkpoint is there before anybody goes on
-        self._work.heart.enter(state)
+        self._work.heartbeat.enter(state)
 
     def close(self) -> None:
         """The journal, the trackers, and a checkpoint that is being written end with the loop."""
         if self._saver.busy:
-            self._work.heart.enter(RankState.SAVING)
+            self._work.heartbeat.enter(RankState.SAVING)
         try:
             self._saver.settle()
         except Exception:
@@ -158,8 +158,8 @@ class Loop:
         total, mine = self._gradients(units, targets)
         learning_rate = self.prepared.state.scheduler.get_last_lr()[0]
         self._times.steps.append(time.monotonic() - began)
-        told = self._sum([total, mine, 0.0 if self._has_room() else 1.0])
-        loss = told[0] / targets
+        sums = self._sum([total, mine, 0.0 if self._has_room() else 1.0])
+        loss = sums[0] / targets
         if not math.isfinite(loss):
             raise TrainError(
                 f"the loss of step {step + 1} is {loss}: lower train.learning_rate, or look at its samples; the last "
@@ -167,16 +167,16 @@ class Loop:
             )
         norm = self._update()
         self.done = step + 1
-        held = self._validate()
+        eval_loss = self._validate()
         seconds = time.monotonic() - began
         record = StepRecord(
             self.done, round(self._schedule.order.epoch(self.done), 6), loss, learning_rate, norm,
-            int(told[1]), targets, round(told[1] / max(seconds, 1e-9), 2), round(seconds, 6), held, mine,
+            int(sums[1]), targets, round(sums[1] / max(seconds, 1e-9), 2), round(seconds, 6), eval_loss, mine,
             [int(self._schedule.tokens.rows[n]) for part in units for unit in part for n in unit],
             rank.rank, rank.attempt, batches.world, started_at,
         )  # fmt: skip
-        self._tell(record)
-        return told[2] == 0
+        self._log_step(record)
+        return sums[2] == 0
 
     def _gradients(self, units: Sequence[Sequence[Sequence[int]]], targets: int) -> tuple[float, int]:
         """Forward and backward over this rank's micro batches: (summed loss, tokens).
@@ -214,19 +214,19 @@ class Loop:
         every = self._work.config.train.eval_every
         if self._validation is None or not (self.done == self._schedule.steps or (every and self.done % every == 0)):
             return None
-        self._work.heart.enter(RankState.VALIDATING)
+        self._work.heartbeat.enter(RankState.VALIDATING)
         found = self._validation.loss(self._loss, self.prepared.state, self._sum)
-        self._work.heart.enter(RankState.WORKING)
+        self._work.heartbeat.enter(RankState.WORKING)
         return found
 
-    def _tell(self, record: StepRecord) -> None:
+    def _log_step(self, record: StepRecord) -> None:
         """A finished step: to the journal, the heartbeat, the trackers."""
         self._journal.append(record)
-        vitals = self._work.heart.vitals
+        vitals = self._work.heartbeat.vitals
         vitals.samples += len(record.samples)
         vitals.tokens += record.rank_tokens
         vitals.last_index = record.step
-        self._trackers.tell(record)
+        self._trackers.log_step(record)
 
     def _has_room(self) -> bool:
         return self._work.drain.has_room(self._times.next(self._saver))
@@ -251,9 +251,9 @@ class Loop:
 
         if not dist.is_initialized():
             return value
-        told = [value]
-        dist.broadcast_object_list(told, src=0)
-        return told[0]
+        box = [value]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
 
     def _settle_buckets(self) -> None:
         """One pass whose gradients are thrown away: DDP lays its buckets out anew after its first.

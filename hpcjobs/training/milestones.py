@@ -40,14 +40,14 @@ class Milestones:
 
     def reach(self, step: int) -> None:
         """Write the model of now as that of `step`; where there is a queue, rank 0 has its eval queued."""
-        work, state = self._work, self._work.heart.vitals.state
-        work.heart.enter(RankState.SAVING)
+        work, state = self._work, self._work.heartbeat.vitals.state
+        work.heartbeat.enter(RankState.SAVING)
         if work.rank.is_main:
             make_folder(work.paths.models)
         random = random_state()
         write_model(work, self._prepared, work.paths.step_model(step))
         set_random_state(random)  # a start that finds the model there writes none, and must go on alike
-        work.heart.enter(state)
+        work.heartbeat.enter(state)
         if work.rank.is_main and any(one.executor == "slurm" for one in read_launches(work.paths)[-1:]):
             self._queue()
 

@@ -54,9 +54,9 @@ def _metrics(curve: Curve) -> dict[str, Any]:
         return {}
     records = [curve.steps[step] for step in sorted(curve.steps)]
     found = {"loss": (records[-1].loss, records[-1].step)}
-    held = [(record.eval_loss, record.step) for record in records if record.eval_loss is not None]
-    if held:
-        found |= {"eval_loss": held[-1], "best_eval_loss": min(held)}
+    eval_losses = [(record.eval_loss, record.step) for record in records if record.eval_loss is not None]
+    if eval_losses:
+        found |= {"eval_loss": eval_losses[-1], "best_eval_loss": min(eval_losses)}
     return {
         name: {"value": value, "n": len(records), "ci95": None, "stderr": None, "step": step}
         for name, (value, step) in found.items()
@@ -112,16 +112,16 @@ def _checkpoint(paths: RunPaths, step: int) -> dict[str, Any]:
 
 
 def _warnings(merged: TrainMerged, facts: TokenFacts | None) -> list[str]:
-    said = []
+    warnings = []
     if facts is None and not merged.accepted:
-        said.append("no step is done, and the rows are not tokenised yet")
+        warnings.append("no step is done, and the rows are not tokenised yet")
     elif merged.missing:
         first = merged.missing[0]
-        said.append(f"{len(merged.missing)} of {merged.rows} steps have no record, the first is step {first}")
+        warnings.append(f"{len(merged.missing)} of {merged.rows} steps have no record, the first is step {first}")
     elif not merged.model:
-        said.append("all steps are done, and model/ is not written")
+        warnings.append("all steps are done, and model/ is not written")
     if facts:
         for count in filter(None, (facts.train, facts.validation)):
             if count.left_out:
-                said.append(f"{count.left_out} rows were left out, with nothing to learn: {count.reasons[0]}")
-    return said
+                warnings.append(f"{count.left_out} rows were left out, with nothing to learn: {count.reasons[0]}")
+    return warnings

@@ -18,7 +18,7 @@ _POLL_SECONDS = 1.0
 # How long the working thread may take to notice a lost rank by itself, in its collective.
 _GRACE_SECONDS = 10.0
 # How long the guard of a killed rank may take to say so; where it died with its node, beats that are missed tell.
-_WORD_SECONDS, _BEATS = 5.0, 3
+_GUARD_SECONDS, _BEATS = 5.0, 3
 _GONE = (RankState.DEAD, RankState.FAILED)
 
 
@@ -33,10 +33,12 @@ class Peers:
     changed for `timeout` seconds by our own clock, is lost. `beat`: seconds between two heartbeats.
     """
 
-    def __init__(self, paths: RunPaths, rank: Rank, timeout: float, heart: Heartbeat, beat: float = 5.0) -> None:
-        self._paths, self._rank, self._timeout, self._heart = paths, rank, timeout, heart
-        self._beat = beat
-        self._seen: dict[int, tuple[int, float]] = {}
+    def __init__(
+        self, paths: RunPaths, rank: Rank, timeout: float, heartbeat: Heartbeat, interval: float = 5.0
+    ) -> None:
+        self._paths, self._rank, self._timeout, self._heartbeat = paths, rank, timeout, heartbeat
+        self._interval = interval
+        self._last_beats: dict[int, tuple[int, float]] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="peers", daemon=True)
 
@@ -54,7 +56,7 @@ class Peers:
         """What to say of an error in a collective, where a rank was lost; None where none was, in a few seconds."""
         everybody = range(self._rank.world_size)
         first = {vitals.rank: vitals.beat for vitals in self._vitals(everybody)}
-        deadline = time.monotonic() + max(_WORD_SECONDS, _BEATS * self._beat)
+        deadline = time.monotonic() + max(_GUARD_SECONDS, _BEATS * self._interval)
         while not (lost := self._gone(everybody)) and time.monotonic() < deadline:
             time.sleep(0.1)
         if lost is None:
@@ -86,9 +88,9 @@ class Peers:
     def _silent(self, watched: range) -> str | None:
         now = time.monotonic()
         for vitals in self._vitals(watched):
-            beat, since = self._seen.get(vitals.rank, (-1, now))
+            beat, since = self._last_beats.get(vitals.rank, (-1, now))
             if vitals.beat != beat or vitals.ended_at is not None:
-                self._seen[vitals.rank] = vitals.beat, now
+                self._last_beats[vitals.rank] = vitals.beat, now
             elif now - since > self._timeout:
                 return f"rank {vitals.rank} on {vitals.host} (no sign of life for {now - since:.0f} s)"
         return None
@@ -101,8 +103,8 @@ class Peers:
     def _leave(self, why: str) -> None:
         """End the process: its working thread waits for a rank that will not come."""
         log.error("%s", why)
-        self._heart.vitals.first_error = why[:400]
-        self._heart.last_words(RankState.FAILED, why)
+        self._heartbeat.vitals.first_error = why[:400]
+        self._heartbeat.end_now(RankState.FAILED, why)
         logging.shutdown()
         os._exit(1)
 

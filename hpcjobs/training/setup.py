@@ -62,13 +62,13 @@ def make_connector(work: Work) -> tuple[AccelerateConnector, str]:
     import torch
 
     from hpcjobs.distributed.group import join_group
-    from hpcjobs.distributed.rendezvous import Meeting
+    from hpcjobs.distributed.rendezvous import Rendezvous
 
     model, run, train = work.config.model, work.config.run, work.config.train
     gpu = torch.cuda.is_available()
-    meeting = Meeting.of(work.paths.rendezvous, work.rank, run.rendezvous_timeout)
+    rendezvous = Rendezvous.of(work.paths.rendezvous, work.rank, run.rendezvous_timeout)
     # The time-out is that of every collective, too: one may have to wait for a checkpoint to be written.
-    join_group(work.rank, meeting, max(run.rendezvous_timeout, run.progress_timeout), "nccl" if gpu else "gloo")
+    join_group(work.rank, rendezvous, max(run.rendezvous_timeout, run.progress_timeout), "nccl" if gpu else "gloo")
     precision = train.mixed_precision
     if precision == "auto":
         precision = "bf16" if gpu and torch.cuda.is_bf16_supported() else "no"

@@ -29,7 +29,7 @@ class StepSamples:
         self.ranks += 1
 
 
-def read_seen(paths: RunPaths, curve: Curve) -> dict[int, StepSamples]:
+def read_step_samples(paths: RunPaths, curve: Curve) -> dict[int, StepSamples]:
     """What the steps of `curve` saw, by step, where every rank's journal has it; of a step that was run again the last.
 
     Raises MergeError for a journal line that no crash can make.
@@ -40,7 +40,7 @@ def read_seen(paths: RunPaths, curve: Curve) -> dict[int, StepSamples]:
             counts = curve.steps.get(record.step)
             if counts is not None and counts.attempt == record.attempt:
                 found.setdefault(record.step, StepSamples()).add(record.samples)
-    return {step: seen for step, seen in found.items() if seen.ranks == curve.steps[step].world_size}
+    return {step: one for step, one in found.items() if one.ranks == curve.steps[step].world_size}
 
 
 def _mixed(samples: Sequence[int]) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:

@@ -33,8 +33,8 @@ class Validation:
                 found = float(loss(model, batch))
                 total, targets = total + counts * found, targets + counts * batch.targets
         model.train()
-        told = summed([total, float(targets)])
-        return told[0] / told[1]
+        sums = summed([total, float(targets)])
+        return sums[0] / sums[1]
 
     def _rounds(self) -> list[tuple[list[list[int]], int]]:
         """(units, 1) of each round; a rank without samples in one runs the first sample there, which counts 0."""

@@ -14,26 +14,26 @@ from hpcjobs.run_folder.journal.journal import Journal
 if TYPE_CHECKING:
     from hpcjobs.distributed.work import Work
 from hpcjobs.run_folder.rank_state import RankState
-from hpcjobs.worker.shift import Shift
+from hpcjobs.worker.chunk_runner import ChunkRunner
 
 log = logging.getLogger(__name__)
 
 
 def run_eval(work: Work) -> None:
     """This rank's share of an eval or generate run, to its journal. No collectives, no waiting for a dead rank."""
-    work.heart.enter(RankState.LOADING)
+    work.heartbeat.enter(RankState.LOADING)
     engine = make_engine(work)
     with Journal(work.paths.journal(work.rank.attempt, work.rank.rank)) as journal:
-        shift = Shift(work, journal, engine)
-        work.heart.vitals.ready_at = time.time()
-        work.heart.enter(RankState.WORKING)
+        shift = ChunkRunner(work, journal, engine)
+        work.heartbeat.vitals.ready_at = time.time()
+        work.heartbeat.enter(RankState.WORKING)
         with shift:
             for completion in engine.stream(shift.requests()):
                 shift.record(completion)
     if work.drain.reason:
-        work.heart.vitals.ended = f"drained: {work.drain.reason}"
-    said = f"{work.heart.vitals.samples} samples, {work.heart.vitals.errors} errors"
-    log.info("%s: %s", f"drained, {work.drain.reason}" if work.drain.reason else "done", said)
+        work.heartbeat.vitals.ended = f"drained: {work.drain.reason}"
+    counts = f"{work.heartbeat.vitals.samples} samples, {work.heartbeat.vitals.errors} errors"
+    log.info("%s: %s", f"drained, {work.drain.reason}" if work.drain.reason else "done", counts)
 
 
 def make_engine(work: Work) -> Engine:
@@ -42,16 +42,16 @@ def make_engine(work: Work) -> Engine:
     if model.engine == "dummy":
         from hpcjobs.engines.dummy import DummyEngine
 
-        work.heart.vitals.device = "none"
+        work.heartbeat.vitals.device = "none"
         return DummyEngine(model.dummy_delay, rows_at_once(model.batch_size))
     from hpcjobs.connector import AccelerateConnector, ConnectorOptions
     from hpcjobs.distributed.group import join_group, work_alone
-    from hpcjobs.distributed.rendezvous import Meeting
+    from hpcjobs.distributed.rendezvous import Rendezvous
     from hpcjobs.engines.loader import torch_dtype
 
     timeout = work.config.run.rendezvous_timeout
     try:
-        join_group(work.rank, Meeting.of(work.paths.rendezvous, work.rank, timeout), timeout)
+        join_group(work.rank, Rendezvous.of(work.paths.rendezvous, work.rank, timeout), timeout)
     except RendezvousError as error:  # a rank died at the start: no reason for the others to do nothing
         log.error("%s; going on without the group, which eval does not need", error)
         work_alone(work.rank)
@@ -63,7 +63,7 @@ def make_engine(work: Work) -> Engine:
         model.name, batch_size=model.batch_size, generation=work.config.task.generation, options=options
     )
     connector.load_model_once()
-    work.heart.vitals.device = str(connector.state.device)
+    work.heartbeat.vitals.device = str(connector.state.device)
     kind = work.config.task.type
     task: TaskType = work.plan.data["asks"] if kind == "lm_eval" else kind
     return connector.engine(task=task, deterministic=work.config.run.deterministic)

@@ -16,8 +16,8 @@ from hpcjobs.config import Config
 from hpcjobs.config.resolve import read_config
 from hpcjobs.distributed.allocation import audit_allocation
 from hpcjobs.distributed.drain import WARNING_SECONDS, Allocation, Drain, drain_margin
-from hpcjobs.distributed.rank import Rank, allotted, ending, refuse_lone_process
-from hpcjobs.distributed.watchdog import Limits, Watch
+from hpcjobs.distributed.rank import Rank, job_end, refuse_lone_process, slurm_resources
+from hpcjobs.distributed.watchdog import Limits, Watchdog
 from hpcjobs.distributed.work import Work
 from hpcjobs.engines.hub import at_commit, go_offline
 from hpcjobs.errors import HpcJobsError, UsageError
@@ -28,7 +28,7 @@ from hpcjobs.run_folder.plan import Plan
 from hpcjobs.run_folder.process import Identity
 from hpcjobs.run_folder.provenance import changed_since
 from hpcjobs.run_folder.snapshot import import_as_planned
-from hpcjobs.worker.signals import Terminated, terminable
+from hpcjobs.worker.signals import SignalHandlers, Terminated
 
 log = logging.getLogger(__name__)
 
@@ -52,9 +52,9 @@ def run_rank(run_dir: str) -> None:
         heartbeat = Heartbeat(paths.heartbeat(rank.attempt, rank.rank), vitals, config.run.heartbeat)
         drain = Drain(_allocation(config))
         limits = Limits(config.run.progress_timeout, config.run.lease_timeout)
-        with _said(), heartbeat as heart:
-            watch = Watch(heart, drain, limits, paths.stacks(rank.attempt, rank.rank))
-            with terminable(drain), watch:
+        with _logged(), heartbeat as heartbeat:
+            watch = Watchdog(heartbeat, drain, limits, paths.stacks(rank.attempt, rank.rank))
+            with SignalHandlers(drain), watch:
                 log.info(
                     "rank %d of %d on %s, attempt %s, by %s",
                     rank.rank,
@@ -65,23 +65,23 @@ def run_rank(run_dir: str) -> None:
                 )
                 if plan.job != "script":
                     _audit(rank, config)
-                _run_job(Work(paths, config, plan, rank, heart, drain, watch))
+                _run_job(Work(paths, config, plan, rank, heartbeat, drain, watch))
 
 
 def _allocation(config: Config) -> Allocation:
-    end, minutes = ending(), config.cluster.minutes
+    end, minutes = job_end(), config.cluster.minutes
     return Allocation(end.at, drain_margin(config.run.drain_margin, minutes), WARNING_SECONDS, end.kill_wait)
 
 
 def _audit(rank: Rank, config: Config) -> None:
-    for idle in audit_allocation(rank, allotted(), config.model.gpus_per_rank, config.cluster.allow_idle):
+    for idle in audit_allocation(rank, slurm_resources(), config.model.gpus_per_rank, config.cluster.allow_idle):
         if rank.local_rank == 0:
             log.warning("%s", idle)
 
 
 def _run_job(work: Work) -> None:
-    if work.rank.is_main and (said := changed_since(work.plan.code)):
-        log.warning("%s", said)
+    if work.rank.is_main and (message := changed_since(work.plan.code)):
+        log.warning("%s", message)
     if work.plan.job == "script":
         from hpcjobs.worker.script import run_script
 
@@ -97,7 +97,7 @@ def _run_job(work: Work) -> None:
 
 
 @contextlib.contextmanager
-def _said() -> Iterator[None]:
+def _logged() -> Iterator[None]:
     """An error that ends the rank goes to its log, with a traceback where it is not one of ours."""
     try:
         yield

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from hpcjobs.distributed.rendezvous import Meeting
+from hpcjobs.distributed.rendezvous import Rendezvous
 from hpcjobs.errors import HpcJobsError
 from hpcjobs.run_folder.rank_state import RankState
 from hpcjobs.run_folder.snapshot import program_command
@@ -29,9 +29,9 @@ def run_script(work: Work) -> None:
     rank, env = work.rank, dict(os.environ)
     listener = None
     if rank.world_size > 1 and not rank.master:
-        meeting = Meeting.of(work.paths.rendezvous, rank, work.config.run.rendezvous_timeout)
-        listener = meeting.publish() if rank.is_main else None
-        master = ("127.0.0.1", listener.getsockname()[1]) if listener else meeting.find()
+        rendezvous = Rendezvous.of(work.paths.rendezvous, rank, work.config.run.rendezvous_timeout)
+        listener = rendezvous.publish() if rank.is_main else None
+        master = ("127.0.0.1", listener.getsockname()[1]) if listener else rendezvous.find()
         env |= {"TORCHELASTIC_USE_AGENT_STORE": "True"} | _interface(master[0], rank.world_size, rank.local_world_size)
         # The nearest launcher is this one: a rank of ours in the program must not look at Slurm again.
         env |= {"TORCHELASTIC_RUN_ID": rank.attempt} | rank.exports(master, use_cpu=not work.plan.shape.gpus_per_node)
@@ -41,7 +41,7 @@ def run_script(work: Work) -> None:
     env["PYTHONPATH"] = os.pathsep.join(filter(None, [*folders, env.get("PYTHONPATH", "")]))
     command = [sys.executable, *words]
     log.info("command: %s", " ".join(command))
-    work.heart.enter(RankState.WORKING)
+    work.heartbeat.enter(RankState.WORKING)
     with subprocess.Popen(command, env=env, cwd=work.plan.code["cwd"]) as child:
         try:
             if listener is not None:

@@ -22,7 +22,7 @@ class Terminated(SystemExit):
         return self.reason
 
 
-class terminable:
+class SignalHandlers:
     """SIGTERM and USR2 go to the drain. A rank that has nothing to drain ends by an exception in its main thread.
 
     submitit ignores SIGTERM, so that a cancelled rank would work on until it is killed, and on USR2 it would end

@@ -14,7 +14,7 @@ import torch
 
 from hpcjobs.config import GenerationConfig
 from hpcjobs.engines.base import Source
-from hpcjobs.engines.encoding import NO_NUMBERS, Answer, Coder, Encoded, completion_of
+from hpcjobs.engines.encoding import NO_NUMBERS, Answer, Encoded, TextCodec, completion_of
 from hpcjobs.engines.intake import Intake, TextThread
 from hpcjobs.engines.loop.packed import PackedModel, Piece
 from hpcjobs.engines.loop.places import Places
@@ -38,11 +38,11 @@ class LoopEngine:
     """
 
     def __init__(self, model: Any, tokenizer: Any, generation: GenerationConfig, batch_size: int) -> None:
-        self.model, self.coder, self.batch_size = model, Coder(model, tokenizer, generation), batch_size
+        self.model, self.codec, self.batch_size = model, TextCodec(model, tokenizer, generation), batch_size
 
     def stream(self, requests: Source) -> Iterator[Completion]:
         """Completions in the order in which they end."""
-        with TextThread(self.coder) as text:
+        with TextThread(self.codec) as text:
             yield from _Flow(self, text, Intake(requests, text, max(2, self.batch_size // 8))).run()
 
 
@@ -88,7 +88,7 @@ class _Flow:
         self._open: dict[int, _Open] = {}
         self._ended: deque[_Open] = deque()
         self._stops: dict[tuple[str, ...], StopStrings] = {}
-        self._processed = bool(engine.coder.processors(1))
+        self._processed = bool(engine.codec.processors(1))
         self._pass_tokens = _PASS_TOKENS.get(engine.model.device.type, _PASS_TOKENS["cpu"])
 
     def run(self) -> Iterator[Completion]:
@@ -119,12 +119,12 @@ class _Flow:
     def _row(self, encoded: Encoded, number: int) -> Row:
         stop = encoded.generation.stop
         if stop not in self._stops:
-            self._stops[stop] = StopStrings(self._engine.coder.tokenizer, stop)
+            self._stops[stop] = StopStrings(self._engine.codec.tokenizer, stop)
         return Row(encoded, number, self._stops[stop], self._processors(len(encoded.ids)))
 
     def _processors(self, prompt_length: int) -> Sequence[Any]:
         """Most models ask for none."""
-        return self._engine.coder.processors(prompt_length) if self._processed else ()
+        return self._engine.codec.processors(prompt_length) if self._processed else ()
 
     def _advance(self, rows: Sequence[Row]) -> list[tuple[Row, Made]]:
         """One token for each row whose prompt is stored, by one pass; where it fails, by passes over its halves."""

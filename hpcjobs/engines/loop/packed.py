@@ -186,15 +186,15 @@ def _attend(
     groups = query.shape[1] // heads
     grouped = query[0].view(heads, groups, tokens, -1)  # query heads that share keys are rows of one product
     output = query.new_empty(tokens, heads, groups, value.shape[3])
-    asked = grouped.permute(2, 0, 1, 3)
+    queries = grouped.permute(2, 0, 1, 3)
     for each in step.ranges:
-        output[each.first : each.end] = _attend_range(step, layer, each, asked, scaling)
+        output[each.first : each.end] = _attend_range(step, layer, each, queries, scaling)
     done = len(step.singles)
     for piece in step.pieces:
         length = len(piece.tokens)
-        asks = grouped[:, :, done : done + length].reshape(1, heads, groups * length, -1)
+        query_rows = grouped[:, :, done : done + length].reshape(1, heads, groups * length, -1)
         found = scaled_dot_product_attention(
-            asks, layer.keys[piece.place, None, :, : piece.end], layer.values[piece.place, None, :, : piece.end],
+            query_rows, layer.keys[piece.place, None, :, : piece.end], layer.values[piece.place, None, :, : piece.end],
             attn_mask=step.causal_mask(piece, groups, query.device), scale=scaling,
         )  # fmt: skip
         output[done : done + length] = found[0].view(heads, groups, length, -1).permute(2, 0, 1, 3)
@@ -218,17 +218,17 @@ def _store(step: _Step, layer: LayerBuffers, key: torch.Tensor, value: torch.Ten
 
 
 def _attend_range(
-    step: _Step, layer: LayerBuffers, each: _Range, asked: torch.Tensor, scaling: float | None
+    step: _Step, layer: LayerBuffers, each: _Range, queries: torch.Tensor, scaling: float | None
 ) -> torch.Tensor:
-    asks = asked[each.first : each.end]
+    query_rows = queries[each.first : each.end]
     dense = each.high - each.low == each.end - each.first
     if not dense:
-        inside = step.index(asked.device)[0][each.first : each.end] - each.low
-        asks = asked.new_zeros(each.high - each.low, *asked.shape[1:])
-        asks[inside] = asked[each.first : each.end]
+        inside = step.index(queries.device)[0][each.first : each.end] - each.low
+        query_rows = queries.new_zeros(each.high - each.low, *queries.shape[1:])
+        query_rows[inside] = queries[each.first : each.end]
     places = slice(each.low, each.high)
     found = scaled_dot_product_attention(
-        asks, layer.keys[places, :, : each.columns], layer.values[places, :, : each.columns],
-        attn_mask=step.range_mask(each, asked.device), scale=scaling,
+        query_rows, layer.keys[places, :, : each.columns], layer.values[places, :, : each.columns],
+        attn_mask=step.range_mask(each, queries.device), scale=scaling,
     )  # fmt: skip
     return found if dense else found[inside]

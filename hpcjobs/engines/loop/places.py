@@ -13,7 +13,7 @@ class Places:
     """Free places, and the tokens whose keys and values each place holds, also after its row has left."""
 
     def __init__(self, count: int) -> None:
-        self._held: list[tuple[list[int], int]] = [([], 0)] * count  # the first so many of these tokens
+        self._contents: list[tuple[list[int], int]] = [([], 0)] * count  # the first so many of these tokens
         self._free = list(range(count))
         self._fresh: set[int] = set()  # given to a row that has not begun: soon to be overwritten
 
@@ -34,7 +34,7 @@ class Places:
         """
         source, shared = -1, 0
         wanted = row.tokens[:-1]
-        for place, (tokens, count) in enumerate(self._held):
+        for place, (tokens, count) in enumerate(self._contents):
             if count > shared < len(wanted) and tokens[shared] == wanted[shared]:
                 length = shared_head(tokens[:count], wanted)
                 if length > shared and (place == row.place or place not in self._fresh):
@@ -46,15 +46,15 @@ class Places:
 
     def holds(self, row: Row, piece: Piece) -> None:
         """With this piece of its prompt, the row's place holds all up to its end."""
-        self._held[row.place] = (row.tokens, piece.end)
+        self._contents[row.place] = (row.tokens, piece.end)
 
     def take_back(self, row: Row, whole: bool) -> None:
         """The row has ended; what its place holds stays known, unless it failed."""
         if not whole:
-            self._held[row.place] = ([], 0)
+            self._contents[row.place] = ([], 0)
         self._fresh.discard(row.place)
         self._free = sorted([*self._free, row.place])
 
     def forget(self) -> None:
         """Nothing is known to be held anywhere."""
-        self._held = [([], 0)] * len(self._held)
+        self._contents = [([], 0)] * len(self._contents)

@@ -13,7 +13,7 @@ from hpcjobs.engines.scoring.spans import Span
 from hpcjobs.requests import Pair, Prompt, Request
 
 
-class Border:
+class SpanBuilder:
     """Cuts requests into spans of at most `longest` input tokens, from the left where they are longer."""
 
     def __init__(self, tokenizer: Any, longest: int) -> None:

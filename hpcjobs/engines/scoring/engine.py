@@ -12,9 +12,9 @@ import torch
 
 from hpcjobs.engines.base import BatchSize, Source, rows_at_once, take
 from hpcjobs.engines.encoding import context_length
-from hpcjobs.engines.scoring.boundary import Border
+from hpcjobs.engines.scoring.boundary import SpanBuilder
 from hpcjobs.engines.scoring.sequences import PlainScorer
-from hpcjobs.engines.scoring.spans import Job, Span
+from hpcjobs.engines.scoring.spans import ScoringJob, Span
 from hpcjobs.engines.scoring.tree import TreeScorer
 from hpcjobs.engines.support import has_fixed_positions, has_plain_cache
 from hpcjobs.requests import Completion, Likelihood, Request, SampleError
@@ -27,7 +27,7 @@ _WINDOW_BATCHES = 4
 class Scorer(Protocol):
     """Scores all spans of some jobs; gives each job when its last token is scored."""
 
-    def score(self, jobs: Sequence[Job]) -> Iterator[Job]: ...
+    def score(self, jobs: Sequence[ScoringJob]) -> Iterator[ScoringJob]: ...
 
     def smaller(self) -> bool:
         """Take less memory from now on; False where it takes as little as it can."""
@@ -50,7 +50,7 @@ class ScoringEngine:
     ) -> None:  # fmt: skip
         self.batch_size = rows_at_once(batch_size)
         self._window, self._fresh = _WINDOW_BATCHES * self.batch_size, fresh
-        self._border = Border(tokenizer, context_length(model, tokenizer))
+        self._span_builder = SpanBuilder(tokenizer, context_length(model, tokenizer))
         self._scorer = scorer or scorer_of(model)
 
     def stream(self, requests: Source) -> Iterator[Completion]:
@@ -58,17 +58,17 @@ class ScoringEngine:
         ended = False
         while not ended:
             window, ended = take(requests, self._window)
-            jobs = list[Job]()
+            jobs = list[ScoringJob]()
             for request in window:
                 try:
-                    jobs.append(Job(request, self._border.spans(request)))
+                    jobs.append(ScoringJob(request, self._span_builder.spans(request)))
                 except Exception as error:  # nothing that a prompt does may end the rank
                     yield Completion.failed(request.index, SampleError.of(error), time.time())
             yield from self._run(jobs)
             if self._fresh and len(window) < self._window:
                 self._scorer.forget()
 
-    def _run(self, jobs: list[Job]) -> Iterator[Completion]:
+    def _run(self, jobs: list[ScoringJob]) -> Iterator[Completion]:
         """The jobs' completions; where they fail, their halves', down to the one that is to blame."""
         if not jobs:
             return
@@ -123,14 +123,14 @@ def agree(one: Scorer, other: Scorer, model: Any) -> bool:
     sums = []
     for scorer in (one, other):
         ends = [Span((*head, *(n * step % size for n in range(1, 9))), 8) for step in (3, 5)]
-        job = Job(Request(0, "probe", ""), ends)
+        job = ScoringJob(Request(0, "probe", ""), ends)
         list(scorer.score([job]))
         scorer.forget()
         sums.append(job.logprobs)
     return all(abs(a - b) <= 8 * least for a, b in zip(*sums, strict=True))
 
 
-def _completion(job: Job, started: float) -> Completion:
+def _completion(job: ScoringJob, started: float) -> Completion:
     request, took = job.request, time.time() - started
     if not all(map(math.isfinite, job.logprobs)):
         problem = SampleError("ValueError", f"log-likelihoods are not finite: {job.logprobs}")

@@ -86,15 +86,15 @@ def _mask(before: Sequence[Node], nodes: Sequence[Node], dtype: torch.dtype) -> 
 
     A number added to the scores is quicker on CPUs than a boolean mask.
     """
-    seen = [*before, *nodes]
-    number = {id(node): place for place, node in enumerate(seen)}
-    paths = torch.zeros(len(nodes), len(seen), dtype=torch.bool)
+    nodes_seen = [*before, *nodes]
+    number = {id(node): place for place, node in enumerate(nodes_seen)}
+    paths = torch.zeros(len(nodes), len(nodes_seen), dtype=torch.bool)
     for row, node in enumerate(nodes):
         paths[row, [number[id(one)] for one in node.path() if one.tokens]] = True
-    sizes = torch.tensor([len(node.tokens) for node in seen])
+    sizes = torch.tensor([len(node.tokens) for node in nodes_seen])
     own = sizes[len(before) :]
     columns, rows = torch.repeat_interleave(sizes), torch.repeat_interleave(own)
-    place = torch.cat([torch.arange(node.start, node.end) for node in seen])
+    place = torch.cat([torch.arange(node.start, node.end) for node in nodes_seen])
     visible = paths[rows][:, columns] & (place[None, :] <= place[len(place) - len(rows) :, None])
     mask = torch.zeros(visible.shape, dtype=dtype).masked_fill_(~visible, torch.finfo(dtype).min)
     return mask[None, None]
@@ -120,37 +120,37 @@ def release(node: Node) -> None:
             parent.kv = None
 
 
-class Heads:
+class PrefixCache:
     """Keys and values of beginnings that several requests shared, kept for later ones; the longest unused go first."""
 
     def __init__(self, most_tokens: int) -> None:
-        self._most, self._held = most_tokens, dict[tuple[int, ...], KeysValues]()
+        self._most, self._kept = most_tokens, dict[tuple[int, ...], KeysValues]()
 
     def __len__(self) -> int:
-        return sum(map(len, self._held))
+        return sum(map(len, self._kept))
 
     @property
     def sequences(self) -> list[tuple[int, ...]]:
-        return list(self._held)
+        return list(self._kept)
 
     def recall(self, sequence: tuple[int, ...], leaf: Node) -> None:
         """Give the nodes on the path to `leaf`, whose tokens are `sequence`, what is held of them."""
         for node in leaf.path():
             if node.tokens:
                 node.kv = [(k[:, :, node.start : node.end], v[:, :, node.start : node.end]) for k, v in
-                           self._held[sequence]]  # fmt: skip
+                           self._kept[sequence]]  # fmt: skip
 
     def add(self, leaf: Node) -> None:
         """Keep the path to a node, all of whose keys and values are there."""
         path = [node for node in leaf.path() if node.tokens][::-1]
         sequence = tuple(token for node in path for token in node.tokens)
-        self._held.pop(sequence, None)
-        self._held[sequence] = [
+        self._kept.pop(sequence, None)
+        self._kept[sequence] = [
             (torch.cat([k for k, _ in layer], 2), torch.cat([v for _, v in layer], 2))
             for layer in zip(*(node.kv for node in path), strict=True)
         ]
         while len(self) > self._most:
-            del self._held[next(iter(self._held))]
+            del self._kept[next(iter(self._kept))]
 
     def forget(self) -> None:
-        self._held.clear()
+        self._kept.clear()

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from hpcjobs.engines.scoring.passes import pass_tokens
-from hpcjobs.engines.scoring.spans import Job, judge_tokens
+from hpcjobs.engines.scoring.spans import ScoringJob, judge_tokens
 
 
 class PlainScorer:
@@ -26,8 +26,8 @@ class PlainScorer:
     def forget(self) -> None:
         """Nothing is kept."""
 
-    def score(self, jobs: Sequence[Job]) -> Iterator[Job]:
-        users: dict[tuple[int, ...], list[tuple[Job, int]]] = {}
+    def score(self, jobs: Sequence[ScoringJob]) -> Iterator[ScoringJob]:
+        users: dict[tuple[int, ...], list[tuple[ScoringJob, int]]] = {}
         for job in jobs:
             job.start()
             for number, span in enumerate(job.spans):
@@ -44,7 +44,7 @@ class PlainScorer:
             start += size
 
     @torch.inference_mode()
-    def _run(self, batch: Sequence[tuple[tuple[int, ...], list[tuple[Job, int]]]]) -> Iterator[Job]:
+    def _run(self, batch: Sequence[tuple[tuple[int, ...], list[tuple[ScoringJob, int]]]]) -> Iterator[ScoringJob]:
         length, device = len(batch[0][0]), self._model.device
         ids = torch.zeros(len(batch), length, dtype=torch.long)
         mask = torch.zeros(len(batch), length, dtype=torch.long)

@@ -36,7 +36,7 @@ class Span:
 
 
 @dataclass(slots=True)
-class Job:
+class ScoringJob:
     """A request with its spans, the sums over the tokens scored so far, and how many are to come."""
 
     request: Request

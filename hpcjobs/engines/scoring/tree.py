@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hpcjobs.engines.prefix import Node, Tree
-from hpcjobs.engines.scoring.passes import Heads, Passes, pack, pass_tokens, release
-from hpcjobs.engines.scoring.spans import Job, judge_tokens
+from hpcjobs.engines.prefix import Node, PrefixTree
+from hpcjobs.engines.scoring.passes import Passes, PrefixCache, pack, pass_tokens, release
+from hpcjobs.engines.scoring.spans import ScoringJob, judge_tokens
 
 # Tokens of common beginnings that are kept for later questions, at most.
-_HEAD_TOKENS = 16_384
+_PREFIX_TOKENS = 16_384
 
 
 class TreeScorer:
@@ -19,22 +19,22 @@ class TreeScorer:
 
     def __init__(self, model: Any) -> None:
         self._passes, self._most = Passes(model), pass_tokens(model)
-        self._heads = Heads(_HEAD_TOKENS)
+        self._prefixes = PrefixCache(_PREFIX_TOKENS)
 
     def smaller(self) -> bool:
         self._most //= 2
         return self._most >= 16
 
     def forget(self) -> None:
-        self._heads.forget()
+        self._prefixes.forget()
 
-    def score(self, jobs: Sequence[Job]) -> Iterator[Job]:
-        heads = self._heads.sequences
+    def score(self, jobs: Sequence[ScoringJob]) -> Iterator[ScoringJob]:
+        prefixes = self._prefixes.sequences
         spans = [(job, number) for job in jobs for number in range(len(job.spans))]
-        tree = Tree([*(job.spans[number].inputs for job, number in spans), *heads], self._most)
+        tree = PrefixTree([*(job.spans[number].inputs for job, number in spans), *prefixes], self._most)
         users, targets = _users(tree, [job for job, _ in spans]), _targets(tree, spans)
-        for sequence, leaf in zip(heads, tree.leaves[len(spans) :], strict=True):
-            self._heads.recall(sequence, leaf)
+        for sequence, leaf in zip(prefixes, tree.leaves[len(spans) :], strict=True):
+            self._prefixes.recall(sequence, leaf)
         for job in jobs:
             job.start()
         for node in tree.nodes():
@@ -45,27 +45,27 @@ class TreeScorer:
             yield from self._pass(nodes, targets)
         self._keep(tree, users)
 
-    def _pass(self, nodes: Sequence[Node], targets: dict[int, list[_Target]]) -> Iterator[Job]:
+    def _pass(self, nodes: Sequence[Node], targets: dict[int, list[_Target]]) -> Iterator[ScoringJob]:
         wanted: dict[int, int] = {}
-        asked: list[tuple[int, _Target]] = []
+        scored: list[tuple[int, _Target]] = []
         start = 0
         for node in nodes:
             for target in targets.get(id(node), ()):
-                asked.append((wanted.setdefault(start + target.offset, len(wanted)), target))
+                scored.append((wanted.setdefault(start + target.offset, len(wanted)), target))
             start += len(node.tokens)
         logits = self._passes.run(nodes, list(wanted))
         for node in nodes:
             release(node)
-        judged = judge_tokens(logits, [row for row, _ in asked], [target.token for _, target in asked])
-        for (_, target), (logprob, greedy) in zip(asked, judged, strict=True):
+        judged = judge_tokens(logits, [row for row, _ in scored], [target.token for _, target in scored])
+        for (_, target), (logprob, greedy) in zip(scored, judged, strict=True):
             if target.job.add(target.span, logprob, greedy):
                 yield target.job
 
-    def _keep(self, tree: Tree, users: dict[int, set[int]]) -> None:
+    def _keep(self, tree: PrefixTree, users: dict[int, set[int]]) -> None:
         """Of nodes that several requests share, the last ones on their paths become heads."""
         for node in tree.nodes():
             if len(users.get(id(node), ())) > 1 and not any(len(users.get(id(c), ())) > 1 for c in node.children):
-                self._heads.add(node)
+                self._prefixes.add(node)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +74,11 @@ class _Target:
 
     offset: int
     token: int
-    job: Job
+    job: ScoringJob
     span: int
 
 
-def _users(tree: Tree, jobs: Sequence[Job]) -> dict[int, set[int]]:
+def _users(tree: PrefixTree, jobs: Sequence[ScoringJob]) -> dict[int, set[int]]:
     """Which requests have tokens in which node: id of the node -> indexes."""
     users: dict[int, set[int]] = {}
     for leaf, job in zip(tree.leaves, jobs, strict=False):
@@ -87,7 +87,7 @@ def _users(tree: Tree, jobs: Sequence[Job]) -> dict[int, set[int]]:
     return users
 
 
-def _targets(tree: Tree, spans: Sequence[tuple[Job, int]]) -> dict[int, list[_Target]]:
+def _targets(tree: PrefixTree, spans: Sequence[tuple[ScoringJob, int]]) -> dict[int, list[_Target]]:
     """What is to be scored in which node."""
     found: dict[int, list[_Target]] = {}
     for (job, number), leaf in zip(spans, tree.leaves, strict=False):

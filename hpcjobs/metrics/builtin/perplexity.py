@@ -17,7 +17,7 @@ from hpcjobs.metrics.sums import Interval, SumsFold, in_logarithms, within
 from hpcjobs.requests import Completion, Target
 
 
-class _Surprise(Metric):
+class _LikelihoodMetric(Metric):
     """Made of the sums of log-likelihoods and of units over all texts; lower is better.
 
     Source: lm-evaluation-harness 0.4, `weighted_perplexity` and `bits_per_byte`. A text that ended in an error has no
@@ -51,7 +51,7 @@ class _Surprise(Metric):
         return SumsFold(2, self.value, self.interval)
 
 
-class Perplexity(_Surprise):
+class Perplexity(_LikelihoodMetric):
     """A token: exp(- log-likelihoods / tokens)."""
 
     name = "perplexity"
@@ -60,7 +60,7 @@ class Perplexity(_Surprise):
         return answer.likelihood.tokens[0] if answer.likelihood else 0
 
 
-class WordPerplexity(_Surprise):
+class WordPerplexity(_LikelihoodMetric):
     """A word, as `re.split` at white space counts them."""
 
     name = "word_perplexity"
@@ -69,7 +69,7 @@ class WordPerplexity(_Surprise):
         return len(re.split(r"\s+", text))
 
 
-class BytePerplexity(_Surprise):
+class BytePerplexity(_LikelihoodMetric):
     """A byte of UTF-8."""
 
     name = "byte_perplexity"

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Protocol
 
 from hpcjobs.errors import JournalError, MergeError
-from hpcjobs.run_folder.disk import disk_words, is_full, need_there
+from hpcjobs.run_folder.disk import disk_message, is_full, need_there
 from hpcjobs.run_folder.files import FILE_MODE, write_all
 from hpcjobs.run_folder.journal.json_lines import lines_of
 from hpcjobs.run_folder.journal.record import Record
@@ -64,7 +64,7 @@ class Journal:
         """What to say of an error; `size` bytes are what could not be written."""
         command = f"hpcjobs resume {self.path.parent.parent}"
         if is_full(error):
-            return disk_words(error, self.path, need_there(self.path, size), command)
+            return disk_message(error, self.path, need_there(self.path, size), command)
         return f"{self.path} cannot be {done}: {error.strerror}; when it can be, go on with: {command}"
 
     def close(self) -> None:

@@ -29,7 +29,7 @@ _FEW_TAKERS, _RANKS_A_TAKER = 64, 16
 # A folder with as many files is listed again at once; a larger one after a pause (seconds) that grows with its files.
 _SMALL_FOLDER, _PAUSE_AN_ENTRY, _MOST_PAUSE = 2048, 1e-3, 30.0
 # Chunks of others that every idle rank watches; of more, each is watched by about so many ranks.
-_FEW_HELD, _WATCHERS = 16, 4
+_FEW_LEASED, _WATCHERS = 16, 4
 
 
 class LeaseWatch:
@@ -47,7 +47,7 @@ class LeaseWatch:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._heartbeats, self._succeeds, self._timeout, self.clock = heartbeats, succeeds, timeout, clock
-        self._seen: dict[str, tuple[bytes, float]] = {}
+        self._last_heartbeats: dict[str, tuple[bytes, float]] = {}
 
     def lost(self, lease: Lease) -> bool:
         if lease.released:
@@ -56,12 +56,12 @@ class LeaseWatch:
 
     def _silent(self, lease: Lease) -> bool:
         name = f"{lease.attempt}-{lease.rank}"
-        beat = b""
+        heartbeat = b""
         with contextlib.suppress(OSError):
-            beat = (self._heartbeats / f"{name}.json").read_bytes()
-        last, since = self._seen.get(name, (None, 0.0))
-        if beat != last:
-            self._seen[name] = (beat, self.clock())
+            heartbeat = (self._heartbeats / f"{name}.json").read_bytes()
+        last, since = self._last_heartbeats.get(name, (None, 0.0))
+        if heartbeat != last:
+            self._last_heartbeats[name] = (heartbeat, self.clock())
             return False
         return self.clock() - since > self._timeout
 
@@ -196,28 +196,28 @@ class Ledger:
         return float(most * min(1.0, 0.25 * self._in_vain) * random.uniform(0.75, 1.25))
 
     def _take_over(self) -> Lease | None:
-        held = np.flatnonzero(self._universe & ~self._settled & (self._leased >= 0)).tolist()
-        held = [chunk for chunk in held if chunk not in self._ours]
-        for chunk in self._watched(held):
+        leased = np.flatnonzero(self._universe & ~self._settled & (self._leased >= 0)).tolist()
+        leased = [chunk for chunk in leased if chunk not in self._ours]
+        for chunk in self._watched(leased):
             lease = self._lease(chunk, int(self._leased[chunk]))
             if self._watch.lost(lease):
                 former = () if self._rules.deterministic else self.whole_samples(lease)
                 if taken := self._try(chunk, lease.generation + 1, former, lease.suspects):
-                    _say_taken(lease)
+                    _log_takeover(lease)
                     return taken
         return None
 
-    def _watched(self, held: list[int]) -> list[int]:
+    def _watched(self, leased: list[int]) -> list[int]:
         """Those of others' chunks that this rank looks at, in random order: many ranks look at the same time.
 
         All where they are few. Else the idle ranks share them, each chunk for several: always the same ones, since
         silence shows between two looks of one rank; and more with each look in vain, so that no chunk is forgotten.
         """
-        idle = max(1, self._world_size - len(held))
+        idle = max(1, self._world_size - len(leased))
         share = (_WATCHERS + self._in_vain) / idle
-        if len(held) > _FEW_HELD and share < 1:
-            held = [chunk for chunk in held if _draw(self._rank, chunk) < share]
-        return random.sample(held, len(held))
+        if len(leased) > _FEW_LEASED and share < 1:
+            leased = [chunk for chunk in leased if _draw(self._rank, chunk) < share]
+        return random.sample(leased, len(leased))
 
     def _try(
         self, chunk: int, generation: int, former: tuple[Former, ...], suspects: tuple[int, ...] = ()
@@ -245,7 +245,7 @@ def _draw(rank: int, chunk: int) -> float:
     return int.from_bytes(hashlib.blake2b(f"{rank}.{chunk}".encode(), digest_size=4).digest(), "big") / 2**32
 
 
-def _say_taken(lease: Lease) -> None:
+def _log_takeover(lease: Lease) -> None:
     from_whom = f"rank {lease.rank} of attempt {lease.attempt} on {lease.host}"
     if lease.released:
         log.info("took chunk %d, which %s gave back: %s", lease.chunk, from_whom, lease.released)

@@ -13,24 +13,24 @@ from typing import Any
 from hpcjobs.metrics import Score
 from hpcjobs.requests import Completion, Likelihood
 from hpcjobs.tasks.lmeval.codec import encode
-from hpcjobs.tasks.lmeval.tasks import Loaded, MetricName
+from hpcjobs.tasks.lmeval.tasks import LoadedTask, MetricName
 
 
 class LmEvalJudge:
     """Scores answers to documents of `loaded` by its `metrics`."""
 
-    def __init__(self, loaded: Loaded, metrics: Sequence[MetricName]) -> None:
+    def __init__(self, loaded: LoadedTask, metrics: Sequence[MetricName]) -> None:
         self._loaded, self._metrics = loaded, {(metric.metric, metric.filter): metric for metric in metrics}
         self._places = {name: number for number, name in enumerate(sorted(loaded.tasks))}
 
-    def judge(self, answer: Completion, task: str, doc: Any, asked: Sequence[Mapping[str, Any]]) -> dict[str, Score]:
+    def judge(self, answer: Completion, task: str, doc: Any, requests: Sequence[Mapping[str, Any]]) -> dict[str, Score]:
         """The scores by metric; a metric that this document has nothing for is left out, as lm_eval does.
 
         Where the item that lm_eval aggregates is more than a number, or there are several tasks, it stands in the
         statistics: JSON of [the task's place, item].
         """
         scores: dict[str, Score] = {}
-        for key, item in self.results(answer, task, doc, asked).items():
+        for key, item in self.results(answer, task, doc, requests).items():
             metric = self._metrics.get(key)
             if metric is not None:
                 plain = _plain(item)
@@ -45,15 +45,15 @@ class LmEvalJudge:
         return {metric.text: Score(0.0, statistics) for metric in self._metrics.values()}
 
     def results(
-        self, answer: Completion, task: str, doc: Any, asked: Sequence[Mapping[str, Any]]
+        self, answer: Completion, task: str, doc: Any, requests: Sequence[Mapping[str, Any]]
     ) -> dict[tuple[str, str], Any]:
         """What `process_results` gives, by metric and filter; raises what the task's code raises."""
         from lm_eval.api.instance import Instance
 
-        code, responses = self._loaded.tasks[task], _responses(answer, asked)
+        code, responses = self._loaded.tasks[task], _responses(answer, requests)
         instances = [
             Instance(one["type"], doc, one["arguments"], one["idx"], (task, 0, one["repeats"]), list(given))
-            for one, given in zip(asked, responses, strict=True)
+            for one, given in zip(requests, responses, strict=True)
         ]
         code._instances = instances
         code.apply_filters()
@@ -73,14 +73,14 @@ class LmEvalJudge:
         return math.nan
 
 
-def _responses(answer: Completion, asked: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
+def _responses(answer: Completion, requests: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
     """For each request of a document its answers, as many as its `repeats`."""
-    times = [int(one["repeats"] or 1) for one in asked]
-    if asked[0]["type"] == "generate_until":
+    times = [int(one["repeats"] or 1) for one in requests]
+    if requests[0]["type"] == "generate_until":
         texts = list(answer.texts or (answer.text,))
         return [texts if len(texts) == times[0] else [texts[0]] * times[0]]
     likelihood = answer.likelihood or Likelihood((), (), ())
-    if asked[0]["type"] == "loglikelihood_rolling":
+    if requests[0]["type"] == "loglikelihood_rolling":
         return [[likelihood.logprobs[0]] * times[0]]
     pairs = zip(likelihood.logprobs, likelihood.greedy, strict=True)
     return [[pair] * often for pair, often in zip(pairs, times, strict=True)]

@@ -12,7 +12,7 @@ import numpy as np
 from hpcjobs.config import Config, GenerationConfig, TaskConfig
 from hpcjobs.engines.loader import ModelSource
 from hpcjobs.errors import ConfigError
-from hpcjobs.tasks.lmeval.tasks import Loaded
+from hpcjobs.tasks.lmeval.tasks import LoadedTask
 
 # simple_evaluate's own, so that the same examples are drawn.
 _RANDOM_SEED, _OTHER_SEED = 0, 1234
@@ -51,7 +51,7 @@ def seeded() -> Iterator[None]:
         np.random.set_state(arrays)
 
 
-def set_few_shot(loaded: Loaded, task: TaskConfig) -> None:
+def set_few_shot(loaded: LoadedTask, task: TaskConfig) -> None:
     """`task.few_shot` over the tasks' own, by simple_evaluate's rule: a task that says 0 keeps to it."""
     k = task.few_shot.k if "k" in task.few_shot.model_fields_set else None
     for one in loaded.tasks.values():
@@ -68,7 +68,7 @@ def few_shot_seed(task: TaskConfig) -> int:
     return task.few_shot.seed if "seed" in task.few_shot.model_fields_set else _OTHER_SEED
 
 
-def set_generation(loaded: Loaded, task: TaskConfig) -> None:
+def set_generation(loaded: LoadedTask, task: TaskConfig) -> None:
     """What of `task.generation` is set, over the tasks' own."""
     changes = {name: getattr(task.generation, name) for name in task.generation.model_fields_set}
     names = {"max_new_tokens": "max_gen_toks", "stop": "until"}

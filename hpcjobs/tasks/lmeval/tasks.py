@@ -13,7 +13,7 @@ from typing import Any
 from hpcjobs.errors import ConfigError, did_you_mean
 from hpcjobs.run_folder.files import read_json
 from hpcjobs.run_folder.snapshot import MAX_BYTES, MAX_FILES, Snapshot
-from hpcjobs.tasks.lmeval.standin import StandIn
+from hpcjobs.tasks.lmeval.dataset_stub import DatasetStub
 
 log = logging.getLogger(__name__)
 # Below the run's code/: what ranks and merge load the task from.
@@ -23,7 +23,7 @@ _PASSED_OVER = {"__pycache__", ".ipynb_checkpoints"}
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedTask:
     """lm_eval's task, group or tag `name`: its tasks by their names, and its groups."""
 
     name: str
@@ -50,7 +50,7 @@ class MetricName:
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlannedTask:
     """task.json: what ranks and merge need to know to load the task again."""
 
     name: str
@@ -60,7 +60,7 @@ class Planned:
     metrics: list[MetricName]
 
     @classmethod
-    def read(cls, code: Path) -> Planned:
+    def read(cls, code: Path) -> PlannedTask:
         """Of the run whose code/ is given; a ConfigError where it has no such task."""
         try:
             values = read_json(code / FOLDER / "task.json")
@@ -85,7 +85,7 @@ def library_version() -> str:
         raise ConfigError("task.type lm_eval needs lm-evaluation-harness: pip install 'hpcjobs[lm_eval]'") from None
 
 
-def load(name: str, folders: Sequence[Path], library: bool) -> tuple[Loaded, Mapping[str, Any]]:
+def load(name: str, folders: Sequence[Path], library: bool) -> tuple[LoadedTask, Mapping[str, Any]]:
     """The task, group or tag, looked for in `folders` and, with `library`, among lm_eval's own; and the index of names.
 
     Raises ConfigError, naming what there is; what a task's own code raises comes as one, too.
@@ -101,10 +101,10 @@ def load(name: str, folders: Sequence[Path], library: bool) -> tuple[Loaded, Map
         found = manager.load([name])
     except Exception as error:  # a task's data set and code may raise anything
         raise ConfigError(f"task.name: lm_eval cannot load {name!r}: {type(error).__name__}: {error}") from error
-    return Loaded(name, found["tasks"], found.get("groups", {})), manager.task_index
+    return LoadedTask(name, found["tasks"], found.get("groups", {})), manager.task_index
 
 
-def find(name: str, include: Path | None) -> tuple[Loaded, Mapping[str, Any]]:
+def find(name: str, include: Path | None) -> tuple[LoadedTask, Mapping[str, Any]]:
     """`load` for the user: the library's 14,000 tasks are looked through only where `include` has none of the name."""
     if include is not None:
         if not include.is_dir():
@@ -119,13 +119,13 @@ def find(name: str, include: Path | None) -> tuple[Loaded, Mapping[str, Any]]:
     return load(name, [include] if include else [], library=True)
 
 
-def load_planned(code: Path) -> Loaded:
+def load_planned(code: Path) -> LoadedTask:
     """The task of the run whose code/ is given, as it was planned, without its data set."""
-    planned, installed = Planned.read(code), library_version()
+    planned, installed = PlannedTask.read(code), library_version()
     if installed != planned.version:
         raise ConfigError(f"the run was planned with lm_eval {planned.version}, and here is {installed}")
     folders = [library() / folder for folder in planned.library_folders] + [code / FOLDER / "include"]
-    with StandIn.read(code / FOLDER / "data").answering():
+    with DatasetStub.read(code / FOLDER / "data").answering():
         loaded, _ = load(planned.name, [folder for folder in folders if folder.is_dir()], library=False)
     if sorted(loaded.tasks) != planned.tasks:
         raise ConfigError(f"{planned.name} was planned with the tasks {planned.tasks} and has {sorted(loaded.tasks)}")
@@ -139,7 +139,7 @@ def library() -> Path:
     return Path(lm_eval.tasks.__file__).parent
 
 
-def library_folders(loaded: Loaded, index: Mapping[str, Any]) -> list[str]:
+def library_folders(loaded: LoadedTask, index: Mapping[str, Any]) -> list[str]:
     """The folders below lm_eval's tasks that the task and its parts come from, relative to it."""
     top, folders = library(), set[str]()
     for name in {loaded.name, *loaded.tasks, *loaded.groups}:
@@ -149,32 +149,32 @@ def library_folders(loaded: Loaded, index: Mapping[str, Any]) -> list[str]:
     return sorted(folders)
 
 
-def shortest_stand_in(full: StandIn, loaded: Loaded, again: Any) -> StandIn:
-    """The fewest first rows (a power of two) from which `again(stand_in)` makes the same tasks as `loaded`.
+def smallest_stub(full: DatasetStub, loaded: LoadedTask, again: Any) -> DatasetStub:
+    """The fewest first rows (a power of two) from which `again(stub)` makes the same tasks as `loaded`.
 
     A task's code may filter its rows, so that one is not always enough; all of them always are.
     """
     wanted, rows = _shapes(loaded), 1
     while rows < full.rows:
-        stand_in = full.cut(rows)
+        stub = full.cut(rows)
         try:
-            if _shapes(again(stand_in)) == wanted:
-                return stand_in
+            if _shapes(again(stub)) == wanted:
+                return stub
         except Exception as error:  # too few rows for the task's own code
             log.debug("%d rows are too few for %s: %s", rows, loaded.name, error)
         rows *= 2
     return full
 
 
-def _shapes(loaded: Loaded) -> dict[str, tuple[Any, ...]]:
+def _shapes(loaded: LoadedTask) -> dict[str, tuple[Any, ...]]:
     """What a task has learned from its rows, which its filters and metrics go by."""
     names = ("features", "multiple_input", "multiple_target")
     return {name: tuple(getattr(task, each, None) for each in names) for name, task in loaded.tasks.items()}
 
 
-def snapshot(include: Path | None, planned: Planned, stand_in: StandIn, run: Path) -> Snapshot:
+def snapshot(include: Path | None, planned: PlannedTask, stub: DatasetStub, run: Path) -> Snapshot:
     """All that ranks and merge load the task from, as files below code/; what is no YAML or Python is linked."""
-    files = {"task.json": planned.json()} | {f"data/{name}": data for name, data in stand_in.files().items()}
+    files = {"task.json": planned.json()} | {f"data/{name}": data for name, data in stub.files().items()}
     links: dict[str, str] = {}
     if include is not None:
         copied, links = _tree(include, run)

@@ -36,7 +36,7 @@ _PROBE = 1 << 20
 
 
 @dataclass(frozen=True)
-class CheckpointFound:
+class NewestCheckpoint:
     """The newest checkpoint that proves whole (None: there is none), and what was passed over on the way, with why."""
 
     step: int | None
@@ -53,15 +53,15 @@ class Checkpoints:
         """The steps that have a folder, whole or not, newest first."""
         return steps_in(self._paths.checkpoints)[::-1]
 
-    def newest(self) -> CheckpointFound:
+    def newest(self) -> NewestCheckpoint:
         """The newest that is whole; every file is read for it."""
         passed_over: list[str] = []
         for step in self.steps():
             wrong = proof(self._paths.checkpoint(step))
             if wrong is None:
-                return CheckpointFound(step, passed_over)
+                return NewestCheckpoint(step, passed_over)
             passed_over.append(f"{self._paths.checkpoint(step).name}: {wrong}")
-        return CheckpointFound(None, passed_over)
+        return NewestCheckpoint(None, passed_over)
 
     def write(self, step: int, facts: Mapping[str, Any], fill: Callable[[Path], None]) -> Path:
         """Have `fill` write files into a folder, and give it its manifest and name; then the oldest go.
@@ -124,8 +124,8 @@ def _filled(fill: Callable[[Path], None], folder: Path) -> None:
     except OSError:
         raise
     except Exception as error:
-        if told := _OS_ERROR.search(str(error)):
-            raise OSError(int(told[1]), str(error)) from error
+        if match := _OS_ERROR.search(str(error)):
+            raise OSError(int(match[1]), str(error)) from error
         with (folder / "probe").open("wb") as file:
             file.write(bytes(_PROBE))
             os.fsync(file.fileno())
@@ -146,12 +146,12 @@ def proof(folder: Path) -> str | None:
         return f"it has no {MANIFEST}: it was not finished"
     except (OSError, ValueError, KeyError, TypeError) as error:
         return f"its {MANIFEST} cannot be read: {error}"
-    for name, said in files.items():
+    for name, expected in files.items():
         try:
             size = (folder / name).stat().st_size
-            if size != said["size"]:
-                return f"{name} has {size} bytes, not {said['size']}"
-            if sha256_of(folder / name) != said["sha256"]:
+            if size != expected["size"]:
+                return f"{name} has {size} bytes, not {expected['size']}"
+            if sha256_of(folder / name) != expected["sha256"]:
                 return f"{name} is not what was written: its sha256 differs"
         except OSError as error:
             return f"{name} cannot be read: {error.strerror}"

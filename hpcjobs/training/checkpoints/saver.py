@@ -22,7 +22,7 @@ _SLOW, _LEAST = 100e6, 5.0
 _SHARE = 0.5
 
 
-class Saver:
+class CheckpointSaver:
     """Writes snapshots one after the other; only rank 0 has some.
 
     `background` (train.async_checkpoints): `auto` is yes where a `gpu` trains and memory has room for the copy. Where
@@ -48,9 +48,9 @@ class Saver:
             self._write(step, facts, snapshot, "")
             return
         copy = snapshot.copy()
-        held_up = time.monotonic() - self._began
-        said = f", beside the training but for {held_up:.2f} s"
-        self._thread = threading.Thread(target=self._try, args=(step, facts, copy, said), name="saver", daemon=True)
+        paused = time.monotonic() - self._began
+        note = f", beside the training but for {paused:.2f} s"
+        self._thread = threading.Thread(target=self._try, args=(step, facts, copy, note), name="saver", daemon=True)
         self._thread.start()
 
     def settle(self) -> None:
@@ -82,13 +82,13 @@ class Saver:
             return self._gpu and size <= host_memory() * _SHARE
         return self._background
 
-    def _try(self, step: int, facts: Mapping[str, Any], snapshot: StepState, said: str) -> None:
+    def _try(self, step: int, facts: Mapping[str, Any], snapshot: StepState, note: str) -> None:
         try:
-            self._write(step, facts, snapshot, said)
+            self._write(step, facts, snapshot, note)
         except BaseException as error:
             self._error = error
 
-    def _write(self, step: int, facts: Mapping[str, Any], snapshot: StepState, said: str) -> None:
+    def _write(self, step: int, facts: Mapping[str, Any], snapshot: StepState, note: str) -> None:
         self._checkpoints.write(step, facts, snapshot.write)
         self.seconds, self.written = time.monotonic() - self._began, step
-        log.info("checkpoint of step %d in %.1f s%s", step, self.seconds, said)
+        log.info("checkpoint of step %d in %.1f s%s", step, self.seconds, note)

@@ -73,7 +73,7 @@ def block_mask(numbers: npt.NDArray[np.int64], additive: bool) -> torch.Tensor:
     number = torch.from_numpy(numbers)
     length = number.shape[1]
     same = number[:, :, None] == number[:, None, :]
-    seen = (same & torch.ones(length, length, dtype=torch.bool).tril())[:, None]
+    visible = (same & torch.ones(length, length, dtype=torch.bool).tril())[:, None]
     if not additive:
-        return seen
-    return torch.zeros(seen.shape).masked_fill_(~seen, torch.finfo(torch.float32).min)
+        return visible
+    return torch.zeros(visible.shape).masked_fill_(~visible, torch.finfo(torch.float32).min)

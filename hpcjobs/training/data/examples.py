@@ -47,13 +47,13 @@ class Examples:
 
     def example(self, row: Mapping[str, Any]) -> Example:
         """The example of a row. Raises what its templates raise, a ValueError for what cannot be learned."""
-        asked = user_row(row)
+        values = user_row(row)
         if self._prompts is None:
-            return _of_columns(asked)
-        answer = first_answer(self._prompts.target(asked))
+            return _of_columns(values)
+        answer = first_answer(self._prompts.target(values))
         if answer is None:
             raise ValueError("the row has no answer: task.target gives nothing")
-        context = self._prompts.prompt(asked)
+        context = self._prompts.prompt(values)
         if isinstance(context, str):
             return Example(context, f"{self._delimiter}{answer}")
         return Example(context, [{"role": "assistant", "content": str(answer)}])

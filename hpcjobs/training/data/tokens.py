@@ -26,7 +26,7 @@ _SCHEMA = pa.schema(
 _ROWS_A_BATCH = 1024
 _POLL_SECONDS = 0.2
 # How many of the rows that cannot be used are told.
-_TOLD = 5
+_REASONS_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def write_tokens(
                         found = encode(row)
                     except Exception as error:  # a template may raise anything
                         left_out += 1
-                        if len(reasons) < _TOLD:
+                        if len(reasons) < _REASONS_SHOWN:
                             reasons.append(f"row {row['index']} (id {row['id']}): {error}"[:300])
                         continue
                     made.append({"index": row["index"], "id": row["id"], "tokens": found.ids, "learned": found.learned})
@@ -123,8 +123,8 @@ class TokenFacts:
     @classmethod
     def read(cls, path: Path) -> TokenFacts:
         values = read_json(path)
-        held = values["validation"]
-        counts = {"train": TokenCount(**values["train"]), "validation": held and TokenCount(**held)}
+        validation = values["validation"]
+        counts = {"train": TokenCount(**values["train"]), "validation": validation and TokenCount(**validation)}
         return cls(**values | counts)
 
     def write(self, path: Path) -> None:

@@ -21,7 +21,7 @@ class Tracker(Protocol):
     def start(self) -> None:
         """Begin, or go on with what an earlier start of this run began."""
 
-    def tell(self, records: Sequence[StepRecord]) -> None:
+    def log_steps(self, records: Sequence[StepRecord]) -> None:
         """Steps in order; those that it has already it passes over."""
 
     def finish(self, complete: bool) -> None:
@@ -43,7 +43,7 @@ def _is_there(name: str) -> bool:
     return spec is not None and spec.origin is not None
 
 
-def said(error: BaseException) -> str:
+def error_message(error: BaseException) -> str:
     """What to write into a log of what a library has raised."""
     return masked(f"{type(error).__name__}: {error}")[:600]
 

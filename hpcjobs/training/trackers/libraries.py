@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpcjobs.run_folder.files import make_folder
 from hpcjobs.training.steps import StepRecord
-from hpcjobs.training.trackers.base import Tracker, masked, said
+from hpcjobs.training.trackers.base import Tracker, error_message, masked
 
 if TYPE_CHECKING:
     from hpcjobs.distributed.work import Work
@@ -80,7 +80,7 @@ class TensorBoard:
         rows = "\n".join(f"| {name} | {value} |" for name, value in self._facts.items())
         self._tracker.writer.add_text("config", f"| key | value |\n|---|---|\n{rows}", 0)
 
-    def tell(self, records: Sequence[StepRecord]) -> None:
+    def log_steps(self, records: Sequence[StepRecord]) -> None:
         for record in records:
             self._tracker.log(curves(record), step=record.step, walltime=ended_at(record))
 
@@ -104,7 +104,7 @@ class WeightsAndBiases:
         except Exception as error:
             if os.environ.get("WANDB_MODE") == "offline":
                 raise
-            log.warning("tracker wandb: %s; the run is kept offline", said(error))
+            log.warning("tracker wandb: %s; the run is kept offline", error_message(error))
             self._start_offline()
         run = self._tracker.run
         self._first = 0 if run.offline else run.step  # what was told before is there, and W&B takes no step twice
@@ -132,7 +132,7 @@ class WeightsAndBiases:
         self._tracker.start()
         self._tracker.store_init_configuration(dict(self._facts))
 
-    def tell(self, records: Sequence[StepRecord]) -> None:
+    def log_steps(self, records: Sequence[StepRecord]) -> None:
         for record in records:
             if record.step >= self._first:
                 self._tracker.log(curves(record) | {"_timestamp": ended_at(record)}, step=record.step)
@@ -178,7 +178,7 @@ class Mlflow:
         found = client.search_runs([experiment.experiment_id], f"tags.`{_TAG}` = '{run_id(self._plan)}'")
         return found[0].info.run_id if found else None
 
-    def tell(self, records: Sequence[StepRecord]) -> None:
+    def log_steps(self, records: Sequence[StepRecord]) -> None:
         import mlflow
 
         new = [record for record in records if record.step not in self._has]

@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 from hpcjobs.training.steps import StepRecord, read_curve
-from hpcjobs.training.trackers.base import Tracker, said
+from hpcjobs.training.trackers.base import Tracker, error_message
 
 if TYPE_CHECKING:
     from hpcjobs.distributed.work import Work
@@ -30,30 +30,30 @@ class Trackers:
 
         names = work.config.train.trackers if work.rank.is_main else ()
         self._paths = work.paths
-        self._tellers = [TrackerThread(name, make_tracker(name, work)) for name in names]
+        self._threads = [TrackerThread(name, make_tracker(name, work)) for name in names]
 
     def start(self, done: int) -> None:
         """Tell them of the steps until `done`, of which an earlier start may have told them some or none."""
-        if not self._tellers:
+        if not self._threads:
             return
         steps = read_curve(self._paths).steps
-        for teller in self._tellers:
-            teller.start()
+        for thread in self._threads:
+            thread.start()
             for step in sorted(step for step in steps if step <= done):
-                teller.tell(steps[step])
+                thread.put(steps[step])
 
-    def tell(self, record: StepRecord) -> None:
+    def log_step(self, record: StepRecord) -> None:
         """A finished step; returns at once."""
-        for teller in self._tellers:
-            teller.tell(record)
+        for thread in self._threads:
+            thread.put(record)
 
     def close(self, complete: bool) -> None:
         """Let them take what is left, for a while: none may keep an allocation from ending."""
-        for teller in self._tellers:
-            teller.tell(complete)
+        for thread in self._threads:
+            thread.put(complete)
         deadline = time.monotonic() + (_PATIENCE if complete else _INTERRUPTED)
-        for teller in self._tellers:
-            teller.wait(deadline)
+        for thread in self._threads:
+            thread.wait(deadline)
 
 
 class TrackerThread(threading.Thread):
@@ -62,11 +62,11 @@ class TrackerThread(threading.Thread):
     def __init__(self, name: str, tracker: Tracker) -> None:
         super().__init__(name=f"tracker {name}", daemon=True)
         self._tracker = tracker
-        self._told: queue.SimpleQueue[StepRecord | bool] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[StepRecord | bool] = queue.SimpleQueue()
 
-    def tell(self, value: StepRecord | bool) -> None:
+    def put(self, value: StepRecord | bool) -> None:
         """A step, or at the end whether the run is complete."""
-        self._told.put(value)
+        self._queue.put(value)
 
     def wait(self, deadline: float) -> None:
         """Until it has taken all, or the monotonic clock says `deadline`."""
@@ -74,7 +74,7 @@ class TrackerThread(threading.Thread):
             return
         self.join(max(0.0, deadline - time.monotonic()))
         if self.is_alive():
-            log.warning("%s has not taken all in time: about %d steps are not told", self.name, self._told.qsize())
+            log.warning("%s has not taken all in time: about %d steps are not told", self.name, self._queue.qsize())
 
     def run(self) -> None:
         """Start the tracker, tell it all, and let it finish."""
@@ -83,19 +83,19 @@ class TrackerThread(threading.Thread):
             while True:
                 records, end = self._next()
                 if records:
-                    self._tracker.tell(records)
+                    self._tracker.log_steps(records)
                 if end is not None:
                     return self._tracker.finish(end)
         except BaseException as error:  # a library may raise anything; nothing of it may end a training
-            log.warning("%s: %s; the training goes on without it", self.name, said(error))
+            log.warning("%s: %s; the training goes on without it", self.name, error_message(error))
 
     def _next(self) -> tuple[list[StepRecord], bool | None]:
         """What is there, or the next that comes; and whether the run is complete, once that was said."""
         records: list[StepRecord] = []
-        value = self._told.get()
+        value = self._queue.get()
         while not isinstance(value, bool):
             records.append(value)
-            if len(records) >= _MOST or self._told.empty():
+            if len(records) >= _MOST or self._queue.empty():
                 return records, None
-            value = self._told.get()
+            value = self._queue.get()
         return records, value

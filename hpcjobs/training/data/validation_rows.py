@@ -16,7 +16,7 @@ from hpcjobs.tasks.datasets import load_table
 from hpcjobs.training.data.examples import Examples
 
 
-def held_out(ids: Sequence[str], fraction: float, seed: int) -> set[int]:
+def validation_rows(ids: Sequence[str], fraction: float, seed: int) -> set[int]:
     """The indexes that a fraction of the rows comes to, at least one: by seed and id alone."""
 
     def place(index: int) -> bytes:

@@ -18,7 +18,7 @@ from hpcjobs.errors import ConfigError
 
 
 @dataclass
-class StandIn:
+class DatasetStub:
     """Answers of `load_dataset` by what it was asked: a split's Dataset, or several by their names."""
 
     answers: dict[str, Any] = field(default_factory=dict)
@@ -30,27 +30,27 @@ class StandIn:
 
         load = datasets.load_dataset
 
-        def asked(*args: Any, **kwargs: Any) -> Any:
+        def load_dataset(*args: Any, **kwargs: Any) -> Any:
             answer = load(*args, **kwargs)
             if not isinstance(answer, datasets.Dataset | datasets.DatasetDict):
                 raise ConfigError(f"the task streams its data set ({type(answer).__name__}), which cannot be planned")
             self.answers[_key(args, kwargs)] = answer
             return answer
 
-        with _replaced(asked):
+        with _replaced(load_dataset):
             yield
 
     @contextlib.contextmanager
     def answering(self) -> Iterator[None]:
         """Answer `load_dataset` from here; a ConfigError where something else is asked than at plan time."""
 
-        def asked(*args: Any, **kwargs: Any) -> Any:
+        def load_dataset(*args: Any, **kwargs: Any) -> Any:
             key = _key(args, kwargs)
             if key not in self.answers:
                 raise ConfigError(f"the task asks for another data set than when it was planned: {key}")
             return self.answers[key]
 
-        with _replaced(asked), _without_bars():
+        with _replaced(load_dataset), _without_bars():
             yield
 
     @property
@@ -58,7 +58,7 @@ class StandIn:
         """Rows of the longest split."""
         return max((len(one) for answer in self.answers.values() for one in _splits(answer).values()), default=0)
 
-    def cut(self, rows: int) -> StandIn:
+    def cut(self, rows: int) -> DatasetStub:
         """The first `rows` rows of each split."""
         import datasets
 
@@ -66,7 +66,7 @@ class StandIn:
         for key, answer in self.answers.items():
             splits = {name: one.select(range(min(rows, len(one)))) for name, one in _splits(answer).items()}
             short[key] = datasets.DatasetDict(splits) if _several(answer) else splits[""]
-        return StandIn(short)
+        return DatasetStub(short)
 
     def files(self) -> dict[str, bytes]:
         """The answers as files by name: an index and an Arrow file a split."""
@@ -79,7 +79,7 @@ class StandIn:
         return files | {"index.json": json.dumps(index, indent=2).encode()}
 
     @classmethod
-    def read(cls, folder: Path) -> StandIn:
+    def read(cls, folder: Path) -> DatasetStub:
         """What `files` gave, written to `folder`."""
         import datasets
 

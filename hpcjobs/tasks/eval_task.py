@@ -14,7 +14,7 @@ from hpcjobs.tasks.few_shot import Pool, read_pool
 from hpcjobs.tasks.prompts import Prompts
 
 
-class Asker(Protocol):
+class EvalTask(Protocol):
     """Rows to requests, and answers to scores; rows are those of inputs/, `index` and `id` included."""
 
     def request(self, row: Mapping[str, Any]) -> Request:
@@ -30,13 +30,13 @@ class Asker(Protocol):
         ...
 
 
-def asker_of(config: Config, columns: Iterable[str], paths: RunPaths) -> Asker:
-    """The asker of a run, with the columns of its inputs/."""
+def eval_task_of(config: Config, columns: Iterable[str], paths: RunPaths) -> EvalTask:
+    """The eval_task of a run, with the columns of its inputs/."""
     if config.task.type == "lm_eval":
-        from hpcjobs.tasks.lmeval.asker import LmEvalAsker
+        from hpcjobs.tasks.lmeval.eval_task import LmEvalTask
 
-        return LmEvalAsker(paths.code, config.run.seed)
-    return TemplateAsker(config.task, columns, read_pool(paths, config.task.few_shot), config.run.seed)
+        return LmEvalTask(paths.code, config.run.seed)
+    return TemplateTask(config.task, columns, read_pool(paths, config.task.few_shot), config.run.seed)
 
 
 def run_metrics(task: TaskConfig, paths: RunPaths) -> Sequence[Metric]:
@@ -48,7 +48,7 @@ def run_metrics(task: TaskConfig, paths: RunPaths) -> Sequence[Metric]:
     return find_metrics(task.metrics)
 
 
-class TemplateAsker:
+class TemplateTask:
     """Asks by the config's templates, and scores by its metrics."""
 
     def __init__(self, task: TaskConfig, columns: Iterable[str], pool: Pool | None, seed: int) -> None:
@@ -58,8 +58,8 @@ class TemplateAsker:
         return self._prompts.request(row, self._seed)
 
     def judge(self, answer: Completion, row: Mapping[str, Any]) -> dict[str, Score]:
-        asked = user_row(row)
-        return self._judge.judge(answer, self._prompts.target(asked), asked)
+        values = user_row(row)
+        return self._judge.judge(answer, self._prompts.target(values), values)
 
     def failed(self, row: Mapping[str, Any]) -> dict[str, Score]:
         return self._judge.failed(lambda: self._prompts.target(user_row(row)))

@@ -19,7 +19,7 @@ _BATCH = 8192
 
 
 @dataclass(frozen=True)
-class Picks:
+class RowSelection:
     """Row numbers in results.parquet. `failed_in_all` rows have an error, `worst_in_all` the lowest `metric`."""
 
     failed: list[int]
@@ -34,7 +34,7 @@ class Picks:
         return {*self.failed, *self.worst, *self.spread}
 
 
-def pick_rows(path: Path) -> Picks:
+def pick_rows(path: Path) -> RowSelection:
     """Read the scores and errors once, batch by batch.
 
     The first metric that tells rows apart decides what is worst. Rows with an error are not among the worst
@@ -56,7 +56,7 @@ def pick_rows(path: Path) -> Picks:
     spread = np.unique(np.linspace(0, start - 1, min(MOST_SPREAD, start)).round().astype(int)).tolist()
     telling = next((name for name, ranking in rankings.items() if ranking.worst()), "")
     ranking = rankings.get(telling, _Ranking())
-    return Picks(failed, failed_in_all, ranking.worst(), ranking.ties, telling, spread)
+    return RowSelection(failed, failed_in_all, ranking.worst(), ranking.ties, telling, spread)
 
 
 def metric_names(file: pq.ParquetFile) -> list[str]:

@@ -11,15 +11,15 @@ from hpcjobs.requests import Completion, Pair, Request
 from hpcjobs.tasks.lmeval.codec import decode
 from hpcjobs.tasks.lmeval.judge import LmEvalJudge
 from hpcjobs.tasks.lmeval.prompting import generation_of
-from hpcjobs.tasks.lmeval.tasks import Planned, load_planned
+from hpcjobs.tasks.lmeval.tasks import PlannedTask, load_planned
 from hpcjobs.tasks.seeds import sample_seed
 
 
-class LmEvalAsker:
+class LmEvalTask:
     """Asks what was planned, and scores with the planned task's own code, from the run's code/."""
 
     def __init__(self, code: Path, seed: int) -> None:
-        self._judge, self._seed = LmEvalJudge(load_planned(code), Planned.read(code).metrics), seed
+        self._judge, self._seed = LmEvalJudge(load_planned(code), PlannedTask.read(code).metrics), seed
 
     def request(self, row: Mapping[str, Any]) -> Request:
         """The row's request: of several log-likelihoods one, with a pair for each."""
@@ -32,9 +32,9 @@ class LmEvalAsker:
         return self._judge.failed(row["task"])
 
 
-def request_of(row: Mapping[str, Any], asked: Sequence[Mapping[str, Any]], seed: int) -> Request:
+def request_of(row: Mapping[str, Any], requests: Sequence[Mapping[str, Any]], seed: int) -> Request:
     """lm_eval's instances of one document as a Request; `seed` is the run's."""
-    index, name, first = row["index"], row["id"], asked[0]
+    index, name, first = row["index"], row["id"], requests[0]
     own = sample_seed(seed, name)
     if first["type"] == "generate_until":
         context, arguments = first["arguments"]
@@ -42,6 +42,6 @@ def request_of(row: Mapping[str, Any], asked: Sequence[Mapping[str, Any]], seed:
         return Request(index, name, context, own, repeats=repeats, generation=generation)
     if first["type"] == "loglikelihood_rolling":
         return Request(index, name, first["arguments"][0], own, task="perplexity")
-    pairs = tuple(Pair(*one["arguments"]) for one in asked)
+    pairs = tuple(Pair(*one["arguments"]) for one in requests)
     options = tuple(pair.continuation for pair in pairs)
     return Request(index, name, str(pairs[0].context), own, task="choice", options=options, pairs=pairs)
