@@ -1,4 +1,4 @@
-"""The same work without Slurm: plain, or on several processes under `accelerate launch`.
+"""Evaluate without Slurm: in one process, or in several under `accelerate launch`.
 
 python -m hpcjobs.runner --data_file canned_50_quick --max_samples 5
 accelerate launch --num_processes 4 -m hpcjobs.runner --use_accelerate --data_file unified --max_samples 100
@@ -47,7 +47,9 @@ def load_validation_data(data_file: str, max_samples: int | None = None) -> list
 def run_inference_with_prompt(
     model: Any, tokenizer: Any, dataset: Sequence[Row], config: Config | None = None
 ) -> list[dict[str, Any]]:
-    """One result a row, in the rows' order, by this process alone; the task is `config`'s (default: eval.yaml)."""
+    """One result per row, in input order, computed by this process alone. The task is that of `config` (default:
+    eval.yaml).
+    """
     from hpcjobs.engines.pick import EngineSpec, make_engine
 
     config = config or default_config()
@@ -59,7 +61,7 @@ def run_inference_with_prompt(
 def run_inference_with_accelerate(
     connector: AccelerateConnector, dataset: Sequence[Row], config: Config | None = None
 ) -> list[dict[str, Any]]:
-    """One result a row, in the rows' order, on the main process; an empty list on the others."""
+    """One result per row, in input order, on the main process; an empty list on the others."""
     config = config or default_config()
     engine = connector.engine(task=_task(config))
     mine = _run(engine.stream, connector.split_dataset(dataset), config, _pool(config, dataset))
@@ -124,9 +126,10 @@ def save_results(
     facts: Mapping[str, Any] | None = None,
     metrics: Sequence[Metric] = (),
 ) -> Path:
-    """Write results.jsonl and metrics.json (`facts` and the folded scores) to a folder; the folder.
+    """Write results.jsonl and metrics.json to `output_dir` and return it as a Path.
 
-    `metrics` have the folds of those whose value is no mean.
+    metrics.json has the aggregated scores and `facts`. `metrics` are needed for those whose value is not the mean of
+    the samples' scores.
     """
     folder = make_folder(Path(output_dir))
     write_whole(folder / "results.jsonl", "".join(json.dumps(result) + "\n" for result in results))
@@ -149,7 +152,7 @@ def _folded(name: str, results: Sequence[Mapping[str, Any]], metric: Metric | No
 
 
 def parser() -> argparse.ArgumentParser:
-    """The runner's flags."""
+    """The argument parser of the runner."""
     parse = argparse.ArgumentParser(
         prog="hpcjobs.runner", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -168,7 +171,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def config_of(args: argparse.Namespace) -> Config:
-    """The config that flags, file and defaults come to."""
+    """The config from the runner's flags, the config file and the defaults."""
     keys = {
         "data.name": args.data_file, "data.max_samples": args.max_samples, "model.name": args.model_name,
         "model.batch_size": args.batch_size, "task.generation.max_new_tokens": args.max_new_tokens,
@@ -178,7 +181,7 @@ def config_of(args: argparse.Namespace) -> Config:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run and save; the exit code. Only the main process saves and prints."""
+    """Run the evaluation, save and print its results on the main process, and return the exit code."""
     args = parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:

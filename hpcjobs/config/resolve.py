@@ -1,4 +1,4 @@
-"""From layers to a checked Config, and back to YAML: messages name file, line, key and what is valid."""
+"""Resolve layers into a validated Config, and write a Config as YAML."""
 
 from __future__ import annotations
 
@@ -20,18 +20,20 @@ from hpcjobs.errors import ConfigError, did_you_mean
 
 
 def defaults_folder() -> Path:
-    """The shipped `configs/`."""
+    """The `configs/` folder that ships with hpcjobs."""
     return shipped("configs")
 
 
 def user_config() -> Path:
-    """The user's own layer, which need not exist."""
+    """The path of the user's own config file, which may not exist."""
     base = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
     return Path(base).expanduser() / "hpcjobs" / "config.yaml"
 
 
 def profile_file(profile: str) -> Path:
-    """The file of a site profile: in `configs/clusters/` here, or shipped; else a ConfigError."""
+    """The file of a cluster profile, from `configs/clusters/` here or as shipped. Raises a ConfigError if there is
+    none.
+    """
     checked_name(profile, "profile")
     folders = (Path("configs/clusters"), defaults_folder() / "clusters")
     for folder in folders:
@@ -44,9 +46,10 @@ def profile_file(profile: str) -> Path:
 def resolve(
     job: str, config: Path | None, profile: str | None, upper: Sequence[Layer]
 ) -> tuple[Config, dict[str, str]]:
-    """The config of a job and where each value came from (dotted key -> place).
+    """The config of a job kind (eval, train...), and where each value came from (dotted key -> place).
 
-    Built-in defaults < profile < user's config < `config` (default: the shipped one of the job) < `upper`.
+    Order: built-in defaults < profile < user's config < `config` (default: the one shipped for the job kind) < `upper`.
+    Raises a ConfigError.
     """
     layers = [file_layer(profile_file(profile))] if profile else []
     if user_config().is_file():
@@ -59,7 +62,9 @@ def resolve(
 
 
 def validate(layer: Layer) -> Config:
-    """A checked Config from merged layers; the first problems as a ConfigError with place and valid keys."""
+    """The Config of merged layers. Raises a ConfigError with up to five problems, each with its place and the valid
+    keys.
+    """
     values = _tuples(layer.values)
     try:
         return Config.model_validate(values)
@@ -138,10 +143,10 @@ def _section_of(annotation: Any) -> Any:
 
 
 def dump(config: Config) -> str:
-    """The config as YAML that `read_config` reads back to an equal one."""
+    """The config as YAML. `read_config` reads an equal config back."""
     return dump_yaml(config.model_dump(mode="json"))
 
 
 def read_config(path: Path) -> Config:
-    """The config of a run folder."""
+    """The config in a run folder. Raises a ConfigError."""
     return validate(file_layer(path))

@@ -1,6 +1,6 @@
-"""Heartbeats: one small file a rank, of fixed size, overwritten in place by its one owner.
+"""Heartbeats: one small file of fixed size per rank, overwritten in place by its owner.
 
-A watcher asks only whether the bytes have changed, by its own clock; `status` reads what they say.
+A watcher only checks whether the bytes have changed, by its own clock; `status` reads the content.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SIZE = 2048
 
 @dataclass
 class Vitals:
-    """What a rank tells about itself; times in Unix seconds, counts since its start.
+    """The content of a heartbeat: times in Unix seconds, counts since the rank started.
 
     `open` counts finished samples of chunks that are not done yet. `ended` says why it ended early, `signal` what
     killed it, `fatal` that another start would end the same way.
@@ -65,11 +65,12 @@ class Vitals:
 
     @property
     def name(self) -> str:
+        """`<attempt>-<rank>`, as in file names."""
         return f"{self.attempt}-{self.rank}"
 
 
 class Heartbeat:
-    """Writes `vitals` every `interval` seconds until closed. Failing to write is said once and is not fatal."""
+    """Writes `vitals` every `interval` seconds until closed. A failed write is logged once and is not fatal."""
 
     def __init__(self, path: Path, vitals: Vitals, interval: float) -> None:
         self.vitals = vitals
@@ -137,7 +138,7 @@ def _padded(values: dict[str, Any]) -> bytes:
 
 
 def write_heartbeat(path: Path, vitals: Vitals) -> None:
-    """Overwrite a heartbeat whose owner is dead."""
+    """Overwrite the heartbeat of a dead rank."""
     handle = os.open(path, os.O_WRONLY)
     try:
         os.pwrite(handle, _padded(asdict(vitals)), 0)
@@ -146,7 +147,7 @@ def write_heartbeat(path: Path, vitals: Vitals) -> None:
 
 
 def read_heartbeat(path: Path) -> Vitals | None:
-    """The vitals in a heartbeat file; None where it is not there or was caught half written."""
+    """The vitals in a heartbeat file; None if it does not exist or was read while being written."""
     for _ in range(3):
         with contextlib.suppress(OSError, ValueError, TypeError):
             return Vitals(**json.loads(path.read_bytes()))
@@ -154,6 +155,6 @@ def read_heartbeat(path: Path) -> Vitals | None:
 
 
 def read_heartbeats(folder: Path) -> list[Vitals]:
-    """All ranks' vitals, by start of their attempt and rank."""
+    """The vitals of all ranks, ordered by the start of their attempt, then by rank."""
     found = [read_heartbeat(path) for path in sorted(folder.glob("*.json"))] if folder.is_dir() else []
     return sorted((vitals for vitals in found if vitals), key=lambda v: (v.started_at // 60, v.attempt, v.rank))

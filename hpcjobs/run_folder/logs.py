@@ -1,4 +1,4 @@
-"""The ranks' logs as one, by time."""
+"""The logs of all ranks, merged by time."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _END_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Entry:
-    """A log message with the lines that belong to it; `stamp` sorts."""
+    """A log message with the lines that belong to it. `stamp` is its time in ISO 8601."""
 
     stamp: str
     rank: int | None
@@ -34,11 +34,12 @@ class Entry:
 
     @property
     def bad(self) -> bool:
+        """Whether it looks like an error."""
         return _BAD.search(self.text) is not None
 
 
 def entries(paths: RunPaths, rank: int | None = None, errors: bool = False) -> list[Entry]:
-    """All messages by time. What a program printed without a time stands at its file's last change."""
+    """All messages by time. Output without a time stamp gets the time of its file's last change."""
     found = [entry for path in sorted(paths.logs.glob("*")) if path.is_file() for entry in _read(path)]
     kept = [e for e in found if (rank is None or e.rank == rank) and (not errors or e.bad)]
     return sorted(kept, key=lambda entry: entry.stamp)
@@ -73,7 +74,7 @@ def _continues(line: str) -> bool:
 
 
 def follow(paths: RunPaths, rank: int | None = None, errors: bool = False) -> Iterator[Entry]:
-    """Messages as they come, until the caller stops."""
+    """New messages as they arrive, until the caller stops."""
     seen: set[tuple[str, int | None, str]] = set()
     while True:
         for entry in entries(paths, rank, errors):
@@ -85,9 +86,9 @@ def follow(paths: RunPaths, rank: int | None = None, errors: bool = False) -> It
 
 
 def srun_ends(paths: RunPaths) -> dict[str, str]:
-    """`<attempt>-<rank>` -> what srun said of a task that did not end well: 'Killed', 'Exited with exit code 1'.
+    """`<attempt>-<rank>` -> how srun reports a task that failed: 'Killed', 'Exited with exit code 1'.
 
-    From the ends of the batch logs, where srun writes `srun: error: node1: tasks 0-1: Killed`.
+    Read from the ends of the batch logs, where srun writes `srun: error: node1: tasks 0-1: Killed`.
     """
     found: dict[str, str] = {}
     for path in paths.logs.glob("*_0_log.out") if paths.logs.is_dir() else ():
@@ -182,7 +183,7 @@ def _message(error: OSError, path: Path) -> str:
 
 @contextlib.contextmanager
 def rank_log(path: Path, rank: int) -> Iterator[None]:
-    """Send this package's log records of INFO and above, and all warnings, to `path` for the time of the block."""
+    """Within the block, write hpcjobs' log records of level INFO and above, and all warnings, to `path`."""
     handler = _LogFile(path)
     handler.setFormatter(_Lines(rank))
     root, ours = logging.getLogger(), logging.getLogger("hpcjobs")

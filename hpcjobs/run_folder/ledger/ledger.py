@@ -1,4 +1,4 @@
-"""The ledger: which chunk next. Claims, leases and takeovers over a shared folder, without a server."""
+"""The ledger: which chunk to run next. Claims, leases and takeovers in a shared folder, without a server."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ _FEW_LEASED, _WATCHERS = 16, 4
 
 
 class LeaseWatch:
-    """Tells whether a holder is lost: gave the chunk back, dead on this machine, of an ended attempt, or silent.
+    """Decides whether a lease is lost: given back, its process dead, its attempt ended, or its heartbeat silent.
 
-    Silence is measured by this process's monotonic clock from when it first looked; the clocks of two
-    hosts are never compared.
+    Silence is measured with this process's monotonic clock, from its first look; clocks of two hosts are never
+    compared.
     """
 
     def __init__(
@@ -50,6 +50,7 @@ class LeaseWatch:
         self._last_heartbeats: dict[str, tuple[bytes, float]] = {}
 
     def lost(self, lease: Lease) -> bool:
+        """Whether the holder of the lease is lost."""
         if lease.released:
             return True
         return lease.identity.is_dead() or self._succeeds(lease.attempt) or self._silent(lease)
@@ -68,17 +69,17 @@ class LeaseWatch:
 
 @dataclass(frozen=True)
 class Rules:
-    """static: the first walk alone. deterministic: a chunk that was left half done is redone as a whole."""
+    """static: only the rank's own walk, no takeovers. deterministic: an unfinished chunk is redone as a whole."""
 
     static: bool = False
     deterministic: bool = False
 
 
 class Ledger:
-    """One rank's view of a round: `claim` a chunk, then say `done`.
+    """One rank's view of a round: `claim` a chunk, run it, then mark it `done`.
 
-    `owner` is a lease template that names this rank; `rank` and `world_size` of it set the first walk
-    r, r+W, r+2W..., in which claims do not collide until the tail.
+    `owner` is a template of this rank's leases; `world` is its (rank, world size), which sets the first walk r, r+W,
+    r+2W..., so that ranks do not compete for chunks before the end.
     """
 
     def __init__(
@@ -97,19 +98,21 @@ class Ledger:
         self._in_vain, self._next_look = 0, -math.inf
 
     def claim(self) -> Lease | None:
-        """The next chunk to run, or None where none is to be had now (`over` tells whether ever)."""
+        """Lease the next chunk; None if none is available now. `over` says whether there may be one later."""
         return self._walk_on() or self._take_free() or self._look_again()
 
     def over(self) -> bool:
-        """Whether every chunk that this rank could run is settled, as of the last look."""
+        """Whether every chunk that this rank may run is settled, as of the last look."""
         return not self._walk and bool(self._settled[self._universe].all())
 
     def near_end(self, batch: int) -> bool:
-        """Whether so little is left of our own walk that taking more than a batch would leave others idle."""
+        """Whether so few chunks of this rank's walk are left that taking more than a batch would leave others idle."""
         return len(self._walk) <= 4 * batch
 
     def done(self, lease: Lease) -> bool:
-        """Settle a chunk whose samples are all durable in journals; False: somebody else had, nothing is lost."""
+        """Mark a chunk as done, whose samples are all durable. False if another rank had done it before; nothing is
+        lost.
+        """
         self._ours.discard(lease.chunk)
         self._settled[lease.chunk] = True
         won = self._claims.done(lease)
@@ -118,13 +121,13 @@ class Ledger:
         return won
 
     def release(self, lease: Lease, whole: Sequence[int], why: str, suspects: Sequence[int] = ()) -> None:
-        """Give an unfinished chunk back: of it the samples `whole`, which are durable in our journal, count."""
+        """Give back an unfinished chunk. Its samples in `whole`, which are durable in this rank's journal, count."""
         self._ours.discard(lease.chunk)
         if release(self._claims, lease, () if self._rules.deterministic else whole, why, suspects):
             log.info("gave chunk %d back with %d samples of it done: %s", lease.chunk, len(whole), why)
 
     def superseded(self, lease: Lease) -> bool:
-        """Whether somebody has taken this chunk from us, or settled it: asks for its files alone."""
+        """Whether another rank has taken over or settled this chunk. Reads this chunk's files only."""
         generation, settled = self._claims.kinds(lease.chunk)
         return settled or generation > lease.generation
 
@@ -236,7 +239,7 @@ class Ledger:
         return self._leases[key]
 
     def whole_samples(self, lease: Lease) -> tuple[Former, ...]:
-        """What counts of a lost lease: its own former samples, and those whole in its holder's journal."""
+        """The finished samples of a lost lease: those of earlier holders, and those in its holder's journal."""
         return whole_samples(lease, self._claims.folder.parent.parent / "ranks", set(self._chunks[lease.chunk]))
 
 
@@ -254,7 +257,7 @@ def _log_takeover(lease: Lease) -> None:
 
 
 def release(claims: Claims, lease: Lease, whole: Sequence[int], why: str, suspects: Sequence[int] = ()) -> bool:
-    """Give the chunk of `lease` back with the samples `whole` of its journal done; False where it was taken before."""
+    """Give back the chunk of a lease, with the samples `whole` finished. False if it was taken over before."""
     former = (*lease.former, Former(lease.journal, lease.generation, tuple(whole))) if whole else lease.former
     given = replace(
         lease, generation=lease.generation + 1, journal="", former=former, released=why,
