@@ -1,7 +1,7 @@
-"""`accelerate launch` on every node: `srun --ntasks-per-node=1 python -m` this module, `MEETING PROGRAM`.
+"""`accelerate launch` on every node: `srun --ntasks-per-node=1 python -m` this module, `FOLDER PROGRAM`.
 
-accelerate's launcher wants the first node's address and a port on its command line, the same on all nodes.
-Here the first node tells the others through the folder MEETING, by an address that they have reached.
+accelerate's launcher needs the first node's address and a port on its command line, the same on all nodes. The first
+node publishes them in the shared FOLDER; the others check that they reach that address.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _TIMEOUT = 600.0
 
 
 def launch_command(rank: Rank, master: tuple[str, int], gpus: int, words: list[str]) -> list[str]:
-    """accelerate's command line for this node.
+    """The `accelerate launch` command line of this node.
 
-    --multi_gpu chooses its launcher of several processes; with --cpu it would start one alone.
+    `--multi_gpu` selects the launcher of several processes; with `--cpu` accelerate would start only one.
     """
     each = gpus or 2
     command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(each * rank.world_size)]
@@ -35,7 +35,7 @@ def launch_command(rank: Rank, master: tuple[str, int], gpus: int, words: list[s
 
 
 def main(argv: list[str]) -> int:
-    """Meet, then launch; accelerate's exit code."""
+    """Find the first node, then run `accelerate launch`; returns its exit code."""
     if len(argv) < 2:
         print(
             "usage: srun python -m hpcjobs.distributed.accelerate_node MEETING PROGRAM ARGS (or -m MODULE ARGS)",
@@ -69,7 +69,7 @@ def _own_address(rendezvous: Rendezvous) -> str:
 
 
 def run() -> int:
-    """The command line; its exit code."""
+    """Run the command line; returns its exit code."""
     try:
         return main(sys.argv[1:])
     except (OSError, HpcJobsError) as problem:

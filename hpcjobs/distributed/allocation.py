@@ -1,4 +1,4 @@
-"""The allocation audit: at the start every allocated GPU has exactly one rank, and every node has work."""
+"""The allocation audit at start: every allocated GPU has exactly one rank, and no node is idle."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from hpcjobs.errors import RendezvousError
 
 
 class AllocationError(RendezvousError):
-    """The job was given more, or less, than its ranks use; another start of it would be no better."""
+    """The job's ranks use fewer or more resources than were allocated. A restart would not help."""
 
     fatal = True
 
 
 def audit_allocation(rank: Rank, given: SlurmResources | None, gpus_per_rank: int, allow_idle: bool) -> list[str]:
-    """What is allocated and idle, in words, as this rank sees it; an AllocationError unless that is allowed.
+    """Messages about allocated but idle nodes and GPUs. Raises an AllocationError unless `allow_idle`.
 
-    Every rank of the job sees an idle node, every rank of a node its idle GPUs, so they all end, and none works
-    on in a job that is not what was asked for.
+    Every rank of the job sees an idle node, and every rank of a node its idle GPUs, so all ranks concerned end and none
+    goes on in a job of the wrong shape.
     """
     if given is None or rank.launcher != "slurm":
         return []

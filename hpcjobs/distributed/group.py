@@ -1,4 +1,4 @@
-"""Setting up accelerate: the ranks meet once, with a deadline, and agree on who they are."""
+"""Set up accelerate: the ranks meet once, with a deadline, and check that they agree on rank and world size."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _stores: list[Any] = []  # rank 0's store serves as long as the process lives
 
 
 def join_group(rank: Rank, rendezvous: Rendezvous | None, timeout: float, backend: str = "gloo") -> PartialState:
-    """accelerate's state with all ranks in one group of `backend`; a RendezvousError after `timeout` seconds.
+    """accelerate's state, with all ranks in one process group of `backend`.
 
-    `rendezvous` is the run folder's, for launchers that bring no address (Slurm, submitit). One rank alone
-    makes no group at all.
+    `rendezvous` is in the run folder, for launchers that provide no address (Slurm, submitit). A single rank needs no
+    group. Raises a RendezvousError after `timeout` seconds.
     """
     import torch
     from accelerate import PartialState
@@ -59,7 +59,8 @@ def _meet(rank: Rank, rendezvous: Rendezvous | None, use_cpu: bool) -> tuple[str
 
 
 def host_store(listener: socket.socket, world_size: int, timeout: float) -> tuple[str, int]:
-    """Let torch's store serve on the socket that was published, and every rank be its client."""
+    """Serve torch's TCPStore on the socket that was published; every rank is its client. Returns its address and port.
+    """
     import torch.distributed as dist
 
     port = listener.getsockname()[1]
@@ -88,7 +89,7 @@ def _gpu_id(rank: Rank) -> str:
 
 
 def work_alone(rank: Rank) -> PartialState:
-    """accelerate's state of a rank without a group, on its own GPU: for work that has no collectives."""
+    """accelerate's state of a rank without a process group, on its own GPU, for work without collectives."""
     import torch
     from accelerate import PartialState
 
@@ -103,7 +104,7 @@ def work_alone(rank: Rank) -> PartialState:
 
 
 def leave_group() -> None:
-    """Leave without waiting for anybody: ranks that died must not hold up the others."""
+    """Destroy the process group without waiting: dead ranks must not block the others."""
     import torch.distributed
 
     if torch.distributed.is_available() and torch.distributed.is_initialized():

@@ -1,4 +1,4 @@
-"""The watch: a thread that sees what the working thread cannot: that its time is up, or that it hangs."""
+"""The watchdog: a thread that ends a rank that is out of time or makes no progress."""
 
 from __future__ import annotations
 
@@ -25,8 +25,11 @@ _PRODUCING = (RankState.WORKING, RankState.DRAINING)
 
 @dataclass(frozen=True)
 class Limits:
-    """`progress`: seconds without a finished sample after which a rank is hung. `stall`: a gap between two ticks of
-    this thread, in seconds, after which the process was stopped, and others may have taken its chunks."""
+    """Limits in seconds.
+
+    After `progress` without a finished sample a rank is hung. A gap of `stall` between two ticks of the thread means
+    that the process was stopped, and others may have taken its chunks.
+    """
 
     progress: float
     stall: float
@@ -35,7 +38,7 @@ class Limits:
 class Watchdog:
     """Ends a rank that cannot end itself, after `let_go` has given its chunks back.
 
-    Its clock is the sum of its own ticks: while the process is stopped, nothing is held against it.
+    Its clock is the sum of its own ticks, so time in which the process was stopped does not count.
     """
 
     def __init__(self, heartbeat: Heartbeat, drain: Drain, limits: Limits, stacks: Path) -> None:
@@ -54,7 +57,7 @@ class Watchdog:
         self._thread.join()
 
     def stalled(self) -> bool:
-        """Whether the process was stopped for long since this was last asked."""
+        """Whether the process has been stopped for long since the last call."""
         stalled, self._stalled = self._stalled, False
         return stalled
 

@@ -1,4 +1,4 @@
-"""What a job is given to work with."""
+"""What the code of a job gets on a rank."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hpcjobs.run_folder.plan import Plan
 
 @dataclass(frozen=True)
 class Work:
-    """What a job is given: the run, this rank, and where to tell how it goes."""
+    """What the code of a job gets on a rank: the run, the rank, its heartbeat, its drain and its watchdog."""
 
     paths: RunPaths
     config: Config

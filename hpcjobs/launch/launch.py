@@ -1,4 +1,4 @@
-"""Launch: queue the ranks and the merge job behind them, or start them on this machine."""
+"""Launch a run: queue the ranks and the merge job after them, or start them on this machine."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ _LOCAL_KILL_WAIT = "7"
 
 
 def executor_of(config: Config) -> str:
-    """slurm, local or debug; `auto` is slurm where its commands are. A UsageError where it is not to be had."""
+    """slurm, local or debug; `auto` is slurm if its commands exist. Raises a UsageError if Slurm is required but
+    missing.
+    """
     wanted = config.cluster.executor
     if wanted == "auto":
         return "slurm" if slurm.available() else "local"
@@ -44,8 +46,9 @@ def executor_of(config: Config) -> str:
 
 @dataclass(frozen=True)
 class Start:
-    """What kind of start: `merge`, whether a merge job comes behind it; `automatic`, after an incomplete one;
-    `joined`, ranks that are added to the round that is going on."""
+    """Options of a launch. `merge`: queue a merge job after the ranks. `automatic`: an automatic resume. `joined`: the
+    ranks join the current round.
+    """
 
     merge: bool = True
     automatic: bool = False
@@ -53,9 +56,9 @@ class Start:
 
 
 def launch(paths: RunPaths, config: Config, shape: Shape, start: Start) -> Launch:
-    """Start a planned run and record it in submission.json; a LaunchError where the queue refuses it.
+    """Start a planned run and record it in submission.json. Raises a LaunchError if Slurm refuses it.
 
-    A run of the debug executor is only recorded: `commands.submit.start_run` runs its rank.
+    The debug executor's launch is only recorded: `commands.submit.start_run` runs its rank.
     """
     launches, executor, rounds = read_launches(paths), executor_of(config), paths.rounds()
     record = Launch(

@@ -1,6 +1,6 @@
-"""squeue, sacct, scontrol, sbatch and scancel behind one small typed face.
+"""Typed calls of squeue, sacct, scontrol, sbatch and scancel.
 
-Slurm 20.11 and later; only plain-text output that has been stable since is read.
+For Slurm 20.11 and later: only plain-text output that has been stable since is parsed.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ _KEEP = {"SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_TIME_FORMAT
 
 @dataclass(frozen=True)
 class JobState:
-    """One job as Slurm sees it, an array as one.
+    """The state of a job; an array counts as one.
 
-    `source` is squeue, sacct, none (Slurm has forgotten it) or unreachable (it does not answer).
+    `source` is squeue, sacct, none (Slurm has forgotten the job) or unreachable (Slurm does not answer).
     """
 
     job_id: str
@@ -53,24 +53,27 @@ class JobState:
 
     @property
     def over(self) -> bool:
+        """Whether the job has ended."""
         return self.state.split()[0] in _OVER if self.state else False
 
     @property
     def cancelled(self) -> bool:
+        """Whether the job was cancelled."""
         return self.state.startswith("CANCELLED")
 
     @property
     def pending(self) -> bool:
+        """Whether the job waits in the queue."""
         return self.state in ("PENDING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT", "CONFIGURING")
 
 
 def available() -> bool:
-    """Whether Slurm's commands are here."""
+    """Whether Slurm's commands are on PATH."""
     return shutil.which("sbatch") is not None and shutil.which("squeue") is not None
 
 
 def clean_environment(env: Mapping[str, str] | None = None) -> dict[str, str]:
-    """`env` (default: this process's) without what an enclosing job or launcher left in it."""
+    """`env` (default: this process's) without variables of an enclosing job or launcher."""
     env = os.environ if env is None else env
     leaks = ("SLURM_", "SBATCH_", "SRUN_", "SUBMITIT_", "PMI_", "PMIX_", "TORCHELASTIC_")
     names = {
@@ -92,10 +95,10 @@ def clean_environment(env: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 def submit(script: Path, key: str, patience: float = 0.0) -> str:
-    """Queue a batch script whose file name has the unique `key`; the job id. At most one job comes of it.
+    """Queue a batch script and return the job id. Its file name contains the unique `key`; at most one job results.
 
-    Where sbatch fails, or its reply is lost, the queue is asked for the key. A LaunchError has sbatch's own words.
-    `patience`: seconds for which a controller that does not answer is asked again.
+    If sbatch fails, or its reply is lost, the queue is searched for the key. A LaunchError has sbatch's message.
+    `patience` is how long to retry when slurmctld does not answer (seconds).
     """
     deadline, again = time.monotonic() + patience, False
     while True:
@@ -123,7 +126,7 @@ def _only(key: str, job_id: str) -> str:
 
 
 class UnsureError(HpcJobsError):
-    """Slurm does not answer, and a job may be queued or not: nothing of its run may be taken away."""
+    """Slurm does not answer, and the job may be queued or not: the run folder must be kept."""
 
 
 class _Refusal(LaunchError):
@@ -167,7 +170,7 @@ def _look_for(key: str, trouble: _Refusal) -> str | None:
 
 
 def find_submitted(keys: Sequence[str]) -> dict[str, str]:
-    """Job ids by the keys in the names of their scripts, of jobs that the queue still knows."""
+    """Key -> job id, for keys in the script names of jobs that the queue still knows."""
     found: dict[str, str] = {}
     for job_id, command in _commands() if keys else ():
         found |= {key: job_id for key in keys if key in command}
@@ -183,7 +186,7 @@ def _commands() -> Iterator[tuple[str, str]]:
 
 
 def limits() -> dict[str, str]:
-    """`scontrol show config` as key -> value; empty where it does not answer."""
+    """`scontrol show config` as key -> value; empty if it does not answer."""
     try:
         done = _run(["scontrol", "show", "config"])
     except LaunchError:
@@ -193,19 +196,19 @@ def limits() -> dict[str, str]:
 
 
 def most_array_tasks() -> int:
-    """How many tasks one job array may have: MaxArraySize is one above the highest index (slurm.conf(5))."""
+    """The largest number of tasks in one job array. MaxArraySize is one above the highest index (slurm.conf(5))."""
     size = limits().get("MaxArraySize", "")
     return int(size) if size.isdigit() and int(size) > 0 else _MAX_ARRAY_SIZE
 
 
 def test_only(script: Path) -> str | None:
-    """None where sbatch would take the script, else its words (sbatch --test-only queues nothing)."""
+    """None if sbatch accepts the script, else its message. `sbatch --test-only` queues nothing."""
     done = _run(["sbatch", "--test-only", str(script)], env=clean_environment())
     return _words(done.stderr) if done.returncode else None
 
 
 def cancel(job_ids: Iterable[str]) -> None:
-    """End these jobs; those that are over already are no error."""
+    """Cancel these jobs. Jobs that have ended are no error; a LaunchError if scancel fails."""
     ids = [job_id for job_id in job_ids if job_id.isdigit()]
     if ids:
         done = _run(["scancel", *ids])
@@ -214,7 +217,7 @@ def cancel(job_ids: Iterable[str]) -> None:
 
 
 def job_states(job_ids: Sequence[str]) -> dict[str, JobState]:
-    """The state of each job: squeue's, else sacct's, else UNKNOWN with source none."""
+    """Job id -> state, from squeue, else sacct, else UNKNOWN with source none."""
     states = _squeue(job_ids)
     rest = [job_id for job_id in job_ids if job_id not in states]
     states |= _sacct(rest) if rest else {}

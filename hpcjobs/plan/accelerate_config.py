@@ -1,4 +1,5 @@
-"""The file that `accelerate config` writes: its precision and FSDP settings are used, the topology is Slurm's."""
+"""Read the file that `accelerate config` writes: precision and FSDP settings are used, the topology comes from Slurm.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +25,9 @@ _TOPOLOGY = ("num_machines", "num_processes", "machine_rank", "gpu_ids", "main_p
 
 
 def with_accelerate_config(train: TrainConfig, path: Path, shape: Shape) -> tuple[TrainConfig, list[str]]:
-    """`train` with what the file says, and what was made of it, in words; a ConfigError where it cannot be used.
+    """`train` with the settings of the file, and a note on which were used.
 
-    What the config itself says about precision or FSDP stands over the file.
+    Settings of the config itself take precedence. Raises a ConfigError if the file cannot be used.
     """
     values = _read(path)
     kind = str(values.get("distributed_type", "NO")).upper()

@@ -1,4 +1,4 @@
-"""The plan of eval and generate: rows, chunks and the first prompt, checked before anything is queued."""
+"""Plan eval and generate: check rows, chunks and the first prompt before anything is queued."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ from hpcjobs.tasks.prompts import Prompts
 
 
 def make_plan(job: str, config: Config, folder: Path | None = None) -> Draft:
-    """Check everything that can be checked before the queue, and plan the run."""
+    """Plan an eval or generate run. Everything that can be checked before queueing is checked here.
+
+    Raises a UsageError (ConfigError, DataError) that names the key or the row.
+    """
     shape = shape_of(config.cluster, config.model.gpus_per_rank)
     config = located(config)
     if config.task.type == "lm_eval":

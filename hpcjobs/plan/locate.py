@@ -1,4 +1,4 @@
-"""The files and folders that a config names, so that they are found from everywhere."""
+"""Make the paths in a config absolute."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _located_names(name: str | tuple[str, ...]) -> str | tuple[str, ...]:
 
 
 def locate(name: str) -> str:
-    """`name` with a path made absolute, since a job runs in another folder; assets and hub ids as they are."""
+    """`name` as an absolute path if it is a path; assets and hub ids are returned unchanged."""
     if name in asset_names() or not name:
         return name
     path = Path(name).expanduser()

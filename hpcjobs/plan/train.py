@@ -1,4 +1,4 @@
-"""The plan of `submit train`: rows, batches, and what comes after, checked before anything is queued."""
+"""Plan `submit train`: check rows, batches and the eval that follows before anything is queued."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ from hpcjobs.training.trackers.base import check_trackers
 
 
 def make_train_plan(config: Config, folder: Path | None = None) -> Draft:
-    """The plan of `submit train`: data, templates, batches, and what comes after are checked."""
+    """Plan `submit train`. Data, templates, batches and the eval that follows are checked.
+
+    Raises a UsageError (ConfigError, DataError).
+    """
     check_trainable(config)
     if not config.cluster.container:  # what a container has cannot be seen from here
         check_trackers(config.train.trackers)
@@ -56,7 +59,7 @@ def make_train_plan(config: Config, folder: Path | None = None) -> Draft:
 
 
 def check_trainable(config: Config) -> None:
-    """A ConfigError for what no training can have; also asked by a resume that takes another shape."""
+    """Raise a ConfigError for settings that a train run cannot have. A resume with another shape checks them again."""
     wrong = {
         "model.engine dummy has nothing to learn: name a model": config.model.engine == "dummy",
         "model.gpus_per_rank is 1: a model that needs more GPUs is sharded, train.fsdp.enabled": (

@@ -1,4 +1,4 @@
-"""eval and generate: claim chunks, stream their prompts through an engine, journal what comes, settle the chunks."""
+"""eval and generate: claim chunks, stream their requests through an engine, journal the results, settle the chunks."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class _Open:
 
 
 class HungError(HpcJobsError):
-    """A sample with which one rank after another made no progress."""
+    """A sample with which several ranks in turn made no progress."""
 
 
 class _ChunksTaken(SystemExit):
@@ -60,11 +60,11 @@ class _ChunksTaken(SystemExit):
 
 
 class ChunkRunner:
-    """One rank's work: requests out of claimed chunks, completions back into the journal, chunks settled.
+    """Runs chunks on one rank: makes requests from claimed chunks, journals completions, and settles the chunks.
 
-    Within `with` it drains: at the end of the allocation it begins nothing that it cannot finish, and what it
-    has left over it gives back. The lock is held around what changes chunks and journal, never while a sample
-    runs, so that the watch can give everything back while the engine is anywhere.
+    Within its `with` block it drains: near the end of the allocation it starts nothing that it cannot finish, and gives
+    the rest back at the end. The lock is held for changes of chunks and journal, never while a sample runs, so that the
+    watchdog can give everything back whatever the engine is doing.
     """
 
     def __init__(self, work: Work, journal: Journal, engine: Engine) -> None:
@@ -99,7 +99,7 @@ class ChunkRunner:
             self._let_go(f"drained: {self._work.drain.reason}" if kind is None else f"its rank failed: {error}", False)
 
     def requests(self) -> Iterator[Request | None]:
-        """Requests as the engine asks for them; None while all that is left is in hand or with other ranks."""
+        """Requests as the engine asks for them; None while all remaining samples are running here or on other ranks."""
         while self._admits():
             batch = self._engine.batch_size
             if len(self._open) >= batch and self._ledger.near_end(batch):
@@ -190,7 +190,7 @@ class ChunkRunner:
             return Completion.failed(index, SampleError.of(error), time.time())
 
     def record(self, completion: Completion) -> None:
-        """Journal a completion with its scores, and settle its chunk if it was the last one."""
+        """Journal a completion with its scores. The last one of a chunk settles it."""
         record = self._scored(completion, self._open[completion.index].lease)
         with self._exclusive():
             in_hand = self._open.pop(completion.index)

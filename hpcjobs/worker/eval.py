@@ -1,4 +1,4 @@
-"""The work of an eval rank: its engine, fed from the ledger."""
+"""eval and generate on a rank: an engine that is fed from the ledger."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def run_eval(work: Work) -> None:
 
 
 def make_engine(work: Work) -> Engine:
-    """The engine of this run; only real models import torch."""
+    """The engine of this run. torch is imported for real models only."""
     model = work.config.model
     if model.engine == "dummy":
         from hpcjobs.engines.dummy import DummyEngine

@@ -1,7 +1,6 @@
-"""The worker: what one rank runs, whoever started it.
+"""run_rank: what one rank runs, under any launcher.
 
-submitit, `sbatch/*.sbatch` (through `python -m hpcjobs.worker RUN`), torchrun and the debug executor all
-enter `run_rank`.
+submitit, `sbatch/*.sbatch` (through `python -m hpcjobs.worker RUN`), torchrun and the debug executor all enter it.
 """
 
 from __future__ import annotations
@@ -34,7 +33,10 @@ log = logging.getLogger(__name__)
 
 
 def run_rank(run_dir: str) -> None:
-    """Do this process's share of a run; returns when there is nothing left for it to do."""
+    """Run this process's share of a run. Returns when there is nothing left for it to do.
+
+    Raises an HpcJobsError.
+    """
     paths = RunPaths(Path(run_dir))
     if not paths.plan.is_file():
         raise UsageError(f"{run_dir} is not a run folder: it has no plan.json (on this node)")

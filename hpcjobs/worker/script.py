@@ -1,4 +1,4 @@
-"""script: any Python program on every rank, in the environment that torch and accelerate expect."""
+"""script: a Python program on every rank, in the environment that torch and accelerate expect."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ log = logging.getLogger(__name__)
 
 
 def run_script(work: Work) -> None:
-    """Run the plan's program, as it was then, as this rank; an HpcJobsError where it does not end with 0.
+    """Run the planned program, from its snapshot, as this rank. Raises an HpcJobsError if it exits with an error.
 
-    Rank 0's parent process hosts torch's store on a socket that it has listened on since before its address
-    was told, so `init_process_group()` in the program finds the others on any cluster.
+    Rank 0's process hosts torch's store on a socket it opened before publishing its address, so `init_process_group()`
+    in the program works on any cluster.
     """
     rank, env = work.rank, dict(os.environ)
     listener = None

@@ -1,4 +1,4 @@
-"""train: tokens made once, the loop over global batches, and the model at the end."""
+"""train on a rank: tokenise once, run the training loop, export the model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 def run_train(work: Work) -> None:
-    """This rank's share of a train run. The ranks go in step: where one is lost the others end, and name it."""
+    """Run this rank's share of a train run. The ranks run in step: if one is lost, the others end and name it."""
     from hpcjobs.training.peers import Peers
 
     work.heartbeat.enter(RankState.LOADING)
@@ -48,7 +48,7 @@ def run_train(work: Work) -> None:
 
 
 def make_tokens(work: Work) -> TokenFacts:
-    """Rank 0: tokenise the rows, unless an earlier start has; the facts."""
+    """Rank 0: tokenise the rows, unless an earlier start did; returns the counts."""
     if work.paths.token_facts.exists():
         return TokenFacts.read(work.paths.token_facts)
     from hpcjobs.engines.loader import ModelSource, load_tokenizer, most_positions
