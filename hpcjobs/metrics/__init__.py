@@ -1,4 +1,4 @@
-"""Metrics: small classes that score one sample, found by name or by `package.module:Class`."""
+"""Metrics: small classes that score one sample, found by name or as `package.module:Class`."""
 
 from hpcjobs.metrics.aggregate import Aggregator, fold_of
 from hpcjobs.metrics.base import Metric, Score, golds

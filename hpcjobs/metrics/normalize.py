@@ -1,4 +1,4 @@
-"""Normalising: texts that mean the same written the same."""
+"""Normalise texts before they are compared."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ _ARTICLES = re.compile(r"\b(a|an|the)\b", re.IGNORECASE)
 
 
 def normalizer(names: Collection[str]) -> Callable[[str], str]:
-    """What does the normalising steps `names` of `task.normalize`, always in this order: lower, numbers, punctuation,
-    articles, whitespace. With `numbers`, punctuation within a number stays, so that 3.5 is not 35.
+    """The function that applies the steps `names` of `task.normalize`, always in the order lower, numbers, punctuation,
+    articles, whitespace.
 
-    Source: lower, punctuation, articles and whitespace are those of SQuAD's `normalize_answer` (Rajpurkar et al.,
-    2016), numbers as in DROP's evaluation (Dua et al., 2019): compared by value.
+    With `numbers`, punctuation inside a number is kept, so that 3.5 is not 35. Source: lower, punctuation, articles and
+    whitespace as in SQuAD's `normalize_answer` (Rajpurkar et al., 2016); numbers are compared by value as in DROP's
+    evaluation (Dua et al., 2019).
     """
     steps: dict[str, Callable[[str], str]] = {
         "lower": str.lower,

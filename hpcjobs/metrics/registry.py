@@ -1,4 +1,4 @@
-"""Finding a metric: a built-in by name, a user's own class by path."""
+"""Find metrics: built-in ones by name, a user's own class by path."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _REPEATED = re.compile(r"(?:pass@(?P<k>[1-9]\d{0,5})|majority)(?:\((?P<base>.*)\
 
 
 def find_metrics(names: Iterable[str]) -> list[Metric]:
-    """The metrics of a config, in its order; a ConfigError for one that does not exist or stands twice."""
+    """The metrics of a config, in its order. Raises a ConfigError for one that does not exist or is listed twice."""
     metrics = [find_metric(name) for name in names]
     seen: set[str] = set()
     for metric in metrics:
@@ -47,14 +47,16 @@ def find_metrics(names: Iterable[str]) -> list[Metric]:
 
 
 def metrics_of(task: TaskConfig) -> tuple[str, ...]:
-    """The names of a task's metrics; with `task.extract` also `answered`, which tells how often it found nothing."""
+    """The names of a task's metrics. With `task.extract`, `answered` is added: how often the pattern matched."""
     more = () if task.extract is None or Answered.name in task.metrics or not task.metrics else (Answered.name,)
     return (*task.metrics, *more)
 
 
 def find_metric(name: str) -> Metric:
-    """The metric that `name` means: a built-in, one over several answers as `pass@5(exact_match)`, or the class at
+    """The metric of this name: a built-in one, one over several answers such as `pass@5(exact_match)`, or the class at
     `package.module:Class`.
+
+    Raises a ConfigError.
     """
     if repeated := _REPEATED.fullmatch(name):
         base = find_metric(repeated["base"] if repeated["base"] is not None else ExactMatch.name)
@@ -100,9 +102,9 @@ def _are_bounds(bounds: object) -> bool:
 
 
 def lower_is_better(name: str) -> bool:
-    """Whether a metric of this name, as it stands in results, is the worse the higher it is; of one's own: no.
+    """Whether lower values of this metric, as named in results, are better; False for a user's own metric.
 
-    lm-evaluation-harness adds the filter behind a comma, and has two more such metrics.
+    lm-evaluation-harness appends the filter after a comma, and has two more such metrics.
     """
     metric = name.partition(",")[0]
     return metric in ("ter", "brier_score") or (metric in BUILT_IN and BUILT_IN[metric].lower_is_better)

@@ -1,4 +1,4 @@
-"""Solved examples: which rows stand before a sample's prompt."""
+"""Few-shot examples: which rows come before a sample's prompt."""
 
 from __future__ import annotations
 
@@ -19,16 +19,20 @@ from hpcjobs.tasks.seeds import sample_seed
 
 
 class Rows(Protocol):
-    """Rows by number, and one column of all of them."""
+    """Rows by number, and single columns."""
 
     @property
-    def columns(self) -> list[str]: ...
+    def columns(self) -> list[str]:
+        """The column names."""
+        ...
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> dict[str, Any]: ...
 
-    def values(self, name: str) -> list[Any]: ...
+    def values(self, name: str) -> list[Any]:
+        """One column of all rows."""
+        ...
 
 
 class TableRows:
@@ -39,6 +43,7 @@ class TableRows:
 
     @property
     def columns(self) -> list[str]:
+        """The column names."""
         return list(self._table.column_names)
 
     def __len__(self) -> int:
@@ -52,7 +57,9 @@ class TableRows:
 
 
 class Pool:
-    """Rows to take examples from. `own`: they are the data set's own, so a sample is none of its examples."""
+    """The rows from which examples are taken. `own`: they are the data set's own rows, so a sample is not its own
+    example.
+    """
 
     def __init__(self, config: FewShotConfig, rows: Rows, own: bool) -> None:
         self._config, self._rows, self._own = config, rows, own
@@ -64,9 +71,9 @@ class Pool:
             self._groups = dict(groups)
 
     def examples(self, row: Mapping[str, Any], sample: str) -> Iterator[dict[str, Any]]:
-        """The examples of a sample, as templates see them; a ValueError where there are too few.
+        """The examples of a sample, as templates see them. The same for the same seed, id and pool, on any rank.
 
-        Drawn in the same order for the same seed, id and pool, on any rank.
+        Raises a ValueError if there are too few.
         """
         key = None if self._config.same is None else _key(row.get(self._config.same))
         among = self._groups.get(key, [])
@@ -96,9 +103,10 @@ def _stored_name(shown: str, columns: Sequence[str]) -> str:
 
 
 def pool_table(config: Config, table: pa.Table) -> pa.Table | None:
-    """The rows that examples may be taken from, as far as they are needed; None where the task asks for none.
+    """The rows from which examples may be taken, as far as needed.
 
-    Also None where every row of the data set itself, `table`, may be one: a run folder has it already.
+    None if the task has no examples, or if any row of the data set `table` may be one: the run folder has it already.
+    Raises a ConfigError or DataError.
     """
     shots = config.task.few_shot
     if not shots.k:
@@ -139,7 +147,7 @@ def _first_of_each(pool: pa.Table, shots: FewShotConfig) -> pa.Table:
 
 
 def read_pool(paths: RunPaths, shots: FewShotConfig) -> Pool | None:
-    """The pool of a run folder; None where its task asks for no examples."""
+    """The pool in a run folder; None if its task has no examples."""
     if not shots.k:
         return None
     path = paths.few_shot if paths.few_shot.exists() else paths.data

@@ -1,4 +1,4 @@
-"""Rows to prompts and targets: jinja2, strict about what a row does not have."""
+"""Prompts and targets from rows, by strict jinja2 templates."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class _AnyColumn(list[str]):
 
 
 class Template:
-    """One jinja2 text over a row; a ConfigError where it does not parse or names a column that is not there."""
+    """A jinja2 template over a row. Raises a ConfigError if it does not parse or names a missing column."""
 
     def __init__(self, text: str, key: str, columns: Sequence[str]) -> None:
         self._key = key
@@ -50,10 +50,11 @@ class Template:
         )
 
     def text(self, row: Mapping[str, Any]) -> str:
+        """The rendered text."""
         return self._template.render(row)
 
     def value(self, row: Mapping[str, Any]) -> Any:
-        """What a lone `{{ expression }}` gives, a list as a list; else the text."""
+        """The value of a single `{{ expression }}`, with lists as lists; otherwise the rendered text."""
         if self._expression is None:
             return self.text(row)
         value = self._expression(**row)
@@ -63,9 +64,9 @@ class Template:
 
 
 class Prompts:
-    """The prompts, options and targets of a task over rows with the given columns.
+    """The prompts, options and targets of a task, over rows with the given columns.
 
-    `pool` has the rows that solved examples are taken from, where the task asks for some.
+    `pool` has the rows for few-shot examples, if the task uses any. Raises a ConfigError.
     """
 
     def __init__(self, task: TaskConfig, columns: Iterable[str], pool: Pool | None = None) -> None:
@@ -89,14 +90,14 @@ class Prompts:
 
     @property
     def columns(self) -> set[str]:
-        """The columns that prompts are made from: their length tells the expected work."""
+        """The columns in the prompts; their length predicts the work of a sample."""
         if self._column:
             return {self._column}
         templates = [template for _, template in self._messages] + ([self._prompt] if self._prompt else [])
         return set().union(*(template.columns for template in [*templates, *self._options]))
 
     def request(self, row: Mapping[str, Any], run_seed: int) -> Request:
-        """The request of a row with its `index` and `id`. Raises what a template raises."""
+        """The request of a row that has `index` and `id`. Raises what a template raises."""
         values, sample = user_row(row), str(row["id"])
         prompt, seed, kind = self.prompt(values, sample), sample_seed(run_seed, sample), self._task.type
         if kind == "choice":
@@ -108,10 +109,10 @@ class Prompts:
         return Request(row["index"], sample, prompt, seed, repeats=self._task.repeats)
 
     def prompt(self, row: Mapping[str, Any], sample: str = "") -> Prompt:
-        """What is asked about a row, as text or chat: description, solved examples, the row itself.
+        """The prompt of a row, as text or chat: description, few-shot examples, the row itself.
 
-        `sample` is the row's id: its examples are drawn by it, and it is none of its own examples. Where a chat has
-        something besides its own turns, what stands before is one system's turn, as many templates take only one.
+        `sample` is the row's id, which seeds its examples and excludes itself from them. In a chat, description and
+        system messages are joined into one system message, because many chat templates accept only one.
         """
         turn = self._turn(row)
         if self._task.type == "perplexity" or not (self._pool or self._description):
@@ -150,9 +151,9 @@ class Prompts:
         return [template.text(row) for template in self._options]
 
     def target(self, row: Mapping[str, Any]) -> Target:
-        """The right answer of a row, or several: texts, of multiple choice numbers; None where the task has no target.
+        """The target of a row: one or several texts, or option numbers for choice; None without `task.target`.
 
-        Of a perplexity task it is the text itself.
+        For perplexity it is the text itself.
         """
         if self._task.type == "perplexity":
             turn = self._turn(row)
@@ -169,14 +170,14 @@ class Prompts:
 
 
 def first_answer(target: Target) -> str | int | None:
-    """The right answer that is shown or learned where there are several; None where there is none."""
+    """The first of several correct answers, which is shown or trained on; None if there is none."""
     if isinstance(target, list):
         return target[0] if target else None
     return target
 
 
 def check_task(task: TaskConfig) -> None:
-    """A ConfigError where the keys of a task contradict each other or its type."""
+    """Raise a ConfigError if keys of the task contradict each other or its type."""
     if task.prompt is not None and task.messages:
         raise ConfigError("task.prompt and task.messages are both set: a task has one of them")
     if task.type == "choice" and not task.choices:
@@ -216,7 +217,10 @@ def _option_templates(choices: str | tuple[str, ...] | None, columns: Sequence[s
 
 
 def option_number(value: Any, options: Sequence[str]) -> int:
-    """Which option a target means: a number counts from 0; a text is an option, else its letter, else its number."""
+    """The option that a target means: a number counts from 0; a text is an option, else its letter, else its number.
+
+    Raises a ValueError if it is none of them.
+    """
     if isinstance(value, int) and not isinstance(value, bool):
         number = value
     elif (text := str(value)) in options:
@@ -239,7 +243,8 @@ def _solved(prompt: Prompt, answer: str) -> Chat:
 
 
 def chat_or_text(value: Any) -> Prompt:
-    """A prompt out of a column: a text, or a chat whose messages have role and content; else a ValueError."""
+    """A prompt from a column: a text, or a chat whose messages have role and content. Raises a ValueError for others.
+    """
     if isinstance(value, str):
         return value
     if (

@@ -1,4 +1,4 @@
-"""perplexity by token, word and byte, and bits_per_byte: how little a text surprises the model."""
+"""perplexity per token, word and byte, and bits_per_byte."""
 
 from __future__ import annotations
 
@@ -52,37 +52,41 @@ class _LikelihoodMetric(Metric):
 
 
 class Perplexity(_LikelihoodMetric):
-    """A token: exp(- log-likelihoods / tokens)."""
+    """Perplexity per token: exp(- log-likelihoods / tokens)."""
 
     name = "perplexity"
 
     def units(self, answer: Completion, text: str) -> int:
+        """Tokens of the text."""
         return answer.likelihood.tokens[0] if answer.likelihood else 0
 
 
 class WordPerplexity(_LikelihoodMetric):
-    """A word, as `re.split` at white space counts them."""
+    """Perplexity per word; words are split at whitespace by `re.split`."""
 
     name = "word_perplexity"
 
     def units(self, answer: Completion, text: str) -> int:
+        """Words of the text."""
         return len(re.split(r"\s+", text))
 
 
 class BytePerplexity(_LikelihoodMetric):
-    """A byte of UTF-8."""
+    """Perplexity per UTF-8 byte."""
 
     name = "byte_perplexity"
 
     def units(self, answer: Completion, text: str) -> int:
+        """UTF-8 bytes of the text."""
         return len(text.encode("utf-8", "surrogatepass"))
 
 
 class BitsPerByte(BytePerplexity):
-    """Bits (log-likelihoods to base 2) a byte: what a compressor made of the model would need."""
+    """Bits per UTF-8 byte: log-likelihoods to base 2, what a compressor based on the model would need."""
 
     name = "bits_per_byte"
     interval = staticmethod(within(0.0, math.inf))
 
     def value(self, sums: Floats | Sequence[float]) -> float:
+        """Bits per byte of the summed log-likelihoods and bytes."""
         return -float(sums[0]) / float(sums[1]) / math.log(2) if sums[1] else math.nan

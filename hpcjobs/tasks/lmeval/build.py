@@ -1,4 +1,4 @@
-"""At plan time: an lm_eval task as rows for inputs/, and what its ranks need of its code."""
+"""At plan time: an lm_eval task as rows for inputs/, and the code that its ranks need."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _SCORED = {"loglikelihood", "multiple_choice"}
 
 @dataclass(frozen=True)
 class LmEvalPlan:
-    """What a plan needs: the config with all that the task decides filled in, its rows, its code."""
+    """What planning needs: the config with everything that the task decides, its rows and its code."""
 
     config: Config
     table: pa.Table
@@ -65,7 +65,7 @@ class LmEvalPlan:
 def plan_task(config: Config) -> LmEvalPlan:
     """Load `config.task.name` and build all of its requests, as lm_eval's simple_evaluate would.
 
-    A ConfigError for a task that cannot be loaded, or that needs what hpcjobs has not.
+    Raises a ConfigError for a task that cannot be loaded or that hpcjobs cannot run.
     """
     check_task(config.task)
     version, full = library_version(), DatasetStub()

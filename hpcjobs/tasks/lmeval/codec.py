@@ -1,4 +1,4 @@
-"""JSON text that brings Python values back as they were: tuples, sets, bytes, arrays and odd keys too."""
+"""JSON that restores Python values exactly, including tuples, sets, bytes, arrays and keys that are not text."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _KIND = "__kind__"
 
 
 def encode(value: Any) -> str:
-    """`value` as one line of JSON; a TypeError names what cannot be written."""
+    """`value` as one line of JSON. Raises a TypeError that names what cannot be encoded."""
     return json.dumps(_plain(value), separators=(",", ":"))
 
 
 def decode(text: str) -> Any:
-    """The value that `encode` was given; numbers of numpy come back as Python's."""
+    """The value that was encoded. NumPy scalars become Python numbers."""
     return json.loads(text, object_hook=_back)
 
 

@@ -1,7 +1,7 @@
-"""A task's data set, cut to the few rows that its code looks at when it is made.
+"""A task's data set, cut to the few rows that its code needs when it is loaded.
 
-lm_eval makes a task from its whole data set, and ranks need only the task's code: their rows stand in inputs/. So
-what `datasets.load_dataset` answered while the task was planned is kept, cut short, and answered again on the ranks.
+lm_eval builds a task from its whole data set, but ranks need only its code: their rows are in inputs/. So the results
+of `datasets.load_dataset` are recorded when planning, cut short, and replayed on the ranks.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from hpcjobs.errors import ConfigError
 
 @dataclass
 class DatasetStub:
-    """Answers of `load_dataset` by what it was asked: a split's Dataset, or several by their names."""
+    """Recorded results of `load_dataset` by its arguments: a Dataset, or a DatasetDict of splits."""
 
     answers: dict[str, Any] = field(default_factory=dict)
 
     @contextlib.contextmanager
     def recording(self) -> Iterator[None]:
-        """Keep what `load_dataset` answers meanwhile."""
+        """Within the block, record what `load_dataset` returns. Raises a ConfigError for streamed data sets."""
         import datasets
 
         load = datasets.load_dataset
@@ -42,7 +42,7 @@ class DatasetStub:
 
     @contextlib.contextmanager
     def answering(self) -> Iterator[None]:
-        """Answer `load_dataset` from here; a ConfigError where something else is asked than at plan time."""
+        """Within the block, replay the recorded results. Raises a ConfigError for other arguments."""
 
         def load_dataset(*args: Any, **kwargs: Any) -> Any:
             key = _key(args, kwargs)
@@ -55,7 +55,7 @@ class DatasetStub:
 
     @property
     def rows(self) -> int:
-        """Rows of the longest split."""
+        """The number of rows of the longest split."""
         return max((len(one) for answer in self.answers.values() for one in _splits(answer).values()), default=0)
 
     def cut(self, rows: int) -> DatasetStub:
@@ -69,7 +69,7 @@ class DatasetStub:
         return DatasetStub(short)
 
     def files(self) -> dict[str, bytes]:
-        """The answers as files by name: an index and an Arrow file a split."""
+        """The recorded results as files by name: an index, and one Arrow file per split."""
         files, index = dict[str, bytes](), dict[str, dict[str, str]]()
         for key, answer in self.answers.items():
             names = index.setdefault(key, {})
@@ -80,7 +80,7 @@ class DatasetStub:
 
     @classmethod
     def read(cls, folder: Path) -> DatasetStub:
-        """What `files` gave, written to `folder`."""
+        """Read what `files` gave from `folder`."""
         import datasets
 
         answers: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""In merge: lm_eval's own aggregation and standard error over all samples, in input order."""
+"""In the merge: lm_eval's own aggregation and standard error over all samples, in input order."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SLOW = {"bleu", "chrf", "chrf++", "ter"}
 
 
 class LazyTask:
-    """The planned task of a run, loaded when a value is first asked for."""
+    """The planned task of a run, loaded on first use."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -33,6 +33,7 @@ class LazyTask:
 
     @property
     def loaded(self) -> LoadedTask:
+        """The loaded task."""
         if self._loaded is None:
             self._loaded = load_planned(self._folder)
         return self._loaded
@@ -49,24 +50,25 @@ class LmEvalMetric(Metric):
         self.name, self._name, self._task = name.text, name, task
 
     def fold(self) -> LmEvalFold:
+        """A fold that aggregates as lm_eval does."""
         return LmEvalFold(self._name, self._task)
 
 
 def planned_metrics(code: Path) -> list[Metric]:
-    """The metrics of the run whose code/ is given; lm_eval is imported only when one of them is folded."""
+    """The metrics of the run with this code/ folder. lm_eval is imported only when one of them is folded."""
     lazy = LazyTask(code)
     return [LmEvalMetric(name, lazy) for name in PlannedTask.read(code).metrics]
 
 
 class LmEvalFold:
-    """Keeps the items of one metric by task (8 bytes for a number), and aggregates them at the end."""
+    """Keeps the items of one metric by task (8 bytes per number), and aggregates them at the end."""
 
     def __init__(self, name: MetricName, task: LazyTask) -> None:
         self._name, self._task = name, task
         self._items: dict[int, _Items] = {}
 
     def add(self, scores: Floats, statistics: pa.Array | None = None) -> None:
-        """One more batch, in input order."""
+        """Add a batch, in input order."""
         texts = [None] * len(scores) if statistics is None else statistics.to_pylist()
         for score, text in zip(scores.tolist(), texts, strict=True):
             if text is not None:
@@ -76,7 +78,7 @@ class LmEvalFold:
                 self._items.setdefault(0, _Items()).append(score)
 
     def summary(self) -> dict[str, Any]:
-        """value, stderr, ci95, n: the task's; where several tasks have the metric, their group's, if it has one."""
+        """value, stderr, ci95, n of the task; with several tasks those of their group, if it has an aggregation."""
         loaded = self._task.loaded
         names = sorted(loaded.tasks)
         found = {names[place]: self._of(loaded.tasks[names[place]], kept) for place, kept in self._items.items()}

@@ -1,4 +1,4 @@
-"""On a rank: answers become lm_eval's responses, and its filters and metrics score them."""
+"""On a rank: turn answers into lm_eval's responses, and score them by its filters and metrics."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class LmEvalJudge:
         self._places = {name: number for number, name in enumerate(sorted(loaded.tasks))}
 
     def judge(self, answer: Completion, task: str, doc: Any, requests: Sequence[Mapping[str, Any]]) -> dict[str, Score]:
-        """The scores by metric; a metric that this document has nothing for is left out, as lm_eval does.
+        """The scores by metric; metrics that do not apply to this document are left out, as in lm_eval.
 
-        Where the item that lm_eval aggregates is more than a number, or there are several tasks, it stands in the
-        statistics: JSON of [the task's place, item].
+        If the item that lm_eval aggregates is more than a number, or there are several tasks, it is kept in the
+        statistics, as JSON of [the task's number, item].
         """
         scores: dict[str, Score] = {}
         for key, item in self.results(answer, task, doc, requests).items():
@@ -40,14 +40,14 @@ class LmEvalJudge:
         return scores
 
     def failed(self, task: str) -> dict[str, Score]:
-        """The scores of a document without an answer: 0 in each metric."""
+        """The scores of a document without an answer: 0 for each metric."""
         statistics = None if len(self._places) == 1 else encode([self._places[task], 0.0])
         return {metric.text: Score(0.0, statistics) for metric in self._metrics.values()}
 
     def results(
         self, answer: Completion, task: str, doc: Any, requests: Sequence[Mapping[str, Any]]
     ) -> dict[tuple[str, str], Any]:
-        """What `process_results` gives, by metric and filter; raises what the task's code raises."""
+        """What `process_results` returns, by (metric, filter). Raises what the task's code raises."""
         from lm_eval.api.instance import Instance
 
         code, responses = self._loaded.tasks[task], _responses(answer, requests)

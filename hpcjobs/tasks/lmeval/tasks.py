@@ -1,4 +1,4 @@
-"""Loading tasks of lm_eval: by name from where the user has them, and as they were planned on the ranks."""
+"""Load lm_eval tasks: by name when planning, and from the run folder on the ranks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _PASSED_OVER = {"__pycache__", ".ipynb_checkpoints"}
 
 @dataclass(frozen=True)
 class LoadedTask:
-    """lm_eval's task, group or tag `name`: its tasks by their names, and its groups."""
+    """A task, group or tag of lm_eval: its tasks by name, and its groups."""
 
     name: str
     tasks: Mapping[str, Any]
@@ -32,13 +32,15 @@ class LoadedTask:
 
     @property
     def group(self) -> Any | None:
-        """The group that was asked for, None for a task or a tag."""
+        """The group of this name; None for a task or a tag."""
         return self.groups.get(self.name)
 
 
 @dataclass(frozen=True)
 class MetricName:
-    """One number that lm_eval tells of a task: `metric,filter`; `aggregation` is whose function folds it."""
+    """A metric that lm_eval reports for a task, as `metric,filter`; `aggregation` is the metric whose function
+    aggregates it.
+    """
 
     metric: str
     filter: str
@@ -46,12 +48,13 @@ class MetricName:
 
     @property
     def text(self) -> str:
+        """`metric,filter`."""
         return f"{self.metric},{self.filter}"
 
 
 @dataclass(frozen=True)
 class PlannedTask:
-    """task.json: what ranks and merge need to know to load the task again."""
+    """The content of task.json: what ranks and merge need to load the task again."""
 
     name: str
     version: str
@@ -61,7 +64,7 @@ class PlannedTask:
 
     @classmethod
     def read(cls, code: Path) -> PlannedTask:
-        """Of the run whose code/ is given; a ConfigError where it has no such task."""
+        """Read it from a run's code/ folder. Raises a ConfigError if there is none."""
         try:
             values = read_json(code / FOLDER / "task.json")
         except FileNotFoundError:
@@ -71,12 +74,13 @@ class PlannedTask:
         return cls(**values | {"metrics": [MetricName(**metric) for metric in values["metrics"]]})
 
     def json(self) -> bytes:
+        """The content of task.json."""
         values = vars(self) | {"metrics": [vars(metric) for metric in self.metrics]}
         return (json.dumps(values, indent=2) + "\n").encode()
 
 
 def library_version() -> str:
-    """The installed lm_eval's; a ConfigError where there is none."""
+    """The version of the installed lm_eval. Raises a ConfigError if it is not installed."""
     from importlib.metadata import PackageNotFoundError, version
 
     try:
@@ -86,9 +90,9 @@ def library_version() -> str:
 
 
 def load(name: str, folders: Sequence[Path], library: bool) -> tuple[LoadedTask, Mapping[str, Any]]:
-    """The task, group or tag, looked for in `folders` and, with `library`, among lm_eval's own; and the index of names.
+    """The task, group or tag from `folders` and, with `library`, from lm_eval's own; and the index of task names.
 
-    Raises ConfigError, naming what there is; what a task's own code raises comes as one, too.
+    Raises a ConfigError, also for errors in the task's own code.
     """
     from lm_eval.tasks import TaskManager
 
@@ -105,7 +109,9 @@ def load(name: str, folders: Sequence[Path], library: bool) -> tuple[LoadedTask,
 
 
 def find(name: str, include: Path | None) -> tuple[LoadedTask, Mapping[str, Any]]:
-    """`load` for the user: the library's 14,000 tasks are looked through only where `include` has none of the name."""
+    """`load` for a name that the user gives. lm_eval's own 14,000 tasks are searched only if `include` does not have
+    it.
+    """
     if include is not None:
         if not include.is_dir():
             raise ConfigError(f"task.include_path: {include} is not a folder")
@@ -120,7 +126,10 @@ def find(name: str, include: Path | None) -> tuple[LoadedTask, Mapping[str, Any]
 
 
 def load_planned(code: Path) -> LoadedTask:
-    """The task of the run whose code/ is given, as it was planned, without its data set."""
+    """The planned task of the run with this code/ folder, without its data set.
+
+    Raises a ConfigError if lm_eval's version or the tasks differ from those planned.
+    """
     planned, installed = PlannedTask.read(code), library_version()
     if installed != planned.version:
         raise ConfigError(f"the run was planned with lm_eval {planned.version}, and here is {installed}")
@@ -140,7 +149,7 @@ def library() -> Path:
 
 
 def library_folders(loaded: LoadedTask, index: Mapping[str, Any]) -> list[str]:
-    """The folders below lm_eval's tasks that the task and its parts come from, relative to it."""
+    """The folders, relative to lm_eval's tasks, from which the task and its parts come."""
     top, folders = library(), set[str]()
     for name in {loaded.name, *loaded.tasks, *loaded.groups}:
         path = getattr(index.get(name), "yaml_path", None)
@@ -150,9 +159,9 @@ def library_folders(loaded: LoadedTask, index: Mapping[str, Any]) -> list[str]:
 
 
 def smallest_stub(full: DatasetStub, loaded: LoadedTask, again: Any) -> DatasetStub:
-    """The fewest first rows (a power of two) from which `again(stub)` makes the same tasks as `loaded`.
+    """The stub with the fewest first rows (a power of two) from which `again(stub)` makes the same tasks as `loaded`.
 
-    A task's code may filter its rows, so that one is not always enough; all of them always are.
+    A task's code may filter its rows, so one row is not always enough; all of them always are.
     """
     wanted, rows = _shapes(loaded), 1
     while rows < full.rows:
@@ -173,7 +182,7 @@ def _shapes(loaded: LoadedTask) -> dict[str, tuple[Any, ...]]:
 
 
 def snapshot(include: Path | None, planned: PlannedTask, stub: DatasetStub, run: Path) -> Snapshot:
-    """All that ranks and merge load the task from, as files below code/; what is no YAML or Python is linked."""
+    """The files from which ranks and merge load the task, below code/. Files that are not YAML or Python are linked."""
     files = {"task.json": planned.json()} | {f"data/{name}": data for name, data in stub.files().items()}
     links: dict[str, str] = {}
     if include is not None:
