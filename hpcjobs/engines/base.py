@@ -1,4 +1,4 @@
-"""What an engine is."""
+"""The interface of engines."""
 
 from __future__ import annotations
 
@@ -18,21 +18,23 @@ AUTO_BATCH = 16
 
 
 def rows_at_once(batch_size: BatchSize) -> int:
-    """A batch size as a number, for who knows nothing of memory."""
+    """A batch size as a number, for callers that know nothing about memory."""
     return AUTO_BATCH if batch_size == "auto" else batch_size
 
 
 class Engine(Protocol):
-    """Turns requests into completions, in any order, one for each; it never raises for a bad request.
+    """Turns requests into completions, one for each, in any order. It never raises for a bad request.
 
-    `batch_size` is how many requests it likes to have in hand at once; it may shrink when memory runs out.
+    `batch_size` is how many requests it prefers to have running; it may shrink when memory runs out.
     """
 
     @property
-    def batch_size(self) -> int: ...
+    def batch_size(self) -> int:
+        """How many requests the engine prefers to have running at once."""
+        ...
 
     def stream(self, requests: Source) -> Iterator[Completion]:
-        """Take requests as there is room, give completions as they finish."""
+        """Take requests as there is room, and yield completions as they finish."""
         ...
 
 

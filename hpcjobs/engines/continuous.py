@@ -1,4 +1,4 @@
-"""transformers: the continuous batching of transformers itself (ContinuousBatchingManager), for GPUs."""
+"""transformers: the continuous batching of transformers (ContinuousBatchingManager), for GPUs."""
 
 from __future__ import annotations
 
@@ -34,12 +34,11 @@ _BREAKDOWNS = 3
 
 
 class ContinuousEngine:
-    """Requests are added as they are claimed, results taken as they finish; greedy only.
+    """Adds requests to transformers' manager as they are claimed, and takes results as they finish; greedy only.
 
-    The manager has one random generator for all requests, so what is to be sampled is given to another engine, `loop`
-    where it runs the model, whose samples depend on their seeds alone. It takes over as well when a request has
-    brought the manager down, or when logits are no numbers, which spread to the other rows of a batch there: it finds
-    out which request it was.
+    The manager has one random generator for all requests, so sampling is left to another engine (`loop`, if it runs the
+    model), whose samples depend on their own seeds. That engine also takes over if a request crashes the manager, or if
+    logits are not finite, which affects other rows of the batch there: it finds the request to blame.
     """
 
     def __init__(self, model: Any, tokenizer: Any, generation: GenerationConfig, batch_size: int) -> None:
@@ -48,6 +47,7 @@ class ContinuousEngine:
         self._positions = context_length(model, tokenizer)
 
     def stream(self, requests: Source) -> Iterator[Completion]:
+        """Completions as they finish."""
         if self._generation.temperature > 0:
             log.info("temperature %g: samples have seeds of their own", self._generation.temperature)
             yield from self.other().stream(requests)
@@ -61,7 +61,7 @@ class ContinuousEngine:
             yield from self.other().stream(flow.left())
 
     def other(self) -> Engine:
-        """What runs the requests that the manager cannot."""
+        """The engine for requests that the manager cannot run."""
         kind = LoopEngine if runs_packed(self.model) else GenerateEngine
         return kind(self.model, self._tokenizer, self._generation, self.batch_size)
 

@@ -1,4 +1,4 @@
-"""dummy: answers each prompt with a hash of it, without torch. It exercises a cluster's plumbing in a second."""
+"""dummy: answers each prompt with a hash of it, without torch, to test a cluster's plumbing in a second."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from hpcjobs.requests import Completion, Likelihood, Prompt, Request
 
 
 class DummyEngine:
-    """Waits `delay` seconds a sample, then answers with 16 hex digits of the prompt's SHA-256.
+    """Waits `delay` seconds per sample, then answers with 16 hex digits of the prompt's SHA-256.
 
-    Log-likelihoods are made of hashes, too: of context and continuation, at most 0.
+    Log-likelihoods are made from hashes of context and continuation, and are at most 0.
     """
 
     def __init__(self, delay: float = 0.0, batch_size: int = 16) -> None:
         self._delay, self.batch_size = delay, batch_size
 
     def stream(self, requests: Source) -> Iterator[Completion]:
+        """Completions in the order of the requests."""
         for request in requests:
             if request is not None:
                 yield self._complete(request)

@@ -1,4 +1,4 @@
-"""Prompts to tokens, and tokens to answers: the same for every engine that generates."""
+"""Prompts to tokens and tokens to answers, for every engine that generates."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One finished text: without what ended it, which counts as a token where it is one."""
+    """A finished text, without its end token or stop string. `tokens` counts the end token."""
 
     text: str
     reason: str
@@ -40,7 +40,7 @@ NO_NUMBERS = SampleError("FloatingPointError", "the model's logits for this samp
 
 
 class TextCodec:
-    """A model's tokenizer with what ends an answer; `generation` is for requests that bring none of their own."""
+    """A model's tokenizer and end tokens. `generation` is for requests without their own settings."""
 
     def __init__(self, model: Any, tokenizer: Any, generation: GenerationConfig) -> None:
         self.tokenizer, self._generation, self._model = tokenizer, generation, model
@@ -53,7 +53,7 @@ class TextCodec:
         return self._ends | {self._added[stop] for stop in generation.stop if stop in self._added}
 
     def encode(self, request: Request) -> Encoded | Completion:
-        """Token ids, or why there are none; nothing that a prompt does may end the rank."""
+        """The encoded prompt, or a failed Completion: no prompt may end the rank."""
         try:
             ids = prompt_ids(self.tokenizer, request.prompt)
             room = self._longest - len(ids)
@@ -76,7 +76,7 @@ class TextCodec:
         return Answer(text, reason, len(tokens) + (end is not None))
 
     def processors(self, prompt_length: int) -> Sequence[Any]:
-        """What `generate` does to the logits of such a prompt by the model's own generation config."""
+        """The logits processors that `generate` would use for such a prompt, by the model's generation config."""
         config = copy.deepcopy(self._model.generation_config)
         config.update(do_sample=False, num_beams=1)
         self._model._prepare_special_tokens(config, device=self._model.device)
@@ -84,12 +84,14 @@ class TextCodec:
 
 
 def repeat_seed(request: Request, number: int) -> int:
-    """The seed of a request's answer `number`: it depends on the sample alone."""
+    """The seed of answer `number` to a request; it depends on the sample only."""
     return request.seed + number
 
 
 def completion_of(encoded: Encoded, answers: Sequence[Answer], started: float) -> Completion:
-    """The completion of all answers to one request; the tokens are those of all, the reason that of the first."""
+    """The completion of all answers to one request. Tokens are those of all answers, the finish reason that of the
+    first.
+    """
     first, several = answers[0], len(answers) > 1
     return Completion(
         encoded.request.index, first.text, first.reason, len(encoded.ids), sum(answer.tokens for answer in answers),
@@ -118,7 +120,7 @@ def text_ids(tokenizer: Any, text: str) -> list[int]:
 
 
 def context_length(model: Any, tokenizer: Any) -> int:
-    """Positions that the model has; some tokenizers say 1e30 for 'not known'."""
+    """The model's context length in tokens. (Some tokenizers give 1e30 for unknown.)"""
     positions = getattr(model.config, "max_position_embeddings", None) or getattr(model.config, "n_positions", None)
     return int(positions) if positions else min(int(tokenizer.model_max_length), 1 << 20)
 

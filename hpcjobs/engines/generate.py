@@ -33,7 +33,7 @@ class _Row:
 
 
 class GenerateEngine:
-    """Length-sorted batches of at most `batch_size`, halved when memory runs out; one bad prompt fails alone."""
+    """Runs length-sorted batches of at most `batch_size`, halved when memory runs out. A bad prompt fails alone."""
 
     def __init__(self, model: Any, tokenizer: Any, generation: GenerationConfig, batch_size: BatchSize) -> None:
         self._model, self._codec = model, TextCodec(model, tokenizer, generation)
@@ -41,7 +41,7 @@ class GenerateEngine:
         self._window = self.batch_size * _WINDOW_BATCHES
 
     def stream(self, requests: Source) -> Iterator[Completion]:
-        """Completions of the requests, batch by batch, each window of them longest first."""
+        """Completions batch by batch; the requests of each window are sorted, longest first."""
         ended = False
         while not ended:
             window, ended = take(requests, self._window)

@@ -1,4 +1,4 @@
-"""How many rows fit: from free memory, the model's bytes a token, and the length that is to be expected."""
+"""How many rows fit: from free memory, the model's bytes per token, and the expected length."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _NO_LIMIT = 1 << 60
 
 
 def batch_rows(model: Any, new_tokens: int, context: int, local_ranks: int = 1) -> int:
-    """Rows at once for answers of at most `new_tokens` by a model of `context` positions, at least one.
+    """Rows at once, at least one, for answers of at most `new_tokens` by a model with `context` positions.
 
-    On a CPU the ranks of this node (`local_ranks`) share its memory; a GPU is one rank's.
+    On CPU the `local_ranks` ranks of this node share its memory; a GPU belongs to one rank.
     """
     import torch
 
@@ -30,12 +30,12 @@ def batch_rows(model: Any, new_tokens: int, context: int, local_ranks: int = 1) 
 
 
 def expected_tokens(new_tokens: int, context: int) -> int:
-    """How long a row may become: a prompt that nothing is known of, and its answer."""
+    """The expected length of a row in tokens: a prompt of unknown length and its answer."""
     return min(context, _PROMPT_TOKENS + new_tokens)
 
 
 def token_bytes(model: Any) -> int:
-    """Bytes of the keys and values of one token in all layers, in its dtype; of other kinds of models a guess."""
+    """Bytes of keys and values per token, over all layers, in the model's dtype; an estimate for unusual models."""
     config = model.config.get_text_config(decoder=True)
     heads = getattr(config, "num_attention_heads", 1)
     size = getattr(config, "head_dim", None) or config.hidden_size // heads
@@ -44,8 +44,10 @@ def token_bytes(model: Any) -> int:
 
 
 def host_memory(root: Path = Path("/")) -> int:
-    """Bytes that this process can still have: what the host has available, and what its cgroups leave (both versions,
-    https://docs.kernel.org/admin-guide/cgroup-v2.html)."""
+    """Bytes that this process can still use: the host's available memory within the limits of its cgroups.
+
+    Both versions of cgroups: https://docs.kernel.org/admin-guide/cgroup-v2.html.
+    """
     meminfo = _fields(root / "proc/meminfo")
     available = int(meminfo.get("MemAvailable", "0 kB").split()[0]) * 1024 or _NO_LIMIT
     return min([available, *(_left(folder) for folder in _cgroups(root))])

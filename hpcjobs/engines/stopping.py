@@ -7,9 +7,9 @@ from typing import Any
 
 
 class StopStrings:
-    """Whether the decoded end of a row's new text contains a stop string.
+    """Detects stop strings in the decoded end of a row's new text.
 
-    Decoding is compared, not tokens: a stop string may begin in the middle of a token and end in another.
+    Texts are compared, not tokens: a stop string may begin inside one token and end inside another.
     """
 
     def __init__(self, tokenizer: Any, stops: Sequence[str]) -> None:
@@ -21,7 +21,8 @@ class StopStrings:
         self._may_end: dict[int, bool] = {}
 
     def met(self, made: Sequence[int]) -> bool:
-        """Whether these new tokens have met a stop string with their last one; tokens before it were asked about."""
+        """Whether the last of these new tokens completes a stop string; earlier tokens must have been checked before.
+        """
         if not self._stops or not self._ends_one(made[-1]):
             return False
         text = self._tokenizer.decode(made[-self._window :], skip_special_tokens=self._plain)
@@ -52,7 +53,7 @@ def stopped_text(tokenizer: Any, tokens: Sequence[int], stops: Sequence[str]) ->
 
 
 def cut_at_stop(text: str, stops: Sequence[str]) -> tuple[str, bool]:
-    """The text before the first stop string in it, and whether there was one."""
+    """The text before the first stop string, and whether there was one."""
     places = [place for place in (text.find(stop) for stop in stops) if place >= 0]
     return (text[: min(places)], True) if places else (text, False)
 

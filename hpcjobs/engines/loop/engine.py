@@ -1,4 +1,4 @@
-"""loop: a decode loop of our own. A row that has ended makes room at once, and the batch stays full."""
+"""loop: a batched decode loop. A finished row makes room at once, so the batch stays full."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ Made = int | SampleError
 class LoopEngine:
     """Continuous batching over the forward pass of any causal model that PackedModel can run.
 
-    At most `batch_size` rows at once, halved when memory runs out; one bad prompt fails alone. Greedy tokens are
-    those of `generate`, up to the rounding of sums.
+    At most `batch_size` rows at once, halved when memory runs out. A bad prompt fails alone. Greedy tokens equal those
+    of `generate`, up to rounding.
     """
 
     def __init__(self, model: Any, tokenizer: Any, generation: GenerationConfig, batch_size: int) -> None:
         self.model, self.codec, self.batch_size = model, TextCodec(model, tokenizer, generation), batch_size
 
     def stream(self, requests: Source) -> Iterator[Completion]:
-        """Completions in the order in which they end."""
+        """Completions in the order in which they finish."""
         with TextThread(self.codec) as text:
             yield from _Flow(self, text, Intake(requests, text, max(2, self.batch_size // 8))).run()
 

@@ -1,8 +1,8 @@
-"""A model's forward pass over the new tokens of many rows at once, none of them padding.
+"""A model's forward pass over the new tokens of many rows at once, without padding.
 
-All new tokens stand in one row of input, [1, tokens]: one of each row that is being decoded, then pieces of prompts.
-The weights are applied to all of them together; attention is ours and looks at each row's own keys and values
-(transformers' AttentionInterface: https://huggingface.co/docs/transformers/attention_interface).
+All new tokens are one input row, [1, tokens]: one token of each row that is decoding, then pieces of prompts. Weights
+are applied to all of them together; a custom attention reads each row's own keys and values (transformers'
+AttentionInterface: https://huggingface.co/docs/transformers/attention_interface).
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _UNKNOWN = ("softcap", "s_aux", "position_bias", "sliding_window", "head_mask")
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """New tokens of one row, which go to `place` from column `start` on.
+    """New tokens of one row, to be stored at `place` from column `start`.
 
-    `copied` of the columns before them come from the place `source` first. `last`: its logits are wanted.
+    `copied` columns before them are first copied from the place `source`. `last`: return the logits of its last token.
     """
 
     place: int
@@ -40,6 +40,7 @@ class Piece:
 
     @property
     def end(self) -> int:
+        """The column after the last token."""
         return self.start + len(self.tokens)
 
 
@@ -107,9 +108,9 @@ class PackedModel:
 
     @torch.inference_mode()
     def logits(self, pieces: Sequence[Piece]) -> tuple[list[int], torch.Tensor]:
-        """Store the pieces; [wanted, vocabulary] after the last token of each wanted one, and which these are.
+        """Run and store the pieces; returns the numbers of those with `last`, and logits [numbers, vocabulary].
 
-        Running a piece again gives the same: a pass that failed may be repeated in parts.
+        Running a piece again gives the same result, so a failed pass may be repeated in parts.
         """
         order = sorted(range(len(pieces)), key=lambda n: (len(pieces[n].tokens) > 1, pieces[n].place))
         sorted_pieces = [pieces[n] for n in order]

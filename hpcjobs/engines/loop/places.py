@@ -1,4 +1,4 @@
-"""Which row has which place of the key-value cache, and what can be copied instead of computed."""
+"""Places in the key-value cache: which row has which, and which prefixes can be copied instead of computed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hpcjobs.engines.prefix import shared_head
 
 
 class Places:
-    """Free places, and the tokens whose keys and values each place holds, also after its row has left."""
+    """The free places, and the tokens whose keys and values each place still has, even after its row has left."""
 
     def __init__(self, count: int) -> None:
         self._contents: list[tuple[list[int], int]] = [([], 0)] * count  # the first so many of these tokens
@@ -19,18 +19,19 @@ class Places:
 
     @property
     def free(self) -> int:
+        """The number of free places."""
         return len(self._free)
 
     def give(self, rows: Sequence[Row]) -> None:
-        """A place for each row, neighbours for rows of like length: they are read together."""
+        """Give each row a place. Rows of similar length become neighbours, since they are read together."""
         for row in sorted(rows, key=lambda row: -len(row.tokens)):
             row.place = self._free.pop(0)
             self._fresh.add(row.place)
 
     def begin(self, row: Row) -> None:
-        """The longest head of the row that some place holds need not be computed; its last token always is.
+        """Reuse the longest prefix of the row that some place has stored; the last token is always computed.
 
-        What an earlier piece of the same pass stores counts as held.
+        What an earlier piece of the same pass stores counts as stored.
         """
         source, shared = -1, 0
         wanted = row.tokens[:-1]
@@ -45,16 +46,16 @@ class Places:
             row.source, row.copied = source, shared
 
     def holds(self, row: Row, piece: Piece) -> None:
-        """With this piece of its prompt, the row's place holds all up to its end."""
+        """Note that the row's place has stored everything up to the end of this piece of its prompt."""
         self._contents[row.place] = (row.tokens, piece.end)
 
     def take_back(self, row: Row, whole: bool) -> None:
-        """The row has ended; what its place holds stays known, unless it failed."""
+        """Free the place of a finished row. Its content stays known, unless the row failed."""
         if not whole:
             self._contents[row.place] = ([], 0)
         self._fresh.discard(row.place)
         self._free = sorted([*self._free, row.place])
 
     def forget(self) -> None:
-        """Nothing is known to be held anywhere."""
+        """Forget the content of all places."""
         self._contents = [([], 0)] * len(self._contents)

@@ -1,4 +1,4 @@
-"""Texts to tokens whose log-likelihood is asked for: where the context ends and the continuation begins.
+"""Split contexts and continuations into the tokens to score.
 
 The rules are lm-evaluation-harness's, so that scores can be equal (its `TemplateLM._encode_pair` and `loglikelihood`,
 `HFLM.tok_encode`, and `utils.get_rolling_token_windows`; version 0.4.13, MIT License).
@@ -14,7 +14,7 @@ from hpcjobs.requests import Pair, Prompt, Request
 
 
 class SpanBuilder:
-    """Cuts requests into spans of at most `longest` input tokens, from the left where they are longer."""
+    """Makes spans of at most `longest` input tokens from requests; longer ones are truncated on the left."""
 
     def __init__(self, tokenizer: Any, longest: int) -> None:
         self._tokenizer, self._longest = tokenizer, longest
@@ -24,14 +24,16 @@ class SpanBuilder:
         self._contexts: dict[str, list[int]] = {}
 
     def spans(self, request: Request) -> list[Span]:
-        """The spans of a request: one a pair, or of a perplexity text its windows. A ValueError says what is wrong."""
+        """The spans of a request: one per pair, or the windows of a perplexity text. Raises a ValueError."""
         if request.task == "perplexity":
             return self.windows(_plain(request.prompt))
         self._contexts = {}  # the options of one question share theirs
         return [self.pair(pair) for pair in request.pairs]
 
     def pair(self, pair: Pair) -> Span:
-        """The span of one pair. White space at a context's end goes to the continuation: words begin with it."""
+        """The span of one pair. Whitespace at the end of the context moves to the continuation, where words begin with
+        it.
+        """
         context, special = self._context(pair.context)
         continuation = pair.continuation
         if not context:
@@ -49,9 +51,9 @@ class SpanBuilder:
         return self._span(head, self._encode(context + continuation, special)[len(head) :])
 
     def windows(self, text: str) -> list[Span]:
-        """The spans that score each token of a text once, the first one given the prefix token alone.
+        """Spans that score each token of a text once; the first token is conditioned on the prefix token only.
 
-        Each window but the first has as much context as the model's positions leave room for.
+        Each later window has as much context as the model's context length allows.
         """
         ids = self._encode(text)
         if not ids:

@@ -1,4 +1,4 @@
-"""Log-likelihoods: of the options of a question, or of a whole text. What requests share is computed once."""
+"""Log-likelihoods of the options of a question, or of a whole text. Shared prefixes are computed once."""
 
 from __future__ import annotations
 
@@ -25,23 +25,25 @@ _WINDOW_BATCHES = 4
 
 
 class Scorer(Protocol):
-    """Scores all spans of some jobs; gives each job when its last token is scored."""
+    """Scores all spans of some jobs, and yields each job when its last token is scored."""
 
-    def score(self, jobs: Sequence[ScoringJob]) -> Iterator[ScoringJob]: ...
+    def score(self, jobs: Sequence[ScoringJob]) -> Iterator[ScoringJob]:
+        """Yield each job once all its tokens are scored."""
+        ...
 
     def smaller(self) -> bool:
-        """Take less memory from now on; False where it takes as little as it can."""
+        """Use less memory from now on; False if that is not possible."""
         ...
 
     def forget(self) -> None:
-        """Drop what was kept for later jobs."""
+        """Drop everything kept for later jobs."""
         ...
 
 
 class ScoringEngine:
-    """Completions with log-likelihoods, window by window; one bad request fails alone.
+    """Completions with log-likelihoods, window by window. A bad request fails alone.
 
-    `fresh`: what comes after a pause of the source is computed as if nothing had been before, to the last bit.
+    `fresh`: nothing is reused after a pause of the source, so later results are identical to the bit.
     """
 
     def __init__(
@@ -101,7 +103,9 @@ class ScoringEngine:
 
 
 def scorer_of(model: Any) -> Scorer:
-    """The tree where the model has a cache that its branches can share, and a small example comes out right."""
+    """The tree scorer if the model's cache can be shared by branches and a small example comes out right; else the
+    plain one.
+    """
     plain = PlainScorer(model)
     if not has_plain_cache(model) or not has_fixed_positions(model):
         return plain
@@ -116,7 +120,7 @@ def scorer_of(model: Any) -> Scorer:
 
 
 def agree(one: Scorer, other: Scorer, model: Any) -> bool:
-    """Whether two scorers give the same for two branches of one context, up to rounding (nats a token)."""
+    """Whether two scorers agree on two branches of one context, up to rounding (nats per token)."""
     least = 0.01 if model.dtype == torch.float32 else 0.3
     size = min(64, int(model.config.get_text_config().vocab_size))
     head = tuple(n % size for n in range(3, 15))

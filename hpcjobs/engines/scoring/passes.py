@@ -1,4 +1,4 @@
-"""Forward passes over a prefix tree: many branches packed into one sequence, each of which sees its own path alone."""
+"""Forward passes over a prefix tree: many branches packed into one sequence; each sees its own path only."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def pack(nodes: Iterable[Node], most: int) -> Iterator[list[Node]]:
 
 
 def pass_tokens(model: Any) -> int:
-    """How many tokens a pass has at most: enough to keep the matrix units busy, few enough for memory.
+    """The most tokens per pass: enough to use the matrix units, few enough for memory.
 
-    On CPUs the cost a token is flat from 256 to 512 tokens (measured: the gain of larger products is lost to attention
-    between branches that the mask hides).
+    On CPUs the cost per token is flat from 256 to 512 tokens (measured: larger products gain what attention between
+    masked branches loses).
     """
     vocabulary = int(model.config.get_text_config().vocab_size)
     return max(32, min(384 if model.device.type == "cpu" else 2048, _LOGITS_BYTES // (4 * vocabulary)))
@@ -49,9 +49,9 @@ class Passes:
 
     @torch.inference_mode()
     def run(self, nodes: Sequence[Node], wanted: Sequence[int]) -> torch.Tensor:
-        """Logits [len(wanted), vocabulary] of the tokens at places `wanted` of the pass; sets the nodes' `kv`.
+        """Logits [len(wanted), vocabulary] of the tokens at places `wanted` of the pass. Sets the nodes' `kv`.
 
-        The keys and values of every node's path must be there, or in this very pass.
+        The keys and values of each node's ancestors must exist, or be computed in this pass.
         """
         before, device = _ancestors(nodes), self._model.device
         cache = transformers.DynamicCache()
@@ -112,7 +112,7 @@ def _store(nodes: Sequence[Node], cache: Any, start: int) -> None:
 
 
 def release(node: Node) -> None:
-    """Say that a node is computed: where it was the last child, what its parent holds is not needed any more."""
+    """Note that a node is computed. The last child releases its parent's keys and values."""
     parent = node.parent
     if parent is not None:
         parent.open -= 1
@@ -121,7 +121,8 @@ def release(node: Node) -> None:
 
 
 class PrefixCache:
-    """Keys and values of beginnings that several requests shared, kept for later ones; the longest unused go first."""
+    """Keys and values of prefixes shared by several requests, kept for later ones; the least recently used are dropped.
+    """
 
     def __init__(self, most_tokens: int) -> None:
         self._most, self._kept = most_tokens, dict[tuple[int, ...], KeysValues]()
@@ -131,17 +132,18 @@ class PrefixCache:
 
     @property
     def sequences(self) -> list[tuple[int, ...]]:
+        """The token sequences of the prefixes."""
         return list(self._kept)
 
     def recall(self, sequence: tuple[int, ...], leaf: Node) -> None:
-        """Give the nodes on the path to `leaf`, whose tokens are `sequence`, what is held of them."""
+        """Give the nodes on the path to `leaf`, whose tokens are `sequence`, their stored keys and values."""
         for node in leaf.path():
             if node.tokens:
                 node.kv = [(k[:, :, node.start : node.end], v[:, :, node.start : node.end]) for k, v in
                            self._kept[sequence]]  # fmt: skip
 
     def add(self, leaf: Node) -> None:
-        """Keep the path to a node, all of whose keys and values are there."""
+        """Keep the path to a node. All of its keys and values must exist."""
         path = [node for node in leaf.path() if node.tokens][::-1]
         sequence = tuple(token for node in path for token in node.tokens)
         self._kept.pop(sequence, None)
@@ -153,4 +155,5 @@ class PrefixCache:
             del self._kept[next(iter(self._kept))]
 
     def forget(self) -> None:
+        """Drop all prefixes."""
         self._kept.clear()

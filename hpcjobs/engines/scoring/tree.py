@@ -1,4 +1,4 @@
-"""Log-likelihoods over a prefix tree: what several spans have in common is computed once."""
+"""Log-likelihoods over a prefix tree: shared prefixes are computed once."""
 
 from __future__ import annotations
 
@@ -22,13 +22,16 @@ class TreeScorer:
         self._prefixes = PrefixCache(_PREFIX_TOKENS)
 
     def smaller(self) -> bool:
+        """Halve the pass size; False if it gets too small."""
         self._most //= 2
         return self._most >= 16
 
     def forget(self) -> None:
+        """Drop the stored prefixes."""
         self._prefixes.forget()
 
     def score(self, jobs: Sequence[ScoringJob]) -> Iterator[ScoringJob]:
+        """Yield each job once all its tokens are scored."""
         prefixes = self._prefixes.sequences
         spans = [(job, number) for job in jobs for number in range(len(job.spans))]
         tree = PrefixTree([*(job.spans[number].inputs for job, number in spans), *prefixes], self._most)
