@@ -1,4 +1,4 @@
-"""The model card: what was learned, from what, and by what."""
+"""Model cards: what the model was trained on, and how."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 def model_card(paths: RunPaths, config: Config, plan: Plan) -> str:
-    """README.md of model/, in the hub's format: a YAML head, then where the weights come from."""
+    """README.md of model/, in the hub's format: YAML metadata, then where the weights come from."""
     return _card("A causal language model", paths, config, plan, {"library_name": "transformers"})
 
 
 def adapter_card(paths: RunPaths, config: Config, plan: Plan) -> str:
-    """README.md of adapter/: as the model's, of the adapters alone."""
+    """README.md of adapter/, in the same format."""
     head = {"library_name": "peft", "base_model": plan.model["name"]}
     return _card("Low-rank adapters of a causal language model", paths, config, plan, head)
 

@@ -1,4 +1,4 @@
-"""The loop: one global batch a step, checkpoints between steps, and an end in order when the allocation ends."""
+"""The training loop: one global batch per step, checkpoints between steps, and an orderly stop at the time limit."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ _SLOWER = 2.0
 
 
 class TrainError(HpcJobsError):
-    """A training that cannot go on by being started again."""
+    """A training that a restart cannot help."""
 
     fatal = True
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Where a training is to go: its samples, their order, how many steps, and how a batch is spread over ranks."""
+    """The samples, their order, the number of steps, and how a batch is split over ranks."""
 
     tokens: TokenFile
     order: BatchOrder
@@ -58,17 +58,17 @@ class Schedule:
 
 @dataclass
 class Times:
-    """Seconds that recent steps took."""
+    """How long recent steps took (seconds)."""
 
     steps: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT))
 
     def next(self, saver: CheckpointSaver) -> float:
-        """What another step, and the checkpoint after it, are expected to take; one in hand is finished before."""
+        """How long another step and the checkpoint after it will take, including a write in progress."""
         return max(self.steps, default=0.0) + _SLOWER * (saver.seconds + saver.left())
 
 
 class Loop:
-    """Steps `done` + 1, + 2... of a schedule. All ranks call everything together, in the same order."""
+    """Runs steps `done` + 1, + 2... of a schedule. All ranks make all calls together, in the same order."""
 
     def __init__(
         self, work: Work, prepared: Prepared, schedule: Schedule, journal: Journal, validation: Validation | None = None
@@ -90,7 +90,7 @@ class Loop:
         self._pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
 
     def resume(self) -> None:
-        """Go on from the newest checkpoint that proves whole, where there is one; rank 0 judges for all."""
+        """Restore the newest checkpoint that verifies, if there is one; rank 0 decides for all."""
         found = self._agreed(self._checkpoints.newest() if self._work.rank.is_main else None)
         for reason in found.passed_over if self._work.rank.is_main else ():
             log.warning("passed over checkpoint %s", reason)
@@ -104,7 +104,7 @@ class Loop:
         self._trackers.start(self.done)
 
     def run(self) -> bool:
-        """All steps that are left; False where the allocation ends before: then a checkpoint is there to go on from."""
+        """Run all remaining steps. False if the allocation ends before that: a checkpoint has been written then."""
         self._settle_buckets()
         going = self._agree_to_go_on()
         while self.done < self._schedule.steps and going:
@@ -120,7 +120,7 @@ class Loop:
         return self.done >= self._schedule.steps
 
     def save(self, whole: bool = False) -> None:
-        """A checkpoint of now, where there is none yet; `whole`: it is there when this returns."""
+        """Write a checkpoint, unless there is one of this step. With `whole`, wait until it is written."""
         state = self._work.heartbeat.vitals.state
         self._work.heartbeat.enter(RankState.SAVING)  # as long as that takes, nobody hangs
         if self._saved != self.done:
@@ -137,7 +137,7 @@ class Loop:
         self._work.heartbeat.enter(state)
 
     def close(self) -> None:
-        """The journal, the trackers, and a checkpoint that is being written end with the loop."""
+        """Close journal and trackers, and finish a checkpoint that is being written."""
         if self._saver.busy:
             self._work.heartbeat.enter(RankState.SAVING)
         try:

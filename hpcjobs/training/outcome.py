@@ -1,4 +1,4 @@
-"""What a training has come to so far: its steps, what is missing, losses, speed, checkpoints."""
+"""The state of a training: steps, missing steps, losses, speed, checkpoints."""
 
 from __future__ import annotations
 
@@ -18,18 +18,21 @@ from hpcjobs.training.steps import Curve, StepRecord, read_curve
 
 @dataclass(frozen=True)
 class TrainMerged(Merged):
-    """`rows` are the planned steps, `missing` those without a record; `model`: whether model/ is there."""
+    """The result of a train run's merge. `rows` are the planned steps, `missing` those without a record; `model`:
+    model/ exists.
+    """
 
     model: bool = True
 
     @property
     def complete(self) -> bool:
+        """Whether all steps have a record and model/ exists."""
         return self.model and not self.missing
 
 
 @dataclass(frozen=True)
 class Training:
-    """What a train run has come to so far, by rank 0's journals; `values` are what a merge writes to metrics.json."""
+    """The state of a train run, from rank 0's journals. `values` are what a merge writes to metrics.json."""
 
     merged: TrainMerged
     curve: Curve
@@ -37,7 +40,7 @@ class Training:
 
 
 def read_training(paths: RunPaths) -> Training:
-    """Look at a training, over or not, and write nothing; a MergeError where a journal is broken."""
+    """Read the state of a train run, finished or not. Writes nothing. Raises a MergeError for a broken journal."""
     config, plan = read_config(paths.config), Plan.read(paths.plan)
     facts = TokenFacts.read(paths.token_facts) if paths.token_facts.exists() else None
     curve = read_curve(paths)

@@ -1,4 +1,4 @@
-"""Ranks that must live for the others to go on: a lost one is found, named, and the rest do not wait for it."""
+"""Watch the other ranks of a training: a lost rank is detected and named, and the others end."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _GONE = (RankState.DEAD, RankState.FAILED)
 
 
 class LostRankError(HpcJobsError):
-    """Another rank is gone, and this one cannot go on without it. The next start goes on from the last checkpoint."""
+    """Another rank was lost, and this one cannot go on without it. The next start resumes from the last checkpoint."""
 
 
 class Peers:
-    """Watches the heartbeats of the other ranks of this attempt: rank 0 those of all, the others that of rank 0.
+    """Watches heartbeats of this attempt: rank 0 those of all ranks, the others that of rank 0.
 
-    So every loss is seen, and nobody reads all files but one. A rank that has ended badly, or whose heartbeat has not
-    changed for `timeout` seconds by our own clock, is lost. `beat`: seconds between two heartbeats.
+    So every loss is detected, and only rank 0 reads all files. A rank is lost if it ended badly, or if its heartbeat
+    has not changed for `timeout` seconds by this process's clock. `interval` is the time between heartbeats (seconds).
     """
 
     def __init__(
@@ -53,7 +53,8 @@ class Peers:
             self._thread.join()
 
     def blame(self, error: BaseException, step: int) -> LostRankError | None:
-        """What to say of an error in a collective, where a rank was lost; None where none was, in a few seconds."""
+        """The error to raise for an error in a collective, if a rank was lost; None if none was within a few seconds.
+        """
         everybody = range(self._rank.world_size)
         first = {vitals.rank: vitals.beat for vitals in self._vitals(everybody)}
         deadline = time.monotonic() + max(_GUARD_SECONDS, _BEATS * self._interval)

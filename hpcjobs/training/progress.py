@@ -1,4 +1,4 @@
-"""How far a training is, from the end of its newest journal: nothing else is read."""
+"""The progress of a training, from the end of its newest journal only."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _RECENT = 8
 
 @dataclass(frozen=True)
 class Progress:
-    """Steps planned (0 where not known yet) and done, steps a second lately, and the last one."""
+    """Planned steps (0: not known yet), steps done, recent steps per second, and the last step's record."""
 
     steps: int
     done: int
@@ -27,7 +27,7 @@ class Progress:
 
 
 def read_progress(paths: RunPaths) -> Progress:
-    """Where the newest start that has finished a step stands."""
+    """The progress of the newest start that has finished a step."""
     recent = _recent(paths)
     try:
         steps = TokenFacts.read(paths.token_facts).steps

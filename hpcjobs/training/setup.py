@@ -1,4 +1,4 @@
-"""From a config to what is trained: connector, model, optimizer and schedule, ready for the loop."""
+"""Set up a training from its config: connector, model, optimizer and scheduler."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Prepared:
-    """What the loop works with."""
+    """The objects that the training loop uses."""
 
     connector: AccelerateConnector
     state: State
@@ -31,7 +31,7 @@ class Prepared:
 
 
 def prepare(work: Work, steps: int) -> Prepared:
-    """Join the group, load the model, and prepare it for a training of `steps` steps."""
+    """Join the process group, load the model, and prepare it for a training of `steps` steps."""
     from hpcjobs.training.checkpoints.state import seed_all
 
     train = work.config.train
@@ -58,7 +58,9 @@ def prepare(work: Work, steps: int) -> Prepared:
 
 
 def make_connector(work: Work) -> tuple[AccelerateConnector, str]:
-    """The connector in the group of all ranks (NCCL on GPUs, gloo on CPUs), and the precision that `auto` came to."""
+    """The connector, in the process group of all ranks (NCCL on GPUs, gloo on CPUs), and the precision `auto` resolves
+    to.
+    """
     import torch
 
     from hpcjobs.distributed.group import join_group
@@ -87,7 +89,7 @@ def _accelerator(train: TrainConfig) -> Mapping[str, Any]:
 
 
 def adapted(model: Any, config: Config) -> Any:
-    """The model, with low-rank adapters where the config asks for them."""
+    """The model, with LoRA adapters if the config sets a rank. Raises a ConfigError if peft is missing."""
     lora = config.train.lora
     if lora.rank is None:
         return model
@@ -110,7 +112,7 @@ def _counts(model: Any) -> tuple[int, int]:
 
 
 def make_optimizer(model: Any, train: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW; what has one dimension (norms, biases) does not decay."""
+    """AdamW; one-dimensional weights (norms, biases) have no weight decay."""
     import torch
 
     trained = [weight for weight in model.parameters() if weight.requires_grad]
@@ -123,7 +125,7 @@ def make_optimizer(model: Any, train: TrainConfig) -> torch.optim.Optimizer:
 
 
 def make_scheduler(optimizer: Any, train: TrainConfig, steps: int) -> Any:
-    """transformers' schedule of that name, stepped once a global batch."""
+    """transformers' scheduler of this name, stepped once per global batch."""
     from transformers import get_scheduler
 
     more = {}

@@ -1,4 +1,4 @@
-"""The loss on samples that are not learned from."""
+"""The loss on validation samples."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from hpcjobs.training.loss import Loss
 
 
 class Validation:
-    """The validation samples, spread over the ranks, the longest first."""
+    """The validation samples, split over the ranks, longest first."""
 
     def __init__(self, tokens: TokenFile, batches: BatchPlan, rank: int, pad: int) -> None:
         self._tokens, self._pad = tokens, pad
         self._share = Share(rank, batches.world, batches.micro)
 
     def loss(self, loss: Loss, state: State, summed: Callable[[Sequence[float]], list[float]]) -> float:
-        """The mean loss of all learned tokens; all ranks run equally many batches, as FSDP's are collectives."""
+        """The mean loss of all trained tokens. All ranks run the same number of batches, because FSDP uses collectives.
+        """
         import torch
 
         model = state.model if state.sharded else state.plain

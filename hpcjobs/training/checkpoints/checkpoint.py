@@ -1,4 +1,4 @@
-"""Checkpoints that prove themselves: a folder with a manifest of hashes, written last, under its name at the end."""
+"""Checkpoint folders: files, and a manifest with their hashes, written last; renamed to their final name at the end."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ _PROBE = 1 << 20
 
 @dataclass(frozen=True)
 class NewestCheckpoint:
-    """The newest checkpoint that proves whole (None: there is none), and what was passed over on the way, with why."""
+    """The newest checkpoint that verifies (None: there is none), and the newer ones that do not, with the reason."""
 
     step: int | None
     passed_over: list[str]
 
 
 class Checkpoints:
-    """The checkpoints of a run, of which the newest `keep` stay. Only rank 0 writes."""
+    """The checkpoints of a run; the newest `keep` are kept. Only rank 0 writes."""
 
     def __init__(self, paths: RunPaths, keep: int) -> None:
         self._paths, self._keep = paths, keep
@@ -54,7 +54,7 @@ class Checkpoints:
         return steps_in(self._paths.checkpoints)[::-1]
 
     def newest(self) -> NewestCheckpoint:
-        """The newest that is whole; every file is read for it."""
+        """The newest checkpoint that verifies. Reads all of its files."""
         passed_over: list[str] = []
         for step in self.steps():
             wrong = proof(self._paths.checkpoint(step))
@@ -64,9 +64,9 @@ class Checkpoints:
         return NewestCheckpoint(None, passed_over)
 
     def write(self, step: int, facts: Mapping[str, Any], fill: Callable[[Path], None]) -> Path:
-        """Have `fill` write files into a folder, and give it its manifest and name; then the oldest go.
+        """Let `fill` write files to a temporary folder, add the manifest, rename it, and remove the oldest checkpoints.
 
-        An older one is removed only after this one was read back and found whole. Raises DiskFullError.
+        An older checkpoint is removed only after this one was read back and verified. Raises a DiskFullError.
         """
         target = self._paths.checkpoint(step)
         make_folder(self._paths.checkpoints)
@@ -133,12 +133,14 @@ def _filled(fill: Callable[[Path], None], folder: Path) -> None:
 
 
 def manifest_bytes(folder: Path) -> int:
-    """The bytes of a checkpoint as its manifest says; an OSError, ValueError or KeyError where it cannot be read."""
+    """The size of a checkpoint in bytes, from its manifest. Raises an OSError, ValueError or KeyError if it is
+    unreadable.
+    """
     return sum(int(file["size"]) for file in read_json(folder / MANIFEST)["files"].values())
 
 
 def proof(folder: Path) -> str | None:
-    """None where every file of the manifest has its size and hash; else what is wrong."""
+    """None if every file has the size and hash in the manifest; else what is wrong."""
     try:
         manifest = read_json(folder / MANIFEST)
         files: dict[str, dict[str, Any]] = manifest["files"]
@@ -159,7 +161,7 @@ def proof(folder: Path) -> str | None:
 
 
 def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, in blocks."""
+    """The SHA-256 of a file."""
     digest = hashlib.sha256()
     for block in _blocks(path):
         digest.update(block)

@@ -1,4 +1,4 @@
-"""Checkpoints beside the steps: a copy of the state is written by a thread while the training goes on."""
+"""Asynchronous checkpoints: a thread writes a copy of the state while training goes on."""
 
 from __future__ import annotations
 
@@ -23,12 +23,11 @@ _SHARE = 0.5
 
 
 class CheckpointSaver:
-    """Writes snapshots one after the other; only rank 0 has some.
+    """Writes checkpoints one after the other, on rank 0.
 
-    `background` (train.async_checkpoints): `auto` is yes where a `gpu` trains and memory has room for the copy. Where
-    CPUs train, they share their cores with the writer: little is won for twice the memory (benchmarks/checkpoints.py).
-    `seconds` is what the last write took; before the first what `expected` bytes would take on a slow disk, and not
-    too little.
+    `background` is `train.async_checkpoints`: `auto` means yes when training on a GPU and the copy fits into memory. On
+    CPUs training shares its cores with the writer, so little is won for twice the memory (benchmarks/checkpoints.py).
+    `seconds` is how long the last write took; before the first one an estimate for `expected` bytes on a slow disk.
     """
 
     def __init__(
@@ -41,7 +40,7 @@ class CheckpointSaver:
         self.seconds, self.written = max(_LEAST, expected / _SLOW), 0
 
     def begin(self, step: int, facts: Mapping[str, Any], snapshot: StepState) -> None:
-        """Write the snapshot of `step`, or begin to; the one before has been written when this begins."""
+        """Write the state of `step`, or start to. Waits for the previous write first."""
         self.settle()
         self._began = time.monotonic()
         if not self._beside(snapshot.size):
@@ -54,25 +53,25 @@ class CheckpointSaver:
         self._thread.start()
 
     def settle(self) -> None:
-        """Wait for what is being written; its error is raised here, once."""
+        """Wait for the current write. Raises its error, once."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
         self.check()
 
     def check(self) -> None:
-        """Raise the error of a write beside the training, once."""
+        """Raise the error of a background write, once."""
         error, self._error = self._error, None
         if error is not None:
             raise error
 
     @property
     def busy(self) -> bool:
-        """Whether something is being written beside the training."""
+        """Whether a background write is running."""
         return self._thread is not None and self._thread.is_alive()
 
     def left(self) -> float:
-        """Seconds that the write in hand is expected to take yet."""
+        """Estimated seconds until the current write is finished."""
         if not self.busy:
             return 0.0
         return max(0.0, self.seconds - (time.monotonic() - self._began))

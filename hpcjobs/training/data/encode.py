@@ -1,4 +1,4 @@
-"""Examples to token ids, and which of the tokens are learned."""
+"""Examples to token ids, with a mask of the tokens that are trained on."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hpcjobs.training.data.examples import Example
 
 @dataclass(frozen=True)
 class Tokens:
-    """A sample: its token ids, and for each whether it is learned. The first never is: nothing predicts it."""
+    """A sample: its token ids, and for each whether it is trained on. The first never is: nothing predicts it."""
 
     ids: list[int]
     learned: list[bool]

@@ -1,4 +1,4 @@
-"""Trackers of a training: told by rank 0, each from a thread of its own, so that none can hold or end a training."""
+"""Trackers on rank 0, each in its own thread, so that none can delay or end a training."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MOST = 100
 
 
 class Trackers:
-    """All trackers of a run on rank 0, none on the others."""
+    """All trackers of a run on rank 0; none on other ranks."""
 
     def __init__(self, work: Work) -> None:
         from hpcjobs.training.trackers.libraries import make_tracker
@@ -33,7 +33,7 @@ class Trackers:
         self._threads = [TrackerThread(name, make_tracker(name, work)) for name in names]
 
     def start(self, done: int) -> None:
-        """Tell them of the steps until `done`, of which an earlier start may have told them some or none."""
+        """Start the trackers, and log the steps up to `done`, which an earlier start may have logged in part."""
         if not self._threads:
             return
         steps = read_curve(self._paths).steps
@@ -43,12 +43,12 @@ class Trackers:
                 thread.put(steps[step])
 
     def log_step(self, record: StepRecord) -> None:
-        """A finished step; returns at once."""
+        """Log a finished step. Returns at once."""
         for thread in self._threads:
             thread.put(record)
 
     def close(self, complete: bool) -> None:
-        """Let them take what is left, for a while: none may keep an allocation from ending."""
+        """Wait until all steps are logged, up to a limit: a tracker must not hold up the end of a job."""
         for thread in self._threads:
             thread.put(complete)
         deadline = time.monotonic() + (_PATIENCE if complete else _INTERRUPTED)
@@ -57,7 +57,7 @@ class Trackers:
 
 
 class TrackerThread(threading.Thread):
-    """A tracker's thread. What the tracker raises is said once, and the tracker left alone from then on."""
+    """The thread of a tracker. An error of the tracker is logged once, and the tracker is not used any more."""
 
     def __init__(self, name: str, tracker: Tracker) -> None:
         super().__init__(name=f"tracker {name}", daemon=True)
@@ -65,11 +65,11 @@ class TrackerThread(threading.Thread):
         self._queue: queue.SimpleQueue[StepRecord | bool] = queue.SimpleQueue()
 
     def put(self, value: StepRecord | bool) -> None:
-        """A step, or at the end whether the run is complete."""
+        """Queue a step; at the end, whether the run is complete."""
         self._queue.put(value)
 
     def wait(self, deadline: float) -> None:
-        """Until it has taken all, or the monotonic clock says `deadline`."""
+        """Wait until everything is logged, or until `deadline` (monotonic clock)."""
         if not self.is_alive():
             return
         self.join(max(0.0, deadline - time.monotonic()))
@@ -77,7 +77,7 @@ class TrackerThread(threading.Thread):
             log.warning("%s has not taken all in time: about %d steps are not told", self.name, self._queue.qsize())
 
     def run(self) -> None:
-        """Start the tracker, tell it all, and let it finish."""
+        """Start the tracker, log all queued steps, and finish."""
         try:
             self._tracker.start()
             while True:
