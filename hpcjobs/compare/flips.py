@@ -1,4 +1,4 @@
-"""The samples that a binary metric judges otherwise in one run than in another."""
+"""Flips: samples on which a binary metric differs between two runs."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Flip:
-    """A sample whose score went from 1 to 0 in the metrics `lost`, from 0 to 1 in those `gained`.
+    """A sample whose score changed from 1 to 0 in the metrics `lost`, or from 0 to 1 in `gained`.
 
-    `a` and `b` hold index, completion, scores and error of the two runs.
+    `a` and `b` have index, completion, scores and error in the two runs.
     """
 
     id: str
@@ -38,7 +38,7 @@ class Flip:
     b: Mapping[str, Any]
 
     def line(self) -> str:
-        """The flip as one line of JSON; a score that is no finite number is null."""
+        """The flip as one line of JSON; scores that are not finite are null."""
         return json.dumps(vars(self) | {"a": _clean(self.a), "b": _clean(self.b)}, allow_nan=False)
 
     def lines(self) -> Iterator[str]:
@@ -52,7 +52,7 @@ class Flip:
 
 
 def scores(table: pa.Table, metric: str) -> Floats:
-    """The scores of one metric in a table of results; NaN where there is none."""
+    """The scores of one metric in a table of results, shape (n,); NaN where there is none."""
     column = table.column("scores")
     values = pc.struct_field(column, [column.type.get_field_index(metric)])
     return np.asarray(values.cast(pa.float64()).to_numpy(), np.float64)

@@ -1,4 +1,4 @@
-"""Two results.parquet side by side: the samples that both have, paired by id."""
+"""Pair the samples of two results.parquet by id."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _WINDOW = 8192
 class Pairs:
     """The rows of two results with the same id.
 
-    `common` samples are in both, `only_a` and `only_b` in one. `in_order`: they come in the same order, and both
-    files are read side by side in flat memory; else the columns asked for of `b` are held in memory and joined by id.
-    `same_data`: both are of the same inputs, so that an index says which id.
+    `common` samples are in both, `only_a` and `only_b` in one. With `in_order` both files are read side by side in
+    constant memory; otherwise the columns of `b` are loaded into memory and joined by id. `same_data`: both have the
+    same inputs, so equal indexes are equal ids.
     """
 
     def __init__(self, a: Results, b: Results, same_data: bool = False) -> None:
@@ -33,7 +33,7 @@ class Pairs:
             self._join()
 
     def tables(self, columns: Sequence[str]) -> Iterator[Pair]:
-        """The common rows of A and of B, row by row the same sample, some thousands at a time, in A's order."""
+        """The common rows of A and of B, row by row the same sample, in batches in A's order."""
         for pair in self._walk(columns) if self.in_order else self._joined(columns):
             if len(pair[0]):
                 yield pair

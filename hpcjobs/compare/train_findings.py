@@ -1,4 +1,4 @@
-"""What compare found of two train runs, as exit code, JSON values and text."""
+"""The findings of compare for two train runs, as exit code, JSON and text."""
 
 from __future__ import annotations
 
@@ -20,9 +20,7 @@ _TITLES = {"tokens_per_s": "tokens/s", "tokens_per_s_per_rank": "tokens/s a rank
 
 @dataclass(frozen=True)
 class TrainFindings:
-    """A comparison, and the gates that were asked for; `out` is the file that all common steps went to, `report` that
-    of the page.
-    """
+    """A comparison with its gates. `out` is the file with all common steps, `report` the HTML page."""
 
     comparison: TrainComparison
     gates: list[Gate]
@@ -30,7 +28,7 @@ class TrainFindings:
     report: Path | None = None
 
     def exit_code(self) -> int:
-        """0; 1 where a gate finds a regression; else 3 where a gate cannot be decided."""
+        """0; 1 if a gate finds a regression; else 3 if a gate cannot be decided."""
         return gates_exit_code(self.gates)
 
     def values(self) -> dict[str, Any]:
@@ -48,7 +46,7 @@ class TrainFindings:
         }  # fmt: skip
 
     def lines(self) -> Iterator[str]:
-        """The findings for people."""
+        """The findings as text."""
         found = self.comparison
         for letter, side in (("A", found.a), ("B", found.b)):
             state = "complete" if side.training.merged.complete else "INCOMPLETE"
@@ -69,7 +67,7 @@ class TrainFindings:
             yield f"report  {self.report}"
 
     def warnings(self) -> Iterator[str]:
-        """What one has to know about the two runs before one believes the numbers."""
+        """Warnings about the two runs that affect the comparison."""
         found = self.comparison
         if found.a.paths.root == found.b.paths.root:
             yield "A and B are the same run"
@@ -86,7 +84,7 @@ class TrainFindings:
 def find_trainings(
     a: RunPaths, b: RunPaths, gates: Sequence[str], allow_incomplete: bool, out: Path | None, report: Path | None = None
 ) -> TrainFindings:
-    """Compare two train runs and judge the gates, `loss=0.01` each; a UsageError before anything is written."""
+    """Compare two train runs and decide the gates, each `loss=0.01`. Raises a UsageError before anything is written."""
     limits, found = parse_gates(gates), compare_trainings(TrainSide.read(a), TrainSide.read(b))
     check_gates(limits, found.metrics, "these are what a train run is held to")
     for flag, path in (("--out", out), ("--report", report)):
@@ -147,7 +145,7 @@ def _at(found: TrainComparison, place: int) -> dict[str, Any]:
 
 
 def value_rows(found: TrainComparison) -> Iterator[tuple[str, str, str, str, str]]:
-    """(title, A, B, B - A, remark) of each value that one of the two has, as texts; the ranks last."""
+    """(title, A, B, B - A, remark) as text, for each value that either run has; the ranks last."""
     for name, a in found.a.values.items():
         b = found.b.values[name]
         if a is None and b is None:
@@ -174,13 +172,13 @@ def _number(value: float | None, sign: str = "") -> str:
 
 
 def short(value: Any) -> str:
-    """A config value on one line, the middle of a long one left out."""
+    """A config value on one line; long values are cut in the middle."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 120 else f"{text[:70]} ... {text[-40:]}"
 
 
 def story(found: TrainComparison) -> Iterator[str]:
-    """Where the curves part, and whether the samples do."""
+    """Where the curves differ, and whether the samples do."""
     yield from _curve_lines(found)
     yield from _batch_lines(found)
 

@@ -1,4 +1,4 @@
-"""verify: the results of several world sizes compared sample by sample, in flat memory."""
+"""verify: compare the results of several world sizes sample by sample, in constant memory."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _WINDOW = 1024
 
 @dataclass(frozen=True)
 class Mismatch:
-    """A sample with other results at the world sizes `differ` than at the first one, in the columns `fields`.
+    """A sample whose results at the world sizes `differ` are not those of the first one, in the columns `fields`.
 
-    `values` holds the compared columns by world size: of the first one, and of those that differ from it.
+    `values` has the compared columns by world size: the first one and those that differ.
     """
 
     index: int
@@ -53,10 +53,10 @@ class Mismatch:
 
 
 class WorldSizeComparison:
-    """Several results.parquet side by side, by world size; the first one is what the others are held against.
+    """Several results.parquet by world size; the others are compared with the first.
 
-    When `flips` is through, `samples` counts those that every file has, and `absent`, for each world size, those that
-    only others have.
+    Once `flips` is exhausted, `samples` counts the samples in every file, and `absent` those missing at each world
+    size.
     """
 
     def __init__(self, files: Mapping[int, Path]) -> None:
@@ -64,7 +64,7 @@ class WorldSizeComparison:
         self.samples, self.absent = 0, dict.fromkeys(files, 0)
 
     def byte_identical(self) -> bool:
-        """Whether the files are the same byte for byte."""
+        """Whether the files are identical byte for byte."""
         first, *others = self._files.values()
         return all(filecmp.cmp(first, other, shallow=False) for other in others)
 

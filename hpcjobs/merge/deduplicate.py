@@ -1,4 +1,4 @@
-"""The choice among accepted records: one a sample, in input order."""
+"""Choose among accepted records: one per sample, in input order."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Ints = npt.NDArray[np.int64]
 
 
 def choose(found: pa.RecordBatch, ids: pa.ChunkedArray, first: int, tally: Tally) -> Ints:
-    """The places in `found` of the records that count, by index; `ids` are those of the rows from `first` on.
+    """The positions in `found` of the chosen records, ordered by index. `ids` are those of the rows from `first` on.
 
-    One record a sample, the first journal's (`source`). A line that stands twice counts once. A journal with two
-    lines that differ, or a foreign id, does not count for this sample; a later round's may.
+    One record per sample, from the first journal (`source`). A repeated line counts once. A journal with two different
+    lines for a sample, or a foreign id, does not count for it; that of a later round may.
     """
     index: Ints = found.column("index").to_numpy()
     order: Ints = np.argsort(index, kind="stable")

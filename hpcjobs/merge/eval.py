@@ -1,4 +1,4 @@
-"""Merge: proves that nothing is missing, puts all results in input order, and folds the scores."""
+"""Merge eval and generate: check that nothing is missing, sort the results by input order, and aggregate scores."""
 
 from __future__ import annotations
 
@@ -37,10 +37,9 @@ log = logging.getLogger(__name__)
 
 
 def merge(paths: RunPaths) -> Merged:
-    """Write results.parquet, missing.jsonl and metrics.json from the journals; running it again gives the same.
+    """Write results.parquet, missing.jsonl and metrics.json from the journals. Repeating it gives the same files.
 
-    Raises MergeError for a journal line that no crash can make, and DiskFullError where there is no room: then
-    all three stay as they were.
+    Raises a MergeError for a broken journal line, and a DiskFullError; then all three files stay as they were.
     """
     remove_leftovers(paths.root)
     need, space = merge_need(paths), Space.of(paths.root)

@@ -1,4 +1,4 @@
-"""Sorting accepted records by input order in flat memory: rows go to one Arrow file a range of indexes."""
+"""Sort accepted records by input order in constant memory: one Arrow file per range of indexes."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ _BUFFER = 1 << 16
 
 
 class Spill:
-    """Buckets of `bucket` rows of journal columns; where there is one bucket alone it stays in memory.
+    """Buckets of `bucket` rows of journal columns; a single bucket stays in memory.
 
-    More go to files in a hidden folder in `folder`: Arrow streams, uncompressed, since they are read once and soon.
+    Several buckets are files in a hidden folder in `folder`: uncompressed Arrow streams, since they are read once and
+    soon.
     """
 
     def __init__(self, folder: Path, rows: int, schema: pa.Schema, bucket: int) -> None:
@@ -39,7 +40,7 @@ class Spill:
         self._files: dict[int, tuple[pa.NativeFile, pa.RecordBatchWriter]] = {}
 
     def add(self, table: pa.Table) -> None:
-        """Rows whose `index` is below `rows`."""
+        """Add rows."""
         self._buffer.append(table)
         self._bytes += table.nbytes
         if self._folder and self._bytes > _BUFFER_BYTES:
@@ -63,9 +64,9 @@ class Spill:
         return self._files[number][1]
 
     def buckets(self, rows: int) -> Iterator[tuple[range, pa.RecordBatch]]:
-        """(index range, its rows in the order of `add`) for each bucket, in input order, once.
+        """(index range, its rows in the order of `add`) of each bucket, in input order, once.
 
-        The disk gets each bucket's space back when it is read.
+        Each bucket's file is removed when it is read.
         """
         if self._folder and self._buffer:
             self._write()

@@ -1,4 +1,4 @@
-"""results.parquet: one row an accepted sample, in input order; the same bytes for any number of ranks."""
+"""results.parquet: one row per accepted sample, in input order; the same bytes for any number of ranks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ _ERROR = pa.struct([("type", pa.string()), ("message", pa.string())])
 
 
 def schema_of(metrics: Sequence[Metric], inputs: pa.Schema, task: TaskConfig | None = None) -> pa.Schema:
-    """The columns: what was asked (`input`), what came, its scores. Who made it stays in the journals."""
+    """The columns of results.parquet: input row (`input`), answer and scores. Which rank made it stays in the journals.
+    """
     fields = [
         ("index", pa.int64()), ("id", pa.string()), ("completion", pa.string()), ("finish_reason", pa.string()),
         ("prompt_tokens", pa.int64()), ("completion_tokens", pa.int64()),
@@ -56,7 +57,7 @@ def _extra_fields(task: TaskConfig) -> list[tuple[str, pa.DataType]]:
 
 
 def rows_of(found: pa.Table, inputs: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Columns of journals (`columns.journal_schema`) and the input rows of the same samples as a table."""
+    """A table of results from journal columns (`journal_schema`) and the input rows of the same samples."""
     arrays = [_column(found.column(field.name), field.type) for field in schema if field.name != "input"]
     if "input" in schema.names:
         fields = list(schema.field("input").type)
@@ -104,7 +105,7 @@ class _Sink(io.RawIOBase):
 
 
 class ResultsWriter:
-    """Writes the table batch by batch to a temporary file, and to its name when all is well."""
+    """Writes the table in batches to a temporary file, which is renamed at the end if nothing failed."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self._path, self._temporary, self.schema = path, temporary_name(path), schema
@@ -117,6 +118,7 @@ class ResultsWriter:
                 raise
 
     def write(self, table: pa.Table) -> None:
+        """Write a batch. Raises a DiskFullError."""
         with disk_errors(self._path, table.nbytes):
             self._writer.write_table(table)
 

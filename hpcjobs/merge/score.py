@@ -1,4 +1,4 @@
-"""score: metrics anew from results.parquet, without generating anything."""
+"""score: compute metrics again from results.parquet, without generating."""
 
 from __future__ import annotations
 
@@ -30,9 +30,10 @@ _READ = [
 
 
 def rescore(paths: RunPaths, metric_names: Sequence[str], target: str | None) -> dict[str, Any]:
-    """Rewrite the scores of results.parquet and metrics.json; the new metrics.json's values.
+    """Rewrite the scores in results.parquet and metrics.json; returns the new values of metrics.json.
 
-    `metric_names` and `target` replace the config's where given. Samples with an error count 0 as before.
+    `metric_names` and `target` replace the config's, if given. Samples with an error still count 0. Raises a
+    UsageError.
     """
     check_answers(paths, "score")
     if not paths.results.exists():
