@@ -1,4 +1,4 @@
-"""The verbs. A handler reads its flags, imports its stage, and says what came of it."""
+"""The app and its entry point. A verb reads its flags, imports what it needs, and prints the result."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _WrongWords: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__na
 
 @app.command(hidden=True)
 def version() -> None:
-    """The version."""
+    """Print the version."""
     typer.echo(hpcjobs.__version__)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line; its exit code."""
+    """Run the command line and return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     debug = _take(words, "--debug")
     if words[:1] == ["--version"]:

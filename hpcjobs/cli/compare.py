@@ -1,4 +1,4 @@
-"""verify and compare: the same job at several world sizes, and two runs side by side."""
+"""verify and compare: one job at several world sizes, and two runs side by side."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ def verify(
     yes: Yes = False,
     json_: Json = False,
 ) -> None:
-    """Run the same job at several world sizes and compare sample by sample; all run folders stay.
+    """Run the same job at several world sizes and compare the results sample by sample. All run folders are kept.
 
-    On GPUs where the config asks for some, else on CPUs. Exit code 0: every result is the same; 1: a sample differs,
-    or a run failed; 3: a run is incomplete.
+    Runs on GPUs if the config has any, else on CPUs. Exit code 0: all results are identical; 1: a sample differs, or a
+    run failed; 3: a run is incomplete.
     """
     from hpcjobs.cli.show_comparison import show_verdict
     from hpcjobs.cli.show_plan import show_sizes
@@ -96,12 +96,12 @@ def compare(
     limit: Annotated[int, typer.Option(min=0, help="How many flips are printed; --json has all.")] = 10,
     json_: Json = False,
 ) -> None:
-    """B against A. Of evals: the difference of each metric on the samples that both have, and what flipped. Of train
-    runs: losses, speed, the config keys that differ, the curves step by step; merged or not, going on or not.
+    """Compare run B with run A. For evals: the difference of each metric on the common samples, and the samples that
+    flipped. For train runs: losses, speed, config keys that differ, and the curves step by step, finished or not.
 
-    A train run's gates are loss, eval_loss, best_eval_loss (by how much it may rise) and tokens_per_s (fall).
+    Gates of train runs: loss, eval_loss, best_eval_loss (by how much it may rise) and tokens_per_s (fall).
 
-    Exit code 1: a metric of B is worse than its gate allows; 3: a gate cannot be decided, as a run is incomplete.
+    Exit code 1: a metric of B is worse than its gate allows; 3: a gate cannot be decided because a run is incomplete.
     """
     from hpcjobs.cli.show_comparison import show_findings
     from hpcjobs.run_folder.job_kinds import kind_of_both

@@ -1,4 +1,4 @@
-"""The flags that several verbs share, in Slurm's words where Slurm has them."""
+"""Flags that several verbs share, with Slurm's names where Slurm has them."""
 
 from __future__ import annotations
 

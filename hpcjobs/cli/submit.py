@@ -1,4 +1,4 @@
-"""submit, resume and join: runs begin, go on, and get more ranks."""
+"""submit, resume and join: start runs, continue them, and add ranks."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from hpcjobs.cli.flags import (
 
 
 def given_flags(values: dict[str, Any]) -> dict[str, Any]:
-    """The flags that name config keys, out of a handler's locals."""
+    """The flags that are config keys, from a verb's locals."""
     from hpcjobs.commands.submit import FLAGS
 
     return {name: values.get(name) for name in FLAGS}
@@ -84,7 +84,7 @@ def submit(
     yes: Yes = False,
     json_: Json = False,
 ) -> None:
-    """Plan a run, show the plan, and queue it: its ranks, and the merge job behind them."""
+    """Plan a run, show the plan, and queue its ranks and the merge job."""
     from hpcjobs.cli.show_plan import show_plan
     from hpcjobs.commands.submit import SubmitOptions, draft_of
 
@@ -147,7 +147,7 @@ def resume(
     yes: Yes = False,
     json_: Json = False,
 ) -> None:
-    """Run what is missing, on the same shape or another one."""
+    """Run what is missing, with the same shape or another."""
     from hpcjobs.cli.show_plan import echo_launch
     from hpcjobs.commands.resume import resume
     from hpcjobs.run_folder.paths import find_run
@@ -181,7 +181,7 @@ def join(
     wait: WaitFlag = False,
     json_: Json = False,
 ) -> None:
-    """Add ranks to a run that is going on: more nodes, another partition, an array of single-node workers."""
+    """Add ranks to a running run: more nodes, another partition, or an array of single-node workers."""
     from hpcjobs.cli.show_plan import echo_launch
     from hpcjobs.commands.resume import join
     from hpcjobs.run_folder.paths import find_run

@@ -1,4 +1,4 @@
-"""cancel: end what this run started, and nothing else. The run stays resumable."""
+"""cancel: end the jobs of a run, and nothing else. The run can be resumed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _GRACE_SECONDS = 20.0
 
 
 def cancel(paths: RunPaths) -> list[str]:
-    """End the jobs and local processes recorded in submission.json; what was ended, in words."""
+    """End the jobs and local processes recorded in submission.json; returns a text for each."""
     ended = []
     for launch in known_launches(paths):
         if launch.executor == "slurm":

@@ -1,4 +1,4 @@
-"""The post-job step: merge, then report; what the merge job, the local supervisor and `hpcjobs merge` all run."""
+"""The merge job: merge and report; also run by the local supervisor."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ _LOOKS = 3
 
 
 def finish_run(run_dir: str, launch: int | None = None) -> None:
-    """The merge job's entry point: ends with hpcjobs' exit code, which Slurm then shows.
+    """The entry point of the merge job. Exits with hpcjobs' exit code, which Slurm then shows.
 
-    Where a later start than `launch` has a merge job of its own, that one judges.
+    If a later launch than `launch` has its own merge job, this one does nothing.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     paths = RunPaths(Path(run_dir))
@@ -77,7 +77,7 @@ def _all_done(paths: RunPaths) -> bool:
 
 
 def guard_merge(run_dir: str, launch: int) -> None:
-    """`finish_run(run_dir, launch)` in a child process, again where a signal ended it; ends as it ended."""
+    """`finish_run(run_dir, launch)` in a child process, repeated if a signal ended it. Exits with its exit code."""
     for left in reversed(range(_MERGE_TRIES)):
         code = guarded(lambda: finish_run(run_dir, launch), lambda code: None)
         if code <= 128 or not left:

@@ -1,4 +1,4 @@
-"""Merge, then report."""
+"""Merge a run and write its report."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 def merge_and_report(paths: RunPaths) -> Merged:
-    """Merge a run and write its report. A report that fails is said; it never costs the results."""
+    """Merge a run and write its report. If only the report fails, that is logged and the results are kept."""
     job = Plan.read(paths.plan).job
     if job == "script":
         raise UsageError(f"{paths.root.name} is a script run: it has no samples to merge; see hpcjobs status and logs")
@@ -25,7 +25,7 @@ def merge_and_report(paths: RunPaths) -> Merged:
 
 
 def try_report(paths: RunPaths) -> None:
-    """Write the report, or say why it was not written."""
+    """Write the report, or log why it could not be written."""
     try:
         from hpcjobs.report import write_report
 
@@ -37,5 +37,5 @@ def try_report(paths: RunPaths) -> None:
 
 
 def exit_code(merged: Merged) -> int:
-    """0 complete, 3 finished but incomplete."""
+    """0 if complete, 3 if incomplete."""
     return 0 if merged.complete else IncompleteError.exit_code

@@ -1,4 +1,4 @@
-"""resume and join: more ranks for a run, after it or while it goes on."""
+"""resume and join: continue a run, or add ranks to a running one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from hpcjobs.training.batches import plan_batches
 
 
 def resume(paths: RunPaths, flags: dict[str, Any], sbatch: Sequence[str], echo: Callable[[str], None]) -> Launch | None:
-    """Run what is missing, on another shape if flags say so; None where nothing is missing."""
+    """Run what is missing, with another shape if flags set one. None if nothing is missing. Raises a UsageError."""
     plan, config = Plan.read(paths.plan), read_config(paths.config)
     if plan.job == "script":
         raise UsageError(f"{plan.run} is a script run: it has no samples to resume; submit it again")
@@ -37,7 +37,7 @@ def resume(paths: RunPaths, flags: dict[str, Any], sbatch: Sequence[str], echo: 
 
 
 def join(paths: RunPaths, flags: dict[str, Any], sbatch: Sequence[str], echo: Callable[[str], None]) -> Launch:
-    """Add ranks to a run that is going on, through the same ledger; the merge waits for them too."""
+    """Add ranks to a running run, through the same ledger; the merge waits for them too. Raises a UsageError."""
     plan, config = Plan.read(paths.plan), read_config(paths.config)
     if plan.job == "script":
         raise UsageError(f"{plan.run} is a script run: its ranks are fixed, nobody can join them")
@@ -60,7 +60,7 @@ def _state(paths: RunPaths) -> RunState:
 
 
 def carry_on(paths: RunPaths, config: Config, echo: Callable[[str], None], automatic: bool = False) -> Launch | None:
-    """Close the round, merge, and launch the rest as the next round; None where nothing is missing."""
+    """Close the round, merge, and launch the rest as the next round. None if nothing is missing."""
     plan, shape = Plan.read(paths.plan), shape_of(config.cluster, config.model.gpus_per_rank)
     executor_of(config)
     if plan.job == "train":

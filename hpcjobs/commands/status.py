@@ -1,4 +1,4 @@
-"""What a run is doing, from its files and the queue; works without accounting, and says what it cannot know."""
+"""The status of a run, from its files and the queue. It works without accounting, and shows what is unknown."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ _STARTING_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Status:
-    """One look at a run; `rate` in samples a second, `eta` in seconds, None where not known.
+    """The status of a run. `rate` is in samples per second, `eta` in seconds; None if unknown.
 
-    Of a train run `rows` and `done` are steps, `rate` is steps a second, and `step` is the last one's record.
-    `evals` are those of its models.
-    `going`: jobs or processes of it live, be it that the merge job writes the report of a complete run.
+    For a train run `rows` and `done` count steps, `rate` is steps per second, `step` is the last step's record, and
+    `evals` are the evals of its models. `going`: some job or process of the run is alive, even if only the merge job,
+    which is still writing the report.
     """
 
     run: str
@@ -74,7 +74,7 @@ class Status:
 
 
 def read_status(paths: RunPaths) -> Status:
-    """Look at a run once."""
+    """The status of a run, now."""
     plan, config, launches = Plan.read(paths.plan), read_config(paths.config), known_launches(paths)
     now = together(launches)
     jobs, notes = _jobs(now)

@@ -1,4 +1,4 @@
-"""submit and resume: config, plan and launch in a row; the flow behind the CLI's verbs."""
+"""submit: config, plan and launch."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ FLAGS = {
 
 @dataclass(frozen=True)
 class SubmitOptions:
-    """What a user typed after `submit`."""
+    """The arguments of `submit`."""
 
     job: str
     config: Path | None
@@ -49,7 +49,7 @@ class SubmitOptions:
 
 
 def flag_layer(flags: dict[str, Any], sbatch: Sequence[str]) -> Layer:
-    """The layer of the flags that were given."""
+    """The config layer of the flags that were given. Raises a UsageError."""
     given = {name: value for name, value in flags.items() if value is not None}
     values = {FLAGS[name]: value for name, value in given.items()}
     places = {FLAGS[name]: f"--{name.replace('_', '-')}" for name in given}
@@ -63,7 +63,7 @@ def flag_layer(flags: dict[str, Any], sbatch: Sequence[str]) -> Layer:
 
 
 def draft_of(options: SubmitOptions) -> tuple[Draft, dict[str, str]]:
-    """The checked plan of an order, still in memory, and where each config value came from."""
+    """The checked plan, still in memory, and where each config value came from. Raises a UsageError."""
     if options.job not in JOBS:
         raise UsageError(f"no job {options.job!r}{did_you_mean(options.job, JOBS)}; there are: {', '.join(JOBS)}")
     if options.argv and options.job != "script":
@@ -86,7 +86,7 @@ def draft_of(options: SubmitOptions) -> tuple[Draft, dict[str, str]]:
 
 
 def start(draft: Draft) -> Launch:
-    """Write the run folder and launch. A refusal of the queue leaves neither jobs nor a folder."""
+    """Write the run folder and launch it. If Slurm refuses, neither jobs nor a folder are left."""
     draft.write()
     try:
         return start_run(draft.paths, draft.config, draft.plan.shape, Start(merge=draft.plan.job != "script"))
@@ -96,7 +96,7 @@ def start(draft: Draft) -> Launch:
 
 
 def start_run(paths: RunPaths, config: Config, shape: Shape, start: Start) -> Launch:
-    """Launch a planned run; with the debug executor, run its one rank and the merge here and now."""
+    """Launch a planned run. With the debug executor its rank and the merge run in this process."""
     record = launch(paths, config, shape, start)
     if record.executor == "debug":
         from hpcjobs.worker.run import run_rank

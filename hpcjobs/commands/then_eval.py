@@ -1,4 +1,4 @@
-"""The evals that follow a train run: `python -m hpcjobs.then_eval RUN` starts those that have not been started."""
+"""Evals after a train run: `python -m hpcjobs.commands.then_eval RUN` starts those that have not been started."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ log = logging.getLogger(__name__)
 
 
 def start_evals(paths: RunPaths, echo: Callable[[str], None]) -> None:
-    """Start the eval of `train.then_eval` on every model that the run has made and that has none yet.
+    """Start the eval of `train.then_eval` for every model of the run that has none yet.
 
-    In a queue all at once. Without one they would be in each other's way: a process of its own runs one after the
-    other. A HpcJobsError of the last that could not be started, after all others were tried.
+    Under Slurm all at once; otherwise a process runs one after the other. If some cannot be started, the others are
+    tried first, and then the last HpcJobsError is raised.
     """
     due: Iterable[int | None] = _due(paths)
     if _executor(paths) != "slurm" and len(due := list(due)) > 1:
@@ -86,7 +86,7 @@ def _one_by_one(paths: RunPaths) -> None:
 
 
 def main(run_dir: str) -> None:
-    """Start what is due: in a queue and be gone; without one, stay until the last has ended."""
+    """Start the evals that are due. Without Slurm, run them one after the other."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     paths = RunPaths(Path(run_dir))
     if _executor(paths) == "slurm":

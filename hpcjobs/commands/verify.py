@@ -1,4 +1,4 @@
-"""The flow of verify: the same job planned, run and judged at several world sizes."""
+"""verify: plan, run and compare one job at several world sizes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ JOBS = ("eval", "generate")
 
 
 def parse_sizes(text: str) -> list[int]:
-    """'1,2,4' as numbers; a UsageError unless they are two or more different positive ones."""
+    """The numbers in '1,2,4'. Raises a UsageError unless they are two or more different positive integers."""
     words = [word.strip() for word in text.split(",")]
     wrong = next((word for word in words if not re.fullmatch(r"[1-9][0-9]{0,5}", word, re.ASCII)), None)
     if wrong is not None:
@@ -44,7 +44,9 @@ def parse_sizes(text: str) -> list[int]:
 
 
 def plan_runs(options: SubmitOptions, sizes: Sequence[int]) -> dict[int, Draft]:
-    """The checked plans by world size, in `order.run_dir` or a new folder under the runs root; nothing on disk yet."""
+    """The checked plans by world size, in `options.run_dir` or a new folder under the runs root. Nothing is written
+    yet.
+    """
     _check_order(options)
     upper = [set_layer(options.sets), flag_layer(options.flags, options.sbatch)]
     config, _ = resolve(options.job, options.config, options.profile, upper)
@@ -76,7 +78,7 @@ def _check_order(options: SubmitOptions) -> None:
 
 
 def shape_flags(config: Config, size: int) -> dict[str, int]:
-    """The flags of a world size: on GPUs where the config is; on its nodes where they divide the ranks, else on one."""
+    """The flags of a world size: on GPUs if the config is; on its nodes if they divide the ranks, else on one."""
     nodes = config.cluster.nodes if size % config.cluster.nodes == 0 else 1
     on_gpus = bool(config.cluster.gpus or config.cluster.gpus_per_node)
     gpus = size * config.model.gpus_per_rank if on_gpus else 0
@@ -96,7 +98,7 @@ def _sharing(first: Draft, draft: Draft) -> Draft:
 
 
 def run_all(drafts: dict[int, Draft], progress: Callable[[RunPaths], Callable[[Status], None]]) -> dict[int, RunPaths]:
-    """Run the plans to their end: on Slurm all at once, here one after the other. Takes them out of `drafts`."""
+    """Run the plans until they are over: under Slurm all at once, else one after the other. Empties `drafts`."""
     runs = {size: draft.paths for size, draft in drafts.items()}
     if executor_of(next(iter(drafts.values())).config) == "slurm":
         _queue(drafts)
@@ -125,14 +127,15 @@ def _queue(drafts: dict[int, Draft]) -> None:
 
 
 def still_going(runs: Iterable[RunPaths]) -> Iterator[RunPaths]:
-    """Those that were started and are not over."""
+    """The runs that were started and are not over."""
     for paths in runs:
         if paths.submission.exists() and not read_status(paths).over:
             yield paths
 
 
 def judge(runs: dict[int, RunPaths], options: SubmitOptions, keep: int) -> VerifyVerdict:
-    """Compare what the runs have; the flips go to flips.jsonl beside them, the first `keep` into the verdict."""
+    """Compare the results of the runs. Flips are written to flips.jsonl beside them; the verdict has the first `keep`.
+    """
     states, one = {size: read_status(paths) for size, paths in runs.items()}, next(iter(runs.values()))
     folder, deterministic = one.root.parent, read_config(one.config).run.deterministic
     files = {size: runs[size].results for size in runs if states[size].state.merged}

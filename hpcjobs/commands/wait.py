@@ -1,4 +1,4 @@
-"""Waiting for a run, as `--wait` does."""
+"""Wait for a run, as `--wait` does."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _UNKNOWN_SECONDS = 3600.0
 
 
 def wait(paths: RunPaths, show: Callable[[Any], None]) -> int:
-    """Wait until the run is over; its exit code. It asks only files and the queue: it may be stopped and run again.
+    """Wait until the run is over; returns its exit code. It only reads files and the queue, so it may be interrupted.
 
-    A LaunchError where Slurm has not answered for an hour, and no rank shows life.
+    Raises a LaunchError if Slurm has not answered for an hour and no rank shows activity.
     """
     from hpcjobs.commands.status import read_status
 

@@ -1,4 +1,4 @@
-"""What each rank of each attempt did, when: out of heartbeats and journals, some megabytes at a time."""
+"""What each rank of each attempt did, and when, from heartbeats and journals."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _LOST = LOST | {RankState.OVER, RankState.FAILED, RankState.NO_HEARTBEAT}
 
 @dataclass
 class Activity:
-    """One rank of one attempt. Times in Unix seconds; `work` has (start, end) rows, `busy` their exact sum.
+    """One rank of one attempt. Times in Unix seconds; `work` has (start, end) rows, `busy` is their exact sum.
 
     `live`: it may still be running. `ended` is why it ended before the work did.
     """
@@ -52,21 +52,22 @@ class Activity:
 
     @property
     def seconds(self) -> float:
+        """Seconds from start to end."""
         return max(0.0, self.end - self.start)
 
     @property
     def load(self) -> float:
-        """Seconds from start until ready for work; all of them where it never got ready."""
+        """Seconds from start until it was ready; all of them if it never was."""
         return min(max(0.0, (self.end if self.ready is None else self.ready) - self.start), self.seconds)
 
     @property
     def idle(self) -> float:
-        """Seconds neither loading nor working; 0 where what it did is not known."""
+        """Seconds neither loading nor working; 0 if unknown."""
         return max(0.0, self.seconds - self.load - self.busy) if self.known else 0.0
 
     @property
     def known(self) -> bool:
-        """Whether it can be said when this rank worked."""
+        """Whether it is known when this rank worked."""
         return self.journal == "read" or not self.samples
 
     @property
@@ -74,7 +75,7 @@ class Activity:
         return self.state in _LOST
 
     def parts(self, kind: str) -> Floats:
-        """The (start, end) rows of one of KINDS: the four together are the rank's whole time."""
+        """The (start, end) rows of one of KINDS; together the four cover the rank's whole time."""
         ready = self.start + self.load
         if kind == "load":
             return np.array([[self.start, ready]])

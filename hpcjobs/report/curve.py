@@ -1,4 +1,4 @@
-"""Loss curves as places on a drawing; templates/curve.svg draws them."""
+"""Loss curves as coordinates; templates/curve.svg draws them."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _POINTS = 900
 
 @dataclass(frozen=True)
 class CurveLine:
-    """One training: SVG path data of its loss, its validation losses as points (x, y, words) and as a path.
+    """The curve of one train run: SVG path data of its loss; validation losses as points (x, y, label) and as a path.
 
-    `name` is A or B where there are two, else ''. `summary` says it in words.
+    `name` is A or B if there are two, else ''. `summary` describes it in words.
     """
 
     name: str
@@ -33,7 +33,7 @@ class CurveLine:
 
 @dataclass(frozen=True)
 class CurveDrawing:
-    """The lines of one or two trainings on the same axes; `starts` is where one alone was started again."""
+    """The curves of one or two train runs on the same axes. `starts` marks restarts, if there is one run."""
 
     width: int
     height: int
@@ -46,7 +46,7 @@ class CurveDrawing:
 
     @property
     def summary(self) -> str:
-        """All lines in words."""
+        """All curves in words."""
         return "; ".join(f"{line.name}: {line.summary}" if line.name else line.summary for line in self.lines)
 
 
@@ -69,12 +69,12 @@ class _Plane:
 
 
 def draw_curve(records: Sequence[StepRecord]) -> CurveDrawing | None:
-    """The curve of a training's steps, in their order; None where fewer than two have a loss."""
+    """The curve of a train run's steps, in order; None if fewer than two have a loss."""
     return _draw({"": records})
 
 
 def draw_both(a: Sequence[StepRecord], b: Sequence[StepRecord]) -> CurveDrawing | None:
-    """The curves of two trainings in one picture; None where neither has two steps with a loss."""
+    """The curves of two train runs in one drawing; None if neither has two steps with a loss."""
     return _draw({"A": a, "B": b})
 
 

@@ -1,4 +1,4 @@
-"""jinja2 as all pages use it: nothing that a model, a user or a host wrote gets into them unescaped."""
+"""The jinja2 environment of all pages: texts of models, users or hosts are always escaped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the page says first: is this the run's result, or not yet?"""
+"""The headline of the page: whether the run is complete."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hpcjobs.run_folder.submission import Launch
 
 @dataclass(frozen=True)
 class Headline:
-    """`kind` is complete, incomplete or pending; `command` what to type next ('' where nothing is to be done)."""
+    """`kind` is complete, incomplete or pending; `command` is the next command ('' if there is none)."""
 
     kind: RunState
     word: str
@@ -33,7 +33,7 @@ def headline_of(
     activities: Sequence[Activity],
     launches: Sequence[Launch],
 ) -> Headline:
-    """The verdict on a run from its merge; on a script from its ranks."""
+    """The headline of a run, from its merge; of a script, from its ranks."""
     if plan.job == "script":
         return _of_script(paths, plan, activities)
     if metrics is None and plan.job == "train":
@@ -95,5 +95,5 @@ def _of_script(paths: RunPaths, plan: Plan, activities: Sequence[Activity]) -> H
 
 
 def command(verb: str, paths: RunPaths) -> str:
-    """The command to type next, for a shell."""
+    """The next command, quoted for a shell."""
     return f"hpcjobs {verb} {shlex.quote(str(paths.root))}"

@@ -1,4 +1,4 @@
-"""The page: everything about a run in one HTML file, for people who have no access to the cluster."""
+"""The page: everything about a run in one HTML file, for people without access to the cluster."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ MOST_ERRORS = 10
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What a run folder says; `notes` has what could not be read."""
+    """The content of a run folder; `notes` lists what could not be read."""
 
     paths: RunPaths
     plan: Plan
@@ -50,9 +50,9 @@ class RunFacts:
 
 
 def write_report(paths: RunPaths) -> Path:
-    """Write report.html from what is in the run folder, finished or not; its path.
+    """Write report.html from what is in the run folder, finished or not; returns its path.
 
-    Raises DiskFullError where there is no room; an older report stays.
+    Raises a DiskFullError; an older report is kept.
     """
     page = environment().get_template("page.html").render(_context(_read(paths))).encode("utf-8", "replace")
     with disk_errors(paths.report, need=len(page), next_command=f"hpcjobs report {paths.root}"):

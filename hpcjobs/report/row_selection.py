@@ -1,4 +1,4 @@
-"""Which rows of results.parquet are shown: failed ones, the worst, and some spread over the data set."""
+"""Which rows of results.parquet the report shows: failed ones, the worst, and some spread over the data set."""
 
 from __future__ import annotations
 
@@ -31,14 +31,15 @@ class RowSelection:
 
     @property
     def rows(self) -> set[int]:
+        """All selected rows."""
         return {*self.failed, *self.worst, *self.spread}
 
 
 def pick_rows(path: Path) -> RowSelection:
-    """Read the scores and errors once, batch by batch.
+    """Select rows; scores and errors are read once, in batches.
 
-    The first metric that tells rows apart decides what is worst. Rows with an error are not among the worst
-    (they are shown as failed), nor are rows that score as well as the best one.
+    The first metric that differs between rows decides which are worst. Rows with an error (shown as failed) and rows
+    with the best score are never among the worst.
     """
     file = pq.ParquetFile(path)
     metrics = metric_names(file)
@@ -60,7 +61,7 @@ def pick_rows(path: Path) -> RowSelection:
 
 
 def metric_names(file: pq.ParquetFile) -> list[str]:
-    """The metrics that the rows have scores of."""
+    """The metrics in the rows' scores."""
     schema: pa.Schema = file.schema_arrow
     return [field.name for field in schema.field("scores").type] if "scores" in schema.names else []
 
@@ -91,7 +92,7 @@ class _Ranking:
 
 
 def read_rows(path: Path, wanted: Sequence[int]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(row number, row) of each wanted row number, rising; only the row groups that have one are read."""
+    """(row number, row) of each wanted row, ascending; only row groups with one are read."""
     file, start = pq.ParquetFile(path), 0
     numbers = np.array(sorted(wanted), int)
     for group in range(file.num_row_groups):

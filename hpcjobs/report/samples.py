@@ -1,4 +1,4 @@
-"""Rows of results.parquet and missing.jsonl as texts to show."""
+"""Rows of results.parquet and missing.jsonl as text."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _COLUMNS_SHOWN = 40
 
 @dataclass(frozen=True)
 class Option:
-    """One option of a multiple-choice row: its letter, its text, its log-likelihood as a text."""
+    """One option of a multiple-choice row: letter, text, and log-likelihood as text."""
 
     letter: str
     text: Cut
@@ -36,9 +36,9 @@ class Option:
 
 @dataclass(frozen=True)
 class Sample:
-    """One row: what was asked, what came, how it scored. Turns are (role, text); columns (name, text).
+    """One row: prompt, answer and scores. Turns are (role, text), columns (name, text).
 
-    `answers` are the further ones where the model was asked several times.
+    `answers` are the further ones, if there are several.
     """
 
     index: int
@@ -57,7 +57,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Samples:
-    """The rows that are shown, and of how many; `metric` decided which are worst, `lowest` of them tie there."""
+    """The rows shown, and how many there are; `metric` decided which are worst, `lowest` rows tie for the worst."""
 
     failed: list[Sample]
     failed_in_all: int
@@ -69,14 +69,14 @@ class Samples:
 
 @dataclass(frozen=True)
 class Missing:
-    """The first missing rows (index, id, reason), and how many there are."""
+    """The first missing rows (index, id, reason), and their number."""
 
     rows: list[tuple[int, Cut, Cut]]
     total: int
 
 
 def read_missing(path: Path) -> Missing:
-    """The first rows of missing.jsonl and its length; nothing where there is no such file."""
+    """The first rows of missing.jsonl and its length; empty if there is no such file."""
     if not path.exists():
         return Missing([], 0)
     with path.open("rb") as file:
@@ -86,7 +86,7 @@ def read_missing(path: Path) -> Missing:
 
 
 def read_samples(path: Path, task: TaskConfig, pool: Pool | None = None) -> Samples:
-    """The rows to show out of results.parquet; `pool` has the examples that stood before their prompts."""
+    """The rows of results.parquet to show. `pool` has the few-shot examples of their prompts."""
     selection, schema = pick_rows(path), pq.read_schema(path)
     names = [field.name for field in schema.field("input").type] if "input" in schema.names else []
     prompts = _prompts(task, ["index", "id", *(name.removeprefix("source_") for name in names)], pool)
@@ -133,7 +133,7 @@ def _options(values: Mapping[str, Any], logprobs: Sequence[float], prompts: Prom
 
 
 def letter(number: int) -> str:
-    """A for 0, B for 1; above Z the number itself, counted from 1."""
+    """A for 0, B for 1...; above Z the number counted from 1."""
     return chr(ord("A") + number) if number < 26 else str(number + 1)
 
 

@@ -1,4 +1,4 @@
-"""The ranks' timeline as places on a drawing; templates/timeline.svg draws them."""
+"""The timeline of the ranks as coordinates; templates/timeline.svg draws it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PAINT = ("idle", "unknown", "load", "work")
 
 @dataclass(frozen=True)
 class Bar:
-    """A rank's bar: SVG path data by kind, and where and how it was lost ('' where it was not)."""
+    """The bar of a rank: SVG path data by kind, and where and how it was lost ('' if it was not)."""
 
     label: str
     detail: str
@@ -37,7 +37,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Timeline:
-    """All that is drawn. `areas` (path data by kind, all ranks together) is empty where the rows tell it all."""
+    """Everything that is drawn. `areas` (path data by kind, all ranks together) is empty if the rows show all."""
 
     width: int
     height: float
@@ -54,10 +54,10 @@ class Timeline:
 
 
 def draw(activities: Sequence[Activity]) -> Timeline | None:
-    """The timeline of all ranks; None where no rank has ever started.
+    """The timeline of all ranks; None if no rank has started.
 
-    Beyond MOST_ROWS bars only SHOWN_ROWS are drawn, in their usual order: the most idle, up to half of them
-    lost ranks. Beyond AREA_ROWS an area shows all ranks together.
+    With more than MOST_ROWS ranks only SHOWN_ROWS are drawn, in order: the most idle, up to half of them lost ranks.
+    With more than AREA_ROWS an area shows all ranks together.
     """
     if not activities:
         return None
@@ -78,7 +78,7 @@ def draw(activities: Sequence[Activity]) -> Timeline | None:
 
 
 def summary(activities: Sequence[Activity]) -> str:
-    """One sentence: how many ranks, and what they did with their time."""
+    """One sentence: how many ranks, and how they spent their time."""
     known = [activity for activity in activities if activity.known]
     total = sum(activity.seconds for activity in known)
     shares = [("loading", sum(a.load for a in known)), ("working", sum(a.busy for a in known))]
