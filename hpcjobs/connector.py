@@ -81,7 +81,7 @@ class AccelerateConnector:
 
             from hpcjobs.distributed.group import join_group
 
-            # A second one in a process, or the user's own Accelerator before it: the group is there already.
+            # A second connector, or the user's own Accelerator before it: the group exists already.
             joined = PartialState._shared_state != {}
             self._state = PartialState() if joined else join_group(Rank.from_env(), None, self.options.timeout)
         return self._state
@@ -119,7 +119,9 @@ class AccelerateConnector:
             self._model, self._tokenizer = load_model(self.source, device, self._dtype(), self.options.gpus_per_rank)
 
     def _dtype(self) -> torch.dtype | None:
-        """Weights for inference: what was asked, else float32 on CPU and the mixed precision's type on a GPU."""
+        """The dtype of weights for inference: the configured one, else float32 on CPU and that of `mixed_precision` on
+        GPU.
+        """
         if self.options.dtype is not None or self.state.device.type == "cpu":
             return self.options.dtype
         return precision_dtype(self.mixed_precision)
@@ -224,7 +226,7 @@ class AccelerateConnector:
         state_dict = accelerator.get_state_dict(model)
         if accelerator.is_main_process:
             folder, plain = Path(output_dir), accelerator.unwrap_model(model)
-            # Gathered from shards, tied weights are tensors of their own: each of them once.
+            # Gathered from shards, tied weights are separate tensors: save each once.
             tied = {name for name, _ in plain.named_parameters(remove_duplicate=False)}
             tied -= {name for name, _ in plain.named_parameters()}
             state_dict = {name: tensor for name, tensor in state_dict.items() if name not in tied}

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Chat = list[dict[str, str]]
 Prompt = str | Chat
-# What is right: texts, or for multiple choice the numbers of right options.
+# The correct answers: texts, or option numbers for multiple choice.
 Target = str | int | list[str] | list[int] | None
 TaskType = Literal["generate", "choice", "perplexity"]
 

@@ -69,7 +69,7 @@ def run_inference_with_accelerate(
 
 
 def _task(config: Config) -> TaskType:
-    """What the engine is asked for; a UsageError for what needs a run folder."""
+    """The task type for the engine. Raises a UsageError for tasks that need a run folder."""
     if config.task.type == "lm_eval":
         raise UsageError("task.type lm_eval needs a run folder: hpcjobs submit eval --executor local")
     return config.task.type
@@ -81,7 +81,7 @@ def default_config() -> Config:
 
 
 def _pool(config: Config, dataset: Sequence[Row]) -> Pool | None:
-    """The rows that examples are taken from, the same in every process; `dataset` is all of it."""
+    """The rows for few-shot examples, the same in every process; `dataset` has all rows."""
     shots = config.task.few_shot
     if not shots.k or not dataset:
         return None
@@ -106,7 +106,7 @@ def _run(stream: Any, dataset: Sequence[Row], config: Config, pool: Pool | None)
 
 
 def _result(row: Row, completion: Completion, prompts: Prompts, judge: Judge) -> dict[str, Any]:
-    """What is saved of a row: nothing that depends on how many processes there were."""
+    """The saved result of a row; it does not depend on the number of processes."""
     values, failed = user_row(row), completion.error
     target = None if failed else prompts.target(values)
     scores = judge.failed(lambda: prompts.target(values)) if failed else judge.judge(completion, target, values)
@@ -142,7 +142,7 @@ def save_results(
 
 
 def _folded(name: str, results: Sequence[Mapping[str, Any]], metric: Metric | None) -> dict[str, Any]:
-    """The summary of one metric's scores; the mean's where the metric is not known."""
+    """The summary of one metric's scores; the mean if the metric is unknown."""
     fold: Fold = MeanFold() if metric is None else fold_of(metric)
     kind = getattr(metric, "statistics", None)
     sums = [result.get("statistics", {}).get(name) for result in results]

@@ -19,7 +19,7 @@ app = typer.Typer(
     "Exit codes: 0 done, 1 failed, 2 wrong usage or config, 3 finished but incomplete, 130 interrupted.",
 )  # fmt: skip
 
-# What typer raises for wrong words: click's own class, or that of the copy of click in newer typers.
+# What typer raises for wrong usage: click's class, or that of the copy of click in newer versions.
 _WrongWords: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
 
@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _take(words: list[str], flag: str) -> bool:
-    """Remove `flag` from what stands before `--`; whether it was there."""
+    """Remove `flag` from the words before `--`; returns whether it was there."""
     end = words.index("--") if "--" in words else len(words)
     if flag not in words[:end]:
         return False
@@ -61,7 +61,7 @@ def _take(words: list[str], flag: str) -> bool:
 
 
 def _report(error: BaseException) -> int:
-    """Say an error in its own words; the exit code that goes with it."""
+    """Print an error to stderr and return its exit code."""
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         print("interrupted", file=sys.stderr)
         return 130

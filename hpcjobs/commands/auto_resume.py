@@ -18,7 +18,7 @@ from hpcjobs.run_folder.rank_state import RankState
 from hpcjobs.run_folder.submission import Launch, together
 
 log = logging.getLogger(__name__)
-# The share of its samples by which a start that ran out of time has made headway.
+# The share of its samples that a start must have finished for its timeout not to count.
 _FAIR_SHARE = 0.05
 
 
@@ -53,7 +53,7 @@ def fatal_errors(paths: RunPaths, launches: Sequence[Launch]) -> list[str]:
 
 
 def _ran_out_of_time(paths: RunPaths, launch: Launch) -> bool:
-    """Whether a start was drained by Slurm's own plan after it had done a fair share of what it was to run."""
+    """Whether a launch was drained at the time limit or by preemption, after a fair share of its work."""
     vitals = [v for v in read_heartbeats(paths.heartbeats) if launch.owns(v.attempt)]
     in_time = any(v.state == RankState.DRAINED and (v.ended or "").endswith((TIME_LIMIT, PREEMPTION)) for v in vitals)
     if Plan.read(paths.plan).job == "train":  # what it has done is in a checkpoint, be it little

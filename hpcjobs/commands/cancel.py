@@ -31,7 +31,7 @@ def cancel(paths: RunPaths) -> list[str]:
 
 
 def _is_ours(paths: RunPaths, supervisor: Identity) -> bool:
-    """Whether the group of that number is still the supervisor's: it lives, or ranks have outlived it there."""
+    """Whether the process group still belongs to the supervisor: it is alive, or its ranks are."""
     if not supervisor.is_dead():
         return True
     with contextlib.suppress(ProcessLookupError):
@@ -42,7 +42,7 @@ def _is_ours(paths: RunPaths, supervisor: Identity) -> bool:
 
 
 def _end_session(supervisor: Identity) -> list[str]:
-    """The supervisor leads a process group of its own: ask all of it to end, then make it."""
+    """Terminate the supervisor's process group, and kill what is left after a grace period."""
     with contextlib.suppress(ProcessLookupError):  # it may end just now
         os.killpg(supervisor.pid, signal.SIGTERM)
     deadline = time.monotonic() + _GRACE_SECONDS

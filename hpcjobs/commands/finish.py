@@ -23,7 +23,8 @@ from hpcjobs.worker.guard import guarded, notice
 _MERGE_TRIES = 3
 
 log = logging.getLogger(__name__)
-# How long files of other nodes may take to show here, and looks in vain after which they are taken for missing.
+# How long files of other nodes may take to become visible (seconds), and after how many merges without progress
+# they are considered missing.
 _VISIBLE_SECONDS = 60.0
 _LOOKS = 3
 
@@ -61,7 +62,7 @@ def finish_run(run_dir: str, launch: int | None = None) -> None:
 
 
 def _merge_all_that_shows(paths: RunPaths) -> Merged:
-    """Merge; where all ranks say that they have done all and samples are missing, we may only see them late."""
+    """Merge; if all ranks are done but samples are missing, wait for files of other nodes to become visible."""
     merged, deadline, waits = merge_and_report(paths), time.monotonic() + _VISIBLE_SECONDS, 0
     while not merged.complete and _all_done(paths) and waits < _LOOKS and time.monotonic() < deadline:
         time.sleep(1.0)

@@ -78,9 +78,9 @@ def carry_on(paths: RunPaths, config: Config, echo: Callable[[str], None], autom
 
 
 def _train_on(paths: RunPaths, config: Config, echo: Callable[[str], None], automatic: bool) -> Launch | None:
-    """Launch what is left of a training; None where nothing is but evals, which are started.
+    """Launch the rest of a training. None if it is complete; evals that are due are then started.
 
-    At another world size the batch stays what it is.
+    The global batch stays the same at another world size.
     """
     check_trainable(config)
     plan, shape = Plan.read(paths.plan), shape_of(config.cluster, 1)
@@ -99,7 +99,7 @@ def _train_on(paths: RunPaths, config: Config, echo: Callable[[str], None], auto
 
 
 def _reshaped(config: Config, flags: dict[str, Any], sbatch: Sequence[str]) -> Config:
-    """The config with another shape; a count that is not given again does not outlive a new one beside it."""
+    """The config with another shape. Counts that contradict the new flags are dropped."""
     values = config.model_dump(mode="python")
     if flags.get("array") is not None and flags.get("nodes") is None:
         values["cluster"] |= {"nodes": 1}

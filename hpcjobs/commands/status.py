@@ -105,7 +105,7 @@ def read_status(paths: RunPaths) -> Status:
 
 
 def _training(paths: RunPaths, live: bool) -> tuple[int, int, float, dict[str, Any] | None]:
-    """(steps planned, steps done, steps a second while ranks live, the last step) of a train run."""
+    """(planned steps, done steps, steps per second while ranks are alive, the last step) of a train run."""
     progress = read_progress(paths)
     last = dataclasses.asdict(progress.last) if progress.last else None
     if last:
@@ -132,7 +132,7 @@ def _loss(rank: RankView) -> str:
 
 
 def _jobs(launches: Sequence[Launch]) -> tuple[dict[str, slurm.JobState], list[str]]:
-    """The jobs of the newest start and of those it joined, by kind; the newest merge job is the one that judges."""
+    """The jobs of the newest launch and of those it joined, by kind. Of merge jobs only the newest counts."""
     ids: dict[str, str] = {}
     for launch in launches:
         for kind, job_id in launch.jobs.items() if launch.executor == "slurm" else ():
@@ -154,7 +154,7 @@ def _jobs(launches: Sequence[Launch]) -> tuple[dict[str, slurm.JobState], list[s
 
 
 def _fresh_metrics(paths: RunPaths, launch: Launch | None) -> dict[str, Any] | None:
-    """The merge's word, if it was spoken after the last start."""
+    """The content of metrics.json, if it was merged after the last launch."""
     if not paths.metrics.exists():
         return None
     metrics: dict[str, Any] = read_json(paths.metrics)

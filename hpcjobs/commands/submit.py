@@ -23,7 +23,7 @@ from hpcjobs.run_folder.job_kinds import JOBS
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.submission import Launch
 
-# Flags that are Slurm's own words -> config keys.
+# Flag -> config key; most flags have Slurm's names.
 FLAGS = {
     "nodes": "cluster.nodes", "gpus": "cluster.gpus", "gpus_per_node": "cluster.gpus_per_node",
     "ntasks_per_node": "cluster.ntasks_per_node", "cpus_per_task": "cluster.cpus_per_task", "mem": "cluster.mem",

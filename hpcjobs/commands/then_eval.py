@@ -64,7 +64,7 @@ def _model(paths: RunPaths, step: int | None) -> Path:
 
 
 def _executor(paths: RunPaths) -> str | None:
-    """What the training was started by; None where by hand."""
+    """The executor of the training; None if it was started by hand."""
     launches = read_launches(paths)
     return launches[-1].executor if launches else None
 

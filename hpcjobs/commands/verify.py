@@ -61,7 +61,7 @@ def plan_runs(options: SubmitOptions, sizes: Sequence[int]) -> dict[int, Draft]:
 
 
 def _check_order(options: SubmitOptions) -> None:
-    """A UsageError for what verify cannot run: it compares answers, and plans them by a config."""
+    """Raise a UsageError for what verify cannot run: it needs a config, and compares answers."""
     if options.job == "train":
         raise UsageError(
             "verify compares answers, and a training has none: run it at both world sizes, then hpcjobs compare A B "
@@ -91,7 +91,7 @@ def _new_folder(config: Config) -> Path:
 
 
 def _sharing(first: Draft, draft: Draft) -> Draft:
-    """`draft` with the rows of `first`, which are the same, so that they are in memory once."""
+    """`draft` with the rows of `first`, which are equal, so that they are in memory only once."""
     if draft.plan.data["sha256"] != first.plan.data["sha256"]:
         raise DataError(f"data set {draft.plan.data['name']} has changed while the runs were planned: type it again")
     return dataclasses.replace(draft, table=first.table, chunks=first.chunks)
@@ -110,7 +110,7 @@ def run_all(drafts: dict[int, Draft], progress: Callable[[RunPaths], Callable[[S
 
 
 def _queue(drafts: dict[int, Draft]) -> None:
-    """All into the queue, or none: where it refuses one, those before it are cancelled."""
+    """Queue all runs, or none: if one is refused, the earlier ones are cancelled."""
     queued: list[RunPaths] = []
     for size in list(drafts):
         paths = drafts[size].paths
@@ -152,7 +152,7 @@ def judge(runs: dict[int, RunPaths], options: SubmitOptions, keep: int) -> Verif
 
 
 def _required(options: SubmitOptions, sizes: Iterable[int]) -> str:
-    """The command that makes it a requirement that nothing differs."""
+    """The command that repeats this verify with run.deterministic, which requires identical results."""
     words = ["hpcjobs", "verify", str(options.config), "--world-sizes", ",".join(map(str, sizes))]
     words += [] if options.job == "eval" else ["--job", options.job]
     words += [] if options.profile is None else ["--profile", options.profile]

@@ -117,7 +117,7 @@ def compare(a: Side, b: Side) -> Comparison:
 
 
 def _other_inputs(one: pa.Table, other: pa.Table) -> int:
-    """How many rows differ in an input column that both have."""
+    """How many rows differ in a common input column."""
     if not all("input" in table.column_names for table in (one, other)):
         return 0
     columns = [table.column("input") for table in (one, other)]

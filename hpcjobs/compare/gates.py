@@ -10,7 +10,7 @@ from hpcjobs.compare.statistics import Differences
 from hpcjobs.errors import IncompleteError, UsageError, did_you_mean
 from hpcjobs.metrics.registry import lower_is_better
 
-# Sums of scores are rounded: 0.75 - 0.74 is a little more than 0.01, and no regression by more than that.
+# Sums are rounded: 0.75 - 0.74 is slightly more than 0.01, but no regression by more than 0.01.
 _ROUNDING = 1e-12
 
 
@@ -96,7 +96,7 @@ def judge_value(metric: str, limit: float, a: float, b: float, worse: str, undec
 
 
 def _decided(gate: Gate, difference: float, scale: float) -> Gate:
-    """The gate by the difference B - A of values of about `scale`; without a decision where it says why not."""
+    """The gate decided by the difference B - A; undecided if it has a reason. `scale` is the size of the values."""
     drop = difference if gate.worse == "higher" else 0.0 - difference
     passed = None if gate.why else drop <= gate.limit + _ROUNDING * max(1.0, scale)
     return replace(gate, drop=drop, passed=passed)

@@ -39,7 +39,7 @@ class Pairs:
                 yield pair
 
     def _aligned(self) -> bool:
-        """Whether equal indexes are equal ids, and no other index has an id of both; counts on the way."""
+        """Count the pairs by index. True if equal indexes have equal ids, and no id is at different indexes."""
         for one, other in self._windows(()):
             first, second = _same_index(one, other)
             if not one.column("id").take(first).equals(other.column("id").take(second)):
@@ -50,7 +50,7 @@ class Pairs:
         return self._same_data or not (self.only_a and self.only_b) or self._disjoint()
 
     def _disjoint(self) -> bool:
-        """Whether no id that stands at an index of one alone is another index's id in the other."""
+        """Whether no id of A is at another index in B."""
         ids = [pc.unique(results.all(()).column("id")) for results in (self.a, self.b)]
         return int(pc.sum(pc.is_in(ids[0], ids[1])).as_py() or 0) == self.common
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from hpcjobs.metrics.bootstrap import Floats, Histogram
 
-# Below as many discordant pairs the exact test, as Sokal and Rohlf, Biometry, advise for the sign test.
+# The exact test is used below this many discordant pairs, as Sokal and Rohlf, Biometry, advise for the sign test.
 EXACT_BELOW = 25
 _EXACT_T = 100
 

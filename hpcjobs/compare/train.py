@@ -19,10 +19,10 @@ from hpcjobs.training.outcome import Training, read_training
 from hpcjobs.training.step_samples import StepSamples, read_step_samples
 from hpcjobs.training.steps import StepRecord
 
-# Two losses further apart than this differ by more than rounding does in a step or two.
+# Losses that differ by more than this differ by more than rounding in a step or two.
 BEYOND = 1e-5
 SECTIONS = ("model", "data", "task", "train", "run")
-# The name and the place of a run are its own.
+# Keys that always differ between runs.
 _OWN = ("run.name", "run.root")
 LOSSES = ("loss", "eval_loss", "best_eval_loss")
 

@@ -156,7 +156,7 @@ def value_rows(found: TrainComparison) -> Iterator[tuple[str, str, str, str, str
 
 
 def _remarks(found: TrainComparison, name: str) -> Iterator[str]:
-    """By how much of A a value differs, and the steps that a loss is of."""
+    """The relative difference of a value, and the steps of a loss."""
     a, b = found.a.values[name], found.b.values[name]
     if a is not None and b is not None and b != a and abs(b - a) < 10 * abs(a):
         yield f"{(b - a) / abs(a):+.1%}"
@@ -215,7 +215,7 @@ def _batch_lines(found: TrainComparison) -> Iterator[str]:
 
 
 def _origin_warnings(found: TrainComparison) -> Iterator[str]:
-    """What differs and stands in no config: the content behind a name."""
+    """Differences that the configs do not show: the content behind equal names."""
     a, b = found.a.plan, found.b.plan
     if found.batches is None:
         names = [f"{plan.data['name']} ({plan.rows} rows, sha256 {plan.data['sha256'][:8]})" for plan in (a, b)]

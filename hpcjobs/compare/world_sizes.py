@@ -79,7 +79,7 @@ class WorldSizeComparison:
                 yield from self._search(tables)
 
     def _search(self, tables: Sequence[pa.Table]) -> Iterator[Mismatch]:
-        """Row by row: only where a window is known to differ."""
+        """Compare row by row, in a window that is known to differ."""
         rows = [{row["index"]: row for row in table.to_pylist()} for table in tables]
         for index in sorted(set[int]().union(*rows)):
             there = {size: row[index] for size, row in zip(self.absent, rows, strict=True) if index in row}
@@ -91,7 +91,7 @@ class WorldSizeComparison:
 
 
 def _flip(there: Mapping[int, Mapping[str, Any]]) -> Mismatch | None:
-    """How one sample's rows differ from the first of them, if they do."""
+    """How a sample's rows differ from the first of them; None if they do not."""
     (measure, first), *others = there.items()
     found = {size: names for size, row in others if (names := _differing(first, row))}
     if not found:

@@ -16,7 +16,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _SECRET = re.compile(r"token(?!iz)|secret|password|passwd|api_?key|credential", re.IGNORECASE)
 _SBATCH_KEY = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-# What hpcjobs itself writes into its scripts: through `cluster.sbatch` they would contradict the plan.
+# Options that hpcjobs sets itself: through `cluster.sbatch` they would contradict the plan.
 _OWN_SBATCH = {
     "nodes": "cluster.nodes", "ntasks": "cluster.ntasks_per_node", "ntasks-per-node": "cluster.ntasks_per_node",
     "gpus": "cluster.gpus", "gpus-per-node": "cluster.gpus_per_node", "cpus-per-task": "cluster.cpus_per_task",

@@ -14,7 +14,7 @@ import yaml
 from hpcjobs.config.yaml import Loader, parse_yaml
 from hpcjobs.errors import ConfigError
 
-# Of each pair one value is meant: a higher layer that sets one takes the other out of the lower layers.
+# Only one of each pair may be set: a higher layer that sets one removes the other from lower layers.
 EITHER_OR = (
     ("task.prompt", "task.messages"), ("cluster.gpus", "cluster.gpus_per_node"), ("train.epochs", "train.max_steps"),
 )  # fmt: skip
@@ -57,7 +57,7 @@ def text_layer(text: str, source: str) -> Layer:
 
 
 def _why(error: yaml.YAMLError) -> str:
-    """The parser's words in one line, with the cure for the commonest slip, a template without quotes."""
+    """The parser's message on one line, with a hint for the most common mistake, a template without quotes."""
     problem = getattr(error, "problem", None) or str(error)
     hint = '; a text that starts with {{ needs quotes around it: "{{ column }}"'
     return f"{problem}{hint if problem == 'found unhashable key' else ''}"

@@ -69,8 +69,8 @@ def validate(layer: Layer) -> Config:
     try:
         return Config.model_validate(values)
     except pydantic.ValidationError as error:
-        # Unknown keys first: what is missing may be what was misspelt. One problem a key: pydantic tells one
-        # for each type that a value might have had.
+        # Unknown keys first: a missing key may be a misspelt one. One problem per key: pydantic reports one
+        # for each type that the value could have.
         problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
         messages: dict[str, str] = {}
         for problem in problems:
@@ -80,7 +80,7 @@ def validate(layer: Layer) -> Config:
 
 
 def _location(parts: Sequence[Any], values: Any) -> list[str]:
-    """The config key that pydantic's location means: what it adds about types and keys is cut off."""
+    """The config key of a pydantic location, without what pydantic adds about types and keys."""
     location = []
     for part in parts:
         if not isinstance(values, Mapping | tuple) or (isinstance(values, tuple) and not isinstance(part, int)):
@@ -104,7 +104,7 @@ def _explain(problem: Any, location: Sequence[str], places: Mapping[str, str]) -
         hint = f"{did_you_mean(location[-1], valid)}; valid here: {', '.join(valid)}"
         return f"{_place(location, places)}: unknown key '{key}'{hint}"
     if isinstance(problem["input"], Mapping) and problem["type"] == "value_error":
-        # About several keys of a section: the message names them, the first that somebody has set is the place.
+        # About several keys of a section: the place is that of the first key in the message that is set.
         named = [word for word in re.findall(r"\w+\.\w+", message) if word in places]
         return f"{places[named[0]] if named else _place(location, places)}: {message}"
     shown = isinstance(problem["input"], str | int | float | None) and problem["loc"][-1] != "[key]"
@@ -113,13 +113,13 @@ def _explain(problem: Any, location: Sequence[str], places: Mapping[str, str]) -
 
 
 def _place(location: Sequence[str], places: Mapping[str, str]) -> str:
-    """Where a key stands, else the nearest section around it, else something in it."""
+    """The place of a key; else of the nearest section around it, or of something in it."""
     around = [".".join(location[:length]) for length in range(len(location), 0, -1)]
     inside = [key for key in places if key.startswith(f"{around[0]}.")]
     return next((places[key] for key in [around[0], *inside, *around] if key in places), "config")
 
 
-# pydantic speaks of Python's types where the user writes YAML.
+# pydantic's messages name Python types, but the user writes YAML.
 _WORDS = {
     "model_type": "is a section: write its keys below it",
     "dict_type": "holds keys and values, such as {key: value}",

@@ -46,11 +46,11 @@ Loader.add_constructor("tag:yaml.org,2002:float", _float)
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes what either version of YAML would take for more than a text: `1e4`, as well as `yes`."""
+    """Quotes texts that YAML 1.1 or 1.2 would read as something else, such as `1e4` and `yes`."""
 
 
 def _text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
-    """Unicode's line breaks as escapes: outside double quotes a reader may fold them into others."""
+    """Escapes Unicode line breaks: outside double quotes a reader may replace them."""
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if _BREAKS.search(text) else None)
 
 

@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-# Between the last moment to leave in order and the one at which Slurm kills.
+# Seconds kept free between an orderly end and SIGKILL.
 _RESERVE_SECONDS = 2.0
-# Slurm may send the warning of a time limit up to a minute early, and reads the time limits once a minute.
+# Slurm may send the warning up to a minute early, and checks time limits once a minute.
 _SLACK_SECONDS = 75.0
 _MOST_MARGIN_SECONDS = 30.0
 TIME_LIMIT, PREEMPTION = "the time limit", "warned by SIGUSR2: the job is to be preempted"

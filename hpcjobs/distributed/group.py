@@ -74,14 +74,14 @@ def host_store(listener: socket.socket, world_size: int, timeout: float) -> tupl
 
 
 def _choose_interface(master: str) -> None:
-    """gloo looks its own host name up, which need not resolve: name the interface instead."""
+    """Set gloo's network interface: otherwise it looks up its own host name, which may not resolve."""
     interface = interface_towards(master)
     if interface and (interface != "lo" or int(os.environ["WORLD_SIZE"]) == int(os.environ["LOCAL_WORLD_SIZE"])):
         os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
 
 
 def _gpu_id(rank: Rank) -> str:
-    """This rank's GPU by its own id: CUDA numbers are counted anew in each process's view."""
+    """The UUID of this rank's GPU: CUDA device numbers differ between processes."""
     import torch
 
     number = rank.local_rank % torch.cuda.device_count()

@@ -77,7 +77,7 @@ class Rank:
         values: dict[str, object] = {
             "RANK": self.rank, "WORLD_SIZE": self.world_size, "LOCAL_RANK": self.local_rank,
             "LOCAL_WORLD_SIZE": self.local_world_size,
-            # accelerate's own names for how many machines there are and which one this is
+            # accelerate's name for the number of this machine
             "ACCELERATE_MACHINE_RANK": self.node,
         }  # fmt: skip
         if master:
@@ -283,5 +283,5 @@ def _host(env: Mapping[str, str]) -> str:
 
 
 def _own_attempt() -> str:
-    """A name for a start that no launcher has named: this process and when it began."""
+    """The attempt of a process without a launcher: its pid and start time."""
     return f"p{os.getpid()}t{process_start(os.getpid())}"

@@ -99,7 +99,7 @@ class Watchdog:
             self._leave(message, hung=True)
 
     def _leave(self, why: str, hung: bool) -> None:
-        """Give everything back and end the process: the working thread may be anywhere."""
+        """Give all chunks back and end the process, whatever its main thread is doing."""
         given = self.let_go(why, hung)
         log.warning("the rank leaves with work in hand: %s", why)
         self._heartbeat.end_now(RankState.FAILED if hung else RankState.DRAINED, why)

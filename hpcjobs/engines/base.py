@@ -7,13 +7,13 @@ from typing import Literal, Protocol
 
 from hpcjobs.requests import Completion, Request
 
-# A None says: nothing to hand out now. Finish what you hold, then ask again. So an engine that looks ahead
-# never sits on requests while their giver waits for them.
+# None means that there is no request now: finish the running ones, then ask again. So an engine that looks ahead
+# never keeps requests while the source waits for their completions.
 Source = Iterator[Request | None]
 
 
 BatchSize = int | Literal["auto"]
-# What "auto" is where nothing is known of memory.
+# The batch size for "auto" if nothing is known about memory.
 AUTO_BATCH = 16
 
 

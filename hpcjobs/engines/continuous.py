@@ -26,10 +26,10 @@ from hpcjobs.engines.support import runs_packed
 from hpcjobs.requests import Completion, Request, SampleError
 
 log = logging.getLogger(__name__)
-# How long to wait for a token before looking whether the manager still lives, in seconds.
+# How long to wait for a token before checking that the manager is alive (seconds).
 _WAIT = 1.0
 _PAGE_TOKENS = 256
-# After so many the other engine goes on alone.
+# After this many crashes the other engine takes over.
 _BREAKDOWNS = 3
 
 
@@ -67,7 +67,7 @@ class ContinuousEngine:
 
     @contextlib.contextmanager
     def _manager(self) -> Iterator[Any]:
-        """A manager at work, None where there cannot be one; its thread ends with the block, whatever is left."""
+        """A running manager, None if there cannot be one. Its thread ends with the block."""
         config = copy.deepcopy(self.model.generation_config)
         config.update(
             do_sample=False, num_beams=1, max_new_tokens=self._generation.max_new_tokens, temperature=None, top_p=None,
@@ -88,7 +88,7 @@ class ContinuousEngine:
             manager.destroy()
 
     def _batching(self) -> Any:
-        """On GPUs the manager takes what memory is free; elsewhere as many pages as the batch needs."""
+        """The batching config. On GPUs the manager uses free memory; elsewhere as many pages as the batch needs."""
         config = transformers.generation.ContinuousBatchingConfig(
             page_size=_PAGE_TOKENS, max_requests_per_batch=self.batch_size, return_logprobs=True,
             auto_switch_to_flash=self.model.dtype != torch.float32,
@@ -101,7 +101,7 @@ class ContinuousEngine:
 
 @dataclass(eq=False, slots=True)
 class _Open:
-    """A request in hand: its answers that are there, and how many tokens of each were looked at for stop strings."""
+    """A running request: its finished answers, and how many tokens of each were checked for stop strings."""
 
     encoded: Encoded
     stops: StopStrings
@@ -178,14 +178,14 @@ class _Flow:
             )  # fmt: skip
 
     def _results(self) -> list[Any]:
-        """What has come, at least one unless the manager is late."""
+        """The results that have arrived: at least one, unless none comes in time."""
         results = [self._manager.get_result(timeout=_WAIT)]
         while not self._manager.output_router.output_queue.empty():
             results.append(self._manager.get_result(timeout=_WAIT))
         return [result for result in results if result is not None]
 
     def _take(self, result: Any) -> Completion | None:
-        """The completion of a request whose last answer this is."""
+        """The completion of a request, if this was its last answer."""
         index, number = map(int, result.request_id.split("/"))
         opened = self._open.get(index)
         if opened is None or number in opened.answers:
@@ -205,7 +205,7 @@ class _Flow:
         return None
 
     def _answer(self, result: Any, opened: _Open, number: int) -> Answer | SampleError | None:
-        """None while it is being made."""
+        """The answer; None if it is not finished."""
         made = result.generated_tokens
         end = self._stopped(made, opened, number)
         if end is None and not result.is_finished():
@@ -219,7 +219,7 @@ class _Flow:
         return self._text.answer(made[:end], opened.encoded.generation).result()
 
     def _stopped(self, made: Sequence[int], opened: _Open, number: int) -> int | None:
-        """With how many tokens a stop string was met."""
+        """The number of tokens after which a stop string was completed; None if there was none."""
         if not opened.encoded.generation.stop:
             return None
         first, opened.checked[number] = opened.checked.get(number, 0), len(made)

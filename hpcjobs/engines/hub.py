@@ -17,7 +17,7 @@ from hpcjobs.errors import ConfigError
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", re.ASCII)
 _WANTED = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken"]
-# Weights in folders are those of other programs (onnx/, original/), and so are mistral's consolidated ones.
+# Weights in subfolders are for other programs (onnx/, original/), and so are Mistral's consolidated ones.
 _UNWANTED = ["*/*.safetensors", "consolidated*"]
 
 

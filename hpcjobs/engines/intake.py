@@ -13,8 +13,8 @@ from hpcjobs.engines.base import Source
 from hpcjobs.engines.encoding import Answer, Encoded, TextCodec
 from hpcjobs.requests import Completion, Request
 
-# At a pause the source is asked again when this share of what was in hand is done: its giver is waiting for answers,
-# and each question may cost it a look at a shared disk.
+# After a pause the source is asked again when this share of the running requests is finished: it waits for their
+# completions, and each question may cost it a look at a shared disk.
 _ASK_AGAIN = 0.75
 
 

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-# Rows beyond which more of them win little. CPU: passes are bound by the matrix units from there on (a token of 64
-# rows costs 1.3 times what it costs in 128 rows, and memory, latency and what a crash costs are doubled).
+# The most rows that pay off. On CPUs passes are compute-bound from there on: a token costs 1.3 times as much with 64
+# rows as with 128, which double memory, latency and the cost of a crash.
 MOST_ROWS = {"cpu": 64, "cuda": 256}
-# What of the free memory keys and values may take; the rest is for activations, logits, and others.
+# The share of free memory for keys and values; the rest is for activations, logits, and other processes.
 _SHARE = 0.5
-# A prompt of which nothing is known.
+# The assumed length of an unknown prompt.
 _PROMPT_TOKENS = 1024
 _NO_LIMIT = 1 << 60
 
@@ -70,7 +70,7 @@ def _cgroups(root: Path) -> list[Path]:
 
 
 def _left(folder: Path) -> int:
-    """What a cgroup has left; file pages that can be dropped count as free."""
+    """The memory left in a cgroup; reclaimable page cache counts as free."""
     for most, used, cache in (
         ("memory.max", "memory.current", "inactive_file"),
         ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-# Two sequences with fewer tokens in common are not worth a node of their own.
+# A shorter common prefix is not worth a node.
 LEAST_SHARED = 4
 
 
@@ -58,7 +58,7 @@ class PrefixTree:
         self._grow(self.root, [(sequences[number], number) for number in order])
 
     def _grow(self, node: Node, group: list[tuple[tuple[int, ...], int]]) -> None:
-        """Below `node` the sorted sequences of `group`, which all begin with its path."""
+        """Insert the sorted sequences of `group`, which all begin with the path to `node`, below it."""
         stack = [(node, group)]
         while stack:
             node, group = stack.pop()
@@ -88,7 +88,7 @@ class PrefixTree:
 
 
 def _families(group: list[tuple[tuple[int, ...], int]], start: int) -> Iterator[list[tuple[tuple[int, ...], int]]]:
-    """Sorted sequences, cut wherever two neighbours share fewer than LEAST_SHARED tokens from `start` on."""
+    """Split sorted sequences wherever neighbours share fewer than LEAST_SHARED tokens from `start` on."""
     family = group[:1]
     for one in group[1:]:
         before = family[-1][0]

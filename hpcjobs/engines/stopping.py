@@ -29,7 +29,7 @@ class StopStrings:
         return any(stop in text for stop in self._stops)
 
     def _ends_one(self, token: int) -> bool:
-        """Whether a stop string can end in this token: it has its last character, or a part of some character."""
+        """Whether a stop string can end in this token: it has the last character of one, or part of a character."""
         if self._spaces:  # a token alone may be decoded without its spaces
             return True
         if token not in self._may_end:

@@ -7,9 +7,9 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 log = logging.getLogger(__name__)
-# By how much the logits of two ways to compute them may differ, as a share of their spread; by bytes of a number.
+# The largest allowed difference of logits, as a share of their standard deviation, by bytes per number.
 _NEAR = {4: 1e-3, 2: 0.15}
-# What a trial has shown, by model.
+# The results of tests, by model.
 _tried: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
 
 
@@ -52,7 +52,7 @@ def runs_packed(model: Any) -> bool:
 
 
 def _same_logits(model: Any) -> bool:
-    """Two rows, the second with a head copied from the first, then a token of each."""
+    """Compare logits of two rows, the second with a prefix copied from the first, with the model's own."""
     import torch
 
     from hpcjobs.engines.loop.packed import PackedModel, Piece

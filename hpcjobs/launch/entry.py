@@ -9,7 +9,7 @@ import sys
 from hpcjobs.launch.slurm import clean_environment
 from hpcjobs.run_folder.paths import RunPaths
 
-# Entry points of jobs, as `module:function`: a rank under its guard, and the merge behind the ranks.
+# Entry points of jobs, as `module:function`: a rank under its guard, and the merge after the ranks.
 RANK = "hpcjobs.worker.__main__:guard_rank"
 MERGE = "hpcjobs.commands.finish:guard_merge"
 # Modules that are started by `python -m`.

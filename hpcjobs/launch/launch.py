@@ -23,9 +23,9 @@ from hpcjobs.run_folder.submission import Launch, forget_launch, read_launches, 
 if TYPE_CHECKING:
     from hpcjobs.launch.sbatch import Executor
 
-# How long an automatic start asks a controller that does not answer: nobody is there to type it again.
+# How long an automatic start retries if slurmctld does not answer (seconds): no user is there to retry.
 _PATIENCE = 1800.0
-# Seconds that `cancel` leaves local ranks for what they have in hand, and for giving it back; it kills after 20.
+# Seconds that `cancel` gives local ranks to finish samples or give chunks back; it kills them after 20.
 _LOCAL_KILL_WAIT = "7"
 
 
@@ -105,7 +105,7 @@ def _slurm(paths: RunPaths, config: Config, shape: Shape, start: Start, record: 
 def _queue(
     paths: RunPaths, record: Launch, patience: float, kind: str, executor: Executor, entry: str, *args: str | int
 ) -> None:
-    """Queue one job. Its key is on disk before sbatch is called: whoever is cut off in between finds the job by it."""
+    """Queue one job. Its key is recorded before sbatch is called, so an interrupted submission can be found."""
     executor.name, record.keys[kind] = f"{kind}-{record.number}", secrets.token_hex(8)
     record.scripts[kind] = executor.script
     record_launch(paths, record)
@@ -118,7 +118,7 @@ def _queue(
 
 
 def _pieces(config: Config, shape: Shape, paths: RunPaths, joined: bool) -> Iterator[tuple[str, Executor]]:
-    """The work as one job, or as job arrays of the size that Slurm takes, each with what it is called."""
+    """The work as one job, or as job arrays of the size that Slurm allows, each with its name."""
     from hpcjobs.launch.sbatch import work_executor
 
     name, left = "join" if joined else "work", shape.workers
@@ -133,7 +133,7 @@ def _pieces(config: Config, shape: Shape, paths: RunPaths, joined: bool) -> Iter
 
 
 def _take_back(job_ids: Iterable[str], paths: RunPaths, why: BaseException) -> None:
-    """Half a submission is none; where it cannot be taken back, its folder must stay: a live job needs it."""
+    """Cancel a partial submission. If that fails the run folder must stay: a live job needs it."""
     try:
         slurm.cancel(job_ids)
     except LaunchError as error:
@@ -141,7 +141,7 @@ def _take_back(job_ids: Iterable[str], paths: RunPaths, why: BaseException) -> N
 
 
 def _local(paths: RunPaths, config: Config, shape: Shape, start: Start, record: Launch) -> None:
-    """A supervisor in a session of its own: it outlives this terminal."""
+    """Start a supervisor in its own session, so that it outlives this terminal."""
     command = [sys.executable, "-m", SUPERVISOR, str(paths.root), str(record.number)]
     command += [str(shape.ranks), str(shape.gpus_per_node * shape.nodes)]
     record.commands.append(" ".join(command))
@@ -165,7 +165,7 @@ def _local(paths: RunPaths, config: Config, shape: Shape, start: Start, record: 
 
 
 def _debug(paths: RunPaths, config: Config, shape: Shape, start: Start, record: Launch) -> None:
-    """Note a start whose one rank the caller runs, in this process: break points work there."""
+    """Record a launch whose single rank the caller runs in this process, where breakpoints work."""
     if shape.ranks > 1:
         raise UsageError(f"--executor debug runs one rank in this process, not {shape.ranks}: use --executor local")
     record.commands.append(f"python -m hpcjobs.worker {paths.root}")

@@ -20,12 +20,12 @@ from hpcjobs.launch import slurm
 from hpcjobs.run_folder.paths import RunPaths
 
 _MERGE_MINUTES = 60
-# What of cluster.sbatch is also the merge job's: not its resources, holds and begin times.
+# Options of cluster.sbatch that the merge job gets too: not resources, holds and begin times.
 _FOR_MERGE = {"comment", "mail-type", "mail-user", "wckey"}
-# Slurm may send the warning a minute early: to a short job it would come before Python has a handler for USR2,
-# and end it. CONT ends nobody.
+# Slurm may send the warning a minute early. In a short job USR2 could arrive before Python has a handler for it, and
+# kill the job; CONT does no harm.
 _SHORT_MINUTES = 5
-# When this job ends, and how long Slurm waits between SIGTERM and SIGKILL: asked once a job, for all its ranks.
+# When this job ends, and how long Slurm waits between SIGTERM and SIGKILL: queried once per job, for all its ranks.
 _ENDS_AT = (
     'export HPCJOBS_END_TIME="${SLURM_JOB_END_TIME:-$(date -d "$(SLURM_TIME_FORMAT=standard timeout 30 squeue '
     '--noheader --format=%e --job="$SLURM_JOB_ID")" +%s 2>/dev/null)}"'
@@ -64,7 +64,9 @@ class Executor(submitit.SlurmExecutor):  # type: ignore[misc]
         return self
 
     def _make_submission_file_text(self, command: str, uid: str) -> str:
-        """The job itself gives the pickle the name that submitit looks for: nobody has to live on after sbatch."""
+        """The script. The job itself copies the pickle to the name that submitit expects, so nothing has to run after
+        sbatch.
+        """
         setup = self.parameters.get("setup") or []
         self.parameters["setup"] = [*setup, f"cp {shlex.quote(str(self._pickle))} {self._submitted}"]
         try:

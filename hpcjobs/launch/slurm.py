@@ -20,20 +20,20 @@ from hpcjobs.errors import HpcJobsError, LaunchError
 
 _TIMEOUT = 60.0
 _PAUSE = 1.0
-# How long after a lost reply of sbatch its job may still turn up in the queue.
+# How long after a lost reply of sbatch its job may still appear in the queue (seconds).
 _LOST_SECONDS = 30.0
-# Words of sbatch after which the job may be queued all the same (slurm_errno(3), and the RPC layer's own).
+# Errors of sbatch after which the job may be queued all the same (slurm_errno(3) and the RPC layer).
 _UNSURE = re.compile(
     r"timed out|Unable to contact|Zero Bytes|Connection (refused|reset)|communication|Resource temporarily|try again",
     re.IGNORECASE,
 )
 # Slurm's default (slurm.conf(5)).
 _MAX_ARRAY_SIZE = 1001
-# States after which a job does nothing more (man squeue, JOB STATE CODES).
+# States of jobs that have ended (squeue(1), JOB STATE CODES).
 _OVER = {
     "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "REVOKED", "TIMEOUT",
 }  # fmt: skip
-# What an enclosing job sets and sbatch would take for its own options (submitit#1782).
+# Variables to keep; all others of an enclosing job would be read as options by sbatch (submitit#1782).
 _KEEP = {"SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_TIME_FORMAT"}
 
 
@@ -119,7 +119,7 @@ def submit(script: Path, key: str, patience: float = 0.0) -> str:
 
 
 def _only(key: str, job_id: str) -> str:
-    """`job_id`, after the end of any other job of which the script has this key: a lost one that came after all."""
+    """`job_id`, after cancelling other jobs with the same key, whose submission had seemed lost."""
     with contextlib.suppress(LaunchError):
         cancel({other for other, command in _commands() if key in command} - {job_id})
     return job_id
@@ -130,7 +130,7 @@ class UnsureError(HpcJobsError):
 
 
 class _Refusal(LaunchError):
-    """sbatch failed; `unsure`: it may be that the job is queued, or soon will be."""
+    """sbatch failed. `unsure`: the job may be queued all the same."""
 
     def __init__(self, words: str, unsure: bool) -> None:
         super().__init__(words)
@@ -151,7 +151,7 @@ def _sbatch(script: Path) -> str | _Refusal:
 
 
 def _look_for(key: str, trouble: _Refusal) -> str | None:
-    """The job with this key; None where the queue has none. What sbatch sent may still be on its way for a while."""
+    """The job with this key; None if there is none. A lost submission may still arrive for a while."""
     deadline = time.monotonic() + (_LOST_SECONDS if trouble.unsure else 0.0)
     while True:
         try:
@@ -178,7 +178,7 @@ def find_submitted(keys: Sequence[str]) -> dict[str, str]:
 
 
 def _commands() -> Iterator[tuple[str, str]]:
-    """(job id, script) of this user's jobs; not those that ended without a node: Slurm lists what it refused, too."""
+    """(job id, script) of this user's jobs, without refused ones, which Slurm lists as ended without a node."""
     for line in _ask_squeue("%F|%T|%N|%o"):
         job_id, state, nodes, command = line.split("|", 3)
         if nodes or not JobState(job_id, state).over:
@@ -225,7 +225,7 @@ def job_states(job_ids: Sequence[str]) -> dict[str, JobState]:
 
 
 def _squeue(job_ids: Sequence[str]) -> dict[str, JobState]:
-    """squeue by job id fails as a whole when one id is forgotten: ask for the user's jobs and pick."""
+    """The states of jobs. squeue fails if any job id is forgotten, so all jobs of the user are listed."""
     found: dict[str, list[JobState]] = {}
     for line in _ask_squeue("%F|%T|%r|%N"):
         job_id, state, reason, nodes = line.split("|", 3)
@@ -236,7 +236,7 @@ def _squeue(job_ids: Sequence[str]) -> dict[str, JobState]:
 
 
 def _ask_squeue(layout: str) -> list[str]:
-    """This user's jobs, one line each in squeue's `layout`; the elements of an array stand apart."""
+    """This user's jobs, one line each in squeue's `layout`; elements of an array are separate lines."""
     done = _run(["squeue", "--noheader", "--states=all", "--me", f"--format={layout}"])
     if done.returncode and "option" in done.stderr:  # --me came with Slurm 20.02
         done = _run(["squeue", "--noheader", "--states=all", "--user", str(os.getuid()), f"--format={layout}"])
@@ -246,7 +246,7 @@ def _ask_squeue(layout: str) -> list[str]:
 
 
 def _as_one(states: Sequence[JobState]) -> JobState:
-    """An array as one job: it runs while one of it does, waits while one of it may, and else is its worst one."""
+    """The state of an array as one job: running if any element runs, pending if any is, else its worst state."""
 
     def place(state: JobState) -> int:
         if not state.over:
@@ -259,7 +259,7 @@ def _as_one(states: Sequence[JobState]) -> JobState:
 
 
 def _sacct(job_ids: Sequence[str]) -> dict[str, JobState]:
-    """What accounting knows; nothing where slurmdbd is down or absent."""
+    """The states that accounting has; empty if slurmdbd is down or absent."""
     command = ["sacct", "--noheader", "--parsable2", "--allocations", "--format=JobID,State,NodeList,ExitCode"]
     try:
         done = _run([*command, f"--jobs={','.join(job_ids)}"])

@@ -40,7 +40,7 @@ def choose(found: pa.RecordBatch, ids: pa.ChunkedArray, first: int, tally: Tally
 
 
 def _choose_one_by_one(rows: Sequence[dict[str, Any]], ids: Sequence[str], tally: Tally) -> list[int]:
-    """The numbers of the rows that count, where something is the matter with each of their samples."""
+    """The numbers of the chosen rows, among samples with duplicates or foreign ids."""
     chosen, wrong = dict[int, int](), set[tuple[int, int]]()
     for number, (row, right_id) in enumerate(zip(rows, ids, strict=True)):
         index, source = row["index"], (row["index"], row["source"])

@@ -71,20 +71,20 @@ def _merge(paths: RunPaths) -> Merged:
 
 
 def _kept(journals: pa.Schema, results: pa.Schema) -> pa.Schema:
-    """What of a record is sorted: its results, what tells two of a sample apart, and its journal's number."""
+    """The columns to sort: results, what distinguishes two records of a sample, and the journal's number."""
     names = [name for name in journals.names if name in (*results.names, "seconds", "started_at")]
     return pa.schema([*(journals.field(name) for name in names), pa.field("source", pa.int32())])
 
 
 def _bucket(paths: RunPaths, rows: int) -> int:
-    """Rows that are sorted together, whole row groups: some megabytes, by the journals' size, in not too many files."""
+    """Rows per bucket: whole row groups of some megabytes, in not too many files."""
     size = sum(path.stat().st_size for path in paths.journals())
     groups = min(MOST_BYTES * rows // max(size, 1), MOST_ROWS) // ROW_GROUP
     return max(1, groups, -(-rows // (MOST_FILES * ROW_GROUP))) * ROW_GROUP
 
 
 def _collect(paths: RunPaths, rounds: Sequence[Acceptance], schema: pa.Schema, spill: Spill, tally: Tally) -> None:
-    """Every accepted record into the spill, earlier rounds first."""
+    """Add every accepted record to the spill, earlier rounds first."""
     sources: dict[str, int] = {}
     for acceptance, name, table in ahead(_journals(paths, rounds, schema, tally)):
         source = sources.setdefault(name, len(sources))
@@ -112,7 +112,7 @@ def _journals(
 
 
 def _sift(journal: str, table: pa.Table, acceptance: Acceptance, tally: Tally) -> pa.Table:
-    """The records that count."""
+    """The accepted records of a table."""
     attempt, _, rank = journal.removesuffix(".jsonl").rpartition("-")
     own_rank = pc.equal(pc.cast(table.column("rank"), pa.string()), rank)
     own = np.asarray(pc.and_(pc.equal(table.column("attempt"), attempt), own_rank).to_numpy(), np.bool_)
@@ -126,7 +126,7 @@ def _sift(journal: str, table: pa.Table, acceptance: Acceptance, tally: Tally) -
 def _results(
     spill: Spill, rows: int, inputs: Inputs, schema: pa.Schema, tally: Tally, missing: array[int]
 ) -> Iterator[pa.Table]:
-    """The rows of results.parquet, a row group at a time; `missing` gets the indexes that have none."""
+    """The rows of results.parquet, one row group at a time. Indexes without a record are added to `missing`."""
     for indexes, found in spill.buckets(rows):
         input_rows = inputs.rows(indexes.start, indexes.stop)
         order = choose(found, input_rows.column("id"), indexes.start, tally)
@@ -144,7 +144,7 @@ def _results(
 
 
 def _missing_lines(missing: array[int], inputs: Inputs, rounds: Sequence[Acceptance], tally: Tally) -> Iterator[bytes]:
-    """missing.jsonl, some lines at a time."""
+    """The lines of missing.jsonl, in blocks."""
     indexes = np.frombuffer(missing, np.int64)
     for group in np.split(indexes, np.flatnonzero(np.diff(indexes // ROW_GROUP)) + 1):
         if not len(group):

@@ -15,9 +15,9 @@ import pyarrow as pa
 
 from hpcjobs.run_folder.files import FOLDER_MODE, temporary_name
 
-# What a bucket should have at most; files are open together, and most systems allow a process 1,024.
+# Limits per bucket and for the number of files, which are open at the same time; most systems allow 1,024.
 MOST_ROWS, MOST_BYTES, MOST_FILES = 1 << 17, 1 << 25, 400
-# What is kept in memory before it is written, so that each file gets many rows at a time.
+# Bytes buffered in memory before writing, so that each file gets many rows at a time.
 _BUFFER_BYTES = 1 << 25
 _BUFFER = 1 << 16
 
@@ -105,5 +105,5 @@ class Spill:
 
 
 def _small(number: npt.NDArray[np.int64]) -> npt.NDArray[np.int16] | npt.NDArray[np.int64]:
-    """Sixteen bits where they do: numpy sorts them in linear time."""
+    """The numbers as int16 if they fit: NumPy sorts those in linear time."""
     return number.astype(np.int16) if len(number) and number.max() < 1 << 15 else number

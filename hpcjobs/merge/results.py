@@ -18,7 +18,7 @@ from hpcjobs.metrics import Metric
 from hpcjobs.run_folder.disk import disk_errors
 from hpcjobs.run_folder.files import FILE_MODE, replace_whole, temporary_name, write_all
 
-# Rows of one row group, by index: fixed, so that the bytes depend on nothing but the rows.
+# Rows per row group, by index: fixed, so that the bytes depend on the rows only.
 ROW_GROUP = 32_768
 _ERROR = pa.struct([("type", pa.string()), ("message", pa.string())])
 
@@ -44,7 +44,7 @@ def schema_of(metrics: Sequence[Metric], inputs: pa.Schema, task: TaskConfig | N
 
 
 def _extra_fields(task: TaskConfig) -> list[tuple[str, pa.DataType]]:
-    """What only some tasks have: several answers a prompt, or the log-likelihoods of options."""
+    """Columns that only some task types have: several answers, or log-likelihoods."""
     likelihoods = [
         ("choice_logprobs", pa.list_(pa.float64())), ("choice_greedy", pa.list_(pa.bool_())),
         ("choice_tokens", pa.list_(pa.int64())),
@@ -67,7 +67,7 @@ def rows_of(found: pa.Table, inputs: pa.Table, schema: pa.Schema) -> pa.Table:
 
 
 def _column(found: pa.ChunkedArray, kind: pa.DataType) -> pa.Array:
-    """A column of journals, where a list or statistics that a line does not have are empty, not null."""
+    """A column of journals; missing lists and statistics become empty instead of null."""
     column = _one(found)
     if not column.null_count or kind == _ERROR:
         return column
@@ -81,7 +81,7 @@ def _one(part: pa.ChunkedArray) -> pa.Array:
 
 
 class _Sink(io.RawIOBase):
-    """A new file for a library to write to; once given up it takes everything, so that the library can be closed."""
+    """A new file for a library to write to. Once given up it ignores writes, so that the library can be closed."""
 
     def __init__(self, handle: int) -> None:
         self._handle, self.given_up = handle, False

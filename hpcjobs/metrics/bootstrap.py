@@ -36,7 +36,7 @@ class Histogram:
             self._join()
 
     def _join(self) -> None:
-        """Join up to half of the pairs of neighbours, and no more than bring it down to the most."""
+        """Merge up to half of the pairs of neighbours, but no more than needed."""
         pairs = len(self.values) // 2
         (low, high), (few, many) = (side[: 2 * pairs].reshape(-1, 2).T for side in (self.values, self.counts))
         with np.errstate(over="ignore"):

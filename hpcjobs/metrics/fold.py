@@ -12,7 +12,7 @@ from hpcjobs.metrics.blocks import BlockBuffer
 from hpcjobs.metrics.bootstrap import MOST_VALUES, Floats, Histogram
 
 Z = 1.96
-# Scores a block for each value that the histogram tells apart.
+# Scores per block, for each value in the histogram.
 _BLOCK = 16
 _FEW_VALUES = 64
 
@@ -97,7 +97,7 @@ class MeanFold:
         }  # fmt: skip
 
     def _within(self, ends: list[float] | None) -> list[float] | None:
-        """An interval cut at the bounds, unless the mean itself is beyond what was declared."""
+        """An interval cut at the bounds, unless the mean itself is outside of them."""
         if ends is None or self._bounds is None or not self._bounds[0] <= self.mean <= self._bounds[1]:
             return ends
         return [max(self._bounds[0], ends[0]), min(self._bounds[1], ends[1])]

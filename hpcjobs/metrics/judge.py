@@ -76,7 +76,7 @@ def _check(metric: Metric, task: TaskConfig) -> None:
 
 
 def _check_cleaning(metrics: list[Metric], task: TaskConfig) -> None:
-    """Refuse a cleaning of answers that would clean nothing."""
+    """Raise a ConfigError for `extract` or `normalize` that would have no effect."""
     for key in ("extract", "normalize"):
         if getattr(task, key) and task.type != "generate":
             raise ConfigError(f"task.{key} is for answers in words: task.type is {task.type}, which has none")

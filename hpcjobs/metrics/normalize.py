@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 from decimal import Decimal
 from functools import reduce
 
-# With or without thousands' commas; no part of a word, a version (1.2.3) or a date.
+# With or without thousands separators; not part of a word, a version (1.2.3) or a date.
 _NUMBER = re.compile(r"(?<![\w.,])[-+]?(?:(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+)(?!\w|[.,]\d)")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLES = re.compile(r"\b(a|an|the)\b", re.IGNORECASE)
@@ -34,7 +34,7 @@ def normalizer(names: Collection[str]) -> Callable[[str], str]:
 
 
 def _plain(number: str) -> str:
-    """A number written one way: no thousands' commas, no zeros that say nothing."""
+    """A number in one notation: no thousands separators, no redundant zeros."""
     value = Decimal(number.replace(",", ""))
     return format(value.normalize(), "f") if value else "0"
 

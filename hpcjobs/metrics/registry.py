@@ -30,7 +30,7 @@ _KINDS: tuple[type[Metric], ...] = (
     Accuracy, AccuracyNorm, AccuracyBytes, Perplexity, WordPerplexity, BytePerplexity, BitsPerByte,
 )  # fmt: skip
 BUILT_IN: dict[str, type[Metric]] = {kind.name: kind for kind in _KINDS}
-# Over several answers a prompt; `(metric)` behind them names what each answer is judged by.
+# Over several answers per prompt; `(metric)` after them names the metric of each answer.
 OVER_REPEATS = ("pass@k", "majority")
 _REPEATED = re.compile(r"(?:pass@(?P<k>[1-9]\d{0,5})|majority)(?:\((?P<base>.*)\))?")
 
@@ -93,7 +93,7 @@ def _own_metric(path: str) -> Metric:
 
 
 def _are_bounds(bounds: object) -> bool:
-    """Whether a class declares no bounds, or the least and the greatest score."""
+    """Whether this is None, or a pair of the least and greatest score."""
     if bounds is None:
         return True
     if not isinstance(bounds, tuple | list) or len(bounds) != 2:

@@ -14,7 +14,7 @@ from hpcjobs.metrics.bootstrap import Floats, percentiles, resampled_totals
 from hpcjobs.metrics.fold import around, exponential, finite, nothing, numbers
 
 Interval = Callable[[float, Floats], "list[float] | None"]
-# Powers of two: blocks are joined two by two.
+# Powers of two, because blocks are joined in pairs.
 MOST_BLOCKS = 8192
 _FEW_BLOCKS = 256
 
@@ -86,9 +86,9 @@ class SumsFold:
 
 
 class _Blocks:
-    """Sums of neighbouring rows, at most `most` of them: when they are that many, each two become one.
+    """Sums of neighbouring rows, at most `most` of them; when full, pairs are joined.
 
-    Rows come in batches of `most / 2` but for the last, so that blocks end where batches do.
+    Rows come in batches of `most / 2`, except the last, so that blocks end where batches do.
     """
 
     def __init__(self, width: int, most: int) -> None:

@@ -12,7 +12,7 @@ from hpcjobs.config.shape import Shape
 from hpcjobs.config.yaml import parse_yaml
 from hpcjobs.errors import ConfigError
 
-# accelerate's name -> ours; the values are taken as they are.
+# accelerate's name -> key of train.fsdp; values are copied.
 _FSDP = {
     "fsdp_reshard_after_forward": "reshard_after_forward", "fsdp_offload_params": "cpu_offload",
     "fsdp_min_num_params": "min_num_params", "fsdp_activation_checkpointing": "activation_checkpointing",
@@ -60,7 +60,7 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 
 def _fsdp(values: Mapping[str, Any], path: Path) -> FsdpConfig:
-    """FSDP settings by our names. The first version's words for sharding are those of the second where they can be."""
+    """FSDP settings as a FsdpConfig. Sharding strategies of FSDP1 are translated to FSDP2 where possible."""
     found: dict[str, Any] = {"enabled": True}
     for name, ours in _FSDP.items():
         if values.get(name) is not None:

@@ -126,7 +126,7 @@ class CodeTree:
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """What a folder holds, by name; hidden names, broken links and what is never the user's code are left out."""
+    """The entries of a folder by name, without hidden names, broken links and folders that never have user code."""
     try:
         with os.scandir(folder) as entries:
             found = [entry for entry in entries if entry.name[0] != "." and entry.name not in _PASSED_OVER]
@@ -144,7 +144,7 @@ def _is_there(entry: os.DirEntry[str]) -> bool:
 
 
 def _no_code(folder: Path) -> bool:
-    """Virtual environments, run folders, and hpcjobs itself."""
+    """Whether a folder is a virtual environment, a run folder or hpcjobs itself."""
     marks = ("pyvenv.cfg", "conda-meta", "plan.json")
     return folder.resolve() == OWN or any((folder / mark).exists() for mark in marks)
 
@@ -161,7 +161,7 @@ def module_at(root: Path, name: str) -> Path | None:
 
 
 def _import_statements(source: bytes) -> set[str]:
-    """The top-level names in a file's absolute imports, those in functions too; none where it cannot be parsed."""
+    """The top-level modules that a file imports, also inside functions; empty if it does not parse."""
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):

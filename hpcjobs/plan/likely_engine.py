@@ -7,7 +7,7 @@ from typing import Any
 
 from hpcjobs.config import Config
 
-# Kinds of models that keep something else than keys and values, or compute attention in a way of their own.
+# Model types that cache something other than keys and values, or have their own attention.
 _OTHER = ("mamba", "rwkv", "jamba", "bamba", "zamba", "recurrent", "bloom", "mpt", "falcon_h1", "xlstm")
 
 

@@ -26,7 +26,7 @@ def located(config: Config) -> Config:
 
 
 def _config_file(key: str, name: str) -> str:
-    """The absolute path of a file that a config names, in the working folder or, as `configs/eval.yaml`, shipped."""
+    """The absolute path of a file named in a config: in the working directory or, as `configs/eval.yaml`, shipped."""
     path = Path(name).expanduser()
     found = next((one for one in (path, shipped("configs").parent / path) if one.is_file()), None)
     if found is None:

@@ -42,7 +42,7 @@ def checked_model(config: Config) -> dict[str, Any]:
 
 
 def _hub_model(config: Config) -> HubModel:
-    """The model of a config whose name is a hub id, in the cache that its ranks will see."""
+    """The hub model of a config, in the cache that its ranks will use."""
     model, cache = config.model, cache_folder(os.environ | config.cluster.env)
     return HubModel(model.name, model.revision, cache, model.trust_remote_code)
 

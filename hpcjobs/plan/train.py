@@ -81,7 +81,7 @@ def _try_example(examples: Examples, table: pa.Table) -> None:
 
 
 def _eval_after(config: Config) -> str | None:
-    """The eval config of `train.then_eval`, checked as far as it can be before there is a model; its YAML."""
+    """The YAML of `train.then_eval`, checked as far as possible before the model exists."""
     if config.train.then_eval is None:
         return None
     after, _ = resolve("eval", Path(config.train.then_eval), None, [])

@@ -67,7 +67,7 @@ def program_code(argv: Sequence[str], folder: Path, run: Path) -> Snapshot:
 
 
 def _code_beside(program: Path, at: PurePosixPath, run: Path) -> tuple[CodeTree, str]:
-    """All of the program's folder; else the program with what it imports from there; else the program alone."""
+    """The program's whole folder; if too large, the program and what it imports; else the program only."""
     root, note = program.parent, ""
     for how in ("all", "imported", "alone"):
         found = CodeTree(run)
@@ -102,7 +102,7 @@ def _module_code(module: str, here: Path, run: Path) -> Snapshot:
 
 
 def _imported_from(name: str) -> Path | None:
-    """The file or package folder that this process takes the top-level module `name` from."""
+    """The file or package folder from which this process imports the top-level module `name`."""
     try:
         spec = importlib.util.find_spec(name)
     except (ImportError, ValueError):
@@ -115,7 +115,7 @@ def _imported_from(name: str) -> Path | None:
 
 
 def _installed(path: Path) -> bool:
-    """Whether a file belongs to Python, an installed package or hpcjobs, which are not the user's to edit."""
+    """Whether a file belongs to Python, an installed package or hpcjobs: these are not copied."""
     path = path.resolve()
     folders = [Path(sysconfig.get_path(key)).resolve() for key in ("stdlib", "platstdlib")]
     programs = {Path(sysconfig.get_path("scripts")).resolve(), Path(sys.executable).parent.resolve()}

@@ -87,7 +87,7 @@ class Activity:
 
 
 def _between(work: Floats, start: float, end: float) -> Floats:
-    """What `work` leaves of start..end."""
+    """The parts of start..end that are not in `work`."""
     gaps = np.column_stack([np.append(start, work[:, 1]), np.append(work[:, 0], end)])
     gaps = gaps.clip(start, max(start, end))
     return gaps[gaps[:, 1] > gaps[:, 0]]
@@ -134,7 +134,7 @@ def _of_rank(rank: RankView, script: bool) -> Activity:
 
 
 def _read_journal(path: Path, activity: Activity) -> None:
-    """Count a journal's records and join their times; a MergeError leaves what the heartbeat said."""
+    """Read counts and times from a journal. On a MergeError those of the heartbeat stay."""
     work, start, last = Intervals(), activity.start if activity.ready is None else activity.ready, -math.inf
     samples = errors = tokens = 0
     for table in read_columns(path, _SCHEMA, others="ignore"):
@@ -156,7 +156,7 @@ def _read_journal(path: Path, activity: Activity) -> None:
 
 
 def _joined(begun: Floats, ended: Floats) -> list[tuple[float, float]]:
-    """Intervals that overlap or touch as one, by start: what is in flight together is much less than the samples."""
+    """Overlapping or touching intervals as one, by start: far fewer than samples."""
     if not len(begun):
         return []
     order = np.argsort(begun)

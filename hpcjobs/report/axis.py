@@ -94,7 +94,7 @@ class Axis:
 
 
 def _spans(alive: Floats) -> Floats:
-    """The times drawn to scale: `alive` with its short pauses filled; at least a tenth of a second long."""
+    """The times drawn to scale: `alive` with short pauses filled, at least 0.1 s long."""
     union = Intervals()
     for start, end in alive.tolist():
         union.add(start, end)

@@ -13,7 +13,7 @@ from hpcjobs.report.intervals import Floats
 from hpcjobs.training.steps import StepRecord
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 1000, 300, 64, 24, 12, 36
-# More points than the drawing has pixels are drawn as the mean of each pixel's.
+# With more points than pixels, each pixel shows the mean of its points.
 _POINTS = 900
 
 
@@ -51,7 +51,7 @@ class CurveDrawing:
 
 
 class _Plane:
-    """Where steps and losses are on the drawing, so that all of them are on it."""
+    """Maps steps and losses to the drawing."""
 
     def __init__(self, records: Sequence[StepRecord]) -> None:
         values = [record.loss for record in records]
@@ -123,7 +123,7 @@ def _thinned(xs: Floats, ys: Floats) -> tuple[list[float], list[float]]:
 
 
 def _starts(records: Sequence[StepRecord]) -> list[tuple[int, str]]:
-    """The first step of each start after the first: where a training was interrupted, and went on."""
+    """The first step of each restart."""
     return [
         (after.step, f"step {after.step}: start {after.attempt}, {after.world_size} ranks")
         for before, after in pairwise(records)

@@ -12,7 +12,7 @@ from hpcjobs.report import text
 
 
 def _shown(value: Any) -> Any:
-    """Any plain text that a template puts out: escaped, with hidden characters shown."""
+    """Texts that a template prints: escaped, with hidden characters made visible."""
     return text.visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 

@@ -101,7 +101,7 @@ def _context(facts: RunFacts) -> dict[str, Any]:
 
 
 def _tiles(facts: RunFacts) -> list[tuple[str, str, str]]:
-    """(label, value, detail) of the numbers that one looks for first."""
+    """(label, value, detail) of the most important numbers."""
     counts = (facts.metrics or {}).get("counts", {})
     activities, seconds = facts.activities, alive_seconds(facts.activities)
     samples = sum(activity.samples for activity in activities)

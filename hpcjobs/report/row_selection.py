@@ -67,7 +67,7 @@ def metric_names(file: pq.ParquetFile) -> list[str]:
 
 
 class _Ranking:
-    """The rows with the lowest scores so far, and how many share the very lowest."""
+    """The rows with the lowest scores so far, and how many share the lowest."""
 
     def __init__(self) -> None:
         self._scores, self._rows = np.empty(0), np.empty(0, int)

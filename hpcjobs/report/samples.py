@@ -118,7 +118,7 @@ def _sample(row: Mapping[str, Any], prompts: Prompts | None) -> Sample:
 
 
 def _options(values: Mapping[str, Any], logprobs: Sequence[float], prompts: Prompts | None) -> list[Option]:
-    """The options as they were scored; none where the config, or the row, does not give them again."""
+    """The options with their scores; empty if config or row no longer match."""
     try:
         texts = prompts.options(values) if prompts else []
         target = prompts.target(values) if prompts else None

@@ -13,7 +13,7 @@ from pathlib import Path
 from hpcjobs.errors import DiskFullError
 from hpcjobs.run_folder.paths import RunPaths
 
-# errno(3) -> what a person has to do before it makes sense to go on.
+# errno(3) -> what the user has to do before going on.
 _CURES = {
     errno.ENOSPC: "free space there", errno.EDQUOT: "free space there or have the quota raised",
     errno.EROFS: "have it made writable", errno.EFBIG: "have that limit raised (ulimit -f)",
@@ -165,7 +165,7 @@ def _size_of_journals(paths: RunPaths) -> int:
 
 
 def _mean_record(paths: RunPaths) -> float:
-    """Bytes a record, by the first ones of the largest journal."""
+    """Mean bytes per record, from the beginning of the largest journal."""
     largest = max(paths.journals(), key=lambda path: path.stat().st_size, default=None)
     if largest is None:
         return _RECORD_BYTES

@@ -23,7 +23,7 @@ Part = bytes | memoryview | str
 Content = bytes | str | Iterable[Part]  # whole, or in parts that never are in memory together
 FOLDER_MODE = 0o700
 FILE_MODE = 0o600
-# What a file system answers that has no hard links (some FUSE mounts, SMB, a few object stores).
+# Errors of file systems without hard links (some FUSE mounts, SMB, a few object stores).
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 
 
@@ -163,9 +163,9 @@ def _link(temporary: Path, path: Path) -> bool:
 
 
 def _create_exclusive(temporary: Path, path: Path) -> bool:
-    """Without hard links: O_EXCL decides who wins; a reader may see an unfinished file and reads again.
+    """Create without hard links: O_EXCL decides who wins. A reader may see an unfinished file and must read again.
 
-    A disk that is full leaves an empty file, as a death in between does: others may have been told that it exists.
+    A full disk, like a crash in between, leaves an empty file: others may have seen it already.
     """
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE)

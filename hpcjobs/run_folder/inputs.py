@@ -38,7 +38,7 @@ class Inputs:
         return inputs
 
     def _open(self, file: pa.NativeFile) -> None:
-        """Looks at two batches alone: every one but the last has as many rows as the first (`table_parts`)."""
+        """Reads two batches only: all but the last have as many rows as the first (`table_parts`)."""
         self._reader = pa.ipc.open_file(file)
         count = self._reader.num_record_batches
         self._size = self._reader.get_batch(0).num_rows if count else 1
@@ -104,7 +104,7 @@ def table_sha256(table: pa.Table) -> str:
 
 
 class _Parts(io.RawIOBase):
-    """A file whose content is taken away while it is written."""
+    """A file object whose content is taken away while it is written."""
 
     def __init__(self) -> None:
         self._content = io.BytesIO()

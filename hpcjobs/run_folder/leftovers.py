@@ -27,7 +27,7 @@ def own_mark() -> str:
 
 @functools.lru_cache(maxsize=1)
 def _mark_of(pid: int) -> str:
-    """By the pid, since a forked process inherits what its parent remembers."""
+    """Cached by pid, because a forked process inherits the cache."""
     return f"{_machine()}-{pid}-{Identity.own().started}"
 
 
@@ -59,7 +59,7 @@ def _is_dead(entry: Path) -> bool:
 
 
 def _is_old(entry: Path) -> bool:
-    """Whether neither it nor anything in it has changed for a day: more than clocks of hosts differ."""
+    """Whether neither it nor anything in it has changed for a day, more than clocks of hosts differ."""
     with contextlib.suppress(OSError):
         changes = [path.stat().st_mtime for path in (entry, *entry.glob("*"))]
         return time.time() - max(changes) > _DAY_SECONDS

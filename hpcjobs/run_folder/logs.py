@@ -69,7 +69,7 @@ def _read(path: Path) -> Iterator[Entry]:
 
 
 def _continues(line: str) -> bool:
-    """Whether a line of program output is part of a traceback, whose end is yet to come."""
+    """Whether a line of program output belongs to a traceback that goes on."""
     return line.startswith(("Traceback", " ", "\t"))
 
 
@@ -113,7 +113,7 @@ def _numbers(text: str) -> list[int]:
 
 
 class _Lines(logging.Formatter):
-    """`2026-01-31T12:00:00.123Z rank 3 INFO text`, UTC, so that lines of different hosts sort."""
+    """`2026-01-31T12:00:00.123Z rank 3 INFO text`, in UTC, so that lines of different hosts sort by time."""
 
     def __init__(self, rank: int) -> None:
         super().__init__()
@@ -128,9 +128,10 @@ class _Lines(logging.Formatter):
 
 
 class _LogFile(logging.Handler):
-    """Appends each line to a file at once. A disk that takes no more costs lines, never the rank.
+    """Appends each line to a file at once. If the disk is full, lines are lost, but the rank goes on.
 
-    That is said once, on stderr; when there is room again the lines go on, the first of them with how many are lost.
+    That is printed once, on stderr. When there is space again, logging goes on, and the first line says how many were
+    lost.
     """
 
     def __init__(self, path: Path) -> None:

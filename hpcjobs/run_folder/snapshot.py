@@ -17,7 +17,7 @@ MAX_FILES = 2_000
 MAX_BYTES = 20_000_000
 MAX_ENTRIES = 50_000
 
-# `python -m` looks in the working folder first, and this project's Pythons have no option yet against that.
+# `python -m` searches the working directory first; this drops it from sys.path.
 _RUN_MODULE = (
     "import sys; sys.path[:] = filter(None, sys.path); del sys.argv[0]; import runpy; "
     "runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)"

@@ -93,7 +93,7 @@ def _key(value: Any) -> Any:
 
 
 def _stored_name(shown: str, columns: Sequence[str]) -> str:
-    """The column that templates call `shown`; a ConfigError where there is none."""
+    """The stored column that templates call `shown`. Raises a ConfigError if there is none."""
     names = {user_columns([name])[0]: name for name in columns}
     if shown not in names:
         raise ConfigError(

@@ -22,7 +22,7 @@ _environment = SandboxedEnvironment(undefined=jinja2.StrictUndefined, keep_trail
 
 
 class _AnyColumn(list[str]):
-    """The columns of a data set that has none: whatever a template names."""
+    """The columns of an empty data set: every name counts as present."""
 
     def __contains__(self, name: object) -> bool:
         return True
@@ -135,7 +135,7 @@ class Prompts:
         return [{"role": role, "content": template.text(row)} for role, template in self._messages]
 
     def _example(self, row: Mapping[str, Any]) -> tuple[Prompt, str]:
-        """A solved example: what was asked, and the first right answer."""
+        """A few-shot example: its prompt, and the first correct answer."""
         first = first_answer(self.target(row))
         if first is None:
             raise ValueError("an example of task.few_shot has no answer: set task.target")
@@ -195,7 +195,7 @@ def check_task(task: TaskConfig) -> None:
 
 
 def _prompt_column(task: TaskConfig, columns: Sequence[str]) -> str:
-    """The column that is asked where the task has no template."""
+    """The column with the prompt, for a task without templates."""
     names = ("text", "prompt") if task.type == "perplexity" else ("messages", "prompt")
     for name in names:
         if name in columns:
@@ -237,7 +237,7 @@ def option_number(value: Any, options: Sequence[str]) -> int:
 
 
 def _solved(prompt: Prompt, answer: str) -> Chat:
-    """A solved example as turns of a chat; only the prompt itself has a system's turn."""
+    """A few-shot example as turns of a chat, without its system message."""
     turns = [message for message in prompt if message["role"] != "system"] if not isinstance(prompt, str) else []
     return [*turns, {"role": "assistant", "content": answer}]
 

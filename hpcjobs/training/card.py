@@ -35,7 +35,7 @@ def _card(what: str, paths: RunPaths, config: Config, plan: Plan, head: Mapping[
 
 
 def _rows(paths: RunPaths, config: Config, plan: Plan) -> dict[str, str]:
-    """What is known of the training, by name; empty where there is nothing to say."""
+    """The facts of the training by name; empty if unknown."""
     facts, curve = TokenFacts.read(paths.token_facts), read_curve(paths).steps
     last = curve[max(curve)] if curve else None
     train, base = config.train, plan.model["name"]

@@ -86,7 +86,7 @@ def merged_model(config: Config, adapters: Mapping[str, Any]) -> Any:
 
 
 def _name(temporary: Path, target: Path) -> None:
-    """Make a finished folder durable and private, and give it its name; one that stands there already goes."""
+    """Make a finished folder durable and private, and rename it; an existing one is replaced."""
     for path in temporary.iterdir():
         path.chmod(FILE_MODE)
         with path.open("rb") as file:

@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from hpcjobs.distributed.work import Work
 
 log = logging.getLogger(__name__)
-# Steps by whose time a rank judges whether another one still fits.
+# How many recent steps are used to estimate whether another one fits.
 _RECENT = 16
-# What a checkpoint has of each weight: itself, and the optimizer's two moments.
+# Values per weight in a checkpoint: the weight and the optimizer's two moments.
 _MOMENTS = 3
-# A checkpoint may take so many times as long as the last one did.
+# A checkpoint may take this many times as long as the last one.
 _SLOWER = 2.0
 
 
@@ -109,7 +109,7 @@ class Loop:
         going = self._agree_to_go_on()
         while self.done < self._schedule.steps and going:
             going = self._step()
-            # Before the checkpoint: a start that goes on from that would not come by here again.
+            # Before the checkpoint: a start that resumes from it would not reach this again.
             if self._milestones.due(self.done) and self._agreed(self._milestones.missing(self.done)):
                 self._milestones.reach(self.done)
             if self.done % self._work.config.train.checkpoint_every == 0:
@@ -149,7 +149,7 @@ class Loop:
         self._trackers.close(self.done >= self._schedule.steps)
 
     def _step(self) -> bool:
-        """One global batch; whether there is room for another."""
+        """Run one global batch; returns whether there is time for another."""
         self._saver.check()
         began, started_at, step = time.monotonic(), time.time(), self.done
         rank, batches = self._work.rank, self._schedule.batches
@@ -181,8 +181,8 @@ class Loop:
     def _gradients(self, units: Sequence[Sequence[Sequence[int]]], targets: int) -> tuple[float, int]:
         """Forward and backward over this rank's micro batches: (summed loss, tokens).
 
-        DDP and FSDP average over ranks; scaled by their number, the gradient is that of the sum over all tokens of
-        the global batch divided by how many of them are learned: the same at any world size.
+        DDP and FSDP average over ranks. Scaled by the number of ranks, the gradient is that of the summed loss divided
+        by the trained tokens of the global batch: the same at any world size.
         """
         model, scale = self.prepared.state.model, self._schedule.batches.world / targets
         total, tokens = 0.0, 0
@@ -200,7 +200,7 @@ class Loop:
         return collate(part, self._schedule.tokens, self._pad, self._loss.blocks if packed else None)
 
     def _update(self) -> float:
-        """Clip, step, and forget the gradients; their norm before."""
+        """Clip gradients, run the optimizer and reset them; returns the gradient norm before clipping."""
         most = self._work.config.train.clip_norm or math.inf
         norm = self._accelerator.clip_grad_norm_(self._trained, most)
         self.prepared.state.optimizer.step()
@@ -220,7 +220,7 @@ class Loop:
         return found
 
     def _log_step(self, record: StepRecord) -> None:
-        """A finished step: to the journal, the heartbeat, the trackers."""
+        """Record a finished step in journal, heartbeat and trackers."""
         self._journal.append(record)
         vitals = self._work.heartbeat.vitals
         vitals.samples += len(record.samples)
@@ -246,7 +246,7 @@ class Loop:
         return summed
 
     def _agreed(self, value: Any) -> Any:
-        """What rank 0 says, on all ranks."""
+        """Broadcast rank 0's value to all ranks."""
         import torch.distributed as dist
 
         if not dist.is_initialized():
@@ -256,10 +256,10 @@ class Loop:
         return box[0]
 
     def _settle_buckets(self) -> None:
-        """One pass whose gradients are thrown away: DDP lays its buckets out anew after its first.
+        """Run one pass and discard its gradients: DDP rebuilds its buckets after the first one.
 
-        The order in which ranks' gradients are added depends on that layout; so the first step after a resume would
-        round otherwise than the same step of a run that was not interrupted.
+        The order in which gradients are summed depends on the buckets, so without this the first step after a resume
+        would round differently from the same step of an uninterrupted run.
         """
         import torch
         from torch.nn.parallel import DistributedDataParallel

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hpcjobs.training.setup import Prepared
 
 log = logging.getLogger(__name__)
-# How long the end of a training waits for an eval to be queued; what is not queued then, the merge job starts.
+# How long the end of a training waits for an eval to be queued; after that the merge job starts it.
 _PATIENCE = 60.0
 
 
@@ -64,6 +64,6 @@ class Milestones:
             self._queueing = None
 
     def _queue(self) -> None:
-        """In a process of its own: it takes a second or two, and nothing of it may touch the training."""
+        """Queue evals in a process of their own: it takes a second or two, and must not affect the training."""
         self.close()
         self._queueing = begin_evals(self._work.paths, apart=False)

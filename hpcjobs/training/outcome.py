@@ -52,7 +52,7 @@ def read_training(paths: RunPaths) -> Training:
 
 
 def _metrics(curve: Curve) -> dict[str, Any]:
-    """Loss of the last step, the last and the best validation loss; each with the step that it is of."""
+    """The last loss, and the last and best validation loss, each with its step."""
     if not curve.steps:
         return {}
     records = [curve.steps[step] for step in sorted(curve.steps)]
@@ -82,7 +82,7 @@ def _metrics_json(
 
 
 def _train(paths: RunPaths, config: Config, curve: Curve, facts: TokenFacts | None) -> dict[str, Any]:
-    """What only a training has: speed, checkpoints, the model, the eval that follows."""
+    """Values that only train runs have: speed, checkpoints, model, and the eval that follows."""
     records = list(curve.steps.values())
     tokens, seconds = sum(record.tokens for record in records), sum(record.seconds for record in records)
     rank_seconds = sum(record.seconds * record.world_size for record in records)
@@ -107,7 +107,7 @@ def _last(records: list[StepRecord]) -> StepRecord:
 
 
 def _checkpoint(paths: RunPaths, step: int) -> dict[str, Any]:
-    """A checkpoint by its manifest; not read again here: whoever resumes proves it."""
+    """A checkpoint from its manifest, without verifying it: a resume does."""
     try:
         return {"step": step, "bytes": manifest_bytes(paths.checkpoint(step))}
     except (OSError, ValueError, KeyError) as error:

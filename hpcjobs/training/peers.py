@@ -15,9 +15,9 @@ from hpcjobs.run_folder.rank_state import RankState
 
 log = logging.getLogger(__name__)
 _POLL_SECONDS = 1.0
-# How long the working thread may take to notice a lost rank by itself, in its collective.
+# How long the main thread may take to notice a lost rank by itself, in a collective.
 _GRACE_SECONDS = 10.0
-# How long the guard of a killed rank may take to say so; where it died with its node, beats that are missed tell.
+# How long the guard of a killed rank may take to record it; if it died with its node, missed heartbeats show it.
 _GUARD_SECONDS, _BEATS = 5.0, 3
 _GONE = (RankState.DEAD, RankState.FAILED)
 
@@ -81,7 +81,7 @@ class Peers:
                 self._leave(f"LostRankError: {lost} was lost: the others cannot go on without it")
 
     def _gone(self, watched: range) -> str | None:
-        """A rank that has ended badly; not one that has ended because of another."""
+        """A rank that ended badly, but not because of another rank."""
         found = [vitals for vitals in self._vitals(watched) if vitals.state in _GONE]
         first = [v for v in found if not (v.first_error or "").startswith("LostRankError")]
         return _named(first[0]) if first else None
@@ -102,7 +102,7 @@ class Peers:
         return [vitals for vitals in found if vitals]
 
     def _leave(self, why: str) -> None:
-        """End the process: its working thread waits for a rank that will not come."""
+        """End the process: its main thread waits for a rank that is gone."""
         log.error("%s", why)
         self._heartbeat.vitals.first_error = why[:400]
         self._heartbeat.end_now(RankState.FAILED, why)

@@ -11,7 +11,7 @@ from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.training.data.tokens import TokenFacts
 from hpcjobs.training.steps import StepRecord
 
-# Enough for the last lines of a journal, the samples of a global batch of thousands included.
+# Bytes: enough for the last lines of a journal, even with thousands of samples per global batch.
 _TAIL = 1 << 18
 _RECENT = 8
 
@@ -39,7 +39,7 @@ def read_progress(paths: RunPaths) -> Progress:
 
 
 def _recent(paths: RunPaths) -> list[StepRecord]:
-    """The last records of rank 0's journal that was written last; none where no step is finished."""
+    """The last records of rank 0's newest journal; empty if no step is finished."""
     journals = [path for path in paths.journals() if path.stem.endswith("-0") and path.stat().st_size]
     if not journals:
         return []

@@ -69,7 +69,7 @@ def make_connector(work: Work) -> tuple[AccelerateConnector, str]:
     model, run, train = work.config.model, work.config.run, work.config.train
     gpu = torch.cuda.is_available()
     rendezvous = Rendezvous.of(work.paths.rendezvous, work.rank, run.rendezvous_timeout)
-    # The time-out is that of every collective, too: one may have to wait for a checkpoint to be written.
+    # The timeout holds for every collective too, and one may have to wait for a checkpoint to be written.
     join_group(work.rank, rendezvous, max(run.rendezvous_timeout, run.progress_timeout), "nccl" if gpu else "gloo")
     precision = train.mixed_precision
     if precision == "auto":
@@ -84,7 +84,7 @@ def make_connector(work: Work) -> tuple[AccelerateConnector, str]:
 
 
 def _accelerator(train: TrainConfig) -> Mapping[str, Any]:
-    """What accelerate's Accelerator is given besides the precision."""
+    """Further arguments for accelerate's Accelerator."""
     return {"fsdp_plugin": fsdp_plugin(train)} if train.fsdp.enabled else {}
 
 
@@ -106,7 +106,7 @@ def adapted(model: Any, config: Config) -> Any:
 
 
 def _counts(model: Any) -> tuple[int, int]:
-    """(weights that are trained, all weights)."""
+    """(number of trained weights, number of all weights)."""
     sizes = [(weight.numel(), weight.requires_grad) for weight in model.parameters()]
     return sum(size for size, trained in sizes if trained), sum(size for size, _ in sizes)
 

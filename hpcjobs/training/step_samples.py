@@ -45,7 +45,7 @@ def read_step_samples(paths: RunPaths, curve: Curve) -> dict[int, StepSamples]:
 
 
 def _mixed(samples: Sequence[int]) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
-    """Each number's hash: SplitMix64 (Steele, Lea, Flood, Fast splittable pseudorandom number generators, 2014)."""
+    """A hash of each number: SplitMix64 (Steele, Lea, Flood, Fast splittable pseudorandom number generators, 2014)."""
     z = np.array(samples, np.uint64) + np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

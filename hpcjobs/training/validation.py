@@ -38,7 +38,7 @@ class Validation:
         return sums[0] / sums[1]
 
     def _rounds(self) -> list[tuple[list[list[int]], int]]:
-        """(units, 1) of each round; a rank without samples in one runs the first sample there, which counts 0."""
+        """(units, 1) per round; a rank without samples in a round runs the first sample with weight 0."""
         order = sorted(range(len(self._tokens)), key=lambda n: -int(self._tokens.lengths[n]))
         width = self._share.world * self._share.micro
         rounds: list[tuple[list[list[int]], Any]] = []

@@ -31,17 +31,17 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 _SYNC_SECONDS = 30.0
-# Samples by whose time a rank judges whether another one still fits.
+# How many recent samples are used to estimate whether another one fits.
 _RECENT = 64
-# Hangs with one sample in hand after which the sample is to blame.
+# After this many hangs with a sample running, the sample is to blame.
 _HANGS = 3
-# How long the watch waits for a working thread that may hang with the lock in its hand.
+# How long the watchdog waits for the lock, which a hanging main thread may hold.
 _LOCK_SECONDS = 2.0
 
 
 @dataclass
 class _Open:
-    """A chunk in hand: its lease, its samples that have not come back, and how many were to be run."""
+    """A chunk in progress: its lease, its unfinished samples, and how many were to run."""
 
     lease: Lease
     waiting: set[int]
@@ -56,7 +56,7 @@ class HungError(HpcJobsError):
 
 
 class _ChunksTaken(SystemExit):
-    """The watch has given this rank's chunks back: what it makes from now on is nobody's."""
+    """The watchdog has given this rank's chunks back; further results would not count."""
 
 
 class ChunkRunner:
@@ -115,7 +115,7 @@ class ChunkRunner:
                 self._wait()
 
     def _admits(self) -> bool:
-        """Whether a sample that begins now is expected to end before the allocation does, by our own rate."""
+        """Whether a sample that starts now should finish before the allocation ends, judging by recent samples."""
         drain = self._work.drain
         if drain.has_room(max(self._took, default=0.0)):
             return True
@@ -125,7 +125,7 @@ class ChunkRunner:
         return False
 
     def _goes_on(self) -> bool:
-        """Whether the next sample of a chunk in hand is begun; whole chunks were judged when they were claimed."""
+        """Whether to start the next sample of a chunk. With whole chunks that was decided when it was claimed."""
         return self._admits() if not self._whole_chunks else self._work.drain.reason is None or self._admits()
 
     def _claim(self) -> Lease | None:
@@ -162,7 +162,7 @@ class ChunkRunner:
         return None
 
     def _lost(self, in_hand: _Open) -> bool:
-        """Whether this process was stopped for so long that others took the chunk: no use to begin more of it."""
+        """Whether this process was stopped for so long that another rank took the chunk over."""
         if in_hand.lost or not self._work.watch.stalled():
             return in_hand.lost
         with self._exclusive():
@@ -173,7 +173,7 @@ class ChunkRunner:
         return in_hand.lost
 
     def _forget(self, in_hand: _Open) -> None:
-        """What of a chunk has not been begun is not ours any more; what has is recorded, and may be in vain."""
+        """Drop the samples of a lost chunk that have not started. Running ones are still recorded."""
         for index in in_hand.waiting - self._begun.keys():
             self._open.pop(index, None)
         in_hand.waiting &= self._begun.keys()
@@ -208,14 +208,14 @@ class ChunkRunner:
 
     @contextlib.contextmanager
     def _exclusive(self) -> Iterator[None]:
-        """The lock; a rank whose chunks the watch has given back goes no further."""
+        """Hold the lock. Raises _ChunksTaken if the watchdog has given the chunks back."""
         with self._lock:
             if self._left:
                 raise _ChunksTaken(0)
             yield
 
     def _let_go(self, why: str, hung: bool) -> bool:
-        """Give back every chunk in hand with what of it is done; False where the lock is not to be had."""
+        """Give back every chunk, with its finished samples. False if the lock cannot be acquired."""
         if not self._lock.acquire(timeout=_LOCK_SECONDS):
             return False
         try:

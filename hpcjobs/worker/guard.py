@@ -66,7 +66,7 @@ def guarded(work: Callable[[], None], ended: Callable[[int], None]) -> int:
 
 
 def _run(work: Callable[[], None]) -> int:
-    """The child's exit code; it must not return into what the parent was doing."""
+    """Run the child's work and return its exit code; it must not return into the parent's code."""
     code: object = 0
     try:
         work()

@@ -100,7 +100,7 @@ def _run_job(work: Work) -> None:
 
 @contextlib.contextmanager
 def _logged() -> Iterator[None]:
-    """An error that ends the rank goes to its log, with a traceback where it is not one of ours."""
+    """Log an error that ends the rank, with a traceback if it is unexpected."""
     try:
         yield
     except (HpcJobsError, Terminated) as error:

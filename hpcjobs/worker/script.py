@@ -33,7 +33,7 @@ def run_script(work: Work) -> None:
         listener = rendezvous.publish() if rank.is_main else None
         master = ("127.0.0.1", listener.getsockname()[1]) if listener else rendezvous.find()
         env |= {"TORCHELASTIC_USE_AGENT_STORE": "True"} | _interface(master[0], rank.world_size, rank.local_world_size)
-        # The nearest launcher is this one: a rank of ours in the program must not look at Slurm again.
+        # hpcjobs is the nearest launcher: Rank.from_env in the program must not read Slurm's variables again.
         env |= {"TORCHELASTIC_RUN_ID": rank.attempt} | rank.exports(master, use_cpu=not work.plan.shape.gpus_per_node)
     elif rank.world_size > 1:
         env |= rank.exports(rank.master, use_cpu=not work.plan.shape.gpus_per_node)
@@ -56,7 +56,7 @@ def run_script(work: Work) -> None:
 
 
 def _host(listener: object, world_size: int, timeout: float) -> None:
-    """Serve torch's store; a program without torch needs none."""
+    """Serve torch's store, if torch is installed."""
     try:
         from hpcjobs.distributed.group import host_store
 
@@ -75,7 +75,7 @@ def _interface(master: str, world_size: int, local_world_size: int) -> dict[str,
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
-    """Ask the program to end, and make it."""
+    """Terminate the program, and kill it if it does not end."""
     child.terminate()
     try:
         child.wait(timeout=20)

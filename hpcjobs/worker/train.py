@@ -95,7 +95,7 @@ def _awaited(work: Work) -> TokenFacts:
 
 
 def _prepared(work: Work, facts: TokenFacts) -> Loop:
-    """The loop, with what the newest checkpoint has."""
+    """The training loop, set up but not resumed."""
     from hpcjobs.training.loop import Loop, Schedule
     from hpcjobs.training.setup import prepare
     from hpcjobs.training.validation import Validation

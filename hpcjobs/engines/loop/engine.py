@@ -23,9 +23,9 @@ from hpcjobs.engines.stopping import StopStrings
 from hpcjobs.requests import Completion, SampleError
 
 log = logging.getLogger(__name__)
-# Prompt tokens in one pass, beside a token of each row that is being decoded: enough for the matrix units.
+# Prompt tokens per pass, beside one token of each decoding row: enough to use the matrix units.
 _PASS_TOKENS = {"cpu": 1024, "cuda": 8192}
-# Tokens of one piece: more would need large masks and win nothing.
+# The most tokens per piece: more would need large masks without a gain.
 _PIECE_TOKENS = 512
 Made = int | SampleError
 
@@ -48,7 +48,7 @@ class LoopEngine:
 
 @dataclass(eq=False, slots=True)
 class _Open:
-    """A request in hand and the answers to it that are there."""
+    """A running request and its finished answers."""
 
     encoded: Encoded
     started: float
@@ -77,7 +77,7 @@ class _Open:
 
 
 class _Flow:
-    """One stream: admit, advance, hand out."""
+    """One stream: admit requests, advance rows, yield completions."""
 
     def __init__(self, engine: LoopEngine, text: TextThread, intake: Intake) -> None:
         self._engine, self._text, self._intake = engine, text, intake
@@ -104,7 +104,7 @@ class _Flow:
                 self._places.forget()
 
     def _admit(self) -> Iterator[Completion]:
-        """Fill the free places, with rows that lost theirs first."""
+        """Fill the free places, first with evicted rows."""
         room = self._places.free
         for got in self._intake.take(max(0, room - len(self._waiting)), len(self._open)):
             if isinstance(got, Completion):
@@ -123,11 +123,11 @@ class _Flow:
         return Row(encoded, number, self._stops[stop], self._processors(len(encoded.ids)))
 
     def _processors(self, prompt_length: int) -> Sequence[Any]:
-        """Most models ask for none."""
+        """The logits processors of a row; most models have none."""
         return self._engine.codec.processors(prompt_length) if self._processed else ()
 
     def _advance(self, rows: Sequence[Row]) -> list[tuple[Row, Made]]:
-        """One token for each row whose prompt is stored, by one pass; where it fails, by passes over its halves."""
+        """Run one pass: a token for each row whose prompt is stored. A pass that fails is halved."""
         planned = self._plan(rows)
         pieces = [piece for _, piece in planned]
         try:
@@ -141,7 +141,7 @@ class _Flow:
         return [(planned[number][0], NO_NUMBERS if token is None else token) for number, token in tokens]
 
     def _plan(self, rows: Sequence[Row]) -> list[tuple[Row, Piece]]:
-        """The rows' next pieces: of prompts so many that the pass is of good size."""
+        """The next piece of each row; prompts only as far as they fit the pass."""
         left, planned = self._pass_tokens, []
         for row in rows:
             if left <= 0 and len(row.tokens) - row.stored > 1:
@@ -157,7 +157,7 @@ class _Flow:
         return planned
 
     def _failed(self, rows: Sequence[Row], error: Exception) -> list[tuple[Row, Made]]:
-        """The tokens after a pass that failed: go on with half of the rows, or find the one that is to blame."""
+        """Handle a failed pass: halve the batch if memory ran out, else find the row to blame."""
         if len(rows) == 1:
             return [(rows[0], SampleError.of(error))]
         if _is_memory(error):
@@ -170,7 +170,7 @@ class _Flow:
         return self._advance(rows[:middle]) + self._advance(rows[middle:])
 
     def _make_room(self) -> None:
-        """Half the batch from now on. All rows lose their places: what they have made is stored again later."""
+        """Halve the batch size and evict all rows. Their new tokens are kept, and stored again later."""
         engine = self._engine
         engine.batch_size = max(1, len(self._rows) // 2)
         log.warning("out of memory with a batch of %d: going on with %d", len(self._rows), engine.batch_size)
@@ -184,7 +184,7 @@ class _Flow:
             torch.cuda.empty_cache()
 
     def _settle(self, made: Sequence[tuple[Row, Made]]) -> None:
-        """Add the tokens to their rows; rows that end with them leave."""
+        """Append the tokens to their rows; finished rows leave."""
         for row, token in made:
             if isinstance(token, SampleError):
                 self._leave(row, token)

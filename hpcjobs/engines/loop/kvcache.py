@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-# Room is made in such steps, and by this much more than there was, so that it is made seldom.
+# Buffers grow in such steps, and by this factor, so that they grow seldom.
 _COLUMNS = 64
 _GROWTH = 1.5
 

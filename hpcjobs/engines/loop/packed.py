@@ -18,9 +18,9 @@ from torch.nn.functional import scaled_dot_product_attention
 from hpcjobs.engines.loop.kvcache import KeyValueCache, LayerBuffers, copy_columns
 
 _NAME = "hpcjobs_packed"
-# What a call of the attention kernel costs, in columns of a row that it could have read instead.
+# The cost of a call of the attention kernel, in columns that could be read in that time.
 _CALL_COLUMNS = 600
-# What some models hand to their attention and this one does not know.
+# Arguments that some models pass to their attention, and that are not supported here.
 _UNKNOWN = ("softcap", "s_aux", "position_bias", "sliding_window", "head_mask")
 
 
@@ -46,7 +46,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class _Range:
-    """Neighbouring places whose rows read `columns` columns in one call; of its tokens `first` to `end`."""
+    """Neighbouring places that are read in one call, `columns` columns each; its tokens are `first` to `end`."""
 
     low: int
     high: int
@@ -57,7 +57,7 @@ class _Range:
 
 @dataclass
 class _Step:
-    """What one forward pass attends to; tensors are made once for each device."""
+    """The inputs of attention in one forward pass; tensors are made once per device."""
 
     cache: KeyValueCache
     singles: Sequence[Piece]
@@ -136,7 +136,7 @@ class PackedModel:
 
     @contextlib.contextmanager
     def _attending(self, step: _Step) -> Iterator[None]:
-        """The model's attention is ours for the moment; between two passes it is its own."""
+        """Within the block, the model uses the packed attention."""
         global _current
         before = [config._attn_implementation_internal for config in self._configs]
         _current = step
@@ -150,12 +150,12 @@ class PackedModel:
                 config._attn_implementation_internal = name
 
 
-# The interface has no way to hand anything to the function that all models would pass on.
+# AttentionInterface has no argument that all models would pass on to the function.
 _current: _Step | None = None
 
 
 def _ranges(singles: Sequence[Piece]) -> Iterator[_Range]:
-    """Neighbours share a call where the columns read in vain cost less than another call."""
+    """Group neighbouring places into one call if reading unused columns costs less than another call."""
     first = 0
     for number, piece in enumerate(singles):
         if number == first:

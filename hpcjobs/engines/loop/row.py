@@ -100,7 +100,7 @@ def choose(rows: Sequence[Row], logits: torch.Tensor) -> list[int | None]:
 
 
 def _drawn(rows: Sequence[Row], scores: torch.Tensor, temperature: float, top_p: float) -> list[int]:
-    """A token of each row; where that fails, the next try draws the same."""
+    """A sampled token per row. If that fails, generators are reset, so the next try draws the same."""
     generators = [row.generator for row in rows if row.generator is not None]
     states = [generator.get_state() for generator in generators]
     try:
@@ -117,7 +117,7 @@ def _heat(generation: GenerationConfig) -> tuple[float, float]:
 
 
 def _processed(row: Row, logits: torch.Tensor) -> torch.Tensor:
-    """[vocabulary] in float32, after what the model's generation config asks for, such as a repetition penalty."""
+    """Logits [vocabulary] in float32, after the model's own logits processors, such as a repetition penalty."""
     ids = torch.tensor([row.tokens], device=logits.device)
     scores = logits[None].float()
     for processor in row.processors:

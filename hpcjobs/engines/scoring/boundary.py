@@ -72,13 +72,14 @@ class SpanBuilder:
         return Span((*context, *continuation)[-(self._longest + 1) :], len(continuation))
 
     def _context(self, prompt: Prompt) -> tuple[str, bool | None]:
-        """A context as text, and whether special tokens are to be added to it; a chat's template brings its own."""
+        """A context as text, and whether to add special tokens; a chat template adds its own."""
         if isinstance(prompt, str):
             return prompt, None
         return self._tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False), False
 
     def _encode(self, text: str, special: bool | None = None) -> list[int]:
-        """Token ids. Special tokens are added as the tokenizer would (None), but never the first one twice."""
+        """Token ids. Special tokens are added as the tokenizer does by default (None), but the first one never twice.
+        """
         if special is None and self._prefix_text and text.startswith(self._prefix_text):
             special = False
         how = {} if special is None else {"add_special_tokens": special}

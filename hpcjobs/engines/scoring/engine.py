@@ -20,7 +20,7 @@ from hpcjobs.engines.support import has_fixed_positions, has_plain_cache
 from hpcjobs.requests import Completion, Likelihood, Request, SampleError
 
 log = logging.getLogger(__name__)
-# Questions that are looked at together where there are many: their common beginnings are found among these.
+# Batches per window: shared prefixes are found within a window.
 _WINDOW_BATCHES = 4
 
 
@@ -71,7 +71,7 @@ class ScoringEngine:
                 self._scorer.forget()
 
     def _run(self, jobs: list[ScoringJob]) -> Iterator[Completion]:
-        """The jobs' completions; where they fail, their halves', down to the one that is to blame."""
+        """The jobs' completions. If they fail, they are halved, down to the one to blame."""
         if not jobs:
             return
         started, done = time.time(), set[int]()

@@ -11,9 +11,9 @@ import transformers
 
 from hpcjobs.engines.prefix import Node
 
-# Keys and values of some tokens, a pair a layer, each [1, heads, tokens, head size].
+# Keys and values of some tokens, one pair per layer, each [1, heads, tokens, head size].
 KeysValues = list[tuple[torch.Tensor, torch.Tensor]]
-# What the logits of one pass may take, in bytes, as float32.
+# The most bytes for the logits of one pass, as float32.
 _LOGITS_BYTES = 256 << 20
 
 
@@ -71,7 +71,7 @@ class Passes:
 
 
 def _ancestors(nodes: Sequence[Node]) -> list[Node]:
-    """The nodes outside the pass that its nodes see, each once."""
+    """The ancestors of the nodes that are outside this pass, each once."""
     here = {id(node) for node in nodes}
     found: dict[int, Node] = {}
     for node in nodes:
@@ -82,9 +82,10 @@ def _ancestors(nodes: Sequence[Node]) -> list[Node]:
 
 
 def _mask(before: Sequence[Node], nodes: Sequence[Node], dtype: torch.dtype) -> torch.Tensor:
-    """[1, 1, tokens of the pass, tokens seen]: 0 where a token sees another, else the least number of `dtype`.
+    """The attention mask [1, 1, tokens of the pass, tokens attended to]: 0 where a token attends, else the least number
+    of `dtype`.
 
-    A number added to the scores is quicker on CPUs than a boolean mask.
+    An additive mask is faster on CPUs than a boolean one.
     """
     nodes_seen = [*before, *nodes]
     number = {id(node): place for place, node in enumerate(nodes_seen)}
@@ -101,7 +102,7 @@ def _mask(before: Sequence[Node], nodes: Sequence[Node], dtype: torch.dtype) -> 
 
 
 def _store(nodes: Sequence[Node], cache: Any, start: int) -> None:
-    """Keep what later passes will read; a slice would keep the whole pass in memory, so it is copied."""
+    """Store the keys and values that later passes need, as copies: a slice would keep the whole pass in memory."""
     for node in nodes:
         end = start + len(node.tokens)
         if node.open:

@@ -10,7 +10,7 @@ from hpcjobs.engines.prefix import Node, PrefixTree
 from hpcjobs.engines.scoring.passes import Passes, PrefixCache, pack, pass_tokens, release
 from hpcjobs.engines.scoring.spans import ScoringJob, judge_tokens
 
-# Tokens of common beginnings that are kept for later questions, at most.
+# The most tokens of shared prefixes that are kept for later questions.
 _PREFIX_TOKENS = 16_384
 
 
@@ -41,7 +41,7 @@ class TreeScorer:
         for job in jobs:
             job.start()
         for node in tree.nodes():
-            # Nodes that several requests share stay until the window's end, when they are kept as heads.
+            # Nodes that several requests share stay until the end of the window, when they are kept as prefixes.
             node.open = sum(id(child) in users for child in node.children) + (len(users.get(id(node), ())) > 1)
         todo = [node for node in tree.nodes() if id(node) in users and (node.kv is None or id(node) in targets)]
         for nodes in pack(todo, self._most):
@@ -65,7 +65,7 @@ class TreeScorer:
                 yield target.job
 
     def _keep(self, tree: PrefixTree, users: dict[int, set[int]]) -> None:
-        """Of nodes that several requests share, the last ones on their paths become heads."""
+        """Keep the longest prefixes that several requests share."""
         for node in tree.nodes():
             if len(users.get(id(node), ())) > 1 and not any(len(users.get(id(c), ())) > 1 for c in node.children):
                 self._prefixes.add(node)
@@ -73,7 +73,7 @@ class TreeScorer:
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """A token to be scored: at which offset of its node it is predicted, and for whom."""
+    """A token to score: the offset in its node at which it is predicted, and its span."""
 
     offset: int
     token: int
@@ -82,7 +82,7 @@ class _Target:
 
 
 def _users(tree: PrefixTree, jobs: Sequence[ScoringJob]) -> dict[int, set[int]]:
-    """Which requests have tokens in which node: id of the node -> indexes."""
+    """The requests that have tokens in each node: node id -> request indexes."""
     users: dict[int, set[int]] = {}
     for leaf, job in zip(tree.leaves, jobs, strict=False):
         for node in leaf.path():
@@ -91,7 +91,7 @@ def _users(tree: PrefixTree, jobs: Sequence[ScoringJob]) -> dict[int, set[int]]:
 
 
 def _targets(tree: PrefixTree, spans: Sequence[tuple[ScoringJob, int]]) -> dict[int, list[_Target]]:
-    """What is to be scored in which node."""
+    """The tokens to score in each node, by node id."""
     found: dict[int, list[_Target]] = {}
     for (job, number), leaf in zip(spans, tree.leaves, strict=False):
         span, node = job.spans[number], leaf

@@ -78,7 +78,7 @@ def right_options(target: Target) -> list[int]:
 
 
 def _per_unit(found: Likelihood, lengths: list[int]) -> Floats:
-    """Log-likelihood a character or byte; an empty option is never the likeliest."""
+    """Log-likelihood per character or byte; an empty option is never the most likely."""
     logprobs, sizes = np.asarray(found.logprobs, np.float64), np.asarray(lengths, np.float64)
     weighed: Floats = np.divide(logprobs, sizes, out=np.full(len(logprobs), -np.inf), where=sizes > 0)
     return weighed

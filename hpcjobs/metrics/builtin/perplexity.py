@@ -18,10 +18,10 @@ from hpcjobs.requests import Completion, Target
 
 
 class _LikelihoodMetric(Metric):
-    """Made of the sums of log-likelihoods and of units over all texts; lower is better.
+    """Computed from the sums of log-likelihoods and of units over all texts; lower is better.
 
     Source: lm-evaluation-harness 0.4, `weighted_perplexity` and `bits_per_byte`. A text that ended in an error has no
-    likelihood and counts nowhere.
+    likelihood and is not counted.
     """
 
     needs_target = False  # the target is the text itself
@@ -32,22 +32,25 @@ class _LikelihoodMetric(Metric):
 
     @abstractmethod
     def units(self, answer: Completion, text: str) -> int:
-        """The size of the text."""
+        """The size of the text in this metric's unit."""
 
     def value(self, sums: Floats | Sequence[float]) -> float:
-        """Of the sum of log-likelihoods and the sum of units."""
+        """The value of the summed log-likelihoods and units."""
         return exponential(-float(sums[0]) / float(sums[1])) if sums[1] else math.nan
 
     def judge(self, answer: Completion, target: Target, row: Mapping[str, Any]) -> Score:
+        """The score of one text. Raises a ValueError if the answer has no log-likelihood of one text."""
         if answer.likelihood is None or len(answer.likelihood.logprobs) != 1 or not isinstance(target, str):
             raise ValueError("the answer has no log-likelihood of one text")
         counts = (float(answer.likelihood.logprobs[0]), float(self.units(answer, target)))
         return Score(self.value(counts), counts)
 
     def failed(self, target: Target) -> Score:
+        """NaN: the sample is not counted."""
         return Score(math.nan)
 
     def fold(self) -> SumsFold:
+        """A fold over the sums."""
         return SumsFold(2, self.value, self.interval)
 
 

@@ -14,7 +14,7 @@ from hpcjobs.requests import Completion, Target
 
 
 class _OverRepeats(Metric):
-    """Made of another metric's scores of each answer to one prompt."""
+    """Computed from another metric's scores of each answer to one prompt."""
 
     def __init__(self, name: str, base: Metric) -> None:
         self.name, self._base = name, base

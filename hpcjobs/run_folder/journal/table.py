@@ -13,9 +13,9 @@ from hpcjobs.run_folder.journal.json_lines import lines_of, one_object_a_line
 from hpcjobs.run_folder.journal.record import Record
 
 Others = Literal["error", "ignore"]
-# Bytes that are parsed together, and those of what a thread of Arrow takes at a time.
+# Bytes parsed at a time, and bytes per thread of Arrow.
 _BLOCK, _PART = 1 << 23, 1 << 20
-# A block with a line that Arrow refuses is halved, down to this.
+# A block with a line that Arrow refuses is halved, down to this size.
 _SMALL = 1 << 16
 _NOTHING = pa.struct([])
 _ERROR = pa.struct([("type", pa.string()), ("message", pa.string())])
@@ -66,7 +66,7 @@ def _tables(path: Path, offset: int, block: bytes, schema: pa.Schema, others: Ot
 
 
 def _parse(block: bytes, schema: pa.Schema, others: Others) -> pa.Table | None:
-    """A block of whole lines by Arrow; None where a line is broken, or may mean something else than to `Record`."""
+    """A block of whole lines, parsed by Arrow; None if a line is broken or may mean something else to `Record`."""
     import pyarrow.json as pj
 
     try:

@@ -19,9 +19,9 @@ from hpcjobs.run_folder.paths import RunPaths
 
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
-# Claim files that are read at a time: on a network file system each one costs a round trip.
+# Claim files read at a time: on a network file system each costs a round trip.
 _READERS = 16
-# A round over fewer than a row in so many keeps its samples sorted instead of a number for every row.
+# A round with fewer than one row in this many keeps a sorted list instead of a number per row.
 _SPARSE = 16
 
 
@@ -90,7 +90,7 @@ class Acceptance:
         return (verdict.journal or self._last_holder(verdict)) if verdict else None
 
     def _last_holder(self, closed: Counted) -> str | None:
-        """Who held a chunk before its closing: a closer has no journal."""
+        """The journal that held a chunk before it was closed; a closer has no journal."""
         for generation in range(closed.generation, -1, -1):
             if journal := self._claims.read_lease(closed.chunk, generation).journal:
                 return journal

@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 from hpcjobs.run_folder.files import create_once
 
 Ints = npt.NDArray[np.int64]
-# Guided self-scheduling with a fixed divisor: the last TAPER * chunk_size samples go out in ever smaller
-# chunks, since lengths are not known beforehand and the last chunks decide the end: down to single samples, and
-# for large data, which thousands of ranks may share, earlier and down to a small part of a chunk.
+# Guided self-scheduling with a fixed divisor: the last TAPER * chunk_size samples are in ever smaller chunks, down to
+# single samples, because lengths are not known beforehand and the last chunks decide when the run ends. For large
+# data, which thousands of ranks may share, the taper starts earlier and ends at a small part of a chunk.
 TAPER, MOST_TAPER, ROWS_A_TAPER, SMALLEST = 32, 8192, 1220, 48
 _CHUNKS_READ = 512
 MOST_CHUNKS = 16_384

@@ -153,7 +153,8 @@ class Claims:
         return path.exists() and path.stat().st_size == 0
 
     def _read(self, name: str) -> dict[str, Any]:
-        """A claim file; where links are missing it may be seen before it is whole: wait, with a deadline."""
+        """The content of a claim file. Without hard links it may be visible before it is whole: wait, with a deadline.
+        """
         deadline = time.monotonic() + _VISIBLE_SECONDS
         while True:
             try:

@@ -20,15 +20,14 @@ from hpcjobs.run_folder.ledger.chunks import ChunkList
 from hpcjobs.run_folder.ledger.claims import Claims, Former, Lease
 
 log = logging.getLogger(__name__)
-# Chunks that were free at the last look and are not now, in a row, after which one looks again; and looks in a row
-# that others were quicker than.
+# After this many chunks in a row that are not free any more, list the folder again; and the most such looks in a row.
 _MISSES, _LOOKS = 8, 4
-# Free chunks among which a rank chooses: many enough for the ranks that look at the same moment (workers of an array
-# and joined jobs are not counted in the world), few enough to keep the longest first.
+# Free chunks among which a rank chooses: enough for ranks that look at the same time (the world size does not count
+# array workers and joined jobs), few enough to keep the longest first.
 _FEW_TAKERS, _RANKS_A_TAKER = 64, 16
-# A folder with as many files is listed again at once; a larger one after a pause (seconds) that grows with its files.
+# A folder of up to this many files is listed again at once; a larger one after a pause (seconds) per file.
 _SMALL_FOLDER, _PAUSE_AN_ENTRY, _MOST_PAUSE = 2048, 1e-3, 30.0
-# Chunks of others that every idle rank watches; of more, each is watched by about so many ranks.
+# Up to this many chunks are watched by every idle rank; of more, each by about this many ranks.
 _FEW_LEASED, _WATCHERS = 16, 4
 
 
@@ -143,7 +142,7 @@ class Ledger:
         return None
 
     def _take_free(self) -> Lease | None:
-        """Of what was free at the last look; after some that are not any more, that look is too old to go by."""
+        """Lease a chunk that was free at the last look. After several that are not any more, a new look is needed."""
         for _ in range(_MISSES):
             if not self._free:
                 return None
@@ -154,7 +153,7 @@ class Ledger:
         return None
 
     def _look_again(self) -> Lease | None:
-        """List the folder: not again and again where it is large and there was nothing to be had."""
+        """List the folder and lease a free or lost chunk. Large folders are listed again only after a pause."""
         if self._watch.clock() < self._next_look:
             return None
         for _ in range(_LOOKS):
@@ -171,7 +170,7 @@ class Ledger:
         return lease
 
     def _look(self) -> None:
-        """What the folder shows now, in numbers by chunk: a rank of thousands keeps little."""
+        """List the folder, and keep its content as arrays by chunk, to use little memory."""
         listing, count = self._claims.list(), len(self._chunks)
         self._entries = len(listing.leased) + len(listing.done) + len(listing.closed)
         self._leased, self._settled = np.full(count, -1, np.int32), np.zeros(count, np.bool_)
@@ -183,7 +182,7 @@ class Ledger:
             self._settled[settled[settled < count]] = True
 
     def _free_chunks(self) -> list[int]:
-        """To be popped: the longest first, as planned; in random order among as many as there may be takers now."""
+        """Free chunks, to be popped: longest first, but in random order among as many as there may be takers."""
         found: list[int] = np.flatnonzero(self._universe & ~self._settled & (self._leased < 0))[::-1].tolist()
         takers = max(_FEW_TAKERS, self._world_size // _RANKS_A_TAKER)
         for end in range(len(found), 0, -takers):
@@ -192,7 +191,7 @@ class Ledger:
         return found
 
     def _pause(self) -> float:
-        """Seconds until the next look after one in vain: none in small folders, then longer each time."""
+        """Seconds until the next look after an unsuccessful one: none for small folders, else increasing."""
         if self._entries < _SMALL_FOLDER:
             return 0.0
         most = min(_MOST_PAUSE, self._entries * _PAUSE_AN_ENTRY)
@@ -211,10 +210,10 @@ class Ledger:
         return None
 
     def _watched(self, leased: list[int]) -> list[int]:
-        """Those of others' chunks that this rank looks at, in random order: many ranks look at the same time.
+        """The chunks of others that this rank checks, in random order, since many ranks look at the same time.
 
-        All where they are few. Else the idle ranks share them, each chunk for several: always the same ones, since
-        silence shows between two looks of one rank; and more with each look in vain, so that no chunk is forgotten.
+        All of them if they are few. Otherwise the idle ranks share them, several per chunk: always the same ones, since
+        silence shows between two looks of one rank; and more with each unsuccessful look, so that none is forgotten.
         """
         idle = max(1, self._world_size - len(leased))
         share = (_WATCHERS + self._in_vain) / idle

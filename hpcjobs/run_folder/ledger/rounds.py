@@ -28,7 +28,7 @@ def close_round(paths: RunPaths, number: int, deterministic: bool) -> None:
 
 
 def _close_chunk(paths: RunPaths, claims: Claims, chunk: int, members: set[int], deterministic: bool) -> None:
-    """Take the chunk over until our generation is the highest, then fix what counts."""
+    """Take the chunk over until this lease is the highest, then fix which samples count."""
     closer = Lease(chunk, 0, "closer", 0, "closer", "", Identity.own())
     while True:
         top, settled = claims.kinds(chunk)
@@ -58,7 +58,7 @@ def open_round(paths: RunPaths, number: int, missing: Iterable[int], chunk_size:
 def _next_chunks(
     paths: RunPaths, number: int, missing: set[int], chunk_size: int, deterministic: bool
 ) -> Sequence[Sequence[int] | Ints]:
-    """Missing samples in the planned order; with `deterministic` the planned chunks, whole."""
+    """The missing samples in planned order; with `deterministic`, the planned chunks as a whole."""
     planned = ChunkList.read(paths.chunks(0))
     if deterministic:
         return [chunk for chunk in (planned[n] for n in range(len(planned))) if not missing.isdisjoint(chunk)]

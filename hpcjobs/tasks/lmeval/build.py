@@ -92,7 +92,7 @@ def plan_task(config: Config) -> LmEvalPlan:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """lm_eval draws progress bars, and says in its log what it chooses by its own rules."""
+    """Hide lm_eval's progress bars and its log messages about its own choices."""
     logger = logging.getLogger("lm_eval")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -117,7 +117,7 @@ def _again(short: DatasetStub, name: str, folders: Sequence[str], include: Path 
 
 
 def _rows(name: str, task: Any, config: Config, several: bool) -> list[dict[str, Any]]:
-    """The task's documents with their requests, in its order: the first `data.max_samples` of them."""
+    """The task's documents with their requests, in order: the first `data.max_samples`."""
     limit = config.data.max_samples
     if limit == 0:
         raise ConfigError("data.max_samples is 0: an lm_eval task is planned with one row or more")
@@ -148,7 +148,7 @@ def _rows(name: str, task: Any, config: Config, several: bool) -> list[dict[str,
 
 
 def _asks(types: Mapping[str, str]) -> str:
-    """The engine's task type; of log-likelihoods one stands for all, since one engine gives them."""
+    """The engine's task type. All log-likelihood types count as one, since one engine computes them."""
     generating = sorted(name for name, kind in types.items() if kind == "generate_until")
     if generating and len(generating) < len(types):
         scoring = sorted(types.keys() - set(generating))
@@ -178,7 +178,7 @@ def _check_requests(name: str, requests: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """The rows as inputs/ has them; document and requests as JSON."""
+    """The rows of inputs/, with document and requests as JSON."""
     columns = {
         "index": pa.array(range(len(rows)), pa.int64()),
         "id": pa.array([row["id"] for row in rows], pa.string()),
@@ -197,9 +197,9 @@ def _text(row: Mapping[str, Any], name: str) -> str:
 
 
 def _metrics(loaded: LoadedTask, rows: Sequence[Mapping[str, Any]]) -> list[MetricName]:
-    """All that the tasks may tell: what they have functions for, and what comes of their first document.
+    """All metrics of the tasks: those they declare, and those that their first document gives.
 
-    A metric that makes several (pass_at_k: pass@1, pass@10) says so only when it is called.
+    A metric that makes several (pass_at_k: pass@1, pass@10) shows their names only when it is called.
     """
     found: dict[str, MetricName] = {}
     for name, task in loaded.tasks.items():
@@ -207,7 +207,7 @@ def _metrics(loaded: LoadedTask, rows: Sequence[Mapping[str, Any]]) -> list[Metr
         filters = [one.name for one in getattr(task, "_filters", [])] or ["none"]
         first = next(row for row in rows if row["task"] == name)
         tried = _tried(loaded, first)
-        # What stands for several names tells nothing under its own.
+        # A metric that makes several others has no value of its own.
         listed = [(metric, one) for metric in before for one in filters]
         listed = [pair for pair in listed if not tried or pair in tried or not _made_others(task, before, pair[0])]
         for metric, one in dict.fromkeys([*tried, *listed]):
@@ -224,7 +224,7 @@ def _made_others(task: Any, before: Mapping[str, Any], metric: str) -> bool:
 
 
 def _tried(loaded: LoadedTask, row: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(metric, filter) of what one document with made-up answers comes to; empty where the task's code refuses them."""
+    """The (metric, filter) pairs of one document with made-up answers; empty if the task's code fails on them."""
     requests = row["requests"]
     if requests[0]["type"] in _SCORED:
         count = len(requests)
@@ -243,7 +243,7 @@ def _filled_in(
     task: TaskConfig, loaded: LoadedTask, metrics: Sequence[MetricName], generation: Sequence[GenerationConfig],
     include: Path | None,
 ) -> TaskConfig:  # fmt: skip
-    """The config of the task with what it decides by itself: the config of the run folder says what was run."""
+    """The task config with what the task itself decides, so that the run's config shows what was run."""
     known = [metric.text for metric in metrics]
     for name in task.metrics:
         if name not in known:

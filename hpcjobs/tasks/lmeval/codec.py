@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-# A dict with this key is one of ours; a user's dict that has it is written as pairs.
+# Marks dicts that encode other types; a user's dict with this key is encoded as pairs.
 _KIND = "__kind__"
 
 
@@ -48,7 +48,7 @@ def _plain(value: Any) -> Any:
 
 
 def _builtin(value: Any) -> Any:
-    """A number or text of a subclass (numpy.float64 is a float) as its plain kind."""
+    """A number or text of a subclass (numpy.float64 is a float) as its built-in type."""
     kind = next(kind for kind in (bool, int, float, str) if isinstance(value, kind))
     return kind(value)
 

@@ -93,7 +93,7 @@ class DatasetStub:
 
 @contextlib.contextmanager
 def _replaced(function: Any) -> Iterator[None]:
-    """`datasets.load_dataset`, which lm_eval and its tasks' code call by that name, is `function` meanwhile."""
+    """Within the block, `datasets.load_dataset`, which lm_eval and tasks call by that name, is `function`."""
     import datasets
 
     before = datasets.load_dataset
@@ -106,7 +106,7 @@ def _replaced(function: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _without_bars() -> Iterator[None]:
-    """A task's code maps and filters its rows: a thousand ranks' logs need no bars of that."""
+    """Without progress bars: a task's code maps and filters its rows on every rank."""
     from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
     before = are_progress_bars_disabled()

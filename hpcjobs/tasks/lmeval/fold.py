@@ -18,8 +18,8 @@ from hpcjobs.metrics.bootstrap import Floats
 from hpcjobs.tasks.lmeval.codec import decode
 from hpcjobs.tasks.lmeval.tasks import LoadedTask, MetricName, PlannedTask, load_planned
 
-# Resamples where a standard error has no formula: lm_eval's `bootstrap_iters`, whose default of 100,000 takes minutes
-# for 30 samples of some metrics. Of BLEU and its kin as many as lm_eval takes at most.
+# Resamples for standard errors without a formula: lm_eval's `bootstrap_iters`, whose default of 100,000 takes minutes
+# for 30 samples of some metrics. For BLEU and similar metrics the most that lm_eval uses.
 _RESAMPLES, _SLOW_RESAMPLES = 1000, 100
 _SLOW = {"bleu", "chrf", "chrf++", "ter"}
 
@@ -101,7 +101,7 @@ class LmEvalFold:
         return {"value": _number(value), "stderr": _number(stderr), "n": len(items)}
 
     def _group(self, loaded: LoadedTask, tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-        """The group's own aggregation of its tasks; no value for a tag, or where the group aggregates nothing."""
+        """The group's own aggregation of its tasks; no value for a tag or a group without aggregation."""
         total = sum(one["n"] for one in tasks.values())
         if loaded.group is None:
             return _with_interval({"value": None, "stderr": None, "n": total})
@@ -116,7 +116,7 @@ class LmEvalFold:
 
 
 class _Items:
-    """What lm_eval aggregates, in order: numbers alone in 8 bytes each, from the first other one on in a list."""
+    """The items that lm_eval aggregates, in order: 8 bytes per number; a list once there is another type."""
 
     def __init__(self) -> None:
         self._kept: array.array[float] | list[Any] = array.array("d")
@@ -149,7 +149,7 @@ def _number(value: Any) -> float | None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """One process and no output: lm_eval bootstraps with one process a core of the machine, and draws bars."""
+    """One process and no output: lm_eval would bootstrap with one process per core, with progress bars."""
     before = os.environ.get("DISABLE_MULTIPROC")
     os.environ["DISABLE_MULTIPROC"] = "1"
     try:

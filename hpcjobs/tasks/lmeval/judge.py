@@ -64,7 +64,7 @@ class LmEvalJudge:
         return found
 
     def _alone(self, task: str, metric: MetricName, item: Any) -> float:
-        """What the metric comes to over this item alone, so that samples can be compared; NaN where it has no such."""
+        """The metric's value for this item alone, so that samples can be compared; NaN if it has none."""
         function = self._loaded.tasks[task].aggregation().get(metric.aggregation)
         quiet = contextlib.redirect_stdout(io.StringIO())
         with warnings.catch_warnings(), quiet, contextlib.suppress(Exception):  # many need more than one
@@ -74,7 +74,7 @@ class LmEvalJudge:
 
 
 def _responses(answer: Completion, requests: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
-    """For each request of a document its answers, as many as its `repeats`."""
+    """The answers to each request of a document, as many as its `repeats`."""
     times = [int(one["repeats"] or 1) for one in requests]
     if requests[0]["type"] == "generate_until":
         texts = list(answer.texts or (answer.text,))
@@ -87,7 +87,7 @@ def _responses(answer: Completion, requests: Sequence[Mapping[str, Any]]) -> lis
 
 
 def _plain(item: Any) -> float | None:
-    """The item as a finite number, where it is nothing else."""
+    """The item as a finite number; None if it is anything else."""
     if isinstance(item, Number) and not isinstance(item, complex):
         value = float(item)  # type: ignore[arg-type]
         return value if math.isfinite(value) else None

@@ -14,12 +14,12 @@ from hpcjobs.engines.loader import ModelSource
 from hpcjobs.errors import ConfigError
 from hpcjobs.tasks.lmeval.tasks import LoadedTask
 
-# simple_evaluate's own, so that the same examples are drawn.
+# simple_evaluate's seeds, so that the same examples are drawn.
 _RANDOM_SEED, _OTHER_SEED = 0, 1234
-# simple_evaluate's names for the most new tokens, the first that is there counts.
+# simple_evaluate's names for the most new tokens; the first that is set counts.
 _MOST_TOKENS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 _MOST_TOKENS_DEFAULT = 256
-# The column of inputs/ by which values are told, where a run has several tasks.
+# The column of inputs/ for `group_by`, if a run has several tasks.
 BY_TASK = ("task",)
 _UNUSED = ("messages", "prompt", "target", "choices", "extract", "normalize", "repeats", "delimiter")
 

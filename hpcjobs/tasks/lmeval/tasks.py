@@ -16,7 +16,7 @@ from hpcjobs.run_folder.snapshot import MAX_BYTES, MAX_FILES, Snapshot
 from hpcjobs.tasks.lmeval.dataset_stub import DatasetStub
 
 log = logging.getLogger(__name__)
-# Below the run's code/: what ranks and merge load the task from.
+# The folder below the run's code/ from which ranks and merge load the task.
 FOLDER = "lm_eval_task"
 _COPIED = {".py", ".yaml", ".yml"}
 _PASSED_OVER = {"__pycache__", ".ipynb_checkpoints"}
@@ -176,7 +176,7 @@ def smallest_stub(full: DatasetStub, loaded: LoadedTask, again: Any) -> DatasetS
 
 
 def _shapes(loaded: LoadedTask) -> dict[str, tuple[Any, ...]]:
-    """What a task has learned from its rows, which its filters and metrics go by."""
+    """What a task has derived from its rows and its filters and metrics depend on."""
     names = ("features", "multiple_input", "multiple_target")
     return {name: tuple(getattr(task, each, None) for each in names) for name, task in loaded.tasks.items()}
 
@@ -195,7 +195,7 @@ def snapshot(include: Path | None, planned: PlannedTask, stub: DatasetStub, run:
 
 
 def _tree(folder: Path, run: Path) -> tuple[dict[str, bytes], dict[str, str]]:
-    """(YAML and Python files by their names, the other files as links) of a folder; the run's own is left out."""
+    """(YAML and Python files by name, the other files as links) of a folder, without the run folder."""
     files, links, size = dict[str, bytes](), dict[str, str](), 0
     for path, at in _walk(folder, PurePosixPath(), run):
         if path.suffix in _COPIED:

@@ -29,9 +29,9 @@ from hpcjobs.run_folder.paths import RunPaths, steps_in
 log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 _BLOCK = 1 << 22
-# What Rust says of an errno.
+# How Rust prints an errno.
 _OS_ERROR = re.compile(r"os error (\d+)")
-# What a disk must take that is not full.
+# Bytes that can be written unless the disk is full.
 _PROBE = 1 << 20
 
 
@@ -88,14 +88,14 @@ class Checkpoints:
         return target
 
     def _size(self) -> int | None:
-        """The bytes of the newest checkpoint, by which the next is judged; None where there is none."""
+        """The size of the newest checkpoint in bytes, as an estimate of the next; None if there is none."""
         for step in self.steps():
             with contextlib.suppress(OSError, ValueError, KeyError):
                 return manifest_bytes(self._paths.checkpoint(step))
         return None
 
     def _name(self, temporary: Path, target: Path) -> None:
-        """The folder under its name; one that stands there already is broken, or of the same step of another start."""
+        """Rename the folder. An existing one is broken, or of the same step of another start, and is replaced."""
         if target.exists():
             aside = temporary_name(target)
             os.rename(target, aside)
@@ -106,7 +106,7 @@ class Checkpoints:
         sync_folder(target.parent)
 
     def _prune(self) -> None:
-        """Remove all but the newest `keep` that have a manifest, and what is older than these."""
+        """Remove all but the newest `keep` checkpoints that have a manifest."""
         kept = 0
         for step in self.steps():
             folder = self._paths.checkpoint(step)
@@ -118,7 +118,7 @@ class Checkpoints:
 
 
 def _filled(fill: Callable[[Path], None], folder: Path) -> None:
-    """`fill(folder)`; where the disk is full, an OSError that says so: torch and safetensors raise others."""
+    """Call `fill(folder)`. If the disk is full, raise an OSError; torch and safetensors raise other errors."""
     try:
         fill(folder)
     except OSError:
@@ -175,7 +175,7 @@ def _blocks(path: Path) -> Iterator[bytes]:
 
 
 def _synced(path: Path) -> dict[str, Any]:
-    """Make a file private and durable; its line of the manifest."""
+    """Make a file private and durable; returns its entry of the manifest."""
     path.chmod(FILE_MODE)
     handle = os.open(path, os.O_RDONLY)
     try:

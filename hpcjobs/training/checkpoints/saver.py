@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from hpcjobs.training.checkpoints.state import StepState
 
 log = logging.getLogger(__name__)
-# Bytes a second, and least seconds, by which a first write is judged: hashed, synced and read back on a file system, by
-# a machine, that are busy.
+# Bytes per second, and a minimum in seconds, to estimate the first write: hashing, syncing and reading back on a busy
+# machine and file system.
 _SLOW, _LEAST = 100e6, 5.0
-# The share of the free memory that the copy of a state may take where nobody has asked for one.
+# The share of free memory that the copy of a state may use with `auto`.
 _SHARE = 0.5
 
 

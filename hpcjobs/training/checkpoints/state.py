@@ -155,7 +155,7 @@ def seed_all(seed: int, step: int, rank: int) -> None:
 
 
 def _weights(model: Any) -> dict[str, Any]:
-    """What is trained, and what the model keeps besides; tied weights once. What is frozen comes from the model."""
+    """The trained weights (tied ones once) and the persistent buffers. Frozen weights come from the model."""
     kept = {name: weight.detach() for name, weight in model.named_parameters() if weight.requires_grad}
     lasting = model.state_dict().keys()
     kept |= {name: buffer.detach() for name, buffer in model.named_buffers() if name in lasting}
@@ -175,7 +175,7 @@ def _load_weights(model: Any, weights: dict[str, Any], folder: Path) -> None:
 
 
 def _bare(optimizer: Any) -> Any:
-    """torch's optimizer under accelerate's."""
+    """The torch optimizer inside accelerate's."""
     return getattr(optimizer, "optimizer", optimizer)
 
 
@@ -192,21 +192,22 @@ def _sharded_state(state: State) -> tuple[dict[str, Any], Any]:
 
 
 def _once(weights: dict[str, Any], model: Any) -> dict[str, Any]:
-    """As `_weights` has them: what is trained, by its first name where it is tied, and what the model keeps besides."""
+    """The sharded counterpart of `_weights`: trained weights, by the first name of tied ones, and persistent buffers.
+    """
     every = {_plain_name(name) for name, _ in model.named_parameters(remove_duplicate=False)}
     first = {_plain_name(name) for name, weight in model.named_parameters() if weight.requires_grad}
     return {name: tensor for name, tensor in weights.items() if name in first or name not in every}
 
 
 def _plain_name(name: str) -> str:
-    """A weight's name without what accelerate wraps its layer in, to compute activations again."""
+    """A weight's name without accelerate's activation checkpointing wrapper."""
     return name.replace("_checkpoint_wrapped_module.", "")
 
 
 def _by_name(state: State, optimizer: dict[str, Any]) -> dict[str, Any]:
-    """An optimizer's state with its weights by their names, as sharded ones are, also where it has them by number.
+    """An optimizer state with weights by name, as sharded optimizers have it, also if it has them by number.
 
-    Both have them in one order, by which an optimizer that is not sharded takes either.
+    The order is the same, so an optimizer that is not sharded can load either.
     """
     names = {id(weight): _plain_name(name) for name, weight in state.model.named_parameters()}
     order: dict[Any, str] = dict(
@@ -230,7 +231,7 @@ def _load_sharded(state: State, weights: dict[str, Any], optimizer: Any) -> None
 
 
 def _gathered(value: Any) -> list[Any]:
-    """The value of every rank, in their order, on rank 0; what the others get is not used."""
+    """The values of all ranks, in order, on rank 0; unspecified on the others."""
     import torch.distributed as dist
 
     if not dist.is_initialized() or dist.get_world_size() == 1:

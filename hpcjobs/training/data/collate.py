@@ -14,7 +14,7 @@ from hpcjobs.training.data.tokens import TokenFile
 if TYPE_CHECKING:
     import torch
 
-# What cross entropy passes over.
+# The label that cross entropy ignores.
 IGNORED = -100
 
 

@@ -157,6 +157,6 @@ def _last_added(ids: Sequence[int], learned: Sequence[bool], added: set[int]) ->
 
 
 def _alike(one: str, other: str) -> int:
-    """How many characters two texts begin with alike."""
+    """The length of the common prefix of two texts."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other)))

@@ -12,7 +12,7 @@ import numpy as np
 
 from hpcjobs.training.data.tokens import Ints
 
-# Of so many global batches the samples are sorted by length together: lengths are alike, and the order stays mixed.
+# Samples are sorted by length within this many global batches: batches get similar lengths, and the order stays mixed.
 _SORTED_BATCHES = 50
 
 

@@ -25,7 +25,7 @@ _SCHEMA = pa.schema(
 )
 _ROWS_A_BATCH = 1024
 _POLL_SECONDS = 0.2
-# How many of the rows that cannot be used are told.
+# For how many of the unusable rows the reason is kept.
 _REASONS_SHOWN = 5
 
 
@@ -104,7 +104,7 @@ class TokenFile:
 
 
 def _learned(marks: Any) -> Ints:
-    """How many are true in each list of a chunk."""
+    """The number of True values in each list of a chunk."""
     flat = marks.flatten().to_numpy(zero_copy_only=False).astype(np.int64)
     offsets = marks.offsets.to_numpy() - marks.offsets[0].as_py()
     sums = np.concatenate([[0], np.cumsum(flat)])

@@ -38,7 +38,7 @@ def check_trackers(names: Sequence[str]) -> None:
 
 
 def _is_there(name: str) -> bool:
-    """Whether it is installed; a plain folder of that name, as wandb leaves one where it runs, has no origin."""
+    """Whether it is installed. A plain folder of that name, such as wandb's output folder, has no origin."""
     spec = importlib.util.find_spec(name)
     return spec is not None and spec.origin is not None
 

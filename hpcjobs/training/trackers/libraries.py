@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hpcjobs.run_folder.plan import Plan
 
 log = logging.getLogger(__name__)
-# The project (W&B) or experiment (MLflow) where the environment names none.
+# The project (W&B) or experiment (MLflow), unless the environment sets one.
 PROJECT = "hpcjobs"
 _TAG = "hpcjobs.id"
 
@@ -76,7 +76,7 @@ class TensorBoard:
         """Open a new event file with purge_step 0."""
         from accelerate.tracking import TensorBoardTracker
 
-        # From this step on readers drop what came before in this folder (SummaryWriter's purge_step).
+        # Readers drop earlier values from this step on (SummaryWriter's purge_step).
         self._tracker = TensorBoardTracker("tensorboard", str(self._folder), purge_step=0)
         self._tracker.start()
         rows = "\n".join(f"| {name} | {value} |" for name, value in self._facts.items())
@@ -127,7 +127,7 @@ class WeightsAndBiases:
         import wandb
         from accelerate.tracking import WandBTracker
 
-        # Arguments stand over the environment: they are given where the user has said nothing.
+        # Arguments override the environment, so they are given only if its variables are not set.
         own = {"id": run_id(self._plan), "name": self._plan.run, "dir": str(self._folder), "resume": "allow"}
         variables = {"id": "WANDB_RUN_ID", "name": "WANDB_NAME", "dir": "WANDB_DIR", "resume": "WANDB_RESUME"}
         given = {key: value for key, value in own.items() if not os.environ.get(variables[key])}
@@ -159,7 +159,7 @@ class Mlflow:
 
     def start(self) -> None:
         """Start or continue the MLflow run."""
-        # Plain files, as shared file systems break SQLite's locks. MLflow (3) asks to be told that they are meant.
+        # Plain files, because shared file systems break SQLite's locks. MLflow 3 requires this variable for them.
         if not os.environ.get("MLFLOW_TRACKING_URI"):
             os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
             os.environ["MLFLOW_TRACKING_URI"] = self._store.absolute().as_uri()

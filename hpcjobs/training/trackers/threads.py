@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from hpcjobs.distributed.work import Work
 
 log = logging.getLogger(__name__)
-# How long the end of a run waits for trackers to take what is left, in seconds: of a finished one, and of one that is
-# started again, which tells it then.
+# How long the end of a run waits for trackers (seconds): of a finished run, and of an interrupted one, whose next
+# start logs the rest.
 _PATIENCE, _INTERRUPTED = 60.0, 5.0
-# So many steps are handed over at once.
+# The most steps per call.
 _MOST = 100
 
 
@@ -90,7 +90,7 @@ class TrackerThread(threading.Thread):
             log.warning("%s: %s; the training goes on without it", self.name, error_message(error))
 
     def _next(self) -> tuple[list[StepRecord], bool | None]:
-        """What is there, or the next that comes; and whether the run is complete, once that was said."""
+        """The queued steps, waiting for at least one; and whether the run is complete, once that is known."""
         records: list[StepRecord] = []
         value = self._queue.get()
         while not isinstance(value, bool):
