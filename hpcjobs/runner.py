@@ -40,7 +40,7 @@ Row = dict[str, Any]
 
 
 def load_validation_data(data_file: str, max_samples: int | None = None) -> list[Row]:
-    """The first `max_samples` rows (default: all) of an asset, file, folder or hub id, with `index` and `id`."""
+    """The first `max_samples` rows (default: all) of an asset, file, folder or hub id, each with `index` and `id`."""
     return python_rows(load_table(DataConfig(name=data_file, max_samples=max_samples)))
 
 

@@ -32,7 +32,7 @@ def show_verdict(verdict: VerifyVerdict, as_json: bool) -> None:
 
 
 def show_findings(findings: Findings, limit: int, as_json: bool) -> None:
-    """What compare found, and the first flips; as JSON all of them, as they are found."""
+    """Show the findings of compare and the first flips; all flips as JSON."""
     from hpcjobs.compare.flips import write_flips
 
     flips, out = findings.comparison.flips, findings.out

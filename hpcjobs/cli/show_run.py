@@ -38,7 +38,7 @@ def _duration(seconds: float | None) -> str:
 
 
 def status_line(status: Status) -> str:
-    """One line: how far, how fast, how long still."""
+    """A status in one line: state, progress, rate, time left."""
     parts = [str(status.state)]
     if status.job != "script":
         share = f" ({status.done / status.rows:.0%})" if status.rows else ""

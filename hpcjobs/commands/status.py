@@ -57,10 +57,11 @@ class Status:
 
     @property
     def over(self) -> bool:
+        """Whether the run has ended, or was only planned."""
         return self.state.over
 
     def exit_code(self) -> int:
-        """0 done, 3 incomplete, 1 failed; what `--wait` ends with."""
+        """0 complete, 3 incomplete, 1 otherwise: the exit code of `--wait`."""
         return {RunState.COMPLETE: 0, RunState.INCOMPLETE: 3}.get(self.state, 1)
 
     def values(self) -> dict[str, Any]:
@@ -114,13 +115,13 @@ def _training(paths: RunPaths, live: bool) -> tuple[int, int, float, dict[str, A
 
 
 def _ended(launches: Sequence[Launch], ranks: Sequence[RankView]) -> bool:
-    """Whether there were ranks of these starts, and none lives."""
+    """Whether these launches had ranks, and none is alive."""
     mine = [rank for rank in ranks if any(launch.owns(rank.vitals.attempt) for launch in launches)]
     return bool(mine) and not any(rank.live for rank in mine)
 
 
 def _loss(rank: RankView) -> str:
-    """A rank that was lost, with its node and, where anybody saw it, what ended it."""
+    """A message about a lost rank, with its node and, if known, how it ended."""
     vitals = rank.vitals
     how = f" ({vitals.ended})" if vitals.ended else ""
     if rank.state == RankState.SILENT:
@@ -163,7 +164,7 @@ def _fresh_metrics(paths: RunPaths, launch: Launch | None) -> dict[str, Any] | N
 
 
 def _done(paths: RunPaths, plan: Plan, ranks: Sequence[RankView]) -> int:
-    """Samples with a result: settled chunks, and what live ranks have finished of open ones."""
+    """Samples with a result: those of settled chunks, and finished ones of chunks in progress."""
     number = paths.rounds()[-1]
     sizes = read_sizes(paths.chunks(number))
     settled = sum(sizes[chunk] for chunk in Claims(paths.round(number)).list().done)
@@ -203,7 +204,7 @@ def _state(
 
 
 def _still_going(launches: Sequence[Launch], jobs: dict[str, slurm.JobState], ranks: Sequence[RankView]) -> bool:
-    """Whether anything of these starts lives, or may: what Slurm does not tell, the ranks' own signs of life do."""
+    """Whether any job or process of these launches is or may be alive, from Slurm or from heartbeats."""
     if not launches:
         return False
     last, live = launches[-1], any(rank.live for rank in ranks)

@@ -45,7 +45,7 @@ def start_evals(paths: RunPaths, echo: Callable[[str], None]) -> None:
 
 
 def start_eval(paths: RunPaths, step: int | None, echo: Callable[[str], None]) -> Launch:
-    """Submit the eval of the model of `step`, None: of the last; it must not have been started before."""
+    """Submit the eval of the model of `step` (None: the final one). It must not have been started before."""
     folder = paths.eval_of(step)
     if folder.exists():  # whoever was at it was cut off before anything was queued
         remove_folder(folder)
@@ -70,7 +70,8 @@ def _executor(paths: RunPaths) -> str | None:
 
 
 def _due(paths: RunPaths) -> Iterator[int | None]:
-    """The models whose eval has not been started when it is their turn: others may start some meanwhile."""
+    """The models whose eval has not been started. Checked when it is their turn: another process may have started one.
+    """
     for step, _ in models_of(paths):
         if not any(one.jobs for one in known_launches(RunPaths(paths.eval_of(step)))):
             yield step

@@ -38,7 +38,7 @@ class VerifyVerdict:
 
     @property
     def _agree(self) -> bool:
-        """Whether nothing differs, and nothing is absent from a run that calls itself complete."""
+        """Whether nothing differs, and no complete run lacks a sample."""
         lost = [size for size, count in self.absent.items() if count and self.runs[size].state == RunState.COMPLETE]
         return self.differ == 0 and not lost
 

@@ -28,7 +28,7 @@ def wait(paths: RunPaths, show: Callable[[Any], None]) -> int:
         show(status)
         if status.over and not status.going and status.state != RunState.FAILED:
             return status.exit_code()
-        # What is over and still going, or failed, may be a moment between two files; what is unknown, a busy Slurm.
+        # A run that is over but still going, or failed, may be between two writes; if unknown, Slurm may just be busy.
         ended = status.over or status.state == RunState.UNKNOWN
         ended_since = (ended_since or time.monotonic()) if ended else None
         if ended_since is not None:

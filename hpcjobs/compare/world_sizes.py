@@ -41,7 +41,7 @@ class Mismatch:
         return json.dumps(vars(self))
 
     def lines(self) -> Iterator[str]:
-        """The mismatch for people: each column that differs, at the first world size and at those that differ."""
+        """The mismatch as text: each column that differs, at the first world size and at those that differ."""
         first = next(iter(self.values))
         yield f"{self.id!r} (index {self.index}): at {', '.join(map(str, self.differ))} not as at {first}"
         for name in self.fields:
@@ -69,7 +69,7 @@ class WorldSizeComparison:
         return all(filecmp.cmp(first, other, shallow=False) for other in others)
 
     def flips(self) -> Iterator[Mismatch]:
-        """The samples that differ, in input order; a MergeError names a file that cannot be compared."""
+        """The samples that differ, in input order. Raises a MergeError for a file that cannot be compared."""
         readers = [Reader(Results(path), COMPARED) for path in self._files.values()]
         while starts := [start for reader in readers if (start := reader.next_index()) is not None]:
             tables = [reader.take(min(starts) + _WINDOW) for reader in readers]

@@ -45,7 +45,9 @@ def _type_name(word: object) -> object:
 
 
 class DataConfig(Section):
-    """Which rows. `name` is one data set or a list of files; `types` has the columns of a CSV file that are no text."""
+    """The data set, and which of its rows. `name` is one data set or a list of files; `types` has CSV columns that are
+    not text.
+    """
 
     name: str | tuple[str, ...] = ""
     config: str | None = None
@@ -61,7 +63,7 @@ class DataConfig(Section):
 
     @property
     def title(self) -> str:
-        """The name as messages and reports have it."""
+        """The name in messages and reports."""
         more = f" and {len(self.names) - 1} more" if len(self.names) > 1 else ""
         return f"{self.names[0] if self.names else ''}{more}"
 

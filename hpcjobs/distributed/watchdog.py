@@ -19,7 +19,7 @@ from hpcjobs.run_folder.rank_state import RankState
 
 log = logging.getLogger(__name__)
 _TICK_SECONDS = 0.2
-# States in which samples are to be expected; loading is only reported: weights may take as long as they like.
+# States in which samples are expected. Slow loading is only reported: weights may take long.
 _PRODUCING = (RankState.WORKING, RankState.DRAINING)
 
 
@@ -85,7 +85,7 @@ class Watchdog:
         return self._drain.engaged and self._heartbeat.vitals.state in _PRODUCING
 
     def _report(self, state: RankState) -> None:
-        """A rank without progress: say where it stands, and end it if it holds samples."""
+        """Report a rank without progress, with its stack traces, and end it if it holds samples."""
         with contextlib.suppress(OSError):  # a full disk must not end this thread
             with open(os.open(self._stacks, os.O_WRONLY | os.O_CREAT | os.O_APPEND, FILE_MODE), "w") as file:
                 faulthandler.dump_traceback(file, all_threads=True)

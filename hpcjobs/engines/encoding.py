@@ -15,9 +15,8 @@ from hpcjobs.requests import Completion, Prompt, Request, SampleError
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A prompt's token ids, how it is answered, and how many new tokens it may get: the model's positions end.
-
-    `ends`: the tokens that end an answer.
+    """The token ids of a prompt, with its generation settings. `limit` is the most new tokens that fit the model's
+    context; `ends` are the end tokens.
     """
 
     request: Request
@@ -49,7 +48,7 @@ class TextCodec:
         self._longest = context_length(model, tokenizer)
 
     def ends(self, generation: GenerationConfig) -> frozenset[int]:
-        """The tokens that end an answer: the model's, and each stop string that is one token of the tokenizer's own."""
+        """The end tokens of an answer: the model's, and each stop string that is a single special token."""
         return self._ends | {self._added[stop] for stop in generation.stop if stop in self._added}
 
     def encode(self, request: Request) -> Encoded | Completion:
@@ -67,7 +66,7 @@ class TextCodec:
         return Encoded(request, ids, min(room, generation.max_new_tokens), generation, self.ends(generation))
 
     def answer(self, made: Sequence[int], generation: GenerationConfig) -> Answer:
-        """The answer that these new tokens are, up to the first that ends it."""
+        """The answer in the new tokens `made`, up to the first end token or stop string."""
         ends = self.ends(generation)
         end = next((place for place, token in enumerate(made) if token in ends), None)
         tokens = list(made if end is None else made[:end])
@@ -100,11 +99,11 @@ def completion_of(encoded: Encoded, answers: Sequence[Answer], started: float) -
 
 
 def prompt_ids(tokenizer: Any, prompt: Prompt) -> list[int]:
-    """Token ids of a prompt, the same when it is answered, scored and learned from.
+    """The token ids of a prompt, the same for generation, scoring and training.
 
-    A chat goes through the tokenizer's own template, which brings its special tokens. A text gets those that the
-    tokenizer adds, unless it begins with the first of them: a template has rendered it then, and adding them would
-    put the first token twice (lm-evaluation-harness 0.4.13, `HFLM.tok_batch_encode`).
+    A chat goes through the tokenizer's chat template, which adds the special tokens. A text gets those that the
+    tokenizer adds, unless it begins with the first of them: then a template has rendered it, and adding them would
+    repeat the first token (lm-evaluation-harness 0.4.13, `HFLM.tok_batch_encode`).
     """
     if isinstance(prompt, str):
         return text_ids(tokenizer, prompt)
@@ -113,7 +112,7 @@ def prompt_ids(tokenizer: Any, prompt: Prompt) -> list[int]:
 
 
 def text_ids(tokenizer: Any, text: str) -> list[int]:
-    """Token ids of a text with the tokenizer's special tokens, the first one never twice."""
+    """The token ids of a text with the tokenizer's special tokens, but never the first one twice."""
     bare = bool(tokenizer.bos_token) and text.startswith(tokenizer.bos_token)
     ids: list[int] = tokenizer(text, add_special_tokens=not bare).input_ids
     return ids
@@ -126,10 +125,10 @@ def context_length(model: Any, tokenizer: Any) -> int:
 
 
 def end_tokens(model: Any, tokenizer: Any) -> set[int]:
-    """The tokens that end an answer: those that generation config, config and tokenizer name, all of them.
+    """The end tokens: all of those in generation config, config and tokenizer.
 
-    Models name them in different places (a chat's end of turn is often the tokenizer's alone), and
-    lm-evaluation-harness ends at the tokenizer's as well.
+    Models name them in different places (a chat's end of turn is often only in the tokenizer), and
+    lm-evaluation-harness stops at the tokenizer's as well.
     """
     named = (model.generation_config.eos_token_id, model.config.get_text_config().eos_token_id, tokenizer.eos_token_id)
     lists = [one if isinstance(one, list | tuple) else [one] for one in named]
@@ -137,5 +136,5 @@ def end_tokens(model: Any, tokenizer: Any) -> set[int]:
 
 
 def added_tokens(tokenizer: Any) -> dict[str, int]:
-    """The tokens that stand beside the vocabulary by their texts, special tokens among them."""
+    """The added tokens of a tokenizer by text, including special tokens."""
     return {str(token): number for number, token in tokenizer.added_tokens_decoder.items()}

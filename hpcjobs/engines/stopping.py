@@ -14,7 +14,7 @@ class StopStrings:
 
     def __init__(self, tokenizer: Any, stops: Sequence[str]) -> None:
         self._tokenizer, self._stops, self._plain = tokenizer, stops, not _names_special(tokenizer, stops)
-        # A token holds at least one byte: so many tokens cover the longest stop string and one token's rest.
+        # A token has at least one byte, so this many tokens cover the longest stop string and the rest of one token.
         self._window = max((len(stop.encode()) for stop in stops), default=0) + 1
         self._last = {stop[-1] for stop in stops}
         self._spaces = any(last.isspace() for last in self._last)
@@ -39,10 +39,10 @@ class StopStrings:
 
 
 def stopped_text(tokenizer: Any, tokens: Sequence[int], stops: Sequence[str]) -> tuple[str, bool]:
-    """The text of new tokens before the first stop string in it, and whether there was one.
+    """The text of new tokens before the first stop string, and whether there was one.
 
-    A stop string that names a special token is looked for in the text with special tokens, as `generate` and
-    lm-evaluation-harness do; the answer has none of them.
+    A stop string with a special token is searched in the text with special tokens, as `generate` and
+    lm-evaluation-harness do; the answer itself has none.
     """
     if not _names_special(tokenizer, stops):
         return cut_at_stop(tokenizer.decode(tokens, skip_special_tokens=True), stops)
@@ -59,5 +59,5 @@ def cut_at_stop(text: str, stops: Sequence[str]) -> tuple[str, bool]:
 
 
 def _names_special(tokenizer: Any, stops: Sequence[str]) -> bool:
-    """Whether a stop string has the text of a special token in it."""
+    """Whether a stop string contains the text of a special token."""
     return bool(stops) and any(special in stop for special in tokenizer.all_special_tokens for stop in stops)

@@ -76,7 +76,7 @@ def _lm_eval_plan(job: str, config: Config, folder: Path | None, shape: Shape) -
 
 
 def _try_first(prompts: Prompts, table: pa.Table) -> None:
-    """Render one row here, not after hours of queueing."""
+    """Render the first row now, instead of failing after hours in the queue."""
     for row in python_rows(table.slice(0, 1)):
         try:
             prompts.request(row, 0)

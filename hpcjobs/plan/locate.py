@@ -11,7 +11,7 @@ from hpcjobs.tasks.data_files import is_pattern
 
 
 def located(config: Config) -> Config:
-    """Paths made absolute: ranks run in another folder."""
+    """The config with absolute paths: ranks run in another folder. Raises a ConfigError for a missing config file."""
     data = config.data.model_copy(update={"name": _located_names(config.data.name)})
     shots = config.task.few_shot
     if shots.data:

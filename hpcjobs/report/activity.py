@@ -29,7 +29,7 @@ _LOST = LOST | {RankState.OVER, RankState.FAILED, RankState.NO_HEARTBEAT}
 class Activity:
     """One rank of one attempt. Times in Unix seconds; `work` has (start, end) rows, `busy` is their exact sum.
 
-    `live`: it may still be running. `ended` is why it ended before the work did.
+    `live`: it may still be running. `ended` is why it ended early.
     """
 
     attempt: str
@@ -72,6 +72,7 @@ class Activity:
 
     @property
     def lost(self) -> bool:
+        """Whether the rank died, failed or never wrote a heartbeat."""
         return self.state in _LOST
 
     def parts(self, kind: str) -> Floats:
@@ -94,10 +95,10 @@ def _between(work: Floats, start: float, end: float) -> Floats:
 
 
 def read_activities(paths: RunPaths, timeout: float, script: bool = False) -> tuple[list[Activity], list[str]]:
-    """All ranks of all attempts, by start and rank; and what could not be read.
+    """All ranks of all attempts, ordered by start and rank; and errors of files that could not be read.
 
-    `timeout`: `run.lease_timeout`, seconds without a heartbeat after which a rank is silent.
-    The ranks of a `script` have no journals, those of a training go in step: they count as working once they are ready.
+    `timeout` is `run.lease_timeout`: seconds without a heartbeat after which a rank is silent. Ranks of a `script` or a
+    training, which have no per-sample times, count as working once they are ready.
     """
     ranks = view_ranks(paths, together(read_launches(paths)), timeout)
     found = {rank.vitals.name: _of_rank(rank, script) for rank in ranks}

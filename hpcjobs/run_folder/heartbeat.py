@@ -28,8 +28,8 @@ SIZE = 2048
 class Vitals:
     """The content of a heartbeat: times in Unix seconds, counts since the rank started.
 
-    `open` counts finished samples of chunks that are not done yet. `ended` says why it ended early, `signal` what
-    killed it, `fatal` that another start would end the same way.
+    `open` counts finished samples of chunks that are not done yet. `ended` is why the rank ended early, `signal` the
+    signal that killed it; `fatal` means that a restart would fail the same way.
     """
 
     rank: int
@@ -60,7 +60,7 @@ class Vitals:
         self.state = RankState(self.state)
 
     def end(self, state: RankState, why: str | None = None) -> None:
-        """This rank has ended, now."""
+        """Set the final state, with the time and the reason."""
         self.state, self.ended_at, self.ended = state, time.time(), self.ended or why
 
     @property
@@ -101,7 +101,7 @@ class Heartbeat:
         os.close(self._handle)
 
     def end_now(self, state: RankState, why: str) -> None:
-        """The end, told from another thread: the process ends right after it."""
+        """Write the final state from another thread, right before the process ends."""
         self._stop.set()
         self.vitals.end(state, why)
         self.write()
@@ -111,7 +111,7 @@ class Heartbeat:
             self.write()
 
     def enter(self, state: RankState) -> None:
-        """Change the state and tell it at once."""
+        """Change the state and write it at once."""
         self.vitals.state = state
         self.write()
 

@@ -13,8 +13,8 @@ import pyarrow as pa
 
 from hpcjobs.run_folder.json_columns import python_rows, python_values
 
-# The user's own columns `index` and `id` stay reachable: the table keeps them with one more `source_` in front,
-# and so a column that has this look already.
+# The user's own columns `index` and `id` are kept with the prefix `source_`; a column that already has such a name
+# gets one more.
 OWN_COLUMN = re.compile(r"(source_)*(index|id)")
 
 _ROWS_A_BATCH = 4096

@@ -53,6 +53,7 @@ class TableRows:
         return python_rows(self._table.slice(index, 1))[0]
 
     def values(self, name: str) -> list[Any]:
+        """One column of all rows."""
         return python_values(self._table.schema.field(name), self._table.column(name))
 
 

@@ -13,7 +13,7 @@ from hpcjobs.run_folder.paths import RunPaths, steps_in
 
 
 class EvalState(StrEnum):
-    """The state of the eval of a model; the values are the words in text and JSON output."""
+    """The state of a model's eval; the values are the words in text and JSON output."""
 
     WAITING = "waiting"  # it was not started yet
     GOING = "going"  # it was started and not merged yet
@@ -23,9 +23,8 @@ class EvalState(StrEnum):
 
 @dataclass(frozen=True)
 class ModelEval:
-    """The eval of one model. `step` is None for the final model, model/.
-
-    `metrics`: name -> value, of a merged eval.
+    """The eval of one model. `step` is None for the final model, model/. `metrics` are the values of a merged eval, by
+    name.
     """
 
     step: int | None

@@ -133,7 +133,7 @@ class ChunkRunner:
             return self._ledger.claim()
 
     def _wait(self) -> None:
-        """Other ranks hold what is left: wait for them to settle it or to be lost."""
+        """Wait: other ranks hold the remaining chunks, and may finish them or be lost."""
         if self._work.heartbeat.vitals.state != RankState.WAITING:
             self._work.heartbeat.enter(RankState.WAITING)
         time.sleep(min(0.5, self._work.config.run.heartbeat / 2))

@@ -20,7 +20,9 @@ log = logging.getLogger(__name__)
 
 
 def run_eval(work: Work) -> None:
-    """This rank's share of an eval or generate run, to its journal. No collectives, no waiting for a dead rank."""
+    """Run this rank's share of an eval or generate run and write its journal. No collectives; nobody waits for a dead
+    rank.
+    """
     work.heartbeat.enter(RankState.LOADING)
     engine = make_engine(work)
     with Journal(work.paths.journal(work.rank.attempt, work.rank.rank)) as journal:

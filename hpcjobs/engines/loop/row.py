@@ -67,7 +67,7 @@ class Row:
         self.place, self.stored, self.source, self.copied, self.begun = -1, 0, -1, 0, False
 
     def add(self, token: int, tokenizer_lock: threading.Lock) -> bool:
-        """Whether the answer ends with this token."""
+        """Add a token; returns whether the answer ends with it."""
         self.tokens.append(token)
         if token in self.encoded.ends or len(self.tokens) - len(self.encoded.ids) >= self.encoded.limit:
             return True
