@@ -1,4 +1,4 @@
-"""Where the results come from: rows of (name, value) for the last table."""
+"""The provenance table: rows of (name, value)."""
 
 from __future__ import annotations
 
@@ -18,20 +18,21 @@ Rows = list[tuple[str, str]]
 
 
 def provenance(paths: RunPaths, plan: Plan, metrics: Mapping[str, Any] | None, activities: Sequence[Activity]) -> Rows:
-    """What ran, on what, when; empty values are left out."""
-    said = (metrics or {}).get("provenance", {})
+    """What ran, on what and when; empty values are left out."""
+    facts = (metrics or {}).get("provenance", {})
     rows = [("run folder", f"{paths.root} on {platform.node()}"), *_model(plan), *_data(plan), *_code(plan)]
-    rows += [("planned shape", str(plan.shape)), ("seed", str(said.get("seed", "")))]
-    generation = ", ".join(f"{name} {_plain(value)}" for name, value in said.get("generation", {}).items())
+    rows += [("planned shape", str(plan.shape)), ("seed", str(facts.get("seed", "")))]
+    generation = ", ".join(f"{name} {_plain(value)}" for name, value in facts.get("generation", {}).items())
     rows.append(("generation", generation))
     rows += [("hosts", _hosts(activities)), ("planned", stamp(plan.created_at)), *_times(activities)]
-    rows += [("merged", stamp(said.get("merged_at"))), ("merged with", _prefixed("hpcjobs ", said.get("merged_with")))]
-    rows.append(("scored again", stamp(said.get("rescored_at"))))
+    rows.append(("merged", stamp(facts.get("merged_at"))))
+    rows.append(("merged with", _prefixed("hpcjobs ", facts.get("merged_with"))))
+    rows.append(("scored again", stamp(facts.get("rescored_at"))))
     return [(name, value) for name, value in rows if value]
 
 
 def launch_rows(launches: Sequence[Launch]) -> list[tuple[str, ...]]:
-    """Each start of the run: number, when, executor, jobs, shape, command."""
+    """Each launch of the run: number, time, executor, jobs, shape, command."""
     return [
         (str(one.number), stamp(one.submitted_at), one.executor, _jobs(one), one.shape, "\n".join(one.commands))
         for one in launches

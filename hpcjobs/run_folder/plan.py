@@ -1,4 +1,4 @@
-"""plan.json: what a run is to be, fixed when planning."""
+"""plan.json: what a run will do, fixed when planning."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hpcjobs.run_folder.job_kinds import JobKind, find_kind
 
 @dataclass(frozen=True)
 class Plan:
-    """plan.json: nodes, ranks, GPUs, chunking, and what was hashed so that one knows what ran."""
+    """The content of plan.json: shape, chunking, and the hashes of data, model, config and code."""
 
     run: str
     job: str
@@ -33,10 +33,12 @@ class Plan:
 
     @classmethod
     def read(cls, path: Path) -> Plan:
+        """Read plan.json."""
         values = read_json(path)
         return cls(**values | {"shape": Shape(**values["shape"])})
 
     def write(self, path: Path) -> None:
+        """Write plan.json."""
         write_json(path, dataclasses.asdict(self))
 
     @property
@@ -45,7 +47,7 @@ class Plan:
         return find_kind(self.job)
 
     def summary(self) -> list[str]:
-        """The plan in a few lines, for people."""
+        """The plan for people, in a few lines."""
         lines = [f"run     {self.run}", f"job     {self.job}: {self.shape}", *self._code_lines()]
         if self.kind.program:
             return [*lines, f"command {' '.join(self.argv)}"]

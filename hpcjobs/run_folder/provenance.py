@@ -1,4 +1,4 @@
-"""What ran: code, interpreter and weights, told apart well enough to know later."""
+"""Provenance: the version of hpcjobs, Python and the user's code that a run used."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def source_sha256() -> str:
-    """A hash over the files of hpcjobs itself, as they are on disk now."""
+    """A SHA-256 over hpcjobs' own source files, as they are on disk now."""
     digest, package = hashlib.sha256(), Path(hpcjobs.__file__).parent
     for path in sorted(package.rglob("*.py")):
         content = path.read_bytes()
@@ -29,7 +29,7 @@ def source_sha256() -> str:
 
 
 def changed_since(code: Mapping[str, Any]) -> str:
-    """What to say where hpcjobs' own code is not what the plan's `code` was made with; else nothing."""
+    """A warning if hpcjobs' source differs from that in the plan's `code`; else an empty string."""
     planned, now = code.get("hpcjobs_sha256"), source_sha256()
     if planned in (None, now):
         return ""
@@ -40,7 +40,7 @@ def changed_since(code: Mapping[str, Any]) -> str:
 
 
 def code_facts() -> dict[str, Any]:
-    """Which code this is: version, commit, interpreter, and where ranks look for what was not copied."""
+    """Version, commit, interpreter and working directory, for plan.json."""
     facts: dict[str, Any] = {"hpcjobs": hpcjobs.__version__, "hpcjobs_sha256": source_sha256()}
     facts["python"] = platform.python_version()
     facts |= {"executable": sys.executable, "cwd": os.getcwd(), "user": getpass.getuser()}
@@ -52,7 +52,7 @@ def code_facts() -> dict[str, Any]:
 
 
 def merged_facts(plan: Plan, seed: int) -> dict[str, Any]:
-    """What metrics.json says of where its values come from; whoever merges adds what only it knows."""
+    """The provenance in metrics.json; callers add what only they know."""
     return {
         "run": plan.run, "job": plan.job, "model": plan.model, "data": plan.data, "seed": seed,
         "config_sha256": plan.config_sha256, "code": plan.code, "merged_with": hpcjobs.__version__,

@@ -1,4 +1,4 @@
-"""What a training gives away: a model that plain transformers loads, and its adapter alone; whole or not there."""
+"""Export a training: a model that transformers loads, and its adapter. Folders are complete or absent."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ _SAMPLES_FOR_END = 200
 
 
 def export(work: Work, prepared: Prepared) -> None:
-    """All ranks together, at the end: adapter/ where there is one, and then model/, by which a run is complete."""
+    """All ranks together, at the end: write adapter/, if there is one, then model/, which makes the run complete."""
     if has_adapter(work.config.train):
         write_adapter(work, prepared, work.paths.adapter)
     write_model(work, prepared, work.paths.model)
 
 
 def has_adapter(train: TrainConfig) -> bool:
-    """Whether adapters are worth keeping: those of random weights have no base that anybody could load."""
+    """Whether the adapter is exported: not for random base weights, which nobody could load."""
     return train.lora.rank is not None and train.init == "pretrained"
 
 
 def write_model(work: Work, prepared: Prepared, target: Path) -> None:
-    """All ranks together: the model of now as the folder `target`. What is being trained stays as it is.
+    """All ranks together: write the current model to the folder `target`. Training is not affected.
 
-    Adapters are merged into what they adapt, loaded once more in float32 into rank 0's host memory: so it does not
-    matter how the weights are spread over the ranks.
+    Adapters are merged into the base model, which rank 0 loads again in float32 into host memory, so it does not matter
+    how weights are sharded.
     """
     temporary, end = temporary_name(target), _learned_end(work, prepared)
     if work.config.train.lora.rank is None:
@@ -75,7 +75,9 @@ def _end_with(model: Any, end: int | None) -> None:
 
 
 def write_adapter(work: Work, prepared: Prepared, target: Path) -> None:
-    """All ranks together: the adapters of now as the folder `target`, in peft's format, which names their base."""
+    """All ranks together: write the current adapter to the folder `target`, in peft's format, which names its base
+    model.
+    """
     adapters, temporary = trained_weights(prepared.state), temporary_name(target)
     if work.rank.is_main:
         prepared.state.plain.save_pretrained(
@@ -87,7 +89,7 @@ def write_adapter(work: Work, prepared: Prepared, target: Path) -> None:
 
 
 def merged_model(config: Config, adapters: Mapping[str, Any]) -> Any:
-    """The base model, on the CPU in float32, with `adapters` (by their names in the adapted model) merged into it."""
+    """The base model on CPU in float32, with `adapters` (by their names in the adapted model) merged into it."""
     import torch
 
     from hpcjobs.engines.loader import ModelSource, fresh_model, load_model
@@ -108,7 +110,7 @@ def merged_model(config: Config, adapters: Mapping[str, Any]) -> Any:
 
 
 def _name(temporary: Path, target: Path) -> None:
-    """Make a finished folder durable and private, and give it its name; one that stands there already goes."""
+    """Make a finished folder durable and private, and rename it; an existing one is replaced."""
     for path in temporary.iterdir():
         path.chmod(FILE_MODE)
         with path.open("rb") as file:

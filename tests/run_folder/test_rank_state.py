@@ -32,8 +32,8 @@ def test_a_state_is_its_word_wherever_it_goes(state: RankState) -> None:
 
 def test_a_word_of_a_newer_version_is_read_and_shown(tmp_path: Path) -> None:
     path, vitals = tmp_path / "a-0.json", Vitals(0, "a", "here", 1, Identity.own().values())
-    with Heartbeat(path, vitals, 60) as heart:
-        heart.enter(RankState.WORKING)
+    with Heartbeat(path, vitals, 60) as heartbeat:
+        heartbeat.enter(RankState.WORKING)
         path.write_bytes(path.read_bytes().replace(b'"working"', b'"resting"'))
         found = read_heartbeat(path)
         assert found

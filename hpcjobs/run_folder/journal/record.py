@@ -1,4 +1,4 @@
-"""A journal record: what one rank found for one sample."""
+"""A journal record: the result of one sample."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _SOMETIMES: dict[str, type | tuple[type, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One line of a journal (design: 'The run folder').
+    """One line of a journal.
 
-    The last five stand in the line only where they hold something. `statistics` are what a metric sums over samples,
+    The last five fields are written only if they are not empty. `statistics` are what a metric sums over samples,
     beside the sample's own score: numbers, or a text.
     """
 
@@ -50,7 +50,8 @@ class Record:
     statistics: Mapping[str, Sequence[float | None] | str] = field(default_factory=dict)
 
     def line(self) -> bytes:
-        """The record as JSON in ASCII, one `\\n` at its end: any text comes back exactly, lone surrogates too."""
+        """The record as one line of ASCII JSON with a final `\\n`. Any text is read back exactly, lone surrogates too.
+        """
         values = {name: getattr(self, name) for name in self.__slots__}
         values["error"] = {"type": self.error.type, "message": self.error.message} if self.error else None
         values["scores"] = {name: _finite(value) for name, value in self.scores.items()}
@@ -66,7 +67,7 @@ class Record:
 
     @classmethod
     def parse(cls, line: bytes) -> Record:
-        """The record of a line without its newline; ValueError says what is wrong with it."""
+        """The record in a line without its newline. Raises a ValueError that says what is wrong."""
         values = json.loads(line)
         if not isinstance(values, dict):
             raise ValueError("not an object")

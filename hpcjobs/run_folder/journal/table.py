@@ -1,4 +1,4 @@
-"""Columns: the records of a journal as Arrow tables; what Arrow's parser refuses is read line by line."""
+"""Journals as Arrow tables. Lines that Arrow's JSON parser refuses are read one by one."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from hpcjobs.run_folder.journal.json_lines import lines_of, one_object_a_line
 from hpcjobs.run_folder.journal.record import Record
 
 Others = Literal["error", "ignore"]
-# Bytes that are parsed together, and those of what a thread of Arrow takes at a time.
+# Bytes parsed at a time, and bytes per thread of Arrow.
 _BLOCK, _PART = 1 << 23, 1 << 20
-# A block with a line that Arrow refuses is halved, down to this.
+# A block with a line that Arrow refuses is halved, down to this size.
 _SMALL = 1 << 16
 _NOTHING = pa.struct([])
 _ERROR = pa.struct([("type", pa.string()), ("message", pa.string())])
@@ -31,7 +31,7 @@ _OPTIONAL = {
 
 
 def journal_schema(results: pa.Schema) -> pa.Schema:
-    """The columns of the journals whose results have the columns `results`: every field of `Record`."""
+    """The Arrow schema of journal records, with the `scores` and `statistics` of the schema `results`."""
     structs = {
         name: results.field(name).type if name in results.names else _NOTHING for name in ("scores", "statistics")
     }
@@ -39,10 +39,10 @@ def journal_schema(results: pa.Schema) -> pa.Schema:
 
 
 def read_columns(path: Path, schema: pa.Schema, others: Others = "error") -> Iterator[pa.Table]:
-    """The records of a journal, in order, as tables of some megabytes with the columns `schema`.
+    """The records of a journal, in order, as tables of some megabytes with the given schema.
 
-    Fields that a line does not have are null, lone surrogates are `?`. Errors as `read_journal` raises them; where
-    fields that are not in `schema` are to be ignored, also those that `Record` does not have.
+    Missing fields are null, lone surrogates are `?`. Raises the same errors as `read_journal`. With `others="ignore"`,
+    fields that are not in `schema` are skipped, even those unknown to `Record`.
     """
     for offset, block in journal_blocks(path, _BLOCK):
         yield from _tables(path, offset, block, schema, others)
@@ -66,7 +66,7 @@ def _tables(path: Path, offset: int, block: bytes, schema: pa.Schema, others: Ot
 
 
 def _parse(block: bytes, schema: pa.Schema, others: Others) -> pa.Table | None:
-    """A block of whole lines by Arrow; None where a line is broken, or may mean something else than to `Record`."""
+    """A block of whole lines, parsed by Arrow; None if a line is broken or may mean something else to `Record`."""
     import pyarrow.json as pj
 
     try:
@@ -89,7 +89,7 @@ def _nothing_is_missing(table: pa.Table) -> bool:
 
 
 def table_of(records: Sequence[Record], schema: pa.Schema) -> pa.Table:
-    """Records as a table with the columns `schema`, as `read_columns` gives them."""
+    """Records as a table with the given schema, as `read_columns` makes them."""
     columns = {name: [getattr(record, name) for record in records] for name in _REQUIRED}
     columns |= {
         name: [list(getattr(record, name)) or None for record in records] for name in _OPTIONAL if name != "error"
@@ -105,7 +105,7 @@ def _named(values: Mapping[str, Any], kind: pa.StructType) -> dict[str, Any]:
 
 
 def storable(value: Any) -> Any:
-    """`value`, of lists and dicts of anything, without lone surrogates, which no UTF-8 file can hold."""
+    """`value` (nested lists and dicts of anything) with lone surrogates replaced by `?`: UTF-8 cannot encode them."""
     if isinstance(value, str):
         return value if value.isascii() else value.encode("utf-8", "replace").decode("utf-8")
     if isinstance(value, list | tuple):
