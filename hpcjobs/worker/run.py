@@ -28,7 +28,7 @@ from hpcjobs.run_folder.process import Identity
 from hpcjobs.run_folder.provenance import changed_since
 from hpcjobs.run_folder.snapshot import import_as_planned
 from hpcjobs.worker.by_kind import RANKS
-from hpcjobs.worker.signals import Terminated, terminable
+from hpcjobs.worker.signals import SignalHandlers, Terminated
 
 log = logging.getLogger(__name__)
 
