@@ -10,12 +10,12 @@ from typing import IO, Any
 import pyarrow as pa
 
 from hpcjobs.errors import DataError
-from hpcjobs.run_folder.journal.json_lines import one_object_a_line
+from hpcjobs.run_folder.journal.json_lines import parse_block
 from hpcjobs.tasks.arrow_json import has_no_json, reads_as_python
 from hpcjobs.tasks.column_types import joined, rows_table, united_schema
 from hpcjobs.tasks.data_files import open_bytes
 
-_BLOCK, _PART = 1 << 23, 1 << 20
+_BLOCK = 1 << 23
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -52,19 +52,8 @@ def _blocks(file: IO[bytes]) -> Iterator[bytes]:
 
 def _by_arrow(block: bytes, schema: pa.Schema) -> pa.Table | None:
     """The rows of a block; None where Python may read them otherwise."""
-    import pyarrow.json as pj
-
-    if not len(schema) or not has_no_json(schema):
-        return None
-    try:
-        if not block.isascii():
-            block.decode()
-        options = pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior="error")
-        table = pj.read_json(pa.BufferReader(block), pj.ReadOptions(block_size=_PART), options)
-    except (pa.ArrowException, UnicodeDecodeError):
-        return None
-    table = table.select(schema.names)
-    return table if one_object_a_line(block, len(table)) and reads_as_python(block, table) else None
+    table = parse_block(block, schema) if len(schema) and has_no_json(schema) else None
+    return table if table is not None and reads_as_python(block, table) else None
 
 
 def _by_python(block: bytes, path: Path, line: int, row: int) -> pa.Table:

@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Others = Literal["error", "ignore"]
+# Bytes of a block that a thread of Arrow takes at a time.
+_PART = 1 << 20
 
 
 def lines_of(offset: int, block: bytes) -> Iterator[tuple[int, bytes]]:
@@ -12,6 +20,24 @@ def lines_of(offset: int, block: bytes) -> Iterator[tuple[int, bytes]]:
     for line in block.split(b"\n")[:-1]:
         yield offset, line
         offset += len(line) + 1
+
+
+def parse_block(block: bytes, schema: pa.Schema, others: Others = "error") -> pa.Table | None:
+    """The columns `schema` of a block of whole lines, by Arrow's parser; None if it refuses one, or if it is not UTF-8.
+
+    None too if the objects do not stand on one line each. `others`: what becomes of fields that are not in `schema`.
+    """
+    import pyarrow as pa
+    import pyarrow.json as pj
+
+    try:
+        if not block.isascii():
+            block.decode()
+        options = pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior=others)
+        table = pj.read_json(pa.BufferReader(block), pj.ReadOptions(block_size=_PART), options)
+    except (pa.ArrowException, UnicodeDecodeError):
+        return None
+    return table.select(schema.names) if one_object_a_line(block, len(table)) else None
 
 
 def one_object_a_line(block: bytes, objects: int) -> bool:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 
 from hpcjobs.run_folder.journal.journal import broken, journal_blocks, parse_line
-from hpcjobs.run_folder.journal.json_lines import lines_of, one_object_a_line
+from hpcjobs.run_folder.journal.json_lines import Others, lines_of, parse_block
 from hpcjobs.run_folder.journal.record import Record
 
-Others = Literal["error", "ignore"]
-# Bytes parsed at a time, and bytes per thread of Arrow.
-_BLOCK, _PART = 1 << 23, 1 << 20
+# Bytes parsed at a time.
+_BLOCK = 1 << 23
 # A block with a line that Arrow refuses is halved, down to this size.
 _SMALL = 1 << 16
 _NOTHING = pa.struct([])
@@ -67,17 +66,8 @@ def _tables(path: Path, offset: int, block: bytes, schema: pa.Schema, others: Ot
 
 def _parse(block: bytes, schema: pa.Schema, others: Others) -> pa.Table | None:
     """A block of whole lines, parsed by Arrow; None if a line is broken or may mean something else to `Record`."""
-    import pyarrow.json as pj
-
-    try:
-        if not block.isascii():
-            block.decode()
-        options = pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior=others)
-        table = pj.read_json(pa.BufferReader(block), pj.ReadOptions(block_size=_PART), options)
-    except (pa.ArrowException, UnicodeDecodeError):
-        return None
-    whole = one_object_a_line(block, len(table)) and _nothing_is_missing(table)
-    return table.select(schema.names) if whole else None
+    table = parse_block(block, schema, others)
+    return table if table is not None and _nothing_is_missing(table) else None
 
 
 def _nothing_is_missing(table: pa.Table) -> bool:
