@@ -31,7 +31,8 @@ SCALARS = [
     (pa.decimal128(10, 2), st.decimals(-999, 999, places=2)), (pa.decimal256(50, 3), st.decimals(-999, 999, places=3)),
     (pa.date32(), st.dates()), (pa.date64(), st.dates()), (pa.time64("us"), st.times()), (pa.timestamp("s"), SECONDS),
     (pa.timestamp("s", "Europe/Paris"), SECONDS), (pa.timestamp("us", "UTC"), TIMES), (pa.timestamp("ns"), TIMES),
-    (pa.bool_(), st.booleans()), (pa.duration("us"), st.timedeltas(datetime.timedelta(-9), datetime.timedelta(9))), (pa.null(), st.none()),
+    (pa.bool_(), st.booleans()), (pa.null(), st.none()),
+    (pa.duration("us"), st.timedeltas(datetime.timedelta(-9), datetime.timedelta(9))),
     (pa.dictionary(pa.int8(), pa.string()), TEXTS),
 ]  # fmt: skip
 Typed = tuple[pa.DataType, st.SearchStrategy[Any]]
