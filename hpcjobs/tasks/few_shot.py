@@ -84,13 +84,15 @@ class Pool:
         rows = (self._rows[number] for number in among[: self._config.k + 1])
         found = [one for one in rows if not self._own or one["id"] != sample]
         if len(found) < self._config.k:
-            restriction = f" with {self._config.same} = {key!r}" if self._config.same else ""
+            restriction = f" with {self._config.same} = {row.get(self._config.same)!r}" if self._config.same else ""
             raise ValueError(f"task.few_shot.k is {self._config.k}, and there are {len(found)} other rows{restriction}")
         return (user_row(one) for one in found[: self._config.k])
 
 
 def _key(value: Any) -> Any:
-    return value if isinstance(value, str | int | float | bool | None) else repr(value)
+    """What is equal where values are, and only there: to Python True is 1, and NaN is not itself."""
+    simple = isinstance(value, str | int | float | None) and not isinstance(value, bool) and value == value
+    return value if simple else (type(value).__name__, repr(value))
 
 
 def _stored_name(shown: str, columns: Sequence[str]) -> str:
