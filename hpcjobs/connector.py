@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 MIXED_PRECISIONS = ("no", "bf16", "fp16")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ConnectorOptions:
     """What is seldom set: the model's pin, its dtype on load, GPUs for one replica, the group's deadline (s), and the
     engine (`model.engine`).
@@ -140,7 +140,9 @@ class AccelerateConnector:
         """Completions in the order of the prompts; `kwargs` as in `complete`, and `seed` (int) for sampling."""
         seed = int(kwargs.pop("seed", 0))
         engine = self.engine(self._generation(kwargs))
-        requests = (Request(n, str(n), prompt, seed + n) for n, prompt in enumerate(messages_batch))
+        requests = (
+            Request(index=n, id=str(n), prompt=prompt, seed=seed + n) for n, prompt in enumerate(messages_batch)
+        )
         return sorted(engine.stream(requests), key=lambda completion: completion.index)
 
     def _generation(self, changes: Mapping[str, Any]) -> GenerationConfig:
@@ -195,9 +197,7 @@ class AccelerateConnector:
             from accelerate import Accelerator
 
             cpu = self.state.device.type == "cpu"
-            self._accelerator = Accelerator(
-                mixed_precision=self.mixed_precision, cpu=cpu, **self.options.accelerator
-            )
+            self._accelerator = Accelerator(mixed_precision=self.mixed_precision, cpu=cpu, **self.options.accelerator)
         return self._accelerator
 
     def backward(self, loss: Any) -> None:

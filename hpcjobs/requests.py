@@ -33,7 +33,7 @@ class Pair:
     continuation: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """One sample to run: `prompt` is plain text or a chat; `seed` makes its sampling repeatable.
 
@@ -77,7 +77,7 @@ class Likelihood:
     options: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
     """The answer to one request; `started_at` in Unix seconds, `seconds` it took with its batch.
 
@@ -97,4 +97,4 @@ class Completion:
 
     @classmethod
     def failed(cls, index: int, error: SampleError, started_at: float = 0.0, seconds: float = 0.0) -> Completion:
-        return cls(index, "", "error", error=error, started_at=started_at, seconds=seconds)
+        return cls(index=index, text="", finish_reason="error", error=error, started_at=started_at, seconds=seconds)

@@ -231,7 +231,12 @@ def _with_accelerate(args: argparse.Namespace, config: Config, rows: Sequence[Ro
     from hpcjobs.engines.loader import torch_dtype
 
     model = config.model
-    options = ConnectorOptions(model.revision, torch_dtype(model.dtype), model.trust_remote_code, model.gpus_per_rank)
+    options = ConnectorOptions(
+        revision=model.revision,
+        dtype=torch_dtype(model.dtype),
+        trust_remote_code=model.trust_remote_code,
+        gpus_per_rank=model.gpus_per_rank,
+    )
     connector = AccelerateConnector(
         model.name, args.cache_dir, model.batch_size, args.mixed_precision, config.task.generation, options
     )

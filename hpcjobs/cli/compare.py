@@ -54,7 +54,16 @@ def verify(
     from hpcjobs.commands import verify as flow
     from hpcjobs.commands.submit import SubmitOptions
 
-    order = SubmitOptions(job, config, profile, sets or [], given_flags(locals()), [], [], run_dir)
+    order = SubmitOptions(
+        job=job,
+        config=config,
+        profile=profile,
+        sets=sets or [],
+        flags=given_flags(locals()),
+        sbatch=[],
+        argv=[],
+        run_dir=run_dir,
+    )
     drafts = flow.plan_runs(order, flow.parse_sizes(world_sizes))
     show_sizes(drafts)
     if not yes and sys.stdin.isatty() and sys.stderr.isatty():

@@ -90,7 +90,16 @@ def submit(
 
     extra = [*(sbatch or ()), *([f"comment={comment}"] if comment is not None else ())]
     flags = given_flags(locals())
-    order = SubmitOptions(job, config, profile, sets or [], flags, extra, argv or [], run_dir)
+    order = SubmitOptions(
+        job=job,
+        config=config,
+        profile=profile,
+        sets=sets or [],
+        flags=flags,
+        sbatch=extra,
+        argv=argv or [],
+        run_dir=run_dir,
+    )
     draft, places = draft_of(order)
     show_plan(draft, places if dry_run else None, json_ and dry_run)
     if not dry_run:

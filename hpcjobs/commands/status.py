@@ -27,7 +27,7 @@ from hpcjobs.training.evals import ModelEval, evals_of
 _STARTING_SECONDS = 30.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Status:
     """One look at a run; `rate` in samples a second, `eta` in seconds, None where not known.
 
@@ -93,10 +93,23 @@ def read_status(paths: RunPaths) -> Status:
     if state == RunState.FAILED and not metrics and plan.kind.has("merge") and _ended(now, ranks):
         notes.append(f"its ranks have ended, and no merge has: next: hpcjobs merge {paths.root}")
     return Status(
-        plan.run, plan.job, str(paths.root), state, rows, done, rate, eta, ranks, jobs,
-        errors[0] if errors else None, notes, metrics, _still_going(now, jobs, ranks), counts.step,
-        evals_of(paths),
-    )  # fmt: skip
+        run=plan.run,
+        job=plan.job,
+        folder=str(paths.root),
+        state=state,
+        rows=rows,
+        done=done,
+        rate=rate,
+        eta=eta,
+        ranks=ranks,
+        jobs=jobs,
+        first_error=errors[0] if errors else None,
+        notes=notes,
+        metrics=metrics,
+        going=_still_going(now, jobs, ranks),
+        step=counts.step,
+        evals=evals_of(paths),
+    )
 
 
 def _ended(launches: Sequence[Launch], ranks: Sequence[RankView]) -> bool:
@@ -128,7 +141,9 @@ def _jobs(launches: Sequence[Launch]) -> tuple[dict[str, slurm.JobState], list[s
     try:
         states = slurm.job_states(list(ids.values()))
     except LaunchError as error:
-        unknown = {kind: slurm.JobState(job_id, "UNKNOWN", source="unreachable") for kind, job_id in ids.items()}
+        unknown = {
+            kind: slurm.JobState(job_id=job_id, state="UNKNOWN", source="unreachable") for kind, job_id in ids.items()
+        }
         return unknown, [f"{error}: the state of the jobs is not known"]
     jobs = {kind: states[job_id] for kind, job_id in ids.items()}
     notes = [

@@ -32,7 +32,7 @@ FLAGS = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SubmitOptions:
     """What a user typed after `submit`."""
 

@@ -138,10 +138,16 @@ def judge(runs: dict[int, RunPaths], order: SubmitOptions, keep: int) -> VerifyV
     again = "the same command again" if order.run_dir is None else "the same command with another --run-dir"
     differ = write_flips(folder / "flips.jsonl", found, again)
     return VerifyVerdict(
-        states, comparison.samples, comparison.absent, comparison.byte_identical() if len(files) > 1 else None,
-        folder / "flips.jsonl", differ, first, deterministic,
-        None if deterministic or not differ else _required(order, runs),
-    )  # fmt: skip
+        runs=states,
+        samples=comparison.samples,
+        absent=comparison.absent,
+        byte_identical=comparison.byte_identical() if len(files) > 1 else None,
+        flips=folder / "flips.jsonl",
+        differ=differ,
+        first_flips=first,
+        deterministic=deterministic,
+        next=None if deterministic or not differ else _required(order, runs),
+    )
 
 
 def _required(order: SubmitOptions, sizes: Iterable[int]) -> str:

@@ -13,7 +13,7 @@ from hpcjobs.errors import IncompleteError
 from hpcjobs.run_folder.run_state import RunState
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class VerifyVerdict:
     """What the runs came to, by world size, and what differs between them; all flips stand in the file `flips`.
 

@@ -23,7 +23,7 @@ from hpcjobs.run_folder.paths import RunPaths
 _COUNTS = ("rows", "accepted", "missing", "errors")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Side:
     """One of the two runs: its results, and what metrics.json says of it. `target`: what the answers were held to."""
 
@@ -48,8 +48,14 @@ class Side:
             known, counts = values["provenance"], {name: int(values["counts"][name]) for name in _COUNTS}
             target = known.get("rescored_with", {}).get("target", config.task.target)
             side = cls(
-                paths, Results(paths.results), values["complete"], counts, known["model"]["name"], known["data"], target
-            )  # fmt: skip
+                paths=paths,
+                results=Results(paths.results),
+                complete=values["complete"],
+                counts=counts,
+                model=known["model"]["name"],
+                data=known["data"],
+                target=target,
+            )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise MergeError(f"{paths.metrics} is broken: {error!r}; next: hpcjobs merge {paths.root}") from None
         if side.results.rows != counts["accepted"]:

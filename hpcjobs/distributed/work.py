@@ -13,7 +13,7 @@ from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.plan import Plan
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Work:
     """What a job is given: the run, this rank, and where to tell how it goes."""
 

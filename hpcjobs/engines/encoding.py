@@ -92,9 +92,16 @@ def completion_of(encoded: Encoded, answers: Sequence[Answer], started: float) -
     """The completion of all answers to one request; the tokens are those of all, the reason that of the first."""
     first, several = answers[0], len(answers) > 1
     return Completion(
-        encoded.request.index, first.text, first.reason, len(encoded.ids), sum(answer.tokens for answer in answers),
-        None, started, time.time() - started, tuple(answer.text for answer in answers) if several else (),
-    )  # fmt: skip
+        index=encoded.request.index,
+        text=first.text,
+        finish_reason=first.reason,
+        prompt_tokens=len(encoded.ids),
+        completion_tokens=sum(answer.tokens for answer in answers),
+        error=None,
+        started_at=started,
+        seconds=time.time() - started,
+        texts=tuple(answer.text for answer in answers) if several else (),
+    )
 
 
 def prompt_ids(tokenizer: Any, prompt: Prompt) -> list[int]:

@@ -10,7 +10,7 @@ from typing import Any
 LEAST_SHARED = 4
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, slots=True, kw_only=True)
 class Node:
     """Some tokens of one or more sequences, at positions `start`...; `kv` holds their keys and values once computed.
 
@@ -37,7 +37,7 @@ class Node:
 
     def child(self, tokens: tuple[int, ...]) -> Node:
         """A new last child, which holds `tokens`."""
-        made = Node(self.end, tokens, self)
+        made = Node(start=self.end, tokens=tokens, parent=self)
         self.children.append(made)
         return made
 
@@ -51,7 +51,7 @@ class Tree:
 
     def __init__(self, sequences: Sequence[tuple[int, ...]], longest: int) -> None:
         """`longest` is the most tokens a node may have: longer ones are chains of several."""
-        self.root, self._longest = Node(0, ()), longest
+        self.root, self._longest = Node(start=0, tokens=()), longest
         self.leaves: list[Node] = [self.root] * len(sequences)
         order = sorted(range(len(sequences)), key=sequences.__getitem__)
         self._grow(self.root, [(sequences[number], number) for number in order])

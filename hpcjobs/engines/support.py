@@ -61,8 +61,12 @@ def _same_logits(model: Any) -> bool:
     one = [(7 * n + 1) % vocabulary for n in range(9)]
     other = [*one[:5], *((5 * n + 2) % vocabulary for n in range(6))]
     packed = PackedModel(model, 3)
-    packed.logits([Piece(0, 0, one[:-1]), Piece(2, 5, other[5:-1], source=0, copied=5)])
-    order, found = packed.logits([Piece(0, len(one) - 1, one[-1:]), Piece(2, len(other) - 1, other[-1:])])
+    packed.logits(
+        [Piece(place=0, start=0, tokens=one[:-1]), Piece(place=2, start=5, tokens=other[5:-1], source=0, copied=5)]
+    )
+    order, found = packed.logits(
+        [Piece(place=0, start=len(one) - 1, tokens=one[-1:]), Piece(place=2, start=len(other) - 1, tokens=other[-1:])]
+    )
     for number, logits in zip(order, found, strict=True):
         ids = torch.tensor([(one, other)[number]], device=found.device)
         with torch.inference_mode():

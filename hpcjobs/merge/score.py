@@ -91,6 +91,11 @@ def _answer(row: dict[str, Any], prompts: Prompts, asked: dict[str, Any]) -> Com
         options = tuple(prompts.options(asked))
         likelihood = Likelihood(logprobs, tuple(row["choice_greedy"]), tuple(row["choice_tokens"]), options)
     return Completion(
-        row["index"], row["completion"], row["finish_reason"], row["prompt_tokens"], row["completion_tokens"],
-        texts=tuple(row.get("completions") or ()), likelihood=likelihood,
-    )  # fmt: skip
+        index=row["index"],
+        text=row["completion"],
+        finish_reason=row["finish_reason"],
+        prompt_tokens=row["prompt_tokens"],
+        completion_tokens=row["completion_tokens"],
+        texts=tuple(row.get("completions") or ()),
+        likelihood=likelihood,
+    )

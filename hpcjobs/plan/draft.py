@@ -32,7 +32,7 @@ from hpcjobs.run_folder.provenance import code_facts
 from hpcjobs.run_folder.snapshot import Snapshot
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Draft:
     """A plan with all that will be written, still in memory: checked, nothing on disk."""
 
@@ -133,7 +133,17 @@ def draft_run(
         **blank | details,
     )  # fmt: skip
     paths = RunPaths(root.absolute())
-    return Draft(paths, config, plan, table, chunks or [], snapshot, few_shot, validation, then_eval)
+    return Draft(
+        paths=paths,
+        config=config,
+        plan=plan,
+        table=table,
+        chunks=chunks or [],
+        snapshot=snapshot,
+        pool=few_shot,
+        validation=validation,
+        then_eval=then_eval,
+    )
 
 
 def _packages(job: str, config: Config) -> dict[str, str]:

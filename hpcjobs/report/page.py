@@ -53,7 +53,16 @@ def _read(paths: RunPaths) -> Facts:
     activities, broken = read_activities(paths, config.run.lease_timeout, plan.kind.unit != "answers")
     content = page_of(plan.kind).content(paths, config, metrics)
     notes += [*content.notes, *broken]
-    return Facts(paths, plan, config, metrics, read_launches(paths), activities, content, notes)
+    return Facts(
+        paths=paths,
+        plan=plan,
+        config=config,
+        metrics=metrics,
+        launches=read_launches(paths),
+        activities=activities,
+        content=content,
+        notes=notes,
+    )
 
 
 def _context(facts: Facts) -> dict[str, Any]:

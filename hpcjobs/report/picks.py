@@ -18,7 +18,7 @@ MOST_FAILED, MOST_WORST, MOST_SPREAD = 50, 20, 20
 _BATCH = 8192
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Picks:
     """Row numbers in results.parquet. `failed_in_all` rows have an error, `worst_in_all` the lowest `metric`."""
 
@@ -56,7 +56,14 @@ def pick_rows(path: Path) -> Picks:
     spread = np.unique(np.linspace(0, start - 1, min(MOST_SPREAD, start)).round().astype(int)).tolist()
     telling = next((name for name, ranking in rankings.items() if ranking.worst()), "")
     ranking = rankings.get(telling, _Ranking())
-    return Picks(failed, failed_in_all, ranking.worst(), ranking.ties, telling, spread)
+    return Picks(
+        failed=failed,
+        failed_in_all=failed_in_all,
+        worst=ranking.worst(),
+        worst_in_all=ranking.ties,
+        metric=telling,
+        spread=spread,
+    )
 
 
 def metric_names(file: pq.ParquetFile) -> list[str]:

@@ -34,7 +34,7 @@ class Option:
     likeliest: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Sample:
     """One row: what was asked, what came, how it scored. Turns are (role, text); columns (name, text).
 
@@ -55,7 +55,7 @@ class Sample:
     answers: list[Cut]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Samples:
     """The rows that are shown, and of how many; `metric` decided which are worst, `lowest` of them tie there."""
 
@@ -92,7 +92,14 @@ def read_samples(path: Path, task: TaskConfig, pool: Pool | None = None) -> Samp
     prompts = _prompts(task, ["index", "id", *(name.removeprefix("source_") for name in names)], pool)
     rows = {number: _sample(row, prompts) for number, row in read_rows(path, sorted(picks.rows))}
     failed, worst, spread = ([rows[n] for n in numbers] for numbers in (picks.failed, picks.worst, picks.spread))
-    return Samples(failed, picks.failed_in_all, worst, picks.worst_in_all, picks.metric, spread)
+    return Samples(
+        failed=failed,
+        failed_in_all=picks.failed_in_all,
+        worst=worst,
+        lowest=picks.worst_in_all,
+        metric=picks.metric,
+        spread=spread,
+    )
 
 
 def _prompts(task: TaskConfig, columns: list[str], pool: Pool | None) -> Prompts | None:
@@ -109,11 +116,19 @@ def _sample(row: Mapping[str, Any], prompts: Prompts | None) -> Sample:
     own = {name: value for name, value in asked.items() if name != "index" and value != row["id"]}
     columns = [(name, Cut.of(_text(value))) for name, value in list(own.items())[:_COLUMNS_SHOWN]]
     return Sample(
-        row["index"], Cut.of(row["id"]), _turns(asked, prompts, row["id"]), columns, _targets(asked, prompts),
-        Cut.of(row["completion"]), row["finish_reason"], row["completion_tokens"], scores, error,
-        _options(asked, row.get("choice_logprobs") or [], prompts),
-        [Cut.of(text) for text in (row.get("completions") or [])[1:]],
-    )  # fmt: skip
+        index=row["index"],
+        id=Cut.of(row["id"]),
+        turns=_turns(asked, prompts, row["id"]),
+        columns=columns,
+        targets=_targets(asked, prompts),
+        completion=Cut.of(row["completion"]),
+        finish_reason=row["finish_reason"],
+        tokens=row["completion_tokens"],
+        scores=scores,
+        error=error,
+        options=_options(asked, row.get("choice_logprobs") or [], prompts),
+        answers=[Cut.of(text) for text in (row.get("completions") or [])[1:]],
+    )
 
 
 def _options(asked: Mapping[str, Any], logprobs: Sequence[float], prompts: Prompts | None) -> list[Option]:

@@ -12,7 +12,7 @@ from hpcjobs.run_folder.files import read_json, write_json
 from hpcjobs.run_folder.job_kinds import JobKind, find_kind
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """plan.json: nodes, ranks, GPUs, chunking, and what was hashed so that one knows what ran."""
 

@@ -24,7 +24,7 @@ _RUN_MODULE = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Snapshot:
     """Files by their names under `code/`, and links from there to what is no code (absolute paths).
 

@@ -102,10 +102,18 @@ class Prompts:
         if kind == "choice":
             options = self.options(asked)
             pairs = tuple(Pair(prompt, f"{self._delimiter}{option}") for option in options)
-            return Request(row["index"], sample, prompt, seed, "choice", tuple(options), pairs)
+            return Request(
+                index=row["index"],
+                id=sample,
+                prompt=prompt,
+                seed=seed,
+                task="choice",
+                options=tuple(options),
+                pairs=pairs,
+            )
         if kind == "perplexity":
-            return Request(row["index"], sample, prompt, seed, "perplexity")
-        return Request(row["index"], sample, prompt, seed, repeats=self._task.repeats)
+            return Request(index=row["index"], id=sample, prompt=prompt, seed=seed, task="perplexity")
+        return Request(index=row["index"], id=sample, prompt=prompt, seed=seed, repeats=self._task.repeats)
 
     def prompt(self, row: Mapping[str, Any], sample: str = "") -> Prompt:
         """What is asked about a row, as text or chat: description, solved examples, the row itself.

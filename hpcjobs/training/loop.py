@@ -170,11 +170,23 @@ class Loop:
         held = self._validate()
         seconds = time.monotonic() - began
         record = StepRecord(
-            self.done, round(self._schedule.order.epoch(self.done), 6), loss, learning_rate, norm,
-            int(told[1]), targets, round(told[1] / max(seconds, 1e-9), 2), round(seconds, 6), held, mine,
-            [int(self._schedule.tokens.rows[n]) for part in units for unit in part for n in unit],
-            rank.rank, rank.attempt, batches.world, started_at,
-        )  # fmt: skip
+            step=self.done,
+            epoch=round(self._schedule.order.epoch(self.done), 6),
+            loss=loss,
+            learning_rate=learning_rate,
+            grad_norm=norm,
+            tokens=int(told[1]),
+            targets=targets,
+            tokens_per_s=round(told[1] / max(seconds, 1e-9), 2),
+            seconds=round(seconds, 6),
+            eval_loss=held,
+            rank_tokens=mine,
+            samples=[int(self._schedule.tokens.rows[n]) for part in units for unit in part for n in unit],
+            rank=rank.rank,
+            attempt=rank.attempt,
+            world_size=batches.world,
+            started_at=started_at,
+        )
         self._tell(record)
         return told[2] == 0
 

@@ -75,9 +75,14 @@ def make_connector(work: Work) -> tuple[AccelerateConnector, str]:
     elif precision == "fp16" and not gpu:
         raise ConfigError("train.mixed_precision fp16 needs a GPU: on CPUs it is no or bf16")
     options = ConnectorOptions(
-        model.revision, torch.float32, model.trust_remote_code, 1, run.rendezvous_timeout,
-        fresh=run.seed if train.init == "random" else None, accelerator=_accelerator(train),
-    )  # fmt: skip
+        revision=model.revision,
+        dtype=torch.float32,
+        trust_remote_code=model.trust_remote_code,
+        gpus_per_rank=1,
+        timeout=run.rendezvous_timeout,
+        fresh=run.seed if train.init == "random" else None,
+        accelerator=_accelerator(train),
+    )
     return AccelerateConnector(model.name, mixed_precision=precision, options=options), precision
 
 

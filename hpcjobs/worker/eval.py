@@ -57,9 +57,13 @@ def make_engine(work: Work) -> Engine:
         log.error("%s; going on without the group, which eval does not need", error)
         work_alone(work.rank)
     options = ConnectorOptions(
-        model.revision, torch_dtype(model.dtype), model.trust_remote_code, model.gpus_per_rank, timeout,
-        model.engine,
-    )  # fmt: skip
+        revision=model.revision,
+        dtype=torch_dtype(model.dtype),
+        trust_remote_code=model.trust_remote_code,
+        gpus_per_rank=model.gpus_per_rank,
+        timeout=timeout,
+        engine=model.engine,
+    )
     connector = AccelerateConnector(
         model.name, batch_size=model.batch_size, generation=work.config.task.generation, options=options
     )

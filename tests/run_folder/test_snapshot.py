@@ -53,7 +53,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_files_links_and_modes(tmp_path: Path) -> None:
     (tmp_path / "data.txt").write_text("all of it")
     links = {"p/data.txt": str(tmp_path / "data.txt"), "only/links": str(tmp_path)}
-    snapshot = Snapshot({"p/a.py": b"1", "b.py": b"2"}, links, note="some note")
+    snapshot = Snapshot(files={"p/a.py": b"1", "b.py": b"2"}, links=links, note="some note")
     snapshot.write(tmp_path / "code")
     code = tmp_path / "code"
     assert (code / "p" / "a.py").read_bytes() == b"1"
@@ -72,8 +72,8 @@ def test_nothing_to_copy_makes_no_folder_and_says_nothing(tmp_path: Path) -> Non
 
 def test_the_hash_is_of_names_and_contents() -> None:
     kinds: list[dict[str, bytes]] = [{"a.py": b"1"}, {"b.py": b"1"}, {"a.py": b"2"}, {"a.py": b"", "b.py": b"1"}, {}]
-    assert len({Snapshot(files).sha256 for files in kinds}) == len(kinds)
-    assert Snapshot({"a": b"1", "b": b"2"}).sha256 == Snapshot({"b": b"2", "a": b"1"}).sha256
+    assert len({Snapshot(files=files).sha256 for files in kinds}) == len(kinds)
+    assert Snapshot(files={"a": b"1", "b": b"2"}).sha256 == Snapshot(files={"b": b"2", "a": b"1"}).sha256
 
 
 def planned(*argv: str) -> tuple[RunPaths, Plan]:

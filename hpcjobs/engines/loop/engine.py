@@ -120,7 +120,9 @@ class _Flow:
         stop = encoded.generation.stop
         if stop not in self._stops:
             self._stops[stop] = StopStrings(self._engine.coder.tokenizer, stop)
-        return Row(encoded, number, self._stops[stop], self._processors(len(encoded.ids)))
+        return Row(
+            encoded=encoded, number=number, stops=self._stops[stop], processors=self._processors(len(encoded.ids))
+        )
 
     def _processors(self, prompt_length: int) -> Sequence[Any]:
         """Most models ask for none."""

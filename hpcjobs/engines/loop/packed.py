@@ -24,7 +24,7 @@ _CALL_COLUMNS = 600
 _UNKNOWN = ("softcap", "s_aux", "position_bias", "sliding_window", "head_mask")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:
     """New tokens of one row, which go to `place` from column `start` on.
 
@@ -54,7 +54,7 @@ class _Range:
     end: int
 
 
-@dataclass
+@dataclass(kw_only=True)
 class _Step:
     """What one forward pass attends to; tensors are made once for each device."""
 
@@ -116,7 +116,13 @@ class PackedModel:
         singles = [piece for piece in sorted_pieces if len(piece.tokens) == 1]
         self.cache.reserve(max(piece.end for piece in pieces))
         copies = [piece for piece in pieces if piece.copied]
-        step = _Step(self.cache, singles, sorted_pieces[len(singles) :], copies, list(_ranges(singles)))
+        step = _Step(
+            cache=self.cache,
+            singles=singles,
+            pieces=sorted_pieces[len(singles) :],
+            copies=copies,
+            ranges=list(_ranges(singles)),
+        )
         ends, end = [], 0
         for piece in sorted_pieces:
             end += len(piece.tokens)

@@ -16,7 +16,7 @@ from hpcjobs.engines.sampling import perturbed
 from hpcjobs.engines.stopping import StopStrings
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, slots=True, kw_only=True)
 class Row:
     """Answer `number` to a request; `tokens` are those of the prompt and the new ones.
 
@@ -49,7 +49,12 @@ class Row:
         """What comes next: the last token, or at most `most` tokens of what is not stored."""
         end = min(len(self.tokens), self.stored + most)
         return Piece(
-            self.place, self.stored, self.tokens[self.stored : end], end == len(self.tokens), self.source, self.copied
+            place=self.place,
+            start=self.stored,
+            tokens=self.tokens[self.stored : end],
+            last=end == len(self.tokens),
+            source=self.source,
+            copied=self.copied,
         )
 
     def took(self, piece: Piece) -> None:

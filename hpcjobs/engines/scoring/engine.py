@@ -123,7 +123,7 @@ def agree(one: Scorer, other: Scorer, model: Any) -> bool:
     sums = []
     for scorer in (one, other):
         ends = [Span((*head, *(n * step % size for n in range(1, 9))), 8) for step in (3, 5)]
-        job = Job(Request(0, "probe", ""), ends)
+        job = Job(Request(index=0, id="probe", prompt=""), ends)
         list(scorer.score([job]))
         scorer.forget()
         sums.append(job.logprobs)
@@ -139,8 +139,28 @@ def _completion(job: Job, started: float) -> Completion:
     context = len(job.spans[0].ids) - scored[0]
     if request.task == "perplexity":  # its spans are windows of one text
         found = Likelihood((math.fsum(job.logprobs),), (all(job.greedy),), (sum(scored),))
-        return Completion(request.index, "", "scored", 0, sum(scored), None, started, took, likelihood=found)
+        return Completion(
+            index=request.index,
+            text="",
+            finish_reason="scored",
+            prompt_tokens=0,
+            completion_tokens=sum(scored),
+            error=None,
+            started_at=started,
+            seconds=took,
+            likelihood=found,
+        )
     found = Likelihood(tuple(job.logprobs), tuple(job.greedy), tuple(scored), request.options)
     best = max(range(len(scored)), key=job.logprobs.__getitem__)
     text = request.options[best] if request.options else request.pairs[best].continuation
-    return Completion(request.index, text, "scored", context, sum(scored), None, started, took, likelihood=found)
+    return Completion(
+        index=request.index,
+        text=text,
+        finish_reason="scored",
+        prompt_tokens=context,
+        completion_tokens=sum(scored),
+        error=None,
+        started_at=started,
+        seconds=took,
+        likelihood=found,
+    )

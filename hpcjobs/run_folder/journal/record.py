@@ -21,7 +21,7 @@ _SOMETIMES: dict[str, type | tuple[type, ...]] = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """One line of a journal (design: 'The run folder').
 

@@ -30,7 +30,7 @@ class Former:
     indexes: tuple[int, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Lease:
     """Generation `generation` of a chunk's holders; the highest one holds it.
 
@@ -134,7 +134,15 @@ class Claims:
         try:
             values = self._read(f"{chunk}.{generation}")
         except EmptyClaimError:
-            return Lease(chunk, generation, "nobody", 0, "nowhere", "", Identity("", 0, ""))
+            return Lease(
+                chunk=chunk,
+                generation=generation,
+                attempt="nobody",
+                rank=0,
+                host="nowhere",
+                journal="",
+                identity=Identity("", 0, ""),
+            )
         identity = Identity(**values.pop("identity"))
         tuples = {"former": _formers(values["former"]), "suspects": tuple(values.get("suspects", ()))}
         return Lease(**values | tuples | {"identity": identity})

@@ -39,9 +39,11 @@ def request_of(row: Mapping[str, Any], asked: Sequence[Mapping[str, Any]], seed:
     if first["type"] == "generate_until":
         context, arguments = first["arguments"]
         repeats, generation = int(first["repeats"] or 1), generation_of(arguments)
-        return Request(index, name, context, own, repeats=repeats, generation=generation)
+        return Request(index=index, id=name, prompt=context, seed=own, repeats=repeats, generation=generation)
     if first["type"] == "loglikelihood_rolling":
-        return Request(index, name, first["arguments"][0], own, task="perplexity")
+        return Request(index=index, id=name, prompt=first["arguments"][0], seed=own, task="perplexity")
     pairs = tuple(Pair(*one["arguments"]) for one in asked)
     options = tuple(pair.continuation for pair in pairs)
-    return Request(index, name, str(pairs[0].context), own, task="choice", options=options, pairs=pairs)
+    return Request(
+        index=index, id=name, prompt=str(pairs[0].context), seed=own, task="choice", options=options, pairs=pairs
+    )

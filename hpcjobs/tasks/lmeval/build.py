@@ -230,7 +230,9 @@ def _tried(loaded: Loaded, row: Mapping[str, Any]) -> list[tuple[str, str]]:
         likelihood = Likelihood(tuple(-1.0 - n for n in range(len(asked))), (False,) * len(asked), (1,) * len(asked))
     else:
         likelihood = Likelihood((-1.0,), (False,), (1,))
-    answer = Completion(0, "1", "stop", texts=("1",) * int(asked[0]["repeats"] or 1), likelihood=likelihood)
+    answer = Completion(
+        index=0, text="1", finish_reason="stop", texts=("1",) * int(asked[0]["repeats"] or 1), likelihood=likelihood
+    )
     try:
         return list(LmEvalJudge(loaded, ()).results(answer, str(row["task"]), row["doc"], asked))
     except Exception as error:

@@ -180,8 +180,8 @@ def snapshot(include: Path | None, planned: Planned, stand_in: StandIn, run: Pat
         copied, links = _tree(include, run)
         files |= {f"include/{name}": data for name, data in copied.items()}
     return Snapshot(
-        {f"{FOLDER}/{name}": data for name, data in files.items()},
-        {f"{FOLDER}/include/{name}": target for name, target in links.items()},
+        files={f"{FOLDER}/{name}": data for name, data in files.items()},
+        links={f"{FOLDER}/include/{name}": target for name, target in links.items()},
     )
 
 

@@ -18,7 +18,7 @@ from hpcjobs.requests import Completion, Likelihood, Target
 def scored(logprobs: Sequence[float], options: Sequence[str] = (), tokens: int = 1) -> Completion:
     count = len(logprobs)
     found = Likelihood(tuple(logprobs), (False,) * count, (tokens,) * count, tuple(options))
-    return Completion(0, "", "stop", likelihood=found)
+    return Completion(index=0, text="", finish_reason="stop", likelihood=found)
 
 
 def run_value(name: str, samples: Sequence[tuple[Completion, Target]]) -> dict[str, Any]:
@@ -150,5 +150,5 @@ def test_a_text_without_likelihood_counts_nowhere() -> None:
     assert fold.summary()["n"] == 2
     assert metric.judge(scored([-1000.0]), "x", {}).number is None, "beyond numbers"
     with pytest.raises(ValueError, match="no log-likelihood"):
-        metric.judge(Completion(0, "", "stop"), "text", {})
+        metric.judge(Completion(index=0, text="", finish_reason="stop"), "text", {})
     assert metric.judge(scored([0.0], tokens=0), "", {}).number is None

@@ -33,7 +33,7 @@ TEXTS = st.text(alphabet="abc .,é\n", max_size=30)
 
 
 def answer(text: str, *more: str) -> Completion:
-    return Completion(0, text, "stop", texts=(text, *more) if more else ())
+    return Completion(index=0, text=text, finish_reason="stop", texts=(text, *more) if more else ())
 
 
 def corpus(name: str, answers: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, Any]:
