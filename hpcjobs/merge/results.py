@@ -17,19 +17,19 @@ from hpcjobs.config import TaskConfig
 from hpcjobs.metrics import Metric
 from hpcjobs.run_folder.disk import disk_errors
 from hpcjobs.run_folder.files import FILE_MODE, replace_whole, temporary_name, write_all
+from hpcjobs.run_folder.journal.table import JOURNAL_TYPES
 
 # Rows of one row group, by index: fixed, so that the bytes depend on nothing but the rows.
 ROW_GROUP = 32_768
-_ERROR = pa.struct([("type", pa.string()), ("message", pa.string())])
+_ERROR = JOURNAL_TYPES["error"]
+_ALWAYS = ("index", "id", "completion", "finish_reason", "prompt_tokens", "completion_tokens")
+_LIKELIHOODS = ("choice_logprobs", "choice_greedy", "choice_tokens")
 
 
 def schema_of(metrics: Sequence[Metric], inputs: pa.Schema, task: TaskConfig | None = None) -> pa.Schema:
     """The columns: what was asked (`input`), what came, its scores. Who made it stays in the journals."""
-    fields = [
-        ("index", pa.int64()), ("id", pa.string()), ("completion", pa.string()), ("finish_reason", pa.string()),
-        ("prompt_tokens", pa.int64()), ("completion_tokens", pa.int64()),
-    ]  # fmt: skip
-    fields += _extra_fields(task or TaskConfig())
+    names = (*_ALWAYS, *_extra_columns(task or TaskConfig()))
+    fields = [(name, JOURNAL_TYPES[name]) for name in names]
     if metrics:
         fields.append(("scores", pa.struct([(metric.name, pa.float64()) for metric in metrics])))
     folded = [(metric.name, kind) for metric in metrics if (kind := getattr(metric, "statistics", None)) is not None]
@@ -42,16 +42,12 @@ def schema_of(metrics: Sequence[Metric], inputs: pa.Schema, task: TaskConfig | N
     return pa.schema(fields)
 
 
-def _extra_fields(task: TaskConfig) -> list[tuple[str, pa.DataType]]:
+def _extra_columns(task: TaskConfig) -> Sequence[str]:
     """What only some tasks have: several answers a prompt, or the log-likelihoods of options."""
-    likelihoods = [
-        ("choice_logprobs", pa.list_(pa.float64())), ("choice_greedy", pa.list_(pa.bool_())),
-        ("choice_tokens", pa.list_(pa.int64())),
-    ]  # fmt: skip
-    texts = [("completions", pa.list_(pa.string()))]
+    texts = ("completions",)
     return {
-        "generate": texts if task.repeats > 1 else [], "choice": likelihoods, "perplexity": likelihoods,
-        "lm_eval": [*texts, *likelihoods],
+        "generate": texts if task.repeats > 1 else (), "choice": _LIKELIHOODS, "perplexity": _LIKELIHOODS,
+        "lm_eval": texts + _LIKELIHOODS,
     }[task.type]  # fmt: skip
 
 
