@@ -6,11 +6,14 @@ import copy
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hpcjobs.config import GenerationConfig
 from hpcjobs.engines.stopping import stopped_text
 from hpcjobs.requests import Completion, Prompt, Request, SampleError
+
+if TYPE_CHECKING:
+    from transformers import LogitsProcessorList, PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,9 @@ NO_NUMBERS = SampleError("FloatingPointError", "the model's logits for this samp
 class Coder:
     """A model's tokenizer with what ends an answer; `generation` is for requests that bring none of their own."""
 
-    def __init__(self, model: Any, tokenizer: Any, generation: GenerationConfig) -> None:
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, generation: GenerationConfig
+    ) -> None:
         self.tokenizer, self._generation, self._model = tokenizer, generation, model
         self._ends = frozenset(end_tokens(model, tokenizer))
         self._added = added_tokens(tokenizer)
@@ -75,7 +80,7 @@ class Coder:
         reason = "stop" if end is not None or stopped else "length"
         return Answer(text, reason, len(tokens) + (end is not None))
 
-    def processors(self, prompt_length: int) -> Sequence[Any]:
+    def processors(self, prompt_length: int) -> LogitsProcessorList:
         """What `generate` does to the logits of such a prompt by the model's own generation config."""
         config = copy.deepcopy(self._model.generation_config)
         config.update(do_sample=False, num_beams=1)
@@ -104,7 +109,7 @@ def completion_of(encoded: Encoded, answers: Sequence[Answer], started: float) -
     )
 
 
-def prompt_ids(tokenizer: Any, prompt: Prompt) -> list[int]:
+def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
     """Token ids of a prompt, the same when it is answered, scored and learned from.
 
     A chat goes through the tokenizer's own template, which brings its special tokens. A text gets those that the
@@ -117,20 +122,20 @@ def prompt_ids(tokenizer: Any, prompt: Prompt) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False).input_ids)
 
 
-def text_ids(tokenizer: Any, text: str) -> list[int]:
+def text_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """Token ids of a text with the tokenizer's special tokens, the first one never twice."""
     bare = bool(tokenizer.bos_token) and text.startswith(tokenizer.bos_token)
     ids: list[int] = tokenizer(text, add_special_tokens=not bare).input_ids
     return ids
 
 
-def context_length(model: Any, tokenizer: Any) -> int:
+def context_length(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
     """Positions that the model has; some tokenizers say 1e30 for 'not known'."""
     positions = getattr(model.config, "max_position_embeddings", None) or getattr(model.config, "n_positions", None)
     return int(positions) if positions else min(int(tokenizer.model_max_length), 1 << 20)
 
 
-def end_tokens(model: Any, tokenizer: Any) -> set[int]:
+def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
     """The tokens that end an answer: those that generation config, config and tokenizer name, all of them.
 
     Models name them in different places (a chat's end of turn is often the tokenizer's alone), and
@@ -141,6 +146,6 @@ def end_tokens(model: Any, tokenizer: Any) -> set[int]:
     return {int(token) for tokens in lists for token in tokens if token is not None}
 
 
-def added_tokens(tokenizer: Any) -> dict[str, int]:
+def added_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
     """The tokens that stand beside the vocabulary by their texts, special tokens among them."""
     return {str(token): number for number, token in tokenizer.added_tokens_decoder.items()}

@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hpcjobs.assets import ASSETS
 from hpcjobs.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class ModelSource:
         return str(asset) if self.name and (asset / "config.json").is_file() else self.name
 
     @property
-    def pinned(self) -> dict[str, Any]:
+    def pinned(self) -> dict[str, str | bool | None]:
         """How `from_pretrained` reads it."""
         return {"revision": self.revision, "cache_dir": self.cache_dir, "trust_remote_code": self.trust_remote_code}
 
@@ -40,7 +41,7 @@ class ModelSource:
         return ConfigError(f"model {self.name!r} cannot be loaded from {where}: {error}")
 
 
-def load_tokenizer(source: ModelSource) -> Any:
+def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     """The model's tokenizer, padding on the left; a ConfigError where it cannot be had."""
     import transformers
 
@@ -67,7 +68,9 @@ def most_positions(source: ModelSource) -> int | None:
     return most if isinstance(most, int) and most > 0 else None
 
 
-def fresh_model(source: ModelSource, device: torch.device | str, seed: int) -> tuple[Any, Any]:
+def fresh_model(
+    source: ModelSource, device: torch.device | str, seed: int
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """(model of the source's config with random float32 weights, tokenizer): the same weights for the same seed."""
     import torch
     import transformers
@@ -85,7 +88,7 @@ def fresh_model(source: ModelSource, device: torch.device | str, seed: int) -> t
 
 def load_model(
     source: ModelSource | str, device: torch.device | str = "cpu", dtype: torch.dtype | None = None, gpus: int = 1
-) -> tuple[Any, Any]:
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """(model in eval mode on `device`, tokenizer padding on the left); a ConfigError where they cannot be had.
 
     `dtype` None is float32 on CPU and bfloat16 on GPUs. With `gpus` above 1 the model is spread over that
@@ -109,7 +112,7 @@ def load_model(
     return model.eval(), tokenizer
 
 
-def _device_map(device: torch.device, gpus: int) -> Any:
+def _device_map(device: torch.device, gpus: int) -> str | None:
     """None for one device; else accelerate's 'auto' split over this rank's own GPUs."""
     if gpus == 1 or device.type != "cuda":
         return None

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 # Rows beyond which more of them win little. CPU: passes are bound by the matrix units from there on (a token of 64
 # rows costs 1.3 times what it costs in 128 rows, and memory, latency and what a crash costs are doubled).
@@ -16,7 +19,7 @@ _PROMPT_TOKENS = 1024
 _NO_LIMIT = 1 << 60
 
 
-def batch_rows(model: Any, new_tokens: int, context: int, local_ranks: int = 1) -> int:
+def batch_rows(model: PreTrainedModel, new_tokens: int, context: int, local_ranks: int = 1) -> int:
     """Rows at once for answers of at most `new_tokens` by a model of `context` positions, at least one.
 
     On a CPU the ranks of this node (`local_ranks`) share its memory; a GPU is one rank's.
@@ -34,7 +37,7 @@ def expected_tokens(new_tokens: int, context: int) -> int:
     return min(context, _PROMPT_TOKENS + new_tokens)
 
 
-def token_bytes(model: Any) -> int:
+def token_bytes(model: PreTrainedModel) -> int:
     """Bytes of the keys and values of one token in all layers, in its dtype; of other kinds of models a guess."""
     config = model.config.get_text_config(decoder=True)
     heads = getattr(config, "num_attention_heads", 1)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 # Two sequences with fewer tokens in common are not worth a node of their own.
 LEAST_SHARED = 4
@@ -22,7 +25,7 @@ class Node:
     parent: Node | None = None
     children: list[Node] = field(default_factory=list)
     open: int = 0
-    kv: Any = None
+    kv: list[tuple[torch.Tensor, torch.Tensor]] | None = None
 
     @property
     def end(self) -> int:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 log = logging.getLogger(__name__)
 # By how much the logits of two ways to compute them may differ, as a share of their spread; by bytes of a number.
 _NEAR = {4: 1e-3, 2: 0.15}
 # What a trial has shown, by model.
-_tried: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
+_tried: WeakKeyDictionary[PreTrainedModel, bool] = WeakKeyDictionary()
 
 
-def has_plain_cache(model: Any) -> bool:
+def has_plain_cache(model: PreTrainedModel) -> bool:
     """Whether the model is a decoder whose layers all keep the keys and values of all tokens, and nothing else.
 
     Not so: sliding windows, chunked attention, state-space and recurrent layers, encoder-decoders.
@@ -30,13 +33,13 @@ def has_plain_cache(model: Any) -> bool:
     return bool(layers) and all(type(layer) is transformers.cache_utils.DynamicLayer for layer in layers)
 
 
-def has_fixed_positions(model: Any) -> bool:
+def has_fixed_positions(model: PreTrainedModel) -> bool:
     """Whether a position means the same whatever else is in the pass: one long row may change those of all others."""
     rope = getattr(model.config.get_text_config(), "rope_parameters", None) or {}
     return rope.get("rope_type") not in ("dynamic", "longrope")
 
 
-def runs_packed(model: Any) -> bool:
+def runs_packed(model: PreTrainedModel) -> bool:
     """Whether `loop` can run the model: tried on a few tokens, against the model's own forward pass."""
     if not has_plain_cache(model) or not getattr(model, "_supports_attention_backend", False):
         return False
@@ -51,7 +54,7 @@ def runs_packed(model: Any) -> bool:
     return _tried[model]
 
 
-def _same_logits(model: Any) -> bool:
+def _same_logits(model: PreTrainedModel) -> bool:
     """Two rows, the second with a head copied from the first, then a token of each."""
     import torch
 
@@ -77,7 +80,7 @@ def _same_logits(model: Any) -> bool:
     return True
 
 
-def runs_continuous(model: Any) -> bool:
+def runs_continuous(model: PreTrainedModel) -> bool:
     """Whether transformers' continuous batching runs the model (`ContinuousBatchingManager`)."""
     config = model.config
     if getattr(config, "is_encoder_decoder", False) or getattr(model, "_is_stateful", False):

@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hpcjobs.config import Config, TrainConfig
 from hpcjobs.run_folder.files import FILE_MODE, FOLDER_MODE, sync_folder, temporary_name
@@ -14,6 +14,9 @@ from hpcjobs.training.card import adapter_card, model_card
 from hpcjobs.training.checkpoints.state import trained_weights
 
 if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
     from hpcjobs.distributed.work import Work
     from hpcjobs.training.setup import Prepared
 
@@ -62,7 +65,7 @@ def write_adapter(work: Work, prepared: Prepared, target: Path) -> None:
     prepared.connector.accelerator.wait_for_everyone()
 
 
-def merged_model(config: Config, adapters: Mapping[str, Any]) -> Any:
+def merged_model(config: Config, adapters: Mapping[str, torch.Tensor]) -> PreTrainedModel:
     """The base model, on the CPU in float32, with `adapters` (by their names in the adapted model) merged into it."""
     import torch
 

@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hpcjobs.errors import HpcJobsError
 from hpcjobs.run_folder.journal.journal import Journal
@@ -31,6 +31,7 @@ from hpcjobs.training.validation import Validation
 if TYPE_CHECKING:
     from hpcjobs.distributed.work import Work
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 # Steps by whose time a rank judges whether another one still fits.
 _RECENT = 16
@@ -156,7 +157,7 @@ class Loop:
         units = self._schedule.order.share(step, Share(rank.rank, batches.world, batches.micro))
         targets = int(self._schedule.tokens.targets[self._schedule.order.samples(step)].sum())
         total, mine = self._gradients(units, targets)
-        learning_rate = self.prepared.state.scheduler.get_last_lr()[0]
+        learning_rate = float(self.prepared.state.scheduler.get_last_lr()[0])
         self._times.steps.append(time.monotonic() - began)
         told = self._sum([total, mine, 0.0 if self._has_room() else 1.0])
         loss = told[0] / targets
@@ -257,15 +258,15 @@ class Loop:
         summed: list[float] = found.tolist()
         return summed
 
-    def _agreed(self, value: Any) -> Any:
-        """What rank 0 says, on all ranks."""
+    def _agreed(self, value: T | None) -> T:
+        """What rank 0 says, on all ranks; the others' values are not used."""
         import torch.distributed as dist
 
-        if not dist.is_initialized():
-            return value
-        told = [value]
-        dist.broadcast_object_list(told, src=0)
-        return told[0]
+        told: list[Any] = [value]
+        if dist.is_initialized():
+            dist.broadcast_object_list(told, src=0)
+        agreed: T = told[0]
+        return agreed
 
     def _settle_buckets(self) -> None:
         """One pass whose gradients are thrown away: DDP lays its buckets out anew after its first.

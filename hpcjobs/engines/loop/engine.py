@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -21,6 +21,9 @@ from hpcjobs.engines.loop.places import Places
 from hpcjobs.engines.loop.row import Row, choose
 from hpcjobs.engines.stopping import StopStrings
 from hpcjobs.requests import Completion, SampleError
+
+if TYPE_CHECKING:
+    from transformers import LogitsProcessor, PreTrainedModel, PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
 # Prompt tokens in one pass, beside a token of each row that is being decoded: enough for the matrix units.
@@ -37,7 +40,9 @@ class LoopEngine:
     those of `generate`, up to the rounding of sums.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, generation: GenerationConfig, batch_size: int) -> None:
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, generation: GenerationConfig, batch_size: int
+    ) -> None:
         self.model, self.coder, self.batch_size = model, Coder(model, tokenizer, generation), batch_size
 
     def stream(self, requests: Source) -> Iterator[Completion]:
@@ -124,7 +129,7 @@ class _Flow:
             encoded=encoded, number=number, stops=self._stops[stop], processors=self._processors(len(encoded.ids))
         )
 
-    def _processors(self, prompt_length: int) -> Sequence[Any]:
+    def _processors(self, prompt_length: int) -> Sequence[LogitsProcessor]:
         """Most models ask for none."""
         return self._engine.coder.processors(prompt_length) if self._processed else ()
 

@@ -10,12 +10,15 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from hpcjobs.engines.loop.kvcache import KeyValueCache, LayerBuffers, copy_columns
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 _NAME = "hpcjobs_packed"
 # What a call of the attention kernel costs, in columns of a row that it could have read instead.
@@ -97,7 +100,7 @@ class _Step:
 class PackedModel:
     """A causal language model with a KeyValueCache, run on pieces of rows."""
 
-    def __init__(self, model: Any, places: int) -> None:
+    def __init__(self, model: PreTrainedModel, places: int) -> None:
         import transformers
 
         transformers.AttentionInterface.register(_NAME, _attend)
@@ -177,9 +180,15 @@ def _ranges(singles: Sequence[Piece]) -> Iterator[_Range]:
         yield _Range(low, singles[-1].place + 1, columns, first, len(singles))
 
 
+class _Attention(Protocol):
+    """A layer's attention in transformers."""
+
+    layer_idx: int
+
+
 def _attend(
-    module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: Any, dropout: float = 0.0,
-    scaling: float | None = None, **more: Any,
+    module: _Attention, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: object,
+    dropout: float = 0.0, scaling: float | None = None, **more: object,
 ) -> tuple[torch.Tensor, None]:  # fmt: skip
     """Attention of all rows; `query` [1, heads, tokens, size] gives [1, tokens, heads, size]."""
     step = _current

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -14,6 +14,9 @@ from hpcjobs.engines.encoding import Encoded, repeat_seed
 from hpcjobs.engines.loop.packed import Piece
 from hpcjobs.engines.sampling import perturbed
 from hpcjobs.engines.stopping import StopStrings
+
+if TYPE_CHECKING:
+    from transformers import LogitsProcessor
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
@@ -27,7 +30,7 @@ class Row:
     encoded: Encoded
     number: int
     stops: StopStrings
-    processors: Sequence[Any] = ()
+    processors: Sequence[LogitsProcessor] = ()
     tokens: list[int] = field(default_factory=list)
     place: int = -1
     stored: int = 0

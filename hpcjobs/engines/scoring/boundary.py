@@ -7,16 +7,19 @@ The rules are lm-evaluation-harness's, so that scores can be equal (its `Templat
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hpcjobs.engines.scoring.spans import Span
 from hpcjobs.requests import Pair, Prompt, Request
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 class Border:
     """Cuts requests into spans of at most `longest` input tokens, from the left where they are longer."""
 
-    def __init__(self, tokenizer: Any, longest: int) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, longest: int) -> None:
         self._tokenizer, self._longest = tokenizer, longest
         bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
         self._prefix: int | None = eos if bos is None else bos
@@ -93,4 +96,3 @@ def _plain(prompt: Prompt) -> str:
     if not isinstance(prompt, str):
         raise ValueError("the perplexity of a chat is not defined: give a text")
     return prompt
-

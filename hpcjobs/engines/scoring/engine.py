@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
@@ -18,6 +18,9 @@ from hpcjobs.engines.scoring.spans import Job, Span
 from hpcjobs.engines.scoring.tree import TreeScorer
 from hpcjobs.engines.support import has_fixed_positions, has_plain_cache
 from hpcjobs.requests import Completion, Likelihood, Request, SampleError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
 # Questions that are looked at together where there are many: their common beginnings are found among these.
@@ -45,8 +48,8 @@ class ScoringEngine:
     """
 
     def __init__(
-        self, model: Any, tokenizer: Any, batch_size: BatchSize = "auto", fresh: bool = False,
-        scorer: Scorer | None = None,
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: BatchSize = "auto",
+        fresh: bool = False, scorer: Scorer | None = None,
     ) -> None:  # fmt: skip
         self.batch_size = rows_at_once(batch_size)
         self._window, self._fresh = _WINDOW_BATCHES * self.batch_size, fresh
@@ -100,7 +103,7 @@ class ScoringEngine:
             yield from self._run(rest[middle:])
 
 
-def scorer_of(model: Any) -> Scorer:
+def scorer_of(model: PreTrainedModel) -> Scorer:
     """The tree where the model has a cache that its branches can share, and a small example comes out right."""
     plain = PlainScorer(model)
     if not has_plain_cache(model) or not has_fixed_positions(model):
@@ -115,7 +118,7 @@ def scorer_of(model: Any) -> Scorer:
     return plain
 
 
-def agree(one: Scorer, other: Scorer, model: Any) -> bool:
+def agree(one: Scorer, other: Scorer, model: PreTrainedModel) -> bool:
     """Whether two scorers give the same for two branches of one context, up to rounding (nats a token)."""
     least = 0.01 if model.dtype == torch.float32 else 0.3
     size = min(64, int(model.config.get_text_config().vocab_size))

@@ -11,7 +11,6 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hpcjobs.run_folder.disk import disk_errors
 from hpcjobs.run_folder.files import (
@@ -63,7 +62,7 @@ class Checkpoints:
             passed_over.append(f"{self._paths.checkpoint(step).name}: {wrong}")
         return CheckpointFound(None, passed_over)
 
-    def write(self, step: int, facts: Mapping[str, Any], fill: Callable[[Path], None]) -> Path:
+    def write(self, step: int, facts: Mapping[str, object], fill: Callable[[Path], None]) -> Path:
         """Have `fill` write files into a folder, and give it its manifest and name; then the oldest go.
 
         An older one is removed only after this one was read back and found whole. Raises DiskFullError.
@@ -141,7 +140,7 @@ def proof(folder: Path) -> str | None:
     """None where every file of the manifest has its size and hash; else what is wrong."""
     try:
         manifest = read_json(folder / MANIFEST)
-        files: dict[str, dict[str, Any]] = manifest["files"]
+        files: dict[str, dict[str, int | str]] = manifest["files"]
     except FileNotFoundError:
         return f"it has no {MANIFEST}: it was not finished"
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -172,7 +171,7 @@ def _blocks(path: Path) -> Iterator[bytes]:
             yield block
 
 
-def _synced(path: Path) -> dict[str, Any]:
+def _synced(path: Path) -> dict[str, int | str]:
     """Make a file private and durable; its line of the manifest."""
     path.chmod(FILE_MODE)
     handle = os.open(path, os.O_RDONLY)

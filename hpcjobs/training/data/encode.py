@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hpcjobs.engines.encoding import added_tokens, prompt_ids, text_ids
 from hpcjobs.requests import Chat
 from hpcjobs.training.data.examples import Example
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Encoder:
     has those that the tokenizer gives it behind that prompt.
     """
 
-    def __init__(self, tokenizer: Any, max_length: int) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
         self._tokenizer, self._most = tokenizer, max_length
 
     def encode(self, example: Example) -> Tokens:
@@ -140,7 +143,9 @@ class Encoder:
         return str(self._tokenizer.apply_chat_template(list(chat), add_generation_prompt=asks, tokenize=False))
 
 
-def learned_end(samples: Iterable[tuple[Sequence[int], Sequence[bool]]], tokenizer: Any) -> int | None:
+def learned_end(
+    samples: Iterable[tuple[Sequence[int], Sequence[bool]]], tokenizer: PreTrainedTokenizerBase
+) -> int | None:
     """The token that most samples (ids, learned) end their last learned turn with; None where they end with text.
 
     Only tokens beside the vocabulary (special tokens, and others that were added to it) end a turn.
