@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -11,6 +12,8 @@ Chat = list[dict[str, str]]
 Prompt = str | Chat
 # What is right: texts, or for multiple choice the numbers of right options.
 Target = str | int | list[str] | list[int] | None
+# A row of a data set: its columns, of any type that the file has.
+Row = Mapping[str, object]
 TaskType = Literal["generate", "choice", "perplexity"]
 
 

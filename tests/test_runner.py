@@ -139,5 +139,5 @@ def test_multiple_choice_with_examples_plain_and_with_the_connector(tiny: tuple[
     assert [row["finish_reason"] for row in plain] == ["scored"] * 9
     assert {row["completion"] for row in plain} <= {"ABC", "AB", "A"}
     kept = ("id", "completion", "scores", "prompt_tokens", "completion_tokens")
-    assert [[row[key] for key in kept] for row in other] == [[row[key] for key in kept] for row in plain]
+    assert [[dict(row)[key] for key in kept] for row in other] == [[dict(row)[key] for key in kept] for row in plain]
     assert plain[0]["prompt_tokens"] > len(rows[0]["q"]) + len(rows[1]["q"])  # an example stands before it

@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,6 +18,9 @@ from hpcjobs.metrics import Metric
 from hpcjobs.run_folder.disk import disk_errors
 from hpcjobs.run_folder.files import FILE_MODE, replace_whole, temporary_name, write_all
 from hpcjobs.run_folder.journal.table import JOURNAL_TYPES
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer as Buffer
 
 # Rows of one row group, by index: fixed, so that the bytes depend on nothing but the rows.
 ROW_GROUP = 32_768
@@ -84,10 +87,10 @@ class _Sink(io.RawIOBase):
     def writable(self) -> bool:
         return True
 
-    def write(self, data: Any) -> int:
+    def write(self, data: Buffer) -> int:
         if not self.given_up:
-            write_all(self._handle, data)
-        return len(data)
+            write_all(self._handle, memoryview(data))
+        return memoryview(data).nbytes
 
     def sync(self) -> None:
         """Have it all on the disk; some network file systems tell only now that they are full."""

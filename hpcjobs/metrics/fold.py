@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 
 from hpcjobs.metrics.blocks import HeldBlocks
 from hpcjobs.metrics.bootstrap import MOST_VALUES, Floats, Histogram
+from hpcjobs.run_folder.metrics_file import Summary
 
 Z = 1.96
 # Scores a block for each value that the histogram tells apart.
@@ -28,7 +29,7 @@ class Fold(Protocol):
         """One more batch: scores (NaN for none) and, where the metric has them, its statistics, row by row."""
         ...
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> Summary:
         """value, stderr, ci95 and n at least; None where there is nothing to say. Nothing is added after it."""
         ...
 
@@ -77,7 +78,7 @@ class MeanFold:
         """Whether every score is 0 or 1."""
         return bool(np.isin(self._seen.values, (0.0, 1.0)).all())
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> Summary:
         """value, stderr, ci95 (normal approximation, cut at the bounds; of 0s and 1s Wilson's), bootstrap_ci95 and n;
         None where there is nothing to say.
         """
@@ -100,7 +101,7 @@ class MeanFold:
         return [max(self._bounds[0], ends[0]), min(self._bounds[1], ends[1])]
 
 
-def nothing() -> dict[str, Any]:
+def nothing() -> Summary:
     """The summary of no samples."""
     return {"value": None, "stderr": None, "ci95": None, "bootstrap_ci95": None, "n": 0}
 

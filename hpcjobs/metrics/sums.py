@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +11,7 @@ import pyarrow as pa
 from hpcjobs.metrics.blocks import HeldBlocks
 from hpcjobs.metrics.bootstrap import Floats, percentiles, resampled_totals
 from hpcjobs.metrics.fold import around, exponential, finite, nothing, numbers
+from hpcjobs.run_folder.metrics_file import Summary
 
 Interval = Callable[[float, Floats], "list[float] | None"]
 # Powers of two: blocks are joined two by two.
@@ -65,7 +65,7 @@ class SumsFold:
         for block in self._held.add(rows):
             self._blocks.add(block)
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> Summary:
         """value; stderr (the bootstrap's standard deviation), ci95, bootstrap_ci95; n, the samples with statistics."""
         rest = self._held.rest()
         if len(rest):

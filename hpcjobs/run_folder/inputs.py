@@ -5,13 +5,17 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from hpcjobs.requests import Row
 from hpcjobs.run_folder.json_columns import python_rows, python_values
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer as Buffer
 
 # The user's own columns `index` and `id` stay reachable: the table keeps them with one more `source_` in front,
 # and so a column that has this look already.
@@ -51,7 +55,7 @@ class Inputs:
     def columns(self) -> list[str]:
         return list(self.schema.names)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int) -> Row:
         """One row, `index` and `id` included."""
         if not 0 <= index < self._len:
             raise IndexError(f"row {index} of {self._len}")
@@ -70,7 +74,7 @@ class Inputs:
             parts.append(self._reader.get_batch(number).slice(low, high - low))
         return pa.Table.from_batches(parts, schema=self._reader.schema)
 
-    def values(self, name: str) -> list[Any]:
+    def values(self, name: str) -> list[object]:
         """One column of all rows."""
         batches = (self._reader.get_batch(number) for number in range(self._reader.num_record_batches))
         field = self.schema.field(name)
@@ -110,7 +114,7 @@ class _Parts(io.RawIOBase):
     def writable(self) -> bool:
         return True
 
-    def write(self, data: Any) -> int:
+    def write(self, data: Buffer) -> int:
         return self._content.write(data)
 
     def taken(self) -> Iterator[memoryview]:
@@ -120,7 +124,15 @@ class _Parts(io.RawIOBase):
             yield content.getbuffer()
 
 
-def user_row(row: Mapping[str, Any]) -> dict[str, Any]:
+def row_index(row: Row) -> int:
+    """The `index` of a row of inputs/."""
+    index = row["index"]
+    if not isinstance(index, int):
+        raise TypeError(f"index {index!r} of a row is no number")
+    return index
+
+
+def user_row(row: Row) -> dict[str, object]:
     """A row as its template sees it: the user's own `index` and `id` where they had some."""
     return {_shown(name): value for name, value in row.items()}  # the user's own come later and win
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from hpcjobs.config import Config, DataConfig, FewShotConfig
 from hpcjobs.errors import ConfigError, DataError, did_you_mean
+from hpcjobs.requests import Row
 from hpcjobs.run_folder.inputs import Inputs, user_columns, user_row
 from hpcjobs.run_folder.json_columns import python_rows, python_values
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.tasks.datasets import load_table, on_hub
 from hpcjobs.tasks.seeds import sample_seed
+
+_Key = str | int | float | bool | None
 
 
 class Rows(Protocol):
@@ -26,9 +29,9 @@ class Rows(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int) -> dict[str, Any]: ...
+    def __getitem__(self, index: int) -> Row: ...
 
-    def values(self, name: str) -> list[Any]: ...
+    def values(self, name: str) -> list[object]: ...
 
 
 class TableRows:
@@ -44,10 +47,10 @@ class TableRows:
     def __len__(self) -> int:
         return len(self._table)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int) -> Row:
         return python_rows(self._table.slice(index, 1))[0]
 
-    def values(self, name: str) -> list[Any]:
+    def values(self, name: str) -> list[object]:
         return python_values(self._table.schema.field(name), self._table.column(name))
 
 
@@ -56,14 +59,14 @@ class Pool:
 
     def __init__(self, config: FewShotConfig, rows: Rows, own: bool) -> None:
         self._config, self._rows, self._own = config, rows, own
-        self._groups: dict[Any, Sequence[int]] = {None: range(len(rows))}
+        self._groups: dict[_Key, Sequence[int]] = {None: range(len(rows))}
         if config.same is not None:
-            groups: dict[Any, list[int]] = {}
+            groups: dict[_Key, list[int]] = {}
             for number, value in enumerate(rows.values(_stored_name(config.same, rows.columns))):
                 groups.setdefault(_key(value), []).append(number)
             self._groups = dict(groups)
 
-    def examples(self, row: Mapping[str, Any], sample: str) -> Iterator[dict[str, Any]]:
+    def examples(self, row: Row, sample: str) -> Iterator[Row]:
         """The examples of a sample, as templates see them; a ValueError where there are too few.
 
         Drawn in the same order for the same seed, id and pool, on any rank.
@@ -81,7 +84,7 @@ class Pool:
         return (user_row(one) for one in found[: self._config.k])
 
 
-def _key(value: Any) -> Any:
+def _key(value: object) -> _Key:
     return value if isinstance(value, str | int | float | bool | None) else repr(value)
 
 
@@ -129,7 +132,7 @@ def _load(config: Config) -> pa.Table:
 
 
 def _first_of_each(pool: pa.Table, shots: FewShotConfig) -> pa.Table:
-    seen: dict[Any, int] = {}
+    seen: dict[_Key, int] = {}
     keep = []
     for number, value in enumerate(TableRows(pool).values(_stored_name(shots.same or "", pool.column_names))):
         seen[_key(value)] = seen.get(_key(value), 0) + 1

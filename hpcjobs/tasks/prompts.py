@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import jinja2
 import jinja2.meta
@@ -12,8 +11,8 @@ from jinja2.sandbox import SandboxedEnvironment
 
 from hpcjobs.config import TaskConfig
 from hpcjobs.errors import ConfigError, did_you_mean
-from hpcjobs.requests import Chat, Pair, Prompt, Request, Target
-from hpcjobs.run_folder.inputs import user_row
+from hpcjobs.requests import Chat, Pair, Prompt, Request, Row, Target
+from hpcjobs.run_folder.inputs import row_index, user_row
 from hpcjobs.tasks.few_shot import Pool
 from hpcjobs.tasks.seeds import sample_seed
 
@@ -49,10 +48,10 @@ class Template:
             _environment.compile_expression(match["expression"], undefined_to_none=False) if match else None
         )
 
-    def text(self, row: Mapping[str, Any]) -> str:
+    def text(self, row: Row) -> str:
         return self._template.render(row)
 
-    def value(self, row: Mapping[str, Any]) -> Any:
+    def value(self, row: Row) -> object:
         """What a lone `{{ expression }}` gives, a list as a list; else the text."""
         if self._expression is None:
             return self.text(row)
@@ -95,7 +94,7 @@ class Prompts:
         templates = [template for _, template in self._messages] + ([self._prompt] if self._prompt else [])
         return set().union(*(template.columns for template in [*templates, *self._options]))
 
-    def request(self, row: Mapping[str, Any], run_seed: int) -> Request:
+    def request(self, row: Row, run_seed: int) -> Request:
         """The request of a row with its `index` and `id`. Raises what a template raises."""
         asked, sample = user_row(row), str(row["id"])
         prompt, seed, kind = self.prompt(asked, sample), sample_seed(run_seed, sample), self._task.type
@@ -103,7 +102,7 @@ class Prompts:
             options = self.options(asked)
             pairs = tuple(Pair(prompt, f"{self._delimiter}{option}") for option in options)
             return Request(
-                index=row["index"],
+                index=row_index(row),
                 id=sample,
                 prompt=prompt,
                 seed=seed,
@@ -112,10 +111,10 @@ class Prompts:
                 pairs=pairs,
             )
         if kind == "perplexity":
-            return Request(index=row["index"], id=sample, prompt=prompt, seed=seed, task="perplexity")
-        return Request(index=row["index"], id=sample, prompt=prompt, seed=seed, repeats=self._task.repeats)
+            return Request(index=row_index(row), id=sample, prompt=prompt, seed=seed, task="perplexity")
+        return Request(index=row_index(row), id=sample, prompt=prompt, seed=seed, repeats=self._task.repeats)
 
-    def prompt(self, row: Mapping[str, Any], sample: str = "") -> Prompt:
+    def prompt(self, row: Row, sample: str = "") -> Prompt:
         """What is asked about a row, as text or chat: description, solved examples, the row itself.
 
         `sample` is the row's id: its examples are drawn by it, and it is none of its own examples. Where a chat has
@@ -134,21 +133,21 @@ class Prompts:
         solved = [message for asked, answer in examples for message in _solved(asked, answer)]
         return [*system, *solved, *(message for message in turn if message["role"] != "system")]
 
-    def _turn(self, row: Mapping[str, Any]) -> Prompt:
+    def _turn(self, row: Row) -> Prompt:
         if self._column:
             return chat_or_text(row[self._column])
         if self._prompt:
             return self._prompt.text(row)
         return [{"role": role, "content": template.text(row)} for role, template in self._messages]
 
-    def _example(self, row: Mapping[str, Any]) -> tuple[Prompt, str]:
+    def _example(self, row: Row) -> tuple[Prompt, str]:
         """A solved example: what was asked, and the first right answer."""
         first = first_answer(self.target(row))
         if first is None:
             raise ValueError("an example of task.few_shot has no answer: set task.target")
         return self._turn(row), self.options(row)[first] if isinstance(first, int) else str(first)
 
-    def options(self, row: Mapping[str, Any]) -> list[str]:
+    def options(self, row: Row) -> list[str]:
         """The options of a multiple-choice row, as texts."""
         if len(self._options) == 1 and isinstance(self._task.choices, str):
             value = self._options[0].value(row)
@@ -157,7 +156,7 @@ class Prompts:
             return [str(option) for option in value]
         return [template.text(row) for template in self._options]
 
-    def target(self, row: Mapping[str, Any]) -> Target:
+    def target(self, row: Row) -> Target:
         """The right answer of a row, or several: texts, of multiple choice numbers; None where the task has no target.
 
         Of a perplexity task it is the text itself.
@@ -168,12 +167,12 @@ class Prompts:
         value = self._target.value(row) if self._target else None
         if value is None:
             return None
-        several = isinstance(value, list | tuple)
         if self._task.type == "choice":
             options = self.options(row)
-            numbers = [option_number(one, options) for one in (value if several else [value])]
-            return numbers if several else numbers[0]
-        return [str(item) for item in value] if several else str(value)
+            if isinstance(value, list | tuple):
+                return [option_number(one, options) for one in value]
+            return option_number(value, options)
+        return [str(item) for item in value] if isinstance(value, list | tuple) else str(value)
 
 
 def first_answer(target: Target) -> str | int | None:
@@ -223,7 +222,7 @@ def _option_templates(choices: str | tuple[str, ...] | None, columns: Sequence[s
     return [Template(choice, f"task.choices.{number}", columns) for number, choice in enumerate(choices)]
 
 
-def option_number(value: Any, options: Sequence[str]) -> int:
+def option_number(value: object, options: Sequence[str]) -> int:
     """Which option a target means: a number counts from 0; a text is an option, else its letter, else its number."""
     if isinstance(value, int) and not isinstance(value, bool):
         number = value
@@ -246,7 +245,7 @@ def _solved(asked: Prompt, answer: str) -> Chat:
     return [*turns, {"role": "assistant", "content": answer}]
 
 
-def chat_or_text(value: Any) -> Prompt:
+def chat_or_text(value: object) -> Prompt:
     """A prompt out of a column: a text, or a chat whose messages have role and content; else a ValueError."""
     if isinstance(value, str):
         return value

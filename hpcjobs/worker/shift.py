@@ -268,7 +268,7 @@ class Shift:
         rank, likelihood = self._work.rank, completion.likelihood or Likelihood((), (), ())
         return Record(
             index=completion.index,
-            id=row["id"],
+            id=str(row["id"]),
             chunk=lease.chunk,
             generation=lease.generation,
             completion=completion.text,

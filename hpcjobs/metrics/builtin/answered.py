@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from hpcjobs.metrics.base import Metric
-from hpcjobs.requests import Target
+from hpcjobs.requests import Row, Target
 
 
 class Answered(Metric):
@@ -17,5 +14,5 @@ class Answered(Metric):
     normalized = False
     binary = True
 
-    def score(self, completion: str, target: Target, row: Mapping[str, Any]) -> float:
+    def score(self, completion: str, target: Target, row: Row) -> float:
         return float(bool(completion.strip()))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from hpcjobs.metrics import Score
-from hpcjobs.requests import Completion, Pair, Request
+from hpcjobs.requests import Completion, Pair, Request, Row
+from hpcjobs.run_folder.inputs import row_index
+from hpcjobs.tasks.lmeval.asked import Asked
 from hpcjobs.tasks.lmeval.codec import decode
 from hpcjobs.tasks.lmeval.judge import LmEvalJudge
 from hpcjobs.tasks.lmeval.prompting import generation_of
@@ -21,20 +22,25 @@ class LmEvalAsker:
     def __init__(self, code: Path, seed: int) -> None:
         self._judge, self._seed = LmEvalJudge(load_planned(code), Planned.read(code).metrics), seed
 
-    def request(self, row: Mapping[str, Any]) -> Request:
+    def request(self, row: Row) -> Request:
         """The row's request: of several log-likelihoods one, with a pair for each."""
-        return request_of(row, decode(row["requests"]), self._seed)
+        return request_of(row_index(row), str(row["id"]), _asked(row), self._seed)
 
-    def judge(self, answer: Completion, row: Mapping[str, Any]) -> dict[str, Score]:
-        return self._judge.judge(answer, row["task"], decode(row["doc"]), decode(row["requests"]))
+    def judge(self, answer: Completion, row: Row) -> dict[str, Score]:
+        return self._judge.judge(answer, str(row["task"]), decode(str(row["doc"])), _asked(row))
 
-    def failed(self, row: Mapping[str, Any]) -> dict[str, Score]:
-        return self._judge.failed(row["task"])
+    def failed(self, row: Row) -> dict[str, Score]:
+        return self._judge.failed(str(row["task"]))
 
 
-def request_of(row: Mapping[str, Any], asked: Sequence[Mapping[str, Any]], seed: int) -> Request:
+def _asked(row: Row) -> list[Asked]:
+    asked: list[Asked] = decode(str(row["requests"]))
+    return asked
+
+
+def request_of(index: int, name: str, asked: Sequence[Asked], seed: int) -> Request:
     """lm_eval's instances of one document as a Request; `seed` is the run's."""
-    index, name, first = row["index"], row["id"], asked[0]
+    first = asked[0]
     own = sample_seed(seed, name)
     if first["type"] == "generate_until":
         context, arguments = first["arguments"]

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -16,6 +16,7 @@ from hpcjobs.config import Config, GenerationConfig, TaskConfig
 from hpcjobs.errors import ConfigError, did_you_mean
 from hpcjobs.requests import Completion, Likelihood
 from hpcjobs.run_folder.snapshot import Snapshot
+from hpcjobs.tasks.lmeval.asked import Asked, AskedRow
 from hpcjobs.tasks.lmeval.codec import encode
 from hpcjobs.tasks.lmeval.judge import LmEvalJudge
 from hpcjobs.tasks.lmeval.prompting import (
@@ -41,6 +42,9 @@ from hpcjobs.tasks.lmeval.tasks import (
     shortest_stand_in,
     snapshot,
 )
+
+if TYPE_CHECKING:
+    from lm_eval.api.task import Task
 
 log = logging.getLogger(__name__)
 _SCORED = {"loglikelihood", "multiple_choice"}
@@ -103,7 +107,7 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _check(name: str, task: Any) -> None:
+def _check(name: str, task: Task) -> None:
     if getattr(task, "MULTIMODAL", False):
         raise ConfigError(f"task.name: {name} asks about images or sound, and hpcjobs gives models text")
     if getattr(task, "UNSAFE_CODE", False):
@@ -116,7 +120,7 @@ def _again(short: StandIn, name: str, folders: Sequence[str], include: Path | No
         return load(name, places, library=False)[0]
 
 
-def _rows(name: str, task: Any, config: Config, several: bool) -> list[dict[str, Any]]:
+def _rows(name: str, task: Task, config: Config, several: bool) -> list[AskedRow]:
     """The task's documents with their requests, in its order: the first `data.max_samples` of them."""
     limit = config.data.max_samples
     if limit == 0:
@@ -127,7 +131,7 @@ def _rows(name: str, task: Any, config: Config, several: bool) -> list[dict[str,
         raise
     except Exception as error:  # templates and functions of the task
         raise ConfigError(f"task.name: {name}'s requests: {type(error).__name__}: {error}") from error
-    rows: dict[int, dict[str, Any]] = {}
+    rows: dict[int, AskedRow] = {}
     for instance in task.instances:
         row = rows.get(instance.doc_id)
         if row is None:
@@ -159,11 +163,11 @@ def _asks(types: Mapping[str, str]) -> str:
     return "generate" if generating else "choice" if "loglikelihood" in types.values() else "perplexity"
 
 
-def _generates(one: Mapping[str, Any]) -> bool:
+def _generates(one: Asked) -> bool:
     return bool(one["type"] == "generate_until")
 
 
-def _check_requests(name: str, asked: Sequence[Mapping[str, Any]]) -> None:
+def _check_requests(name: str, asked: Sequence[Asked]) -> None:
     types = {one["type"] for one in asked}
     if not types <= _SCORED and len(asked) > 1:
         raise ConfigError(
@@ -177,26 +181,26 @@ def _check_requests(name: str, asked: Sequence[Mapping[str, Any]]) -> None:
         raise ConfigError(f"task.name: {name}: {error}") from None
 
 
-def _table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+def _table(rows: Sequence[AskedRow]) -> pa.Table:
     """The rows as inputs/ has them; document and requests as JSON."""
     columns = {
         "index": pa.array(range(len(rows)), pa.int64()),
         "id": pa.array([row["id"] for row in rows], pa.string()),
         "task": pa.array([row["task"] for row in rows], pa.string()),
-        "doc": pa.array([_text(row, "doc") for row in rows], pa.string()),
-        "requests": pa.array([_text(row, "asked") for row in rows], pa.string()),
+        "doc": pa.array([_text(row, row["doc"]) for row in rows], pa.string()),
+        "requests": pa.array([_text(row, row["asked"]) for row in rows], pa.string()),
     }
     return pa.table(columns)
 
 
-def _text(row: Mapping[str, Any], name: str) -> str:
+def _text(row: AskedRow, value: object) -> str:
     try:
-        return encode(row[name])
+        return encode(value)
     except TypeError as error:
         raise ConfigError(f"task.name: document {row['id']} of {row['task']}: {error}") from None
 
 
-def _metrics(loaded: Loaded, rows: Sequence[Mapping[str, Any]]) -> list[MetricName]:
+def _metrics(loaded: Loaded, rows: Sequence[AskedRow]) -> list[MetricName]:
     """All that the tasks may tell: what they have functions for, and what comes of their first document.
 
     A metric that makes several (pass_at_k: pass@1, pass@10) says so only when it is called.
@@ -218,12 +222,12 @@ def _metrics(loaded: Loaded, rows: Sequence[Mapping[str, Any]]) -> list[MetricNa
     return list(found.values())
 
 
-def _made_others(task: Any, before: Mapping[str, Any], metric: str) -> bool:
+def _made_others(task: Task, before: Mapping[str, object], metric: str) -> bool:
     added = set(task.aggregation()) - set(before)
     return any(task.aggregation()[name] is before[metric] for name in added)
 
 
-def _tried(loaded: Loaded, row: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _tried(loaded: Loaded, row: AskedRow) -> list[tuple[str, str]]:
     """(metric, filter) of what one document with made-up answers comes to; empty where the task's code refuses them."""
     asked = row["asked"]
     if asked[0]["type"] in _SCORED:
@@ -234,7 +238,7 @@ def _tried(loaded: Loaded, row: Mapping[str, Any]) -> list[tuple[str, str]]:
         index=0, text="1", finish_reason="stop", texts=("1",) * int(asked[0]["repeats"] or 1), likelihood=likelihood
     )
     try:
-        return list(LmEvalJudge(loaded, ()).results(answer, str(row["task"]), row["doc"], asked))
+        return list(LmEvalJudge(loaded, ()).results(answer, row["task"], row["doc"], asked))
     except Exception as error:
         log.debug("%s cannot score a made-up answer: %s", row["task"], error)
         return []

@@ -110,7 +110,7 @@ def generation_of(kwargs: dict[str, Any]) -> GenerationConfig:
     return GenerationConfig(max_new_tokens=most, temperature=temperature, top_p=top_p, stop=stop)
 
 
-def request_options(config: Config) -> dict[str, Any]:
+def request_options(config: Config) -> dict[str, object]:
     """`build_all_requests`' arguments: system turn and chat template, as simple_evaluate gives them."""
     task = config.task
     options: dict[str, Any] = {"system_instruction": task.description, "fewshot_as_multiturn": True}

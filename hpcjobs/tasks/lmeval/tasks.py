@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hpcjobs.errors import ConfigError, did_you_mean
 from hpcjobs.run_folder.files import read_json
 from hpcjobs.run_folder.snapshot import MAX_BYTES, MAX_FILES, Snapshot
 from hpcjobs.tasks.lmeval.standin import StandIn
+
+if TYPE_CHECKING:
+    from lm_eval.api.group import Group
+    from lm_eval.api.task import Task
+    from lm_eval.tasks._index import Entry
 
 log = logging.getLogger(__name__)
 # Below the run's code/: what ranks and merge load the task from.
@@ -27,11 +32,11 @@ class Loaded:
     """lm_eval's task, group or tag `name`: its tasks by their names, and its groups."""
 
     name: str
-    tasks: Mapping[str, Any]
-    groups: Mapping[str, Any] = field(default_factory=dict)
+    tasks: Mapping[str, Task]
+    groups: Mapping[str, Group] = field(default_factory=dict)
 
     @property
-    def group(self) -> Any | None:
+    def group(self) -> Group | None:
         """The group that was asked for, None for a task or a tag."""
         return self.groups.get(self.name)
 
@@ -85,7 +90,7 @@ def library_version() -> str:
         raise ConfigError("task.type lm_eval needs lm-evaluation-harness: pip install 'hpcjobs[lm_eval]'") from None
 
 
-def load(name: str, folders: Sequence[Path], library: bool) -> tuple[Loaded, Mapping[str, Any]]:
+def load(name: str, folders: Sequence[Path], library: bool) -> tuple[Loaded, Mapping[str, Entry]]:
     """The task, group or tag, looked for in `folders` and, with `library`, among lm_eval's own; and the index of names.
 
     Raises ConfigError, naming what there is; what a task's own code raises comes as one, too.
@@ -104,7 +109,7 @@ def load(name: str, folders: Sequence[Path], library: bool) -> tuple[Loaded, Map
     return Loaded(name, found["tasks"], found.get("groups", {})), manager.task_index
 
 
-def find(name: str, include: Path | None) -> tuple[Loaded, Mapping[str, Any]]:
+def find(name: str, include: Path | None) -> tuple[Loaded, Mapping[str, Entry]]:
     """`load` for the user: the library's 14,000 tasks are looked through only where `include` has none of the name."""
     if include is not None:
         if not include.is_dir():
@@ -139,7 +144,7 @@ def library() -> Path:
     return Path(lm_eval.tasks.__file__).parent
 
 
-def library_folders(loaded: Loaded, index: Mapping[str, Any]) -> list[str]:
+def library_folders(loaded: Loaded, index: Mapping[str, Entry]) -> list[str]:
     """The folders below lm_eval's tasks that the task and its parts come from, relative to it."""
     top, folders = library(), set[str]()
     for name in {loaded.name, *loaded.tasks, *loaded.groups}:
@@ -149,7 +154,7 @@ def library_folders(loaded: Loaded, index: Mapping[str, Any]) -> list[str]:
     return sorted(folders)
 
 
-def shortest_stand_in(full: StandIn, loaded: Loaded, again: Any) -> StandIn:
+def shortest_stand_in(full: StandIn, loaded: Loaded, again: Callable[[StandIn], Loaded]) -> StandIn:
     """The fewest first rows (a power of two) from which `again(stand_in)` makes the same tasks as `loaded`.
 
     A task's code may filter its rows, so that one is not always enough; all of them always are.
@@ -166,7 +171,7 @@ def shortest_stand_in(full: StandIn, loaded: Loaded, again: Any) -> StandIn:
     return full
 
 
-def _shapes(loaded: Loaded) -> dict[str, tuple[Any, ...]]:
+def _shapes(loaded: Loaded) -> dict[str, tuple[object, ...]]:
     """What a task has learned from its rows, which its filters and metrics go by."""
     names = ("features", "multiple_input", "multiple_target")
     return {name: tuple(getattr(task, each, None) for each in names) for name, task in loaded.tasks.items()}

@@ -44,7 +44,7 @@ def corpus(name: str, answers: Sequence[str], references: Sequence[Sequence[str]
     for part in (scores[:half], scores[half:]):
         sums = pa.array([score.statistics for score in part], metric.statistics)
         fold.add(np.array([score.value for score in part], np.float64), sums)
-    return fold.summary()
+    return dict(fold.summary())
 
 
 def streams(references: Sequence[Sequence[str]]) -> list[list[str | None]]:

@@ -10,7 +10,7 @@ import pytest
 
 from hpcjobs.errors import ConfigError
 from hpcjobs.tasks.lmeval.standin import StandIn
-from hpcjobs.tasks.lmeval.tasks import FOLDER, MetricName, Planned, find, load, shortest_stand_in, snapshot
+from hpcjobs.tasks.lmeval.tasks import FOLDER, Loaded, MetricName, Planned, find, load, shortest_stand_in, snapshot
 from tests.lmeval_tasks import write_tasks
 
 PLANNED = Planned("pick", "0.4.13", ["pick"], [], [MetricName("acc", "none", "acc")])
@@ -52,7 +52,11 @@ def test_as_few_rows_are_kept_as_the_tasks_code_can_do_with(tmp_path: Path) -> N
 
     assert shortest_stand_in(full, loaded, again).rows == 4
     assert tried == [1, 2, 4]
-    assert shortest_stand_in(full, loaded, lambda short: 1 / 0).rows == 30
+
+    def never(short: StandIn) -> Loaded:
+        raise ZeroDivisionError
+
+    assert shortest_stand_in(full, loaded, never).rows == 30
 
 
 def test_yaml_and_python_are_copied_and_the_rest_is_linked(tmp_path: Path) -> None:
