@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,6 +17,10 @@ from hpcjobs.cli.flags import (
 )
 from hpcjobs.cli.submit import given_flags
 from hpcjobs.errors import UsageError
+
+if TYPE_CHECKING:
+    from hpcjobs.plan.draft import Draft
+    from hpcjobs.run_folder.paths import RunPaths
 
 
 @app.command()
@@ -73,7 +77,7 @@ def verify(
     raise typer.Exit(verdict.exit_code())
 
 
-def _run_all(drafts: Any, json_: bool) -> Any:
+def _run_all(drafts: dict[int, Draft], json_: bool) -> dict[int, RunPaths]:
     from hpcjobs.cli.show_run import progress, say_left
     from hpcjobs.commands.verify import run_all, still_going
 
@@ -129,7 +133,7 @@ def compare(
 
 
 def _compare_trainings(
-    a: Any, b: Any, gates: list[str], partly: bool, files: tuple[Path | None, Path | None], json_: bool
+    a: RunPaths, b: RunPaths, gates: list[str], partly: bool, files: tuple[Path | None, Path | None], json_: bool
 ) -> None:
     from hpcjobs.cli.show_comparison import show_trainings
     from hpcjobs.commands.overlay import write_overlay

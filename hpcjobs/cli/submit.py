@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -27,6 +27,10 @@ from hpcjobs.cli.flags import (
     Word,
     Yes,
 )
+
+if TYPE_CHECKING:
+    from hpcjobs.plan.draft import Draft
+    from hpcjobs.run_folder.paths import RunPaths
 
 
 def given_flags(values: dict[str, Any]) -> dict[str, Any]:
@@ -106,7 +110,7 @@ def submit(
         _go(draft, plan_only, wait, yes, json_)
 
 
-def _go(draft: Any, plan_only: bool, wait: bool, yes: bool, json_: bool) -> None:
+def _go(draft: Draft, plan_only: bool, wait: bool, yes: bool, json_: bool) -> None:
     from hpcjobs.cli.show_plan import say_launched, say_planned
     from hpcjobs.commands.submit import start
 
@@ -121,7 +125,7 @@ def _go(draft: Any, plan_only: bool, wait: bool, yes: bool, json_: bool) -> None
     return None
 
 
-def _wait(paths: Any, json_: bool) -> None:
+def _wait(paths: RunPaths, json_: bool) -> None:
     from hpcjobs.cli.show_run import progress, say_left, show_end
     from hpcjobs.commands.wait import wait
 

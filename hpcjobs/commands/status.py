@@ -14,8 +14,8 @@ from hpcjobs.errors import LaunchError
 from hpcjobs.launch import slurm
 from hpcjobs.launch.jobs import known_launches
 from hpcjobs.run_folder.disk import shortage
-from hpcjobs.run_folder.files import read_json
 from hpcjobs.run_folder.liveness import LOST, RankView, view_ranks
+from hpcjobs.run_folder.metrics_file import MetricsFile
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.plan import Plan
 from hpcjobs.run_folder.process import Identity
@@ -48,9 +48,9 @@ class Status:
     jobs: dict[str, slurm.JobState]
     first_error: str | None
     notes: list[str]
-    metrics: dict[str, Any] | None
+    metrics: MetricsFile | None
     going: bool = False
-    step: dict[str, Any] | None = None
+    step: dict[str, float] | None = None
     evals: list[ModelEval] = field(default_factory=list)
 
     @property
@@ -63,7 +63,8 @@ class Status:
 
     def values(self) -> dict[str, Any]:
         """The status as JSON values."""
-        values = dataclasses.asdict(self)
+        values = dataclasses.asdict(dataclasses.replace(self, metrics=None))
+        values["metrics"] = self.metrics and self.metrics.values
         values["jobs"] = {kind: dataclasses.asdict(job) for kind, job in self.jobs.items()}
         values["ranks"] = [
             dataclasses.asdict(rank.vitals) | {"state": rank.state, "rate": round(rank.rate, 3)} for rank in self.ranks
@@ -82,7 +83,7 @@ def read_status(paths: RunPaths) -> Status:
     rows, done = counts.rows, counts.done
     rate = sum(rank.rate for rank in ranks if rank.live) if counts.rate is None else counts.rate
     if metrics:
-        rows, done = metrics["counts"]["rows"], metrics["counts"]["accepted"]
+        rows, done = metrics.counts.rows, metrics.counts.accepted
     eta = (rows - done) / rate if rate and plan.kind.unit != "none" else None
     state = _state(plan, now, jobs, ranks, metrics)
     told = sorted((rank for rank in ranks if rank.vitals.first_error), key=lambda rank: not rank.vitals.fatal)
@@ -154,12 +155,12 @@ def _jobs(launches: Sequence[Launch]) -> tuple[dict[str, slurm.JobState], list[s
     return jobs, notes
 
 
-def _fresh_metrics(paths: RunPaths, launch: Launch | None) -> dict[str, Any] | None:
+def _fresh_metrics(paths: RunPaths, launch: Launch | None) -> MetricsFile | None:
     """The merge's word, if it was spoken after the last start."""
     if not paths.metrics.exists():
         return None
-    metrics: dict[str, Any] = read_json(paths.metrics)
-    fresh = launch is None or metrics["provenance"]["merged_at"] >= launch.submitted_at
+    metrics = MetricsFile.read(paths.metrics)
+    fresh = launch is None or metrics.provenance.merged_at >= launch.submitted_at
     return metrics if fresh else None
 
 
@@ -168,9 +169,9 @@ def _state(
     launches: Sequence[Launch],
     jobs: dict[str, slurm.JobState],
     ranks: Sequence[RankView],
-    metrics: dict[str, Any] | None,
+    metrics: MetricsFile | None,
 ) -> RunState:
-    if metrics and metrics["complete"]:
+    if metrics and metrics.complete:
         return RunState.COMPLETE
     if not launches:
         # ranks, if any, were started by hand

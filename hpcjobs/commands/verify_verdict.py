@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hpcjobs.commands.status import Status
 from hpcjobs.compare.world_sizes import Mismatch
@@ -52,7 +51,7 @@ class VerifyVerdict:
             return 0
         return IncompleteError.exit_code if self._agree and all(state.merged for state in self._states) else 1
 
-    def values(self) -> dict[str, Any]:
+    def values(self) -> dict[str, object]:
         """The verdict as JSON values, the flips aside."""
         runs = [
             {"world_size": size, "state": status.state, "folder": status.folder, "rows": status.rows,

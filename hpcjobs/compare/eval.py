@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +16,9 @@ from hpcjobs.compare.results import Results
 from hpcjobs.compare.statistics import Differences
 from hpcjobs.config.resolve import read_config
 from hpcjobs.errors import MergeError, UsageError
-from hpcjobs.run_folder.files import read_json
 from hpcjobs.run_folder.job_kinds import check_answers
+from hpcjobs.run_folder.metrics_file import Counts, MetricsFile
 from hpcjobs.run_folder.paths import RunPaths
-
-_COUNTS = ("rows", "accepted", "missing", "errors")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,9 +28,9 @@ class Side:
     paths: RunPaths
     results: Results
     complete: bool
-    counts: dict[str, int]
+    counts: Counts
     model: str
-    data: dict[str, Any]
+    data: Mapping[str, Any]
     target: str | None
 
     @classmethod
@@ -44,23 +42,23 @@ class Side:
             if not path.exists():
                 raise UsageError(f"{path} does not exist yet; next: hpcjobs merge {paths.root}")
         try:
-            values = read_json(paths.metrics)
-            known, counts = values["provenance"], {name: int(values["counts"][name]) for name in _COUNTS}
-            target = known.get("rescored_with", {}).get("target", config.task.target)
+            said = MetricsFile.read(paths.metrics)
+            known, counts = said.provenance, said.counts
+            target = known.rescored_with.get("target", config.task.target)
             side = cls(
                 paths=paths,
                 results=Results(paths.results),
-                complete=values["complete"],
+                complete=said.complete,
                 counts=counts,
-                model=known["model"]["name"],
-                data=known["data"],
+                model=known.model["name"],
+                data=known.data,
                 target=target,
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise MergeError(f"{paths.metrics} is broken: {error!r}; next: hpcjobs merge {paths.root}") from None
-        if side.results.rows != counts["accepted"]:
-            said = f"{side.results.rows} rows, and metrics.json counts {counts['accepted']}"
-            raise MergeError(f"{paths.results} has {said}; next: hpcjobs merge {paths.root}")
+        if side.results.rows != counts.accepted:
+            found = f"{side.results.rows} rows, and metrics.json counts {counts.accepted}"
+            raise MergeError(f"{paths.results} has {found}; next: hpcjobs merge {paths.root}")
         return side
 
     def same_data(self, other: Side) -> bool:

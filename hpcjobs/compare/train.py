@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +12,7 @@ import numpy.typing as npt
 from hpcjobs.config.resolve import read_config
 from hpcjobs.errors import UsageError
 from hpcjobs.metrics.bootstrap import Floats
+from hpcjobs.run_folder.metrics_file import TrainFacts
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.plan import Plan
 from hpcjobs.training.outcome import Training, read_training
@@ -33,7 +33,7 @@ class TrainSide:
 
     paths: RunPaths
     plan: Plan
-    config: dict[str, Any]
+    config: dict[str, object]
     training: Training
     seen: dict[int, StepSamples]
 
@@ -63,22 +63,23 @@ class TrainSide:
     @cached_property
     def values(self) -> dict[str, float | None]:
         """What it came to, by name; None for what it does not have."""
-        metrics, counts, train = (self.training.values[name] for name in ("metrics", "counts", "train"))
+        said = self.training.file
+        train = said.train or TrainFacts()
         whole = len(self.seen) == len(self.training.curve.steps)
-        found = {name: metrics[name]["value"] if name in metrics else None for name in LOSSES}
-        speed = {name: train[name] for name in ("tokens_per_s", "tokens_per_s_per_rank", "seconds")}
+        found = {name: said.metrics[name]["value"] if name in said.metrics else None for name in LOSSES}
+        speed = {name: getattr(train, name) for name in ("tokens_per_s", "tokens_per_s_per_rank", "seconds")}
         read = sum(seen.samples for seen in self.seen.values()) if whole else None
-        return found | {"tokens": counts["tokens"]} | speed | {
-            "steps": counts["accepted"], "samples": train["samples"], "samples_read": read,
+        return found | {"tokens": said.counts.tokens} | speed | {
+            "steps": said.counts.accepted, "samples": train.samples, "samples_read": read,
         }  # fmt: skip
 
     def step_of(self, name: str) -> int | None:
         """The step that a loss is of."""
-        metrics = self.training.values["metrics"]
+        metrics = self.training.file.metrics
         return metrics[name]["step"] if name in metrics else None
 
 
-def _dotted(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _dotted(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
     """Nested sections as dotted keys; a list is one value."""
     for name, value in values.items():
         if isinstance(value, Mapping) and value:
@@ -134,7 +135,7 @@ class TrainComparison:
 
     a: TrainSide
     b: TrainSide
-    config: dict[str, tuple[Any, Any]]
+    config: dict[str, tuple[object, object]]
     curves: Curves
     batches: Batches | None
 
@@ -144,7 +145,7 @@ class TrainComparison:
         names = (*LOSSES, "tokens_per_s")
         return [name for name in names if self.a.values[name] is not None and self.b.values[name] is not None]
 
-    def steps(self) -> Iterator[dict[str, Any]]:
+    def steps(self) -> Iterator[dict[str, object]]:
         """The common steps, one after the other, with what each side recorded."""
         for step in self.curves.steps.tolist():
             yield {"step": step} | {
@@ -152,7 +153,7 @@ class TrainComparison:
             }
 
 
-def _plain(record: StepRecord) -> dict[str, Any]:
+def _plain(record: StepRecord) -> dict[str, float | None]:
     names = ("loss", "eval_loss", "learning_rate", "grad_norm", "tokens", "seconds", "world_size")
     return {name: getattr(record, name) for name in names}
 

@@ -33,7 +33,7 @@ class TrainFindings:
         """0; 1 where a gate finds a regression; else 3 where a gate cannot be decided."""
         return gates_exit_code(self.gates)
 
-    def values(self) -> dict[str, Any]:
+    def values(self) -> dict[str, object]:
         """The findings as JSON values."""
         found = self.comparison
         return {
@@ -113,7 +113,7 @@ def _sizes(side: TrainSide) -> str:
     return ", ".join(map(str, side.world_sizes))
 
 
-def _side_values(side: TrainSide) -> dict[str, Any]:
+def _side_values(side: TrainSide) -> dict[str, object]:
     merged, plan = side.training.merged, side.plan
     return {
         "run": side.paths.root.name, "folder": str(side.paths.root), "complete": merged.complete, "rows": merged.rows,
@@ -123,7 +123,7 @@ def _side_values(side: TrainSide) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _pair_values(found: TrainComparison, name: str) -> dict[str, Any]:
+def _pair_values(found: TrainComparison, name: str) -> dict[str, float | None]:
     a, b = found.a.values[name], found.b.values[name]
     values = {"a": a, "b": b, "difference": None if a is None or b is None else b - a}
     return values | ({"a_step": found.a.step_of(name), "b_step": found.b.step_of(name)} if name in LOSSES else {})
@@ -173,7 +173,7 @@ def _number(value: float | None, sign: str = "") -> str:
     return f"{value:{sign}d}" if isinstance(value, int) else f"{value:{sign}.6g}"
 
 
-def short(value: Any) -> str:
+def short(value: object) -> str:
     """A config value on one line, the middle of a long one left out."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 120 else f"{text[:70]} ... {text[-40:]}"

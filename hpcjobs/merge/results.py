@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -27,6 +27,21 @@ ROW_GROUP = 32_768
 _ERROR = JOURNAL_TYPES["error"]
 _ALWAYS = ("index", "id", "completion", "finish_reason", "prompt_tokens", "completion_tokens")
 _LIKELIHOODS = ("choice_logprobs", "choice_greedy", "choice_tokens")
+
+
+class ResultRow(TypedDict):
+    """A row of results.parquet, as far as it is scored again."""
+
+    index: int
+    completion: str
+    finish_reason: str
+    prompt_tokens: int
+    completion_tokens: int
+    error: dict[str, str] | None
+    completions: NotRequired[list[str] | None]
+    choice_logprobs: NotRequired[list[float | None] | None]
+    choice_greedy: NotRequired[list[bool]]
+    choice_tokens: NotRequired[list[int]]
 
 
 def schema_of(metrics: Sequence[Metric], inputs: pa.Schema, task: TaskConfig | None = None) -> pa.Schema:

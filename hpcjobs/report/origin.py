@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import platform
 import shlex
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from hpcjobs.report.activity import Activity
 from hpcjobs.report.text import count, duration, plural, stamp
+from hpcjobs.run_folder.metrics_file import MetricsFile
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.plan import Plan
 from hpcjobs.run_folder.submission import Launch
@@ -17,16 +17,20 @@ _HOSTS_SHOWN = 40
 Rows = list[tuple[str, str]]
 
 
-def provenance(paths: RunPaths, plan: Plan, metrics: Mapping[str, Any] | None, activities: Sequence[Activity]) -> Rows:
+def provenance(paths: RunPaths, plan: Plan, metrics: MetricsFile | None, activities: Sequence[Activity]) -> Rows:
     """What ran, on what, when; empty values are left out."""
-    said = (metrics or {}).get("provenance", {})
+    merged = metrics.provenance if metrics else None
     rows = [("run folder", f"{paths.root} on {platform.node()}"), *_model(plan), *_data(plan), *_code(plan)]
-    rows += [("planned shape", str(plan.shape)), ("seed", str(said.get("seed", "")))]
-    generation = ", ".join(f"{name} {_plain(value)}" for name, value in said.get("generation", {}).items())
+    rows += [
+        ("planned shape", str(plan.shape)),
+        ("seed", "" if merged is None or merged.seed is None else str(merged.seed)),
+    ]
+    generation = ", ".join(f"{name} {_plain(value)}" for name, value in (merged.generation if merged else {}).items())
     rows.append(("generation", generation))
     rows += [("hosts", _hosts(activities)), ("planned", stamp(plan.created_at)), *_times(activities)]
-    rows += [("merged", stamp(said.get("merged_at"))), ("merged with", _prefixed("hpcjobs ", said.get("merged_with")))]
-    rows.append(("scored again", stamp(said.get("rescored_at"))))
+    if merged:
+        rows += [("merged", stamp(merged.merged_at)), ("merged with", _prefixed("hpcjobs ", merged.merged_with))]
+        rows.append(("scored again", stamp(merged.rescored_at)))
     return [(name, value) for name, value in rows if value]
 
 
@@ -86,9 +90,9 @@ def _times(activities: Sequence[Activity]) -> Rows:
     return [("first rank started", stamp(first)), ("last rank ended", f"{stamp(last)}, {duration(last - first)} later")]
 
 
-def _plain(value: Any) -> str:
+def _plain(value: object) -> str:
     return f"[{', '.join(repr(item) for item in value)}]" if isinstance(value, list) else str(value)
 
 
-def _prefixed(prefix: str, value: Any) -> str:
+def _prefixed(prefix: str, value: object) -> str:
     return f"{prefix}{value}" if value else ""

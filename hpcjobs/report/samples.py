@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 
 from hpcjobs.config import TaskConfig
 from hpcjobs.errors import HpcJobsError
-from hpcjobs.report.picks import pick_rows, read_rows
+from hpcjobs.report.picks import ShownRow, pick_rows, read_rows
 from hpcjobs.report.text import Cut
+from hpcjobs.requests import Row
 from hpcjobs.run_folder.inputs import user_row
 from hpcjobs.tasks.few_shot import Pool
 from hpcjobs.tasks.prompts import Prompts
@@ -109,9 +109,10 @@ def _prompts(task: TaskConfig, columns: list[str], pool: Pool | None) -> Prompts
         return None  # the config was changed by hand: the columns still show what was asked
 
 
-def _sample(row: Mapping[str, Any], prompts: Prompts | None) -> Sample:
+def _sample(row: ShownRow, prompts: Prompts | None) -> Sample:
     asked = user_row({"index": row["index"], "id": row["id"], **(row.get("input") or {})})
-    error = row["error"] and (row["error"]["type"], Cut.of(row["error"]["message"]))
+    failed = row["error"]
+    error = (failed["type"], Cut.of(failed["message"])) if failed else None
     scores = [(name, "none" if value is None else f"{value:.4g}") for name, value in (row.get("scores") or {}).items()]
     own = {name: value for name, value in asked.items() if name != "index" and value != row["id"]}
     columns = [(name, Cut.of(_text(value))) for name, value in list(own.items())[:_COLUMNS_SHOWN]]
@@ -131,7 +132,7 @@ def _sample(row: Mapping[str, Any], prompts: Prompts | None) -> Sample:
     )
 
 
-def _options(asked: Mapping[str, Any], logprobs: Sequence[float], prompts: Prompts | None) -> list[Option]:
+def _options(asked: Row, logprobs: Sequence[float], prompts: Prompts | None) -> list[Option]:
     """The options as they were scored; none where the config, or the row, does not give them again."""
     try:
         texts = prompts.options(asked) if prompts else []
@@ -151,7 +152,7 @@ def letter(number: int) -> str:
     return chr(ord("A") + number) if number < 26 else str(number + 1)
 
 
-def _turns(asked: Mapping[str, Any], prompts: Prompts | None, sample: str) -> list[tuple[str, Cut]]:
+def _turns(asked: Row, prompts: Prompts | None, sample: str) -> list[tuple[str, Cut]]:
     try:
         prompt = prompts.prompt(asked, sample) if prompts else []
     except Exception as problem:  # a template may raise anything
@@ -160,7 +161,7 @@ def _turns(asked: Mapping[str, Any], prompts: Prompts | None, sample: str) -> li
     return [(turn["role"], Cut.of(turn["content"])) for turn in turns]
 
 
-def _targets(asked: Mapping[str, Any], prompts: Prompts | None) -> list[Cut]:
+def _targets(asked: Row, prompts: Prompts | None) -> list[Cut]:
     try:
         target = prompts.target(asked) if prompts else None
     except Exception as problem:  # a template may raise anything
@@ -169,7 +170,7 @@ def _targets(asked: Mapping[str, Any], prompts: Prompts | None) -> list[Cut]:
     return [Cut.of(str(one)) for one in targets]
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, bytes):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from hpcjobs.metrics.format import number_text
 from hpcjobs.report.text import Cut
+from hpcjobs.run_folder.metrics_file import Groups, Summary
 
 MOST_GROUPS = 100
 _NONE = "–"
@@ -43,12 +43,12 @@ class GroupTable:
     total: int
 
 
-def group_tables(groups: Mapping[str, Any]) -> list[GroupTable]:
+def group_tables(groups: Groups) -> list[GroupTable]:
     """The `groups` of metrics.json as tables."""
     return [_group_table(column, values) for column, values in groups.items()]
 
 
-def _group_table(column: str, values: Mapping[str, Any]) -> GroupTable:
+def _group_table(column: str, values: Mapping[str, Mapping[str, Summary]]) -> GroupTable:
     names = list(next(iter(values.values()), {}))  # each group has every metric
     rows = []
     for value, group in itertools.islice(values.items(), MOST_GROUPS):
@@ -57,7 +57,7 @@ def _group_table(column: str, values: Mapping[str, Any]) -> GroupTable:
     return GroupTable(column, names, rows, len(values))
 
 
-def score_of(name: str, summary: Mapping[str, Any]) -> ScoreRow:
+def score_of(name: str, summary: Summary) -> ScoreRow:
     """The row of one metric of metrics.json. A bar runs from 0 to 1, or to 10, 100... for larger values."""
     value, interval = summary["value"], summary["ci95"]
     if value is None:
@@ -80,7 +80,7 @@ def score_of(name: str, summary: Mapping[str, Any]) -> ScoreRow:
     )
 
 
-def _interval(interval: tuple[float, float] | None) -> str:
+def _interval(interval: Sequence[float] | None) -> str:
     return _NONE if interval is None else " to ".join(map(number_text, interval))
 
 

@@ -25,7 +25,7 @@ def test_the_exit_code_is_the_worst_gate(passed: list[bool | None], code: int) -
 
 
 def flip_of(a: Any, b: Any, **changes: Any) -> Flip:
-    row = {"index": 1, "scores": {"em": 1.0}, "error": None}
+    row: Any = {"index": 1, "scores": {"em": 1.0}, "error": None}
     return Flip("r\x1b[2J", ("em",), ("f1",), row | {"completion": a}, row | {"completion": b} | changes)
 
 

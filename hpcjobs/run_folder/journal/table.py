@@ -105,7 +105,7 @@ def table_of(records: Sequence[Record], schema: pa.Schema) -> pa.Table:
     return pa.table([pa.array(storable(columns[field.name]), field.type) for field in schema], schema=schema)
 
 
-def _named(values: Mapping[str, Any], kind: pa.StructType) -> dict[str, Any]:
+def _named(values: Mapping[str, object], kind: pa.StructType) -> dict[str, object]:
     return {field.name: values[field.name] for field in kind if field.name in values}
 
 

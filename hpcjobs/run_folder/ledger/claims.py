@@ -175,7 +175,7 @@ class EmptyClaimError(MergeError):
     """A claim whose creator died between creating and writing it: possible only where there are no hard links."""
 
 
-def _text(values: dict[str, Any]) -> str:
+def _text(values: dict[str, object]) -> str:
     return json.dumps(values, separators=(",", ":"))
 
 
