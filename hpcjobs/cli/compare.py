@@ -15,7 +15,6 @@ from hpcjobs.cli.flags import (
     Word,
     Yes,
 )
-from hpcjobs.cli.submit import given_flags
 from hpcjobs.errors import UsageError
 
 if TYPE_CHECKING:
@@ -56,14 +55,24 @@ def verify(
     from hpcjobs.cli.show_comparison import show_verdict
     from hpcjobs.cli.show_plan import show_sizes
     from hpcjobs.commands import verify as flow
-    from hpcjobs.commands.submit import SubmitOptions
+    from hpcjobs.commands.submit import Flags, SubmitOptions
 
     order = SubmitOptions(
         job=job,
         config=config,
         profile=profile,
         sets=sets or [],
-        flags=given_flags(locals()),
+        flags=Flags(
+            model=model,
+            data=data,
+            max_samples=max_samples,
+            nodes=nodes,
+            time=time,
+            partition=partition,
+            account=account,
+            qos=qos,
+            executor=executor,
+        ),
         sbatch=[],
         argv=[],
         run_dir=run_dir,

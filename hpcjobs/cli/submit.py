@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -31,13 +31,6 @@ from hpcjobs.cli.flags import (
 if TYPE_CHECKING:
     from hpcjobs.plan.draft import Draft
     from hpcjobs.run_folder.paths import RunPaths
-
-
-def given_flags(values: dict[str, Any]) -> dict[str, Any]:
-    """The flags that name config keys, out of a handler's locals."""
-    from hpcjobs.commands.submit import FLAGS
-
-    return {name: values.get(name) for name in FLAGS}
 
 
 @app.command(context_settings={"ignore_unknown_options": False})
@@ -90,10 +83,31 @@ def submit(
 ) -> None:
     """Plan a run, show the plan, and queue it: its ranks, and the merge job behind them."""
     from hpcjobs.cli.show_plan import show_plan
-    from hpcjobs.commands.submit import SubmitOptions, draft_of
+    from hpcjobs.commands.submit import Flags, SubmitOptions, draft_of
 
     extra = [*(sbatch or ()), *([f"comment={comment}"] if comment is not None else ())]
-    flags = given_flags(locals())
+    flags = Flags(
+        nodes=nodes,
+        gpus=gpus,
+        gpus_per_node=gpus_per_node,
+        ntasks_per_node=ntasks_per_node,
+        cpus_per_task=cpus_per_task,
+        array=array,
+        mem=mem,
+        time=time,
+        partition=partition,
+        account=account,
+        qos=qos,
+        constraint=constraint,
+        reservation=reservation,
+        executor=executor,
+        name=name,
+        model=model,
+        data=data,
+        max_samples=max_samples,
+        exclusive=exclusive,
+        requeue=requeue,
+    )
     order = SubmitOptions(
         job=job,
         config=config,
@@ -163,9 +177,26 @@ def resume(
     """Run what is missing, on the same shape or another one."""
     from hpcjobs.cli.show_plan import say_launched
     from hpcjobs.commands.resume import resume
+    from hpcjobs.commands.submit import Flags
     from hpcjobs.run_folder.paths import find_run
 
-    paths, flags = find_run(run), given_flags(locals())
+    paths = find_run(run)
+    flags = Flags(
+        nodes=nodes,
+        gpus=gpus,
+        gpus_per_node=gpus_per_node,
+        ntasks_per_node=ntasks_per_node,
+        cpus_per_task=cpus_per_task,
+        array=array,
+        mem=mem,
+        time=time,
+        partition=partition,
+        account=account,
+        qos=qos,
+        constraint=constraint,
+        reservation=reservation,
+        executor=executor,
+    )
     launched = resume(paths, flags, sbatch or [], lambda text: typer.echo(text, err=True))
     if launched:
         say_launched(paths, launched, json_)
@@ -197,9 +228,26 @@ def join(
     """Add ranks to a run that is going on: more nodes, another partition, an array of single-node workers."""
     from hpcjobs.cli.show_plan import say_launched
     from hpcjobs.commands.resume import join
+    from hpcjobs.commands.submit import Flags
     from hpcjobs.run_folder.paths import find_run
 
-    paths, flags = find_run(run), given_flags(locals())
+    paths = find_run(run)
+    flags = Flags(
+        nodes=nodes,
+        gpus=gpus,
+        gpus_per_node=gpus_per_node,
+        ntasks_per_node=ntasks_per_node,
+        cpus_per_task=cpus_per_task,
+        array=array,
+        mem=mem,
+        time=time,
+        partition=partition,
+        account=account,
+        qos=qos,
+        constraint=constraint,
+        reservation=reservation,
+        executor=executor,
+    )
     say_launched(paths, join(paths, flags, sbatch or [], lambda text: typer.echo(text, err=True)), json_)
     if wait:
         _wait(paths, json_)

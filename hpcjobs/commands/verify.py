@@ -50,7 +50,10 @@ def plan_runs(order: SubmitOptions, sizes: Sequence[int]) -> dict[int, Draft]:
     folder = order.run_dir or _new_folder(config)
     drafts: dict[int, Draft] = {}
     for size in sizes:
-        flags = order.flags | shape_flags(config, size)
+        shape = shape_flags(config, size)
+        flags = dataclasses.replace(
+            order.flags, nodes=shape["nodes"], gpus=shape["gpus"], ntasks_per_node=shape["ntasks_per_node"]
+        )
         sets = [*order.sets, "cluster.array=null"]  # one job, however many workers the config would have
         draft, _ = draft_of(dataclasses.replace(order, sets=sets, flags=flags, run_dir=folder / f"w{size}"))
         drafts[size] = _sharing(next(iter(drafts.values()), draft), draft)
@@ -86,8 +89,8 @@ def _new_folder(config: Config) -> Path:
 
 def _sharing(first: Draft, draft: Draft) -> Draft:
     """`draft` with the rows of `first`, which are the same, so that they are in memory once."""
-    if draft.plan.data["sha256"] != first.plan.data["sha256"]:
-        raise DataError(f"data set {draft.plan.data['name']} has changed while the runs were planned: type it again")
+    if draft.plan.data.sha256 != first.plan.data.sha256:
+        raise DataError(f"data set {draft.plan.data.name} has changed while the runs were planned: type it again")
     return dataclasses.replace(draft, table=first.table, chunks=first.chunks)
 
 
@@ -155,7 +158,7 @@ def _required(order: SubmitOptions, sizes: Iterable[int]) -> str:
     words = ["hpcjobs", "verify", str(order.config), "--world-sizes", ",".join(map(str, sizes))]
     words += [] if order.job == EVAL.name else ["--job", order.job]
     words += [] if order.profile is None else ["--profile", order.profile]
-    for name, value in order.flags.items():
+    for name, value in vars(order.flags).items():
         words += [] if value is None else [f"--{name.replace('_', '-')}", str(value)]
     for assignment in (*order.sets, "run.deterministic=true"):
         words += ["--set", assignment]

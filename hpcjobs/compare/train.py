@@ -163,7 +163,7 @@ def compare_trainings(a: TrainSide, b: TrainSide) -> TrainComparison:
     names = [name for name in dict.fromkeys((*a.config, *b.config)) if name not in _OWN]
     config = {name: (a.config.get(name), b.config.get(name)) for name in names}
     common = sorted(a.training.curve.steps.keys() & b.training.curve.steps.keys())
-    same_data = a.plan.data["sha256"] == b.plan.data["sha256"]
+    same_data = a.plan.data.sha256 == b.plan.data.sha256
     return TrainComparison(
         a, b, {name: values for name, values in config.items() if values[0] != values[1]},
         Curves(np.array(common, np.int64), _losses(a, common), _losses(b, common)),

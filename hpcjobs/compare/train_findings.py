@@ -52,7 +52,7 @@ class TrainFindings:
         found = self.comparison
         for letter, side in (("A", found.a), ("B", found.b)):
             state = "complete" if side.training.merged.complete else "INCOMPLETE"
-            yield f"{letter:<7} {state}, {_share(side)} steps, model {side.plan.model['name']}  {side.paths.root}"
+            yield f"{letter:<7} {state}, {_share(side)} steps, model {side.plan.model.name}  {side.paths.root}"
         yield f"{'':<16} {'A':>14} {'B':>14} {'B - A':>14}"
         for title, *cells, remark in value_rows(found):
             yield f"{title:<16} {' '.join(f'{cell:>14}' for cell in cells)}  {remark}".rstrip()
@@ -117,8 +117,8 @@ def _side_values(side: TrainSide) -> dict[str, object]:
     merged, plan = side.training.merged, side.plan
     return {
         "run": side.paths.root.name, "folder": str(side.paths.root), "complete": merged.complete, "rows": merged.rows,
-        "accepted": merged.accepted, "missing": len(merged.missing), "model": plan.model["name"],
-        "data": plan.data["name"], "data_sha256": plan.data["sha256"], "world_sizes": side.world_sizes,
+        "accepted": merged.accepted, "missing": len(merged.missing), "model": plan.model.name,
+        "data": plan.data.name, "data_sha256": plan.data.sha256, "world_sizes": side.world_sizes,
         "steps_run_again": side.training.curve.repeated,
     }  # fmt: skip
 
@@ -220,12 +220,12 @@ def _origin_warnings(found: TrainComparison) -> Iterator[str]:
     """What differs and stands in no config: the content behind a name."""
     a, b = found.a.plan, found.b.plan
     if found.batches is None:
-        names = [f"{plan.data['name']} ({plan.rows} rows, sha256 {plan.data['sha256'][:8]})" for plan in (a, b)]
+        names = [f"{plan.data.name} ({plan.rows} rows, sha256 {plan.data.sha256[:8]})" for plan in (a, b)]
         yield f"the data sets are not the same: {' and '.join(names)}"
     for key in ("weights_sha256", "commit"):
-        one, other = (str(plan.model.get(key))[:8] for plan in (a, b))
-        if one != other and a.model["name"] == b.model["name"]:
-            yield f"the model {a.model['name']} was not the same: {key} {one} in A, {other} in B"
-    one, other = (str(plan.code.get("hpcjobs_sha256"))[:8] for plan in (a, b))
+        one, other = (str(getattr(plan.model, key))[:8] for plan in (a, b))
+        if one != other and a.model.name == b.model.name:
+            yield f"the model {a.model.name} was not the same: {key} {one} in A, {other} in B"
+    one, other = (str(plan.code.hpcjobs_sha256)[:8] for plan in (a, b))
     if one != other:
-        yield f"hpcjobs itself was not the same: {a.code['hpcjobs']} ({one}) and {b.code['hpcjobs']} ({other})"
+        yield f"hpcjobs itself was not the same: {a.code.hpcjobs} ({one}) and {b.code.hpcjobs} ({other})"

@@ -6,10 +6,9 @@ import dataclasses
 import hashlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
@@ -27,7 +26,7 @@ from hpcjobs.run_folder.inputs import table_parts
 from hpcjobs.run_folder.job_kinds import BUILT_IN, find_kind
 from hpcjobs.run_folder.ledger.chunks import Ints, write_chunks
 from hpcjobs.run_folder.paths import RunPaths, runs_root
-from hpcjobs.run_folder.plan import Plan
+from hpcjobs.run_folder.plan import Plan, PlanData, PlanModel, PlanTrain
 from hpcjobs.run_folder.provenance import code_facts
 from hpcjobs.run_folder.snapshot import Snapshot
 
@@ -111,7 +110,11 @@ def draft_run(
     few_shot: pa.Table | None = None,
     validation: pa.Table | None = None,
     then_eval: str | None = None,
-    **details: Any,
+    chunk_size: int = 0,
+    data: PlanData | None = None,
+    model: PlanModel | None = None,
+    train: PlanTrain | None = None,
+    argv: Sequence[str] = (),
 ) -> Draft:
     root = folder or _root(config) / (config.run.name or _default_name(job, config))
     checked_name(root.name, "run name")
@@ -124,13 +127,16 @@ def draft_run(
     run = config.run.model_copy(update={"name": root.name, "root": str(root.parent.absolute())})
     config = config.model_copy(update={"run": run})
     snapshot = own_code(root.absolute())
-    found = {"snapshot": snapshot.facts(), "packages": _packages(job, config)}
-    code = code_facts() | {name: facts for name, facts in found.items() if facts}
-    blank: dict[str, Any] = {"chunk_size": 0, "data": {}, "model": {}}
+    packages = _packages(job, config) or None
+    code = dataclasses.replace(code_facts(), snapshot=snapshot.facts(), packages=packages)
     plan = Plan(
         run=root.name, job=job, shape=shape, rows=0 if table is None else len(table), chunks=len(chunks or ()),
         config_sha256=hashlib.sha256(dump(config).encode()).hexdigest(), code=code, created_at=time.time(),
-        **blank | details,
+        chunk_size=chunk_size,
+        data=data or PlanData(),
+        model=model or PlanModel(),
+        train=train or PlanTrain(),
+        argv=list(argv),
     )  # fmt: skip
     paths = RunPaths(root.absolute())
     return Draft(

@@ -51,30 +51,30 @@ def _model(plan: Plan) -> Rows:
         return [("command", shlex.join(plan.argv))]
     names = {"name": "model", "engine": "engine", "revision": "model revision", "commit": "model commit"}
     names["dtype"] = "dtype"
-    rows = [(label, str(plan.model.get(key) or "")) for key, label in names.items()]
-    return [*rows, ("weights", _prefixed("sha256 ", plan.model.get("weights_sha256")))]
+    rows = [(label, str(getattr(plan.model, key) or "")) for key, label in names.items()]
+    return [*rows, ("weights", _prefixed("sha256 ", plan.model.weights_sha256))]
 
 
 def _data(plan: Plan) -> Rows:
-    if not plan.data:
+    if not plan.data.name:
         return []
-    rows = [("data", f"{plan.data['name']}, {plural(plan.rows, 'row')}")]
-    rows.append(("data hash", f"sha256 {plan.data['sha256']}"))
+    rows = [("data", f"{plan.data.name}, {plural(plan.rows, 'row')}")]
+    rows.append(("data hash", f"sha256 {plan.data.sha256}"))
     if plan.kind.unit != "answers":
-        return [*rows, ("columns", ", ".join(plan.data["columns"]))]
+        return [*rows, ("columns", ", ".join(plan.data.columns))]
     chunks = f"{plural(plan.chunks, 'chunk')} of at most {plural(plan.chunk_size, 'sample')}"
-    return [*rows, ("columns", ", ".join(plan.data["columns"])), ("chunks", chunks)]
+    return [*rows, ("columns", ", ".join(plan.data.columns)), ("chunks", chunks)]
 
 
 def _code(plan: Plan) -> Rows:
     code = plan.code
-    dirty = " with uncommitted changes" if code.get("dirty") else ""
-    commit = f"{code['commit']}{dirty} (git, in {code.get('cwd', '?')})" if code.get("commit") else ""
-    rows = [("hpcjobs", code.get("hpcjobs", "")), ("commit", commit), ("python", code.get("python", ""))]
-    packages = [f"{name} of {package}" for name, package in code.get("packages", {}).items()]
+    dirty = " with uncommitted changes" if code.dirty else ""
+    commit = f"{code.commit}{dirty} (git, in {code.cwd or '?'})" if code.commit else ""
+    rows = [("hpcjobs", code.hpcjobs), ("commit", commit), ("python", code.python)]
+    packages = [f"{name} of {package}" for name, package in (code.packages or {}).items()]
     rows.append(("added by", ", ".join(packages)))
-    rows.append(("own code", _prefixed("sha256 ", code.get("snapshot", {}).get("sha256"))))
-    return [*rows, ("submitted on", code.get("host", "")), ("config hash", f"sha256 {plan.config_sha256} (as planned)")]
+    rows.append(("own code", _prefixed("sha256 ", code.snapshot.sha256)))
+    return [*rows, ("submitted on", code.host), ("config hash", f"sha256 {plan.config_sha256} (as planned)")]
 
 
 def _hosts(activities: Sequence[Activity]) -> str:

@@ -40,7 +40,7 @@ def run_eval(work: Work) -> None:
 def make_engine(work: Work) -> Engine:
     """The engine of this run; only real models import torch."""
     model, kind = work.config.model, work.config.task.type
-    task: TaskType = work.plan.data["asks"] if kind == "lm_eval" else kind
+    task: TaskType = work.plan.data.asks or "generate" if kind == "lm_eval" else kind
     if own := own_model_engine(model.engine):
         check_task(own, model.engine, task)
         work.heart.vitals.device = "none"

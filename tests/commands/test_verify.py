@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from hpcjobs.commands.submit import SubmitOptions
+from hpcjobs.commands.submit import Flags, SubmitOptions
 from hpcjobs.commands.verify import judge, parse_sizes, shape_flags
 from hpcjobs.config import Config
 from hpcjobs.config.layers import Layer
@@ -184,7 +184,9 @@ def test_where_the_disk_is_full_the_flips_are_told_missing_and_nothing_half_writ
             run_ranks(runs[size], size)
             assert merge(runs[size]).complete
         order, before = (
-            SubmitOptions(job="eval", config=None, profile=None, sets=[], flags={}, sbatch=[], argv=[], run_dir=folder),
+            SubmitOptions(
+                job="eval", config=None, profile=None, sets=[], flags=Flags(), sbatch=[], argv=[], run_dir=folder
+            ),
             sorted(folder.iterdir()),
         )
         disk.fill()

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from hpcjobs.commands.merge import merge_and_report
-from hpcjobs.commands.submit import SubmitOptions, draft_of, start
+from hpcjobs.commands.submit import Flags, SubmitOptions, draft_of, start
 from hpcjobs.report import write_report
 from hpcjobs.report.activity import Activity, read_activities
 from hpcjobs.report.axis import Axis
@@ -89,7 +89,7 @@ def order(folder: Path, job: str = "eval", sets: list[str] | None = None, **flag
         config=None,
         profile=None,
         sets=["model.engine=dummy", *(sets or [])],
-        flags=values,
+        flags=Flags(**values),
         sbatch=[],
         argv=[],
         run_dir=folder,

@@ -8,13 +8,14 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 
 from hpcjobs.config import Config, GenerationConfig, TaskConfig
 from hpcjobs.errors import ConfigError, did_you_mean
 from hpcjobs.requests import Completion, Likelihood
+from hpcjobs.run_folder.plan import PlanData
 from hpcjobs.run_folder.snapshot import Snapshot
 from hpcjobs.tasks.lmeval.asked import Asked, AskedRow
 from hpcjobs.tasks.lmeval.codec import encode
@@ -56,7 +57,7 @@ class LmEvalPlan:
 
     config: Config
     table: pa.Table
-    facts: dict[str, Any]
+    facts: PlanData
     _planned: Planned
     _stand_in: StandIn
 
@@ -88,7 +89,7 @@ def plan_task(config: Config) -> LmEvalPlan:
     asks = _asks({row["task"]: row["asked"][0]["type"] for row in rows})
     generation = [generation_of(one["arguments"][1]) for row in rows for one in row["asked"] if _generates(one)]
     task_config = _filled_in(config.task, loaded, metrics, generation, include)
-    facts = {"name": loaded.name, "lm_eval": version, "asks": asks, "tasks": sorted(loaded.tasks)}
+    facts = PlanData(name=loaded.name, lm_eval=version, asks=asks, tasks=sorted(loaded.tasks))
     kept = [metric for metric in metrics if metric.text in task_config.metrics]
     planned = Planned(loaded.name, version, sorted(loaded.tasks), folders, kept)
     return LmEvalPlan(config.model_copy(update={"task": task_config}), _table(rows), facts, planned, stand_in)
@@ -151,7 +152,7 @@ def _rows(name: str, task: Task, config: Config, several: bool) -> list[AskedRow
     return list(rows.values())
 
 
-def _asks(types: Mapping[str, str]) -> str:
+def _asks(types: Mapping[str, str]) -> Literal["generate", "choice", "perplexity"]:
     """The engine's task type; of log-likelihoods one stands for all, since one engine gives them."""
     generating = sorted(name for name, kind in types.items() if kind == "generate_until")
     if generating and len(generating) < len(types):
