@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from hpcjobs.config import TaskConfig
-from hpcjobs.metrics import Board, find_metrics
+from hpcjobs.metrics import Aggregator, find_metrics
 
 BATCH = 32_768
 KINDS: dict[str, tuple[str, str, tuple[str, ...]]] = {
@@ -52,15 +52,15 @@ def batches(metric: str, rows: int) -> Iterator[pa.Table]:
 def fold(metric: str, task: str, group_by: tuple[str, ...], rows: int) -> tuple[float, float]:
     """Seconds in `add` and in the summaries."""
     config = TaskConfig.model_validate({"type": task, "metrics": (metric,), "group_by": group_by})
-    board = Board(find_metrics([metric]), config)
+    aggregator = Aggregator(find_metrics([metric]), config)
     adding = 0.0
     for table in batches(metric, rows):
         start = time.perf_counter()
-        board.add(table)
+        aggregator.add(table)
         adding += time.perf_counter() - start
     start = time.perf_counter()
-    board.summary()
-    board.groups()
+    aggregator.summary()
+    aggregator.groups()
     return adding, time.perf_counter() - start
 
 

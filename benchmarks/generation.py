@@ -32,7 +32,7 @@ import torch
 import transformers
 
 from hpcjobs.config import GenerationConfig
-from hpcjobs.engines.encoding import Answer, Coder, prompt_ids
+from hpcjobs.engines.encoding import Answer, TextCodec, prompt_ids
 from hpcjobs.engines.loader import load_model
 from hpcjobs.engines.loop.engine import LoopEngine
 from hpcjobs.engines.loop.packed import PackedModel, Piece
@@ -101,7 +101,7 @@ def until(tokens: Tokens, end: int | None) -> Tokens:
     return tokens[: tokens.index(end) + 1] if end in tokens else tokens
 
 
-class TokenCoder(Coder):
+class TokenCoder(TextCodec):
     """Answers whose text is the list of their tokens, so that both sides can be compared; the text is made too."""
 
     def answer(self, made: Sequence[int], generation: GenerationConfig) -> Answer:
@@ -115,9 +115,9 @@ class TokenCoder(Coder):
 def by_loop(model: Any, tokenizer: Any, chats: Sequence[Any], lengths: Sequence[int], case: Case) -> list[Tokens]:
     """New tokens of each chat, from our engine."""
     engine = LoopEngine(model, tokenizer, GenerationConfig(), case.batch)
-    engine.coder = TokenCoder(model, tokenizer, GenerationConfig())
+    engine.codec = TokenCoder(model, tokenizer, GenerationConfig())
     if not case.natural:
-        engine.coder.never_end()
+        engine.codec.never_end()
     requests = [
         Request(index=n, id=str(n), prompt=chat, generation=GenerationConfig(max_new_tokens=lengths[n]))
         for n, chat in enumerate(chats)

@@ -1,4 +1,4 @@
-"""hpcjobs: Slurm batch jobs for models and data that end complete and scored, whatever dies on the way."""
+"""hpcjobs: Slurm jobs for models and data that finish complete and scored, even when ranks or nodes die."""
 
 from __future__ import annotations
 

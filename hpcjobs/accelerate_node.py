@@ -1,4 +1,6 @@
-"""`python -m hpcjobs.accelerate_node`, as old copies of the sbatch template call it. Gone in the release after 0.2."""
+"""`python -m hpcjobs.accelerate_node`, the name that older copies of the sbatch template call. To be removed in the
+release after 0.2.
+"""
 
 import sys
 

@@ -29,11 +29,13 @@ MIXED_PRECISIONS = ("no", "bf16", "fp16")
 
 @dataclass(frozen=True, kw_only=True)
 class ConnectorOptions:
-    """What is seldom set: the model's pin, its dtype on load, GPUs for one replica, the group's deadline (s), and the
-    engine (`model.engine`).
+    """Less common options of the connector.
 
-    `fresh`: the seed of random weights instead of the model's own. `accelerator`: more arguments of accelerate's
-    Accelerator.
+    `revision` pins the model, `dtype` is the type of its weights on load (default: float32 on CPU, that of
+    `mixed_precision` on GPU), `gpus_per_rank` is the number of GPUs that one copy of the model spans, `timeout` is how
+    long to wait for the other processes (seconds), `engine` is the config's `model.engine`. `fresh` is a seed: random
+    weights are made from it instead of loading the model's own. `accelerator` has further arguments for
+    `accelerate.Accelerator`.
     """
 
     revision: str | None = None
@@ -47,11 +49,10 @@ class ConnectorOptions:
 
 
 class AccelerateConnector:
-    """A model on this process's device, and its share of a data set.
+    """A model on this process's device, and this process's share of a data set.
 
-    Under `accelerate launch`, torchrun or a step of this project the processes form a group; alone there is
-    none. `state` may be given where the group was joined before. Completions of a sample do not depend on
-    the number of processes.
+    Under `accelerate launch`, torchrun or srun the processes form a group; a single process needs none. The completion
+    of a sample does not depend on the number of processes.
     """
 
     def __init__(
@@ -78,33 +79,36 @@ class AccelerateConnector:
 
     @property
     def state(self) -> PartialState:
-        """accelerate's state; joins the group on first use."""
+        """accelerate's `PartialState`. The process joins the group on first use."""
         if self._state is None:
             from accelerate import PartialState
 
             from hpcjobs.distributed.group import join_group
 
-            # A second one in a process, or the user's own Accelerator before it: the group is there already.
+            # A second connector, or the user's own Accelerator before it: the group exists already.
             joined = PartialState._shared_state != {}
             self._state = PartialState() if joined else join_group(Rank.from_env(), None, self.options.timeout)
         return self._state
 
     @property
     def is_main_process(self) -> bool:
+        """Whether this is process 0 of the group."""
         return bool(self.state.is_main_process)
 
     @property
     def model(self) -> PreTrainedModel:
+        """The model, loaded on first use."""
         self.load_model_once()
         return self._model
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The model's tokenizer, loaded with the model on first use."""
         self.load_model_once()
         return self._tokenizer
 
     def load_model_once(self) -> None:
-        """Load model and tokenizer onto this process's device; later calls do nothing."""
+        """Load the model and its tokenizer onto this process's device. Later calls do nothing."""
         if self._model is None:
             import torch
 
@@ -119,7 +123,9 @@ class AccelerateConnector:
             self._model, self._tokenizer = load_model(self.source, device, self._dtype(), self.options.gpus_per_rank)
 
     def _dtype(self) -> torch.dtype | None:
-        """Weights for inference: what was asked, else float32 on CPU and the mixed precision's type on a GPU."""
+        """The dtype of weights for inference: the configured one, else float32 on CPU and that of `mixed_precision` on
+        GPU.
+        """
         if self.options.dtype is not None or self.state.device.type == "cpu":
             return self.options.dtype
         return precision_dtype(self.mixed_precision)
@@ -127,9 +133,10 @@ class AccelerateConnector:
     def engine(
         self, generation: GenerationConfig | None = None, task: TaskType = "generate", deterministic: bool = False
     ) -> Engine:
-        """The engine that runs this model: for answers, or for log-likelihoods.
+        """The engine that runs this model, for completions or log-likelihoods.
 
-        `deterministic`: nothing is kept over a pause of the source, so what comes after it is the same on any rank.
+        With `deterministic` it finishes all running samples whenever the source of requests pauses, so that later
+        completions do not depend on earlier ones.
         """
         from hpcjobs.engines.pick import EngineSpec, make_engine
 
@@ -137,11 +144,14 @@ class AccelerateConnector:
         return make_engine(self.model, self.tokenizer, generation or self.generation, spec)
 
     def complete(self, messages: Prompt, *, seed: int = 0, **kwargs: object) -> Completion:
-        """The completion of one chat or prompt; `kwargs` are fields of GenerationConfig for this call."""
+        """The completion of one chat or prompt. `kwargs` are fields of GenerationConfig for this call."""
         return self.complete_batch([messages], seed=seed, **kwargs)[0]
 
     def complete_batch(self, messages_batch: Sequence[Prompt], *, seed: int = 0, **kwargs: object) -> list[Completion]:
-        """Completions in the order of the prompts; `kwargs` as in `complete`, `seed` is for sampling."""
+        """The completions, in the order of the prompts. `kwargs` as in `complete`, `seed` is for sampling.
+
+        Raises a UsageError for an unknown option.
+        """
         engine = self.engine(self._generation(kwargs))
         requests = (
             Request(index=n, id=str(n), prompt=prompt, seed=seed + n) for n, prompt in enumerate(messages_batch)
@@ -158,22 +168,23 @@ class AccelerateConnector:
         return GenerationConfig.model_validate(values)
 
     def stream(self, requests: Source) -> Iterator[Completion]:
-        """Iterator in, iterator out, in any order: what the worker uses."""
+        """Completions of an iterator of requests as they finish, in any order. The worker uses this."""
         return self.engine().stream(requests)
 
     def split_dataset(self, dataset: Any) -> Any:
-        """This process's part: items r, r+W, r+2W... No padding, no duplicates, sizes differ by at most one.
+        """This process's share: items r, r+W, r+2W... for rank r of W. No padding, no duplicates; sizes differ by at
+        most one.
 
-        A `datasets.Dataset` gives a Dataset, any other sequence a list.
+        Returns a Dataset for a `datasets.Dataset`, and a list for any other sequence.
         """
         rank, world = self.state.process_index, self.state.num_processes
         mine = range(rank, len(dataset), world)
         return dataset.select(mine) if hasattr(dataset, "select") else [dataset[index] for index in mine]
 
     def gather_results(self, results: Sequence[T]) -> list[T]:
-        """On the main process all processes' results in input order, on the others an empty list.
+        """The results of all processes in input order on the main process; an empty list on the others.
 
-        Each gives one result for each item of its `split_dataset`, in that order.
+        Each process passes one result for each item of its `split_dataset`, in that order.
         """
         if self.state.num_processes == 1:
             return list(results)
@@ -186,9 +197,9 @@ class AccelerateConnector:
     def prepare_for_training(
         self, model: torch.nn.Module, optimizer: torch.optim.Optimizer, *dataloaders: DataLoader[Any]
     ) -> tuple[Any, ...]:
-        """(model, optimizer, *dataloaders) ready for a distributed loop; the precision is `mixed_precision`.
+        """`(model, optimizer, *dataloaders)`, prepared by accelerate for a distributed loop.
 
-        Weights are trained in float32, under autocast where the precision is a lower one.
+        Weights are trained in float32, under autocast if `mixed_precision` is bf16 or fp16.
         """
         if any(p.is_floating_point() and p.element_size() < 4 for p in model.parameters()):
             model.float()  # in place: the optimizer keeps its parameters
@@ -197,7 +208,7 @@ class AccelerateConnector:
 
     @property
     def accelerator(self) -> Accelerator:
-        """accelerate's Accelerator over the same group, made on first use."""
+        """The `accelerate.Accelerator` of the same group, made on first use."""
         if self._accelerator is None:
             from accelerate import Accelerator
 
@@ -206,17 +217,21 @@ class AccelerateConnector:
         return self._accelerator
 
     def backward(self, loss: torch.Tensor | ModelOutput) -> None:
-        """Backward pass of a loss, or of the `loss` of what a model gave; gradients are averaged over all processes."""
+        """Run the backward pass of a loss, or of the `loss` attribute of a model's output.
+
+        Gradients are averaged over all processes.
+        """
         self.accelerator.backward(getattr(loss, "loss", loss))
 
     def save_model(self, model: torch.nn.Module, output_dir: str | Path) -> None:
-        """Write safetensors, config and tokenizer that plain `from_pretrained` loads; returns when it is whole."""
+        """Save safetensors, config and tokenizer, as `from_pretrained` loads them. Returns when all files are written.
+        """
         accelerator = self.accelerator
         accelerator.wait_for_everyone()
         state_dict = accelerator.get_state_dict(model)
         if accelerator.is_main_process:
             folder, plain = Path(output_dir), accelerator.unwrap_model(model)
-            # Gathered from shards, tied weights are tensors of their own: each of them once.
+            # Gathered from shards, tied weights are separate tensors: save each once.
             tied = {name for name, _ in plain.named_parameters(remove_duplicate=False)}
             tied -= {name for name, _ in plain.named_parameters()}
             state_dict = {name: tensor for name, tensor in state_dict.items() if name not in tied}
@@ -226,7 +241,10 @@ class AccelerateConnector:
 
 
 def interleave(parts: Sequence[Sequence[T]]) -> list[T]:
-    """Items r, r+W, r+2W... of each rank r back in one order; an HpcJobsError where the sizes cannot be a split."""
+    """The parts of ranks 0..W-1, as `split_dataset` makes them, in input order.
+
+    Raises an HpcJobsError if their sizes cannot come from one split.
+    """
     total = sum(len(part) for part in parts)
     world = len(parts)
     sizes = [len(range(rank, total, world)) for rank in range(world)]

@@ -1,4 +1,4 @@
-"""What can go wrong, and the exit code it ends with."""
+"""The errors of hpcjobs and their exit codes."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 
 
 class HpcJobsError(Exception):
-    """Base of all errors that are told to the user without a traceback; `exit_code` is the process's.
+    """Base of all errors that are shown to the user without a traceback.
 
-    `fatal`: starting again cannot help before somebody has acted.
+    `exit_code` is the exit code of the process. A `fatal` error would happen again: restarting cannot help.
     """
 
     exit_code = 1
@@ -18,51 +18,54 @@ class HpcJobsError(Exception):
 
 
 class UsageError(HpcJobsError):
-    """Wrong flags, names or values: nothing was queued or written."""
+    """Wrong flags, names or values. Nothing was queued or written."""
 
     exit_code = 2
 
 
 class ConfigError(UsageError):
-    """A config that does not say what can be run; the message names file, line and key."""
+    """The config is not valid. The message names file, line and key."""
 
 
 class DataError(UsageError):
-    """A data set that cannot be read or used as it is; the message names the row."""
+    """The data set cannot be read or used. The message names the row."""
 
 
 class LaunchError(HpcJobsError):
-    """The queue or the local launcher refused or failed."""
+    """Slurm or the local launcher refused the job or failed."""
 
 
 class RendezvousError(HpcJobsError):
-    """Ranks did not find each other before the deadline, or do not agree on who they are."""
+    """The ranks did not find each other before the deadline, or disagree about rank or world size."""
 
 
 class DiskFullError(HpcJobsError, OSError):
-    """A disk takes no more (full, over quota, read-only); also an OSError, for those who can do without the file."""
+    """The disk cannot be written: it is full, over quota or read-only.
+
+    It is an OSError too, for callers that can go on without the file.
+    """
 
     fatal = True
     path: Path | None = None
 
 
 class JournalError(HpcJobsError):
-    """A journal cannot be written (disk full, quota, second writer)."""
+    """A journal cannot be written: disk full, over quota, or a second writer."""
 
     fatal = True
 
 
 class MergeError(HpcJobsError):
-    """A journal or ledger file is broken where no crash can break it; names file and offset."""
+    """A journal or ledger file is corrupt in a way that no crash explains. The message names file and offset."""
 
 
 class IncompleteError(HpcJobsError):
-    """The run has ended and samples are missing."""
+    """The run has ended, but samples are missing."""
 
     exit_code = 3
 
 
 def did_you_mean(word: str, valid: Iterable[str]) -> str:
-    """' (did you mean 'x'?)' for the nearest of `valid`, or '' where none is near."""
+    """`" (did you mean 'x'?)"` with the closest of `valid`, or an empty string if none is close."""
     near = difflib.get_close_matches(word, list(valid), n=1, cutoff=0.5)
     return f" (did you mean '{near[0]}'?)" if near else ""

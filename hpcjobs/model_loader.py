@@ -1,4 +1,4 @@
-"""Loading a model and its tokenizer, ready to generate: the public face of `hpcjobs.engines.loader`."""
+"""Load a model and its tokenizer. The public import path of `hpcjobs.engines.loader`."""
 
 from hpcjobs.engines.loader import ModelSource, load_model, load_tokenizer
 

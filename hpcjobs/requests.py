@@ -1,16 +1,18 @@
-"""The nouns that stages hand to each other: a request, its completion, and the journal's record of it."""
+"""Requests and completions: what an engine takes and gives."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Chat = list[dict[str, str]]
+# `role`, `content` (a text, or None), and what else a chat template knows, such as `tool_calls` or `name`.
+Turn = dict[str, Any]
+Chat = list[Turn]
 Prompt = str | Chat
-# What is right: texts, or for multiple choice the numbers of right options.
+# The correct answers: texts, or option numbers for multiple choice.
 Target = str | int | list[str] | list[int] | None
 # A row of a data set: its columns, of any type that the file has.
 Row = Mapping[str, object]
@@ -18,7 +20,7 @@ TaskType = Literal["generate", "choice", "perplexity"]
 
 
 class GenerationConfig(BaseModel):
-    """How an answer is made, the config's `task.generation`: at most `max_new_tokens`; temperature 0 is greedy."""
+    """Generation settings, the config's `task.generation`. Temperature 0 is greedy decoding."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -30,7 +32,7 @@ class GenerationConfig(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A continuation whose log-likelihood is asked for, and what stands before it."""
+    """A continuation to score, and the context before it."""
 
     context: Prompt
     continuation: str
@@ -38,11 +40,11 @@ class Pair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One sample to run: `prompt` is plain text or a chat; `seed` makes its sampling repeatable.
+    """One sample to run. `prompt` is plain text or a chat; `seed` makes sampling reproducible.
 
-    generate: `prompt` is answered, `repeats` times, with the engine's generation settings or its own `generation`.
-    choice: each of `pairs` is scored; `options` are their texts as people read them. perplexity: `prompt` is a text
-    that is scored as a whole.
+    generate: `prompt` is completed `repeats` times, with the engine's generation settings unless the request has its
+    own `generation`. choice: each of `pairs` is scored; `options` are the options' texts for people. perplexity: the
+    whole `prompt` is scored.
     """
 
     index: int
@@ -58,20 +60,23 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class SampleError:
-    """Why one sample has no answer."""
+    """Why a sample has no completion."""
 
     type: str
     message: str
 
     @classmethod
     def of(cls, error: BaseException) -> SampleError:
+        """The type and message (at most 2000 characters) of an exception."""
         return cls(type(error).__name__, str(error)[:2000])
 
 
 @dataclass(frozen=True, slots=True)
 class Likelihood:
-    """What scoring came to, one entry an option: the natural log of its probability (the sum over its `tokens`
-    tokens), and whether greedy decoding would have given it. Of a perplexity sample there is one entry: its text.
+    """Log-likelihoods, one entry per option; a perplexity sample has one entry, its text.
+
+    `logprobs` are natural logs, summed over the `tokens` tokens of the option; `greedy` says whether greedy decoding
+    would produce it.
     """
 
     logprobs: tuple[float, ...]
@@ -82,9 +87,10 @@ class Likelihood:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
-    """The answer to one request; `started_at` in Unix seconds, `seconds` it took with its batch.
+    """The completion of one request.
 
-    `text` is the answer; of several (`texts`) the first; of multiple choice the likeliest option.
+    `text` is the completion, the first of `texts` if there are several, and the most likely option for choice.
+    `started_at` is in Unix seconds; `seconds` is how long the sample took, together with its batch.
     """
 
     index: int
@@ -100,4 +106,5 @@ class Completion:
 
     @classmethod
     def failed(cls, index: int, error: SampleError, started_at: float = 0.0, seconds: float = 0.0) -> Completion:
+        """A completion that has an error instead of a text."""
         return cls(index=index, text="", finish_reason="error", error=error, started_at=started_at, seconds=seconds)

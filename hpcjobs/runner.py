@@ -1,4 +1,4 @@
-"""The same work without Slurm: plain, or on several processes under `accelerate launch`.
+"""Evaluate without Slurm: in one process, or in several under `accelerate launch`.
 
 python -m hpcjobs.runner --data_file canned_50_quick --max_samples 5
 accelerate launch --num_processes 4 -m hpcjobs.runner --use_accelerate --data_file unified --max_samples 100
@@ -63,14 +63,16 @@ class Result(Scored):
 
 
 def load_validation_data(data_file: str, max_samples: int | None = None) -> list[Row]:
-    """The first `max_samples` rows (default: all) of an asset, file, folder or hub id, with `index` and `id`."""
+    """The first `max_samples` rows (default: all) of an asset, file, folder or hub id, each with `index` and `id`."""
     return [*python_rows(load_table(DataConfig(name=data_file, max_samples=max_samples)))]
 
 
 def run_inference_with_prompt(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, dataset: Sequence[Row], config: Config | None = None
 ) -> list[Result]:
-    """One result a row, in the rows' order, by this process alone; the task is `config`'s (default: eval.yaml)."""
+    """One result per row, in input order, computed by this process alone. The task is that of `config` (default:
+    eval.yaml).
+    """
     from hpcjobs.engines.pick import EngineSpec, make_engine
 
     config = config or default_config()
@@ -82,7 +84,7 @@ def run_inference_with_prompt(
 def run_inference_with_accelerate(
     connector: AccelerateConnector, dataset: Sequence[Row], config: Config | None = None
 ) -> list[Result]:
-    """One result a row, in the rows' order, on the main process; an empty list on the others."""
+    """One result per row, in input order, on the main process; an empty list on the others."""
     config = config or default_config()
     engine = connector.engine(task=_task(config))
     mine = _run(engine.stream, connector.split_dataset(dataset), config, _pool(config, dataset))
@@ -90,7 +92,7 @@ def run_inference_with_accelerate(
 
 
 def _task(config: Config) -> TaskType:
-    """What the engine is asked for; a UsageError for what needs a run folder."""
+    """The task type for the engine. Raises a UsageError for tasks that need a run folder."""
     if config.task.type == "lm_eval":
         raise UsageError("task.type lm_eval needs a run folder: hpcjobs submit eval --executor local")
     return config.task.type
@@ -102,7 +104,7 @@ def default_config() -> Config:
 
 
 def _pool(config: Config, dataset: Sequence[Row]) -> Pool | None:
-    """The rows that examples are taken from, the same in every process; `dataset` is all of it."""
+    """The rows for few-shot examples, the same in every process; `dataset` has all rows."""
     shots = config.task.few_shot
     if not shots.k or not dataset:
         return None
@@ -129,9 +131,10 @@ def _run(
 
 
 def _result(row: Row, completion: Completion, prompts: Prompts, judge: Judge) -> Result:
-    asked, failed = user_row(row), completion.error
-    target = None if failed else prompts.target(asked)
-    scores = judge.failed(lambda: prompts.target(asked)) if failed else judge.judge(completion, target, asked)
+    """The saved result of a row; it does not depend on the number of processes."""
+    values, failed = user_row(row), completion.error
+    target = None if failed else prompts.target(values)
+    scores = judge.failed(lambda: prompts.target(values)) if failed else judge.judge(completion, target, values)
     sums = {name: score.statistics for name, score in scores.items() if score.statistics is not None}
     result: Result = {
         "index": row_index(row), "id": str(row["id"]), "completion": completion.text, "target": target,
@@ -151,9 +154,10 @@ def save_results(
     facts: Mapping[str, object] | None = None,
     metrics: Sequence[Metric] = (),
 ) -> Path:
-    """Write results.jsonl and metrics.json (`facts` and the folded scores) to a folder; the folder.
+    """Write results.jsonl and metrics.json to `output_dir` and return it as a Path.
 
-    `metrics` have the folds of those whose value is no mean.
+    metrics.json has the aggregated scores and `facts`. `metrics` are needed for those whose value is not the mean of
+    the samples' scores.
     """
     folder = make_folder(Path(output_dir))
     write_whole(folder / "results.jsonl", "".join(json.dumps(result) + "\n" for result in results))
@@ -166,7 +170,7 @@ def save_results(
 
 
 def _folded(name: str, results: Sequence[Scored], metric: Metric | None) -> Summary:
-    """The summary of one metric's scores; the mean's where the metric is not known."""
+    """The summary of one metric's scores; the mean if the metric is unknown."""
     fold: Fold = MeanFold() if metric is None else fold_of(metric)
     kind = getattr(metric, "statistics", None)
     sums = [result.get("statistics", {}).get(name) for result in results]
@@ -176,7 +180,7 @@ def _folded(name: str, results: Sequence[Scored], metric: Metric | None) -> Summ
 
 
 def parser() -> argparse.ArgumentParser:
-    """The runner's flags."""
+    """The argument parser of the runner."""
     parse = argparse.ArgumentParser(
         prog="hpcjobs.runner", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -185,8 +189,8 @@ def parser() -> argparse.ArgumentParser:
     parse.add_argument("--use_accelerate", action="store_true", help="split over the processes of accelerate launch")
     parse.add_argument("--model_name", default=None, help="asset, folder or hub id (default: the config's)")
     parse.add_argument("--cache_dir", default=None, help="where hub downloads are kept")
-    parse.add_argument("--batch_size", type=int, default=None, help="samples a batch")
-    parse.add_argument("--mixed_precision", choices=("no", "bf16", "fp16"), default="bf16", help="weights on a GPU")
+    parse.add_argument("--batch_size", type=int, default=None, help="samples per batch")
+    parse.add_argument("--mixed_precision", choices=("no", "bf16", "fp16"), default="bf16", help="dtype on a GPU")
     parse.add_argument("--max_new_tokens", type=int, default=None)
     parse.add_argument("--config", type=Path, default=None, help="YAML as for hpcjobs submit eval")
     parse.add_argument("--set", action="append", default=[], metavar="A.B=C", help="one config value; repeatable")
@@ -195,7 +199,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def config_of(args: argparse.Namespace) -> Config:
-    """The config that flags, file and defaults come to."""
+    """The config from the runner's flags, the config file and the defaults."""
     keys = {
         "data.name": args.data_file, "data.max_samples": args.max_samples, "model.name": args.model_name,
         "model.batch_size": args.batch_size, "task.generation.max_new_tokens": args.max_new_tokens,
@@ -205,7 +209,7 @@ def config_of(args: argparse.Namespace) -> Config:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run and save; the exit code. Only the main process saves and prints."""
+    """Run the evaluation, save and print its results on the main process, and return the exit code."""
     args = parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:

@@ -1,4 +1,4 @@
-"""`python -m hpcjobs.supervisor`, as an earlier version starts it. To be removed in the release after 0.2."""
+"""`python -m hpcjobs.supervisor`, as earlier versions start it. To be removed in the release after 0.2."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""`python -m hpcjobs.then_eval`, as an earlier version starts it. To be removed in the release after 0.2."""
+"""`python -m hpcjobs.then_eval`, as earlier versions start it. To be removed in the release after 0.2."""
 
 import sys
 

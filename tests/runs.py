@@ -48,7 +48,7 @@ _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
     [
         "hpcjobs.worker.run",
-        "hpcjobs.worker.shift",
+        "hpcjobs.worker.chunk_runner",
         "hpcjobs.engines.dummy",
         "hpcjobs.merge.eval",
         "pandas",

@@ -1,4 +1,4 @@
-"""What ships with hpcjobs: the tiny model, its data sets, configs and sbatch templates, and how to find them."""
+"""Files that ship with hpcjobs: the tiny model, data sets, configs and sbatch templates."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def data_suffix(name: str) -> str:
 
 
 def asset_names() -> list[str]:
-    """The data sets that ship with the package."""
+    """The names of the data sets that ship with hpcjobs."""
     return sorted(path.stem for path in ASSETS.iterdir() if path.suffix in SUFFIXES)
 
 
 def shipped(folder: str) -> Path:
-    """`configs` or `sbatch`: inside an installed package, or beside it in a checkout."""
+    """The folder `configs` or `sbatch`: inside an installed package, or beside it in a checkout."""
     inside = Path(__file__).parents[1] / folder
     return inside if inside.is_dir() else Path(__file__).parents[2] / folder

@@ -1,4 +1,4 @@
-"""The verbs. A handler reads its flags, imports its stage, and says what came of it."""
+"""The app and its entry point. A verb reads its flags, imports what it needs, and prints the result."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from hpcjobs.errors import HpcJobsError, UsageError
 
 app = typer.Typer(
     name="hpcjobs", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
-    help="Slurm batch jobs for models and data: complete, scored results whatever dies on the way.\n\n"
+    help="Slurm batch jobs for models and data: complete, scored results even if ranks or nodes die.\n\n"
     "RUN is a run folder, a name under the runs root (HPCJOBS_RUNS, default runs/), or 'last'.\n\n"
     "Exit codes: 0 done, 1 failed, 2 wrong usage or config, 3 finished but incomplete, 130 interrupted.",
 )  # fmt: skip
 
-# What typer raises for wrong words: click's own class, or that of the copy of click in newer typers.
+# What typer raises for wrong usage: click's class, or that of the copy of click in newer versions.
 _WrongWords: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
 
 @app.command(hidden=True)
 def version() -> None:
-    """The version."""
+    """Print the version."""
     typer.echo(hpcjobs.__version__)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line; its exit code."""
+    """Run the command line and return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     debug = _take(words, "--debug")
     if words[:1] == ["--version"]:
@@ -39,11 +39,11 @@ def main(argv: list[str] | None = None) -> int:
         code = app(words, prog_name="hpcjobs", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except SystemExit:  # typer's answer to a reader that leaves
-        return _told(BrokenPipeError())
+        return _report(BrokenPipeError())
     except (HpcJobsError, _WrongWords, typer.Abort, KeyboardInterrupt, OSError) as error:
         if debug:
             traceback.print_exc()
-        return _told(error)
+        return _report(error)
     except Exception as error:
         if debug:
             raise
@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _take(words: list[str], flag: str) -> bool:
-    """Remove `flag` from what stands before `--`; whether it was there."""
+    """Remove `flag` from the words before `--`; returns whether it was there."""
     end = words.index("--") if "--" in words else len(words)
     if flag not in words[:end]:
         return False
@@ -60,8 +60,8 @@ def _take(words: list[str], flag: str) -> bool:
     return True
 
 
-def _told(error: BaseException) -> int:
-    """Say an error in its own words; the exit code that goes with it."""
+def _report(error: BaseException) -> int:
+    """Print an error to stderr and return its exit code."""
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         print("interrupted", file=sys.stderr)
         return 130

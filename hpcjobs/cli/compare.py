@@ -1,4 +1,4 @@
-"""verify and compare: the same job at several world sizes, and two runs side by side."""
+"""verify and compare: one job at several world sizes, and two runs side by side."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
 @app.command()
 def verify(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML, as for submit.")],
-    world_sizes: Annotated[str, typer.Option(metavar="1,2,4", help="Numbers of ranks; the first is the measure.")],
+    world_sizes: Annotated[str, typer.Option(metavar="1,2,4", help="Numbers of ranks; the first is the baseline.")],
     job: Annotated[str, typer.Option(metavar="eval|generate", help="What each rank does.")] = "eval",
     sets: Annotated[
         list[str] | None, typer.Option("--set", metavar="A.B=C", help="One config value; repeatable.")
     ] = None,
-    profile: Annotated[str | None, typer.Option(help="Site profile: configs/clusters/<name>.yaml.")] = None,
+    profile: Annotated[str | None, typer.Option(help="Cluster profile: configs/clusters/<name>.yaml.")] = None,
     run_dir: Annotated[
-        Path | None, typer.Option(help="The runs' folder, for w1, w2...; default: runs root and a made-up name.")
+        Path | None, typer.Option(help="The runs' folder, for w1, w2...; default: a new name under the runs root.")
     ] = None,
     model: Annotated[str | None, typer.Option(help="model.name: asset, folder or hub id.")] = None,
     data: Annotated[str | None, typer.Option(help="data.name: asset, file, folder or hub id.")] = None,
     max_samples: Annotated[int | None, typer.Option(min=0, help="Only the first N rows.")] = None,
-    nodes: Annotated[int | None, typer.Option(min=1, help="Nodes of the world sizes that divide by it.")] = None,
+    nodes: Annotated[int | None, typer.Option(min=1, help="Nodes, for world sizes that divide by it.")] = None,
     time: Time = None,
     partition: Word = None,
     account: Word = None,
@@ -47,17 +47,17 @@ def verify(
     yes: Yes = False,
     json_: Json = False,
 ) -> None:
-    """Run the same job at several world sizes and compare sample by sample; all run folders stay.
+    """Run the same job at several world sizes and compare the results sample by sample. All run folders are kept.
 
-    On GPUs where the config asks for some, else on CPUs. Exit code 0: every result is the same; 1: a sample differs,
-    or a run failed; 3: a run is incomplete.
+    Runs on GPUs if the config has any, else on CPUs. Exit code 0: all results are identical; 1: a sample differs, or a
+    run failed; 3: a run is incomplete.
     """
     from hpcjobs.cli.show_comparison import show_verdict
     from hpcjobs.cli.show_plan import show_sizes
     from hpcjobs.commands import verify as flow
     from hpcjobs.commands.submit import Flags, SubmitOptions
 
-    order = SubmitOptions(
+    options = SubmitOptions(
         job=job,
         config=config,
         profile=profile,
@@ -77,17 +77,17 @@ def verify(
         argv=[],
         run_dir=run_dir,
     )
-    drafts = flow.plan_runs(order, flow.parse_sizes(world_sizes))
+    drafts = flow.plan_runs(options, flow.parse_sizes(world_sizes))
     show_sizes(drafts)
     if not yes and sys.stdin.isatty() and sys.stderr.isatty():
         typer.confirm("Run them?", default=True, abort=True, err=True)
-    verdict = flow.judge(_run_all(drafts, json_), order, limit)
+    verdict = flow.judge(_run_all(drafts, json_), options, limit)
     show_verdict(verdict, json_)
     raise typer.Exit(verdict.exit_code())
 
 
 def _run_all(drafts: dict[int, Draft], json_: bool) -> dict[int, RunPaths]:
-    from hpcjobs.cli.show_run import progress, say_left
+    from hpcjobs.cli.show_run import echo_hints, progress
     from hpcjobs.commands.verify import run_all, still_going
 
     folders = [draft.paths for draft in drafts.values()]
@@ -95,35 +95,35 @@ def _run_all(drafts: dict[int, Draft], json_: bool) -> dict[int, RunPaths]:
         return run_all(drafts, lambda paths: progress(paths, json_))
     except KeyboardInterrupt:
         for paths in still_going(folders):
-            say_left(paths)
+            echo_hints(paths)
         raise typer.Exit(130) from None
 
 
 @app.command()
 def compare(
-    a: Annotated[str, typer.Argument(metavar="A", help="The run to hold against: folder, name, or 'last'.")],
+    a: Annotated[str, typer.Argument(metavar="A", help="The baseline run: folder, name, or 'last'.")],
     b: Annotated[str, typer.Argument(metavar="B", help="The other run, of the same kind.")],
     gate: Annotated[
-        list[str] | None, typer.Option(metavar="METRIC=0.01", help="By how much it may get worse; repeatable.")
+        list[str] | None, typer.Option(metavar="METRIC=0.01", help="By how much a metric may get worse; repeatable.")
     ] = None,
     allow_incomplete: Annotated[
-        bool, typer.Option("--allow-incomplete", help="Gates go by the samples or steps that there are.")
+        bool, typer.Option("--allow-incomplete", help="Decide gates on the samples or steps that exist.")
     ] = False,
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="All flips, or all common steps, one JSON object a line.")
+        Path | None, typer.Option(metavar="FILE", help="Write all flips, or all common steps, as JSON Lines.")
     ] = None,
     report: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Of train runs: both curves and all values as an HTML page.")
+        Path | None, typer.Option(metavar="FILE", help="For train runs: write curves and values as an HTML page.")
     ] = None,
     limit: Annotated[int, typer.Option(min=0, help="How many flips are printed; --json has all.")] = 10,
     json_: Json = False,
 ) -> None:
-    """B against A. Of evals: the difference of each metric on the samples that both have, and what flipped. Of train
-    runs: losses, speed, the config keys that differ, the curves step by step; merged or not, going on or not.
+    """Compare run B with run A. For evals: the difference of each metric on the common samples, and the samples that
+    flipped. For train runs: losses, speed, config keys that differ, and the curves step by step, finished or not.
 
-    A train run's gates are loss, eval_loss, best_eval_loss (by how much it may rise) and tokens_per_s (fall).
+    Gates of train runs: loss, eval_loss, best_eval_loss (by how much it may rise) and tokens_per_s (fall).
 
-    Exit code 1: a metric of B is worse than its gate allows; 3: a gate cannot be decided, as a run is incomplete.
+    Exit code 1: a metric of B is worse than its gate allows; 3: a gate cannot be decided because a run is incomplete.
     """
     from hpcjobs.cli.show_comparison import show_findings
     from hpcjobs.run_folder.job_kinds import unit_of_both

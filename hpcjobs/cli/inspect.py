@@ -1,4 +1,4 @@
-"""What a run does and what came of it: status, logs, cancel, merge, score, report, runs."""
+"""Verbs on a run: status, logs, cancel, merge, score, report, runs."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from hpcjobs.cli.flags import (
 @app.command()
 def status(
     run: RunName = "last",
-    watch: Annotated[bool, typer.Option("--watch", help="Again and again, until it is over.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Refresh until the run is over.")] = False,
     json_: Json = False,
 ) -> None:
-    """Done and total, rate, time left, each rank's state, why it is pending, the first error."""
+    """Progress, rate, time left, the state of each rank, pending reason and first error."""
     from hpcjobs.cli.show_run import show_status
     from hpcjobs.run_folder.paths import find_run
 
@@ -31,11 +31,11 @@ def status(
 def logs(
     run: RunName = "last",
     rank: Annotated[int | None, typer.Option(help="Only this rank.")] = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines come.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing new lines.")] = False,
     errors: Annotated[bool, typer.Option("--errors", help="Only errors, with their tracebacks.")] = False,
     json_: Json = False,
 ) -> None:
-    """The ranks' logs, merged by time."""
+    """The logs of all ranks, merged by time."""
     from hpcjobs.cli.show_run import show_entry
     from hpcjobs.run_folder import logs
     from hpcjobs.run_folder.paths import find_run
@@ -47,7 +47,7 @@ def logs(
 
 @app.command()
 def cancel(run: RunName, json_: Json = False) -> None:
-    """End the jobs of this run; what is finished stays, and `resume` goes on from there."""
+    """Cancel the jobs of a run. Finished samples are kept; `resume` continues."""
     from hpcjobs.commands.cancel import cancel
     from hpcjobs.run_folder.paths import find_run
 
@@ -57,7 +57,7 @@ def cancel(run: RunName, json_: Json = False) -> None:
 
 @app.command()
 def merge(run: RunName, json_: Json = False) -> None:
-    """Merge the journals, prove completeness, fold the metrics, write the report. Safe at any time."""
+    """Merge the journals, check completeness, aggregate the metrics and write the report. Safe at any time."""
     from hpcjobs.cli.show_run import show_end
     from hpcjobs.commands.merge import exit_code, merge_and_report
     from hpcjobs.run_folder.paths import find_run
@@ -77,7 +77,7 @@ def score(
     target: Annotated[str | None, typer.Option(help="Instead of the run's task.target.")] = None,
     json_: Json = False,
 ) -> None:
-    """Metrics anew from results.parquet, without generating."""
+    """Compute metrics again from results.parquet, without generating."""
     from hpcjobs.cli.show_run import show_scores
     from hpcjobs.commands.merge import try_report
     from hpcjobs.merge.score import rescore
@@ -103,7 +103,7 @@ def report(run: RunName = "last", json_: Json = False) -> None:
 
 @app.command()
 def runs(json_: Json = False) -> None:
-    """The runs under the runs root, oldest first."""
+    """List the runs under the runs root, oldest first."""
     from hpcjobs.cli.show_run import show_runs
     from hpcjobs.run_folder.paths import list_runs, runs_root
 

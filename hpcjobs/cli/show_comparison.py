@@ -1,4 +1,4 @@
-"""What verify and compare found, on the terminal or as JSON."""
+"""Show the findings of verify and compare, as text or JSON."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hpcjobs.cli.show_run import print_error
 
 
 def show_verdict(verdict: VerifyVerdict, as_json: bool) -> None:
-    """Identical, or the first flips; as JSON all of them, from their file one after the other."""
+    """Show whether the runs are identical, or the first flips; all flips as JSON."""
     if not as_json:
         for line in verdict.lines():
             typer.echo(line)
@@ -32,7 +32,7 @@ def show_verdict(verdict: VerifyVerdict, as_json: bool) -> None:
 
 
 def show_findings(findings: Findings, limit: int, as_json: bool) -> None:
-    """What compare found, and the first flips; as JSON all of them, as they are found."""
+    """Show the findings of compare and the first flips; all flips as JSON."""
     from hpcjobs.compare.flips import write_flips
 
     flips, out = findings.comparison.flips, findings.out
@@ -54,7 +54,7 @@ def show_findings(findings: Findings, limit: int, as_json: bool) -> None:
 
 
 def show_trainings(findings: TrainFindings, as_json: bool) -> None:
-    """What compare found of two train runs."""
+    """Show the findings of compare for two train runs."""
     if as_json:
         typer.echo(json.dumps(findings.values(), allow_nan=False))
         return

@@ -1,4 +1,4 @@
-"""A plan and a launch on the terminal, or as JSON."""
+"""Show a plan or a launch, as text or JSON."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hpcjobs.run_folder.submission import Launch
 
 
 def show_plan(draft: Draft, places: Mapping[str, str] | None, as_json: bool) -> None:
-    """The plan; for --dry-run (`places` given) also where values came from and the exact scripts."""
+    """Show a plan; for --dry-run (`places` given) also where values came from, and the exact scripts."""
     from hpcjobs.launch.launch import executor_of
 
     executor = executor_of(draft.config)
@@ -61,8 +61,8 @@ def _show_dry(draft: Draft, places: Mapping[str, str], executor: str, scripts: M
         typer.echo(f"\n# command ({executor})\n{sys.executable} -m hpcjobs.supervisor {draft.paths.root} 0")
 
 
-def say_planned(draft: Draft, as_json: bool) -> None:
-    """Where the plan lies, and how it is started by hand."""
+def echo_plan(draft: Draft, as_json: bool) -> None:
+    """Show where a plan was written, and how to start it by hand."""
     paths = draft.paths
     if as_json:
         typer.echo(json.dumps({"run": paths.root.name, "folder": str(paths.root), "planned": True}))
@@ -72,7 +72,8 @@ def say_planned(draft: Draft, as_json: bool) -> None:
     typer.echo(f"planned {paths.root}\nnext    {start} {paths.root}")
 
 
-def say_launched(paths: RunPaths, launch: Launch, as_json: bool) -> None:
+def echo_launch(paths: RunPaths, launch: Launch, as_json: bool) -> None:
+    """Show the jobs of a launch, its notes and the next command."""
     if as_json:
         value = {"run": paths.root.name, "folder": str(paths.root), "jobs": launch.jobs, "executor": launch.executor}
         value["notes"] = launch.notes
@@ -86,7 +87,7 @@ def say_launched(paths: RunPaths, launch: Launch, as_json: bool) -> None:
 
 
 def show_sizes(drafts: Mapping[int, Draft]) -> None:
-    """What verify is about to run."""
+    """Show the plans of verify."""
     common = [set(draft.plan.summary()) for draft in drafts.values()]
     for line in next(iter(drafts.values())).plan.summary():
         if line in set.intersection(*common):

@@ -1,4 +1,4 @@
-"""What people see: plans, progress, status and results on a terminal; the same as JSON for programs."""
+"""Show the status, progress and results of runs, as text or JSON."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ from hpcjobs.training.evals import ModelEval, evals_of
 
 
 def print_error(text: str = "") -> None:
+    """Print a line to stderr."""
     typer.echo(text, err=True)
 
 
-def say_left(paths: RunPaths) -> None:
-    """Ctrl-C has ended the waiting, not the run."""
+def echo_hints(paths: RunPaths) -> None:
+    """After Ctrl-C: the run goes on, and the commands to see or cancel it."""
     print_error(f"\ninterrupted: the run goes on; next: hpcjobs status {paths.root}, or hpcjobs cancel {paths.root}")
 
 
@@ -39,7 +40,7 @@ def _duration(seconds: float | None) -> str:
 
 
 def status_line(status: Status) -> str:
-    """One line: how far, how fast, how long still."""
+    """A status in one line: state, progress, rate, time left."""
     parts = [str(status.state)]
     kind = find_kind(status.job)
     if kind.unit != "none":
@@ -57,7 +58,7 @@ def status_line(status: Status) -> str:
 
 
 def progress(paths: RunPaths, as_json: bool) -> Callable[[Status], None]:
-    """A function that shows a status on stderr: in place on a terminal, else one line a change, at most every 10 s."""
+    """A function that shows a status on stderr: in place on a terminal, else a line per change, at most every 10 s."""
     last: dict[str, Any] = {"text": "", "at": 0.0}
 
     def show(status: Status) -> None:
@@ -74,6 +75,7 @@ def progress(paths: RunPaths, as_json: bool) -> Callable[[Status], None]:
 
 
 def show_status(paths: RunPaths, watch: bool, as_json: bool) -> None:
+    """Show the status of a run; with `watch`, every two seconds until it is over."""
     while True:
         status = read_status(paths)
         if watch and sys.stdout.isatty():
@@ -112,7 +114,7 @@ def _status_text(status: Status) -> str:
 
 
 def step_text(step: Mapping[str, float]) -> str:
-    """What the last step of a training came to."""
+    """The values of the last step of a train run."""
     names = ("loss", "eval_loss", "learning_rate", "grad_norm", "tokens_per_s", "epoch")
     values = ", ".join(f"{name.replace('_per_s', '/s')} {step[name]:.4g}" for name in names if step[name] is not None)
     each = step["tokens_per_s"] / step["world_size"]
@@ -120,7 +122,7 @@ def step_text(step: Mapping[str, float]) -> str:
 
 
 def eval_lines(evals: Sequence[ModelEval]) -> list[str]:
-    """The evals of a training's models, a line each."""
+    """The evals of a train run's models, one line each."""
     lines = []
     for one in evals:
         scores = ", ".join(f"{name} {value:.4f}" for name, value in one.metrics.items() if value is not None)
@@ -130,11 +132,12 @@ def eval_lines(evals: Sequence[ModelEval]) -> list[str]:
 
 
 def show_entry(entry: Entry, as_json: bool) -> None:
+    """Show a log entry."""
     typer.echo(json.dumps(dataclasses.asdict(entry)) if as_json else entry.text)
 
 
 def show_end(paths: RunPaths, as_json: bool) -> None:
-    """What a finished run came to: metrics, counts, files."""
+    """Show the results of a finished run: metrics, counts, files."""
     status = read_status(paths)
     if as_json:
         values = status.values()
@@ -148,7 +151,7 @@ def show_end(paths: RunPaths, as_json: bool) -> None:
 
 
 def show_scores(paths: RunPaths, metrics: MetricsFile, as_json: bool) -> None:
-    """Metrics and counts, and where the rest is."""
+    """Show metrics, counts and paths."""
     if as_json:
         typer.echo(json.dumps({"run": paths.root.name, "folder": str(paths.root), "metrics": metrics.values}))
     else:
@@ -167,14 +170,14 @@ def _print_scores(paths: RunPaths, metrics: MetricsFile, evals: Sequence[ModelEv
 
 
 def metrics_text(metrics: MetricsFile) -> str:
-    """Metrics with intervals, the counts that they stand on, and groups; a score from fewer samples says so."""
+    """Metrics with intervals, the counts behind them, and groups; incomplete scores are marked."""
     counts = metrics.counts
     if metrics.train:
         return _train_text(metrics, metrics.train)
     lines = list(score_lines(metrics.metrics, "" if metrics.complete else "  INCOMPLETE"))
-    said = f"samples {counts.accepted} of {counts.rows}, missing {counts.missing}, errors {counts.errors}"
-    said += f"; tokens {counts.prompt_tokens} in, {counts.completion_tokens} out"
-    lines += [said, *(f"warning: {text}" for text in metrics.warnings)]
+    line = f"samples {counts.accepted} of {counts.rows}, missing {counts.missing}, errors {counts.errors}"
+    line += f"; tokens {counts.prompt_tokens} in, {counts.completion_tokens} out"
+    lines += [line, *(f"warning: {text}" for text in metrics.warnings)]
     return "\n".join([*lines, *group_lines(metrics.groups)])
 
 
@@ -189,7 +192,7 @@ def _train_text(metrics: MetricsFile, train: TrainFacts) -> str:
 
 
 def show_runs(runs: Sequence[RunPaths], as_json: bool) -> None:
-    """One line a run."""
+    """Show runs, one line each."""
     if not runs and not as_json:
         print_error(f"no runs in {runs_root()}")
     for paths in runs:

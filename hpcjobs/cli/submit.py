@@ -1,4 +1,4 @@
-"""submit, resume and join: runs begin, go on, and get more ranks."""
+"""submit, resume and join: start runs, continue them, and add ranks."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def submit(
     sets: Annotated[
         list[str] | None, typer.Option("--set", metavar="A.B=C", help="One config value; repeatable.")
     ] = None,
-    profile: Annotated[str | None, typer.Option(help="Site profile: configs/clusters/<name>.yaml.")] = None,
-    run_dir: Annotated[Path | None, typer.Option(help="The run folder; default: runs root and a made-up name.")] = None,
+    profile: Annotated[str | None, typer.Option(help="Cluster profile: configs/clusters/<name>.yaml.")] = None,
+    run_dir: Annotated[Path | None, typer.Option(help="Run folder; default: a new one under the runs root.")] = None,
     name: Annotated[str | None, typer.Option(help="The run's name under the runs root.")] = None,
     model: Annotated[str | None, typer.Option(help="model.name: asset, folder or hub id.")] = None,
     data: Annotated[str | None, typer.Option(help="data.name: asset, file, folder or hub id.")] = None,
@@ -81,7 +81,7 @@ def submit(
     yes: Yes = False,
     json_: Json = False,
 ) -> None:
-    """Plan a run, show the plan, and queue it: its ranks, and the merge job behind them."""
+    """Plan a run, show the plan, and queue its ranks and the merge job."""
     from hpcjobs.cli.show_plan import show_plan
     from hpcjobs.commands.submit import Flags, SubmitOptions, draft_of
 
@@ -108,7 +108,7 @@ def submit(
         exclusive=exclusive,
         requeue=requeue,
     )
-    order = SubmitOptions(
+    options = SubmitOptions(
         job=job,
         config=config,
         profile=profile,
@@ -118,35 +118,35 @@ def submit(
         argv=argv or [],
         run_dir=run_dir,
     )
-    draft, places = draft_of(order)
+    draft, places = draft_of(options)
     show_plan(draft, places if dry_run else None, json_ and dry_run)
     if not dry_run:
         _go(draft, plan_only, wait, yes, json_)
 
 
 def _go(draft: Draft, plan_only: bool, wait: bool, yes: bool, json_: bool) -> None:
-    from hpcjobs.cli.show_plan import say_launched, say_planned
+    from hpcjobs.cli.show_plan import echo_launch, echo_plan
     from hpcjobs.commands.submit import start
 
     if plan_only:
         draft.write()
-        return say_planned(draft, json_)
+        return echo_plan(draft, json_)
     if not yes and sys.stdin.isatty() and sys.stderr.isatty():
         typer.confirm("Queue it?", default=True, abort=True, err=True)
-    say_launched(draft.paths, start(draft), json_)
+    echo_launch(draft.paths, start(draft), json_)
     if wait or draft.config.cluster.executor == "debug":
         _wait(draft.paths, json_)
     return None
 
 
 def _wait(paths: RunPaths, json_: bool) -> None:
-    from hpcjobs.cli.show_run import progress, say_left, show_end
+    from hpcjobs.cli.show_run import echo_hints, progress, show_end
     from hpcjobs.commands.wait import wait
 
     try:
         code = wait(paths, progress(paths, json_))
     except KeyboardInterrupt:
-        say_left(paths)
+        echo_hints(paths)
         raise typer.Exit(130) from None
     show_end(paths, json_)
     raise typer.Exit(code)
@@ -174,8 +174,8 @@ def resume(
     yes: Yes = False,
     json_: Json = False,
 ) -> None:
-    """Run what is missing, on the same shape or another one."""
-    from hpcjobs.cli.show_plan import say_launched
+    """Run what is missing, with the same shape or another."""
+    from hpcjobs.cli.show_plan import echo_launch
     from hpcjobs.commands.resume import resume
     from hpcjobs.commands.submit import Flags
     from hpcjobs.run_folder.paths import find_run
@@ -199,7 +199,7 @@ def resume(
     )
     launched = resume(paths, flags, sbatch or [], lambda text: typer.echo(text, err=True))
     if launched:
-        say_launched(paths, launched, json_)
+        echo_launch(paths, launched, json_)
     if launched is None or wait:
         _wait(paths, json_)
 
@@ -225,8 +225,8 @@ def join(
     wait: WaitFlag = False,
     json_: Json = False,
 ) -> None:
-    """Add ranks to a run that is going on: more nodes, another partition, an array of single-node workers."""
-    from hpcjobs.cli.show_plan import say_launched
+    """Add ranks to a running run: more nodes, another partition, or an array of single-node workers."""
+    from hpcjobs.cli.show_plan import echo_launch
     from hpcjobs.commands.resume import join
     from hpcjobs.commands.submit import Flags
     from hpcjobs.run_folder.paths import find_run
@@ -248,6 +248,6 @@ def join(
         reservation=reservation,
         executor=executor,
     )
-    say_launched(paths, join(paths, flags, sbatch or [], lambda text: typer.echo(text, err=True)), json_)
+    echo_launch(paths, join(paths, flags, sbatch or [], lambda text: typer.echo(text, err=True)), json_)
     if wait:
         _wait(paths, json_)

@@ -1,1 +1,1 @@
-"""The flow behind each verb: these modules know every stage."""
+"""What each verb does. These modules may use every stage."""

@@ -1,4 +1,4 @@
-"""Whether an incomplete run is to be started again by itself."""
+"""Decide whether an incomplete run is resumed automatically."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from hpcjobs.run_folder.rank_state import RankState
 from hpcjobs.run_folder.submission import Launch, together
 
 log = logging.getLogger(__name__)
-# The share of its samples by which a start that ran out of time has made headway.
+# The share of its samples that a start must have finished for its timeout not to count.
 _FAIR_SHARE = 0.05
 
 
 def may_go_on(paths: RunPaths) -> bool:
-    """Whether an incomplete run is to be started again by itself.
+    """Whether an incomplete run is to be resumed automatically.
 
-    Not when `run.auto_resume` starts have been spent, when the last one has finished no sample at all (the
-    next one would not either), when its ranks met what the next start would meet again (a full disk), or when its
-    job was cancelled: somebody wanted it to end. A start that ran out of time after a fair share of the rest is no
-    try: a job chains itself as often as its time limit makes it.
+    Not if `run.auto_resume` starts are used up, if the last start finished no sample (the next would not either), if
+    its ranks met an error that would happen again (such as a full disk), or if its job was cancelled. A start that ran
+    out of time after a fair share of its work does not count, so a job may chain itself as often as its time limit
+    requires.
     """
     launches, tries = known_launches(paths), read_config(paths.config).run.auto_resume
     starts = [one for one in launches if not one.joined]
@@ -46,14 +46,14 @@ def may_go_on(paths: RunPaths) -> bool:
 
 
 def fatal_errors(paths: RunPaths, launches: Sequence[Launch]) -> list[str]:
-    """What ended ranks of these starts and would end the next ones too."""
+    """The errors of ranks of these launches that would happen again."""
     vitals = read_heartbeats(paths.heartbeats)
     mine = [v for v in vitals if v.fatal and any(one.owns(v.attempt) for one in launches)]
     return [f"rank {v.rank} on {v.host}: {v.first_error}" for v in mine]
 
 
 def _ran_out_of_time(paths: RunPaths, launch: Launch) -> bool:
-    """Whether a start was drained by Slurm's own plan after it had done a fair share of what it was to run."""
+    """Whether a launch was drained at the time limit or by preemption, after a fair share of its work."""
     vitals = [v for v in read_heartbeats(paths.heartbeats) if launch.owns(v.attempt)]
     in_time = any(v.state == RankState.DRAINED and (v.ended or "").endswith((TIME_LIMIT, PREEMPTION)) for v in vitals)
     if kind_of(paths).unit == "steps":  # what it has done is in a checkpoint, be it little

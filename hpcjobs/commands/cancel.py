@@ -1,4 +1,4 @@
-"""cancel: end what this run started, and nothing else. The run stays resumable."""
+"""cancel: end the jobs of a run, and nothing else. The run can be resumed."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ _GRACE_SECONDS = 20.0
 
 
 def cancel(paths: RunPaths) -> list[str]:
-    """End the jobs and local processes recorded in submission.json; what was ended, in words."""
-    said = []
+    """End the jobs and local processes recorded in submission.json; returns a text for each."""
+    ended = []
     for launch in known_launches(paths):
         if launch.executor == "slurm":
             states = slurm.job_states(list(launch.jobs.values()))
             live = [job_id for job_id, state in states.items() if not state.over and state.source != "none"]
             slurm.cancel(live)
-            said += [f"job {job_id}" for job_id in live]
+            ended += [f"job {job_id}" for job_id in live]
         elif launch.supervisor and (identity := Identity(**launch.supervisor)).machine == Identity.own().machine:
-            said += _end_session(identity) if _is_ours(paths, identity) else []
-    return said
+            ended += _end_session(identity) if _is_ours(paths, identity) else []
+    return ended
 
 
 def _is_ours(paths: RunPaths, supervisor: Identity) -> bool:
-    """Whether the group of that number is still the supervisor's: it lives, or ranks have outlived it there."""
+    """Whether the process group still belongs to the supervisor: it is alive, or its ranks are."""
     if not supervisor.is_dead():
         return True
     with contextlib.suppress(ProcessLookupError):
@@ -42,7 +42,7 @@ def _is_ours(paths: RunPaths, supervisor: Identity) -> bool:
 
 
 def _end_session(supervisor: Identity) -> list[str]:
-    """The supervisor leads a process group of its own: ask all of it to end, then make it."""
+    """Terminate the supervisor's process group, and kill what is left after a grace period."""
     with contextlib.suppress(ProcessLookupError):  # it may end just now
         os.killpg(supervisor.pid, signal.SIGTERM)
     deadline = time.monotonic() + _GRACE_SECONDS

@@ -1,4 +1,4 @@
-"""The post-job step: merge, then report; what the merge job, the local supervisor and `hpcjobs merge` all run."""
+"""The merge job: merge and report; also run by the local supervisor."""
 
 from __future__ import annotations
 
@@ -23,15 +23,16 @@ from hpcjobs.worker.guard import guarded, notice
 _MERGE_TRIES = 3
 
 log = logging.getLogger(__name__)
-# How long files of other nodes may take to show here, and looks in vain after which they are taken for missing.
+# How long files of other nodes may take to become visible (seconds), and after how many merges without progress
+# they are considered missing.
 _VISIBLE_SECONDS = 60.0
 _LOOKS = 3
 
 
 def finish_run(run_dir: str, launch: int | None = None) -> None:
-    """The merge job's entry point: ends with hpcjobs' exit code, which Slurm then shows.
+    """The entry point of the merge job. Exits with hpcjobs' exit code, which Slurm then shows.
 
-    Where a later start than `launch` has a merge job of its own, that one judges.
+    If a later launch than `launch` has its own merge job, this one does nothing.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     paths = RunPaths(Path(run_dir))
@@ -61,7 +62,7 @@ def finish_run(run_dir: str, launch: int | None = None) -> None:
 
 
 def _merge_all_that_shows(paths: RunPaths) -> Merged:
-    """Merge; where all ranks say that they have done all and samples are missing, we may only see them late."""
+    """Merge; if all ranks are done but samples are missing, wait for files of other nodes to become visible."""
     merged, deadline, waits = merge_and_report(paths), time.monotonic() + _VISIBLE_SECONDS, 0
     while not merged.complete and _all_done(paths) and waits < _LOOKS and time.monotonic() < deadline:
         time.sleep(1.0)
@@ -77,7 +78,7 @@ def _all_done(paths: RunPaths) -> bool:
 
 
 def guard_merge(run_dir: str, launch: int) -> None:
-    """`finish_run(run_dir, launch)` in a child process, again where a signal ended it; ends as it ended."""
+    """`finish_run(run_dir, launch)` in a child process, repeated if a signal ended it. Exits with its exit code."""
     for left in reversed(range(_MERGE_TRIES)):
         code = guarded(lambda: finish_run(run_dir, launch), lambda code: None)
         if code <= 128 or not left:

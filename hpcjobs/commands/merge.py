@@ -1,4 +1,4 @@
-"""Merge, then report."""
+"""Merge a run and write its report."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def merge_and_report(paths: RunPaths) -> Merged:
 
 
 def try_report(paths: RunPaths) -> None:
-    """Write the report, or say why it was not written."""
+    """Write the report, or log why it could not be written."""
     try:
         from hpcjobs.report import write_report
 
@@ -35,5 +35,5 @@ def try_report(paths: RunPaths) -> None:
 
 
 def exit_code(merged: Merged) -> int:
-    """0 complete, 3 finished but incomplete."""
+    """0 if complete, 3 if incomplete."""
     return 0 if merged.complete else IncompleteError.exit_code

@@ -1,4 +1,4 @@
-"""Two trainings on one page: both curves in one picture, the values, and the config keys that differ."""
+"""Two train runs on one HTML page: both curves, the values, and the config keys that differ."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from hpcjobs.run_folder.files import write_whole
 
 
 def write_overlay(path: Path, findings: TrainFindings) -> None:
-    """Write what compare found of two train runs as one HTML file that needs nothing but itself.
+    """Write the findings of compare for two train runs as one self-contained HTML file.
 
-    Raises DiskFullError where there is no room; an older file stays.
+    Raises a DiskFullError; an older file is kept.
     """
     found = findings.comparison
     page = environment().get_template("overlay.html").render(

@@ -1,4 +1,4 @@
-"""resume and join: more ranks for a run, after it or while it goes on."""
+"""resume and join: continue a run, or add ranks to a running one."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from hpcjobs.run_folder.run_state import RunState
 from hpcjobs.run_folder.submission import Launch, read_launches
 
 
-def resume(paths: RunPaths, flags: Flags, sbatch: Sequence[str], say: Callable[[str], None]) -> Launch | None:
-    """Run what is missing, on another shape if flags say so; None where nothing is missing."""
+def resume(paths: RunPaths, flags: Flags, sbatch: Sequence[str], echo: Callable[[str], None]) -> Launch | None:
+    """Run what is missing, with another shape if flags set one. None if nothing is missing. Raises a UsageError."""
     plan, config = Plan.read(paths.plan), read_config(paths.config)
     plan.kind.check("resume", plan.run)
     if read_launches(paths) and not _state(paths).over:
@@ -27,11 +27,11 @@ def resume(paths: RunPaths, flags: Flags, sbatch: Sequence[str], say: Callable[[
             f"{plan.run} is still going: hpcjobs status {plan.run}; for more ranks: hpcjobs join {plan.run}; to start "
             f"it anew: hpcjobs cancel {plan.run}"
         )
-    return carry_on(paths, _reshaped(config, flags, sbatch), say)
+    return carry_on(paths, _reshaped(config, flags, sbatch), echo)
 
 
-def join(paths: RunPaths, flags: Flags, sbatch: Sequence[str], say: Callable[[str], None]) -> Launch:
-    """Add ranks to a run that is going on, through the same ledger; the merge waits for them too."""
+def join(paths: RunPaths, flags: Flags, sbatch: Sequence[str], echo: Callable[[str], None]) -> Launch:
+    """Add ranks to a running run, through the same ledger; the merge waits for them too. Raises a UsageError."""
     plan, config = Plan.read(paths.plan), read_config(paths.config)
     plan.kind.check("join", plan.run)
     if (state := _state(paths)) not in (RunState.PENDING, RunState.RUNNING):
@@ -40,7 +40,7 @@ def join(paths: RunPaths, flags: Flags, sbatch: Sequence[str], say: Callable[[st
     if executor_of(more) != read_launches(paths)[-1].executor:
         raise UsageError(f"{plan.run} runs by {read_launches(paths)[-1].executor}: ranks that join it do so as well")
     shape = shape_of(more.cluster, more.model.gpus_per_rank)
-    say(f"join    {shape}")
+    echo(f"join    {shape}")
     return start_run(paths, more, shape, Start(joined=True))
 
 
@@ -51,7 +51,7 @@ def _state(paths: RunPaths) -> RunState:
 
 
 def _reshaped(config: Config, flags: Flags, sbatch: Sequence[str]) -> Config:
-    """The config with another shape; a count that is not given again does not outlive a new one beside it."""
+    """The config with another shape. Counts that contradict the new flags are dropped."""
     values = config.model_dump(mode="python")
     if flags.array is not None and flags.nodes is None:
         values["cluster"] |= {"nodes": 1}

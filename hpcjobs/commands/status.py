@@ -1,4 +1,4 @@
-"""What a run is doing, from its files and the queue; works without accounting, and says what it cannot know."""
+"""The status of a run, from its files and the queue. It works without accounting, and shows what is unknown."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _STARTING_SECONDS = 30.0
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """One look at a run; `rate` in samples a second, `eta` in seconds, None where not known.
+    """The status of a run. `rate` is in samples per second, `eta` in seconds; None if unknown.
 
-    Of a train run `rows` and `done` are steps, `rate` is steps a second, and `step` is the last one's record.
-    `evals` are those of its models.
-    `going`: jobs or processes of it live, be it that the merge job writes the report of a complete run.
+    For a train run `rows` and `done` count steps, `rate` is steps per second, `step` is the last step's record, and
+    `evals` are the evals of its models. `going`: some job or process of the run is alive, even if only the merge job,
+    which is still writing the report.
     """
 
     run: str
@@ -55,10 +55,11 @@ class Status:
 
     @property
     def over(self) -> bool:
+        """Whether the run has ended, or was only planned."""
         return self.state.over
 
     def exit_code(self) -> int:
-        """0 done, 3 incomplete, 1 failed; what `--wait` ends with."""
+        """0 complete, 3 incomplete, 1 otherwise: the exit code of `--wait`."""
         return {RunState.COMPLETE: 0, RunState.INCOMPLETE: 3}.get(self.state, 1)
 
     def values(self) -> dict[str, Any]:
@@ -73,7 +74,7 @@ class Status:
 
 
 def read_status(paths: RunPaths) -> Status:
-    """Look at a run once."""
+    """The status of a run, now."""
     plan, config, launches = Plan.read(paths.plan), read_config(paths.config), known_launches(paths)
     now = together(launches)
     jobs, notes = _jobs(now)
@@ -86,8 +87,8 @@ def read_status(paths: RunPaths) -> Status:
         rows, done = metrics.counts.rows, metrics.counts.accepted
     eta = (rows - done) / rate if rate and plan.kind.unit != "none" else None
     state = _state(plan, now, jobs, ranks, metrics)
-    told = sorted((rank for rank in ranks if rank.vitals.first_error), key=lambda rank: not rank.vitals.fatal)
-    errors = [f"rank {rank.vitals.rank} on {rank.vitals.host}: {rank.vitals.first_error}" for rank in told]
+    failed = sorted((rank for rank in ranks if rank.vitals.first_error), key=lambda rank: not rank.vitals.fatal)
+    errors = [f"rank {rank.vitals.rank} on {rank.vitals.host}: {rank.vitals.first_error}" for rank in failed]
     if state == RunState.FAILED and not errors and (short := shortage(paths)):
         errors = [short]
     notes += [note for one in now for note in one.notes] + [_loss(rank) for rank in ranks if rank.state in LOST]
@@ -114,13 +115,13 @@ def read_status(paths: RunPaths) -> Status:
 
 
 def _ended(launches: Sequence[Launch], ranks: Sequence[RankView]) -> bool:
-    """Whether there were ranks of these starts, and none lives."""
+    """Whether these launches had ranks, and none is alive."""
     mine = [rank for rank in ranks if any(launch.owns(rank.vitals.attempt) for launch in launches)]
     return bool(mine) and not any(rank.live for rank in mine)
 
 
 def _loss(rank: RankView) -> str:
-    """A rank that was lost, with its node and, where anybody saw it, what ended it."""
+    """A message about a lost rank, with its node and, if known, how it ended."""
     vitals = rank.vitals
     how = f" ({vitals.ended})" if vitals.ended else ""
     if rank.state == RankState.SILENT:
@@ -132,7 +133,7 @@ def _loss(rank: RankView) -> str:
 
 
 def _jobs(launches: Sequence[Launch]) -> tuple[dict[str, slurm.JobState], list[str]]:
-    """The jobs of the newest start and of those it joined, by kind; the newest merge job is the one that judges."""
+    """The jobs of the newest launch and of those it joined, by kind. Of merge jobs only the newest counts."""
     ids: dict[str, str] = {}
     for launch in launches:
         for kind, job_id in launch.jobs.items() if launch.executor == "slurm" else ():
@@ -156,7 +157,7 @@ def _jobs(launches: Sequence[Launch]) -> tuple[dict[str, slurm.JobState], list[s
 
 
 def _fresh_metrics(paths: RunPaths, launch: Launch | None) -> MetricsFile | None:
-    """The merge's word, if it was spoken after the last start."""
+    """The content of metrics.json, if it was merged after the last launch."""
     if not paths.metrics.exists():
         return None
     metrics = MetricsFile.read(paths.metrics)
@@ -197,7 +198,7 @@ def _state(
 
 
 def _still_going(launches: Sequence[Launch], jobs: dict[str, slurm.JobState], ranks: Sequence[RankView]) -> bool:
-    """Whether anything of these starts lives, or may: what Slurm does not tell, the ranks' own signs of life do."""
+    """Whether any job or process of these launches is or may be alive, from Slurm or from heartbeats."""
     if not launches:
         return False
     last, live = launches[-1], any(rank.live for rank in ranks)

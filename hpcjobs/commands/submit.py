@@ -1,4 +1,4 @@
-"""submit and resume: config, plan and launch in a row; the flow behind the CLI's verbs."""
+"""submit: config, plan and launch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hpcjobs.run_folder.job_kinds import find_kind
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.submission import Launch
 
-# Flags that are Slurm's own words -> config keys.
+# Flag -> config key; most flags have Slurm's names.
 FLAGS = {
     "nodes": "cluster.nodes", "gpus": "cluster.gpus", "gpus_per_node": "cluster.gpus_per_node",
     "ntasks_per_node": "cluster.ntasks_per_node", "cpus_per_task": "cluster.cpus_per_task", "mem": "cluster.mem",
@@ -59,7 +59,7 @@ class Flags:
 
 @dataclass(frozen=True, kw_only=True)
 class SubmitOptions:
-    """What a user typed after `submit`."""
+    """The arguments of `submit`."""
 
     job: str
     config: Path | None
@@ -72,7 +72,7 @@ class SubmitOptions:
 
 
 def flag_layer(flags: Flags, sbatch: Sequence[str]) -> Layer:
-    """The layer of the flags that were given."""
+    """The config layer of the flags that were given. Raises a UsageError."""
     given = {name: value for name, value in vars(flags).items() if value is not None}
     values: dict[str, object] = {FLAGS[name]: value for name, value in given.items()}
     places = {FLAGS[name]: f"--{name.replace('_', '-')}" for name in given}
@@ -103,7 +103,7 @@ def draft_of(order: SubmitOptions) -> tuple[Draft, dict[str, str]]:
 
 
 def start(draft: Draft) -> Launch:
-    """Write the run folder and launch. A refusal of the queue leaves neither jobs nor a folder."""
+    """Write the run folder and launch it. If Slurm refuses, neither jobs nor a folder are left."""
     draft.write()
     try:
         return start_run(draft.paths, draft.config, draft.plan.shape, Start(merge=draft.plan.kind.has("merge")))
@@ -113,7 +113,7 @@ def start(draft: Draft) -> Launch:
 
 
 def start_run(paths: RunPaths, config: Config, shape: Shape, start: Start) -> Launch:
-    """Launch a planned run; with the debug executor, run its one rank and the merge here and now."""
+    """Launch a planned run. With the debug executor its rank and the merge run in this process."""
     record = launch(paths, config, shape, start)
     if record.executor == "debug":
         from hpcjobs.worker.run import run_rank

@@ -1,4 +1,4 @@
-"""The evals that follow a train run: `python -m hpcjobs.then_eval RUN` starts those that have not been started."""
+"""Evals after a train run: `python -m hpcjobs.commands.then_eval RUN` starts those that have not been started."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from hpcjobs.training.evals import models_of
 log = logging.getLogger(__name__)
 
 
-def start_evals(paths: RunPaths, say: Callable[[str], None]) -> None:
-    """Start the eval of `train.then_eval` on every model that the run has made and that has none yet.
+def start_evals(paths: RunPaths, echo: Callable[[str], None]) -> None:
+    """Start the eval of `train.then_eval` for every model of the run that has none yet.
 
-    In a queue all at once. Without one they would be in each other's way: a process of its own runs one after the
-    other. A HpcJobsError of the last that could not be started, after all others were tried.
+    Under Slurm all at once; otherwise a process runs one after the other. If some cannot be started, the others are
+    tried first, and then the last HpcJobsError is raised.
     """
     due: Iterable[int | None] = _due(paths)
     if _executor(paths) != "slurm" and len(due := list(due)) > 1:
-        say(f"evals   one after the other, by process {begin_evals(paths, apart=True).pid}")
+        echo(f"evals   one after the other, by process {begin_evals(paths, apart=True).pid}")
         return
     failed: HpcJobsError | None = None
     for step in due:
         try:
-            start_eval(paths, step, say)
+            start_eval(paths, step, echo)
         except HpcJobsError as error:
             log.error("no eval of %s: %s", _model(paths, step), error)
             failed = error
@@ -44,8 +44,8 @@ def start_evals(paths: RunPaths, say: Callable[[str], None]) -> None:
         raise failed
 
 
-def start_eval(paths: RunPaths, step: int | None, say: Callable[[str], None]) -> Launch:
-    """Submit the eval of the model of `step`, None: of the last; it must not have been started before."""
+def start_eval(paths: RunPaths, step: int | None, echo: Callable[[str], None]) -> Launch:
+    """Submit the eval of the model of `step` (None: the final one). It must not have been started before."""
     folder = paths.eval_of(step)
     if folder.exists():  # whoever was at it was cut off before anything was queued
         remove_folder(folder)
@@ -55,7 +55,7 @@ def start_eval(paths: RunPaths, step: int | None, say: Callable[[str], None]) ->
     config = validate(merge_layers([file_layer(paths.then_eval), dotted_layer(values, "train.then_eval")]))
     draft = make_plan("eval", config, folder)
     started = start(draft)
-    say(f"eval    {folder}: {', '.join(f'{kind} {job}' for kind, job in started.jobs.items())}")
+    echo(f"eval    {folder}: {', '.join(f'{kind} {job}' for kind, job in started.jobs.items())}")
     return started
 
 
@@ -64,13 +64,14 @@ def _model(paths: RunPaths, step: int | None) -> Path:
 
 
 def _executor(paths: RunPaths) -> str | None:
-    """What the training was started by; None where by hand."""
+    """The executor of the training; None if it was started by hand."""
     launches = read_launches(paths)
     return launches[-1].executor if launches else None
 
 
 def _due(paths: RunPaths) -> Iterator[int | None]:
-    """The models whose eval has not been started when it is their turn: others may start some meanwhile."""
+    """The models whose eval has not been started. Checked when it is their turn: another process may have started one.
+    """
     for step, _ in models_of(paths):
         if not any(one.jobs for one in known_launches(RunPaths(paths.eval_of(step)))):
             yield step
@@ -86,7 +87,7 @@ def _one_by_one(paths: RunPaths) -> None:
 
 
 def main(run_dir: str) -> None:
-    """Start what is due: in a queue and be gone; without one, stay until the last has ended."""
+    """Start the evals that are due. Without Slurm, run them one after the other."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     paths = RunPaths(Path(run_dir))
     if _executor(paths) == "slurm":

@@ -1,4 +1,4 @@
-"""The flow of verify: the same job planned, run and judged at several world sizes."""
+"""verify: plan, run and compare one job at several world sizes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from hpcjobs.run_folder.paths import RunPaths, runs_root
 
 
 def parse_sizes(text: str) -> list[int]:
-    """'1,2,4' as numbers; a UsageError unless they are two or more different positive ones."""
+    """The numbers in '1,2,4'. Raises a UsageError unless they are two or more different positive integers."""
     words = [word.strip() for word in text.split(",")]
     wrong = next((word for word in words if not re.fullmatch(r"[1-9][0-9]{0,5}", word, re.ASCII)), None)
     if wrong is not None:
@@ -42,20 +42,22 @@ def parse_sizes(text: str) -> list[int]:
     return sizes
 
 
-def plan_runs(order: SubmitOptions, sizes: Sequence[int]) -> dict[int, Draft]:
-    """The checked plans by world size, in `order.run_dir` or a new folder under the runs root; nothing on disk yet."""
-    _check_order(order)
-    upper = [set_layer(order.sets), flag_layer(order.flags, order.sbatch)]
-    config, _ = resolve(order.job, order.config, order.profile, upper)
-    folder = order.run_dir or _new_folder(config)
+def plan_runs(options: SubmitOptions, sizes: Sequence[int]) -> dict[int, Draft]:
+    """The checked plans by world size, in `options.run_dir` or a new folder under the runs root. Nothing is written
+    yet.
+    """
+    _check_order(options)
+    upper = [set_layer(options.sets), flag_layer(options.flags, options.sbatch)]
+    config, _ = resolve(options.job, options.config, options.profile, upper)
+    folder = options.run_dir or _new_folder(config)
     drafts: dict[int, Draft] = {}
     for size in sizes:
         shape = shape_flags(config, size)
         flags = dataclasses.replace(
-            order.flags, nodes=shape["nodes"], gpus=shape["gpus"], ntasks_per_node=shape["ntasks_per_node"]
+            options.flags, nodes=shape["nodes"], gpus=shape["gpus"], ntasks_per_node=shape["ntasks_per_node"]
         )
-        sets = [*order.sets, "cluster.array=null"]  # one job, however many workers the config would have
-        draft, _ = draft_of(dataclasses.replace(order, sets=sets, flags=flags, run_dir=folder / f"w{size}"))
+        sets = [*options.sets, "cluster.array=null"]  # one job, however many workers the config would have
+        draft, _ = draft_of(dataclasses.replace(options, sets=sets, flags=flags, run_dir=folder / f"w{size}"))
         drafts[size] = _sharing(next(iter(drafts.values()), draft), draft)
     return drafts
 
@@ -71,11 +73,11 @@ def _check_order(order: SubmitOptions) -> None:
         for folder in (order.config, runs_root() / order.config):
             if RunPaths(folder).plan.is_file():
                 config = RunPaths(folder).config
-                raise UsageError(f"verify takes a config, and {order.config} is a run: that of the run is {config}")
+                raise UsageError(f"verify takes a config, and {options.config} is a run: that of the run is {config}")
 
 
 def shape_flags(config: Config, size: int) -> dict[str, int]:
-    """The flags of a world size: on GPUs where the config is; on its nodes where they divide the ranks, else on one."""
+    """The flags of a world size: on GPUs if the config is; on its nodes if they divide the ranks, else on one."""
     nodes = config.cluster.nodes if size % config.cluster.nodes == 0 else 1
     on_gpus = bool(config.cluster.gpus or config.cluster.gpus_per_node)
     gpus = size * config.model.gpus_per_rank if on_gpus else 0
@@ -88,14 +90,14 @@ def _new_folder(config: Config) -> Path:
 
 
 def _sharing(first: Draft, draft: Draft) -> Draft:
-    """`draft` with the rows of `first`, which are the same, so that they are in memory once."""
+    """`draft` with the rows of `first`, which are equal, so that they are in memory only once."""
     if draft.plan.data.sha256 != first.plan.data.sha256:
         raise DataError(f"data set {draft.plan.data.name} has changed while the runs were planned: type it again")
     return dataclasses.replace(draft, table=first.table, chunks=first.chunks)
 
 
 def run_all(drafts: dict[int, Draft], progress: Callable[[RunPaths], Callable[[Status], None]]) -> dict[int, RunPaths]:
-    """Run the plans to their end: on Slurm all at once, here one after the other. Takes them out of `drafts`."""
+    """Run the plans until they are over: under Slurm all at once, else one after the other. Empties `drafts`."""
     runs = {size: draft.paths for size, draft in drafts.items()}
     if executor_of(next(iter(drafts.values())).config) == "slurm":
         _queue(drafts)
@@ -107,7 +109,7 @@ def run_all(drafts: dict[int, Draft], progress: Callable[[RunPaths], Callable[[S
 
 
 def _queue(drafts: dict[int, Draft]) -> None:
-    """All into the queue, or none: where it refuses one, those before it are cancelled."""
+    """Queue all runs, or none: if one is refused, the earlier ones are cancelled."""
     queued: list[RunPaths] = []
     for size in list(drafts):
         paths = drafts[size].paths
@@ -124,21 +126,22 @@ def _queue(drafts: dict[int, Draft]) -> None:
 
 
 def still_going(runs: Iterable[RunPaths]) -> Iterator[RunPaths]:
-    """Those that were started and are not over."""
+    """The runs that were started and are not over."""
     for paths in runs:
         if paths.submission.exists() and not read_status(paths).over:
             yield paths
 
 
-def judge(runs: dict[int, RunPaths], order: SubmitOptions, keep: int) -> VerifyVerdict:
-    """Compare what the runs have; the flips go to flips.jsonl beside them, the first `keep` into the verdict."""
+def judge(runs: dict[int, RunPaths], options: SubmitOptions, keep: int) -> VerifyVerdict:
+    """Compare the results of the runs. Flips are written to flips.jsonl beside them; the verdict has the first `keep`.
+    """
     states, one = {size: read_status(paths) for size, paths in runs.items()}, next(iter(runs.values()))
     folder, deterministic = one.root.parent, read_config(one.config).run.deterministic
     files = {size: runs[size].results for size in runs if states[size].state.merged}
     comparison = WorldSizeComparison(files)
     first = list[Mismatch]()
     found = keep_first(comparison.flips() if len(files) > 1 else (), keep, first)
-    again = "the same command again" if order.run_dir is None else "the same command with another --run-dir"
+    again = "the same command again" if options.run_dir is None else "the same command with another --run-dir"
     differ = write_flips(folder / "flips.jsonl", found, again)
     return VerifyVerdict(
         runs=states,
@@ -149,7 +152,7 @@ def judge(runs: dict[int, RunPaths], order: SubmitOptions, keep: int) -> VerifyV
         differ=differ,
         first_flips=first,
         deterministic=deterministic,
-        next=None if deterministic or not differ else _required(order, runs),
+        next=None if deterministic or not differ else _required(options, runs),
     )
 
 
@@ -160,6 +163,6 @@ def _required(order: SubmitOptions, sizes: Iterable[int]) -> str:
     words += [] if order.profile is None else ["--profile", order.profile]
     for name, value in vars(order.flags).items():
         words += [] if value is None else [f"--{name.replace('_', '-')}", str(value)]
-    for assignment in (*order.sets, "run.deterministic=true"):
+    for assignment in (*options.sets, "run.deterministic=true"):
         words += ["--set", assignment]
     return shlex.join(words)

@@ -1,4 +1,4 @@
-"""What verify found, as exit code, JSON values and text."""
+"""The findings of verify as exit code, JSON and text."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from hpcjobs.run_folder.run_state import RunState
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyVerdict:
-    """What the runs came to, by world size, and what differs between them; all flips stand in the file `flips`.
+    """The runs by world size, and how their results differ; the file `flips` has all flips.
 
-    `byte_identical` is None where fewer than two runs have results. `absent`: samples that one lacks and others have.
-    `next`: the command that makes it a requirement that nothing differs.
+    `byte_identical` is None if fewer than two runs have results. `absent` counts samples that a run lacks and others
+    have. `next` is the command that requires identical results.
     """
 
     runs: dict[int, Status]
@@ -37,7 +37,7 @@ class VerifyVerdict:
 
     @property
     def _agree(self) -> bool:
-        """Whether nothing differs, and nothing is absent from a run that calls itself complete."""
+        """Whether nothing differs, and no complete run lacks a sample."""
         lost = [size for size, count in self.absent.items() if count and self.runs[size].state == RunState.COMPLETE]
         return self.differ == 0 and not lost
 
@@ -52,7 +52,7 @@ class VerifyVerdict:
         return IncompleteError.exit_code if self._agree and all(state.merged for state in self._states) else 1
 
     def values(self) -> dict[str, object]:
-        """The verdict as JSON values, the flips aside."""
+        """The verdict as JSON values, without the flips."""
         runs = [
             {"world_size": size, "state": status.state, "folder": status.folder, "rows": status.rows,
              "missing": status.rows - status.done, "first_error": status.first_error}
@@ -65,7 +65,7 @@ class VerifyVerdict:
         }  # fmt: skip
 
     def lines(self) -> Iterator[str]:
-        """The verdict for people: what it is, the first flips, and where the runs are."""
+        """The verdict as text: headline, first flips, and the run folders."""
         yield self._headline()
         for flip in self.first_flips:
             yield from flip.lines()
@@ -75,7 +75,7 @@ class VerifyVerdict:
             yield f"w{size:<8} {status.state}, {status.done}/{status.rows} samples  {status.folder}"
 
     def advice(self) -> Iterator[str]:
-        """What is wrong with runs that are not complete, and the next commands to type."""
+        """Why runs are not complete, and the next commands."""
         for size, status in self.runs.items():
             if status.state == RunState.COMPLETE:
                 continue
@@ -90,9 +90,9 @@ class VerifyVerdict:
         if self.byte_identical is None:
             return f"nothing to compare: fewer than two of the runs at world sizes {sizes} have results"
         if self.differ:
-            said = f"differs   {self.differ} of {self.samples} samples at world sizes {sizes}"
+            line = f"differs   {self.differ} of {self.samples} samples at world sizes {sizes}"
         else:
             word = "identical" if self.identical else "no flips "
-            said = f"{word} {self.samples} samples at world sizes {', '.join(map(str, self.absent))}"
+            line = f"{word} {self.samples} samples at world sizes {', '.join(map(str, self.absent))}"
         absent = [f"; {size} lacks {count} that others have" for size, count in self.absent.items() if count]
-        return f"{said}{''.join(absent)}; results.parquet is {'' if self.byte_identical else 'not '}byte-identical"
+        return f"{line}{''.join(absent)}; results.parquet is {'' if self.byte_identical else 'not '}byte-identical"

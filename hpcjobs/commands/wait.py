@@ -1,4 +1,4 @@
-"""Waiting for a run, as `--wait` does."""
+"""Wait for a run, as `--wait` does."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ _UNKNOWN_SECONDS = 3600.0
 
 
 def wait(paths: RunPaths, show: Callable[[Status], None]) -> int:
-    """Wait until the run is over; its exit code. It asks only files and the queue: it may be stopped and run again.
+    """Wait until the run is over; returns its exit code. It only reads files and the queue, so it may be interrupted.
 
-    A LaunchError where Slurm has not answered for an hour, and no rank shows life.
+    Raises a LaunchError if Slurm has not answered for an hour and no rank shows activity.
     """
     from hpcjobs.commands.status import read_status
 
-    pause, odd_since = 0.5, None
+    pause, ended_since = 0.5, None
     while True:
         status = read_status(paths)
         show(status)
         if status.over and not status.going and status.state != RunState.FAILED:
             return status.exit_code()
-        # What is over and still going, or failed, may be a moment between two files; what is unknown, a busy Slurm.
-        odd = status.over or status.state == RunState.UNKNOWN
-        odd_since = (odd_since or time.monotonic()) if odd else None
-        if odd_since is not None:
-            passed = time.monotonic() - odd_since
+        # A run that is over but still going, or failed, may be between two writes; if unknown, Slurm may just be busy.
+        ended = status.over or status.state == RunState.UNKNOWN
+        ended_since = (ended_since or time.monotonic()) if ended else None
+        if ended_since is not None:
+            passed = time.monotonic() - ended_since
             if status.over and passed > _SETTLE_SECONDS:
                 return status.exit_code()
             if not status.over and passed > _UNKNOWN_SECONDS:

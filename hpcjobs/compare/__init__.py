@@ -1,1 +1,1 @@
-"""Two runs side by side, and one job at several world sizes."""
+"""Compare two runs, or one job at several world sizes."""

@@ -1,4 +1,4 @@
-"""compare: the scores of two merged runs on the samples that both have, metric by metric, in flat memory."""
+"""compare: the scores of two merged runs on their common samples, metric by metric, in constant memory."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ from hpcjobs.run_folder.paths import RunPaths
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
-    """One of the two runs: its results, and what metrics.json says of it. `target`: what the answers were held to."""
+    """One of the two runs: its results and the content of metrics.json. `target` is what the answers were scored
+    against.
+    """
 
     paths: RunPaths
     results: Results
@@ -35,7 +37,8 @@ class Side:
 
     @classmethod
     def read(cls, paths: RunPaths) -> Side:
-        """The run as its last merge left it; a UsageError where there was none, a MergeError where it is broken."""
+        """The run as of its last merge. Raises a UsageError if it was never merged, and a MergeError if it is broken.
+        """
         check_answers(paths, "compare")
         config = read_config(paths.config)
         for path in (paths.results, paths.metrics):
@@ -57,20 +60,20 @@ class Side:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise MergeError(f"{paths.metrics} is broken: {error!r}; next: hpcjobs merge {paths.root}") from None
         if side.results.rows != counts.accepted:
-            found = f"{side.results.rows} rows, and metrics.json counts {counts.accepted}"
-            raise MergeError(f"{paths.results} has {found}; next: hpcjobs merge {paths.root}")
+            counted = f"{side.results.rows} rows, and metrics.json counts {counts.accepted}"
+            raise MergeError(f"{paths.results} has {counted}; next: hpcjobs merge {paths.root}")
         return side
 
     def same_data(self, other: Side) -> bool:
-        """Whether both runs are of the same rows, by the hash of their inputs."""
+        """Whether both runs have the same input rows, by their hash."""
         return bool(self.data["sha256"] == other.data["sha256"])
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two runs, their common samples, and the differences B - A of each metric that both have.
+    """Two runs, their common samples, and the differences B - A of each common metric.
 
-    `other_inputs`: common samples whose inputs differ, in columns that both have; None where the data is the same.
+    `other_inputs` counts common samples whose inputs differ in a common column; None if the data is the same.
     """
 
     a: Side
@@ -81,27 +84,27 @@ class Comparison:
 
     @property
     def flipped(self) -> list[str]:
-        """The binary metrics that judge a sample otherwise."""
+        """The binary metrics that differ on some sample."""
         return [name for name, found in self.metrics.items() if found.binary and (found.worse or found.better)]
 
     def flips(self) -> Iterator[Flip]:
-        """The samples that they judge otherwise, read anew from the tables; in A's order."""
+        """The samples on which they differ, in A's order. Reads the tables again."""
         return find_flips(self.pairs, self.flipped) if self.flipped else iter(())
 
 
 def common_metrics(a: Side, b: Side) -> list[str]:
-    """The metrics that both runs have, in A's order; a UsageError where there is none."""
+    """The metrics that both runs have, in A's order. Raises a UsageError if there are none."""
     names = [name for name in a.results.metrics if name in b.results.metrics]
     if not names:
-        said = (f"{side.paths.root} has {', '.join(side.results.metrics) or 'none'}" for side in (a, b))
+        metrics = (f"{side.paths.root} has {', '.join(side.results.metrics) or 'none'}" for side in (a, b))
         raise UsageError(
-            f"no metric is in both runs: {'; '.join(said)}; next: hpcjobs score {b.paths.root} --metric NAME"
+            f"no metric is in both runs: {'; '.join(metrics)}; next: hpcjobs score {b.paths.root} --metric NAME"
         )
     return names
 
 
 def compare(a: Side, b: Side) -> Comparison:
-    """Compare two runs sample by sample; a UsageError where they have no metric or no id in common."""
+    """Compare two runs sample by sample. Raises a UsageError if they have no metric or no id in common."""
     names, same = common_metrics(a, b), a.same_data(b)
     pairs = Pairs(a.results, b.results, same)
     if not pairs.common:
@@ -118,7 +121,7 @@ def compare(a: Side, b: Side) -> Comparison:
 
 
 def _other_inputs(one: pa.Table, other: pa.Table) -> int:
-    """How many rows differ in an input column that both have."""
+    """How many rows differ in a common input column."""
     if not all("input" in table.column_names for table in (one, other)):
         return 0
     columns = [table.column("input") for table in (one, other)]

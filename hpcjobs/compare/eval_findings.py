@@ -1,4 +1,4 @@
-"""What compare found, as exit code, JSON values and text."""
+"""The findings of compare as exit code, JSON and text."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from hpcjobs.run_folder.paths import RunPaths
 
 @dataclass(frozen=True)
 class Findings:
-    """A comparison, and the gates that were asked for; `out` is the file that all flips go to."""
+    """A comparison with its gates. `out` is the file for all flips."""
 
     comparison: Comparison
     gates: list[Gate]
     out: Path | None
 
     def exit_code(self) -> int:
-        """0; 1 where a gate finds a regression; else 3 where a gate cannot be decided."""
+        """0; 1 if a gate finds a regression; else 3 if a gate cannot be decided."""
         return gates_exit_code(self.gates)
 
     def values(self) -> dict[str, object]:
-        """The findings as JSON values, the flips aside."""
+        """The findings as JSON values, without the flips."""
         found, pairs = self.comparison, self.comparison.pairs
         return {
             "a": _side_values(found.a), "b": _side_values(found.b), "common": pairs.common, "only_a": pairs.only_a,
@@ -39,7 +39,7 @@ class Findings:
         }  # fmt: skip
 
     def lines(self) -> Iterator[str]:
-        """The findings for people, the flips aside."""
+        """The findings as text, without the flips."""
         found = self.comparison
         for letter, side in (("A", found.a), ("B", found.b)):
             state = "complete" if side.complete else "INCOMPLETE"
@@ -54,7 +54,7 @@ class Findings:
             yield gate.line()
 
     def warnings(self) -> Iterator[str]:
-        """What one has to know about the two runs before one believes the numbers."""
+        """Warnings about the two runs that affect the comparison."""
         found = self.comparison
         if found.a.paths.root == found.b.paths.root:
             yield "A and B are the same run"
@@ -83,7 +83,9 @@ class Findings:
 
 
 def find(a: RunPaths, b: RunPaths, gates: Sequence[str], allow_incomplete: bool, out: Path | None) -> Findings:
-    """Compare two runs and judge the gates, `metric=0.01` each; a UsageError before anything is read or written."""
+    """Compare two runs and decide the gates, each `metric=0.01`. Raises a UsageError before anything is read or
+    written.
+    """
     limits, one, other = parse_gates(gates), Side.read(a), Side.read(b)
     check_gates(limits, common_metrics(one, other))
     if out is not None:
@@ -96,7 +98,7 @@ def find(a: RunPaths, b: RunPaths, gates: Sequence[str], allow_incomplete: bool,
 
 
 def check_out(out: Path, flag: str = "--out") -> None:
-    """A UsageError where no file may be written that the user named: a run's folder has its own alone."""
+    """Raise a UsageError if the user's output file is a folder, in no folder, or inside a run."""
     if out.is_dir() or not out.absolute().parent.is_dir():
         raise UsageError(f"{flag} {out} is {'a folder' if out.is_dir() else 'in a folder that does not exist'}")
     if run := run_of(out.resolve()):
@@ -143,8 +145,8 @@ def _metric_lines(name: str, found: Differences) -> Iterator[str]:
         parts += [f"{label} [{interval[0]:+.4f}, {interval[1]:+.4f}]"] if interval else []
     yield "  ".join([*parts, f"n={found.n}"])
     if test := found.mcnemar():
-        said = f"{found.worse} from 1 to 0, {found.better} from 0 to 1; McNemar ({test.method})"
+        test_line = f"{found.worse} from 1 to 0, {found.better} from 0 to 1; McNemar ({test.method})"
         statistic = "" if test.statistic is None else f" {test.statistic:.2f},"
-        yield f"{'':<16} {said}{statistic} p={test.p_value:.3g}"
+        yield f"{'':<16} {test_line}{statistic} p={test.p_value:.3g}"
     else:
         yield f"{'':<16} {found.worse} lower, {found.better} higher in B"

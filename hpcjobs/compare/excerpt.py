@@ -1,4 +1,4 @@
-"""What is shown of long texts that differ: the part around the first difference."""
+"""Excerpts of long texts that differ: the part around the first difference."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ _SHOWN, _BEFORE = 200, 40
 
 
 def first_difference(texts: Sequence[str]) -> int:
-    """The first place at which not all texts are the same; the end of the shortest where the others only go on."""
+    """The first position at which the texts differ; the length of the shortest if the others only continue."""
     places = enumerate(zip(*texts, strict=False))
     return next((place for place, characters in places if len(set(characters)) > 1), min(map(len, texts)))
 
 
 def excerpt(text: str, place: int) -> str:
-    """A text on one line, its control characters escaped; of a long one what is around `place`."""
+    """A text on one line, with control characters escaped; a long one is cut around the position `place`."""
     if len(text) <= _SHOWN:
         return repr(text)
     start = max(0, min(place, len(text)) - _BEFORE)

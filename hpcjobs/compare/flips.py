@@ -1,4 +1,4 @@
-"""The samples that a binary metric judges otherwise in one run than in another."""
+"""Flips: samples on which a binary metric differs between two runs."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class FlipRow(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Flip:
-    """A sample whose score went from 1 to 0 in the metrics `lost`, from 0 to 1 in those `gained`.
+    """A sample whose score changed from 1 to 0 in the metrics `lost`, or from 0 to 1 in `gained`.
 
-    `a` and `b` hold index, completion, scores and error of the two runs.
+    `a` and `b` have index, completion, scores and error in the two runs.
     """
 
     id: str
@@ -47,11 +47,11 @@ class Flip:
     b: FlipRow
 
     def line(self) -> str:
-        """The flip as one line of JSON; a score that is no finite number is null."""
+        """The flip as one line of JSON; scores that are not finite are null."""
         return json.dumps(vars(self) | {"a": _clean(self.a), "b": _clean(self.b)}, allow_nan=False)
 
     def lines(self) -> Iterator[str]:
-        """The flip for people: the metrics that judge otherwise, and both completions."""
+        """The flip as text: the metrics that changed, and both completions."""
         changes = [f"{name} 1 -> 0" for name in self.lost] + [f"{name} 0 -> 1" for name in self.gained]
         yield f"{self.id!r}: {', '.join(changes)}"
         texts = [str(row["completion"] or "") for row in (self.a, self.b)]
@@ -61,7 +61,7 @@ class Flip:
 
 
 def scores(table: pa.Table, metric: str) -> Floats:
-    """The scores of one metric in a table of results; NaN where there is none."""
+    """The scores of one metric in a table of results, shape (n,); NaN where there is none."""
     column = table.column("scores")
     values = pc.struct_field(column, [column.type.get_field_index(metric)])
     return np.asarray(values.cast(pa.float64()).to_numpy(), np.float64)
@@ -82,15 +82,17 @@ def find_flips(pairs: Pairs, metrics: Collection[str]) -> Iterator[Flip]:
 
 
 class JsonLine(Protocol):
-    """Something that is one line of JSON."""
+    """Something that can be written as one line of JSON."""
 
-    def line(self) -> str: ...
+    def line(self) -> str:
+        """The line, without its newline."""
+        ...
 
 
 def write_flips(path: Path, flips: Iterable[JsonLine], next_command: str = "the same command again") -> int:
-    """Replace `path` by the flips, one JSON object a line, written as they come; how many.
+    """Write the flips to `path`, one JSON object per line, as they come; returns their number.
 
-    A DiskFullError names `next_command` where there is no room; what was there before stays.
+    Raises a DiskFullError that names `next_command`; an older file is kept.
     """
     count, temporary = 0, temporary_name(path)
     with disk_errors(path, need=_LINE_BYTES, next_command=next_command):
@@ -108,7 +110,7 @@ def write_flips(path: Path, flips: Iterable[JsonLine], next_command: str = "the 
 
 
 def keep_first(flips: Iterable[T], most: int, kept: list[T]) -> Iterator[T]:
-    """The flips as they come, of which the first `most` are put into `kept` too."""
+    """Yield the flips, and add the first `most` to `kept`."""
     for flip in flips:
         if len(kept) < most:
             kept.append(flip)

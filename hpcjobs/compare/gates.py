@@ -1,4 +1,4 @@
-"""Gates: by how much a metric may get worse from one run to another."""
+"""Gates: by how much a metric may get worse between two runs."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from hpcjobs.compare.statistics import Differences
 from hpcjobs.errors import IncompleteError, UsageError, did_you_mean
 from hpcjobs.metrics.registry import lower_is_better
 
-# Sums of scores are rounded: 0.75 - 0.74 is a little more than 0.01, and no regression by more than that.
+# Sums are rounded: 0.75 - 0.74 is slightly more than 0.01, but no regression by more than 0.01.
 _ROUNDING = 1e-12
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gate:
-    """What `metric` came to: `drop` is by how much B is worse than A, below 0 where it is better.
+    """The result of a gate. `drop` is by how much B is worse than A, negative if it is better.
 
-    Worse is lower, or higher where lower is better. `passed` is None where it cannot be decided; `why` says why.
+    `worse` is lower, or higher for metrics such as losses. `passed` is None if it cannot be decided, for the reason
+    `why`.
     """
 
     metric: str
@@ -29,7 +30,7 @@ class Gate:
     worse: str = "lower"
 
     def line(self) -> str:
-        """The gate for people."""
+        """The gate as a line of text."""
         if self.passed is None or self.drop is None:
             return f"gate    {self.metric}: NOT DECIDED: {self.why}"
         if self.drop <= 0:
@@ -41,7 +42,7 @@ class Gate:
 
 
 def parse_gates(words: Sequence[str]) -> dict[str, float]:
-    """`metric=0.01` words as limits by metric; a UsageError for what is none."""
+    """Limits by metric from `metric=0.01` arguments. Raises a UsageError for anything else."""
     limits: dict[str, float] = {}
     for word in words:
         metric, equals, text = word.rpartition("=")
@@ -68,7 +69,7 @@ def _number(text: str) -> float | None:
 def check_gates(
     limits: Mapping[str, float], common: Collection[str], advice: str = "hpcjobs score RUN --metric adds one"
 ) -> None:
-    """A UsageError, with `advice`, for a gate of a metric that not both runs have."""
+    """Raise a UsageError, with `advice`, for a gate on a metric that not both runs have."""
     for metric in limits:
         if metric not in common:
             raise UsageError(
@@ -78,7 +79,7 @@ def check_gates(
 
 
 def judge(limits: Mapping[str, float], found: Mapping[str, Differences], undecided: str) -> list[Gate]:
-    """The gates by the mean differences; `undecided` is why none can be decided, or ''."""
+    """Decide the gates by the mean differences. `undecided` is why none can be decided, or ''."""
     return [_judge(metric, limit, found[metric], undecided) for metric, limit in limits.items()]
 
 
@@ -97,20 +98,20 @@ def _judge(metric: str, limit: float, found: Differences, undecided: str) -> Gat
 
 
 def judge_value(metric: str, limit: float, a: float, b: float, worse: str, undecided: str) -> Gate:
-    """The gate of a value of which each run has one, as a training's loss; `worse` is 'lower' or 'higher'."""
+    """The gate of a value that each run has once, such as a loss; `worse` is 'lower' or 'higher'."""
     return _decided(
         Gate(metric=metric, limit=limit, drop=None, passed=None, why=undecided, worse=worse), b - a, max(abs(a), abs(b))
     )
 
 
 def _decided(gate: Gate, difference: float, scale: float) -> Gate:
-    """The gate by the difference B - A of values of about `scale`; without a decision where it says why not."""
+    """The gate decided by the difference B - A; undecided if it has a reason. `scale` is the size of the values."""
     drop = difference if gate.worse == "higher" else 0.0 - difference
     passed = None if gate.why else drop <= gate.limit + _ROUNDING * max(1.0, scale)
     return replace(gate, drop=drop, passed=passed)
 
 
 def gates_exit_code(gates: Sequence[Gate]) -> int:
-    """0; 1 where a gate finds a regression; else 3 where a gate cannot be decided."""
+    """0; 1 if a gate finds a regression; else 3 if a gate cannot be decided."""
     passed = [gate.passed for gate in gates]
     return 1 if False in passed else IncompleteError.exit_code if None in passed else 0

@@ -1,4 +1,4 @@
-"""Two results.parquet side by side: the samples that both have, paired by id."""
+"""Pair the samples of two results.parquet by id."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _WINDOW = 8192
 class Pairs:
     """The rows of two results with the same id.
 
-    `common` samples are in both, `only_a` and `only_b` in one. `in_order`: they come in the same order, and both
-    files are read side by side in flat memory; else the columns asked for of `b` are held in memory and joined by id.
-    `same_data`: both are of the same inputs, so that an index says which id.
+    `common` samples are in both, `only_a` and `only_b` in one. With `in_order` both files are read side by side in
+    constant memory; otherwise the columns of `b` are loaded into memory and joined by id. `same_data`: both have the
+    same inputs, so equal indexes are equal ids.
     """
 
     def __init__(self, a: Results, b: Results, same_data: bool = False) -> None:
@@ -33,13 +33,13 @@ class Pairs:
             self._join()
 
     def tables(self, columns: Sequence[str]) -> Iterator[Pair]:
-        """The common rows of A and of B, row by row the same sample, some thousands at a time, in A's order."""
+        """The common rows of A and of B, row by row the same sample, in batches in A's order."""
         for pair in self._walk(columns) if self.in_order else self._joined(columns):
             if len(pair[0]):
                 yield pair
 
     def _aligned(self) -> bool:
-        """Whether equal indexes are equal ids, and no other index has an id of both; counts on the way."""
+        """Count the pairs by index. True if equal indexes have equal ids, and no id is at different indexes."""
         for one, other in self._windows(()):
             first, second = _same_index(one, other)
             if not one.column("id").take(first).equals(other.column("id").take(second)):
@@ -50,7 +50,7 @@ class Pairs:
         return self._same_data or not (self.only_a and self.only_b) or self._disjoint()
 
     def _disjoint(self) -> bool:
-        """Whether no id that stands at an index of one alone is another index's id in the other."""
+        """Whether no id of A is at another index in B."""
         ids = [pc.unique(results.all(()).column("id")) for results in (self.a, self.b)]
         return int(pc.sum(pc.is_in(ids[0], ids[1])).as_py() or 0) == self.common
 
@@ -75,11 +75,11 @@ class Pairs:
         self.only_a, self.only_b = len(ids[0]) - self.common, len(ids[1]) - self.common
 
     def _joined(self, columns: Sequence[str]) -> Iterator[Pair]:
-        held, start = self.b.all(columns), 0
+        rows_of_b, start = self.b.all(columns), 0
         for table in self.a.batches(columns):
             places = self._places[start : start + len(table)]
             start += len(table)
-            yield table.filter(pa.array(places >= 0)), held.take(pa.array(places[places >= 0]))
+            yield table.filter(pa.array(places >= 0)), rows_of_b.take(pa.array(places[places >= 0]))
 
 
 def _same_index(one: pa.Table, other: pa.Table) -> tuple[Places, Places]:

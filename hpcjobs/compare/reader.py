@@ -1,4 +1,4 @@
-"""The rows of one results.parquet in input order, cut at the indexes at which others are cut too."""
+"""Read the rows of a results.parquet in input order, up to given indexes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Places = npt.NDArray[np.int64]
 
 
 class Reader:
-    """Reads `index`, `id` and those of `columns` that the file has; some thousands of rows are held at a time."""
+    """Reads `index`, `id` and those of `columns` that exist, some thousands of rows at a time."""
 
     def __init__(self, results: Results, columns: Sequence[str]) -> None:
         self._path, self._batches = results.path, results.batches(columns)
@@ -30,7 +30,7 @@ class Reader:
         return int(self._indexes[0]) if len(self._indexes) else None
 
     def take(self, stop: int) -> pa.Table:
-        """The next rows whose index is below `stop`; a MergeError where the file is not in input order."""
+        """The next rows with an index below `stop`. Raises a MergeError if the file is not in input order."""
         while (not len(self._indexes) or self._indexes[-1] < stop) and self._read():
             pass
         count = int(np.searchsorted(self._indexes, stop))

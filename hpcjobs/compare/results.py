@@ -1,4 +1,4 @@
-"""One results.parquet, read in batches."""
+"""A results.parquet, read in batches."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _KEYS = ("index", "id")
 
 
 class Results:
-    """One results.parquet, whose rows are read in batches; a MergeError where it cannot be."""
+    """A results.parquet, read in batches. Raises a MergeError if it cannot be read."""
 
     def __init__(self, path: Path) -> None:
         self.path, self._stamp = path, _stamp(path)
@@ -29,11 +29,11 @@ class Results:
 
     @property
     def metrics(self) -> list[str]:
-        """The metrics that its samples have scores of."""
+        """The metrics in its scores."""
         return [each.name for each in self.schema.field("scores").type] if "scores" in self.schema.names else []
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.Table]:
-        """The rows in the file's order, some thousands at a time: `index`, `id` and those of `columns` it has."""
+        """The rows in the file's order, in batches: `index`, `id` and those of `columns` that exist."""
         names = self._names(columns)
         with self._readable(), pq.ParquetFile(self.path) as file:
             if _stamp(self.path) != self._stamp:  # a merge or a score in between: what was counted is of other rows
@@ -51,14 +51,14 @@ class Results:
         return pa.concat_tables([self.empty(columns), *self.batches(columns)]).combine_chunks()
 
     def empty(self, columns: Sequence[str]) -> pa.Table:
-        """None of the rows."""
+        """A table without rows."""
         return self._schema(self._names(columns)).empty_table()
 
     def _names(self, columns: Sequence[str]) -> list[str]:
         return [name for name in dict.fromkeys((*_KEYS, *columns)) if name in self.schema.names]
 
     def _schema(self, names: Sequence[str]) -> pa.Schema:
-        """Texts with 64-bit offsets: a column of them may be larger than 2 GB when it is held as a whole."""
+        """The schema with 64-bit text offsets: all texts of a column together may exceed 2 GB."""
         wide = {"index": pa.int64(), "id": pa.large_string(), "completion": pa.large_string()}
         return pa.schema([(name, wide.get(name, self.schema.field(name).type)) for name in names])
 
@@ -73,6 +73,6 @@ class Results:
 
 
 def _stamp(path: Path) -> tuple[int, int, int]:
-    """What tells a file from one that has taken its name."""
+    """Identifies a file, so that a replaced one is detected."""
     facts = path.stat()
     return facts.st_ino, facts.st_size, facts.st_mtime_ns

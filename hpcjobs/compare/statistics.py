@@ -1,4 +1,4 @@
-"""Statistics of paired scores: mean difference with intervals, and McNemar's test, in flat memory."""
+"""Statistics of paired scores: mean difference with intervals, and McNemar's test, in constant memory."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy as np
 
 from hpcjobs.metrics.bootstrap import Floats, Histogram
 
-# Below as many discordant pairs the exact test, as Sokal and Rohlf, Biometry, advise for the sign test.
+# The exact test is used below this many discordant pairs, as Sokal and Rohlf, Biometry, advise for the sign test.
 EXACT_BELOW = 25
 _EXACT_T = 100
 
 
 @dataclass(frozen=True)
 class McNemar:
-    """The test whether losses and gains are equally likely; `statistic` is None where the test is exact."""
+    """The result of McNemar's test; `statistic` is None if the test is exact."""
 
     method: str
     statistic: float | None
@@ -25,7 +25,7 @@ class McNemar:
 
 
 def mcnemar(worse: int, better: int) -> McNemar:
-    """McNemar's test of pairs of which `worse` went from 1 to 0 and `better` from 0 to 1.
+    """McNemar's test, for `worse` pairs that changed from 1 to 0 and `better` pairs from 0 to 1.
 
     Exact and two-sided (binomial, p = 1/2) below 25 such pairs, else chi-square with one degree of freedom and
     continuity correction. Sources: McNemar, Psychometrika 12, 1947; Edwards, Psychometrika 13, 1948.
@@ -39,10 +39,10 @@ def mcnemar(worse: int, better: int) -> McNemar:
 
 
 def t_quantile(degrees: int) -> float:
-    """The t that Student's distribution stays within, on both sides, with probability 0.95; `degrees` >= 1.
+    """The two-sided 95% quantile of Student's t distribution with `degrees` >= 1 degrees of freedom.
 
-    Source: Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.3 and 26.7.4 (exact, up to 100 degrees)
-    and 26.7.5 (above them; its error is below 1e-9 there).
+    Source: Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.3 and 26.7.4 (exact, up to 100 degrees) and
+    26.7.5 (above them; its error is below 1e-9 there).
     """
     if degrees > _EXACT_T:
         x = NormalDist().inv_cdf(0.975)
@@ -71,20 +71,20 @@ def _within(angle: float, degrees: int) -> float:
 
 
 class Differences:
-    """The differences B - A of paired scores, folded batch by batch: counts, mean, variance, a bootstrap.
+    """The differences B - A of paired scores, accumulated in batches: counts, mean, variance, bootstrap.
 
-    `a` and `b` are the sums of the scores; `unscored` counts the pairs that lack a finite score on one side or both,
-    which count nowhere else. `binary`: every score so far is 0 or 1.
+    `a` and `b` are the sums of the scores. `unscored` counts pairs without a finite score on either side, which are
+    left out. `binary`: every score so far is 0 or 1.
     """
 
     def __init__(self) -> None:
         self.n = self.unscored = self.better = self.worse = 0
         self.a = self.b = self._sum = self._squares = 0.0
         self.binary = True
-        self._seen = Histogram()
+        self._histogram = Histogram()
 
     def add(self, a: Floats, b: Floats) -> None:
-        """One more batch of scores, pair by pair; NaN stands for none."""
+        """Add a batch of scores, pair by pair, each of shape (n,); NaN for none."""
         with np.errstate(over="ignore", invalid="ignore"):
             scored = np.isfinite(b - a)
             a, b = a[scored], b[scored]
@@ -97,7 +97,7 @@ class Differences:
             self.worse += int((difference < 0).sum())
             self.a, self.b = self.a + float(a.sum()), self.b + float(b.sum())
             self._fold(difference)
-        self._seen.add(difference)
+        self._histogram.add(difference)
 
     def _fold(self, difference: Floats) -> None:
         """Joins two sums of squares. Source: Chan, Golub, LeVeque, The American Statistician 37(3), 1983."""
@@ -118,7 +118,7 @@ class Differences:
         return _finite(math.sqrt(self._squares / (self.n - 1) / self.n)) if self.n > 1 else None
 
     def interval(self) -> tuple[float, float] | None:
-        """The 95% interval of the mean difference by Student's paired t; None below two pairs."""
+        """The 95% interval of the mean difference by the paired t-test; None below two pairs."""
         mean, stderr = self.mean, self.stderr
         if mean is None or stderr is None:
             return None
@@ -127,10 +127,10 @@ class Differences:
 
     def bootstrap(self) -> tuple[float, float] | None:
         """The 95% percentile interval of the mean difference over 1000 seeded resamples; None below two pairs."""
-        return self._seen.interval() if self.n > 1 and self.stderr is not None else None
+        return self._histogram.interval() if self.n > 1 and self.stderr is not None else None
 
     def mcnemar(self) -> McNemar | None:
-        """The test of the pairs that changed; None unless every score is 0 or 1."""
+        """McNemar's test of the pairs that changed; None unless every score is 0 or 1."""
         return mcnemar(self.worse, self.better) if self.binary and self.n else None
 
 

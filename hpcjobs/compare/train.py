@@ -1,4 +1,4 @@
-"""compare for train runs: what two trainings came to, their configs, and their losses step by step."""
+"""compare for train runs: their values, configs, and losses step by step."""
 
 from __future__ import annotations
 
@@ -16,65 +16,64 @@ from hpcjobs.run_folder.metrics_file import TrainFacts
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.plan import Plan
 from hpcjobs.training.outcome import Training, read_training
-from hpcjobs.training.step_samples import StepSamples, read_seen
+from hpcjobs.training.step_samples import StepSamples, read_step_samples
 from hpcjobs.training.steps import StepRecord
 
-# Two losses further apart than this differ by more than rounding does in a step or two.
+# Losses that differ by more than this differ by more than rounding in a step or two.
 BEYOND = 1e-5
 SECTIONS = ("model", "data", "task", "train", "run")
-# The name and the place of a run are its own.
+# Keys that always differ between runs.
 _OWN = ("run.name", "run.root")
 LOSSES = ("loss", "eval_loss", "best_eval_loss")
 
 
 @dataclass(frozen=True)
 class TrainSide:
-    """One of the two trainings, as far as it has come; `config` has its values by dotted key."""
+    """One of the two train runs, finished or not; `config` has its values by dotted key."""
 
     paths: RunPaths
     plan: Plan
     config: dict[str, object]
     training: Training
-    seen: dict[int, StepSamples]
+    step_samples: dict[int, StepSamples]
 
     @classmethod
     def read(cls, paths: RunPaths) -> TrainSide:
-        """The run by its journals, merged or not; a UsageError before its first step.
-
-        Raises MergeError for a journal line that no crash can make.
+        """Read a run from its journals, merged or not. Raises a UsageError before its first step, and a MergeError if a
+        journal is broken.
         """
         training = read_training(paths)
         if not training.curve.steps:
             raise UsageError(f"{paths.root} has not finished a step yet; next: hpcjobs status {paths.root}")
         config = read_config(paths.config).model_dump(mode="json")
         values = dict(_dotted({section: config[section] for section in SECTIONS}))
-        return cls(paths, Plan.read(paths.plan), values, training, read_seen(paths, training.curve))
+        return cls(paths, Plan.read(paths.plan), values, training, read_step_samples(paths, training.curve))
 
     @property
     def records(self) -> list[StepRecord]:
-        """The steps that count, in their order."""
+        """The steps that count, in order."""
         return [self.training.curve.steps[step] for step in sorted(self.training.curve.steps)]
 
     @property
     def world_sizes(self) -> list[int]:
-        """The numbers of ranks that it ran on, in their order; more than one where it was resumed on another shape."""
+        """The world sizes it ran with, in order; several if it was resumed with another shape."""
         return list(dict.fromkeys(record.world_size for record in self.records))
 
     @cached_property
     def values(self) -> dict[str, float | None]:
-        """What it came to, by name; None for what it does not have."""
+        """Its losses, speed and counts by name; None for those it does not have."""
         said = self.training.file
         train = said.train or TrainFacts()
-        whole = len(self.seen) == len(self.training.curve.steps)
+        whole = len(self.step_samples) == len(self.training.curve.steps)
         found = {name: said.metrics[name]["value"] if name in said.metrics else None for name in LOSSES}
         speed = {name: getattr(train, name) for name in ("tokens_per_s", "tokens_per_s_per_rank", "seconds")}
-        read = sum(seen.samples for seen in self.seen.values()) if whole else None
+        read = sum(step_samples.samples for step_samples in self.step_samples.values()) if whole else None
         return found | {"tokens": said.counts.tokens} | speed | {
             "steps": said.counts.accepted, "samples": train.samples, "samples_read": read,
         }  # fmt: skip
 
     def step_of(self, name: str) -> int | None:
-        """The step that a loss is of."""
+        """The step of a loss."""
         metrics = self.training.file.metrics
         return metrics[name]["step"] if name in metrics else None
 
@@ -90,7 +89,7 @@ def _dotted(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[st
 
 @dataclass(frozen=True)
 class Curves:
-    """Both losses on the `steps` that both have, in their order; NaN for one that is no number."""
+    """Both losses at their common `steps`, in order, shape (steps,); NaN if not finite."""
 
     steps: npt.NDArray[np.int64]
     a: Floats
@@ -98,17 +97,17 @@ class Curves:
 
     @property
     def first_difference(self) -> int | None:
-        """The first step whose losses are not the same bit for bit."""
+        """The first step at which the losses are not identical."""
         return self._first((self.a != self.b) & ~(np.isnan(self.a) & np.isnan(self.b)))
 
     @property
     def first_beyond(self) -> int | None:
-        """The first step whose losses are further apart than BEYOND, or of which one alone is no number."""
+        """The first step at which the losses differ by more than BEYOND, or only one is finite."""
         return self._first(~(np.abs(self.b - self.a) <= BEYOND) & ~(np.isnan(self.a) & np.isnan(self.b)))
 
     @property
     def greatest(self) -> int | None:
-        """The place in `steps` where the losses are furthest apart; None where no step has two."""
+        """The position in `steps` of the largest difference; None if no step has both losses."""
         apart = np.abs(self.b - self.a)
         return int(np.nanargmax(apart)) if np.isfinite(apart).any() else None
 
@@ -118,8 +117,7 @@ class Curves:
 
 @dataclass(frozen=True)
 class Batches:
-    """Of how many common steps all ranks' samples are known on both sides, in how many they are the same, and the
-    first step that has others."""
+    """How many common steps have known samples on both sides, how many have the same, and the first that differs."""
 
     compared: int
     same: int
@@ -128,9 +126,9 @@ class Batches:
 
 @dataclass(frozen=True)
 class TrainComparison:
-    """Two trainings, the config keys of which they have other values, and their curves side by side.
+    """Two train runs, the config keys in which they differ, and their curves.
 
-    `batches` is None where the data sets differ: a row's number then says nothing.
+    `batches` is None if the data sets differ: row numbers then mean nothing.
     """
 
     a: TrainSide
@@ -141,12 +139,12 @@ class TrainComparison:
 
     @property
     def metrics(self) -> list[str]:
-        """The values that may be held to a gate: those that both have."""
+        """The values that may have a gate: those that both runs have."""
         names = (*LOSSES, "tokens_per_s")
         return [name for name in names if self.a.values[name] is not None and self.b.values[name] is not None]
 
     def steps(self) -> Iterator[dict[str, object]]:
-        """The common steps, one after the other, with what each side recorded."""
+        """The common steps, with the records of both sides."""
         for step in self.curves.steps.tolist():
             yield {"step": step} | {
                 letter: _plain(side.training.curve.steps[step]) for letter, side in (("a", self.a), ("b", self.b))
@@ -159,7 +157,7 @@ def _plain(record: StepRecord) -> dict[str, float | None]:
 
 
 def compare_trainings(a: TrainSide, b: TrainSide) -> TrainComparison:
-    """Hold B against A."""
+    """Compare two train runs."""
     names = [name for name in dict.fromkeys((*a.config, *b.config)) if name not in _OWN]
     config = {name: (a.config.get(name), b.config.get(name)) for name in names}
     common = sorted(a.training.curve.steps.keys() & b.training.curve.steps.keys())
@@ -176,8 +174,7 @@ def _losses(side: TrainSide, steps: list[int]) -> Floats:
 
 
 def _batches(a: TrainSide, b: TrainSide, steps: list[int]) -> Batches:
-    known = [step for step in steps if step in a.seen and step in b.seen]
-    other = [
-        step for step in known if (a.seen[step].samples, a.seen[step].mark) != (b.seen[step].samples, b.seen[step].mark)
-    ]
+    known = [step for step in steps if step in a.step_samples and step in b.step_samples]
+    pairs = {step: (a.step_samples[step], b.step_samples[step]) for step in known}
+    other = [step for step, (x, y) in pairs.items() if (x.samples, x.mark) != (y.samples, y.mark)]
     return Batches(len(known), len(known) - len(other), other[0] if other else None)

@@ -1,4 +1,4 @@
-"""What compare found of two train runs, as exit code, JSON values and text."""
+"""The findings of compare for two train runs, as exit code, JSON and text."""
 
 from __future__ import annotations
 
@@ -20,9 +20,7 @@ _TITLES = {"tokens_per_s": "tokens/s", "tokens_per_s_per_rank": "tokens/s a rank
 
 @dataclass(frozen=True)
 class TrainFindings:
-    """A comparison, and the gates that were asked for; `out` is the file that all common steps went to, `report` that
-    of the page.
-    """
+    """A comparison with its gates. `out` is the file with all common steps, `report` the HTML page."""
 
     comparison: TrainComparison
     gates: list[Gate]
@@ -30,7 +28,7 @@ class TrainFindings:
     report: Path | None = None
 
     def exit_code(self) -> int:
-        """0; 1 where a gate finds a regression; else 3 where a gate cannot be decided."""
+        """0; 1 if a gate finds a regression; else 3 if a gate cannot be decided."""
         return gates_exit_code(self.gates)
 
     def values(self) -> dict[str, object]:
@@ -48,7 +46,7 @@ class TrainFindings:
         }  # fmt: skip
 
     def lines(self) -> Iterator[str]:
-        """The findings for people."""
+        """The findings as text."""
         found = self.comparison
         for letter, side in (("A", found.a), ("B", found.b)):
             state = "complete" if side.training.merged.complete else "INCOMPLETE"
@@ -69,14 +67,14 @@ class TrainFindings:
             yield f"report  {self.report}"
 
     def warnings(self) -> Iterator[str]:
-        """What one has to know about the two runs before one believes the numbers."""
+        """Warnings about the two runs that affect the comparison."""
         found = self.comparison
         if found.a.paths.root == found.b.paths.root:
             yield "A and B are the same run"
         for letter, side in (("A", found.a), ("B", found.b)):
             if not side.training.merged.complete:
                 yield f"{letter} is incomplete, {_share(side)} steps; next: hpcjobs status {side.paths.root}"
-            if lacking := len(side.training.curve.steps) - len(side.seen):
+            if lacking := len(side.training.curve.steps) - len(side.step_samples):
                 yield f"{letter} lacks a rank's record of {lacking} steps: their samples are not known"
         if (ends := [side.step_of("loss") for side in (found.a, found.b)])[0] != ends[1]:
             yield f"the last loss is that of step {ends[0]} in A, and of step {ends[1]} in B"
@@ -86,7 +84,7 @@ class TrainFindings:
 def find_trainings(
     a: RunPaths, b: RunPaths, gates: Sequence[str], allow_incomplete: bool, out: Path | None, report: Path | None = None
 ) -> TrainFindings:
-    """Compare two train runs and judge the gates, `loss=0.01` each; a UsageError before anything is written."""
+    """Compare two train runs and decide the gates, each `loss=0.01`. Raises a UsageError before anything is written."""
     limits, found = parse_gates(gates), compare_trainings(TrainSide.read(a), TrainSide.read(b))
     check_gates(limits, found.metrics, "these are what a train run is held to")
     for flag, path in (("--out", out), ("--report", report)):
@@ -147,7 +145,7 @@ def _at(found: TrainComparison, place: int) -> dict[str, Any]:
 
 
 def value_rows(found: TrainComparison) -> Iterator[tuple[str, str, str, str, str]]:
-    """(title, A, B, B - A, remark) of each value that one of the two has, as texts; the ranks last."""
+    """(title, A, B, B - A, remark) as text, for each value that either run has; the ranks last."""
     for name, a in found.a.values.items():
         b = found.b.values[name]
         if a is None and b is None:
@@ -158,7 +156,7 @@ def value_rows(found: TrainComparison) -> Iterator[tuple[str, str, str, str, str
 
 
 def _remarks(found: TrainComparison, name: str) -> Iterator[str]:
-    """By how much of A a value differs, and the steps that a loss is of."""
+    """The relative difference of a value, and the steps of a loss."""
     a, b = found.a.values[name], found.b.values[name]
     if a is not None and b is not None and b != a and abs(b - a) < 10 * abs(a):
         yield f"{(b - a) / abs(a):+.1%}"
@@ -174,13 +172,13 @@ def _number(value: float | None, sign: str = "") -> str:
 
 
 def short(value: object) -> str:
-    """A config value on one line, the middle of a long one left out."""
+    """A config value on one line; long values are cut in the middle."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 120 else f"{text[:70]} ... {text[-40:]}"
 
 
 def story(found: TrainComparison) -> Iterator[str]:
-    """Where the curves part, and whether the samples do."""
+    """Where the curves differ, and whether the samples do."""
     yield from _curve_lines(found)
     yield from _batch_lines(found)
 
@@ -195,8 +193,8 @@ def _curve_lines(found: TrainComparison) -> Iterator[str]:
         yield f"curve   {many}: every loss is the same, bit for bit"
         return
     beyond = f"by more than {BEYOND:g} from step {curves.first_beyond}"
-    said = f"never by more than {BEYOND:g}" if curves.first_beyond is None else beyond
-    yield f"curve   {many}: the loss differs from step {curves.first_difference}, {said}"
+    apart = f"never by more than {BEYOND:g}" if curves.first_beyond is None else beyond
+    yield f"curve   {many}: the loss differs from step {curves.first_difference}, {apart}"
     for name, title in (("greatest", "most"), ("last", "last")):
         at = values[name]
         if at and at["difference"] is not None and (name == "greatest" or at != values["greatest"]):
@@ -217,7 +215,7 @@ def _batch_lines(found: TrainComparison) -> Iterator[str]:
 
 
 def _origin_warnings(found: TrainComparison) -> Iterator[str]:
-    """What differs and stands in no config: the content behind a name."""
+    """Differences that the configs do not show: the content behind equal names."""
     a, b = found.a.plan, found.b.plan
     if found.batches is None:
         names = [f"{plan.data.name} ({plan.rows} rows, sha256 {plan.data.sha256[:8]})" for plan in (a, b)]

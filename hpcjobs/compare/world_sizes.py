@@ -1,4 +1,4 @@
-"""verify: the results of several world sizes compared sample by sample, in flat memory."""
+"""verify: compare the results of several world sizes sample by sample, in constant memory."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _WINDOW = 1024
 
 @dataclass(frozen=True)
 class Mismatch:
-    """A sample with other results at the world sizes `differ` than at the first one, in the columns `fields`.
+    """A sample whose results at the world sizes `differ` are not those of the first one, in the columns `fields`.
 
-    `values` holds the compared columns by world size: of the first one, and of those that differ from it.
+    `values` has the compared columns by world size: the first one and those that differ.
     """
 
     index: int
@@ -42,7 +42,7 @@ class Mismatch:
         return json.dumps(vars(self))
 
     def lines(self) -> Iterator[str]:
-        """The mismatch for people: each column that differs, at the first world size and at those that differ."""
+        """The mismatch as text: each column that differs, at the first world size and at those that differ."""
         first = next(iter(self.values))
         yield f"{self.id!r} (index {self.index}): at {', '.join(map(str, self.differ))} not as at {first}"
         for name in self.fields:
@@ -54,10 +54,10 @@ class Mismatch:
 
 
 class WorldSizeComparison:
-    """Several results.parquet side by side, by world size; the first one is what the others are held against.
+    """Several results.parquet by world size; the others are compared with the first.
 
-    When `flips` is through, `samples` counts those that every file has, and `absent`, for each world size, those that
-    only others have.
+    Once `flips` is exhausted, `samples` counts the samples in every file, and `absent` those missing at each world
+    size.
     """
 
     def __init__(self, files: Mapping[int, Path]) -> None:
@@ -65,12 +65,12 @@ class WorldSizeComparison:
         self.samples, self.absent = 0, dict.fromkeys(files, 0)
 
     def byte_identical(self) -> bool:
-        """Whether the files are the same byte for byte."""
+        """Whether the files are identical byte for byte."""
         first, *others = self._files.values()
         return all(filecmp.cmp(first, other, shallow=False) for other in others)
 
     def flips(self) -> Iterator[Mismatch]:
-        """The samples that differ, in input order; a MergeError names a file that cannot be compared."""
+        """The samples that differ, in input order. Raises a MergeError for a file that cannot be compared."""
         readers = [Reader(Results(path), COMPARED) for path in self._files.values()]
         while starts := [start for reader in readers if (start := reader.next_index()) is not None]:
             tables = [reader.take(min(starts) + _WINDOW) for reader in readers]
@@ -80,7 +80,7 @@ class WorldSizeComparison:
                 yield from self._search(tables)
 
     def _search(self, tables: Sequence[pa.Table]) -> Iterator[Mismatch]:
-        """Row by row: only where a window is known to differ."""
+        """Compare row by row, in a window that is known to differ."""
         rows = [{row["index"]: row for row in table.to_pylist()} for table in tables]
         for index in sorted(set[int]().union(*rows)):
             there = {size: row[index] for size, row in zip(self.absent, rows, strict=True) if index in row}
@@ -92,7 +92,7 @@ class WorldSizeComparison:
 
 
 def _flip(there: Mapping[int, Row]) -> Mismatch | None:
-    """How one sample's rows differ from the first of them, if they do."""
+    """How a sample's rows differ from the first of them; None if they do not."""
     (measure, first), *others = there.items()
     found = {size: names for size, row in others if (names := _differing(first, row))}
     if not found:

@@ -1,4 +1,4 @@
-"""The config: its keys, its layers, and how they become one frozen `Config`."""
+"""The config: keys, layers, and the frozen, validated `Config` made of them."""
 
 from hpcjobs.config.schema import (
     ClusterConfig,

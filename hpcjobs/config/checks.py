@@ -1,4 +1,4 @@
-"""What single values of the config must be: names, times, words on an #SBATCH line."""
+"""Validators of single config values: names, times, words on an #SBATCH line."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _SECRET = re.compile(r"token(?!iz)|secret|password|passwd|api_?key|credential", re.IGNORECASE)
 _SBATCH_KEY = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-# What hpcjobs itself writes into its scripts: through `cluster.sbatch` they would contradict the plan.
+# Options that hpcjobs sets itself: through `cluster.sbatch` they would contradict the plan.
 _OWN_SBATCH = {
     "nodes": "cluster.nodes", "ntasks": "cluster.ntasks_per_node", "ntasks-per-node": "cluster.ntasks_per_node",
     "gpus": "cluster.gpus", "gpus-per-node": "cluster.gpus_per_node", "cpus-per-task": "cluster.cpus_per_task",
@@ -33,14 +33,20 @@ _OWN_SBATCH = {
 
 
 def one_line(value: str) -> str:
-    """`value`, if it can stand on an #SBATCH line; a newline there would become a line of the script."""
+    """`value`, if it may stand on an #SBATCH line.
+
+    Raises a ValueError for control characters: a newline would start a new line of the script.
+    """
     if _CONTROL.search(value):
         raise ValueError("has a control character (a newline would become a line of the script)")
     return value
 
 
 def sbatch_word(value: str) -> str:
-    """`value`, if sbatch reads it from an #SBATCH line as it is: it drops backslashes, in quotes too."""
+    """`value`, if sbatch reads it unchanged from an #SBATCH line.
+
+    Raises a ValueError for control characters and for backslashes, which sbatch drops even inside quotes.
+    """
     if "\\" in value:
         raise ValueError("has a backslash, which sbatch would drop from its #SBATCH line")
     return one_line(value)
@@ -64,6 +70,7 @@ def engine_name(value: str) -> str:
 
 
 def pattern(value: str) -> str:
+    """`value`, if it is a regular expression of Python; else a ValueError."""
     try:
         re.compile(value)
     except re.error as error:
@@ -77,6 +84,7 @@ Name = Annotated[str, AfterValidator(_name)]
 
 
 def sbatch_key(key: str) -> str:
+    """`key`, if it may be set through `cluster.sbatch`; else a ValueError that names the config key to use."""
     owner = _OWN_SBATCH.get(key.replace("_", "-"))
     if owner:
         hint = f"set {owner} instead" if owner != "nothing" else "hpcjobs sets it itself"
@@ -87,6 +95,7 @@ def sbatch_key(key: str) -> str:
 
 
 def env_name(key: str) -> str:
+    """`key`, if it is the name of an environment variable and does not look like a secret; else a ValueError."""
     if not _ENV_NAME.fullmatch(key):
         raise ValueError(f"{key!r} is not the name of an environment variable")
     if _SECRET.search(key):
@@ -98,12 +107,16 @@ def env_name(key: str) -> str:
 
 
 def slurm_time(value: str | int) -> str | int:
+    """`value`, if it is a time as sbatch takes it; else a ValueError."""
     slurm_minutes(value)
     return value
 
 
 def slurm_minutes(time: str | int) -> int:
-    """Slurm's time formats (sbatch --time): M, M:S, H:M:S, D-H, D-H:M, D-H:M:S; in minutes, rounded up."""
+    """Minutes, rounded up, of a time in one of sbatch's formats: M, M:S, H:M:S, D-H, D-H:M, D-H:M:S.
+
+    Raises a ValueError for anything else. Source: sbatch(1), `--time`.
+    """
     match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", str(time).strip(), re.ASCII)
     if not match:
         raise ValueError(f"time {time!r} is not Slurm's: minutes, M:S, H:M:S, D-H, D-H:M or D-H:M:S")
@@ -122,7 +135,7 @@ def slurm_minutes(time: str | int) -> int:
 
 
 def checked_name(name: str, what: str) -> str:
-    """`name`, if it is a safe file and job name; else a UsageError that says what is."""
+    """`name`, if it is safe as the name of files and jobs; else a UsageError that says which names are."""
     if not NAME.fullmatch(name) or ".." in name or len(name) > 128:
         raise UsageError(
             f"{what} {name!r} is not a valid name: letters, digits, '.', '_' and '-' only, "

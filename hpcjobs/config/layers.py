@@ -1,4 +1,4 @@
-"""Config layers: YAML files, `--set` and flags, each value with the place it came from."""
+"""Config layers: YAML files, `--set` and flags. Each value keeps the place it came from."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import yaml
 from hpcjobs.config.yaml import Loader, parse_yaml
 from hpcjobs.errors import ConfigError
 
-# Of each pair one value is meant: a higher layer that sets one takes the other out of the lower layers.
+# Only one of each pair may be set: a higher layer that sets one removes the other from lower layers.
 EITHER_OR = (
     ("task.prompt", "task.messages"), ("cluster.gpus", "cluster.gpus_per_node"), ("train.epochs", "train.max_steps"),
 )  # fmt: skip
@@ -22,14 +22,14 @@ EITHER_OR = (
 
 @dataclass(frozen=True)
 class Layer:
-    """One source of config: nested values, and for each dotted key the place where it stands."""
+    """One source of config: nested values, and the place (`file:line` or flag) of each dotted key."""
 
     values: dict[str, Any]
     places: dict[str, str] = field(default_factory=dict)
 
 
 def file_layer(path: Path) -> Layer:
-    """The layer in a YAML file; a ConfigError names file and line for what is not a config."""
+    """The layer in a YAML file. Raises a ConfigError that names file and line."""
     try:
         return text_layer(path.read_text(encoding="utf-8"), str(path))
     except FileNotFoundError:
@@ -39,7 +39,7 @@ def file_layer(path: Path) -> Layer:
 
 
 def text_layer(text: str, source: str) -> Layer:
-    """The layer in YAML text; `source` is what messages call it."""
+    """The layer in YAML text. `source` names the text in messages. Raises a ConfigError."""
     try:
         loader = Loader(text)
         root = loader.get_single_node()
@@ -57,7 +57,7 @@ def text_layer(text: str, source: str) -> Layer:
 
 
 def _why(error: yaml.YAMLError) -> str:
-    """The parser's words in one line, with the cure for the commonest slip, a template without quotes."""
+    """The parser's message on one line, with a hint for the most common mistake, a template without quotes."""
     problem = getattr(error, "problem", None) or str(error)
     hint = '; a text that starts with {{ needs quotes around it: "{{ column }}"'
     return f"{problem}{hint if problem == 'found unhashable key' else ''}"
@@ -79,7 +79,9 @@ def _find_places(node: yaml.Node, prefix: str, source: str, places: dict[str, st
 
 
 def dotted_layer(values: Mapping[str, Any], place: str | Mapping[str, str]) -> Layer:
-    """The layer of flags: dotted key -> value; `place` says where each came from."""
+    """The layer of flags, given as dotted key -> value. `place` is where they come from: one place for all, or one per
+    key.
+    """
     layer = Layer({})
     for key, value in values.items():
         where = place if isinstance(place, str) else place[key]
@@ -95,7 +97,7 @@ def dotted_layer(values: Mapping[str, Any], place: str | Mapping[str, str]) -> L
 
 
 def set_layer(assignments: Iterable[str]) -> Layer:
-    """The layer of `--set a.b=c` words; values are YAML."""
+    """The layer of `--set a.b=c` arguments; values are YAML. Raises a ConfigError."""
     values: dict[str, Any] = {}
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
@@ -109,7 +111,7 @@ def set_layer(assignments: Iterable[str]) -> Layer:
 
 
 def merge_layers(layers: Iterable[Layer]) -> Layer:
-    """Later layers over earlier ones: sections merge, everything else is replaced."""
+    """One layer from several: later ones win. Sections are merged, all other values replaced."""
     merged = Layer({})
     for layer in layers:
         for one, other in EITHER_OR:

@@ -1,4 +1,4 @@
-"""From layers to a checked Config, and back to YAML: messages name file, line, key and what is valid."""
+"""Resolve layers into a validated Config, and write a Config as YAML."""
 
 from __future__ import annotations
 
@@ -20,18 +20,20 @@ from hpcjobs.errors import ConfigError, did_you_mean
 
 
 def defaults_folder() -> Path:
-    """The shipped `configs/`."""
+    """The `configs/` folder that ships with hpcjobs."""
     return shipped("configs")
 
 
 def user_config() -> Path:
-    """The user's own layer, which need not exist."""
+    """The path of the user's own config file, which may not exist."""
     base = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
     return Path(base).expanduser() / "hpcjobs" / "config.yaml"
 
 
 def profile_file(profile: str) -> Path:
-    """The file of a site profile: in `configs/clusters/` here, or shipped; else a ConfigError."""
+    """The file of a cluster profile, from `configs/clusters/` here or as shipped. Raises a ConfigError if there is
+    none.
+    """
     checked_name(profile, "profile")
     folders = (Path("configs/clusters"), defaults_folder() / "clusters")
     for folder in folders:
@@ -44,9 +46,10 @@ def profile_file(profile: str) -> Path:
 def resolve(
     job: str, config: Path | None, profile: str | None, upper: Sequence[Layer]
 ) -> tuple[Config, dict[str, str]]:
-    """The config of a job and where each value came from (dotted key -> place).
+    """The config of a job kind (eval, train...), and where each value came from (dotted key -> place).
 
-    Built-in defaults < profile < user's config < `config` (default: the shipped one of the job) < `upper`.
+    Order: built-in defaults < profile < user's config < `config` (default: the one shipped for the job kind) < `upper`.
+    Raises a ConfigError.
     """
     layers = [file_layer(profile_file(profile))] if profile else []
     if user_config().is_file():
@@ -59,23 +62,25 @@ def resolve(
 
 
 def validate(layer: Layer) -> Config:
-    """A checked Config from merged layers; the first problems as a ConfigError with place and valid keys."""
+    """The Config of merged layers. Raises a ConfigError with up to five problems, each with its place and the valid
+    keys.
+    """
     values = _tuples(layer.values)
     try:
         return Config.model_validate(values)
     except pydantic.ValidationError as error:
-        # Unknown keys first: what is missing may be what was misspelt. One problem a key: pydantic tells one
-        # for each type that a value might have had.
+        # Unknown keys first: a missing key may be a misspelt one. One problem per key: pydantic reports one
+        # for each type that the value could have.
         problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
-        said: dict[str, str] = {}
+        messages: dict[str, str] = {}
         for problem in problems:
             location = _location(problem["loc"], values)
-            said.setdefault(".".join(location), _explain(problem, location, layer.places))
-        raise ConfigError("\n".join(list(said.values())[:5])) from None
+            messages.setdefault(".".join(location), _explain(problem, location, layer.places))
+        raise ConfigError("\n".join(list(messages.values())[:5])) from None
 
 
 def _location(parts: Sequence[Any], values: Any) -> list[str]:
-    """The config key that pydantic's location means: what it adds about types and keys is cut off."""
+    """The config key of a pydantic location, without what pydantic adds about types and keys."""
     location = []
     for part in parts:
         if not isinstance(values, Mapping | tuple) or (isinstance(values, tuple) and not isinstance(part, int)):
@@ -99,7 +104,7 @@ def _explain(problem: Any, location: Sequence[str], places: Mapping[str, str]) -
         hint = f"{did_you_mean(location[-1], valid)}; valid here: {', '.join(valid)}"
         return f"{_place(location, places)}: unknown key '{key}'{hint}"
     if isinstance(problem["input"], Mapping) and problem["type"] == "value_error":
-        # About several keys of a section: the message names them, the first that somebody has set is the place.
+        # About several keys of a section: the place is that of the first key in the message that is set.
         named = [word for word in re.findall(r"\w+\.\w+", message) if word in places]
         return f"{places[named[0]] if named else _place(location, places)}: {message}"
     shown = isinstance(problem["input"], str | int | float | None) and problem["loc"][-1] != "[key]"
@@ -108,13 +113,13 @@ def _explain(problem: Any, location: Sequence[str], places: Mapping[str, str]) -
 
 
 def _place(location: Sequence[str], places: Mapping[str, str]) -> str:
-    """Where a key stands, else the nearest section around it, else something in it."""
+    """The place of a key; else of the nearest section around it, or of something in it."""
     around = [".".join(location[:length]) for length in range(len(location), 0, -1)]
     inside = [key for key in places if key.startswith(f"{around[0]}.")]
     return next((places[key] for key in [around[0], *inside, *around] if key in places), "config")
 
 
-# pydantic speaks of Python's types where the user writes YAML.
+# pydantic's messages name Python types, but the user writes YAML.
 _WORDS = {
     "model_type": "is a section: write its keys below it",
     "dict_type": "holds keys and values, such as {key: value}",
@@ -138,10 +143,10 @@ def _section_of(annotation: Any) -> Any:
 
 
 def dump(config: Config) -> str:
-    """The config as YAML that `read_config` reads back to an equal one."""
+    """The config as YAML. `read_config` reads an equal config back."""
     return dump_yaml(config.model_dump(mode="json"))
 
 
 def read_config(path: Path) -> Config:
-    """The config of a run folder."""
+    """The config in a run folder. Raises a ConfigError."""
     return validate(file_layer(path))

@@ -1,4 +1,4 @@
-"""The config: strict, layered, checked once at the door, frozen inside."""
+"""The config schema: strict, validated once when it is read, and frozen."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from hpcjobs.requests import GenerationConfig
 
 
 class Section(BaseModel):
-    """Strict and frozen: an unknown key or a wrong type is an error, never a guess."""
+    """Base of all sections. Strict and frozen: an unknown key or a wrong type is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
 
 
 class ModelConfig(Section):
-    """Which model, and how a rank runs it."""
+    """The model, and how a rank runs it. `dummy_delay` is in seconds per sample."""
 
     name: str = ""
     revision: str | None = None
@@ -56,7 +56,9 @@ def _type_name(word: object) -> object:
 
 
 class DataConfig(Section):
-    """Which rows. `name` is one data set or a list of files; `types` has the columns of a CSV file that are no text."""
+    """The data set, and which of its rows. `name` is one data set or a list of files; `types` has CSV columns that are
+    not text.
+    """
 
     name: str | tuple[str, ...] = ""
     config: str | None = None
@@ -72,7 +74,7 @@ class DataConfig(Section):
 
     @property
     def title(self) -> str:
-        """The name as messages and reports have it."""
+        """The name in messages and reports."""
         more = f" and {len(self.names) - 1} more" if len(self.names) > 1 else ""
         return f"{self.names[0] if self.names else ''}{more}"
 
@@ -85,10 +87,11 @@ class Message(Section):
 
 
 class FewShotConfig(Section):
-    """Solved examples before each prompt. `data` null takes them from the data set itself, never the row's own.
+    """Few-shot examples before each prompt.
 
-    `first` takes the pool's first `k` rows, the same for every sample; `random` draws `k` for each sample, seeded
-    by `seed` and its id. With `same`, only rows that have the sample's value in that column.
+    They come from `data`, or (null) from the data set itself, without the sample's own row. `first` takes the first `k`
+    rows for every sample; `random` draws `k` per sample, seeded by `seed` and the sample's id. `same` restricts the
+    examples to rows with the sample's value in that column.
     """
 
     k: Annotated[int, Field(ge=0)] = 0
@@ -102,13 +105,12 @@ class FewShotConfig(Section):
 
 
 class TaskConfig(Section):
-    """What is asked of the model about each row, and how the answers are scored.
+    """What the model is asked about each row, and how its answers are scored.
 
-    `description` stands before all examples and the prompt, in a chat as the system's turn. choice: `choices` is a
-    template whose value is a list, or one template an option; `delimiter` stands between prompt and option, and
-    between prompt and answer of an example (null: a space, in a chat nothing). lm_eval: `name` is a task of
-    lm-evaluation-harness, `include_path` a folder of task YAMLs; `chat_template` has its prompts go through the
-    model's own.
+    `description` comes before all examples and the prompt; in a chat it is the system message. choice: `choices` is a
+    template that gives a list, or one template per option; `delimiter` joins prompt and option, and an example's prompt
+    and answer (null: a space, in a chat nothing). lm_eval: `name` is a task of lm-evaluation-harness, `include_path` a
+    folder of task YAMLs; `chat_template` applies the model's chat template to its prompts.
     """
 
     type: Literal["generate", "choice", "perplexity", "lm_eval"] = "generate"
@@ -131,7 +133,7 @@ class TaskConfig(Section):
 
 
 class RunConfig(Section):
-    """How the run behaves: names, seeds, the ledger's times (seconds)."""
+    """The run: name, seed, sharding, timeouts and intervals (seconds)."""
 
     name: Name | None = None
     root: str | None = None
@@ -147,7 +149,7 @@ class RunConfig(Section):
     rendezvous_timeout: Annotated[float, Field(gt=0)] = 600.0
 
     @pydantic.model_validator(mode="after")
-    def _beats(self) -> RunConfig:
+    def _heartbeat_in_time(self) -> RunConfig:
         if self.lease_timeout < 3 * self.heartbeat:
             raise ValueError(
                 f"run.lease_timeout ({self.lease_timeout:g} s) must be at least 3 times run.heartbeat "
@@ -157,7 +159,7 @@ class RunConfig(Section):
 
 
 class FsdpConfig(Section):
-    """Fully sharded data parallel (FSDP2): weights, gradients and optimizer are spread over the ranks."""
+    """Fully sharded data parallel (FSDP2): weights, gradients and optimizer state are sharded over the ranks."""
 
     enabled: bool = False
     reshard_after_forward: bool = True
@@ -169,7 +171,9 @@ class FsdpConfig(Section):
 
 
 class LoraConfig(Section):
-    """Low-rank adapters instead of all weights; `rank` null trains all. `target_modules` empty: every linear layer."""
+    """Low-rank adapters instead of full fine-tuning; off if `rank` is null. Empty `target_modules` means every linear
+    layer.
+    """
 
     rank: Annotated[int, Field(ge=1)] | None = None
     alpha: Annotated[int, Field(ge=1)] = 16
@@ -178,7 +182,7 @@ class LoraConfig(Section):
 
 
 class TrainConfig(Section):
-    """Supervised fine-tuning. A step is one global batch; with `packing` it counts packed rows, else samples."""
+    """Supervised fine-tuning. A step is one global batch, which counts samples, or packed rows with `packing`."""
 
     init: Literal["pretrained", "random"] = "pretrained"
     epochs: Annotated[float, Field(gt=0)] | None = None
@@ -225,7 +229,7 @@ class TrainConfig(Section):
 
 
 class ClusterConfig(Section):
-    """What is asked of Slurm, in Slurm's words; `sbatch` takes the rest."""
+    """The resources to request, with Slurm's names; `sbatch` has any other option."""
 
     executor: Literal["auto", "slurm", "local", "debug"] = "auto"
     nodes: Annotated[int, Field(ge=1)] = 1
@@ -258,7 +262,7 @@ class ClusterConfig(Section):
 
 
 class Config(Section):
-    """All that a run is made from."""
+    """The whole config of a run."""
 
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()

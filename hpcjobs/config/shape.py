@@ -1,4 +1,4 @@
-"""Where ranks stand: nodes, ranks and GPUs, from Slurm's words made exact."""
+"""The shape of a job: nodes, ranks and GPUs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hpcjobs.errors import UsageError
 
 @dataclass(frozen=True)
 class Shape:
-    """Where ranks stand: Slurm's words made exact."""
+    """Nodes, ranks and GPUs of a job. `workers` is the size of a job array, each with `nodes` nodes."""
 
     nodes: int
     ranks_per_node: int
@@ -20,6 +20,7 @@ class Shape:
 
     @property
     def ranks(self) -> int:
+        """The world size: ranks of all nodes and workers."""
         return self.workers * self.nodes * self.ranks_per_node
 
     def __str__(self) -> str:
@@ -36,7 +37,7 @@ class Shape:
 
 
 def shape_of(cluster: ClusterConfig, gpus_per_rank: int, script: bool = False) -> Shape:
-    """The shape that a cluster section asks for; a UsageError says which numbers would do."""
+    """The shape that a cluster section requests. Raises a UsageError that says which numbers are valid."""
     per_node, workers = cluster.gpus_per_node or 0, cluster.array or 1
     if cluster.array is not None and (cluster.nodes > 1 or script):
         what = "submit script" if script else f"--nodes {cluster.nodes}"

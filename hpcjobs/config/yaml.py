@@ -1,4 +1,4 @@
-"""YAML as users write it: the numbers and booleans of YAML 1.2, and texts that any reader gives back."""
+"""YAML with the numbers and booleans of YAML 1.2, and output that YAML 1.1 readers read the same way."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import yaml
 
 
 class Loader(yaml.SafeLoader):
-    """YAML with the numbers and booleans of YAML 1.2.
+    """A loader with the numbers and booleans of YAML 1.2.
 
-    YAML 1.1, PyYAML's default, reads `time: 1:30:00` as 5400, `1e-4` as a string and `no` as False.
+    PyYAML follows YAML 1.1, which reads `time: 1:30:00` as 5400, `1e-4` as a string and `no` as False.
     """
 
 
@@ -46,11 +46,11 @@ Loader.add_constructor("tag:yaml.org,2002:float", _float)
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes what either version of YAML would take for more than a text: `1e4`, as well as `yes`."""
+    """Quotes texts that YAML 1.1 or 1.2 would read as something else, such as `1e4` and `yes`."""
 
 
 def _text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
-    """Unicode's line breaks as escapes: outside double quotes a reader may fold them into others."""
+    """Escapes Unicode line breaks: outside double quotes a reader may replace them."""
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if _BREAKS.search(text) else None)
 
 
@@ -63,11 +63,11 @@ _Dumper.yaml_implicit_resolvers = {
 
 
 def parse_yaml(text: str) -> Any:
-    """One YAML value, as config files read it."""
+    """One YAML value, read as config files are."""
     return yaml.load(text, Loader=Loader)
 
 
 def dump_yaml(value: Any) -> str:
-    """YAML text that `parse_yaml`, and any other reader, gives back as `value`."""
+    """YAML text that `parse_yaml`, and any other YAML reader, reads back as `value`."""
     text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
     return text

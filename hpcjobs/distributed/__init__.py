@@ -1,1 +1,1 @@
-"""One rank among others: who it is, how ranks meet, and by when they have to leave."""
+"""Ranks: rank and world size, rendezvous and process group, and when a rank has to stop."""

@@ -1,7 +1,7 @@
-"""`accelerate launch` on every node: `srun --ntasks-per-node=1 python -m` this module, `MEETING PROGRAM`.
+"""`accelerate launch` on every node: `srun --ntasks-per-node=1 python -m` this module, `FOLDER PROGRAM`.
 
-accelerate's launcher wants the first node's address and a port on its command line, the same on all nodes.
-Here the first node tells the others through the folder MEETING, by an address that they have reached.
+accelerate's launcher needs the first node's address and a port on its command line, the same on all nodes. The first
+node publishes them in the shared FOLDER; the others check that they reach that address.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from hpcjobs.distributed.rank import Rank, node_gpus
-from hpcjobs.distributed.rendezvous import Meeting, interface_towards
+from hpcjobs.distributed.rendezvous import Rendezvous, interface_towards
 from hpcjobs.errors import HpcJobsError
 from hpcjobs.run_folder.files import make_folder
 
@@ -20,9 +20,9 @@ _TIMEOUT = 600.0
 
 
 def launch_command(rank: Rank, master: tuple[str, int], gpus: int, words: list[str]) -> list[str]:
-    """accelerate's command line for this node.
+    """The `accelerate launch` command line of this node.
 
-    --multi_gpu chooses its launcher of several processes; with --cpu it would start one alone.
+    `--multi_gpu` selects the launcher of several processes; with `--cpu` accelerate would start only one.
     """
     each = gpus or 2
     command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(each * rank.world_size)]
@@ -35,7 +35,7 @@ def launch_command(rank: Rank, master: tuple[str, int], gpus: int, words: list[s
 
 
 def main(argv: list[str]) -> int:
-    """Meet, then launch; accelerate's exit code."""
+    """Find the first node, then run `accelerate launch`; returns its exit code."""
     if len(argv) < 2:
         print(
             "usage: srun python -m hpcjobs.distributed.accelerate_node MEETING PROGRAM ARGS (or -m MODULE ARGS)",
@@ -43,17 +43,17 @@ def main(argv: list[str]) -> int:
         )
         return 2
     rank = Rank.from_env()
-    meeting = Meeting.of(make_folder(Path(argv[0])), rank, _TIMEOUT)
+    rendezvous = Rendezvous.of(make_folder(Path(argv[0])), rank, _TIMEOUT)
     if rank.is_main:
-        listener = meeting.publish()
-        master = ("127.0.0.1" if rank.world_size == 1 else _own_address(meeting), listener.getsockname()[1])
+        listener = rendezvous.publish()
+        master = ("127.0.0.1" if rank.world_size == 1 else _own_address(rendezvous), listener.getsockname()[1])
         if rank.world_size > 1:
-            meeting.arrive({})
-            meeting.arrivals()  # all have reached us: only now is the port handed to accelerate's own store
+            rendezvous.arrive({})
+            rendezvous.arrivals()  # all have reached us: only now is the port handed to accelerate's own store
         listener.close()
     else:
-        master = meeting.find()
-        meeting.arrive({})
+        master = rendezvous.find()
+        rendezvous.arrive({})
     env = dict(os.environ)
     if interface := interface_towards(master[0]):
         env.setdefault("GLOO_SOCKET_IFNAME", interface)
@@ -63,13 +63,13 @@ def main(argv: list[str]) -> int:
     return subprocess.run(launch_command(rank, master, node_gpus(), argv[1:]), env=env, check=False).returncode
 
 
-def _own_address(meeting: Meeting) -> str:
-    address: str = meeting.published()["addresses"][0]  # type: ignore[index]
+def _own_address(rendezvous: Rendezvous) -> str:
+    address: str = rendezvous.published()["addresses"][0]  # type: ignore[index]
     return address
 
 
 def run() -> int:
-    """The command line; its exit code."""
+    """Run the command line; returns its exit code."""
     try:
         return main(sys.argv[1:])
     except (OSError, HpcJobsError) as problem:

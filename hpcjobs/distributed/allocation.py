@@ -1,22 +1,22 @@
-"""The allocation audit: at the start every allocated GPU has exactly one rank, and every node has work."""
+"""The allocation audit at start: every allocated GPU has exactly one rank, and no node is idle."""
 
 from __future__ import annotations
 
-from hpcjobs.distributed.rank import Allotted, Rank
+from hpcjobs.distributed.rank import Rank, SlurmResources
 from hpcjobs.errors import RendezvousError
 
 
 class AllocationError(RendezvousError):
-    """The job was given more, or less, than its ranks use; another start of it would be no better."""
+    """The job's ranks use fewer or more resources than were allocated. A restart would not help."""
 
     fatal = True
 
 
-def audit_allocation(rank: Rank, given: Allotted | None, gpus_per_rank: int, allow_idle: bool) -> list[str]:
-    """What is allocated and idle, in words, as this rank sees it; an AllocationError unless that is allowed.
+def audit_allocation(rank: Rank, given: SlurmResources | None, gpus_per_rank: int, allow_idle: bool) -> list[str]:
+    """Messages about allocated but idle nodes and GPUs. Raises an AllocationError unless `allow_idle`.
 
-    Every rank of the job sees an idle node, every rank of a node its idle GPUs, so they all end, and none works
-    on in a job that is not what was asked for.
+    Every rank of the job sees an idle node, and every rank of a node its idle GPUs, so all ranks concerned end and none
+    goes on in a job of the wrong shape.
     """
     if given is None or rank.launcher != "slurm":
         return []
@@ -35,17 +35,17 @@ def audit_allocation(rank: Rank, given: Allotted | None, gpus_per_rank: int, all
     return idle
 
 
-def _idle(rank: Rank, given: Allotted, gpus_per_rank: int) -> list[str]:
-    said = []
+def _idle(rank: Rank, given: SlurmResources, gpus_per_rank: int) -> list[str]:
+    messages = []
     if given.step_count < given.job_count:
-        said.append(
+        messages.append(
             f"{given.job_count - given.step_count} of {given.job_count} allocated nodes have no rank: the job has "
             f"{given.job_nodes}, its ranks are on {given.step_nodes}"
         )
     spare = given.node_gpus - rank.local_world_size * gpus_per_rank
     if spare > 0:
-        said.append(
+        messages.append(
             f"{spare} of {given.node_gpus} GPUs allocated on {rank.host} have no rank: {rank.local_world_size} "
             f"rank(s) of {gpus_per_rank} GPU(s) run there"
         )
-    return said
+    return messages

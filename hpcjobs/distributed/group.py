@@ -1,4 +1,4 @@
-"""Setting up accelerate: the ranks meet once, with a deadline, and agree on who they are."""
+"""Set up accelerate: the ranks meet once, with a deadline, and check that they agree on rank and world size."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from hpcjobs.distributed.rank import Rank, assert_world
-from hpcjobs.distributed.rendezvous import Meeting, check_gpus, interface_towards
+from hpcjobs.distributed.rendezvous import Rendezvous, check_gpus, interface_towards
 from hpcjobs.errors import RendezvousError
 
 if TYPE_CHECKING:
@@ -19,11 +19,11 @@ log = logging.getLogger(__name__)
 _stores: list[Any] = []  # rank 0's store serves as long as the process lives
 
 
-def join_group(rank: Rank, meeting: Meeting | None, timeout: float, backend: str = "gloo") -> PartialState:
-    """accelerate's state with all ranks in one group of `backend`; a RendezvousError after `timeout` seconds.
+def join_group(rank: Rank, rendezvous: Rendezvous | None, timeout: float, backend: str = "gloo") -> PartialState:
+    """accelerate's state, with all ranks in one process group of `backend`.
 
-    `meeting` is the run folder's, for launchers that bring no address (Slurm, submitit). One rank alone
-    makes no group at all.
+    `rendezvous` is in the run folder, for launchers that provide no address (Slurm, submitit). A single rank needs no
+    group. Raises a RendezvousError after `timeout` seconds.
     """
     import torch
     from accelerate import PartialState
@@ -31,7 +31,7 @@ def join_group(rank: Rank, meeting: Meeting | None, timeout: float, backend: str
     use_cpu = not torch.cuda.is_available()
     if rank.world_size == 1:  # torch would want an address to meet nobody at, where a launcher names a world of one
         return work_alone(rank) if rank.launcher == "torchrun" and not rank.master else PartialState(cpu=use_cpu)
-    master = rank.master or _meet(rank, meeting, use_cpu)
+    master = rank.master or _meet(rank, rendezvous, use_cpu)
     os.environ.update(rank.exports(master, use_cpu))
     _choose_interface(master[0])
     try:
@@ -44,22 +44,23 @@ def join_group(rank: Rank, meeting: Meeting | None, timeout: float, backend: str
     return state
 
 
-def _meet(rank: Rank, meeting: Meeting | None, use_cpu: bool) -> tuple[str, int]:
-    if meeting is None:
+def _meet(rank: Rank, rendezvous: Rendezvous | None, use_cpu: bool) -> tuple[str, int]:
+    if rendezvous is None:
         raise RendezvousError(
             f"{rank.world_size} ranks under {rank.launcher} need a run folder to meet in, or MASTER_ADDR"
         )
-    meeting.arrive({"gpus": [] if use_cpu else [_gpu_id(rank)]})
+    rendezvous.arrive({"gpus": [] if use_cpu else [_gpu_id(rank)]})
     if not rank.is_main:
         os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "True"
-        return meeting.find()
-    listener = meeting.publish()
-    check_gpus(meeting.arrivals())
-    return host_store(listener, rank.world_size, meeting.timeout)
+        return rendezvous.find()
+    listener = rendezvous.publish()
+    check_gpus(rendezvous.arrivals())
+    return host_store(listener, rank.world_size, rendezvous.timeout)
 
 
 def host_store(listener: socket.socket, world_size: int, timeout: float) -> tuple[str, int]:
-    """Let torch's store serve on the socket that was published, and every rank be its client."""
+    """Serve torch's TCPStore on the socket that was published; every rank is its client. Returns its address and port.
+    """
     import torch.distributed as dist
 
     port = listener.getsockname()[1]
@@ -73,14 +74,14 @@ def host_store(listener: socket.socket, world_size: int, timeout: float) -> tupl
 
 
 def _choose_interface(master: str) -> None:
-    """gloo looks its own host name up, which need not resolve: name the interface instead."""
+    """Set gloo's network interface: otherwise it looks up its own host name, which may not resolve."""
     interface = interface_towards(master)
     if interface and (interface != "lo" or int(os.environ["WORLD_SIZE"]) == int(os.environ["LOCAL_WORLD_SIZE"])):
         os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
 
 
 def _gpu_id(rank: Rank) -> str:
-    """This rank's GPU by its own id: CUDA numbers are counted anew in each process's view."""
+    """The UUID of this rank's GPU: CUDA device numbers differ between processes."""
     import torch
 
     number = rank.local_rank % torch.cuda.device_count()
@@ -88,7 +89,7 @@ def _gpu_id(rank: Rank) -> str:
 
 
 def work_alone(rank: Rank) -> PartialState:
-    """accelerate's state of a rank without a group, on its own GPU: for work that has no collectives."""
+    """accelerate's state of a rank without a process group, on its own GPU, for work without collectives."""
     import torch
     from accelerate import PartialState
 
@@ -103,7 +104,7 @@ def work_alone(rank: Rank) -> PartialState:
 
 
 def leave_group() -> None:
-    """Leave without waiting for anybody: ranks that died must not hold up the others."""
+    """Destroy the process group without waiting: dead ranks must not block the others."""
     import torch.distributed
 
     if torch.distributed.is_available() and torch.distributed.is_initialized():

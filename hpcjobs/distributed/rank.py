@@ -1,7 +1,7 @@
-"""Rank.from_env(): who this process is among its ranks. The only reader of SLURM_*, SUBMITIT_*, RANK...
+"""Rank.from_env(): which rank this process is. The only reader of SLURM_*, SUBMITIT_*, RANK...
 
-Slurm, submitit's local executor, `accelerate launch`/torchrun, or nothing at all come to one frozen
-`Rank`, and the environment that torch and accelerate read is set from it alone.
+Slurm, submitit's local executor, `accelerate launch`/torchrun, and a single process all give one frozen `Rank`. The
+environment that torch and accelerate read is set from it alone.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _KILL_WAIT = 30.0
 
 @dataclass(frozen=True, kw_only=True)
 class Rank:
-    """One process's place: `rank` of `world_size`, `local_rank` of `local_world_size` on node `node`.
+    """One process: `rank` of `world_size`, `local_rank` of `local_world_size` on node number `node`.
 
-    `attempt` names this start of the job: a requeue, a resume and a second step have other ones. In a job array each
-    element is one of `workers`, a world of its own.
+    `attempt` names this start of the job: a requeue, a resume and a second job step have others. Each element of a job
+    array is one of `workers`, with a world of its own.
     """
 
     rank: int
@@ -43,18 +43,20 @@ class Rank:
 
     @property
     def walk(self) -> tuple[int, int]:
-        """(place, ranks) of this rank among all that walk over the chunks: those of all workers of an array."""
+        """`(place, ranks)` among all ranks that share the chunks: those of all workers of a job array."""
         return self.worker * self.world_size + self.rank, self.workers * self.world_size
 
     @property
     def is_main(self) -> bool:
+        """Whether this is rank 0."""
         return self.rank == 0
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> Rank:
-        """The rank that `env` (default: this process's) describes; a RendezvousError where it contradicts itself.
+        """The rank that `env` (default: this process's environment) describes.
 
-        torchrun inside a Slurm step wins over Slurm, since it is the nearer launcher.
+        torchrun inside a Slurm step takes precedence over Slurm. Raises a RendezvousError if the environment is
+        inconsistent.
         """
         env = os.environ if env is None else env
         if "TORCHELASTIC_RUN_ID" in env:
@@ -84,7 +86,7 @@ class Rank:
         values: dict[str, object] = {
             "RANK": self.rank, "WORLD_SIZE": self.world_size, "LOCAL_RANK": self.local_rank,
             "LOCAL_WORLD_SIZE": self.local_world_size,
-            # accelerate's own names for how many machines there are and which one this is
+            # accelerate's name for the number of this machine
             "ACCELERATE_MACHINE_RANK": self.node,
         }  # fmt: skip
         if master:
@@ -94,37 +96,38 @@ class Rank:
         return {name: str(value) for name, value in values.items()}
 
     def limit_threads(self, env: MutableMapping[str, str], fixed: int | None = None) -> None:
-        """Share the node's cores between its ranks, where nobody has said otherwise; before torch is imported.
+        """Divide the node's cores among its ranks (OMP_NUM_THREADS), unless it is set; call before torch is imported.
 
-        `fixed` is the number whatever the cores, the world size and the environment say: on CPUs the last bits of
-        a sum depend on how many threads have made it.
+        `fixed` sets the number whatever cores, world size and environment are: on CPUs the last bits of a sum depend on
+        the number of threads.
         """
         if fixed is not None:
             env["OMP_NUM_THREADS"] = str(fixed)
             return
         cores = len(os.sched_getaffinity(0))
-        asked = env.get("SLURM_CPUS_PER_TASK", "")
-        share = min(int(asked), cores) if asked.isdigit() and int(asked) else cores // self.local_world_size
+        cpus = env.get("SLURM_CPUS_PER_TASK", "")
+        share = min(int(cpus), cores) if cpus.isdigit() and int(cpus) else cores // self.local_world_size
         env.setdefault("OMP_NUM_THREADS", str(max(1, share)))
 
     def own_gpus(self, env: Mapping[str, str], each: int) -> dict[str, str]:
-        """CUDA_VISIBLE_DEVICES with this rank's `each` GPUs alone, where the launcher shows it those of all ranks.
+        """CUDA_VISIBLE_DEVICES with this rank's `each` GPUs, if the launcher shows it those of all ranks.
 
-        Empty where there is nothing to narrow: one GPU a rank is accelerate's own choice by LOCAL_RANK.
+        Empty if nothing has to change: with one GPU per rank accelerate chooses by LOCAL_RANK. Raises a RendezvousError
+        if there are too few GPUs.
         """
-        seen = [gpu for gpu in env.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
-        if each == 1 or len(seen) <= each:
+        visible = [gpu for gpu in env.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
+        if each == 1 or len(visible) <= each:
             return {}
-        mine = seen[self.local_rank * each : (self.local_rank + 1) * each]
+        mine = visible[self.local_rank * each : (self.local_rank + 1) * each]
         if len(mine) < each:
             raise RendezvousError(
                 f"local rank {self.local_rank} needs {each} GPUs (model.gpus_per_rank), and its node shows "
-                f"{len(seen)} to {self.local_world_size} ranks: {','.join(seen)}"
+                f"{len(visible)} to {self.local_world_size} ranks: {','.join(visible)}"
             )
         return {"CUDA_VISIBLE_DEVICES": ",".join(mine)}
 
     def succeeds(self, attempt: str) -> bool:
-        """Whether `attempt` is known to be over because this one is a later start of the same Slurm job."""
+        """Whether `attempt` must have ended, because this one is a later start of the same Slurm job."""
         ours, theirs = self.attempt.split("."), attempt.split(".")
         if self.launcher != "slurm" or len(ours) != 3 or len(theirs) != 3 or ours[0] != theirs[0]:
             return False
@@ -132,9 +135,9 @@ class Rank:
 
 
 def refuse_lone_process(env: Mapping[str, str] | None = None) -> None:
-    """A RendezvousError where Slurm gave several tasks and this process was not started as one of them.
+    """Raise a RendezvousError if Slurm allocated several tasks and this process was started without srun.
 
-    Without it every process of a job takes itself for the only one: N full copies of the work.
+    Otherwise each process would do the whole work.
     """
     env = os.environ if env is None else env
     tasks = env.get("SLURM_NTASKS", "1")
@@ -146,7 +149,7 @@ def refuse_lone_process(env: Mapping[str, str] | None = None) -> None:
 
 
 def assert_world(rank: Rank, num_processes: int) -> None:
-    """A RendezvousError unless accelerate sees as many processes as the launcher started."""
+    """Raise a RendezvousError unless accelerate sees as many processes as the launcher started."""
     if num_processes != rank.world_size:
         raise RendezvousError(
             f"accelerate sees {num_processes} process(es), {rank.launcher} started {rank.world_size}: every rank "
@@ -155,9 +158,9 @@ def assert_world(rank: Rank, num_processes: int) -> None:
 
 
 def lone_launch_hint(env: Mapping[str, str] | None = None) -> str | None:
-    """Why `accelerate launch --cpu --num_processes N` has started one process, where it has; else None.
+    """A hint if `accelerate launch --cpu --num_processes N` has started a single process; else None.
 
-    Without an MPI host file accelerate's launcher starts a single process on CPU, whatever N says.
+    Without an MPI host file accelerate's launcher starts one process on CPU, whatever N is.
     """
     env = os.environ if env is None else env
     launched = "ACCELERATE_MIXED_PRECISION" in env and "MASTER_PORT" in env and "WORLD_SIZE" not in env
@@ -170,24 +173,24 @@ def lone_launch_hint(env: Mapping[str, str] | None = None) -> str | None:
 
 
 @dataclass(frozen=True)
-class Ending:
-    """What Slurm's environment says of the end: Unix time of the time limit, seconds from SIGTERM to SIGKILL."""
+class JobEnd:
+    """When the job ends: Unix time of the time limit (None: unknown), and seconds from SIGTERM to SIGKILL."""
 
     at: float | None
     kill_wait: float
 
 
-def ending(env: Mapping[str, str] | None = None) -> Ending:
-    """The end of this process's allocation; the batch script asks Slurm once for what older versions do not set."""
+def job_end(env: Mapping[str, str] | None = None) -> JobEnd:
+    """The end of this process's job. The batch script asks Slurm for values that older versions do not set."""
     env = os.environ if env is None else env
     at = env.get("SLURM_JOB_END_TIME") or env.get("HPCJOBS_END_TIME", "")
     wait = env.get("HPCJOBS_KILL_WAIT", "")
-    return Ending(float(at) if at.isdigit() else None, float(wait) if wait.isdigit() else _KILL_WAIT)
+    return JobEnd(float(at) if at.isdigit() else None, float(wait) if wait.isdigit() else _KILL_WAIT)
 
 
 @dataclass(frozen=True)
-class Allotted:
-    """What Slurm gave: node lists of the job and of this step, with their lengths, and the GPUs of this node."""
+class SlurmResources:
+    """What Slurm allocated: node lists of the job and of this step, their lengths, and the GPUs of this node."""
 
     job_nodes: str
     step_nodes: str
@@ -196,20 +199,20 @@ class Allotted:
     node_gpus: int
 
 
-def allotted(env: Mapping[str, str] | None = None) -> Allotted | None:
-    """What Slurm gave to the step that this process is in; None outside of one."""
+def slurm_resources(env: Mapping[str, str] | None = None) -> SlurmResources | None:
+    """What Slurm allocated to this process's job step; None outside of one."""
     env = os.environ if env is None else env
     if "SLURM_STEP_NODELIST" not in env or _in_batch_script(env):
         return None
     step = _number(env, "SLURM_STEP_NUM_NODES", 1)
-    return Allotted(
+    return SlurmResources(
         env.get("SLURM_JOB_NODELIST", ""), env["SLURM_STEP_NODELIST"], _number(env, "SLURM_JOB_NUM_NODES", step), step,
         node_gpus(env),
     )  # fmt: skip
 
 
 def node_gpus(env: Mapping[str, str] | None = None) -> int:
-    """GPUs that Slurm gave this job on this node; 0 where it gave none or does not say."""
+    """The GPUs that Slurm allocated to this job on this node; 0 if none or unknown."""
     text = (os.environ if env is None else env).get("SLURM_GPUS_ON_NODE", "")
     return int(text) if text.isdigit() else 0
 
@@ -314,5 +317,5 @@ def _host(env: Mapping[str, str]) -> str:
 
 
 def _own_attempt() -> str:
-    """A name for a start that no launcher has named: this process and when it began."""
+    """The attempt of a process without a launcher: its pid and start time."""
     return f"p{os.getpid()}t{process_start(os.getpid())}"

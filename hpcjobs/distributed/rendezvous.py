@@ -1,8 +1,8 @@
-"""How ranks find rank 0: it listens first, then publishes where; nobody relies on names that resolve.
+"""How ranks find rank 0: it listens, then publishes its addresses in the run folder. Host names need not resolve.
 
-A fixed port may be taken, a port from the job id may be another job's, and a node name that does not
-resolve hangs torch for half an hour. Here rank 0 listens on a free port and keeps that socket; torch's
-store takes it over, so that nothing can get in between.
+A fixed port may be taken, a port derived from the job id may belong to another job, and a name that does not resolve
+makes torch wait for half an hour. Rank 0 listens on a free port and keeps that socket until torch's store takes it
+over, so that no other process can get the port in between.
 """
 
 from __future__ import annotations
@@ -46,19 +46,22 @@ class Arrival(TypedDict):
 
 
 @dataclass(frozen=True)
-class Meeting:
-    """The meeting place of one attempt, a folder of the run."""
+class Rendezvous:
+    """The rendezvous of one attempt, in a folder of the run. `timeout` is in seconds."""
 
     folder: Path
     rank: Rank
     timeout: float
 
     @classmethod
-    def of(cls, rendezvous: Path, rank: Rank, timeout: float) -> Meeting:
-        return cls(make_folder(rendezvous / rank.attempt), rank, timeout)
+    def of(cls, folder: Path, rank: Rank, timeout: float) -> Rendezvous:
+        """The rendezvous of the rank's attempt, in the run's rendezvous folder."""
+        return cls(make_folder(folder / rank.attempt), rank, timeout)
 
     def publish(self) -> socket.socket:
-        """Rank 0: listen on a free port and tell where. The socket stays open until torch's store has it."""
+        """Rank 0: listen on a free port and publish addresses and port. The socket stays open until torch's store has
+        it.
+        """
         listener = socket.create_server(("", 0), backlog=max(128, self.rank.world_size), reuse_port=False)
         place = {
             "port": listener.getsockname()[1],
@@ -70,7 +73,7 @@ class Meeting:
         return listener
 
     def find(self) -> tuple[str, int]:
-        """The address and port at which rank 0 answers; a RendezvousError after `timeout` seconds."""
+        """The address and port at which rank 0 answers. Raises a RendezvousError after `timeout` seconds."""
         deadline = time.monotonic() + self.timeout
         tried: list[str] = []
         place: _Place | None = None
@@ -93,7 +96,7 @@ class Meeting:
         )
 
     def published(self) -> _Place | None:
-        """What rank 0 has told, None while it has not."""
+        """What rank 0 has published; None before that."""
         with contextlib.suppress(OSError, ValueError):
             place: _Place = read_json(self.folder / "master.json")
             return place
@@ -103,13 +106,15 @@ class Meeting:
         return not address.startswith("127.") or place["machine"] == machine_id()
 
     def arrive(self, facts: Mapping[str, object]) -> None:
-        """Tell the others what this rank has: host, process, GPUs."""
+        """Record that this rank has arrived, with its host and GPUs."""
         write_json(
             self.folder / f"rank-{self.rank.rank}.json", {"rank": self.rank.rank, "host": self.rank.host, **facts}
         )
 
     def arrivals(self) -> list[Arrival]:
-        """Rank 0: wait for all ranks and give what each has; a RendezvousError names those who did not come."""
+        """Rank 0: wait for all ranks and return what each has recorded. Raises a RendezvousError that names missing
+        ranks.
+        """
         deadline = time.monotonic() + self.timeout
         wanted = {f"rank-{number}.json" for number in range(self.rank.world_size)}
         while not wanted <= (here := {entry.name for entry in os.scandir(self.folder)}):
@@ -124,7 +129,7 @@ class Meeting:
 
 
 def check_gpus(arrivals: list[Arrival]) -> None:
-    """A RendezvousError where two ranks of a machine use one GPU."""
+    """Raise a RendezvousError if two ranks of a machine use the same GPU."""
     seen: dict[tuple[str, str], int] = {}
     for arrival in arrivals:
         for gpu in arrival.get("gpus", ()):
@@ -138,7 +143,7 @@ def check_gpus(arrivals: list[Arrival]) -> None:
 
 
 def answers(address: str, port: int, timeout: float) -> bool:
-    """Whether something accepts TCP connections there."""
+    """Whether a TCP connection to this address and port succeeds within `timeout` seconds."""
     try:
         with socket.create_connection((address, port), timeout=timeout):
             return True
@@ -147,7 +152,7 @@ def answers(address: str, port: int, timeout: float) -> bool:
 
 
 def own_addresses(rank: Rank) -> list[str]:
-    """This machine's IPv4 addresses, the likeliest to be reachable first, loopback last."""
+    """This machine's IPv4 addresses, most reachable first, loopback last."""
     found: list[str] = []
     if rank.launch_address:
         with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
@@ -159,7 +164,7 @@ def own_addresses(rank: Rank) -> list[str]:
 
 
 def interfaces() -> dict[str, str]:
-    """Interface name -> IPv4 address, by the kernel's SIOCGIFADDR."""
+    """Interface name -> IPv4 address, by the kernel's SIOCGIFADDR (netdevice(7))."""
     found: dict[str, str] = {}
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         for _, name in socket.if_nameindex():
@@ -170,7 +175,7 @@ def interfaces() -> dict[str, str]:
 
 
 def interface_towards(address: str) -> str | None:
-    """The interface that traffic to `address` leaves by: what gloo and NCCL must use, too."""
+    """The network interface that leads to `address`, for gloo and NCCL."""
     with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect((address, 9))
         own = probe.getsockname()[0]

@@ -1,4 +1,4 @@
-"""What a job is given to work with."""
+"""What the code of a job gets on a rank."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hpcjobs.config import Config
 from hpcjobs.distributed.drain import Drain
 from hpcjobs.distributed.rank import Rank
-from hpcjobs.distributed.watchdog import Watch
+from hpcjobs.distributed.watchdog import Watchdog
 from hpcjobs.run_folder.heartbeat import Heartbeat
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.plan import Plan
@@ -15,12 +15,12 @@ from hpcjobs.run_folder.plan import Plan
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What a job is given: the run, this rank, and where to tell how it goes."""
+    """What the code of a job gets on a rank: the run, the rank, its heartbeat, its drain and its watchdog."""
 
     paths: RunPaths
     config: Config
     plan: Plan
     rank: Rank
-    heart: Heartbeat
+    heartbeat: Heartbeat
     drain: Drain
-    watch: Watch
+    watch: Watchdog

@@ -1,4 +1,4 @@
-"""How a stream of requests becomes completions."""
+"""Engines: turn a stream of requests into completions."""
 
 from hpcjobs.engines.base import Engine, Source
 

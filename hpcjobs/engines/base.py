@@ -1,4 +1,4 @@
-"""What an engine is."""
+"""The interface of engines."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from typing import ClassVar, Literal, Protocol
 from hpcjobs.config import GenerationConfig, ModelConfig
 from hpcjobs.requests import Completion, Request, TaskType
 
-# A None says: nothing to hand out now. Finish what you hold, then ask again. So an engine that looks ahead
-# never sits on requests while their giver waits for them.
+# None means that there is no request now: finish the running ones, then ask again. So an engine that looks ahead
+# never keeps requests while the source waits for their completions.
 Source = Iterator[Request | None]
 
 
 BatchSize = int | Literal["auto"]
-# What "auto" is where nothing is known of memory.
+# The batch size for "auto" if nothing is known about memory.
 AUTO_BATCH = 16
 
 
 def rows_at_once(batch_size: BatchSize) -> int:
-    """A batch size as a number, for who knows nothing of memory."""
+    """A batch size as a number, for callers that know nothing about memory."""
     return AUTO_BATCH if batch_size == "auto" else batch_size
 
 
 class Engine(Protocol):
-    """Turns requests into completions, in any order, one for each; it never raises for a bad request.
+    """Turns requests into completions, one for each, in any order. It never raises for a bad request.
 
     One that a package registers is made as `Class(model, tokenizer, generation, batch_size)`, with the model in
     evaluation mode on this rank's device; or, where it has `from_config`, as an OwnModelEngine.
@@ -32,10 +32,12 @@ class Engine(Protocol):
     """
 
     @property
-    def batch_size(self) -> int: ...
+    def batch_size(self) -> int:
+        """How many requests the engine prefers to have running at once."""
+        ...
 
     def stream(self, requests: Source) -> Iterator[Completion]:
-        """Take requests as there is room, give completions as they finish."""
+        """Take requests as there is room, and yield completions as they finish."""
         ...
 
 

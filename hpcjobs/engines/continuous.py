@@ -1,4 +1,4 @@
-"""transformers: the continuous batching of transformers itself (ContinuousBatchingManager), for GPUs."""
+"""transformers: the continuous batching of transformers (ContinuousBatchingManager), for GPUs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import transformers
 
 from hpcjobs.config import GenerationConfig
 from hpcjobs.engines.base import Engine, Source
-from hpcjobs.engines.encoding import NO_NUMBERS, Answer, Coder, Encoded, completion_of, context_length
+from hpcjobs.engines.encoding import NO_NUMBERS, Answer, Encoded, TextCodec, completion_of, context_length
 from hpcjobs.engines.generate import GenerateEngine
 from hpcjobs.engines.intake import Intake, TextThread
 from hpcjobs.engines.loop.engine import LoopEngine
@@ -31,35 +31,35 @@ if TYPE_CHECKING:
     from transformers.generation.continuous_batching import GenerationOutput
 
 log = logging.getLogger(__name__)
-# How long to wait for a token before looking whether the manager still lives, in seconds.
+# How long to wait for a token before checking that the manager is alive (seconds).
 _WAIT = 1.0
 _PAGE_TOKENS = 256
-# After so many the other engine goes on alone.
+# After this many crashes the other engine takes over.
 _BREAKDOWNS = 3
 
 
 class ContinuousEngine:
-    """Requests are added as they are claimed, results taken as they finish; greedy only.
+    """Adds requests to transformers' manager as they are claimed, and takes results as they finish; greedy only.
 
-    The manager has one random generator for all requests, so what is to be sampled is given to another engine, `loop`
-    where it runs the model, whose samples depend on their seeds alone. It takes over as well when a request has
-    brought the manager down, or when logits are no numbers, which spread to the other rows of a batch there: it finds
-    out which request it was.
+    The manager has one random generator for all requests, so sampling is left to another engine (`loop`, if it runs the
+    model), whose samples depend on their own seeds. That engine also takes over if a request crashes the manager, or if
+    logits are not finite, which affects other rows of the batch there: it finds the request to blame.
     """
 
     def __init__(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, generation: GenerationConfig, batch_size: int
     ) -> None:
-        self.model, self.coder, self.batch_size = model, Coder(model, tokenizer, generation), batch_size
+        self.model, self.codec, self.batch_size = model, TextCodec(model, tokenizer, generation), batch_size
         self._generation, self._tokenizer = generation, tokenizer
         self._positions = context_length(model, tokenizer)
 
     def stream(self, requests: Source) -> Iterator[Completion]:
+        """Completions as they finish."""
         if self._generation.temperature > 0:
             log.info("temperature %g: samples have seeds of their own", self._generation.temperature)
             yield from self.other().stream(requests)
             return
-        with TextThread(self.coder) as text:
+        with TextThread(self.codec) as text:
             flow = _Flow(self, text, Intake(requests, text, max(2, self.batch_size // 8)))
             while not flow.ended and flow.breakdowns < _BREAKDOWNS:
                 with self._manager() as manager:  # no other engine runs the model beside it
@@ -68,19 +68,19 @@ class ContinuousEngine:
             yield from self.other().stream(flow.left())
 
     def other(self) -> Engine:
-        """What runs the requests that the manager cannot."""
+        """The engine for requests that the manager cannot run."""
         kind = LoopEngine if runs_packed(self.model) else GenerateEngine
         return kind(self.model, self._tokenizer, self._generation, self.batch_size)
 
     @contextlib.contextmanager
     def _manager(self) -> Iterator[ContinuousBatchingManager | None]:
-        """A manager at work, None where there cannot be one; its thread ends with the block, whatever is left."""
+        """A running manager, None if there cannot be one. Its thread ends with the block."""
         config = copy.deepcopy(self.model.generation_config)
         config.update(
             do_sample=False, num_beams=1, max_new_tokens=self._generation.max_new_tokens, temperature=None, top_p=None,
             top_k=None, num_return_sequences=1,
         )  # fmt: skip
-        config.eos_token_id = sorted(self.coder.ends(self._generation)) or -1
+        config.eos_token_id = sorted(self.codec.ends(self._generation)) or -1
         try:
             manager = self.model.init_continuous_batching(config, self._batching())
             manager.start()
@@ -95,7 +95,7 @@ class ContinuousEngine:
             manager.destroy()
 
     def _batching(self) -> ContinuousBatchingConfig:
-        """On GPUs the manager takes what memory is free; elsewhere as many pages as the batch needs."""
+        """The batching config. On GPUs the manager uses free memory; elsewhere as many pages as the batch needs."""
         config = transformers.generation.ContinuousBatchingConfig(
             page_size=_PAGE_TOKENS, max_requests_per_batch=self.batch_size, return_logprobs=True,
             auto_switch_to_flash=self.model.dtype != torch.float32,
@@ -108,13 +108,13 @@ class ContinuousEngine:
 
 @dataclass(eq=False, slots=True)
 class _Open:
-    """A request in hand: its answers that are there, and how many tokens of each were looked at for stop strings."""
+    """A running request: its finished answers, and how many tokens of each were checked for stop strings."""
 
     encoded: Encoded
     stops: StopStrings
     started: float
     answers: dict[int, Answer] = field(default_factory=dict)
-    seen: dict[int, int] = field(default_factory=dict)
+    checked: dict[int, int] = field(default_factory=dict)
 
 
 class _Flow:
@@ -178,7 +178,7 @@ class _Flow:
 
     def _add(self, encoded: Encoded) -> None:
         request, stop = encoded.request, encoded.generation.stop
-        self._open[request.index] = _Open(encoded, StopStrings(self._engine.coder.tokenizer, stop), time.time())
+        self._open[request.index] = _Open(encoded, StopStrings(self._engine.codec.tokenizer, stop), time.time())
         for number in range(request.repeats):
             self._manager.add_request(
                 encoded.ids, f"{request.index}/{number}", max_new_tokens=encoded.limit, streaming=bool(stop),
@@ -186,14 +186,14 @@ class _Flow:
             )  # fmt: skip
 
     def _results(self) -> list[GenerationOutput]:
-        """What has come, at least one unless the manager is late."""
+        """The results that have arrived: at least one, unless none comes in time."""
         results = [self._manager.get_result(timeout=_WAIT)]
         while not self._manager.output_router.output_queue.empty():
             results.append(self._manager.get_result(timeout=_WAIT))
         return [result for result in results if result is not None]
 
     def _take(self, result: GenerationOutput) -> Completion | None:
-        """The completion of a request whose last answer this is."""
+        """The completion of a request, if this was its last answer."""
         index, number = map(int, result.request_id.split("/"))
         opened = self._open.get(index)
         if opened is None or number in opened.answers:
@@ -213,7 +213,7 @@ class _Flow:
         return None
 
     def _answer(self, result: GenerationOutput, opened: _Open, number: int) -> Answer | SampleError | None:
-        """None while it is being made."""
+        """The answer; None if it is not finished."""
         made = result.generated_tokens
         end = self._stopped(made, opened, number)
         if end is None and not result.is_finished():
@@ -227,9 +227,9 @@ class _Flow:
         return self._text.answer(made[:end], opened.encoded.generation).result()
 
     def _stopped(self, made: Sequence[int], opened: _Open, number: int) -> int | None:
-        """With how many tokens a stop string was met."""
+        """The number of tokens after which a stop string was completed; None if there was none."""
         if not opened.encoded.generation.stop:
             return None
-        first, opened.seen[number] = opened.seen.get(number, 0), len(made)
+        first, opened.checked[number] = opened.checked.get(number, 0), len(made)
         with self._text.lock:
             return next((end for end in range(first + 1, len(made) + 1) if opened.stops.met(made[:end])), None)

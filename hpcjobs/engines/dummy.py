@@ -1,4 +1,4 @@
-"""dummy: answers each prompt with a hash of it, without torch. It exercises a cluster's plumbing in a second."""
+"""dummy: answers each prompt with a hash of it, without torch, to test a cluster's plumbing in a second."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from hpcjobs.requests import Completion, Likelihood, Prompt, Request, TaskType
 
 
 class DummyEngine:
-    """Waits `delay` seconds a sample, then answers with 16 hex digits of the prompt's SHA-256.
+    """Waits `delay` seconds per sample, then answers with 16 hex digits of the prompt's SHA-256.
 
-    Log-likelihoods are made of hashes, too: of context and continuation, at most 0.
+    Log-likelihoods are made from hashes of context and continuation, and are at most 0.
     """
 
     weights: ClassVar[bool] = False
@@ -30,6 +30,7 @@ class DummyEngine:
         return cls(model.dummy_delay, rows_at_once(model.batch_size))
 
     def stream(self, requests: Source) -> Iterator[Completion]:
+        """Completions in the order of the requests."""
         for request in requests:
             if request is not None:
                 yield self._complete(request)
@@ -72,8 +73,8 @@ def _hash(prompt: Prompt, *more: str) -> str:
 
 def _likelihood(request: Request) -> Likelihood:
     """One entry a pair, or one for the whole text: between -16 and 0 a word."""
-    asked = [(pair.context, pair.continuation) for pair in request.pairs] or [("", _text(request.prompt))]
-    tokens = tuple(max(1, len(continuation.split())) for _, continuation in asked)
-    parts = [int(_hash(context, continuation), 16) / 2**60 for context, continuation in asked]
+    pairs = [(pair.context, pair.continuation) for pair in request.pairs] or [("", _text(request.prompt))]
+    tokens = tuple(max(1, len(continuation.split())) for _, continuation in pairs)
+    parts = [int(_hash(context, continuation), 16) / 2**60 for context, continuation in pairs]
     logprobs = tuple(-part * count for part, count in zip(parts, tokens, strict=True))
     return Likelihood(logprobs, tuple(part < 1 for part in parts), tokens, request.options)

@@ -1,4 +1,4 @@
-"""Prompts to tokens, and tokens to answers: the same for every engine that generates."""
+"""Prompts to tokens and tokens to answers, for every engine that generates."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hpcjobs.config import GenerationConfig
+from hpcjobs.engines.chat_template import chat_text
 from hpcjobs.engines.stopping import stopped_text
 from hpcjobs.requests import Completion, Prompt, Request, SampleError
 
@@ -18,9 +19,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A prompt's token ids, how it is answered, and how many new tokens it may get: the model's positions end.
-
-    `ends`: the tokens that end an answer.
+    """The token ids of a prompt, with its generation settings. `limit` is the most new tokens that fit the model's
+    context; `ends` are the end tokens.
     """
 
     request: Request
@@ -32,7 +32,7 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One finished text: without what ended it, which counts as a token where it is one."""
+    """A finished text, without its end token or stop string. `tokens` counts the end token."""
 
     text: str
     reason: str
@@ -42,8 +42,8 @@ class Answer:
 NO_NUMBERS = SampleError("FloatingPointError", "the model's logits for this sample are no numbers")
 
 
-class Coder:
-    """A model's tokenizer with what ends an answer; `generation` is for requests that bring none of their own."""
+class TextCodec:
+    """A model's tokenizer and end tokens. `generation` is for requests without their own settings."""
 
     def __init__(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, generation: GenerationConfig
@@ -54,11 +54,11 @@ class Coder:
         self._longest = context_length(model, tokenizer)
 
     def ends(self, generation: GenerationConfig) -> frozenset[int]:
-        """The tokens that end an answer: the model's, and each stop string that is one token of the tokenizer's own."""
+        """The end tokens of an answer: the model's, and each stop string that is a single special token."""
         return self._ends | {self._added[stop] for stop in generation.stop if stop in self._added}
 
     def encode(self, request: Request) -> Encoded | Completion:
-        """Token ids, or why there are none; nothing that a prompt does may end the rank."""
+        """The encoded prompt, or a failed Completion: no prompt may end the rank."""
         try:
             ids = prompt_ids(self.tokenizer, request.prompt)
             room = self._longest - len(ids)
@@ -72,7 +72,7 @@ class Coder:
         return Encoded(request, ids, min(room, generation.max_new_tokens), generation, self.ends(generation))
 
     def answer(self, made: Sequence[int], generation: GenerationConfig) -> Answer:
-        """The answer that these new tokens are, up to the first that ends it."""
+        """The answer in the new tokens `made`, up to the first end token or stop string."""
         ends = self.ends(generation)
         end = next((place for place, token in enumerate(made) if token in ends), None)
         tokens = list(made if end is None else made[:end])
@@ -81,7 +81,7 @@ class Coder:
         return Answer(text, reason, len(tokens) + (end is not None))
 
     def processors(self, prompt_length: int) -> LogitsProcessorList:
-        """What `generate` does to the logits of such a prompt by the model's own generation config."""
+        """The logits processors that `generate` would use for such a prompt, by the model's generation config."""
         config = copy.deepcopy(self._model.generation_config)
         config.update(do_sample=False, num_beams=1)
         self._model._prepare_special_tokens(config, device=self._model.device)
@@ -89,12 +89,14 @@ class Coder:
 
 
 def repeat_seed(request: Request, number: int) -> int:
-    """The seed of a request's answer `number`: it depends on the sample alone."""
+    """The seed of answer `number` to a request; it depends on the sample only."""
     return request.seed + number
 
 
 def completion_of(encoded: Encoded, answers: Sequence[Answer], started: float) -> Completion:
-    """The completion of all answers to one request; the tokens are those of all, the reason that of the first."""
+    """The completion of all answers to one request. Tokens are those of all answers, the finish reason that of the
+    first.
+    """
     first, several = answers[0], len(answers) > 1
     return Completion(
         index=encoded.request.index,
@@ -110,36 +112,36 @@ def completion_of(encoded: Encoded, answers: Sequence[Answer], started: float) -
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
-    """Token ids of a prompt, the same when it is answered, scored and learned from.
+    """The token ids of a prompt, the same for generation, scoring and training.
 
-    A chat goes through the tokenizer's own template, which brings its special tokens. A text gets those that the
-    tokenizer adds, unless it begins with the first of them: a template has rendered it then, and adding them would
-    put the first token twice (lm-evaluation-harness 0.4.13, `HFLM.tok_batch_encode`).
+    A chat goes through the tokenizer's chat template, which adds the special tokens. A text gets those that the
+    tokenizer adds, unless it begins with the first of them: then a template has rendered it, and adding them would
+    repeat the first token (lm-evaluation-harness 0.4.13, `HFLM.tok_batch_encode`).
     """
     if isinstance(prompt, str):
         return text_ids(tokenizer, prompt)
-    text = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False)
+    text = chat_text(tokenizer, prompt, ask=True)
     return list(tokenizer(text, add_special_tokens=False).input_ids)
 
 
 def text_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Token ids of a text with the tokenizer's special tokens, the first one never twice."""
+    """The token ids of a text with the tokenizer's special tokens, but never the first one twice."""
     bare = bool(tokenizer.bos_token) and text.startswith(tokenizer.bos_token)
     ids: list[int] = tokenizer(text, add_special_tokens=not bare).input_ids
     return ids
 
 
 def context_length(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
-    """Positions that the model has; some tokenizers say 1e30 for 'not known'."""
+    """The model's context length in tokens. (Some tokenizers give 1e30 for unknown.)"""
     positions = getattr(model.config, "max_position_embeddings", None) or getattr(model.config, "n_positions", None)
     return int(positions) if positions else min(int(tokenizer.model_max_length), 1 << 20)
 
 
 def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """The tokens that end an answer: those that generation config, config and tokenizer name, all of them.
+    """The end tokens: all of those in generation config, config and tokenizer.
 
-    Models name them in different places (a chat's end of turn is often the tokenizer's alone), and
-    lm-evaluation-harness ends at the tokenizer's as well.
+    Models name them in different places (a chat's end of turn is often only in the tokenizer), and
+    lm-evaluation-harness stops at the tokenizer's as well.
     """
     named = (model.generation_config.eos_token_id, model.config.get_text_config().eos_token_id, tokenizer.eos_token_id)
     lists = [one if isinstance(one, list | tuple) else [one] for one in named]
@@ -147,5 +149,5 @@ def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> se
 
 
 def added_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
-    """The tokens that stand beside the vocabulary by their texts, special tokens among them."""
+    """The added tokens of a tokenizer by text, including special tokens."""
     return {str(token): number for number, token in tokenizer.added_tokens_decoder.items()}

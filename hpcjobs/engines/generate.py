@@ -14,7 +14,7 @@ import transformers
 
 from hpcjobs.config import GenerationConfig
 from hpcjobs.engines.base import BatchSize, Source, rows_at_once, take
-from hpcjobs.engines.encoding import NO_NUMBERS, Answer, Coder, Encoded, completion_of, repeat_seed
+from hpcjobs.engines.encoding import NO_NUMBERS, Answer, Encoded, TextCodec, completion_of, repeat_seed
 from hpcjobs.engines.sampling import SeededSampler
 from hpcjobs.engines.stopping import StopStrings
 from hpcjobs.requests import Completion, SampleError
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
-# Batches looked ahead for sorting: enough to even lengths out, few enough that a crash costs little.
+# Batches per window for sorting: enough to get similar lengths, few enough that a crash costs little.
 _WINDOW_BATCHES = 4
 
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """One answer to be made: number `number` of the request's."""
+    """One answer to generate: answer `number` to the request."""
 
     encoded: Encoded
     number: int
 
 
 class GenerateEngine:
-    """Length-sorted batches of at most `batch_size`, halved when memory runs out; one bad prompt fails alone."""
+    """Runs length-sorted batches of at most `batch_size`, halved when memory runs out. A bad prompt fails alone."""
 
     def __init__(
         self,
@@ -45,18 +45,18 @@ class GenerateEngine:
         generation: GenerationConfig,
         batch_size: BatchSize,
     ) -> None:
-        self._model, self._coder = model, Coder(model, tokenizer, generation)
+        self._model, self._codec = model, TextCodec(model, tokenizer, generation)
         self.batch_size = rows_at_once(batch_size)
         self._window = self.batch_size * _WINDOW_BATCHES
 
     def stream(self, requests: Source) -> Iterator[Completion]:
-        """Completions of the requests, batch by batch, each window of them longest first."""
+        """Completions batch by batch; the requests of each window are sorted, longest first."""
         ended = False
         while not ended:
             window, ended = take(requests, self._window)
             encoded: list[Encoded] = []
             for request in window:
-                outcome = self._coder.encode(request)
+                outcome = self._codec.encode(request)
                 if isinstance(outcome, Completion):
                     yield outcome
                 else:
@@ -65,7 +65,7 @@ class GenerateEngine:
             yield from self._answer_all(encoded)
 
     def _answer_all(self, window: Sequence[Encoded]) -> Iterator[Completion]:
-        """A request's completion as soon as all its answers are there."""
+        """Yield each request's completion once all its answers are finished."""
         rows = [_Row(item, number) for item in window for number in range(item.request.repeats)]
         answers: dict[int, list[Answer | SampleError]] = {item.request.index: [] for item in window}
         started = {item.request.index: 0.0 for item in window}
@@ -82,7 +82,7 @@ class GenerateEngine:
                     yield _completion(row.encoded, answers[request.index], started[request.index])
 
     def _run(self, batch: Sequence[_Row]) -> list[Answer | SampleError]:
-        """The batch's answers; where it fails, its halves', down to the sample that is to blame."""
+        """The batch's answers. A batch that fails is halved, down to the sample to blame."""
         try:
             return self._generate(batch)
         except torch.OutOfMemoryError as error:
@@ -106,7 +106,7 @@ class GenerateEngine:
     def _generate(self, batch: Sequence[_Row]) -> list[Answer | SampleError]:
         prompts = [row.encoded.ids for row in batch]
         length = max(map(len, prompts))
-        tokenizer, ends = self._coder.tokenizer, batch[0].encoded.ends
+        tokenizer, ends = self._codec.tokenizer, batch[0].encoded.ends
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
         ids = torch.tensor([[pad] * (length - len(prompt)) + prompt for prompt in prompts])
         mask = torch.tensor([[0] * (length - len(prompt)) + [1] * len(prompt) for prompt in prompts])
@@ -119,13 +119,13 @@ class GenerateEngine:
             stopping_criteria=transformers.StoppingCriteriaList([rules]),
         )  # fmt: skip
         made = [row[: rules.ends.get(n)] for n, row in enumerate(output[:, length:].tolist())]
-        answers = [self._coder.answer(tokens, batch[0].encoded.generation) for tokens in made]
+        answers = [self._codec.answer(tokens, batch[0].encoded.generation) for tokens in made]
         whole = watch.whole_steps()
         return [answer if answer.tokens <= whole[n] else NO_NUMBERS for n, answer in enumerate(answers)]
 
 
 class _Numbers:
-    """A logits processor that changes nothing, and knows which rows had logits that are no numbers."""
+    """A logits processor that changes nothing and records which rows have logits that are not finite."""
 
     def __init__(self) -> None:
         self._steps: list[torch.Tensor] = []
@@ -141,9 +141,9 @@ class _Numbers:
 
 
 class _Rules:
-    """A stopping criterion: each row ends at its own limit, or when it has met one of its stop strings.
+    """A stopping criterion: each row ends at its own limit or at a stop string.
 
-    `ends` has the number of new tokens of each row that ended so.
+    `ends` has the number of new tokens of rows that ended this way.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, batch: Sequence[_Row], prompt_length: int) -> None:
@@ -162,7 +162,7 @@ class _Rules:
 
 
 def _sampler(batch: Sequence[_Row]) -> list[SeededSampler]:
-    """Always greedy; sampling is in the logits, by sample."""
+    """The sampler in the logits, with a seed per sample; decoding itself is greedy."""
     generation = batch[0].encoded.generation
     if generation.temperature == 0:
         return []
@@ -171,7 +171,7 @@ def _sampler(batch: Sequence[_Row]) -> list[SeededSampler]:
 
 
 def _how(item: Encoded) -> tuple[float, float, tuple[str, ...]]:
-    """What the rows of a batch have in common; each has a limit of its own."""
+    """The generation settings that the rows of a batch must share."""
     return item.generation.temperature, item.generation.top_p, item.generation.stop
 
 

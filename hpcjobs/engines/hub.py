@@ -1,4 +1,4 @@
-"""Hub models: looked up in the cache or fetched before anything is queued; ranks load them from there, offline."""
+"""Hub models: found in the cache or downloaded before anything is queued; ranks load them offline."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from hpcjobs.run_folder.plan import PlanModel
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", re.ASCII)
 _WANTED = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken"]
-# Weights in folders are those of other programs (onnx/, original/), and so are mistral's consolidated ones.
+# Weights in subfolders are for other programs (onnx/, original/), and so are Mistral's consolidated ones.
 _UNWANTED = ["*/*.safetensors", "consolidated*"]
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether the hub could have a model of this name."""
+    """Whether this could be the name of a model on the hub."""
     return bool(_HUB_ID.fullmatch(name)) and len(name) <= 96
 
 
 def cache_folder(env: Mapping[str, str]) -> Path:
-    """The hub's cache under an environment, by huggingface_hub's rule: HF_HUB_CACHE, HF_HOME, XDG_CACHE_HOME."""
+    """The hub's cache under an environment, by huggingface_hub's rules: HF_HUB_CACHE, HF_HOME, XDG_CACHE_HOME."""
     home = env.get("HF_HOME") or os.path.join(env.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
     folder = env.get("HF_HUB_CACHE") or env.get("HUGGINGFACE_HUB_CACHE") or os.path.join(home, "hub")
     return Path(os.path.expandvars(folder)).expanduser().absolute()
@@ -35,7 +35,7 @@ def cache_folder(env: Mapping[str, str]) -> Path:
 
 @dataclass(frozen=True)
 class HubModel:
-    """One revision (None: main) of a model on the hub, and the cache folder it is looked for in."""
+    """A revision (None: main) of a model on the hub, and the cache folder."""
 
     name: str
     revision: str | None
@@ -43,7 +43,7 @@ class HubModel:
     remote_code: bool = False
 
     def cached(self) -> str | None:
-        """The commit that the cache has of it, None unless its config, weights and tokenizer are there."""
+        """The commit in the cache; None unless config, weights and tokenizer are there."""
         from huggingface_hub import try_to_load_from_cache
 
         found = try_to_load_from_cache(self.name, "config.json", str(self.cache), self.revision)
@@ -51,7 +51,7 @@ class HubModel:
         return folder.name if folder is not None and _is_whole(folder) else None
 
     def fetch(self) -> str:
-        """The commit, after its files have come into the cache; a ConfigError where they cannot be had."""
+        """Download the model to the cache and return its commit. Raises a ConfigError if that fails."""
         from huggingface_hub import snapshot_download
         from huggingface_hub.utils.tqdm import disable_progress_bars
 
@@ -95,17 +95,17 @@ def _first_line(error: Exception) -> str:
 
 
 def at_commit(config: Config, model: PlanModel) -> Config:
-    """The config with the commit that the plan's `model` pins in place of a branch that may move."""
+    """The config with the planned commit as revision, instead of a branch that may move."""
     if not model.commit:
         return config
     return config.model_copy(update={"model": config.model.model_copy(update={"revision": model.commit})})
 
 
 def go_offline(model: PlanModel, env: MutableMapping[str, str]) -> None:
-    """Let this process load the plan's `model` without the hub, before huggingface_hub is imported.
+    """Make this process load the planned model without the hub; call before huggingface_hub is imported.
 
-    A thousand ranks that ask the hub are refused by it. Somebody who sets HF_HUB_OFFLINE means it; a cache of the
-    node's own that has the commit is used.
+    The hub would refuse requests of a thousand ranks. A user's own HF_HUB_OFFLINE is respected, and so is a cache on
+    the node that has the commit.
     """
     env.setdefault("HF_HUB_OFFLINE", "1")
     if model.commit and model.cache is not None:

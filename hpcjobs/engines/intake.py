@@ -1,4 +1,4 @@
-"""Requests as an engine asks for them, encoded ahead of time in a thread."""
+"""Take requests from a source as an engine needs them, encoded ahead of time in a thread."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from types import TracebackType
 
 from hpcjobs.config import GenerationConfig
 from hpcjobs.engines.base import Source
-from hpcjobs.engines.encoding import Answer, Coder, Encoded
+from hpcjobs.engines.encoding import Answer, Encoded, TextCodec
 from hpcjobs.requests import Completion, Request
 
-# At a pause the source is asked again when this share of what was in hand is done: its giver is waiting for answers,
-# and each question may cost it a look at a shared disk.
+# After a pause the source is asked again when this share of the running requests is finished: it waits for their
+# completions, and each question may cost it a look at a shared disk.
 _ASK_AGAIN = 0.75
 
 
 class TextThread:
-    """A thread that works with the tokenizer, of which only one thread at a time may make use."""
+    """A thread for the tokenizer, which only one thread at a time may use."""
 
-    def __init__(self, coder: Coder) -> None:
-        self._coder, self.lock = coder, threading.Lock()
+    def __init__(self, codec: TextCodec) -> None:
+        self._codec, self.lock = codec, threading.Lock()
         self._pool = ThreadPoolExecutor(1, "tokenizer")
 
     def __enter__(self) -> TextThread:
@@ -34,22 +34,24 @@ class TextThread:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def encode(self, request: Request) -> Future[Encoded | Completion]:
+        """Encode a request in the thread."""
         return self._pool.submit(self._encode, request)
 
     def answer(self, made: list[int], generation: GenerationConfig) -> Future[Answer]:
+        """Decode new tokens in the thread."""
         return self._pool.submit(self._answer, made, generation)
 
     def _encode(self, request: Request) -> Encoded | Completion:
         with self.lock:
-            return self._coder.encode(request)
+            return self._codec.encode(request)
 
     def _answer(self, made: list[int], generation: GenerationConfig) -> Answer:
         with self.lock:
-            return self._coder.answer(made, generation)
+            return self._codec.answer(made, generation)
 
 
 class Intake:
-    """Takes requests from a source, a few more than are asked for, and gives them encoded, in their order."""
+    """Takes requests from a source, `ahead` more than needed, and returns them encoded, in order."""
 
     def __init__(self, requests: Source, text: TextThread, ahead: int) -> None:
         self._requests, self._text, self._ahead = requests, text, ahead
@@ -59,13 +61,13 @@ class Intake:
 
     @property
     def empty(self) -> bool:
-        """Whether nothing that was taken from the source is still here."""
+        """Whether no request is waiting here."""
         return not self._encoding
 
     def take(self, most: int, in_hand: int) -> list[Encoded | Completion]:
-        """Up to `most` requests for an engine that holds so many; none while the source has none to give.
+        """Up to `most` requests for an engine that has `in_hand` running; none while the source pauses.
 
-        An engine that holds nothing is given something, or the source has ended.
+        An engine with nothing running gets at least one, unless the source has ended.
         """
         if self._ask_below is not None and in_hand + len(self._encoding) <= self._ask_below:
             self._ask_below = None
@@ -73,7 +75,7 @@ class Intake:
         return [self._encoding.popleft().result() for _ in range(min(most, len(self._encoding)))]
 
     def rest(self) -> Iterator[Request | None]:
-        """What has not been taken, as it came, for another engine."""
+        """The requests that were not taken, for another engine."""
         while self._encoding:
             got = self._encoding.popleft().result()
             yield got.request if isinstance(got, Encoded) else None
@@ -87,8 +89,8 @@ class Intake:
                 self.ended = True
             elif isinstance(request, Request):
                 self._encoding.append(self._text.encode(request))
-            elif held := in_hand + len(self._encoding):  # a pause
-                self._ask_below = int(held * _ASK_AGAIN)
+            elif running := in_hand + len(self._encoding):  # a pause
+                self._ask_below = int(running * _ASK_AGAIN)
 
 
 _END = object()

@@ -1,4 +1,4 @@
-"""Loading a model and its tokenizer once, ready to generate."""
+"""Load a model and its tokenizer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ModelSource:
-    """Where a model comes from: an asset's name, a folder or a hub id, and how it is read."""
+    """Where a model comes from (an asset's name, a folder or a hub id), and how to load it."""
 
     name: str
     revision: str | None = None
@@ -26,23 +26,23 @@ class ModelSource:
 
     @property
     def location(self) -> str:
-        """What `from_pretrained` is given."""
+        """The name or path for `from_pretrained`."""
         asset = ASSETS / self.name
         return str(asset) if self.name and (asset / "config.json").is_file() else self.name
 
     @property
     def pinned(self) -> dict[str, str | bool | None]:
-        """How `from_pretrained` reads it."""
+        """Further arguments for `from_pretrained`."""
         return {"revision": self.revision, "cache_dir": self.cache_dir, "trust_remote_code": self.trust_remote_code}
 
     def not_loaded(self, error: Exception) -> ConfigError:
-        """What to say where it cannot be had."""
+        """The ConfigError for a model that cannot be loaded."""
         where = "a folder" if Path(self.location).exists() else "the hub (or its cache, when offline)"
         return ConfigError(f"model {self.name!r} cannot be loaded from {where}: {error}")
 
 
 def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
-    """The model's tokenizer, padding on the left; a ConfigError where it cannot be had."""
+    """The model's tokenizer, with padding on the left. Raises a ConfigError if it cannot be loaded."""
     import transformers
 
     if not sys.stderr.isatty():
@@ -57,7 +57,7 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
 
 
 def most_positions(source: ModelSource) -> int | None:
-    """How many tokens the model takes, None where its config does not say; a ConfigError where there is no config."""
+    """The model's context length in tokens; None if its config does not say. Raises a ConfigError."""
     import transformers
 
     try:
@@ -71,7 +71,10 @@ def most_positions(source: ModelSource) -> int | None:
 def fresh_model(
     source: ModelSource, device: torch.device | str, seed: int
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """(model of the source's config with random float32 weights, tokenizer): the same weights for the same seed."""
+    """`(model, tokenizer)`, with random float32 weights of the source's config, reproducible by `seed`.
+
+    Raises a ConfigError.
+    """
     import torch
     import transformers
 
@@ -89,10 +92,10 @@ def fresh_model(
 def load_model(
     source: ModelSource | str, device: torch.device | str = "cpu", dtype: torch.dtype | None = None, gpus: int = 1
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """(model in eval mode on `device`, tokenizer padding on the left); a ConfigError where they cannot be had.
+    """`(model, tokenizer)`: the model in eval mode on `device`, the tokenizer with padding on the left.
 
-    `dtype` None is float32 on CPU and bfloat16 on GPUs. With `gpus` above 1 the model is spread over that
-    many, from `device` on.
+    `dtype` None means float32 on CPU and bfloat16 on GPU. With `gpus` above 1 the model is spread over that many,
+    starting at `device`. Raises a ConfigError if it cannot be loaded.
     """
     import torch
     import transformers
@@ -120,14 +123,14 @@ def _device_map(device: torch.device, gpus: int) -> str | None:
 
 
 def torch_dtype(name: str) -> torch.dtype | None:
-    """The dtype of a config's word, None for 'auto'."""
+    """The dtype of this name in a config; None for 'auto'."""
     import torch
 
     return {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
 
 
 def precision_dtype(mixed_precision: str) -> torch.dtype:
-    """The weights' dtype for inference on a GPU under accelerate's word for a precision."""
+    """The dtype of weights for inference on a GPU, for accelerate's `mixed_precision`."""
     import torch
 
     return {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[mixed_precision]

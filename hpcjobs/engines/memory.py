@@ -1,4 +1,4 @@
-"""How many rows fit: from free memory, the model's bytes a token, and the length that is to be expected."""
+"""How many rows fit: from free memory, the model's bytes per token, and the expected length."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# Rows beyond which more of them win little. CPU: passes are bound by the matrix units from there on (a token of 64
-# rows costs 1.3 times what it costs in 128 rows, and memory, latency and what a crash costs are doubled).
+# The most rows that pay off. On CPUs passes are compute-bound from there on: a token costs 1.3 times as much with 64
+# rows as with 128, which double memory, latency and the cost of a crash.
 MOST_ROWS = {"cpu": 64, "cuda": 256}
-# What of the free memory keys and values may take; the rest is for activations, logits, and others.
+# The share of free memory for keys and values; the rest is for activations, logits, and other processes.
 _SHARE = 0.5
-# A prompt of which nothing is known.
+# The assumed length of an unknown prompt.
 _PROMPT_TOKENS = 1024
 _NO_LIMIT = 1 << 60
 
 
 def batch_rows(model: PreTrainedModel, new_tokens: int, context: int, local_ranks: int = 1) -> int:
-    """Rows at once for answers of at most `new_tokens` by a model of `context` positions, at least one.
+    """Rows at once, at least one, for answers of at most `new_tokens` by a model with `context` positions.
 
-    On a CPU the ranks of this node (`local_ranks`) share its memory; a GPU is one rank's.
+    On CPU the `local_ranks` ranks of this node share its memory; a GPU belongs to one rank.
     """
     import torch
 
@@ -33,12 +33,12 @@ def batch_rows(model: PreTrainedModel, new_tokens: int, context: int, local_rank
 
 
 def expected_tokens(new_tokens: int, context: int) -> int:
-    """How long a row may become: a prompt that nothing is known of, and its answer."""
+    """The expected length of a row in tokens: a prompt of unknown length and its answer."""
     return min(context, _PROMPT_TOKENS + new_tokens)
 
 
 def token_bytes(model: PreTrainedModel) -> int:
-    """Bytes of the keys and values of one token in all layers, in its dtype; of other kinds of models a guess."""
+    """Bytes of keys and values per token, over all layers, in the model's dtype; an estimate for unusual models."""
     config = model.config.get_text_config(decoder=True)
     heads = getattr(config, "num_attention_heads", 1)
     size = getattr(config, "head_dim", None) or config.hidden_size // heads
@@ -47,8 +47,10 @@ def token_bytes(model: PreTrainedModel) -> int:
 
 
 def host_memory(root: Path = Path("/")) -> int:
-    """Bytes that this process can still have: what the host has available, and what its cgroups leave (both versions,
-    https://docs.kernel.org/admin-guide/cgroup-v2.html)."""
+    """Bytes that this process can still use: the host's available memory within the limits of its cgroups.
+
+    Both versions of cgroups: https://docs.kernel.org/admin-guide/cgroup-v2.html.
+    """
     meminfo = _fields(root / "proc/meminfo")
     available = int(meminfo.get("MemAvailable", "0 kB").split()[0]) * 1024 or _NO_LIMIT
     return min([available, *(_left(folder) for folder in _cgroups(root))])
@@ -71,7 +73,7 @@ def _cgroups(root: Path) -> list[Path]:
 
 
 def _left(folder: Path) -> int:
-    """What a cgroup has left; file pages that can be dropped count as free."""
+    """The memory left in a cgroup; reclaimable page cache counts as free."""
     for most, used, cache in (
         ("memory.max", "memory.current", "inactive_file"),
         ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),

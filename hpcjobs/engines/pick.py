@@ -1,4 +1,4 @@
-"""The engine for a model: the one that is asked for, else the quickest that runs it."""
+"""Choose the engine for a model: the configured one, or the fastest that runs it."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class EngineSpec:
-    """What is asked for: an engine's name as in `model.engine`, rows at once, or 'auto'.
+    """The configured engine (`model.engine`) and batch size.
 
-    `task` is what the requests are. `local_ranks` share the host's memory, out of which a batch size is made.
-    `deterministic`: nothing may depend on this machine or on time, neither the batch size nor which requests happen
-    to run together.
+    `task` is the type of the requests. `local_ranks` ranks share the host's memory, which limits the batch size.
+    `deterministic`: results may depend neither on this machine or timing, nor on the batch size or on which requests
+    run together.
     """
 
     engine: str = "auto"
@@ -37,7 +37,7 @@ class EngineSpec:
 def make_engine(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, generation: GenerationConfig, spec: EngineSpec
 ) -> Engine:
-    """An engine for a model; a UsageError where the one that is asked for cannot run it."""
+    """An engine for a model. Raises a UsageError if the configured one cannot run it."""
     if spec.task != "generate":
         from hpcjobs.engines.scoring.engine import ScoringEngine
 
@@ -73,7 +73,7 @@ def _runs(name: str, model: PreTrainedModel) -> bool:
 
 
 def best_engine(model: PreTrainedModel, generation: GenerationConfig, spec: EngineSpec) -> str:
-    """transformers' continuous batching on GPUs, our loop elsewhere and for sampling, `generate` for all others."""
+    """transformers' continuous batching on GPUs; `loop` elsewhere and for sampling; `generate` for all other models."""
     from hpcjobs.engines.support import runs_continuous, runs_packed
 
     greedy = generation.temperature == 0

@@ -1,4 +1,4 @@
-"""A prefix tree over token sequences: what several have in common is computed once."""
+"""A prefix tree of token sequences: shared prefixes are computed once."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-# Two sequences with fewer tokens in common are not worth a node of their own.
+# A shorter common prefix is not worth a node.
 LEAST_SHARED = 4
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
 class Node:
-    """Some tokens of one or more sequences, at positions `start`...; `kv` holds their keys and values once computed.
+    """Tokens shared by one or more sequences, at positions `start`...; `kv` has their keys and values once computed.
 
-    `open` counts the children that are still to be computed: while there are any, `kv` is needed.
+    `open` counts the children that are not computed yet: until then `kv` is needed.
     """
 
     start: int
@@ -29,28 +29,29 @@ class Node:
 
     @property
     def end(self) -> int:
+        """The position after the last token."""
         return self.start + len(self.tokens)
 
     def path(self) -> Iterator[Node]:
-        """This node and those before it, towards the root."""
+        """This node and its ancestors, towards the root."""
         node: Node | None = self
         while node is not None:
             yield node
             node = node.parent
 
     def child(self, tokens: tuple[int, ...]) -> Node:
-        """A new last child, which holds `tokens`."""
+        """Add and return a new last child with these tokens."""
         made = Node(start=self.end, tokens=tokens, parent=self)
         self.children.append(made)
         return made
 
     def holder(self, place: int) -> Node:
-        """The node of this path that holds the token at position `place`."""
+        """The node on this path that has the token at position `place`."""
         return next(node for node in self.path() if node.start <= place)
 
 
-class Tree:
-    """Sequences as paths from one empty root. `leaves[n]` is the node where sequence n ends."""
+class PrefixTree:
+    """Sequences as paths from one empty root. `leaves[n]` is the node at which sequence n ends."""
 
     def __init__(self, sequences: Sequence[tuple[int, ...]], longest: int) -> None:
         """`longest` is the most tokens a node may have: longer ones are chains of several."""
@@ -60,7 +61,7 @@ class Tree:
         self._grow(self.root, [(sequences[number], number) for number in order])
 
     def _grow(self, node: Node, group: list[tuple[tuple[int, ...], int]]) -> None:
-        """Below `node` the sorted sequences of `group`, which all begin with its path."""
+        """Insert the sorted sequences of `group`, which all begin with the path to `node`, below it."""
         stack = [(node, group)]
         while stack:
             node, group = stack.pop()
@@ -81,7 +82,7 @@ class Tree:
         return node
 
     def nodes(self) -> Iterator[Node]:
-        """All nodes with tokens, parents before their children, each family together."""
+        """All nodes with tokens: parents before children, siblings together."""
         stack = list(reversed(self.root.children))
         while stack:
             node = stack.pop()
@@ -90,7 +91,7 @@ class Tree:
 
 
 def _families(group: list[tuple[tuple[int, ...], int]], start: int) -> Iterator[list[tuple[tuple[int, ...], int]]]:
-    """Sorted sequences, cut wherever two neighbours share fewer than LEAST_SHARED tokens from `start` on."""
+    """Split sorted sequences wherever neighbours share fewer than LEAST_SHARED tokens from `start` on."""
     family = group[:1]
     for one in group[1:]:
         before = family[-1][0]
@@ -104,7 +105,7 @@ def _families(group: list[tuple[tuple[int, ...], int]], start: int) -> Iterator[
 
 
 def shared_head(first: Sequence[int], second: Sequence[int]) -> int:
-    """How many tokens two sequences have in common at their beginning; compares slices, which is quick."""
+    """The length of the common prefix of two sequences. Comparing slices is fast."""
     low, high = 0, min(len(first), len(second))
     while low < high:
         middle = (low + high + 1) // 2

@@ -1,4 +1,4 @@
-"""Sampling that depends on the sample alone: not on its batch, its rank or its neighbours."""
+"""Sampling that depends on the sample only, not on its batch, rank or neighbours."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import torch
 
 
 class SeededSampler:
-    """A logits processor: after it, the largest logit is a draw from softmax(logits / temperature), top-p.
+    """A logits processor: the argmax of its output is a draw from softmax(logits / temperature) with top-p.
 
-    Each row draws from its own generator, seeded by its sample, so a greedy loop over these logits samples
-    the same text in any batch.
+    Each row has its own generator, seeded by its sample, so greedy decoding of these logits samples the same text in
+    any batch.
     """
 
     def __init__(self, seeds: Sequence[int], temperature: float, top_p: float) -> None:
@@ -26,7 +26,7 @@ class SeededSampler:
 def perturbed(
     scores: torch.Tensor, generators: Sequence[torch.Generator], temperature: float, top_p: float
 ) -> torch.Tensor:
-    """Scores [rows, vocabulary] whose largest is a draw, each row's from its own generator, in float32.
+    """Scores [rows, vocabulary], float32, whose argmax is a draw; each row uses its own generator.
 
     Source: the Gumbel-max trick (Gumbel 1954; Maddison et al., 2014); nucleus sampling: Holtzman et al., 2020.
     """
@@ -39,7 +39,7 @@ def perturbed(
 
 
 def nucleus(scores: torch.Tensor, top_p: float) -> torch.Tensor:
-    """Scores with all but the smallest set of tokens whose probability reaches `top_p` at minus infinity."""
+    """Scores in which all but the smallest set of tokens with a total probability of `top_p` are minus infinity."""
     values, order = scores.sort(dim=-1, descending=True)
     before = values.softmax(dim=-1).cumsum(dim=-1) - values.softmax(dim=-1)
     return scores.masked_fill((before >= top_p).scatter(-1, order, before >= top_p), float("-inf"))

@@ -10,16 +10,16 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 log = logging.getLogger(__name__)
-# By how much the logits of two ways to compute them may differ, as a share of their spread; by bytes of a number.
+# The largest allowed difference of logits, as a share of their standard deviation, by bytes per number.
 _NEAR = {4: 1e-3, 2: 0.15}
-# What a trial has shown, by model.
+# The results of tests, by model.
 _tried: WeakKeyDictionary[PreTrainedModel, bool] = WeakKeyDictionary()
 
 
 def has_plain_cache(model: PreTrainedModel) -> bool:
-    """Whether the model is a decoder whose layers all keep the keys and values of all tokens, and nothing else.
+    """Whether all layers of the model cache the keys and values of all tokens, and nothing else.
 
-    Not so: sliding windows, chunked attention, state-space and recurrent layers, encoder-decoders.
+    False for sliding windows, chunked attention, state-space and recurrent layers, and encoder-decoders.
     """
     import transformers
 
@@ -34,13 +34,13 @@ def has_plain_cache(model: PreTrainedModel) -> bool:
 
 
 def has_fixed_positions(model: PreTrainedModel) -> bool:
-    """Whether a position means the same whatever else is in the pass: one long row may change those of all others."""
+    """Whether position embeddings do not depend on the length of the input, so a long row does not change others."""
     rope = getattr(model.config.get_text_config(), "rope_parameters", None) or {}
     return rope.get("rope_type") not in ("dynamic", "longrope")
 
 
 def runs_packed(model: PreTrainedModel) -> bool:
-    """Whether `loop` can run the model: tried on a few tokens, against the model's own forward pass."""
+    """Whether `loop` can run the model: tested on a few tokens against the model's own forward pass."""
     if not has_plain_cache(model) or not getattr(model, "_supports_attention_backend", False):
         return False
     if not has_fixed_positions(model):
@@ -55,7 +55,7 @@ def runs_packed(model: PreTrainedModel) -> bool:
 
 
 def _same_logits(model: PreTrainedModel) -> bool:
-    """Two rows, the second with a head copied from the first, then a token of each."""
+    """Compare logits of two rows, the second with a prefix copied from the first, with the model's own."""
     import torch
 
     from hpcjobs.engines.loop.packed import PackedModel, Piece
@@ -81,7 +81,7 @@ def _same_logits(model: PreTrainedModel) -> bool:
 
 
 def runs_continuous(model: PreTrainedModel) -> bool:
-    """Whether transformers' continuous batching runs the model (`ContinuousBatchingManager`)."""
+    """Whether transformers' continuous batching (`ContinuousBatchingManager`) can run the model."""
     config = model.config
     if getattr(config, "is_encoder_decoder", False) or getattr(model, "_is_stateful", False):
         return False

@@ -1,1 +1,1 @@
-"""Launch: into Slurm's queue, or onto this machine."""
+"""Launch: queue jobs in Slurm, or start them on this machine."""

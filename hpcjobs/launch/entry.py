@@ -1,4 +1,4 @@
-"""How launch starts what it must not import: later stages are named here, as a hand-written script names them."""
+"""The modules and functions that jobs start, by name: launch must not import later stages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 from hpcjobs.launch.slurm import clean_environment
 from hpcjobs.run_folder.paths import RunPaths
 
-# Entry points of jobs, as `module:function`: a rank under its guard, and the merge behind the ranks.
+# Entry points of jobs, as `module:function`: a rank under its guard, and the merge after the ranks.
 RANK = "hpcjobs.worker.__main__:guard_rank"
 MERGE = "hpcjobs.commands.finish:guard_merge"
 # Modules that are started by `python -m`.
@@ -18,13 +18,16 @@ THEN_EVAL = "hpcjobs.commands.then_eval"
 
 
 def enter(entry: str, *args: str | int) -> None:
-    """Call `module:function` with `args`: the one function that jobs pickle, with a path and a number."""
+    """Call `module:function` with `args`. Jobs pickle this function, with a name, a path and a number."""
     module, _, function = entry.partition(":")
     getattr(importlib.import_module(module), function)(*args)
 
 
 def begin_evals(paths: RunPaths, apart: bool) -> subprocess.Popen[bytes]:
-    """A process that starts the evals that are due (hpcjobs.then_eval); `apart`: it outlives who asks for it."""
+    """Start a process that launches the evals that are due (hpcjobs.commands.then_eval).
+
+    `apart`: in a session of its own, so that it outlives this process.
+    """
     with (paths.logs / "then_eval.log").open("ab") as output:
         return subprocess.Popen(
             [sys.executable, "-m", THEN_EVAL, str(paths.root)], env=clean_environment(),

@@ -1,4 +1,4 @@
-"""The jobs of a run, with those whose ids were never noted."""
+"""The jobs of a run, including jobs whose ids were never recorded."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from hpcjobs.run_folder.submission import Launch, read_launches
 
 
 def known_launches(paths: RunPaths) -> list[Launch]:
-    """`read_launches`, with the ids of jobs whose submission was cut off before they were noted, found by their keys.
+    """`read_launches`, with the ids of jobs whose submission was interrupted: they are found in the queue by their
+    keys.
 
-    Where the queue does not answer, they stay unknown.
+    Jobs stay unknown if Slurm does not answer.
     """
     launches = read_launches(paths)
     lost = {key: (n, kind) for n, one in enumerate(launches) for kind, key in one.keys.items() if kind not in one.jobs}

@@ -1,4 +1,4 @@
-"""Launch: queue the ranks and the merge job behind them, or start them on this machine."""
+"""Launch a run: queue the ranks and the merge job after them, or start them on this machine."""
 
 from __future__ import annotations
 
@@ -24,14 +24,16 @@ from hpcjobs.run_folder.submission import Launch, forget_launch, read_launches, 
 if TYPE_CHECKING:
     from hpcjobs.launch.sbatch import Executor
 
-# How long an automatic start asks a controller that does not answer: nobody is there to type it again.
+# How long an automatic start retries if slurmctld does not answer (seconds): no user is there to retry.
 _PATIENCE = 1800.0
-# Seconds that `cancel` leaves local ranks for what they have in hand, and for giving it back; it kills after 20.
+# Seconds that `cancel` gives local ranks to finish samples or give chunks back; it kills them after 20.
 _LOCAL_KILL_WAIT = "7"
 
 
 def executor_of(config: Config) -> str:
-    """slurm, local or debug; `auto` is slurm where its commands are. A UsageError where it is not to be had."""
+    """slurm, local or debug; `auto` is slurm if its commands exist. Raises a UsageError if Slurm is required but
+    missing.
+    """
     wanted = config.cluster.executor
     if wanted == "auto":
         return "slurm" if slurm.available() else "local"
@@ -45,8 +47,9 @@ def executor_of(config: Config) -> str:
 
 @dataclass(frozen=True)
 class Start:
-    """What kind of start: `merge`, whether a merge job comes behind it; `automatic`, after an incomplete one;
-    `joined`, ranks that are added to the round that is going on."""
+    """Options of a launch. `merge`: queue a merge job after the ranks. `automatic`: an automatic resume. `joined`: the
+    ranks join the current round.
+    """
 
     merge: bool = True
     automatic: bool = False
@@ -54,9 +57,9 @@ class Start:
 
 
 def launch(paths: RunPaths, config: Config, shape: Shape, start: Start) -> Launch:
-    """Start a planned run and record it in submission.json; a LaunchError where the queue refuses it.
+    """Start a planned run and record it in submission.json. Raises a LaunchError if Slurm refuses it.
 
-    A run of the debug executor is only recorded: `commands.submit.start_run` runs its rank.
+    The debug executor's launch is only recorded: `commands.submit.start_run` runs its rank.
     """
     launches, executor, rounds = read_launches(paths), executor_of(config), paths.rounds()
     record = Launch(
@@ -128,7 +131,7 @@ def _queue(
 
 
 def _pieces(config: Config, shape: Shape, paths: RunPaths, joined: bool) -> Iterator[tuple[str, Executor]]:
-    """The work as one job, or as job arrays of the size that Slurm takes, each with what it is called."""
+    """The work as one job, or as job arrays of the size that Slurm allows, each with its name."""
     from hpcjobs.launch.sbatch import work_executor
 
     name, left = "join" if joined else "work", shape.workers
@@ -143,7 +146,7 @@ def _pieces(config: Config, shape: Shape, paths: RunPaths, joined: bool) -> Iter
 
 
 def _take_back(job_ids: Iterable[str], paths: RunPaths, why: BaseException) -> None:
-    """Half a submission is none; where it cannot be taken back, its folder must stay: a live job needs it."""
+    """Cancel a partial submission. If that fails the run folder must stay: a live job needs it."""
     try:
         slurm.cancel(job_ids)
     except LaunchError as error:

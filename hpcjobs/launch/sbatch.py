@@ -1,4 +1,4 @@
-"""The sbatch scripts of a run, as values that one can print, test and queue."""
+"""The sbatch scripts of a run, as values that can be printed, tested and queued."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from hpcjobs.launch import slurm
 from hpcjobs.run_folder.paths import RunPaths
 
 _MERGE_MINUTES = 60
-# What of cluster.sbatch is also the merge job's: not its resources, holds and begin times.
+# Options of cluster.sbatch that the merge job gets too: not resources, holds and begin times.
 _FOR_MERGE = {"comment", "mail-type", "mail-user", "wckey"}
-# Slurm may send the warning a minute early: to a short job it would come before Python has a handler for USR2,
-# and end it. CONT ends nobody.
+# Slurm may send the warning a minute early. In a short job USR2 could arrive before Python has a handler for it, and
+# kill the job; CONT does no harm.
 _SHORT_MINUTES = 5
-# When this job ends, and how long Slurm waits between SIGTERM and SIGKILL: asked once a job, for all its ranks.
+# When this job ends, and how long Slurm waits between SIGTERM and SIGKILL: queried once per job, for all its ranks.
 _ENDS_AT = (
     'export HPCJOBS_END_TIME="${SLURM_JOB_END_TIME:-$(date -d "$(SLURM_TIME_FORMAT=standard timeout 30 squeue '
     '--noheader --format=%e --job="$SLURM_JOB_ID")" +%s 2>/dev/null)}"'
@@ -37,24 +37,26 @@ _KILL_WAIT = (
 
 
 class Executor(submitit.SlurmExecutor):  # type: ignore[misc]
-    """submitit's executor, with its own sbatch call: a clean environment, the id by --parsable, or by the job's key.
+    """submitit's executor with its own sbatch call: a clean environment, and the job id from --parsable or by the job's
+    key.
 
-    It needs no Slurm to print its script.
+    Printing the script needs no Slurm.
     """
 
     @classmethod
     def affinity(cls) -> int:
+        """submitit's preference among executors: above 1, its default for Slurm where Slurm exists."""
         return 2
 
     name, array = "work-0", False
 
     @property
     def script(self) -> str:
-        """The exact script; `name` tells this job's pickle from those of the run's other jobs."""
+        """The exact script. `name` distinguishes this job's pickle from those of the run's other jobs."""
         return self._make_submission_file_text(self._submitit_command_str, "")
 
     def as_array(self, workers: int) -> Executor:
-        """This job `workers` times, as a job array."""
+        """Make this job an array of `workers` jobs."""
         self.array = True  # of one worker, too: Slurm and submitit name its tasks as those of any array
         more = self.parameters["additional_parameters"] | {"array": f"0-{workers - 1}"}
         self.update_parameters(additional_parameters=more)
@@ -62,7 +64,9 @@ class Executor(submitit.SlurmExecutor):  # type: ignore[misc]
         return self
 
     def _make_submission_file_text(self, command: str, uid: str) -> str:
-        """The job itself gives the pickle the name that submitit looks for: nobody has to live on after sbatch."""
+        """The script. The job itself copies the pickle to the name that submitit expects, so nothing has to run after
+        sbatch.
+        """
         setup = self.parameters.get("setup") or []
         self.parameters["setup"] = [*setup, f"cp {shlex.quote(str(self._pickle))} {self._submitted}"]
         try:
@@ -81,10 +85,11 @@ class Executor(submitit.SlurmExecutor):  # type: ignore[misc]
         return f'{shlex.quote(str(self.folder))}/"{job}_submitted.pkl"'
 
     def queue(self, key: str, entry: Callable[..., Any], *args: str | int, patience: float = 0.0) -> str:
-        """Queue `entry(*args)` for every rank; the job id. Only a function's name, a path and a number are pickled.
+        """Queue `entry(*args)` for every rank and return the job id. Only a function's name, a path and a number are
+        pickled.
 
-        `key` must be a new one: where sbatch's reply is lost, the job is found by it. `patience`: seconds for
-        which a controller that does not answer is asked again.
+        `key` must be unused: the job is found by it if sbatch's reply is lost. `patience` is how long to retry when
+        slurmctld does not answer (seconds).
         """
         draft = Path(self.folder) / f".submission-{key}.sh"
         delayed = utils.DelayedSubmission(entry, *args)
@@ -102,7 +107,7 @@ class Executor(submitit.SlurmExecutor):  # type: ignore[misc]
 
 
 def work_executor(config: Config, shape: Shape, paths: RunPaths) -> Executor:
-    """The job of the ranks. With --no-kill it goes on with the nodes it has left; a dead rank ends nobody else."""
+    """The job of the ranks. With --no-kill it goes on with its remaining nodes, and a dead rank ends no other."""
     cluster = config.cluster
     srun = ["--no-kill", "--kill-on-bad-exit=0", "--wait=0", "--open-mode=append"]
     if cluster.cpus_per_task:
@@ -128,7 +133,7 @@ def work_executor(config: Config, shape: Shape, paths: RunPaths) -> Executor:
 
 
 def merge_executor(config: Config, after: Sequence[str], paths: RunPaths) -> Executor:
-    """The post-job step: it starts whatever became of the ranks (afterany), and judges by the journals."""
+    """The merge job. It starts however the ranks ended (afterany), and decides from the journals."""
     executor = _executor(paths)
     executor.update_parameters(
         **_common(config.cluster, paths), job_name=f"{paths.root.name}.merge", time=_MERGE_MINUTES, nodes=1,
@@ -160,14 +165,16 @@ def _additional(cluster: ClusterConfig, merge: bool = False) -> dict[str, Any]:
 
 
 def setup_lines(cluster: ClusterConfig) -> list[str]:
-    """Shell lines before srun: modules, environment, and the user's own."""
+    """The shell lines before srun: modules, environment variables, and the user's own."""
     modules = [f"module load {module}" for module in cluster.modules]
     exports = [f"export {name}={shlex.quote(value)}" for name, value in cluster.env.items()]
     return [*modules, *exports, *cluster.setup]
 
 
 def scripts(config: Config, shape: Shape, paths: RunPaths, with_merge: bool) -> dict[str, str]:
-    """The exact scripts, by what they are for; the merge job's dependency is known only once the work has its id."""
+    """The exact scripts by job: work and merge. The merge job's dependency is a placeholder until the work job has an
+    id.
+    """
     work = work_executor(config, shape, paths)
     texts = {"work": (work.as_array(shape.workers) if shape.workers > 1 else work).script}
     if with_merge:

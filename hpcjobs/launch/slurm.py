@@ -1,6 +1,6 @@
-"""squeue, sacct, scontrol, sbatch and scancel behind one small typed face.
+"""Typed calls of squeue, sacct, scontrol, sbatch and scancel.
 
-Slurm 20.11 and later; only plain-text output that has been stable since is read.
+For Slurm 20.11 and later: only plain-text output that has been stable since is parsed.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ from hpcjobs.errors import HpcJobsError, LaunchError
 
 _TIMEOUT = 60.0
 _PAUSE = 1.0
-# How long after a lost reply of sbatch its job may still turn up in the queue.
+# How long after a lost reply of sbatch its job may still appear in the queue (seconds).
 _LOST_SECONDS = 30.0
-# Words of sbatch after which the job may be queued all the same (slurm_errno(3), and the RPC layer's own).
+# Errors of sbatch after which the job may be queued all the same (slurm_errno(3) and the RPC layer).
 _UNSURE = re.compile(
     r"timed out|Unable to contact|Zero Bytes|Connection (refused|reset)|communication|Resource temporarily|try again",
     re.IGNORECASE,
 )
 # Slurm's default (slurm.conf(5)).
 _MAX_ARRAY_SIZE = 1001
-# States after which a job does nothing more (man squeue, JOB STATE CODES).
+# States of jobs that have ended (squeue(1), JOB STATE CODES).
 _OVER = {
     "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "REVOKED", "TIMEOUT",
 }  # fmt: skip
-# What an enclosing job sets and sbatch would take for its own options (submitit#1782).
+# Variables to keep; all others of an enclosing job would be read as options by sbatch (submitit#1782).
 _KEEP = {"SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_TIME_FORMAT"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class JobState:
-    """One job as Slurm sees it, an array as one.
+    """The state of a job; an array counts as one.
 
-    `source` is squeue, sacct, none (Slurm has forgotten it) or unreachable (it does not answer).
+    `source` is squeue, sacct, none (Slurm has forgotten the job) or unreachable (Slurm does not answer).
     """
 
     job_id: str
@@ -53,24 +53,27 @@ class JobState:
 
     @property
     def over(self) -> bool:
+        """Whether the job has ended."""
         return self.state.split()[0] in _OVER if self.state else False
 
     @property
     def cancelled(self) -> bool:
+        """Whether the job was cancelled."""
         return self.state.startswith("CANCELLED")
 
     @property
     def pending(self) -> bool:
+        """Whether the job waits in the queue."""
         return self.state in ("PENDING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT", "CONFIGURING")
 
 
 def available() -> bool:
-    """Whether Slurm's commands are here."""
+    """Whether Slurm's commands are on PATH."""
     return shutil.which("sbatch") is not None and shutil.which("squeue") is not None
 
 
 def clean_environment(env: Mapping[str, str] | None = None) -> dict[str, str]:
-    """`env` (default: this process's) without what an enclosing job or launcher left in it."""
+    """`env` (default: this process's) without variables of an enclosing job or launcher."""
     env = os.environ if env is None else env
     leaks = ("SLURM_", "SBATCH_", "SRUN_", "SUBMITIT_", "PMI_", "PMIX_", "TORCHELASTIC_")
     names = {
@@ -92,10 +95,10 @@ def clean_environment(env: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 def submit(script: Path, key: str, patience: float = 0.0) -> str:
-    """Queue a batch script whose file name has the unique `key`; the job id. At most one job comes of it.
+    """Queue a batch script and return the job id. Its file name contains the unique `key`; at most one job results.
 
-    Where sbatch fails, or its reply is lost, the queue is asked for the key. A LaunchError has sbatch's own words.
-    `patience`: seconds for which a controller that does not answer is asked again.
+    If sbatch fails, or its reply is lost, the queue is searched for the key. A LaunchError has sbatch's message.
+    `patience` is how long to retry when slurmctld does not answer (seconds).
     """
     deadline, again = time.monotonic() + patience, False
     while True:
@@ -116,18 +119,18 @@ def submit(script: Path, key: str, patience: float = 0.0) -> str:
 
 
 def _only(key: str, job_id: str) -> str:
-    """`job_id`, after the end of any other job of which the script has this key: a lost one that came after all."""
+    """`job_id`, after cancelling other jobs with the same key, whose submission had seemed lost."""
     with contextlib.suppress(LaunchError):
         cancel({other for other, command in _commands() if key in command} - {job_id})
     return job_id
 
 
 class UnsureError(HpcJobsError):
-    """Slurm does not answer, and a job may be queued or not: nothing of its run may be taken away."""
+    """Slurm does not answer, and the job may be queued or not: the run folder must be kept."""
 
 
 class _Refusal(LaunchError):
-    """sbatch failed; `unsure`: it may be that the job is queued, or soon will be."""
+    """sbatch failed. `unsure`: the job may be queued all the same."""
 
     def __init__(self, words: str, unsure: bool) -> None:
         super().__init__(words)
@@ -148,7 +151,7 @@ def _sbatch(script: Path) -> str | _Refusal:
 
 
 def _look_for(key: str, trouble: _Refusal) -> str | None:
-    """The job with this key; None where the queue has none. What sbatch sent may still be on its way for a while."""
+    """The job with this key; None if there is none. A lost submission may still arrive for a while."""
     deadline = time.monotonic() + (_LOST_SECONDS if trouble.unsure else 0.0)
     while True:
         try:
@@ -167,7 +170,7 @@ def _look_for(key: str, trouble: _Refusal) -> str | None:
 
 
 def find_submitted(keys: Sequence[str]) -> dict[str, str]:
-    """Job ids by the keys in the names of their scripts, of jobs that the queue still knows."""
+    """Key -> job id, for keys in the script names of jobs that the queue still knows."""
     found: dict[str, str] = {}
     for job_id, command in _commands() if keys else ():
         found |= {key: job_id for key in keys if key in command}
@@ -175,7 +178,7 @@ def find_submitted(keys: Sequence[str]) -> dict[str, str]:
 
 
 def _commands() -> Iterator[tuple[str, str]]:
-    """(job id, script) of this user's jobs; not those that ended without a node: Slurm lists what it refused, too."""
+    """(job id, script) of this user's jobs, without refused ones, which Slurm lists as ended without a node."""
     for line in _ask_squeue("%F|%T|%N|%o"):
         job_id, state, nodes, command = line.split("|", 3)
         if nodes or not JobState(job_id=job_id, state=state).over:
@@ -183,7 +186,7 @@ def _commands() -> Iterator[tuple[str, str]]:
 
 
 def limits() -> dict[str, str]:
-    """`scontrol show config` as key -> value; empty where it does not answer."""
+    """`scontrol show config` as key -> value; empty if it does not answer."""
     try:
         done = _run(["scontrol", "show", "config"])
     except LaunchError:
@@ -193,13 +196,13 @@ def limits() -> dict[str, str]:
 
 
 def most_array_tasks() -> int:
-    """How many tasks one job array may have: MaxArraySize is one above the highest index (slurm.conf(5))."""
+    """The largest number of tasks in one job array. MaxArraySize is one above the highest index (slurm.conf(5))."""
     size = limits().get("MaxArraySize", "")
     return int(size) if size.isdigit() and int(size) > 0 else _MAX_ARRAY_SIZE
 
 
 def cancel(job_ids: Iterable[str]) -> None:
-    """End these jobs; those that are over already are no error."""
+    """Cancel these jobs. Jobs that have ended are no error; a LaunchError if scancel fails."""
     ids = [job_id for job_id in job_ids if job_id.isdigit()]
     if ids:
         done = _run(["scancel", *ids])
@@ -208,7 +211,7 @@ def cancel(job_ids: Iterable[str]) -> None:
 
 
 def job_states(job_ids: Sequence[str]) -> dict[str, JobState]:
-    """The state of each job: squeue's, else sacct's, else UNKNOWN with source none."""
+    """Job id -> state, from squeue, else sacct, else UNKNOWN with source none."""
     states = _squeue(job_ids)
     rest = [job_id for job_id in job_ids if job_id not in states]
     states |= _sacct(rest) if rest else {}
@@ -216,7 +219,7 @@ def job_states(job_ids: Sequence[str]) -> dict[str, JobState]:
 
 
 def _squeue(job_ids: Sequence[str]) -> dict[str, JobState]:
-    """squeue by job id fails as a whole when one id is forgotten: ask for the user's jobs and pick."""
+    """The states of jobs. squeue fails if any job id is forgotten, so all jobs of the user are listed."""
     found: dict[str, list[JobState]] = {}
     for line in _ask_squeue("%F|%T|%r|%N"):
         job_id, state, reason, nodes = line.split("|", 3)
@@ -227,7 +230,7 @@ def _squeue(job_ids: Sequence[str]) -> dict[str, JobState]:
 
 
 def _ask_squeue(layout: str) -> list[str]:
-    """This user's jobs, one line each in squeue's `layout`; the elements of an array stand apart."""
+    """This user's jobs, one line each in squeue's `layout`; elements of an array are separate lines."""
     done = _run(["squeue", "--noheader", "--states=all", "--me", f"--format={layout}"])
     if done.returncode and "option" in done.stderr:  # --me came with Slurm 20.02
         done = _run(["squeue", "--noheader", "--states=all", "--user", str(os.getuid()), f"--format={layout}"])
@@ -237,7 +240,7 @@ def _ask_squeue(layout: str) -> list[str]:
 
 
 def _as_one(states: Sequence[JobState]) -> JobState:
-    """An array as one job: it runs while one of it does, waits while one of it may, and else is its worst one."""
+    """The state of an array as one job: running if any element runs, pending if any is, else its worst state."""
 
     def place(state: JobState) -> int:
         if not state.over:
@@ -250,7 +253,7 @@ def _as_one(states: Sequence[JobState]) -> JobState:
 
 
 def _sacct(job_ids: Sequence[str]) -> dict[str, JobState]:
-    """What accounting knows; nothing where slurmdbd is down or absent."""
+    """The states that accounting has; empty if slurmdbd is down or absent."""
     command = ["sacct", "--noheader", "--parsable2", "--allocations", "--format=JobID,State,NodeList,ExitCode"]
     try:
         done = _run([*command, f"--jobs={','.join(job_ids)}"])

@@ -1,4 +1,4 @@
-"""The local executor: `python -m hpcjobs.supervisor RUN LAUNCH [RANKS GPUS]` runs the ranks, then the merge."""
+"""The local executor: `python -m hpcjobs.launch.supervisor RUN LAUNCH [RANKS GPUS]` runs the ranks, then the merge."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _MONTH_MINUTES = 60 * 24 * 30
 
 
 def supervise(run_dir: str, launch: int, ranks: int | None = None, gpus: int | None = None) -> None:
-    """Start all ranks on this machine, wait for them however they end, then judge by the journals.
+    """Start all ranks on this machine, wait until all have ended, then run the merge.
 
-    Local ranks have no time limit: the run ends when its work does, or by `hpcjobs cancel`. Where ranks have
-    joined, the last supervisor judges, when those before it are through.
+    Local ranks have no time limit: the run ends with its work, or by `hpcjobs cancel`. If ranks have joined, the last
+    supervisor merges, once the earlier ones have ended.
     """
     paths = RunPaths(Path(run_dir))
     config, plan = read_config(paths.config), Plan.read(paths.plan)

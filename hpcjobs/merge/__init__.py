@@ -1,1 +1,1 @@
-"""Merge: the ranks' journals become one table and its metrics, or a list of what is missing."""
+"""Merge the ranks' journals into one table and its metrics, with a list of missing samples."""

@@ -1,4 +1,4 @@
-"""The choice among accepted records: one a sample, in input order."""
+"""Choose among accepted records: one per sample, in input order."""
 
 from __future__ import annotations
 
@@ -24,31 +24,31 @@ class _Found(TypedDict):
 
 
 def choose(found: pa.RecordBatch, ids: pa.ChunkedArray, first: int, tally: Tally) -> Ints:
-    """The places in `found` of the records that count, by index; `ids` are those of the rows from `first` on.
+    """The positions in `found` of the chosen records, ordered by index. `ids` are those of the rows from `first` on.
 
-    One record a sample, the first journal's (`source`). A line that stands twice counts once. A journal with two
-    lines that differ, or a foreign id, does not count for this sample; a later round's may.
+    One record per sample, from the first journal (`source`). A repeated line counts once. A journal with two different
+    lines for a sample, or a foreign id, does not count for it; that of a later round may.
     """
     index: Ints = found.column("index").to_numpy()
     order: Ints = np.argsort(index, kind="stable")
     index = index[order]
     right = pc.equal(found.column("id").take(pa.array(order)), ids.take(pa.array(index - first)))
-    odd = ~np.asarray(right.to_numpy(), np.bool_)
+    suspect = ~np.asarray(right.to_numpy(), np.bool_)
     twice = index[1:] == index[:-1]
-    odd[1:] |= twice
-    odd[:-1] |= twice
-    if not odd.any():
+    suspect[1:] |= twice
+    suspect[:-1] |= twice
+    if not suspect.any():
         return order
-    places = np.flatnonzero(odd)
+    places = np.flatnonzero(suspect)
     rows = found.take(pa.array(order[places])).to_pylist()
     right_ids = ids.take(pa.array(index[places] - first)).to_pylist()
-    counting = ~odd
+    counting = ~suspect
     counting[places[np.array(_choose_one_by_one(rows, right_ids, tally), np.int64)]] = True
     return order[counting]
 
 
 def _choose_one_by_one(rows: Sequence[_Found], ids: Sequence[str], tally: Tally) -> list[int]:
-    """The numbers of the rows that count, where something is the matter with each of their samples."""
+    """The numbers of the chosen rows, among samples with duplicates or foreign ids."""
     chosen, wrong = dict[int, int](), set[tuple[int, int]]()
     for number, (row, right_id) in enumerate(zip(rows, ids, strict=True)):
         index, source = row["index"], (row["index"], row["source"])

@@ -1,4 +1,4 @@
-"""Merge: proves that nothing is missing, puts all results in input order, and folds the scores."""
+"""Merge eval and generate: check that nothing is missing, sort the results by input order, and aggregate scores."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from hpcjobs.merge.external_sort import MOST_BYTES, MOST_FILES, MOST_ROWS, Spill
 from hpcjobs.merge.prefetch import ahead
 from hpcjobs.merge.results import ROW_GROUP, ResultsWriter, rows_of, schema_of
 from hpcjobs.merge.tally import Tally
-from hpcjobs.metrics import Board
+from hpcjobs.metrics import Aggregator
 from hpcjobs.run_folder.disk import Space, bytes_text, disk_errors, merge_need
-from hpcjobs.run_folder.files import Together, json_text
+from hpcjobs.run_folder.files import FileTransaction, json_text
 from hpcjobs.run_folder.inputs import Inputs
 from hpcjobs.run_folder.journal.table import journal_schema, read_columns
 from hpcjobs.run_folder.ledger.acceptance import Acceptance, unnamed_journals
@@ -31,16 +31,15 @@ from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.plan import Plan
 from hpcjobs.run_folder.provenance import merged_facts
 from hpcjobs.run_folder.snapshot import import_as_planned
-from hpcjobs.tasks.asker import run_metrics
+from hpcjobs.tasks.eval_task import run_metrics
 
 log = logging.getLogger(__name__)
 
 
 def merge(paths: RunPaths) -> Merged:
-    """Write results.parquet, missing.jsonl and metrics.json from the journals; running it again gives the same.
+    """Write results.parquet, missing.jsonl and metrics.json from the journals. Repeating it gives the same files.
 
-    Raises MergeError for a journal line that no crash can make, and DiskFullError where there is no room: then
-    all three stay as they were.
+    Raises a MergeError for a broken journal line, and a DiskFullError; then all three files stay as they were.
     """
     remove_leftovers(paths.root)
     need, space = merge_need(paths), Space.of(paths.root)
@@ -56,36 +55,36 @@ def _merge(paths: RunPaths) -> Merged:
     rounds = [Acceptance(paths, number, plan.rows) for number in paths.rounds()]
     import_as_planned(paths, plan.code)
     measures = run_metrics(config.task, paths)
-    board, tally, missing = Board(measures, config.task), Tally(), array("q")
+    aggregator, tally, missing = Aggregator(measures, config.task), Tally(), array("q")
     schema = schema_of(measures, inputs.schema, config.task)
-    with Together() as rest, ResultsWriter(paths.results, schema) as writer:
+    with FileTransaction() as rest, ResultsWriter(paths.results, schema) as writer:
         kept = _kept(journal_schema(schema), schema)
         with Spill(paths.root, plan.rows, kept, _bucket(paths, plan.rows)) as spill:
             _collect(paths, rounds, journal_schema(schema), spill, tally)
             for rows in ahead(_results(spill, plan.rows, inputs, schema, tally, missing)):
-                board.add(rows)
+                aggregator.add(rows)
                 writer.write(rows)
-        metrics = board.summary()
+        metrics = aggregator.summary()
         rest.write(paths.missing, _missing_lines(missing, inputs, rounds, tally))
-        rest.write(paths.metrics, json_text(board.grouped(_metrics_json(config, plan, tally, missing, metrics))))
+        rest.write(paths.metrics, json_text(aggregator.grouped(_metrics_json(config, plan, tally, missing, metrics))))
     return Merged(plan.rows, tally.accepted, missing, metrics)
 
 
 def _kept(journals: pa.Schema, results: pa.Schema) -> pa.Schema:
-    """What of a record is sorted: its results, what tells two of a sample apart, and its journal's number."""
+    """The columns to sort: results, what distinguishes two records of a sample, and the journal's number."""
     names = [name for name in journals.names if name in (*results.names, "seconds", "started_at")]
     return pa.schema([*(journals.field(name) for name in names), pa.field("source", pa.int32())])
 
 
 def _bucket(paths: RunPaths, rows: int) -> int:
-    """Rows that are sorted together, whole row groups: some megabytes, by the journals' size, in not too many files."""
+    """Rows per bucket: whole row groups of some megabytes, in not too many files."""
     size = sum(path.stat().st_size for path in paths.journals())
     groups = min(MOST_BYTES * rows // max(size, 1), MOST_ROWS) // ROW_GROUP
     return max(1, groups, -(-rows // (MOST_FILES * ROW_GROUP))) * ROW_GROUP
 
 
 def _collect(paths: RunPaths, rounds: Sequence[Acceptance], schema: pa.Schema, spill: Spill, tally: Tally) -> None:
-    """Every accepted record into the spill, earlier rounds first."""
+    """Add every accepted record to the spill, earlier rounds first."""
     sources: dict[str, int] = {}
     for acceptance, name, table in ahead(_journals(paths, rounds, schema, tally)):
         source = sources.setdefault(name, len(sources))
@@ -113,7 +112,7 @@ def _journals(
 
 
 def _sift(journal: str, table: pa.Table, acceptance: Acceptance, tally: Tally) -> pa.Table:
-    """The records that count."""
+    """The accepted records of a table."""
     attempt, _, rank = journal.removesuffix(".jsonl").rpartition("-")
     own_rank = pc.equal(pc.cast(table.column("rank"), pa.string()), rank)
     own = np.asarray(pc.and_(pc.equal(table.column("attempt"), attempt), own_rank).to_numpy(), np.bool_)
@@ -127,15 +126,15 @@ def _sift(journal: str, table: pa.Table, acceptance: Acceptance, tally: Tally) -
 def _results(
     spill: Spill, rows: int, inputs: Inputs, schema: pa.Schema, tally: Tally, missing: array[int]
 ) -> Iterator[pa.Table]:
-    """The rows of results.parquet, a row group at a time; `missing` gets the indexes that have none."""
+    """The rows of results.parquet, one row group at a time. Indexes without a record are added to `missing`."""
     for indexes, found in spill.buckets(rows):
-        asked = inputs.rows(indexes.start, indexes.stop)
-        order = choose(found, asked.column("id"), indexes.start, tally)
+        input_rows = inputs.rows(indexes.start, indexes.stop)
+        order = choose(found, input_rows.column("id"), indexes.start, tally)
         index = found.column("index").to_numpy()[order]
         for start in range(indexes.start, indexes.stop, ROW_GROUP):
             stop = min(start + ROW_GROUP, indexes.stop)
             low, high = np.searchsorted(index, (start, stop))
-            part, places = asked.slice(start - indexes.start, stop - start), index[low:high] - start
+            part, places = input_rows.slice(start - indexes.start, stop - start), index[low:high] - start
             if len(places) < stop - start:
                 missing.extend((np.setdiff1d(np.arange(stop - start), places) + start).tolist())
                 part = part.take(pa.array(places))
@@ -145,7 +144,7 @@ def _results(
 
 
 def _missing_lines(missing: array[int], inputs: Inputs, rounds: Sequence[Acceptance], tally: Tally) -> Iterator[bytes]:
-    """missing.jsonl, some lines at a time."""
+    """The lines of missing.jsonl, in blocks."""
     indexes = np.frombuffer(missing, np.int64)
     for group in np.split(indexes, np.flatnonzero(np.diff(indexes // ROW_GROUP)) + 1):
         if not len(group):

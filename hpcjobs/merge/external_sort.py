@@ -1,4 +1,4 @@
-"""Sorting accepted records by input order in flat memory: rows go to one Arrow file a range of indexes."""
+"""Sort accepted records by input order in constant memory: one Arrow file per range of indexes."""
 
 from __future__ import annotations
 
@@ -15,23 +15,24 @@ import pyarrow as pa
 
 from hpcjobs.run_folder.files import FOLDER_MODE, temporary_name
 
-# What a bucket should have at most; files are open together, and most systems allow a process 1,024.
+# Limits per bucket and for the number of files, which are open at the same time; most systems allow 1,024.
 MOST_ROWS, MOST_BYTES, MOST_FILES = 1 << 17, 1 << 25, 400
-# What is kept in memory before it is written, so that each file gets many rows at a time.
-_HELD = 1 << 25
+# Bytes buffered in memory before writing, so that each file gets many rows at a time.
+_BUFFER_BYTES = 1 << 25
 _BUFFER = 1 << 16
 
 
 class Spill:
-    """Buckets of `bucket` rows of journal columns; where there is one bucket alone it stays in memory.
+    """Buckets of `bucket` rows of journal columns; a single bucket stays in memory.
 
-    More go to files in a hidden folder in `folder`: Arrow streams, uncompressed, since they are read once and soon.
+    Several buckets are files in a hidden folder in `folder`: uncompressed Arrow streams, since they are read once and
+    soon.
     """
 
     def __init__(self, folder: Path, rows: int, schema: pa.Schema, bucket: int) -> None:
         self._bucket, self.schema = bucket, schema
         self._count = max(1, -(-rows // bucket))
-        self._held: list[pa.Table] = []
+        self._buffer: list[pa.Table] = []
         self._bytes = 0
         self._folder = temporary_name(folder / "merge") if self._count > 1 else None
         if self._folder:
@@ -39,17 +40,17 @@ class Spill:
         self._files: dict[int, tuple[pa.NativeFile, pa.RecordBatchWriter]] = {}
 
     def add(self, table: pa.Table) -> None:
-        """Rows whose `index` is below `rows`."""
-        self._held.append(table)
+        """Add rows."""
+        self._buffer.append(table)
         self._bytes += table.nbytes
-        if self._folder and self._bytes > _HELD:
+        if self._folder and self._bytes > _BUFFER_BYTES:
             self._write()
 
     def _write(self) -> None:
-        held, self._held, self._bytes = self._one(self._held), [], 0
-        number = held.column("index").to_numpy() // self._bucket
+        buffered, self._buffer, self._bytes = self._one(self._buffer), [], 0
+        number = buffered.column("index").to_numpy() // self._bucket
         order = np.argsort(_small(number), kind="stable")
-        batch, number = held.take(pa.array(order)), number[order]
+        batch, number = buffered.take(pa.array(order)), number[order]
         edges = [0, *(np.flatnonzero(number[1:] != number[:-1]) + 1).tolist(), len(number)]
         for start, stop in pairwise(edges):
             if start < stop:
@@ -63,18 +64,18 @@ class Spill:
         return self._files[number][1]
 
     def buckets(self, rows: int) -> Iterator[tuple[range, pa.RecordBatch]]:
-        """(index range, its rows in the order of `add`) for each bucket, in input order, once.
+        """(index range, its rows in the order of `add`) of each bucket, in input order, once.
 
-        The disk gets each bucket's space back when it is read.
+        Each bucket's file is removed when it is read.
         """
-        if self._folder and self._held:
+        if self._folder and self._buffer:
             self._write()
         for number in range(self._count):
             yield range(number * self._bucket, min(rows, (number + 1) * self._bucket)), self._read(number)
 
     def _read(self, number: int) -> pa.RecordBatch:
         if self._folder is None:
-            return self._one(self._held)
+            return self._one(self._buffer)
         if number not in self._files:
             return self._one([])
         for part in reversed(self._files.pop(number)):
@@ -104,5 +105,5 @@ class Spill:
 
 
 def _small(number: npt.NDArray[np.int64]) -> npt.NDArray[np.int16] | npt.NDArray[np.int64]:
-    """Sixteen bits where they do: numpy sorts them in linear time."""
+    """The numbers as int16 if they fit: NumPy sorts those in linear time."""
     return number.astype(np.int16) if len(number) and number.max() < 1 << 15 else number

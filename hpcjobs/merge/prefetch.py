@@ -1,4 +1,4 @@
-"""An iterator that works ahead of its reader in a thread of its own."""
+"""An iterator that runs ahead of its reader, in a thread."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ T = TypeVar("T")
 
 
 def ahead(items: Iterator[T]) -> Iterator[T]:
-    """The same items in the same order; the next one is made while the reader has the last one in hand.
+    """The same items in the same order; the next one is made while the reader uses the last.
 
-    What `items` raises is raised here. A reader that stops early waits for the item that is being made.
+    Errors of `items` are raised here. A reader that stops early waits for the item being made.
     """
     end = object()
     with ThreadPoolExecutor(1) as pool:

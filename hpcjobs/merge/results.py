@@ -1,4 +1,4 @@
-"""results.parquet: one row an accepted sample, in input order; the same bytes for any number of ranks."""
+"""results.parquet: one row per accepted sample, in input order; the same bytes for any number of ranks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from hpcjobs.run_folder.journal.table import JOURNAL_TYPES
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer as Buffer
 
-# Rows of one row group, by index: fixed, so that the bytes depend on nothing but the rows.
+# Rows per row group, by index: fixed, so that the bytes depend on the rows only.
 ROW_GROUP = 32_768
 _ERROR = JOURNAL_TYPES["error"]
 _ALWAYS = ("index", "id", "completion", "finish_reason", "prompt_tokens", "completion_tokens")
@@ -45,7 +45,8 @@ class ResultRow(TypedDict):
 
 
 def schema_of(metrics: Sequence[Metric], inputs: pa.Schema, task: TaskConfig | None = None) -> pa.Schema:
-    """The columns: what was asked (`input`), what came, its scores. Who made it stays in the journals."""
+    """The columns of results.parquet: input row (`input`), answer and scores. Which rank made it stays in the journals.
+    """
     names = (*_ALWAYS, *_extra_columns(task or TaskConfig()))
     fields = [(name, JOURNAL_TYPES[name]) for name in names]
     if metrics:
@@ -54,14 +55,14 @@ def schema_of(metrics: Sequence[Metric], inputs: pa.Schema, task: TaskConfig | N
     if folded:
         fields.append(("statistics", pa.struct(folded)))
     fields.append(("error", _ERROR))
-    asked = [field for field in inputs if field.name not in ("index", "id")]
-    if asked:
-        fields.append(("input", pa.struct(asked)))
+    input_fields = [field for field in inputs if field.name not in ("index", "id")]
+    if input_fields:
+        fields.append(("input", pa.struct(input_fields)))
     return pa.schema(fields)
 
 
 def _extra_columns(task: TaskConfig) -> Sequence[str]:
-    """What only some tasks have: several answers a prompt, or the log-likelihoods of options."""
+    """Columns that only some task types have: several answers, or log-likelihoods."""
     texts = ("completions",)
     return {
         "generate": texts if task.repeats > 1 else (), "choice": _LIKELIHOODS, "perplexity": _LIKELIHOODS,
@@ -69,18 +70,18 @@ def _extra_columns(task: TaskConfig) -> Sequence[str]:
     }[task.type]  # fmt: skip
 
 
-def rows_of(found: pa.Table, asked: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Columns of journals (`columns.journal_schema`) and the input rows of the same samples as a table."""
+def rows_of(found: pa.Table, inputs: pa.Table, schema: pa.Schema) -> pa.Table:
+    """A table of results from journal columns (`journal_schema`) and the input rows of the same samples."""
     arrays = [_column(found.column(field.name), field.type) for field in schema if field.name != "input"]
     if "input" in schema.names:
         fields = list(schema.field("input").type)
-        parts = [_one(asked.column(field.name)) for field in fields]
+        parts = [_one(inputs.column(field.name)) for field in fields]
         arrays.append(pa.StructArray.from_arrays(parts, fields=fields))
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
 def _column(found: pa.ChunkedArray, kind: pa.DataType) -> pa.Array:
-    """A column of journals, where a list or statistics that a line does not have are empty, not null."""
+    """A column of journals; missing lists and statistics become empty instead of null."""
     column = _one(found)
     if not column.null_count or kind == _ERROR:
         return column
@@ -94,7 +95,7 @@ def _one(part: pa.ChunkedArray) -> pa.Array:
 
 
 class _Sink(io.RawIOBase):
-    """A new file for a library to write to; once given up it takes everything, so that the library can be closed."""
+    """A new file for a library to write to. Once given up it ignores writes, so that the library can be closed."""
 
     def __init__(self, handle: int) -> None:
         self._handle, self.given_up = handle, False
@@ -118,7 +119,7 @@ class _Sink(io.RawIOBase):
 
 
 class ResultsWriter:
-    """Writes the table batch by batch to a temporary file, and to its name when all is well."""
+    """Writes the table in batches to a temporary file, which is renamed at the end if nothing failed."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self._path, self._temporary, self.schema = path, temporary_name(path), schema
@@ -131,6 +132,7 @@ class ResultsWriter:
                 raise
 
     def write(self, table: pa.Table) -> None:
+        """Write a batch. Raises a DiskFullError."""
         with disk_errors(self._path, table.nbytes):
             self._writer.write_table(table)
 

@@ -1,4 +1,4 @@
-"""score: metrics anew from results.parquet, without generating anything."""
+"""score: compute metrics again from results.parquet, without generating."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 from hpcjobs.config.resolve import read_config
 from hpcjobs.errors import ConfigError, UsageError
 from hpcjobs.merge.results import ResultRow, ResultsWriter, schema_of
-from hpcjobs.metrics import Board, Judge, Score
+from hpcjobs.metrics import Aggregator, Judge, Score
 from hpcjobs.requests import Completion, Likelihood, Row
 from hpcjobs.run_folder.disk import disk_errors, merge_need
-from hpcjobs.run_folder.files import Together, json_text, read_json
+from hpcjobs.run_folder.files import FileTransaction, json_text, read_json
 from hpcjobs.run_folder.inputs import Inputs, user_columns, user_row
 from hpcjobs.run_folder.job_kinds import check_answers
 from hpcjobs.run_folder.paths import RunPaths
@@ -30,9 +30,10 @@ _READ = [
 
 
 def rescore(paths: RunPaths, metric_names: Sequence[str], target: str | None) -> dict[str, Any]:
-    """Rewrite the scores of results.parquet and metrics.json; the new metrics.json's values.
+    """Rewrite the scores in results.parquet and metrics.json; returns the new values of metrics.json.
 
-    `metric_names` and `target` replace the config's where given. Samples with an error count 0 as before.
+    `metric_names` and `target` replace the config's, if given. Samples with an error still count 0. Raises a
+    UsageError.
     """
     check_answers(paths, "score")
     if not paths.results.exists():
@@ -48,12 +49,13 @@ def rescore(paths: RunPaths, metric_names: Sequence[str], target: str | None) ->
         raise ConfigError("no metric to score with: hpcjobs score RUN --metric exact_match")
     if task.target is None and any(getattr(metric, "needs_target", True) for metric in metrics):
         raise ConfigError("the run has no task.target to compare with: give one, --target '{{ answer }}'")
-    inputs, board = Inputs(paths.data), Board(metrics, task)
+    inputs, aggregator = Inputs(paths.data), Aggregator(metrics, task)
     prompts = Prompts(task, user_columns(inputs.columns))
     summary: dict[str, Any] = read_json(paths.metrics)
     used = {"metrics": list(task.metrics), "target": task.target}
     whole = disk_errors(paths.results, need=merge_need(paths), next_command=f"hpcjobs score {paths.root}")
-    with whole, Together() as rest, ResultsWriter(paths.results, schema_of(metrics, inputs.schema, task)) as writer:
+    schema = schema_of(metrics, inputs.schema, task)
+    with whole, FileTransaction() as rest, ResultsWriter(paths.results, schema) as writer:
         for batch in pq.ParquetFile(paths.results).iter_batches(_BATCH):
             read = batch.select([name for name in _READ if name in batch.schema.names]).to_pylist()
             scores = [_score(row, judge, prompts, inputs) for row in read]
@@ -67,28 +69,28 @@ def rescore(paths: RunPaths, metric_names: Sequence[str], target: str | None) ->
                 for field in writer.schema
             ]
             rows = pa.Table.from_arrays(columns, schema=writer.schema)
-            board.add(rows)
+            aggregator.add(rows)
             writer.write(rows)
-        summary["metrics"] = board.summary()
+        summary["metrics"] = aggregator.summary()
         summary["provenance"] |= {"rescored_at": time.time(), "rescored_with": used}
-        summary = board.grouped(summary)
+        summary = aggregator.grouped(summary)
         rest.write(paths.metrics, json_text(summary))
     return summary
 
 
 def _score(row: ResultRow, judge: Judge, prompts: Prompts, inputs: Inputs) -> dict[str, Score]:
-    asked = user_row(inputs[row["index"]])
+    values = user_row(inputs[row["index"]])
     if row["error"] is not None:
-        return judge.failed(lambda: prompts.target(asked))
-    return judge.judge(_answer(row, prompts, asked), prompts.target(asked), asked)
+        return judge.failed(lambda: prompts.target(values))
+    return judge.judge(_answer(row, prompts, values), prompts.target(values), values)
 
 
-def _answer(row: ResultRow, prompts: Prompts, asked: Row) -> Completion:
+def _answer(row: ResultRow, prompts: Prompts, values: Row) -> Completion:
     """The answer as it stands in a row of results.parquet."""
     likelihood = None
     if row.get("choice_logprobs"):
         logprobs = tuple(-math.inf if value is None else value for value in row["choice_logprobs"] or ())
-        options = tuple(prompts.options(asked))
+        options = tuple(prompts.options(values))
         likelihood = Likelihood(logprobs, tuple(row["choice_greedy"]), tuple(row["choice_tokens"]), options)
     return Completion(
         index=row["index"],

@@ -1,4 +1,4 @@
-"""The tally: what was seen while merging, and what is to be said of it."""
+"""Counts and warnings of a merge."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 @dataclass(kw_only=True)
 class Tally:
-    """Counts of records; why samples have none that counts (`problems`, by index); journals that are not used."""
+    """Counts of records; why samples have no accepted record (`problems`, by index); journals that are not used."""
 
     accepted: int = 0
     errors: int = 0
@@ -26,7 +26,7 @@ class Tally:
     unnamed_journals: list[str] = field(default_factory=list)
 
     def count(self, rows: pa.Table) -> None:
-        """Accepted rows of results.parquet."""
+        """Count accepted rows of results.parquet."""
         self.accepted += len(rows)
         self.errors += len(rows) - rows.column("error").null_count
         self.prompt_tokens += pc.sum(rows.column("prompt_tokens")).as_py() or 0
@@ -35,11 +35,11 @@ class Tally:
             self.finish_reasons[found["values"]] += found["counts"]
 
     def warnings(self) -> list[str]:
-        """What people should know, one line each."""
-        said = [f"journal {name} is gone" for name in sorted(self.lost_journals)]
-        said += [f"journal {name} is not used: no settled claim names it" for name in self.unnamed_journals]
+        """Warnings, one line each."""
+        warnings = [f"journal {name} is gone" for name in sorted(self.lost_journals)]
+        warnings += [f"journal {name} is not used: no settled claim names it" for name in self.unnamed_journals]
         if self.foreign:
-            said.append(f"{self.foreign} foreign records were not used")
+            warnings.append(f"{self.foreign} foreign records were not used")
         if self.errors:
-            said.append(f"{self.errors} samples ended in an error and count 0 in every metric")
-        return said
+            warnings.append(f"{self.errors} samples ended in an error and count 0 in every metric")
+        return warnings

@@ -1,4 +1,4 @@
-"""Merge of a train run: the steps that count, whether all are there, and what they came to, in metrics.json."""
+"""Merge a train run: its steps, whether all are there, and its losses, in metrics.json."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hpcjobs.training.outcome import TrainMerged, read_training
 
 
 def merge_train(paths: RunPaths) -> TrainMerged:
-    """Write metrics.json from rank 0's journals; running it again gives the same, but for the time of it."""
+    """Write metrics.json from rank 0's journals. Repeating it gives the same values, except for the time."""
     remove_leftovers(paths.root)
     training = read_training(paths)
     with disk_errors(paths.metrics, next_command=f"hpcjobs merge {paths.root}"):

@@ -1,6 +1,6 @@
-"""Metrics: small classes that score one sample, found by name or by `package.module:Class`."""
+"""Metrics: small classes that score one sample, found by name or as `package.module:Class`."""
 
-from hpcjobs.metrics.aggregate import Board, fold_of
+from hpcjobs.metrics.aggregate import Aggregator, fold_of
 from hpcjobs.metrics.base import Metric, Score, golds
 from hpcjobs.metrics.fold import Fold, MeanFold
 from hpcjobs.metrics.groups import check_groups
@@ -11,7 +11,7 @@ from hpcjobs.metrics.sums import SumsFold
 __all__ = [
     "BUILT_IN",
     "OVER_REPEATS",
-    "Board",
+    "Aggregator",
     "Fold",
     "Judge",
     "MeanFold",

@@ -1,4 +1,4 @@
-"""The board: the values of all metrics of a run, over all samples and by group, folded batch by batch."""
+"""Aggregate the scores of all metrics, over all samples and by group, batch by batch."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import pyarrow.compute as pc
 from hpcjobs.config import TaskConfig
 from hpcjobs.metrics.base import Metric, bounds_of
 from hpcjobs.metrics.fold import Fold, MeanFold
-from hpcjobs.metrics.groups import Groups, Scored, stored_name
+from hpcjobs.metrics.groups import Groups, ScoredBatch, stored_name
 from hpcjobs.run_folder.metrics_file import Groups as SummaryGroups
 from hpcjobs.run_folder.metrics_file import Summary
 
 
-class Board:
-    """Folds rows of results.parquet, in input order, into the `metrics` and `groups` of metrics.json."""
+class Aggregator:
+    """Aggregates rows of results.parquet, in input order, into the `metrics` and `groups` of metrics.json."""
 
     def __init__(self, metrics: Sequence[Metric], task: TaskConfig) -> None:
         self._metrics = metrics
@@ -29,7 +29,7 @@ class Board:
         return {metric.name: fold_of(metric) for metric in self._metrics}
 
     def add(self, rows: pa.Table) -> None:
-        """One more batch of rows, with all their columns."""
+        """Add a batch of rows, with all their columns."""
         scored = {name: _scored(rows, name) for name in self._folds}
         for name, fold in self._folds.items():
             fold.add(scored[name].scores, scored[name].statistics)
@@ -38,15 +38,15 @@ class Board:
             groups.add(struct_field(rows, "input", stored_name(groups.column, names)), scored)
 
     def summary(self) -> dict[str, Summary]:
-        """Each metric's value with what is known of its error."""
+        """Each metric's value with its standard error and confidence intervals."""
         return {name: fold.summary() for name, fold in self._folds.items()}
 
     def groups(self) -> SummaryGroups:
-        """{column: {value: {metric: summary}}} of `task.group_by`; not of columns with too many values."""
+        """{column: {value: {metric: summary}}} for `task.group_by`, without columns that have too many values."""
         return {groups.column: groups.summary() for groups in self._groups if not groups.note}
 
     def grouped(self, values: dict[str, Any]) -> dict[str, Any]:
-        """The values of metrics.json with `groups`, where there are any; columns left out among the `warnings`."""
+        """The values of metrics.json with `groups` added, if there are any; columns left out are in `warnings`."""
         if not self._groups:
             return values
         notes = [groups.note for groups in self._groups if groups.note and groups.note not in values["warnings"]]
@@ -54,16 +54,16 @@ class Board:
 
 
 def fold_of(metric: Metric) -> Fold:
-    """The metric's own fold; the mean for a user's class that has none."""
+    """The metric's own fold; the mean for a user's class without one."""
     return metric.fold() if hasattr(metric, "fold") else MeanFold(bounds_of(metric))
 
 
-def _scored(rows: pa.Table, name: str) -> Scored:
+def _scored(rows: pa.Table, name: str) -> ScoredBatch:
     scores = struct_field(rows, "scores", name).to_numpy(zero_copy_only=False)
     statistics = None
     if "statistics" in rows.column_names and rows.schema.field("statistics").type.get_field_index(name) >= 0:
         statistics = struct_field(rows, "statistics", name)
-    return Scored(np.asarray(scores, np.float64), statistics)
+    return ScoredBatch(np.asarray(scores, np.float64), statistics)
 
 
 def struct_field(rows: pa.Table, column: str, name: str) -> pa.Array:

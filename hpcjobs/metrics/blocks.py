@@ -1,4 +1,4 @@
-"""Rows held until there are enough for a block of a fixed size."""
+"""A buffer that cuts a stream of rows into blocks of a fixed size."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import numpy as np
 from hpcjobs.metrics.bootstrap import Floats
 
 
-class HeldBlocks:
-    """Takes rows of `width` numbers as they come and gives blocks of `size` rows: the same ones however they were cut.
+class BlockBuffer:
+    """Takes rows of `width` numbers and returns blocks of `size` rows, the same however the rows were batched.
 
-    What is made of the blocks is so the same to the bit, whatever batches a table was read in.
+    So what is computed from the blocks is identical to the bit, whatever batches a table is read in.
     """
 
     def __init__(self, width: int, size: int) -> None:
         self._width, self._size, self._numbers = width, size, array("d")
 
     def add(self, rows: Floats) -> Iterator[Floats]:
-        """Take rows, shape (n, width); the blocks that are full now."""
+        """Add rows, shape (n, width); yields the blocks that are now full."""
         self._numbers.frombytes(np.ascontiguousarray(rows, np.float64).tobytes())
         step = self._width * self._size
         full = len(self._numbers) // step * step
@@ -30,7 +30,7 @@ class HeldBlocks:
             yield from np.split(blocks, len(blocks) // self._size)
 
     def rest(self) -> Floats:
-        """The rows that fill no block; none are held after it."""
+        """The rows left over, and empty the buffer."""
         rows = self._rows(len(self._numbers))
         del self._numbers[:]
         return rows

@@ -1,4 +1,4 @@
-"""The bootstrap in flat memory: seeded resamples of a histogram of values, or of blocks of sums."""
+"""The bootstrap in constant memory: seeded resamples of a histogram of values, or of blocks of sums."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _DRAWN = 1 << 20
 
 @dataclass
 class Histogram:
-    """How often each value was seen: what is enough to draw resamples from.
+    """Counts of each value, enough to draw bootstrap resamples.
 
-    Up to `most` different values it is exact. Of more, neighbours are joined to their mean, those first that lose the
-    least of the sum of squares; the mean stays what it was.
+    Exact for up to `most` distinct values. With more, neighbouring values are merged into their mean, those first that
+    lose the least of the sum of squares; the overall mean does not change.
     """
 
     values: Floats = field(default_factory=lambda: np.empty(0))
@@ -27,7 +27,7 @@ class Histogram:
     most: int = MOST_VALUES
 
     def add(self, values: Floats) -> None:
-        """One more batch of values, which must be finite."""
+        """Add a batch of values, which must be finite."""
         there = np.concatenate([self.values, values])
         weights = np.concatenate([self.counts, np.ones(len(values))])
         self.values, places = np.unique(there, return_inverse=True)
@@ -36,7 +36,7 @@ class Histogram:
             self._join()
 
     def _join(self) -> None:
-        """Join up to half of the pairs of neighbours, and no more than bring it down to the most."""
+        """Merge up to half of the pairs of neighbours, but no more than needed."""
         pairs = len(self.values) // 2
         (low, high), (few, many) = (side[: 2 * pairs].reshape(-1, 2).T for side in (self.values, self.counts))
         with np.errstate(over="ignore"):
@@ -48,10 +48,10 @@ class Histogram:
         self.values, self.counts = (np.delete(side, 2 * chosen + 1) for side in (self.values, self.counts))
 
     def means(self, resamples: int = RESAMPLES) -> Floats:
-        """The means of `resamples` draws of as many values as there were, with replacement; the same ones each time.
+        """The means of `resamples` bootstrap resamples, with a fixed seed.
 
-        How often a draw has each value is multinomial: Efron and Tibshirani, An Introduction to the Bootstrap, 1993,
-        section 20.2.
+        The counts of a resample are multinomial: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, section
+        20.2.
         """
         draw, n = np.random.default_rng(_SEED), int(self.counts.sum())
         step = max(1, _DRAWN // len(self.values))
@@ -65,7 +65,7 @@ class Histogram:
 
 
 def resampled_totals(rows: Floats, resamples: int = RESAMPLES) -> Floats:
-    """The sums of `resamples` draws of as many rows as there are, with replacement, shape (resamples, columns)."""
+    """The column sums of `resamples` bootstrap resamples of the rows, shape (resamples, columns)."""
     draw, count = np.random.default_rng(_SEED), len(rows)
     step = max(1, _DRAWN // count)
     totals = []
@@ -77,6 +77,6 @@ def resampled_totals(rows: Floats, resamples: int = RESAMPLES) -> Floats:
 
 
 def percentiles(values: Floats) -> tuple[float, float]:
-    """The 2.5% and 97.5% percentiles: the ends of a 95% interval."""
+    """The 2.5% and 97.5% percentiles: a 95% interval."""
     low, high = np.percentile(values, [2.5, 97.5])
     return float(low), float(high)

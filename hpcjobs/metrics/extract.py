@@ -1,4 +1,4 @@
-"""Extracting: the answer within a completion, by a regular expression."""
+"""Extract the answer from a completion by a regular expression."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import deque
 
 
 def extract(pattern: re.Pattern[str], text: str) -> str:
-    """The last match's first group that took part, or the whole match where it has none; empty without a match."""
+    """The first matching group of the last match, or the whole match if it has no groups; empty without a match."""
     found = deque(pattern.finditer(text), maxlen=1)
     if not found:
         return ""

@@ -1,4 +1,4 @@
-"""Folding samples' scores into a run's value, batch by batch, in flat memory."""
+"""Fold the scores of samples into a run's value, batch by batch, in constant memory."""
 
 from __future__ import annotations
 
@@ -8,53 +8,55 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
-from hpcjobs.metrics.blocks import HeldBlocks
+from hpcjobs.metrics.blocks import BlockBuffer
 from hpcjobs.metrics.bootstrap import MOST_VALUES, Floats, Histogram
 from hpcjobs.run_folder.metrics_file import Summary
 
 Z = 1.96
-# Scores a block for each value that the histogram tells apart.
+# Scores per block, for each value in the histogram.
 _BLOCK = 16
 _FEW_VALUES = 64
 
 
 class Fold(Protocol):
-    """Takes a metric's scores in input order, and gives its value with what is known of its error.
+    """Takes a metric's scores in input order and gives its value with error estimates.
 
-    A fold that also has `limit()` holds less where there is one for each of many groups, at the price of a coarser
-    bootstrap; it is called before the first `add`.
+    A fold may have `limit()`, which is called before the first `add` if there is one fold for each of many groups: it
+    then uses less memory, with a coarser bootstrap.
     """
 
     def add(self, scores: Floats, statistics: pa.Array | None = None) -> None:
-        """One more batch: scores (NaN for none) and, where the metric has them, its statistics, row by row."""
+        """Add a batch: scores (NaN for none), shape (n,), and the metric's statistics row by row, if it has any."""
         ...
 
     def summary(self) -> Summary:
-        """value, stderr, ci95 and n at least; None where there is nothing to say. Nothing is added after it."""
+        """A dict with at least value, stderr, ci95 and n; None where undefined. Nothing is added afterwards."""
         ...
 
 
 class MeanFold:
-    """Count, mean, variance and a bootstrap of scores: the same to the bit whatever batches they come in.
+    """Count, mean, variance and bootstrap of scores, identical to the bit whatever the batches.
 
-    Joins two sums of squares: Chan, Golub, LeVeque, The American Statistician 37(3), 1983. The order of `add` is the
-    input's order: the same table gives the same bits whatever ranks made it. `bounds`: between which all scores are.
+    Sums of squares are joined by Chan, Golub, LeVeque, The American Statistician 37(3), 1983. Scores are added in input
+    order, so the same table gives the same bits whichever ranks made it. `bounds` are the least and greatest possible
+    score.
     """
 
     def __init__(self, bounds: tuple[float, float] | None = None) -> None:
         self._bounds = bounds
         self.n, self.mean, self._squares = 0, 0.0, 0.0
-        self._tell_apart(MOST_VALUES)
+        self._set_resolution(MOST_VALUES)
 
     def limit(self) -> None:
-        """Tell few values apart; 64 bins lose about 1 / 64 ** 2 of a variance."""
-        self._tell_apart(_FEW_VALUES)
+        """Use fewer bins; 64 bins lose about 1 / 64 ** 2 of the variance."""
+        self._set_resolution(_FEW_VALUES)
 
-    def _tell_apart(self, values: int) -> None:
-        self._seen, self._held = Histogram(most=values), HeldBlocks(1, _BLOCK * values)
+    def _set_resolution(self, values: int) -> None:
+        self._histogram, self._buffer = Histogram(most=values), BlockBuffer(1, _BLOCK * values)
 
     def add(self, scores: Floats, statistics: pa.Array | None = None) -> None:
-        for block in self._held.add(scores[~np.isnan(scores)]):
+        """Add a batch of scores."""
+        for block in self._buffer.add(scores[~np.isnan(scores)]):
             self._fold(block[:, 0])
 
     def _fold(self, scores: Floats) -> None:
@@ -66,7 +68,7 @@ class MeanFold:
             self._squares += float(((scores - mean) ** 2).sum() + np.float64(step) ** 2 * self.n * n / total)
             self.mean += step * n / total
             self.n = total
-        self._seen.add(scores)
+        self._histogram.add(scores)
 
     @property
     def stderr(self) -> float | None:
@@ -76,26 +78,27 @@ class MeanFold:
     @property
     def binary(self) -> bool:
         """Whether every score is 0 or 1."""
-        return bool(np.isin(self._seen.values, (0.0, 1.0)).all())
+        return bool(np.isin(self._histogram.values, (0.0, 1.0)).all())
 
     def summary(self) -> Summary:
-        """value, stderr, ci95 (normal approximation, cut at the bounds; of 0s and 1s Wilson's), bootstrap_ci95 and n;
-        None where there is nothing to say.
+        """value, stderr, ci95, bootstrap_ci95 and n; None where undefined.
+
+        ci95 is the normal approximation, cut at the bounds; Wilson's interval if all scores are 0 or 1.
         """
-        self._fold(self._held.rest()[:, 0])
+        self._fold(self._buffer.rest()[:, 0])
         if not self.n:
             return nothing()
         stderr = self.stderr
         interval = resampled = None
         if stderr is not None:
             interval = wilson(self.mean, self.n) if self.binary else self._within(around(self.mean, stderr))
-            resampled = list(self._seen.interval())
+            resampled = list(self._histogram.interval())
         return {
             "value": finite(self.mean), "stderr": stderr, "ci95": interval, "bootstrap_ci95": resampled, "n": self.n,
         }  # fmt: skip
 
     def _within(self, ends: list[float] | None) -> list[float] | None:
-        """An interval cut at the bounds, unless the mean itself is beyond what was declared."""
+        """An interval cut at the bounds, unless the mean itself is outside of them."""
         if ends is None or self._bounds is None or not self._bounds[0] <= self.mean <= self._bounds[1]:
             return ends
         return [max(self._bounds[0], ends[0]), min(self._bounds[1], ends[1])]
@@ -107,13 +110,13 @@ def nothing() -> Summary:
 
 
 def around(value: float, stderr: float) -> list[float] | None:
-    """The 95% interval by normal approximation."""
+    """The 95% interval by normal approximation; None if it is not finite."""
     ends = [value - Z * stderr, value + Z * stderr]
     return ends if all(map(math.isfinite, ends)) else None
 
 
 def wilson(share: float, n: int) -> list[float]:
-    """The 95% score interval of a share of `n` samples, which stays within 0 and 1.
+    """Wilson's 95% score interval of a share of `n` samples; it stays within 0 and 1.
 
     Source: Wilson, Journal of the American Statistical Association 22, 1927; recommended for any n by Brown, Cai and
     DasGupta, Interval estimation for a binomial proportion, Statistical Science 16(2), 2001.
@@ -124,12 +127,12 @@ def wilson(share: float, n: int) -> list[float]:
 
 
 def finite(value: float) -> float | None:
-    """`value`; None where it is no finite number, which JSON does not have."""
+    """`value`; None if it is not finite, since JSON has no such numbers."""
     return value if math.isfinite(value) else None
 
 
 def exponential(value: float) -> float:
-    """e to the `value`; infinity where that is beyond numbers."""
+    """e to the power of `value`; infinity on overflow."""
     try:
         return math.exp(value)
     except OverflowError:
@@ -137,7 +140,7 @@ def exponential(value: float) -> float:
 
 
 def numbers(statistics: pa.Array, width: int) -> Floats:
-    """Lists of `width` numbers as rows, shape (n, width); NaN where there is no list."""
+    """Lists of `width` numbers as rows, shape (n, width); NaN for null."""
     rows = np.full((len(statistics), width), np.nan)
     there = statistics.is_valid().to_numpy(zero_copy_only=False)
     rows[there] = statistics.flatten().to_numpy(zero_copy_only=False).reshape(-1, width)

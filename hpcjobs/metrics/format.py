@@ -1,4 +1,4 @@
-"""metrics.json's values as lines for a terminal."""
+"""Format the values of metrics.json for a terminal."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ _LONGEST = 32
 
 
 def score_lines(metrics: Mapping[str, Summary], remark: str = "") -> Iterator[str]:
-    """One line a metric, with interval and count; `remark` stands behind each value. Below it the options' accuracy."""
+    """One line per metric, with interval and count, then the accuracy by option, if any. `remark` follows each value.
+    """
     width = max([16, *map(len, metrics)])
     for name, summary in metrics.items():
         if summary["value"] is None:
@@ -25,7 +26,7 @@ def score_lines(metrics: Mapping[str, Summary], remark: str = "") -> Iterator[st
 
 
 def group_lines(groups: Groups) -> Iterator[str]:
-    """A small table a column: one line a value, one column a metric; the first 20 values."""
+    """A table per column: one line per value (the first 20), one column per metric."""
     for column, values in groups.items():
         names = list(next(iter(values.values()), {}))  # each group has every metric
         shown = list(values.items())[:MOST_SHOWN]
@@ -58,7 +59,7 @@ def _ends(interval: Sequence[float], digits: int) -> str:
 
 
 def number_text(value: float, digits: int = 4) -> str:
-    """A value with so many digits behind the point; a very large or very small one with as many in all."""
+    """A number with `digits` decimals; very large or small ones with as many significant digits."""
     plain = not value or 10.0 ** (1 - digits) <= abs(value) < 1e5
     return f"{value:.{digits}f}" if plain else f"{value:.{digits}g}"
 

@@ -1,4 +1,4 @@
-"""Groups: every metric's value for each value of a column of the input."""
+"""Groups: the value of every metric for each value of an input column."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ GroupKey = str | int | bool | None
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredBatch:
     """One metric's scores of a batch, NaN for none, and its statistics."""
 
     scores: Floats
@@ -28,17 +28,17 @@ class Scored:
 
 
 class Groups:
-    """The folds of all metrics for each value of one column, at most 1000 values.
+    """The folds of all metrics for each value of one column, for at most 1000 values.
 
-    Of more, `note` says so and there are no summaries: each group's folds take memory.
+    With more, `note` says so and there are no summaries, because each group's folds take memory.
     """
 
     def __init__(self, column: str, make_folds: Callable[[], dict[str, Fold]]) -> None:
         self.column, self.note = column, ""
         self._make, self._folds = make_folds, dict[GroupKey, dict[str, Fold]]()
 
-    def add(self, values: pa.Array, scored: Mapping[str, Scored]) -> None:
-        """One more batch: the column's values, and each metric's scores row by row."""
+    def add(self, values: pa.Array, scored: Mapping[str, ScoredBatch]) -> None:
+        """Add a batch: the column's values, and each metric's scores row by row."""
         if self.note:
             return
         plain = values.dictionary_decode() if pa.types.is_dictionary(values.type) else values
@@ -66,7 +66,7 @@ class Groups:
         return self._folds[key]
 
     def summary(self) -> dict[str, dict[str, Summary]]:
-        """{value: {metric: summary}}, values in order, null last."""
+        """{value: {metric: summary}}, sorted by value, null last."""
         keys = sorted(self._folds, key=lambda key: (key is None, key))
         return {_label(key): {name: fold.summary() for name, fold in self._folds[key].items()} for key in keys}
 
@@ -76,7 +76,8 @@ def _label(key: GroupKey) -> str:
 
 
 def check_groups(columns: Sequence[str], inputs: pa.Schema) -> None:
-    """A ConfigError where a column of `task.group_by` is not there, stands twice, or has no values to group by."""
+    """Raise a ConfigError if a column of `task.group_by` is missing, listed twice, or of a type that cannot be grouped.
+    """
     valid = user_columns(name for name in inputs.names if name not in ("index", "id"))
     for column in columns:
         if column not in valid:
@@ -92,7 +93,7 @@ def check_groups(columns: Sequence[str], inputs: pa.Schema) -> None:
 
 
 def stored_name(column: str, names: Sequence[str]) -> str:
-    """A column's name in `input`; the user's own `index` or `id` is called `source_index` or `source_id` there."""
+    """A column's name in `input`. The user's own `index` and `id` are stored as `source_index` and `source_id`."""
     own = f"source_{column}"
     return own if column in ("index", "id") or (column not in names and own in names) else column
 

@@ -1,4 +1,4 @@
-"""The judge: all metrics of a task over one answer."""
+"""The judge: score an answer by all metrics of a task."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from hpcjobs.requests import Completion, Row, Target
 
 
 class Judge:
-    """Scores answers by each metric of a task; a ConfigError where one does not exist or cannot score such a task."""
+    """Scores answers by each metric of a task.
+
+    Raises a ConfigError if a metric does not exist or cannot score this type of task.
+    """
 
     def __init__(self, task: TaskConfig) -> None:
         self.metrics: list[Metric] = find_metrics(task.metrics)
@@ -28,14 +31,13 @@ class Judge:
 
     @property
     def names(self) -> list[str]:
-        """The metrics' names, in the config's order."""
+        """The names of the metrics, in the config's order."""
         return [metric.name for metric in self.metrics]
 
     def judge(self, answer: Completion, target: Target, row: Row) -> dict[str, Score]:
-        """The score of one answer by each metric; raises what a user's metric raises.
+        """The score of one answer by each metric. Raises what a user's metric raises.
 
-        `task.extract` has been applied to what the metrics see, and `task.normalize` to what those see that compare
-        texts as they are.
+        `task.extract` is applied first; `task.normalize` for metrics that compare texts literally.
         """
         pattern, normal = self._extract, self._normal
         if pattern is not None:
@@ -51,9 +53,9 @@ class Judge:
         }
 
     def failed(self, target: Callable[[], Target] = lambda: None) -> dict[str, Score]:
-        """The scores of a sample that ended in an error: 0 by each metric that has a worst score.
+        """The scores of a sample that ended in an error: 0 for each metric that has a worst score.
 
-        `target` gives the right answer if it can; a corpus' value needs it to count the sample as one without answer.
+        `target` returns the target if possible; corpus metrics need it to count the sample as an empty answer.
         """
         try:
             known = target()
@@ -73,7 +75,7 @@ def _check(metric: Metric, task: TaskConfig) -> None:
 
 
 def _check_cleaning(metrics: list[Metric], task: TaskConfig) -> None:
-    """Refuse a cleaning of answers that would clean nothing."""
+    """Raise a ConfigError for `extract` or `normalize` that would have no effect."""
     for key in ("extract", "normalize"):
         if getattr(task, key) and task.type != "generate":
             raise ConfigError(f"task.{key} is for answers in words: task.type is {task.type}, which has none")

@@ -1,4 +1,4 @@
-"""Normalising: texts that mean the same written the same."""
+"""Normalise texts before they are compared."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from collections.abc import Callable, Collection
 from decimal import Decimal
 from functools import reduce
 
-# With or without thousands' commas; no part of a word, a version (1.2.3) or a date.
+# With or without thousands separators; not part of a word, a version (1.2.3) or a date.
 _NUMBER = re.compile(r"(?<![\w.,])[-+]?(?:(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+)(?!\w|[.,]\d)")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLES = re.compile(r"\b(a|an|the)\b", re.IGNORECASE)
 
 
 def normalizer(names: Collection[str]) -> Callable[[str], str]:
-    """What does the normalising steps `names` of `task.normalize`, always in this order: lower, numbers, punctuation,
-    articles, whitespace. With `numbers`, punctuation within a number stays, so that 3.5 is not 35.
+    """The function that applies the steps `names` of `task.normalize`, always in the order lower, numbers, punctuation,
+    articles, whitespace.
 
-    Source: lower, punctuation, articles and whitespace are those of SQuAD's `normalize_answer` (Rajpurkar et al.,
-    2016), numbers as in DROP's evaluation (Dua et al., 2019): compared by value.
+    With `numbers`, punctuation inside a number is kept, so that 3.5 is not 35. Source: lower, punctuation, articles and
+    whitespace as in SQuAD's `normalize_answer` (Rajpurkar et al., 2016); numbers are compared by value as in DROP's
+    evaluation (Dua et al., 2019).
     """
     steps: dict[str, Callable[[str], str]] = {
         "lower": str.lower,
@@ -33,7 +34,7 @@ def normalizer(names: Collection[str]) -> Callable[[str], str]:
 
 
 def _plain(number: str) -> str:
-    """A number written one way: no thousands' commas, no zeros that say nothing."""
+    """A number in one notation: no thousands separators, no redundant zeros."""
     value = Decimal(number.replace(",", ""))
     return format(value.normalize(), "f") if value else "0"
 

@@ -31,13 +31,13 @@ _KINDS: tuple[type[Metric], ...] = (
     Accuracy, AccuracyNorm, AccuracyBytes, Perplexity, WordPerplexity, BytePerplexity, BitsPerByte,
 )  # fmt: skip
 BUILT_IN: dict[str, type[Metric]] = {kind.name: kind for kind in _KINDS}
-# Over several answers a prompt; `(metric)` behind them names what each answer is judged by.
+# Over several answers per prompt; `(metric)` after them names the metric of each answer.
 OVER_REPEATS = ("pass@k", "majority")
 _REPEATED = re.compile(r"(?:pass@(?P<k>[1-9]\d{0,5})|majority)(?:\((?P<base>.*)\))?")
 
 
 def find_metrics(names: Iterable[str]) -> list[Metric]:
-    """The metrics of a config, in its order; a ConfigError for one that does not exist or stands twice."""
+    """The metrics of a config, in its order. Raises a ConfigError for one that does not exist or is listed twice."""
     metrics = [find_metric(name) for name in names]
     seen: set[str] = set()
     for metric in metrics:
@@ -48,7 +48,7 @@ def find_metrics(names: Iterable[str]) -> list[Metric]:
 
 
 def metrics_of(task: TaskConfig) -> tuple[str, ...]:
-    """The names of a task's metrics; with `task.extract` also `answered`, which tells how often it found nothing."""
+    """The names of a task's metrics. With `task.extract`, `answered` is added: how often the pattern matched."""
     more = () if task.extract is None or Answered.name in task.metrics or not task.metrics else (Answered.name,)
     return (*task.metrics, *more)
 
@@ -116,7 +116,7 @@ def _checked(metric: Any, name: str) -> Metric:
 
 
 def _are_bounds(bounds: object) -> bool:
-    """Whether a class declares no bounds, or the least and the greatest score."""
+    """Whether this is None, or a pair of the least and greatest score."""
     if bounds is None:
         return True
     if not isinstance(bounds, tuple | list) or len(bounds) != 2:
@@ -127,7 +127,7 @@ def _are_bounds(bounds: object) -> bool:
 def lower_is_better(name: str) -> bool:
     """Whether a metric of this name, as it stands in results, is the worse the higher it is; of a class by path: no.
 
-    lm-evaluation-harness adds the filter behind a comma, and has two more such metrics.
+    lm-evaluation-harness appends the filter after a comma, and has two more such metrics.
     """
     metric = name.partition(",")[0]
     if metric in BUILT_IN:

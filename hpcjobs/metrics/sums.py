@@ -1,4 +1,4 @@
-"""Values that are made of sums over all samples, as BLEU or perplexity, and no means of scores."""
+"""Values computed from sums over all samples, such as BLEU or perplexity, instead of means of scores."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from collections.abc import Callable
 import numpy as np
 import pyarrow as pa
 
-from hpcjobs.metrics.blocks import HeldBlocks
+from hpcjobs.metrics.blocks import BlockBuffer
 from hpcjobs.metrics.bootstrap import Floats, percentiles, resampled_totals
 from hpcjobs.metrics.fold import around, exponential, finite, nothing, numbers
 from hpcjobs.run_folder.metrics_file import Summary
 
 Interval = Callable[[float, Floats], "list[float] | None"]
-# Powers of two: blocks are joined two by two.
+# Powers of two, because blocks are joined in pairs.
 MOST_BLOCKS = 8192
 _FEW_BLOCKS = 256
 
 
 def within(low: float, high: float) -> Interval:
-    """value +- 1.96 standard deviations of the resamples' values, cut at the ends of what a value can be."""
+    """An interval function: value +- 1.96 standard deviations of the resampled values, cut at `low` and `high`."""
 
     def interval(value: float, values: Floats) -> list[float] | None:
         ends = around(value, float(values.std(ddof=1)))
@@ -30,7 +30,7 @@ def within(low: float, high: float) -> Interval:
 
 
 def in_logarithms(value: float, values: Floats) -> list[float] | None:
-    """The same of the logarithm of a value that is positive, and may be many times larger than another one."""
+    """The same interval on the logarithms of the values, for positive values that span orders of magnitude."""
     if value <= 0 or (values <= 0).any():
         return None
     ends = around(math.log(value), float(np.log(values).std(ddof=1)))
@@ -38,11 +38,11 @@ def in_logarithms(value: float, values: Floats) -> list[float] | None:
 
 
 class SumsFold:
-    """The value of the sums of all samples' statistics, `width` numbers each, with a bootstrap of blocks of samples.
+    """A value computed from the sums of all samples' statistics, `width` numbers each, with a block bootstrap.
 
-    A block is one sample as long as there are at most 8192 (256 in a group) of them; then neighbours are joined, two by
-    two. Block bootstrap: Künsch, The Annals of Statistics 17(3), 1989. A sample without statistics counts nowhere.
-    `interval` makes ci95 of the value and the resamples' values.
+    A block is one sample for up to 8192 samples (256 in a group); beyond that, neighbouring blocks are joined in pairs.
+    Block bootstrap: Künsch, The Annals of Statistics 17(3), 1989. Samples without statistics are not counted.
+    `interval` makes ci95 from the value and the resampled values.
     """
 
     def __init__(self, width: int, value: Callable[[Floats], float], interval: Interval) -> None:
@@ -50,24 +50,25 @@ class SumsFold:
         self._divide(MOST_BLOCKS)
 
     def limit(self) -> None:
-        """Make few blocks; those of 256 tell the standard error within about 5%."""
+        """Use fewer blocks; 256 estimate the standard error within about 5%."""
         self._divide(_FEW_BLOCKS)
 
     def _divide(self, most: int) -> None:
-        self._held, self._blocks = HeldBlocks(self._width, most // 2), _Blocks(self._width, most)
+        self._buffer, self._blocks = BlockBuffer(self._width, most // 2), _Blocks(self._width, most)
 
     def add(self, scores: Floats, statistics: pa.Array | None = None) -> None:
+        """Add a batch of statistics, one list of `width` numbers per sample."""
         if statistics is None:
             return
         rows = numbers(statistics, self._width)
         rows = rows[np.isfinite(rows).all(axis=1)]
         self.n += len(rows)
-        for block in self._held.add(rows):
+        for block in self._buffer.add(rows):
             self._blocks.add(block)
 
     def summary(self) -> Summary:
-        """value; stderr (the bootstrap's standard deviation), ci95, bootstrap_ci95; n, the samples with statistics."""
-        rest = self._held.rest()
+        """value; stderr (standard deviation of the bootstrap), ci95, bootstrap_ci95; n, the samples with statistics."""
+        rest = self._buffer.rest()
         if len(rest):
             self._blocks.add(rest)
         if not self.n:
@@ -85,9 +86,9 @@ class SumsFold:
 
 
 class _Blocks:
-    """Sums of neighbouring rows, at most `most` of them: when they are that many, each two become one.
+    """Sums of neighbouring rows, at most `most` of them; when full, pairs are joined.
 
-    Rows come in batches of `most / 2` but for the last, so that blocks end where batches do.
+    Rows come in batches of `most / 2`, except the last, so that blocks end where batches do.
     """
 
     def __init__(self, width: int, most: int) -> None:

@@ -1,1 +1,1 @@
-"""Plan: what a config comes to, checked before anything is queued."""
+"""Plan: check a config against data, model and cluster before anything is queued."""

@@ -1,4 +1,5 @@
-"""The file that `accelerate config` writes: its precision and FSDP settings are used, the topology is Slurm's."""
+"""Read the file that `accelerate config` writes: precision and FSDP settings are used, the topology comes from Slurm.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from hpcjobs.config.shape import Shape
 from hpcjobs.config.yaml import parse_yaml
 from hpcjobs.errors import ConfigError
 
-# accelerate's name -> ours; the values are taken as they are.
+# accelerate's name -> key of train.fsdp; values are copied.
 _FSDP = {
     "fsdp_reshard_after_forward": "reshard_after_forward", "fsdp_offload_params": "cpu_offload",
     "fsdp_min_num_params": "min_num_params", "fsdp_activation_checkpointing": "activation_checkpointing",
@@ -24,9 +25,9 @@ _TOPOLOGY = ("num_machines", "num_processes", "machine_rank", "gpu_ids", "main_p
 
 
 def with_accelerate_config(train: TrainConfig, path: Path, shape: Shape) -> tuple[TrainConfig, list[str]]:
-    """`train` with what the file says, and what was made of it, in words; a ConfigError where it cannot be used.
+    """`train` with the settings of the file, and a note on which were used.
 
-    What the config itself says about precision or FSDP stands over the file.
+    Settings of the config itself take precedence. Raises a ConfigError if the file cannot be used.
     """
     values = _read(path)
     kind = str(values.get("distributed_type", "NO")).upper()
@@ -59,7 +60,7 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 
 def _fsdp(values: Mapping[str, Any], path: Path) -> FsdpConfig:
-    """FSDP settings by our names. The first version's words for sharding are those of the second where they can be."""
+    """FSDP settings as a FsdpConfig. Sharding strategies of FSDP1 are translated to FSDP2 where possible."""
     found: dict[str, Any] = {"enabled": True}
     for name, ours in _FSDP.items():
         if values.get(name) is not None:
@@ -81,5 +82,5 @@ def _fsdp(values: Mapping[str, Any], path: Path) -> FsdpConfig:
 
 def _plain(value: Any) -> str:
     if isinstance(value, FsdpConfig):
-        return ", ".join(f"{name} {said}" for name, said in value.model_dump(exclude_defaults=True).items())
+        return ", ".join(f"{name} {shown}" for name, shown in value.model_dump(exclude_defaults=True).items())
     return str(value)

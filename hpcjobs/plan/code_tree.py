@@ -1,4 +1,4 @@
-"""Python files to copy and names to link, collected from folders by what can be imported from there."""
+"""Collect the Python files to copy and the other files to link, by what can be imported."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ TOP = PurePosixPath()
 
 
 class TooMuchError(Exception):
-    """More than a run folder should hold."""
+    """More files or bytes than a run folder should hold."""
 
 
 class CodeTree:
-    """Files to copy and names to link, collected within the limits; `run` is the run's folder, never linked."""
+    """Files to copy and names to link, collected within limits. `run` is the run folder, which is never linked."""
 
     def __init__(self, run: Path) -> None:
         self._run = run.resolve()
@@ -30,12 +30,12 @@ class CodeTree:
         self._size = self._entries = 0
 
     def add(self, other: CodeTree) -> None:
-        """What `other` has under names that are still free."""
+        """Add what `other` has under names that are still free."""
         self.files = other.files | self.files
         self.links = other.links | self.links
 
     def snapshot(self, note: str = "", **entry: str) -> Snapshot:
-        """All of it; a name that is both goes to the copies."""
+        """Everything collected, as a Snapshot. A name that is copied is not linked."""
         taken = {str(folder) for name in self.files for folder in (PurePosixPath(name), *PurePosixPath(name).parents)}
         links = {name: target for name, target in self.links.items() if name not in taken}
         links = {name: links[name] for name in links if links.keys().isdisjoint(map(str, PurePosixPath(name).parents))}
@@ -47,7 +47,7 @@ class CodeTree:
         return self._run.is_relative_to(path.resolve())
 
     def file(self, path: Path, at: PurePosixPath) -> None:
-        """Copy one file; one that cannot be read could not be imported either."""
+        """Copy one file. Unreadable files are skipped: they could not be imported either. Raises a TooMuchError."""
         if str(at) in self.files:
             return
         try:
@@ -59,10 +59,10 @@ class CodeTree:
             return
 
     def folder(self, folder: Path, at: PurePosixPath, above: tuple[Path, ...] = (), top: bool = False) -> bool:
-        """Copy what is Python in a folder and link the rest; whether it has any Python.
+        """Copy the Python files of a folder and link the rest; returns whether it has any Python.
 
-        Nothing is taken of one that has none, unless it is the `top`. Only folders whose names can be imported
-        are looked into.
+        A folder without Python is skipped, unless it is the `top`. Only subfolders whose names can be imported are
+        searched. Raises a TooMuchError.
         """
         above, links, any_code = (*above, folder.resolve()), dict[str, str](), top
         for entry in _entries(folder):
@@ -92,7 +92,7 @@ class CodeTree:
         accept: Callable[[str, Path], bool] = lambda name, place: True,
         at: PurePosixPath = TOP,
     ) -> None:
-        """Copy the modules and packages `names` of folder `root`, and what these import from there in turn."""
+        """Copy the modules and packages `names` of the folder `root`, and what they import from there, recursively."""
         todo, seen = list(names), set[str]()
         while todo:
             name = todo.pop()
@@ -113,7 +113,7 @@ class CodeTree:
         return sorted({module for source in sources for module in _import_statements(source)})
 
     def link_beside(self, root: Path) -> None:
-        """Link what stands beside a copied module and is no code: data that it opens by its own `__file__`."""
+        """Link data files and folders beside a copied module, which it may open by its `__file__`."""
         for entry in _entries(root):
             path = root / entry.name
             if entry.is_dir():
@@ -126,7 +126,7 @@ class CodeTree:
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """What a folder holds, by name; hidden names, broken links and what is never the user's code are left out."""
+    """The entries of a folder by name, without hidden names, broken links and folders that never have user code."""
     try:
         with os.scandir(folder) as entries:
             found = [entry for entry in entries if entry.name[0] != "." and entry.name not in _PASSED_OVER]
@@ -144,13 +144,15 @@ def _is_there(entry: os.DirEntry[str]) -> bool:
 
 
 def _no_code(folder: Path) -> bool:
-    """Virtual environments, run folders, and hpcjobs itself."""
+    """Whether a folder is a virtual environment, a run folder or hpcjobs itself."""
     marks = ("pyvenv.cfg", "conda-meta", "plan.json")
     return folder.resolve() == OWN or any((folder / mark).exists() for mark in marks)
 
 
 def module_at(root: Path, name: str) -> Path | None:
-    """What `import name` finds in `root`: a package's folder, a file, or a folder without `__init__.py`."""
+    """What `import name` finds in `root`: a package's folder, a file, or a folder without `__init__.py`; None if
+    nothing.
+    """
     if (root / name / "__init__.py").is_file():
         return root / name
     if (root / f"{name}.py").is_file():
@@ -159,7 +161,7 @@ def module_at(root: Path, name: str) -> Path | None:
 
 
 def _import_statements(source: bytes) -> set[str]:
-    """The top-level names in a file's absolute imports, those in functions too; none where it cannot be parsed."""
+    """The top-level modules that a file imports, also inside functions; empty if it does not parse."""
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):

@@ -1,4 +1,4 @@
-"""The plan: what a config comes to on a cluster, before anything is written or queued."""
+"""Draft a run: its plan and all files to write, before anything is written or queued."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from hpcjobs.run_folder.snapshot import Snapshot
 
 @dataclass(frozen=True, kw_only=True)
 class Draft:
-    """A plan with all that will be written, still in memory: checked, nothing on disk."""
+    """A checked plan with everything that will be written, still in memory."""
 
     paths: RunPaths
     config: Config
@@ -46,10 +46,10 @@ class Draft:
     then_eval: str | None = None
 
     def write(self) -> None:
-        """Make the run folder; a UsageError where the name is taken. What fails half way leaves no folder.
+        """Create the run folder. A failure leaves no folder behind.
 
-        A hub model that the cache lacks is fetched before; a ConfigError where it cannot be. A DiskFullError tells
-        what the whole run needs.
+        A hub model that is not in the cache is downloaded first. Raises a UsageError if the folder exists, a
+        ConfigError if the model cannot be downloaded, and a DiskFullError with the space that the whole run needs.
         """
         plan = dataclasses.replace(self.plan, model=fetched(self.plan.model, self.config))
         inputs = self.table.nbytes if self.table is not None else 0
@@ -92,7 +92,7 @@ class Draft:
 
 
 def remove_folder(folder: Path) -> None:
-    """Take a run folder away that nothing was queued for."""
+    """Remove a run folder for which nothing was queued."""
     import shutil
 
     shutil.rmtree(folder, ignore_errors=True)
@@ -116,6 +116,11 @@ def draft_run(
     train: PlanTrain | None = None,
     argv: Sequence[str] = (),
 ) -> Draft:
+    """The draft of a run of kind `job`, in `folder` or under the runs root.
+
+    `own_code` copies the user's code, given the run folder. `details` are further fields of Plan. Raises a UsageError
+    for a bad run name or folder.
+    """
     root = folder or _root(config) / (config.run.name or _default_name(job, config))
     checked_name(root.name, "run name")
     try:

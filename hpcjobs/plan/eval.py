@@ -1,4 +1,4 @@
-"""The plan of eval and generate: rows, chunks and the first prompt, checked before anything is queued."""
+"""Plan eval and generate: check rows, chunks and the first prompt before anything is queued."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ from hpcjobs.tasks.prompts import Prompts
 
 
 def make_plan(job: str, config: Config, folder: Path | None = None) -> Draft:
-    """Check everything that can be checked before the queue, and plan the run."""
+    """Plan an eval or generate run. Everything that can be checked before queueing is checked here.
+
+    Raises a UsageError (ConfigError, DataError) that names the key or the row.
+    """
     shape = shape_of(config.cluster, config.model.gpus_per_rank)
     config = located(config)
     if config.task.type == "lm_eval":
@@ -81,7 +84,7 @@ def _lm_eval_plan(job: str, config: Config, folder: Path | None, shape: Shape) -
 
 
 def _try_first(prompts: Prompts, table: pa.Table) -> None:
-    """Render one row here, not after hours of queueing."""
+    """Render the first row now, instead of failing after hours in the queue."""
     for row in python_rows(table.slice(0, 1)):
         try:
             prompts.request(row, 0)

@@ -1,4 +1,4 @@
-"""What `auto` is likely to be, as far as a login node can tell: from config.json, without the model's code."""
+"""Predict what engine `auto` will be, on the login node, from config.json alone."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 
 from hpcjobs.config import Config
 
-# Kinds of models that keep something else than keys and values, or compute attention in a way of their own.
+# Model types that cache something other than keys and values, or have their own attention.
 _OTHER = ("mamba", "rwkv", "jamba", "bamba", "zamba", "recurrent", "bloom", "mpt", "falcon_h1", "xlstm")
 
 
 def likely_engine(config: Config, model: Mapping[str, Any]) -> str:
-    """The engine that 'auto' should come to for answers by a model of this config.json.
+    """The engine that `auto` will probably be for generation with the model of this config.json.
 
-    The rank decides, once it has the model: it may run on a node whose GPU does not answer.
+    The rank decides once it has loaded the model: its GPU may not work, for example.
     """
     text = model.get("text_config", model)
     kinds = set(text.get("layer_types") or ())

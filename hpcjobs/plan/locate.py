@@ -1,4 +1,4 @@
-"""The files and folders that a config names, so that they are found from everywhere."""
+"""Make the paths in a config absolute."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hpcjobs.tasks.data_files import is_pattern
 
 
 def located(config: Config) -> Config:
-    """Paths made absolute: ranks run in another folder."""
+    """The config with absolute paths: ranks run in another folder. Raises a ConfigError for a missing config file."""
     data = config.data.model_copy(update={"name": _located_names(config.data.name)})
     shots = config.task.few_shot
     if shots.data:
@@ -26,7 +26,7 @@ def located(config: Config) -> Config:
 
 
 def _config_file(key: str, name: str) -> str:
-    """The absolute path of a file that a config names, in the working folder or, as `configs/eval.yaml`, shipped."""
+    """The absolute path of a file named in a config: in the working directory or, as `configs/eval.yaml`, shipped."""
     path = Path(name).expanduser()
     found = next((one for one in (path, shipped("configs").parent / path) if one.is_file()), None)
     if found is None:
@@ -39,7 +39,7 @@ def _located_names(name: str | tuple[str, ...]) -> str | tuple[str, ...]:
 
 
 def locate(name: str) -> str:
-    """`name` with a path made absolute, since a job runs in another folder; assets and hub ids as they are."""
+    """`name` as an absolute path if it is a path; assets and hub ids are returned unchanged."""
     if name in asset_names() or not name:
         return name
     path = Path(name).expanduser()

@@ -1,4 +1,4 @@
-"""The model that a config names: whether it is there, and which it is, before anything is queued."""
+"""Check the model of a config before anything is queued: whether it exists, and its hash or commit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from hpcjobs.run_folder.plan import PlanModel
 
 
 def checked_model(config: Config) -> PlanModel:
-    """What plan.json says of the model: name, engine, and a hash of its weights or a commit; else a ConfigError."""
+    """What plan.json records of the model: name, engine, and a hash of its weights or a commit. Raises a ConfigError.
+    """
     model = config.model
     own = own_model_engine(model.engine)
     if own and config.task.type != "lm_eval":
@@ -47,19 +48,22 @@ def checked_model(config: Config) -> PlanModel:
 
 
 def _hub_model(config: Config) -> HubModel:
-    """The model of a config whose name is a hub id, in the cache that its ranks will see."""
+    """The hub model of a config, in the cache that its ranks will use."""
     model, cache = config.model, cache_folder(os.environ | config.cluster.env)
     return HubModel(model.name, model.revision, cache, model.trust_remote_code)
 
 
 def fetched(facts: PlanModel, config: Config) -> PlanModel:
-    """The facts with the commit of a hub model, which is then in the cache; a ConfigError where it cannot be had."""
+    """The facts with the commit of a hub model, downloaded to the cache if needed. Raises a ConfigError if that fails.
+    """
     lacking = facts.cache is not None and not facts.commit
     return replace(facts, commit=_hub_model(config).fetch()) if lacking else facts
 
 
 def weights_fingerprint(folder: Path) -> str:
-    """A hash over the names, sizes and headers of the files: what a swapped model changes, without reading GBs."""
+    """A SHA-256 of names, sizes and first MiB of the model's files: it detects a swapped model without reading all of
+    it.
+    """
     digest = hashlib.sha256()
     for path in sorted(path for path in folder.iterdir() if path.is_file()):
         with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""The plan of a program that runs on every rank."""
+"""Plan `submit script`: a program that runs on every rank."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hpcjobs.plan.user_code import program_code
 
 
 def make_script_plan(config: Config, argv: list[str], folder: Path | None = None) -> Draft:
-    """The plan of `submit script`: the program is checked, there is no data."""
+    """Plan `submit script`. Raises a UsageError if the program does not exist."""
     if not argv or argv == ["-m"]:
         raise UsageError("nothing to run: hpcjobs submit script --nodes 2 -- prog.py args, or -- -m module args")
     if not argv[0].startswith("-") and not Path(argv[0]).is_file():

@@ -1,4 +1,4 @@
-"""The plan of `submit train`: rows, batches, and what comes after, checked before anything is queued."""
+"""Plan `submit train`: check rows, batches and the eval that follows before anything is queued."""
 
 from __future__ import annotations
 
@@ -22,12 +22,15 @@ from hpcjobs.run_folder.snapshot import Snapshot
 from hpcjobs.tasks.datasets import load_table
 from hpcjobs.training.batches import fixed, plan_batches
 from hpcjobs.training.data.examples import Examples
-from hpcjobs.training.data.heldout import validation_table
+from hpcjobs.training.data.validation_rows import validation_table
 from hpcjobs.training.trackers.base import check_trackers
 
 
 def make_train_plan(config: Config, folder: Path | None = None) -> Draft:
-    """The plan of `submit train`: data, templates, batches, and what comes after are checked."""
+    """Plan `submit train`. Data, templates, batches and the eval that follows are checked.
+
+    Raises a UsageError (ConfigError, DataError).
+    """
     check_trainable(config)
     if not config.cluster.container:  # what a container has cannot be seen from here
         check_trackers(config.train.trackers)
@@ -46,7 +49,7 @@ def make_train_plan(config: Config, folder: Path | None = None) -> Draft:
     validation = validation_table(config)
     steps = config.train.max_steps or f"{config.train.epochs or 1.0:g} times over the data"
     data = PlanData(name=config.data.title, rows=len(table), sha256=table_sha256(table), columns=table.column_names)
-    said = PlanTrain(
+    details = PlanTrain(
         global_batch=config.train.global_batch,
         batches=str(batches),
         steps=str(steps),
@@ -54,13 +57,13 @@ def make_train_plan(config: Config, folder: Path | None = None) -> Draft:
         then_eval=config.train.then_eval,
     )
     return draft_run(
-        "train", config, folder, shape, lambda run: Snapshot(), table=table, data=data, model=model, train=said,
+        "train", config, folder, shape, lambda run: Snapshot(), table=table, data=data, model=model, train=details,
         validation=validation, then_eval=_eval_after(config),
     )  # fmt: skip
 
 
 def check_trainable(config: Config) -> None:
-    """A ConfigError for what no training can have; also asked by a resume that takes another shape."""
+    """Raise a ConfigError for settings that a train run cannot have. A resume with another shape checks them again."""
     wrong = {
         "model.engine dummy has nothing to learn: name a model": config.model.engine == "dummy",
         "model.gpus_per_rank is 1: a model that needs more GPUs is sharded, train.fsdp.enabled": (
@@ -82,7 +85,7 @@ def _try_example(examples: Examples, table: pa.Table) -> None:
 
 
 def _eval_after(config: Config) -> str | None:
-    """The eval config of `train.then_eval`, checked as far as it can be before there is a model; its YAML."""
+    """The YAML of `train.then_eval`, checked as far as possible before the model exists."""
     if config.train.then_eval is None:
         return None
     after, _ = resolve("eval", Path(config.train.then_eval), None, [])

@@ -1,6 +1,6 @@
-"""Which files are the user's own code: what a program, a module or a metric can import from beside it.
+"""Which files are the user's own code: what a program, module or metric can import from its folder.
 
-Found by reading folders and import statements; nothing is imported or run here.
+Folders and import statements are read; nothing is imported or run here.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ _LIMITS = f"more than {MAX_FILES:,} files of Python, {MAX_BYTES // 1_000_000} MB
 
 
 def metric_code(names: Iterable[str], run: Path) -> Snapshot:
-    """The modules of the metrics `package.module:Class`, which have just been imported, and what they import beside.
+    """A snapshot of the modules of `package.module:Class` metrics, and of what they import from their folder.
 
-    A module of a package stands for its whole package. What is installed, and hpcjobs' own, is left out.
+    The metrics must have been imported. A module of a package stands for the whole package. Installed packages and
+    hpcjobs itself are left out.
     """
     found, note = CodeTree(run), ""
     for name in dict.fromkeys(name.partition(":")[0].partition(".")[0] for name in names if ":" in name):
@@ -40,7 +41,10 @@ def metric_code(names: Iterable[str], run: Path) -> Snapshot:
 
 
 def program_code(argv: Sequence[str], folder: Path, run: Path) -> Snapshot:
-    """What `python argv` run in `folder` is and can import from beside it; a run in `run` is being planned."""
+    """A snapshot of the program that `python argv` runs in `folder`, and of what it can import from its folder.
+
+    `run` is the run folder.
+    """
     if argv[0] == "-m":
         return _module_code(argv[1], folder.resolve(), run)
     if argv[0].startswith("-"):
@@ -63,7 +67,7 @@ def program_code(argv: Sequence[str], folder: Path, run: Path) -> Snapshot:
 
 
 def _code_beside(program: Path, at: PurePosixPath, run: Path) -> tuple[CodeTree, str]:
-    """All of the program's folder; else the program with what it imports from there; else the program alone."""
+    """The program's whole folder; if too large, the program and what it imports; else the program only."""
     root, note = program.parent, ""
     for how in ("all", "imported", "alone"):
         found = CodeTree(run)
@@ -75,8 +79,8 @@ def _code_beside(program: Path, at: PurePosixPath, run: Path) -> tuple[CodeTree,
                 found.imports(root, found.imported(), at=at)
             return found, note
         except TooMuchError:
-            said = {"all": "only what the program imports is", "imported": "only the program is"}.get(how, "nothing is")
-            note = f"{said} copied from {root}: {_LIMITS}"
+            what = {"all": "only what the program imports is", "imported": "only the program is"}.get(how, "nothing is")
+            note = f"{what} copied from {root}: {_LIMITS}"
     return found, note
 
 
@@ -98,7 +102,7 @@ def _module_code(module: str, here: Path, run: Path) -> Snapshot:
 
 
 def _imported_from(name: str) -> Path | None:
-    """The file or package folder that this process takes the top-level module `name` from."""
+    """The file or package folder from which this process imports the top-level module `name`."""
     try:
         spec = importlib.util.find_spec(name)
     except (ImportError, ValueError):
@@ -111,7 +115,7 @@ def _imported_from(name: str) -> Path | None:
 
 
 def _installed(path: Path) -> bool:
-    """Whether a file belongs to Python, an installed package or hpcjobs, which are not the user's to edit."""
+    """Whether a file belongs to Python, an installed package or hpcjobs: these are not copied."""
     path = path.resolve()
     folders = [Path(sysconfig.get_path(key)).resolve() for key in ("stdlib", "platstdlib")]
     programs = {Path(sysconfig.get_path("scripts")).resolve(), Path(sys.executable).parent.resolve()}

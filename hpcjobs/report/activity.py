@@ -1,4 +1,4 @@
-"""What each rank of each attempt did, when: out of heartbeats and journals, some megabytes at a time."""
+"""What each rank of each attempt did, and when, from heartbeats and journals."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _LOST = LOST | {RankState.OVER, RankState.FAILED, RankState.NO_HEARTBEAT}
 
 @dataclass(kw_only=True)
 class Activity:
-    """One rank of one attempt. Times in Unix seconds; `work` has (start, end) rows, `busy` their exact sum.
+    """One rank of one attempt. Times in Unix seconds; `work` has (start, end) rows, `busy` is their exact sum.
 
-    `live`: it may still be running. `ended` is why it ended before the work did.
+    `live`: it may still be running. `ended` is why it ended early.
     """
 
     attempt: str
@@ -52,29 +52,31 @@ class Activity:
 
     @property
     def seconds(self) -> float:
+        """Seconds from start to end."""
         return max(0.0, self.end - self.start)
 
     @property
     def load(self) -> float:
-        """Seconds from start until ready for work; all of them where it never got ready."""
+        """Seconds from start until it was ready; all of them if it never was."""
         return min(max(0.0, (self.end if self.ready is None else self.ready) - self.start), self.seconds)
 
     @property
     def idle(self) -> float:
-        """Seconds neither loading nor working; 0 where what it did is not known."""
+        """Seconds neither loading nor working; 0 if unknown."""
         return max(0.0, self.seconds - self.load - self.busy) if self.known else 0.0
 
     @property
     def known(self) -> bool:
-        """Whether it can be said when this rank worked."""
+        """Whether it is known when this rank worked."""
         return self.journal == "read" or not self.samples
 
     @property
     def lost(self) -> bool:
+        """Whether the rank died, failed or never wrote a heartbeat."""
         return self.state in _LOST
 
     def parts(self, kind: str) -> Floats:
-        """The (start, end) rows of one of KINDS: the four together are the rank's whole time."""
+        """The (start, end) rows of one of KINDS; together the four cover the rank's whole time."""
         ready = self.start + self.load
         if kind == "load":
             return np.array([[self.start, ready]])
@@ -86,17 +88,17 @@ class Activity:
 
 
 def _between(work: Floats, start: float, end: float) -> Floats:
-    """What `work` leaves of start..end."""
+    """The parts of start..end that are not in `work`."""
     gaps = np.column_stack([np.append(start, work[:, 1]), np.append(work[:, 0], end)])
     gaps = gaps.clip(start, max(start, end))
     return gaps[gaps[:, 1] > gaps[:, 0]]
 
 
 def read_activities(paths: RunPaths, timeout: float, script: bool = False) -> tuple[list[Activity], list[str]]:
-    """All ranks of all attempts, by start and rank; and what could not be read.
+    """All ranks of all attempts, ordered by start and rank; and errors of files that could not be read.
 
-    `timeout`: `run.lease_timeout`, seconds without a heartbeat after which a rank is silent.
-    The ranks of a `script` have no journals, those of a training go in step: they count as working once they are ready.
+    `timeout` is `run.lease_timeout`: seconds without a heartbeat after which a rank is silent. Ranks of a `script` or a
+    training, which have no per-sample times, count as working once they are ready.
     """
     ranks = view_ranks(paths, together(read_launches(paths)), timeout)
     found = {rank.vitals.name: _of_rank(rank, script) for rank in ranks}
@@ -144,7 +146,7 @@ def _of_rank(rank: RankView, script: bool) -> Activity:
 
 
 def _read_journal(path: Path, activity: Activity) -> None:
-    """Count a journal's records and join their times; a MergeError leaves what the heartbeat said."""
+    """Read counts and times from a journal. On a MergeError those of the heartbeat stay."""
     work, start, last = Intervals(), activity.start if activity.ready is None else activity.ready, -math.inf
     samples = errors = tokens = 0
     for table in read_columns(path, _SCHEMA, others="ignore"):
@@ -166,7 +168,7 @@ def _read_journal(path: Path, activity: Activity) -> None:
 
 
 def _joined(begun: Floats, ended: Floats) -> list[tuple[float, float]]:
-    """Intervals that overlap or touch as one, by start: what is in flight together is much less than the samples."""
+    """Overlapping or touching intervals as one, by start: far fewer than samples."""
     if not len(begun):
         return []
     order = np.argsort(begun)

@@ -1,4 +1,4 @@
-"""The time axis: seconds since the first start along x, with long pauses (nobody ran) folded away."""
+"""The time axis: seconds since the first start, with long pauses folded."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LABEL = 55.0
 
 @dataclass(frozen=True)
 class FoldedPause:
-    """A pause that was folded to a narrow strip x..x+width."""
+    """A pause that is drawn as a narrow strip x..x+width."""
 
     x: float
     width: float
@@ -33,8 +33,8 @@ class FoldedPause:
 class Axis:
     """Maps Unix seconds to x in left..left+width, piecewise linearly.
 
-    `alive` has the (start, end) rows in which any rank ran. Pauses longer than a quarter of all the time in
-    which something ran are folded, so that a resume on the next day does not shrink the work to a line.
+    `alive` has the (start, end) rows in which any rank ran. Pauses longer than a quarter of the total running time are
+    folded, so that a resume on the next day does not shrink the work to a line.
     """
 
     def __init__(self, alive: Floats, left: float, width: float) -> None:
@@ -49,12 +49,12 @@ class Axis:
         self.shown = shown
 
     def x(self, times: Floats) -> Floats:
-        """Places of `times` (any shape)."""
+        """The positions of `times` (any shape)."""
         found: Floats = np.interp(times, self._knots_t, self._knots_x)
         return found
 
     def edges(self, bins: int) -> tuple[Floats, Floats]:
-        """The borders of `bins` equally wide strips: their x, and their times."""
+        """The borders of `bins` strips of equal width: their x, and their times."""
         x = np.linspace(self.left, self.left + self.width, bins + 1)
         return x, np.interp(x, self._knots_x, self._knots_t)
 
@@ -70,7 +70,9 @@ class Axis:
 
     @property
     def ticks(self) -> list[Tick]:
-        """Labels: time since the first start; behind a folded pause the first says so, the others count from it."""
+        """Labels: time since the first start. After a folded pause the first label says so, and the others count from
+        it.
+        """
         step = next((step for step in _STEPS if self.shown / step <= _TICKS), _STEPS[-1])
         unit = "s" if self.shown <= 300 else "min" if self.shown <= 10_800 else "h" if self.shown <= 259_200 else "d"
         ticks: list[Tick] = []
@@ -92,7 +94,7 @@ class Axis:
 
 
 def _spans(alive: Floats) -> Floats:
-    """The times drawn to scale: `alive` with its short pauses filled; at least a tenth of a second long."""
+    """The times drawn to scale: `alive` with short pauses filled, at least 0.1 s long."""
     union = Intervals()
     for start, end in alive.tolist():
         union.add(start, end)
@@ -105,14 +107,14 @@ def _spans(alive: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class Tick:
-    """Where on the drawing, and what stands there."""
+    """A label and its position."""
 
     place: float
     label: str
 
 
 def round_numbers(low: float, high: float, whole: bool = False) -> list[float]:
-    """Round numbers from `low` to `high`, about six; only `whole` ones where asked."""
+    """About six round numbers from `low` to `high`; integers with `whole`."""
     rough = (high - low) / _TICKS
     power = 10.0 ** np.floor(np.log10(rough))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough)

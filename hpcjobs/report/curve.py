@@ -1,4 +1,4 @@
-"""Loss curves as places on a drawing; templates/curve.svg draws them."""
+"""Loss curves as coordinates; templates/curve.svg draws them."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from hpcjobs.report.intervals import Floats
 from hpcjobs.training.steps import StepRecord
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 1000, 300, 64, 24, 12, 36
-# More points than the drawing has pixels are drawn as the mean of each pixel's.
+# With more points than pixels, each pixel shows the mean of its points.
 _POINTS = 900
 
 
 @dataclass(frozen=True)
 class CurveLine:
-    """One training: SVG path data of its loss, its validation losses as points (x, y, words) and as a path.
+    """The curve of one train run: SVG path data of its loss; validation losses as points (x, y, label) and as a path.
 
-    `name` is A or B where there are two, else ''. `summary` says it in words.
+    `name` is A or B if there are two, else ''. `summary` describes it in words.
     """
 
     name: str
     loss: str
-    held: list[tuple[float, float, str]]
-    held_path: str
+    validation: list[tuple[float, float, str]]
+    validation_path: str
     summary: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class CurveDrawing:
-    """The lines of one or two trainings on the same axes; `starts` is where one alone was started again."""
+    """The curves of one or two train runs on the same axes. `starts` marks restarts, if there is one run."""
 
     width: int
     height: int
@@ -46,12 +46,12 @@ class CurveDrawing:
 
     @property
     def summary(self) -> str:
-        """All lines in words."""
+        """All curves in words."""
         return "; ".join(f"{line.name}: {line.summary}" if line.name else line.summary for line in self.lines)
 
 
 class _Plane:
-    """Where steps and losses are on the drawing, so that all of them are on it."""
+    """Maps steps and losses to the drawing."""
 
     def __init__(self, records: Sequence[StepRecord]) -> None:
         values = [record.loss for record in records]
@@ -69,12 +69,12 @@ class _Plane:
 
 
 def draw_curve(records: Sequence[StepRecord]) -> CurveDrawing | None:
-    """The curve of a training's steps, in their order; None where fewer than two have a loss."""
+    """The curve of a train run's steps, in order; None if fewer than two have a loss."""
     return _draw({"": records})
 
 
 def draw_both(a: Sequence[StepRecord], b: Sequence[StepRecord]) -> CurveDrawing | None:
-    """The curves of two trainings in one picture; None where neither has two steps with a loss."""
+    """The curves of two train runs in one drawing; None if neither has two steps with a loss."""
     return _draw({"A": a, "B": b})
 
 
@@ -103,16 +103,16 @@ def _known(records: Sequence[StepRecord]) -> list[StepRecord]:
 def _line(name: str, records: Sequence[StepRecord], plane: _Plane) -> CurveLine:
     xs = np.array([plane.x(record.step) for record in records])
     ys = np.array([plane.y(record.loss) for record in records])
-    held = [(record.step, record.eval_loss) for record in records if record.eval_loss is not None]
+    validation = [(record.step, record.eval_loss) for record in records if record.eval_loss is not None]
     points = [
         (plane.x(step), plane.y(value), f"{name} validation loss {value:.4f} after step {step}".strip())
-        for step, value in held
+        for step, value in validation
     ]
     first, last = records[0], records[-1]
-    said = f"loss {first.loss:.4g} at step {first.step}, {last.loss:.4g} at step {last.step}"
-    said += f"; validation loss {held[-1][1]:.4g} after step {held[-1][0]}" if held else ""
-    held_path = _path([(x, y) for x, y, _ in points]) if len(points) > 1 else ""
-    return CurveLine(name, _path(list(zip(*_thinned(xs, ys), strict=True))), points, held_path, said)
+    summary = f"loss {first.loss:.4g} at step {first.step}, {last.loss:.4g} at step {last.step}"
+    summary += f"; validation loss {validation[-1][1]:.4g} after step {validation[-1][0]}" if validation else ""
+    validation_path = _path([(x, y) for x, y, _ in points]) if len(points) > 1 else ""
+    return CurveLine(name, _path(list(zip(*_thinned(xs, ys), strict=True))), points, validation_path, summary)
 
 
 def _path(points: Sequence[tuple[float, float]]) -> str:
@@ -127,7 +127,7 @@ def _thinned(xs: Floats, ys: Floats) -> tuple[list[float], list[float]]:
 
 
 def _starts(records: Sequence[StepRecord]) -> list[tuple[int, str]]:
-    """The first step of each start after the first: where a training was interrupted, and went on."""
+    """The first step of each restart."""
     return [
         (after.step, f"step {after.step}: start {after.attempt}, {after.world_size} ranks")
         for before, after in pairwise(records)

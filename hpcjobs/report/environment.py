@@ -1,4 +1,4 @@
-"""jinja2 as all pages use it: nothing that a model, a user or a host wrote gets into them unescaped."""
+"""The jinja2 environment of all pages: texts of models, users or hosts are always escaped."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hpcjobs.report import text
 
 
 def _shown(value: object) -> object:
-    """Any plain text that a template puts out: escaped, with hidden characters shown."""
+    """Texts that a template prints: escaped, with hidden characters made visible."""
     return text.visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 

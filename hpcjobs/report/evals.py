@@ -1,4 +1,4 @@
-"""The evals of a training's models as a table."""
+"""The evals of a train run's models as a table."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from hpcjobs.training.evals import EvalState, evals_of
 
 @dataclass(frozen=True)
 class EvalRow:
-    """One model: which, how far its eval is, its scores in the table's order, and the eval's report, from here."""
+    """One model: its name, the state of its eval, its scores in the table's order, and a relative link to the eval's
+    report.
+    """
 
     model: str
     state: EvalState
@@ -30,7 +32,7 @@ class EvalTable:
 
 
 def eval_table(paths: RunPaths) -> EvalTable | None:
-    """The evals as they are now; None where none follows this run."""
+    """The evals as they are now; None if there are none."""
     evals = evals_of(paths)
     if not evals:
         return None

@@ -1,4 +1,4 @@
-"""What the page says first: is this the run's result, or not yet?"""
+"""The headline of the page: whether the run is complete."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hpcjobs.run_folder.run_state import RunState
 
 @dataclass(frozen=True)
 class Headline:
-    """`kind` is complete, incomplete or pending; `command` what to type next ('' where nothing is to be done)."""
+    """`kind` is complete, incomplete or pending; `command` is the next command ('' if there is none)."""
 
     kind: RunState
     word: str
@@ -20,5 +20,5 @@ class Headline:
 
 
 def command(verb: str, paths: RunPaths) -> str:
-    """The command to type next, for a shell."""
+    """The next command, quoted for a shell."""
     return f"hpcjobs {verb} {shlex.quote(str(paths.root))}"

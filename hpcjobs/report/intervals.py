@@ -1,4 +1,4 @@
-"""Intervals of time joined as they come, in flat memory."""
+"""A union of time intervals in constant memory."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ MOST = 400
 
 
 class Intervals:
-    """The union of intervals (seconds). Beyond `2 * most` parts the smallest gaps are closed, down to `most`.
+    """A union of intervals (seconds). Beyond `2 * most` parts the smallest gaps are closed, down to `most` parts.
 
-    `total` leaves the closed gaps out, so that it stays the time covered; it can only be too small, by what
-    falls into a gap after it was closed.
+    `total` excludes the closed gaps, so it remains the time covered; it can only be too small, by what falls into a gap
+    after it was closed.
     """
 
     def __init__(self, most: int = MOST) -> None:
@@ -24,7 +24,7 @@ class Intervals:
         self._ends: list[float] = []
 
     def add(self, start: float, end: float) -> None:
-        """Join `start`..`end` with what it overlaps or touches."""
+        """Add the interval `start`..`end`."""
         low, high = bisect_left(self._ends, start), bisect_right(self._starts, end)
         if low < high:
             start, end = min(start, self._starts[low]), max(end, self._ends[high - 1])

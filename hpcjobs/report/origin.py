@@ -1,4 +1,4 @@
-"""Where the results come from: rows of (name, value) for the last table."""
+"""The provenance table: rows of (name, value)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Rows = list[tuple[str, str]]
 
 
 def provenance(paths: RunPaths, plan: Plan, metrics: MetricsFile | None, activities: Sequence[Activity]) -> Rows:
-    """What ran, on what, when; empty values are left out."""
+    """What ran, on what and when; empty values are left out."""
     merged = metrics.provenance if metrics else None
     rows = [("run folder", f"{paths.root} on {platform.node()}"), *_model(plan), *_data(plan), *_code(plan)]
     rows += [
@@ -35,7 +35,7 @@ def provenance(paths: RunPaths, plan: Plan, metrics: MetricsFile | None, activit
 
 
 def launch_rows(launches: Sequence[Launch]) -> list[tuple[str, ...]]:
-    """Each start of the run: number, when, executor, jobs, shape, command."""
+    """Each launch of the run: number, time, executor, jobs, shape, command."""
     return [
         (str(one.number), stamp(one.submitted_at), one.executor, _jobs(one), one.shape, "\n".join(one.commands))
         for one in launches

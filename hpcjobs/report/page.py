@@ -1,4 +1,4 @@
-"""The page: everything about a run in one HTML file, for people who have no access to the cluster."""
+"""The page: everything about a run in one HTML file, for people without access to the cluster."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ MOST_ERRORS = 10
 
 
 def write_report(paths: RunPaths) -> Path:
-    """Write report.html from what is in the run folder, finished or not; its path.
+    """Write report.html from what is in the run folder, finished or not; returns its path.
 
-    Raises DiskFullError where there is no room; an older report stays.
+    Raises a DiskFullError; an older report is kept.
     """
     page = environment().get_template("page.html").render(_context(_read(paths))).encode("utf-8", "replace")
     with disk_errors(paths.report, need=len(page), next_command=f"hpcjobs report {paths.root}"):
@@ -42,7 +42,7 @@ def write_report(paths: RunPaths) -> Path:
     return paths.report
 
 
-def _read(paths: RunPaths) -> Facts:
+def _read(paths: RunPaths) -> RunFacts:
     plan, notes = Plan.read(paths.plan), list[str]()
     config = Config()
     try:
@@ -65,7 +65,7 @@ def _read(paths: RunPaths) -> Facts:
     )
 
 
-def _context(facts: Facts) -> dict[str, object]:
+def _context(facts: RunFacts) -> dict[str, object]:
     metrics, activities, plan = facts.metrics, facts.activities, facts.plan
     page, samples = page_of(plan.kind), facts.content.samples
     config = facts.paths.config.read_text(errors="replace") if facts.paths.config.exists() else ""

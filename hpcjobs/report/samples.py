@@ -1,4 +1,4 @@
-"""Rows of results.parquet and missing.jsonl as texts to show."""
+"""Rows of results.parquet and missing.jsonl as text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from hpcjobs.config import TaskConfig
 from hpcjobs.errors import HpcJobsError
-from hpcjobs.report.picks import ShownRow, pick_rows, read_rows
+from hpcjobs.report.row_selection import ShownRow, pick_rows, read_rows
 from hpcjobs.report.text import Cut
 from hpcjobs.requests import Row
 from hpcjobs.run_folder.inputs import user_row
@@ -25,7 +25,7 @@ _COLUMNS_SHOWN = 40
 
 @dataclass(frozen=True)
 class Option:
-    """One option of a multiple-choice row: its letter, its text, its log-likelihood as a text."""
+    """One option of a multiple-choice row: letter, text, and log-likelihood as text."""
 
     letter: str
     text: Cut
@@ -36,9 +36,9 @@ class Option:
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One row: what was asked, what came, how it scored. Turns are (role, text); columns (name, text).
+    """One row: prompt, answer and scores. Turns are (role, text), columns (name, text).
 
-    `answers` are the further ones where the model was asked several times.
+    `answers` are the further ones, if there are several.
     """
 
     index: int
@@ -57,7 +57,7 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class Samples:
-    """The rows that are shown, and of how many; `metric` decided which are worst, `lowest` of them tie there."""
+    """The rows shown, and how many there are; `metric` decided which are worst, `lowest` rows tie for the worst."""
 
     failed: list[Sample]
     failed_in_all: int
@@ -69,14 +69,14 @@ class Samples:
 
 @dataclass(frozen=True)
 class Missing:
-    """The first missing rows (index, id, reason), and how many there are."""
+    """The first missing rows (index, id, reason), and their number."""
 
     rows: list[tuple[int, Cut, Cut]]
     total: int
 
 
 def read_missing(path: Path) -> Missing:
-    """The first rows of missing.jsonl and its length; nothing where there is no such file."""
+    """The first rows of missing.jsonl and its length; empty if there is no such file."""
     if not path.exists():
         return Missing([], 0)
     with path.open("rb") as file:
@@ -86,18 +86,19 @@ def read_missing(path: Path) -> Missing:
 
 
 def read_samples(path: Path, task: TaskConfig, pool: Pool | None = None) -> Samples:
-    """The rows to show out of results.parquet; `pool` has the examples that stood before their prompts."""
-    picks, schema = pick_rows(path), pq.read_schema(path)
+    """The rows of results.parquet to show. `pool` has the few-shot examples of their prompts."""
+    selection, schema = pick_rows(path), pq.read_schema(path)
     names = [field.name for field in schema.field("input").type] if "input" in schema.names else []
     prompts = _prompts(task, ["index", "id", *(name.removeprefix("source_") for name in names)], pool)
-    rows = {number: _sample(row, prompts) for number, row in read_rows(path, sorted(picks.rows))}
-    failed, worst, spread = ([rows[n] for n in numbers] for numbers in (picks.failed, picks.worst, picks.spread))
+    rows = {number: _sample(row, prompts) for number, row in read_rows(path, sorted(selection.rows))}
+    shown = (selection.failed, selection.worst, selection.spread)
+    failed, worst, spread = ([rows[n] for n in numbers] for numbers in shown)
     return Samples(
         failed=failed,
-        failed_in_all=picks.failed_in_all,
+        failed_in_all=selection.failed_in_all,
         worst=worst,
-        lowest=picks.worst_in_all,
-        metric=picks.metric,
+        lowest=selection.worst_in_all,
+        metric=selection.metric,
         spread=spread,
     )
 
@@ -110,33 +111,33 @@ def _prompts(task: TaskConfig, columns: list[str], pool: Pool | None) -> Prompts
 
 
 def _sample(row: ShownRow, prompts: Prompts | None) -> Sample:
-    asked = user_row({"index": row["index"], "id": row["id"], **(row.get("input") or {})})
+    values = user_row({"index": row["index"], "id": row["id"], **(row.get("input") or {})})
     failed = row["error"]
     error = (failed["type"], Cut.of(failed["message"])) if failed else None
     scores = [(name, "none" if value is None else f"{value:.4g}") for name, value in (row.get("scores") or {}).items()]
-    own = {name: value for name, value in asked.items() if name != "index" and value != row["id"]}
+    own = {name: value for name, value in values.items() if name != "index" and value != row["id"]}
     columns = [(name, Cut.of(_text(value))) for name, value in list(own.items())[:_COLUMNS_SHOWN]]
     return Sample(
         index=row["index"],
         id=Cut.of(row["id"]),
-        turns=_turns(asked, prompts, row["id"]),
+        turns=_turns(values, prompts, row["id"]),
         columns=columns,
-        targets=_targets(asked, prompts),
+        targets=_targets(values, prompts),
         completion=Cut.of(row["completion"]),
         finish_reason=row["finish_reason"],
         tokens=row["completion_tokens"],
         scores=scores,
         error=error,
-        options=_options(asked, row.get("choice_logprobs") or [], prompts),
+        options=_options(values, row.get("choice_logprobs") or [], prompts),
         answers=[Cut.of(text) for text in (row.get("completions") or [])[1:]],
     )
 
 
-def _options(asked: Row, logprobs: Sequence[float], prompts: Prompts | None) -> list[Option]:
-    """The options as they were scored; none where the config, or the row, does not give them again."""
+def _options(values: Row, logprobs: Sequence[float], prompts: Prompts | None) -> list[Option]:
+    """The options with their scores; empty if config or row no longer match."""
     try:
-        texts = prompts.options(asked) if prompts else []
-        target = prompts.target(asked) if prompts else None
+        texts = prompts.options(values) if prompts else []
+        target = prompts.target(values) if prompts else None
     except Exception:  # a template may raise anything
         return []
     if not texts or len(texts) != len(logprobs):
@@ -148,22 +149,22 @@ def _options(asked: Row, logprobs: Sequence[float], prompts: Prompts | None) -> 
 
 
 def letter(number: int) -> str:
-    """A for 0, B for 1; above Z the number itself, counted from 1."""
+    """A for 0, B for 1...; above Z the number counted from 1."""
     return chr(ord("A") + number) if number < 26 else str(number + 1)
 
 
-def _turns(asked: Row, prompts: Prompts | None, sample: str) -> list[tuple[str, Cut]]:
+def _turns(values: Row, prompts: Prompts | None, sample: str) -> list[tuple[str, Cut]]:
     try:
-        prompt = prompts.prompt(asked, sample) if prompts else []
+        prompt = prompts.prompt(values, sample) if prompts else []
     except Exception as problem:  # a template may raise anything
         return [("no prompt", Cut.of(f"the template fails on this row: {problem}"))]
     turns = [{"role": "prompt", "content": prompt}] if isinstance(prompt, str) else prompt
     return [(turn["role"], Cut.of(turn["content"])) for turn in turns]
 
 
-def _targets(asked: Row, prompts: Prompts | None) -> list[Cut]:
+def _targets(values: Row, prompts: Prompts | None) -> list[Cut]:
     try:
-        target = prompts.target(asked) if prompts else None
+        target = prompts.target(values) if prompts else None
     except Exception as problem:  # a template may raise anything
         return [Cut.of(f"the template fails on this row: {problem}")]
     targets = target if isinstance(target, list) else [] if target is None else [target]

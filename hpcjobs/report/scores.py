@@ -1,4 +1,4 @@
-"""Metrics as table rows, with places for a small bar; groups and options as tables of their own."""
+"""Metrics as table rows, with positions for a small bar; groups and options as tables."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _NONE = "–"
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreRow:
-    """A metric's value, 95% intervals and standard error as texts; the bar's places in per cent of `scale`.
+    """A metric's value, 95% intervals and standard error as text; the bar's positions are percentages of `scale`.
 
-    `options`: letter, value and count of the samples whose right option it is.
+    `options`: letter, value and count of the samples with that correct option.
     """
 
     name: str
@@ -35,7 +35,7 @@ class ScoreRow:
 
 @dataclass(frozen=True)
 class GroupTable:
-    """A column's first 100 values, each with its number of samples and its scores by metric; `total` values in all."""
+    """The first 100 values of a column, each with its number of samples and scores by metric; `total` values in all."""
 
     column: str
     metrics: list[str]

@@ -1,4 +1,4 @@
-"""Texts and numbers as the page shows them: escaped, cut, nothing invisible left invisible."""
+"""Texts and numbers as the page shows them: escaped, truncated, with hidden characters made visible."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _HIDDEN = re.compile(
 
 
 def visible(text: str) -> Markup:
-    """`text` escaped for HTML, with what nobody could see as a marked code point such as U+202E."""
+    """`text` escaped for HTML, with hidden characters shown as code points such as U+202E."""
     parts, start = [], 0
     for match in _HIDDEN.finditer(text):
         parts += [escape(text[start : match.start()]), _mark(match[0])]
@@ -30,7 +30,7 @@ def visible(text: str) -> Markup:
 
 
 def plain(text: str) -> Markup:
-    """For attributes and SVG, which hold no markup: escaped, with hidden characters as their code points."""
+    """`text` for attributes and SVG, which hold no markup: escaped, with hidden characters as code points."""
     return escape(_HIDDEN.sub(lambda match: f"U+{ord(match[0]):04X}", text))
 
 
@@ -42,7 +42,7 @@ def _mark(character: str) -> Markup:
 
 @dataclass(frozen=True)
 class Cut:
-    """A text to show: its head, and the whole (up to `WHOLE` characters) where the head is not all of it."""
+    """A text to show: its head, and the whole text (up to `WHOLE` characters) if that is longer."""
 
     head: Markup
     whole: Markup | None
@@ -51,13 +51,14 @@ class Cut:
 
     @classmethod
     def of(cls, text: str) -> Cut:
+        """The first characters of `text`, and the rest."""
         if len(text) <= HEAD:
             return cls(visible(text), None, len(text), len(text))
         return cls(visible(text[:HEAD]), visible(text[:WHOLE]), len(text), min(WHOLE, len(text)))
 
 
 def count(number: float) -> str:
-    """1234567 as 1,234,567."""
+    """1234567 as '1,234,567'."""
     return f"{number:,.0f}"
 
 
@@ -67,12 +68,12 @@ def plural(number: int, noun: str) -> str:
 
 
 def rate(number: float) -> str:
-    """A rate in three digits: 0.0123, 4.56, 123, 4,567."""
+    """A rate with three digits: 0.0123, 4.56, 123, 4,567."""
     return count(number) if number >= 100 else f"{number:.3g}"
 
 
 def percent(share: float) -> str:
-    """A share of 1 in per cent; only all of it is 100%, and only nothing is 0%."""
+    """A share as a percentage; only 1 gives 100%, and only 0 gives 0%."""
     value = 100 * share
     if 99 < value < 100 or 0 < value < 1:
         return f"{min(max(value, 0.1), 99.9):.1f}%"
@@ -80,7 +81,7 @@ def percent(share: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds in the two units that matter: '0.25 s', '12.3 s', '4 min 05 s', '2 h 05 min', '3 d 04 h'."""
+    """Seconds in at most two units: '0.25 s', '12.3 s', '4 min 05 s', '2 h 05 min', '3 d 04 h'."""
     if seconds < 9.95:
         return f"{max(seconds, 0):.2g} s"
     if seconds < 59.95:
@@ -94,5 +95,5 @@ def duration(seconds: float) -> str:
 
 
 def stamp(when: float | None) -> str:
-    """A time in UTC, since a report is read elsewhere; '' where there is none."""
+    """A time in UTC, since reports are read elsewhere; '' for None."""
     return "" if when is None else time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(when))

@@ -1,4 +1,4 @@
-"""The ranks' timeline as places on a drawing; templates/timeline.svg draws them."""
+"""The timeline of the ranks as coordinates; templates/timeline.svg draws it."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ MOST_ROWS, SHOWN_ROWS = 64, 32
 AREA_ROWS = 8
 _AREA_HEIGHT, _BINS = 80, 240
 _STACK = ("work", "load", "idle", "unknown")
-# A gap thinner than a pixel vanishes under the work that is drawn over it.
+# Drawn in this order: a gap thinner than a pixel disappears under the work.
 _PAINT = ("idle", "unknown", "load", "work")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bar:
-    """A rank's bar: SVG path data by kind, and where and how it was lost ('' where it was not)."""
+    """The bar of a rank: SVG path data by kind, and where and how it was lost ('' if it was not)."""
 
     label: str
     detail: str
@@ -37,7 +37,7 @@ class Bar:
 
 @dataclass(frozen=True, kw_only=True)
 class Timeline:
-    """All that is drawn. `areas` (path data by kind, all ranks together) is empty where the rows tell it all."""
+    """Everything that is drawn. `areas` (path data by kind, all ranks together) is empty if the rows show all."""
 
     width: int
     height: float
@@ -54,10 +54,10 @@ class Timeline:
 
 
 def draw(activities: Sequence[Activity]) -> Timeline | None:
-    """The timeline of all ranks; None where no rank has ever started.
+    """The timeline of all ranks; None if no rank has started.
 
-    Beyond MOST_ROWS bars only SHOWN_ROWS are drawn, in their usual order: the most idle, up to half of them
-    lost ranks. Beyond AREA_ROWS an area shows all ranks together.
+    With more than MOST_ROWS ranks only SHOWN_ROWS are drawn, in order: the most idle, up to half of them lost ranks.
+    With more than AREA_ROWS an area shows all ranks together.
     """
     if not activities:
         return None
@@ -88,7 +88,7 @@ def draw(activities: Sequence[Activity]) -> Timeline | None:
 
 
 def summary(activities: Sequence[Activity]) -> str:
-    """One sentence: how many ranks, and what they did with their time."""
+    """One sentence: how many ranks, and how they spent their time."""
     known = [activity for activity in activities if activity.known]
     total = sum(activity.seconds for activity in known)
     shares = [("loading", sum(a.load for a in known)), ("working", sum(a.busy for a in known))]
@@ -140,7 +140,7 @@ def _short(text: str) -> str:
 
 
 def _boxes(x: Floats, y: float, height: float) -> str:
-    """Path data of boxes from rows (left, right); those less than a pixel apart become one."""
+    """Path data of boxes from rows (left, right); boxes less than a pixel apart are joined."""
     x = x[x[:, 1] > x[:, 0]]
     if not len(x):
         return ""
@@ -152,7 +152,7 @@ def _boxes(x: Floats, y: float, height: float) -> str:
 
 
 def _areas(activities: Sequence[Activity], axis: Axis) -> tuple[dict[str, str], int]:
-    """How many ranks did what, stacked over time; and the most ranks at once, the top of its scale."""
+    """How many ranks did what, stacked over time; and the most ranks at once."""
     x, times = axis.edges(_BINS)
     counts = {kind: np.zeros(_BINS) for kind in _STACK}
     for activity in activities:
@@ -167,7 +167,7 @@ def _areas(activities: Sequence[Activity], axis: Axis) -> tuple[dict[str, str], 
 
 
 def _covered(parts: Floats, times: Floats) -> Floats:
-    """Seconds of `parts` that lie before each of `times`."""
+    """Seconds of `parts` before each of `times`."""
     if not len(parts):
         return np.zeros(len(times))
     lengths = np.column_stack([np.zeros(len(parts)), parts[:, 1] - parts[:, 0]])
@@ -176,7 +176,7 @@ def _covered(parts: Floats, times: Floats) -> Floats:
 
 
 def _area(x: Floats, upper: Floats, lower: Floats) -> str:
-    """Path data of a band in steps between two levels (one value a bin)."""
+    """Path data of a stepped band between two levels (one value per bin)."""
     sides = np.repeat(x, 2)[1:-1]
     there = zip(sides.tolist(), np.repeat(upper, 2).tolist(), strict=True)
     back = zip(sides[::-1].tolist(), np.repeat(lower, 2)[::-1].tolist(), strict=True)

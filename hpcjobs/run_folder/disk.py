@@ -1,4 +1,4 @@
-"""A disk that takes no more: which file, which file system, how much is needed, and what to type after it was freed."""
+"""Errors of a full disk: which file and file system, how much space is needed, and the command to run next."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from hpcjobs.errors import DiskFullError
 from hpcjobs.run_folder.paths import RunPaths
 
-# errno(3) -> what a person has to do before it makes sense to go on.
+# errno(3) -> what the user has to do before going on.
 _CURES = {
     errno.ENOSPC: "free space there", errno.EDQUOT: "free space there or have the quota raised",
     errno.EROFS: "have it made writable", errno.EFBIG: "have that limit raised (ulimit -f)",
@@ -25,13 +25,13 @@ _PAGE_BYTES = 1 << 20  # metrics.json, report.html, logs
 
 
 def is_full(error: OSError) -> bool:
-    """Whether a write was refused for want of space, quota, or permission of the whole file system to write."""
+    """Whether a write failed because of space, quota, file size limit or a read-only file system."""
     return error.errno in _CURES
 
 
 @dataclass(frozen=True)
 class Space:
-    """A file system: where it is mounted, the bytes that are free for this user, and whether it takes more files."""
+    """A file system: its mount point, the bytes free for this user, and whether it has inodes left."""
 
     mount: Path
     free: int
@@ -39,7 +39,7 @@ class Space:
 
     @classmethod
     def of(cls, path: Path) -> Space:
-        """The file system of `path`, or of its nearest parent that exists."""
+        """The file system of `path`, or of its nearest existing parent."""
         mount = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
         facts = os.statvfs(mount)
         while not mount.is_mount():
@@ -48,7 +48,7 @@ class Space:
 
 
 def bytes_text(number: float) -> str:
-    """`1.3 MB`: decimal units."""
+    """A size for people, in decimal units, such as `1.3 MB`."""
     if number < 1000:
         return f"{number:.0f} bytes"
     for unit in ("kB", "MB", "GB"):
@@ -58,7 +58,7 @@ def bytes_text(number: float) -> str:
     return f"{number / 1000:.1f} TB"
 
 
-def disk_words(error: OSError, path: Path, need: int, next_command: str) -> str:
+def disk_message(error: OSError, path: Path, need: int, next_command: str) -> str:
     """One line: the path, its file system, the need in bytes, what to do, and the command to type after it."""
     space, code = Space.of(path), error.errno or 0
     free = f"{bytes_text(space.free)} free" if space.takes_files else "no inode free for one more file"
@@ -75,19 +75,22 @@ def disk_words(error: OSError, path: Path, need: int, next_command: str) -> str:
 
 
 def disk_error(error: OSError, path: Path, need: int | None = None, next_command: str | None = None) -> DiskFullError:
-    """The error to raise for `error`; of a file in a run, the need is by default the run's, and it is resumed."""
+    """The DiskFullError for `error`.
+
+    `need` is in bytes. By default, for a file in a run, it is what the run still needs, and the next command is resume.
+    """
     need = need_there(path, 0) if need is None else need
-    told = DiskFullError(disk_words(error, path, need, next_command or next_step(path)))
-    told.errno, told.path = error.errno, path
-    return told
+    full = DiskFullError(disk_message(error, path, need, next_command or next_step(path)))
+    full.errno, full.path = error.errno, path
+    return full
 
 
 @contextlib.contextmanager
 def disk_errors(path: Path, size: int = 0, need: int | None = None, next_command: str | None = None) -> Iterator[None]:
-    """Make a DiskFullError of an OSError that says so, raised while `size` bytes are written to `path`.
+    """Turn an OSError of a full disk into a DiskFullError while `size` bytes are written to `path`.
 
-    `need` and `next_command` are those of the whole stage, where it knows better than the file does; they are
-    then told also of errors that the block has raised as DiskFullError itself.
+    `need` (bytes) and `next_command` are for the whole stage, if the caller knows them; they also replace those of a
+    DiskFullError that the block raised itself.
     """
     try:
         yield
@@ -102,19 +105,21 @@ def disk_errors(path: Path, size: int = 0, need: int | None = None, next_command
 
 
 def run_of(path: Path) -> RunPaths | None:
-    """The run that `path` is a file of; None outside of runs, and in one that is only being planned."""
+    """The run that `path` belongs to; None outside of runs, and in a run that has no plan yet."""
     folders = (path, *path.parents)
     return next((RunPaths(folder) for folder in folders if (folder / "plan.json").is_file()), None)
 
 
 def next_step(path: Path) -> str:
-    """The command to type when `path` can be written again."""
+    """The command to run once `path` can be written again."""
     run = run_of(path)
     return f"hpcjobs resume {run.root}" if run else "the same command again"
 
 
 def need_there(path: Path, size: int) -> int:
-    """Bytes that are still to be written where `size` of `path` could not be: a run's rest, else these alone."""
+    """Bytes still to be written after `size` bytes of `path` could not be: what the whole run needs, or just `size`
+    outside of a run.
+    """
     run = run_of(path)
     with contextlib.suppress(OSError, ValueError, KeyError):
         return size + rest_of_run(run) if run else size
@@ -122,12 +127,12 @@ def need_there(path: Path, size: int) -> int:
 
 
 def whole_run(rows: int, chunks: int, inputs: int, record: float = _RECORD_BYTES) -> int:
-    """Bytes that a run writes after its inputs, about: records, claims, and a merge as large as both sorted."""
+    """An estimate of the bytes that a run writes after its inputs: records, claims, and a merge as large as both."""
     return int(2 * rows * record) + 2 * chunks * _CLAIM_BYTES + inputs + _PAGE_BYTES
 
 
 def rest_of_run(paths: RunPaths) -> int:
-    """Bytes that the samples without a record, their claims and the merge will take, by the mean record so far."""
+    """An estimate of the bytes still to be written, from the mean size of the records so far."""
     plan = json.loads(paths.plan.read_bytes())
     records, written = plan["rows"] * _mean_record(paths), _size_of_journals(paths)
     left = max(0.0, 1 - written / records) if records else 0.0
@@ -135,9 +140,9 @@ def rest_of_run(paths: RunPaths) -> int:
 
 
 def shortage(paths: RunPaths) -> str | None:
-    """What to say of a run whose file system has not the room for its rest; None where it has.
+    """A message if the file system has too little space for the rest of the run, else None.
 
-    A stage that met a full disk could perhaps not even write why it ended.
+    A stage that hit a full disk may not have been able to write the reason down.
     """
     need, space = rest_of_run(paths), Space.of(paths.root)
     if space.takes_files and space.free >= need:
@@ -150,7 +155,7 @@ def shortage(paths: RunPaths) -> str | None:
 
 
 def merge_need(paths: RunPaths) -> int:
-    """Bytes that a merge writes at most, about: every record sorted, what was asked, and the report."""
+    """An upper estimate of the bytes that a merge writes: all records sorted, the inputs, and the report."""
     inputs = paths.data.stat().st_size if paths.data.exists() else 0
     return _size_of_journals(paths) + inputs + _PAGE_BYTES
 
@@ -160,7 +165,7 @@ def _size_of_journals(paths: RunPaths) -> int:
 
 
 def _mean_record(paths: RunPaths) -> float:
-    """Bytes a record, by the first ones of the largest journal."""
+    """Mean bytes per record, from the beginning of the largest journal."""
     largest = max(paths.journals(), key=lambda path: path.stat().st_size, default=None)
     if largest is None:
         return _RECORD_BYTES

@@ -1,8 +1,8 @@
-"""Files that are whole or not there: what a shared file system lets one rely on.
+"""Files that are either whole or absent, on any shared file system.
 
-Only three things are relied on: exclusive create (`os.link` to a name, or O_EXCL), rename inside a
-folder, and append by a single writer. No locks, no mmap writes: NFS, Lustre and GPFS break them.
-A disk that takes no more is a DiskFullError in all of them, and leaves nothing behind.
+Only three operations are relied on: exclusive create (`os.link` to a name, or O_EXCL), rename inside a folder, and
+append by a single writer. No locks, no mmap writes: NFS, Lustre and GPFS break them. A full disk raises a DiskFullError
+and leaves no partial file.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ Part = bytes | memoryview | str
 Content = bytes | str | Iterable[Part]  # whole, or in parts that never are in memory together
 FOLDER_MODE = 0o700
 FILE_MODE = 0o600
-# What a file system answers that has no hard links (some FUSE mounts, SMB, a few object stores).
+# Errors of file systems without hard links (some FUSE mounts, SMB, a few object stores).
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 
 
 def make_folder(path: Path) -> Path:
-    """Make `path` and its parents, private to the user; an existing folder is left as it is."""
+    """Create `path` and its parents with mode 0700. An existing folder is left as it is."""
     if not path.parent.is_dir():  # mkdir(parents=True) would give the parents the umask's mode
         make_folder(path.parent)
     with disk_errors(path):
@@ -37,7 +37,7 @@ def make_folder(path: Path) -> Path:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in `folder` durable."""
+    """Make the names in `folder` durable (fsync)."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -49,15 +49,15 @@ def sync_folder(folder: Path) -> None:
 
 
 def temporary_name(path: Path) -> Path:
-    """A name beside `path` that nobody else uses, and that says whose it is (`leftovers.py`).
+    """A unique name beside `path` that shows which process made it (`leftovers.py`).
 
-    Readers pass over names that start with a dot.
+    Readers ignore names that start with a dot.
     """
     return path.with_name(f".{path.name}.{own_mark()}.{secrets.token_hex(6)}.tmp")
 
 
 def write_all(handle: int, data: bytes | memoryview) -> None:
-    """Write every byte: `os.write` may write fewer, when a disk is nearly full for one."""
+    """Write every byte. `os.write` may write fewer, for example on a nearly full disk."""
     view = memoryview(data)
     while view:
         view = view[os.write(handle, view) :]
@@ -81,12 +81,12 @@ def _write_temporary(path: Path, data: Content) -> Path:
 
 
 def write_whole(path: Path, data: Content) -> None:
-    """Replace `path` by `data`: at every moment a reader sees the old file or the new one, whole."""
+    """Replace `path` with `data` atomically: a reader sees the old file or the new one, whole."""
     replace_whole(_write_temporary(path, data), path)
 
 
 def replace_whole(temporary: Path, path: Path) -> None:
-    """Move a finished temporary file to its name, durably."""
+    """Rename a finished temporary file to `path`, durably."""
     with disk_errors(path):
         try:
             os.replace(temporary, path)
@@ -97,26 +97,26 @@ def replace_whole(temporary: Path, path: Path) -> None:
 
 
 def write_json(path: Path, value: object) -> None:
-    """`write_whole` of `value` as readable JSON."""
+    """Write `value` as indented JSON, by `write_whole`."""
     write_whole(path, json_text(value))
 
 
 def json_text(value: object) -> str:
-    """`value` as readable JSON."""
+    """`value` as indented JSON. Raises a ValueError for NaN and infinities."""
     return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-class Together:
-    """Files that are replaced together: at the end of the block, or not at all where it raises."""
+class FileTransaction:
+    """Files that are replaced together: all at the end of the block, none if the block raises."""
 
     def __init__(self) -> None:
         self._made: list[tuple[Path, Path]] = []
 
     def write(self, path: Path, data: Content) -> None:
-        """Have `data` on the disk, to be moved to `path` with the rest."""
+        """Write `data` to a temporary file, to be renamed to `path` at the end."""
         self._made.append((_write_temporary(path, data), path))
 
-    def __enter__(self) -> Together:
+    def __enter__(self) -> FileTransaction:
         return self
 
     def __exit__(
@@ -131,15 +131,15 @@ class Together:
 
 
 def read_json(path: Path) -> Any:
-    """The JSON value in `path`; errors as `open` and `json.loads` raise them."""
+    """The JSON value in `path`. Raises what `open` and `json.loads` raise."""
     return json.loads(path.read_bytes())
 
 
 def create_once(path: Path, data: bytes | str) -> bool:
-    """Create `path` whole, or answer False because somebody already has: one creator wins, for ever.
+    """Create `path` whole; False if it exists already. Of several creators exactly one gets True.
 
-    A hard link is atomic on NFS too and never shows half a file. After a link whose reply was lost, the
-    link count tells who won.
+    A hard link is atomic on NFS too and never shows half a file. If the reply to a link is lost, the link count tells
+    who created it.
     """
     temporary = _write_temporary(path, data)
     try:
@@ -163,9 +163,9 @@ def _link(temporary: Path, path: Path) -> bool:
 
 
 def _create_exclusive(temporary: Path, path: Path) -> bool:
-    """Without hard links: O_EXCL decides who wins; a reader may see an unfinished file and reads again.
+    """Create without hard links: O_EXCL decides who wins. A reader may see an unfinished file and must read again.
 
-    A disk that is full leaves an empty file, as a death in between does: others may have been told that it exists.
+    A full disk, like a crash in between, leaves an empty file: others may have seen it already.
     """
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE)

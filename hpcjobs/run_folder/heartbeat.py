@@ -1,6 +1,6 @@
-"""Heartbeats: one small file a rank, of fixed size, overwritten in place by its one owner.
+"""Heartbeats: one small file of fixed size per rank, overwritten in place by its owner.
 
-A watcher asks only whether the bytes have changed, by its own clock; `status` reads what they say.
+A watcher only checks whether the bytes have changed, by its own clock; `status` reads the content.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ SIZE = 2048
 
 @dataclass(kw_only=True)
 class Vitals:
-    """What a rank tells about itself; times in Unix seconds, counts since its start.
+    """The content of a heartbeat: times in Unix seconds, counts since the rank started.
 
-    `open` counts finished samples of chunks that are not done yet. `ended` says why it ended early, `signal` what
-    killed it, `fatal` that another start would end the same way.
+    `open` counts finished samples of chunks that are not done yet. `ended` is why the rank ended early, `signal` the
+    signal that killed it; `fatal` means that a restart would fail the same way.
     """
 
     rank: int
@@ -60,16 +60,17 @@ class Vitals:
         self.state = RankState(self.state)
 
     def end(self, state: RankState, why: str | None = None) -> None:
-        """This rank has ended, now."""
+        """Set the final state, with the time and the reason."""
         self.state, self.ended_at, self.ended = state, time.time(), self.ended or why
 
     @property
     def name(self) -> str:
+        """`<attempt>-<rank>`, as in file names."""
         return f"{self.attempt}-{self.rank}"
 
 
 class Heartbeat:
-    """Writes `vitals` every `interval` seconds until closed. Failing to write is said once and is not fatal."""
+    """Writes `vitals` every `interval` seconds until closed. A failed write is logged once and is not fatal."""
 
     def __init__(self, path: Path, vitals: Vitals, interval: float) -> None:
         self.vitals = vitals
@@ -77,10 +78,10 @@ class Heartbeat:
         with disk_errors(path, SIZE):
             self._handle = os.open(path, os.O_WRONLY | os.O_CREAT, FILE_MODE)
         self._stop, self._lock, self._complained = threading.Event(), threading.Lock(), False
-        self._thread = threading.Thread(target=self._beat_on, name="heartbeat", daemon=True)
+        self._thread = threading.Thread(target=self._write_periodically, name="heartbeat", daemon=True)
 
     def __enter__(self) -> Heartbeat:
-        self.beat()
+        self.write()
         self._thread.start()
         return self
 
@@ -96,25 +97,25 @@ class Heartbeat:
                 self.vitals.first_error = f"{type(error).__name__}: {error}"[:400]
         end = RankState.DRAINED if drained else RankState.FAILED if kind else RankState.DONE
         self.vitals.end(end, str(error) if error else None)
-        self.beat()
+        self.write()
         os.close(self._handle)
 
-    def last_words(self, state: RankState, why: str) -> None:
-        """The end, told from another thread: the process ends right after it."""
+    def end_now(self, state: RankState, why: str) -> None:
+        """Write the final state from another thread, right before the process ends."""
         self._stop.set()
         self.vitals.end(state, why)
-        self.beat()
+        self.write()
 
-    def _beat_on(self) -> None:
+    def _write_periodically(self) -> None:
         while not self._stop.wait(self._interval):
-            self.beat()
+            self.write()
 
     def enter(self, state: RankState) -> None:
-        """Change the state and tell it at once."""
+        """Change the state and write it at once."""
         self.vitals.state = state
-        self.beat()
+        self.write()
 
-    def beat(self) -> None:
+    def write(self) -> None:
         """Write the vitals now."""
         with self._lock:
             self.vitals.beat += 1
@@ -137,7 +138,7 @@ def _padded(values: dict[str, Any]) -> bytes:
 
 
 def write_heartbeat(path: Path, vitals: Vitals) -> None:
-    """Overwrite a heartbeat whose owner is dead."""
+    """Overwrite the heartbeat of a dead rank."""
     handle = os.open(path, os.O_WRONLY)
     try:
         os.pwrite(handle, _padded(asdict(vitals)), 0)
@@ -146,7 +147,7 @@ def write_heartbeat(path: Path, vitals: Vitals) -> None:
 
 
 def read_heartbeat(path: Path) -> Vitals | None:
-    """The vitals in a heartbeat file; None where it is not there or was caught half written."""
+    """The vitals in a heartbeat file; None if it does not exist or was read while being written."""
     for _ in range(3):
         with contextlib.suppress(OSError, ValueError, TypeError):
             return Vitals(**json.loads(path.read_bytes()))
@@ -154,6 +155,6 @@ def read_heartbeat(path: Path) -> Vitals | None:
 
 
 def read_heartbeats(folder: Path) -> list[Vitals]:
-    """All ranks' vitals, by start of their attempt and rank."""
+    """The vitals of all ranks, ordered by the start of their attempt, then by rank."""
     found = [read_heartbeat(path) for path in sorted(folder.glob("*.json"))] if folder.is_dir() else []
     return sorted((vitals for vitals in found if vitals), key=lambda v: (v.started_at // 60, v.attempt, v.rank))

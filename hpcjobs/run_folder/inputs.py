@@ -1,4 +1,4 @@
-"""The rows of a run on disk: written in small batches, read by row or range."""
+"""The input rows of a run on disk: written in small batches, read by row or range."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from hpcjobs.run_folder.json_columns import python_rows, python_values
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer as Buffer
 
-# The user's own columns `index` and `id` stay reachable: the table keeps them with one more `source_` in front,
-# and so a column that has this look already.
+# The user's own columns `index` and `id` are kept with the prefix `source_`; a column that already has such a name
+# gets one more.
 OWN_COLUMN = re.compile(r"(source_)*(index|id)")
 
 _ROWS_A_BATCH = 4096
 
 
 class Inputs:
-    """The rows of a run's `inputs/`, any row or range without reading the rest.
+    """The rows in a run's `inputs/`, by row or range without reading the rest.
 
-    They are mapped from disk, which is best for single rows; for whoever reads them all there is `streamed`, since
-    mapped pages count as the process's memory.
+    The file is memory-mapped, which is best for single rows. To read all rows use `streamed`: mapped pages count as the
+    process's memory.
     """
 
     def __init__(self, path: Path) -> None:
@@ -36,13 +36,13 @@ class Inputs:
 
     @classmethod
     def streamed(cls, path: Path) -> Inputs:
-        """Inputs that are read from the file into memory, range by range."""
+        """Inputs read from the file range by range, without a memory map."""
         inputs = cls.__new__(cls)
         inputs._open(pa.OSFile(str(path)))
         return inputs
 
     def _open(self, file: pa.NativeFile) -> None:
-        """Looks at two batches alone: every one but the last has as many rows as the first (`table_parts`)."""
+        """Reads two batches only: all but the last have as many rows as the first (`table_parts`)."""
         self._reader = pa.ipc.open_file(file)
         count = self._reader.num_record_batches
         self._size = self._reader.get_batch(0).num_rows if count else 1
@@ -53,10 +53,11 @@ class Inputs:
 
     @property
     def columns(self) -> list[str]:
+        """The names of all columns, `index` and `id` included."""
         return list(self.schema.names)
 
     def __getitem__(self, index: int) -> Row:
-        """One row, `index` and `id` included."""
+        """One row, with `index` and `id`. Raises an IndexError."""
         if not 0 <= index < self._len:
             raise IndexError(f"row {index} of {self._len}")
         batch, place = divmod(index, self._size)
@@ -64,6 +65,7 @@ class Inputs:
 
     @property
     def schema(self) -> pa.Schema:
+        """The Arrow schema of the rows."""
         return self._reader.schema
 
     def rows(self, start: int, stop: int) -> pa.Table:
@@ -87,7 +89,7 @@ class Inputs:
 
 
 def table_parts(table: pa.Table) -> Iterator[memoryview]:
-    """The table as an Arrow file in parts, ready for `Inputs`: small batches of one size, apart from the last."""
+    """The table as an Arrow file, in parts: record batches of equal size, except the last."""
     sink = _Parts()
     table = table.unify_dictionaries()
     with pa.ipc.new_file(pa.PythonFile(sink, "w"), table.schema) as writer:
@@ -98,7 +100,7 @@ def table_parts(table: pa.Table) -> Iterator[memoryview]:
 
 
 def table_sha256(table: pa.Table) -> str:
-    """The hash of the file that a table becomes."""
+    """The SHA-256 of the file that `table_parts` makes."""
     content = hashlib.sha256()
     for part in table_parts(table):
         content.update(part)
@@ -106,7 +108,7 @@ def table_sha256(table: pa.Table) -> str:
 
 
 class _Parts(io.RawIOBase):
-    """A file whose content is taken away while it is written."""
+    """A file object whose content is taken away while it is written."""
 
     def __init__(self) -> None:
         self._content = io.BytesIO()
@@ -133,12 +135,12 @@ def row_index(row: Row) -> int:
 
 
 def user_row(row: Row) -> dict[str, object]:
-    """A row as its template sees it: the user's own `index` and `id` where they had some."""
+    """A row as templates see it: with the user's own `index` and `id`, if the data has them."""
     return {_shown(name): value for name, value in row.items()}  # the user's own come later and win
 
 
 def user_columns(names: Iterable[str]) -> list[str]:
-    """A table's columns as templates name them."""
+    """The names of a table's columns as templates see them."""
     return list(dict.fromkeys(_shown(name) for name in names))
 
 

@@ -1,8 +1,9 @@
-"""Columns that no one Arrow type holds exactly: each value as JSON text, in a text column whose field is marked.
+"""Columns that no Arrow type holds exactly: each value is JSON text, in a text column whose field is marked.
 
-The mark is metadata, not an extension type: Parquet keeps it, every reader sees a column of texts, and Python's `json`
-gives each value back exactly. (The Json type of `datasets` 5 decodes NaN to None and refuses 70-bit integers; earlier
-versions refuse its files.) Columns of Arrow's own type `arrow.json`, which users' files may have, are read alike.
+The mark is metadata, not an extension type: Parquet keeps it, every reader sees a text column, and Python's `json`
+restores each value exactly. (The Json type of `datasets` 5 decodes NaN to None and refuses 70-bit integers; earlier
+versions refuse its files.) Columns of Arrow's own type `arrow.json`, which users' files may have, are read the same
+way.
 """
 
 from __future__ import annotations
@@ -22,20 +23,20 @@ def json_field(name: str) -> pa.Field:
 
 
 def json_array(values: Sequence[Any]) -> pa.Array | pa.ChunkedArray:
-    """Python's values as such a column."""
+    """Python values as an array of JSON texts."""
     texts = [None if value is None else json.dumps(value, ensure_ascii=False) for value in values]
     return pa.array(texts, pa.string())
 
 
 def is_json(field: pa.Field) -> bool:
-    """Whether the field's texts are JSON."""
+    """Whether the texts of a field are JSON."""
     if (field.metadata or {}).get(_KEY) == _VALUE:
         return bool(pa.types.is_string(field.type))
     return getattr(field.type, "extension_name", "") == "arrow.json"
 
 
 def python_rows(table: pa.Table | pa.RecordBatch) -> list[dict[str, Any]]:
-    """The rows as Python's values, JSON texts decoded."""
+    """The rows as Python values, with JSON texts decoded."""
     rows: list[dict[str, Any]] = table.to_pylist()
     for field in table.schema:
         if _has_json(field):
@@ -45,7 +46,7 @@ def python_rows(table: pa.Table | pa.RecordBatch) -> list[dict[str, Any]]:
 
 
 def python_values(field: pa.Field, values: pa.Array | pa.ChunkedArray) -> list[Any]:
-    """One column as Python's values, JSON texts decoded."""
+    """One column as Python values, with JSON texts decoded."""
     found: list[Any] = values.to_pylist()
     return [_decoded(field, value) for value in found] if _has_json(field) else found
 
@@ -63,7 +64,7 @@ def _children(kind: pa.DataType) -> list[pa.Field]:
 
 
 def is_list(kind: pa.DataType) -> bool:
-    """Whether it is a list of any of Arrow's layouts, other than a map."""
+    """Whether a type is a list in any of Arrow's layouts, but not a map."""
     return any(is_kind(kind) for is_kind in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list))
 
 

@@ -1,4 +1,4 @@
-"""Leftovers: temporary files whose names say which process makes them, and the removal of those of dead ones."""
+"""Temporary files that name the process that made them, and their removal once that process is dead."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _NAME = re.compile(r"\..+\.([0-9a-f]{12})-(\d+)-(\d+)\.[0-9a-f]+\.tmp")
 
 
 def own_mark() -> str:
-    """This process, for all time, as a part of a file name."""
+    """The machine, pid and start time of this process, as part of a file name."""
     return _mark_of(os.getpid())
 
 
 @functools.lru_cache(maxsize=1)
 def _mark_of(pid: int) -> str:
-    """By the pid, since a forked process inherits what its parent remembers."""
+    """Cached by pid, because a forked process inherits the cache."""
     return f"{_machine()}-{pid}-{Identity.own().started}"
 
 
@@ -36,10 +36,10 @@ def _machine() -> str:
 
 
 def remove_leftovers(folder: Path) -> list[str]:
-    """Remove what killed processes have left half made in `folder`; the names.
+    """Remove temporary files of killed processes from `folder`; returns their names.
 
-    Only what is certainly nobody's: its process ran on this machine and is dead, or nothing of it has changed
-    for a day. So a merge that runs beside this one, here or on another node, keeps its files.
+    Only files that nobody can be writing: their process ran on this machine and is dead, or they have not changed for a
+    day. Another merge that is running, here or on another node, keeps its files.
     """
     found = [entry for entry in folder.glob(".*.tmp") if _is_dead(entry) or _is_old(entry)]
     for entry in found:
@@ -59,7 +59,7 @@ def _is_dead(entry: Path) -> bool:
 
 
 def _is_old(entry: Path) -> bool:
-    """Whether neither it nor anything in it has changed for a day: more than clocks of hosts differ."""
+    """Whether neither it nor anything in it has changed for a day, more than clocks of hosts differ."""
     with contextlib.suppress(OSError):
         changes = [path.stat().st_mtime for path in (entry, *entry.glob("*"))]
         return time.time() - max(changes) > _DAY_SECONDS

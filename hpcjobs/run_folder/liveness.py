@@ -1,4 +1,4 @@
-"""Which ranks of a run are alive: what each says of itself, and whether that can still hold."""
+"""Which ranks of a run are alive, judged from their heartbeats, launches and srun's reports."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ LOST = frozenset({RankState.DEAD, RankState.SILENT})
 
 @dataclass(frozen=True)
 class RankView:
-    """A rank as seen from here. `state` is its own word, or dead, over or silent where that can hold no more.
+    """A rank as judged from here.
 
-    `live`: it may still be running. `rate`: samples a second since it was ready.
+    `state` is the one in its heartbeat, or dead, over or silent if that cannot be true any more. `live`: it may still
+    be running. `rate` is in samples per second since it was ready.
     """
 
     vitals: Vitals
@@ -31,10 +32,10 @@ class RankView:
 
 
 def view_ranks(paths: RunPaths, launches: Sequence[Launch], timeout: float) -> list[RankView]:
-    """All ranks of all attempts, by start and rank.
+    """All ranks of all attempts, ordered by start and rank.
 
-    `launches` are the newest start and those that it joined, `timeout` is `run.lease_timeout` in seconds. Where a rank
-    was lost and nobody near it could say how, srun may have.
+    `launches` are the newest launch and those it joined; `timeout` is `run.lease_timeout` in seconds. If a rank was
+    lost and nothing recorded how, srun's messages are searched.
     """
     ranks = [_view(vitals, launches, timeout) for vitals in read_heartbeats(paths.heartbeats)]
     if any(_unexplained(rank) for rank in ranks):
@@ -66,7 +67,7 @@ def _unexplained(rank: RankView) -> bool:
 
 
 def _explained(rank: RankView, ends: Mapping[str, str]) -> RankView:
-    """A lost rank whose own guard was lost with it, as srun has seen it end."""
+    """A lost rank, with srun's report of how it ended if its own guard could not record it."""
     if (how := ends.get(rank.vitals.name)) is None:
         return rank
     vitals = dataclasses.replace(rank.vitals, ended=f"srun: {how}")

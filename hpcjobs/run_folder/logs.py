@@ -1,4 +1,4 @@
-"""The ranks' logs as one, by time."""
+"""The logs of all ranks, merged by time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpcjobs.run_folder.disk import disk_words, is_full, need_there
+from hpcjobs.run_folder.disk import disk_message, is_full, need_there
 from hpcjobs.run_folder.files import FILE_MODE, write_all
 from hpcjobs.run_folder.paths import RunPaths
 
@@ -26,7 +26,7 @@ _END_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Entry:
-    """A log message with the lines that belong to it; `stamp` sorts."""
+    """A log message with the lines that belong to it. `stamp` is its time in ISO 8601."""
 
     stamp: str
     rank: int | None
@@ -34,11 +34,12 @@ class Entry:
 
     @property
     def bad(self) -> bool:
+        """Whether it looks like an error."""
         return _BAD.search(self.text) is not None
 
 
 def entries(paths: RunPaths, rank: int | None = None, errors: bool = False) -> list[Entry]:
-    """All messages by time. What a program printed without a time stands at its file's last change."""
+    """All messages by time. Output without a time stamp gets the time of its file's last change."""
     found = [entry for path in sorted(paths.logs.glob("*")) if path.is_file() for entry in _read(path)]
     kept = [e for e in found if (rank is None or e.rank == rank) and (not errors or e.bad)]
     return sorted(kept, key=lambda entry: entry.stamp)
@@ -68,12 +69,12 @@ def _read(path: Path) -> Iterator[Entry]:
 
 
 def _continues(line: str) -> bool:
-    """Whether a line of program output is part of a traceback, whose end is yet to come."""
+    """Whether a line of program output belongs to a traceback that goes on."""
     return line.startswith(("Traceback", " ", "\t"))
 
 
 def follow(paths: RunPaths, rank: int | None = None, errors: bool = False) -> Iterator[Entry]:
-    """Messages as they come, until the caller stops."""
+    """New messages as they arrive, until the caller stops."""
     seen: set[tuple[str, int | None, str]] = set()
     while True:
         for entry in entries(paths, rank, errors):
@@ -85,17 +86,17 @@ def follow(paths: RunPaths, rank: int | None = None, errors: bool = False) -> It
 
 
 def srun_ends(paths: RunPaths) -> dict[str, str]:
-    """`<attempt>-<rank>` -> what srun said of a task that did not end well: 'Killed', 'Exited with exit code 1'.
+    """`<attempt>-<rank>` -> how srun reports a task that failed: 'Killed', 'Exited with exit code 1'.
 
-    From the ends of the batch logs, where srun writes `srun: error: node1: tasks 0-1: Killed`.
+    Read from the ends of the batch logs, where srun writes `srun: error: node1: tasks 0-1: Killed`.
     """
     found: dict[str, str] = {}
     for path in paths.logs.glob("*_0_log.out") if paths.logs.is_dir() else ():
         job = path.name.removesuffix("_0_log.out")
         for match in _SRUN.finditer(_end_of(path)):
             for task in _numbers(match["tasks"]):
-                for beat in paths.heartbeats.glob(f"{job}.*-{task}.json"):
-                    found[beat.stem] = match["how"].strip()
+                for heartbeat in paths.heartbeats.glob(f"{job}.*-{task}.json"):
+                    found[heartbeat.stem] = match["how"].strip()
     return found
 
 
@@ -112,7 +113,7 @@ def _numbers(text: str) -> list[int]:
 
 
 class _Lines(logging.Formatter):
-    """`2026-01-31T12:00:00.123Z rank 3 INFO text`, UTC, so that lines of different hosts sort."""
+    """`2026-01-31T12:00:00.123Z rank 3 INFO text`, in UTC, so that lines of different hosts sort by time."""
 
     def __init__(self, rank: int) -> None:
         super().__init__()
@@ -127,9 +128,10 @@ class _Lines(logging.Formatter):
 
 
 class _LogFile(logging.Handler):
-    """Appends each line to a file at once. A disk that takes no more costs lines, never the rank.
+    """Appends each line to a file at once. If the disk is full, lines are lost, but the rank goes on.
 
-    That is said once, on stderr; when there is room again the lines go on, the first of them with how many are lost.
+    That is printed once, on stderr. When there is space again, logging goes on, and the first line says how many were
+    lost.
     """
 
     def __init__(self, path: Path) -> None:
@@ -162,7 +164,7 @@ class _LogFile(logging.Handler):
         if not self._complained:
             self._complained = True
             with contextlib.suppress(OSError, ValueError):  # stderr may be a file on the same disk, or closed
-                print(f"error: {_said(error, self._path)}", file=sys.stderr, flush=True)
+                print(f"error: {_message(error, self._path)}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
         if self._handle >= 0:
@@ -172,17 +174,17 @@ class _LogFile(logging.Handler):
         super().close()
 
 
-def _said(error: OSError, path: Path) -> str:
+def _message(error: OSError, path: Path) -> str:
     if not is_full(error):
         return f"{path} cannot be written: {error.strerror}"
-    return disk_words(
+    return disk_message(
         error, path, need_there(path, 0), f"the log goes on by itself; hpcjobs status {path.parent.parent}"
     )
 
 
 @contextlib.contextmanager
 def rank_log(path: Path, rank: int) -> Iterator[None]:
-    """Send this package's log records of INFO and above, and all warnings, to `path` for the time of the block."""
+    """Within the block, write hpcjobs' log records of level INFO and above, and all warnings, to `path`."""
     handler = _LogFile(path)
     handler.setFormatter(_Lines(rank))
     root, ours = logging.getLogger(), logging.getLogger("hpcjobs")

@@ -1,4 +1,4 @@
-"""What a merge found: how many samples are accepted, which are missing, and the metrics."""
+"""The result of a merge: accepted and missing samples, and the metrics."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hpcjobs.run_folder.metrics_file import Summary
 
 @dataclass(frozen=True)
 class Merged:
-    """What a merge came to; `missing` has the indexes without an accepted result."""
+    """The result of a merge. `missing` has the indexes without an accepted result."""
 
     rows: int
     accepted: int
@@ -19,4 +19,5 @@ class Merged:
 
     @property
     def complete(self) -> bool:
+        """Whether every row has an accepted result."""
         return not self.missing

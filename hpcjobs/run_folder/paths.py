@@ -1,4 +1,4 @@
-"""Every file name of a run, in one place."""
+"""The names of all files of a run."""
 
 from __future__ import annotations
 
@@ -13,40 +13,44 @@ _STEP = re.compile(r"step-(\d{8,})")
 
 
 def runs_root() -> Path:
-    """Where runs live: HPCJOBS_RUNS, or `runs/` in the working folder."""
+    """The folder of all runs: HPCJOBS_RUNS, or `runs/` in the working directory."""
     return Path(os.environ.get("HPCJOBS_RUNS") or "runs")
 
 
 @dataclass(frozen=True)
 class RunPaths:
-    """The names inside one run folder (design: 'The run folder')."""
+    """The names of the files in one run folder."""
 
     root: Path
 
     @property
     def config(self) -> Path:
+        """The resolved config; it never holds a secret."""
         return self.root / "config.yaml"
 
     @property
     def plan(self) -> Path:
+        """Shape, chunking, and the hashes of data, config, code and model."""
         return self.root / "plan.json"
 
     @property
     def code(self) -> Path:
-        """The user's own code as it was when planning; there only where the run has some."""
+        """The user's own code, copied when planning; absent if the run has none."""
         return self.root / "code"
 
     @property
     def inputs(self) -> Path:
+        """The folder of the input rows."""
         return self.root / "inputs"
 
     @property
     def data(self) -> Path:
+        """The input rows, with `index` and `id`."""
         return self.inputs / "data.arrow"
 
     @property
     def few_shot(self) -> Path:
-        """The rows that solved examples are taken from, where these are not the data set itself."""
+        """The rows that few-shot examples come from, if not the data set itself."""
         return self.inputs / "few_shot.arrow"
 
     @property
@@ -61,122 +65,139 @@ class RunPaths:
 
     @property
     def validation_tokens(self) -> Path:
+        """The validation samples of a train run as token ids."""
         return self.inputs / "validation_tokens.arrow"
 
     @property
     def token_facts(self) -> Path:
-        """How many samples, tokens and steps a train run has; there when the token files are."""
+        """The numbers of samples, tokens and steps of a train run; written after the token files."""
         return self.inputs / "tokens.json"
 
     @property
     def then_eval(self) -> Path:
-        """The config of the eval that follows a train run, as it was when planning."""
+        """The config of the eval that follows a train run, resolved when planning."""
         return self.root / "then_eval.yaml"
 
     def eval_of(self, step: int | None = None) -> Path:
-        """The run folder of the eval of a model that a train run has made: of its last, or of that of a step."""
+        """The run folder of the eval of a train run's model: of the final one, or of a step's."""
         return self.root.with_name(f"{self.root.name}-eval" + ("" if step is None else f"-{_step(step)}"))
 
     @property
     def checkpoints(self) -> Path:
+        """The folder of the checkpoints."""
         return self.root / "checkpoints"
 
     def checkpoint(self, step: int) -> Path:
+        """The checkpoint of a step."""
         return self.checkpoints / _step(step)
 
     @property
     def models(self) -> Path:
-        """Models of steps on the way (`train.then_eval_every`)."""
+        """The folder of the models of intermediate steps (`train.then_eval_every`)."""
         return self.root / "models"
 
     def step_model(self, step: int) -> Path:
+        """The model of an intermediate step."""
         return self.models / _step(step)
 
     @property
     def model(self) -> Path:
-        """What a train run has made; there when it is whole."""
+        """The final model of a train run; present only when it is whole."""
         return self.root / "model"
 
     @property
     def adapter(self) -> Path:
-        """The adapters of a train run alone, in peft's format; there when they are whole."""
+        """The LoRA adapter of a train run in peft's format; present only when it is whole."""
         return self.root / "adapter"
 
     @property
     def trackers(self) -> Path:
-        """Where the trackers of `train.trackers` that write files do so."""
+        """The folder that trackers (`train.trackers`) write to."""
         return self.root / "trackers"
 
     @property
     def submission(self) -> Path:
+        """The jobs that were queued, with their scripts and commands."""
         return self.root / "submission.json"
 
     @property
     def claims(self) -> Path:
+        """The folder of the ledger, with one folder per round."""
         return self.root / "claims"
 
     def round(self, number: int) -> Path:
+        """The claims of a round."""
         return self.claims / str(number)
 
     def chunks(self, round_number: int) -> Path:
-        """The chunk list of a round; a round exists when this file does."""
+        """The chunk list of a round. A round exists once this file does."""
         return self.round(round_number) / "chunks.parquet"
 
     @property
     def heartbeats(self) -> Path:
+        """The folder of the heartbeats."""
         return self.root / "heartbeats"
 
     def heartbeat(self, attempt: str, rank: int) -> Path:
+        """The heartbeat of a rank."""
         return self.heartbeats / f"{attempt}-{rank}.json"
 
     @property
     def ranks(self) -> Path:
+        """The folder of the journals."""
         return self.root / "ranks"
 
     def journal(self, attempt: str, rank: int) -> Path:
+        """The journal of a rank."""
         return self.ranks / f"{attempt}-{rank}.jsonl"
 
     @property
     def rendezvous(self) -> Path:
-        """Who of an attempt has come and where rank 0 listens."""
+        """The folder in which the ranks of an attempt find rank 0's address."""
         return self.root / "rendezvous"
 
     @property
     def results(self) -> Path:
+        """The merged results: one row per input, in input order."""
         return self.root / "results.parquet"
 
     @property
     def missing(self) -> Path:
+        """The samples without an accepted result, and why; empty if the run is complete."""
         return self.root / "missing.jsonl"
 
     @property
     def metrics(self) -> Path:
+        """Metrics with confidence intervals, counts and provenance."""
         return self.root / "metrics.json"
 
     @property
     def report(self) -> Path:
+        """The report, one self-contained file."""
         return self.root / "report.html"
 
     @property
     def logs(self) -> Path:
+        """The folder of the logs of ranks, jobs and submitit."""
         return self.root / "logs"
 
     def rank_log(self, attempt: str, rank: int) -> Path:
+        """The log of a rank."""
         return self.logs / f"{attempt}-{rank}.log"
 
     def stacks(self, attempt: str, rank: int) -> Path:
-        """Where a rank that makes no progress writes the stacks of its threads."""
+        """The stack traces of a rank that makes no progress."""
         return self.logs / f"{attempt}-{rank}.stacks"
 
     def rounds(self) -> list[int]:
-        """The rounds that were opened, oldest first."""
+        """The numbers of the rounds, oldest first."""
         if not self.claims.is_dir():
             return []
         numbers = [int(entry.name) for entry in self.claims.iterdir() if entry.name.isdigit()]
         return sorted(number for number in numbers if self.chunks(number).exists())
 
     def journals(self) -> list[Path]:
-        """All rank journals, by name."""
+        """All journals, by name."""
         return sorted(self.ranks.glob("*.jsonl")) if self.ranks.is_dir() else []
 
 
@@ -185,13 +206,13 @@ def _step(number: int) -> str:
 
 
 def steps_in(folder: Path) -> list[int]:
-    """The steps that have an entry in a folder of steps, whole or not, in order."""
+    """The steps that have an entry in a folder of checkpoints or models, whole or not, in order."""
     names = [_STEP.fullmatch(entry.name) for entry in folder.iterdir()] if folder.is_dir() else []
     return sorted(int(name[1]) for name in names if name)
 
 
 def list_runs(root: Path) -> list[RunPaths]:
-    """The runs under `root`, oldest first."""
+    """The runs in the folder `root`, oldest first."""
     if not root.is_dir():
         return []
     runs = [RunPaths(entry) for entry in root.iterdir() if (entry / "plan.json").is_file()]
@@ -199,7 +220,7 @@ def list_runs(root: Path) -> list[RunPaths]:
 
 
 def find_run(name: str) -> RunPaths:
-    """The run that `name` means: a folder, a name under the runs root, or 'last'; else a UsageError."""
+    """The run with this name: a folder, a name under the runs root, or 'last'. Raises a UsageError."""
     root = runs_root()
     if name == "last":
         runs = list_runs(root)

@@ -1,4 +1,4 @@
-"""plan.json: what a run is to be, fixed when planning."""
+"""plan.json: what a run will do, fixed when planning."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ class PlanTrain(_Part):
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """plan.json: nodes, ranks, GPUs, chunking, and what was hashed so that one knows what ran."""
+    """The content of plan.json: shape, chunking, and the hashes of data, model, config and code."""
 
     run: str
     job: str
@@ -141,6 +141,7 @@ class Plan:
 
     @classmethod
     def read(cls, path: Path) -> Plan:
+        """Read plan.json."""
         values = read_json(path)
         parts = {
             "shape": Shape(**values["shape"]), "data": PlanData.of(values["data"]),
@@ -150,6 +151,7 @@ class Plan:
         return cls(**values | parts)
 
     def write(self, path: Path) -> None:
+        """Write plan.json."""
         parts = {name: getattr(self, name).values() for name in ("data", "model", "code", "train")}
         write_json(path, vars(self) | {"shape": dataclasses.asdict(self.shape)} | parts)
 
@@ -159,7 +161,7 @@ class Plan:
         return find_kind(self.job)
 
     def summary(self) -> list[str]:
-        """The plan in a few lines, for people."""
+        """The plan for people, in a few lines."""
         lines = [f"run     {self.run}", f"job     {self.job}: {self.shape}", *self._code_lines()]
         if self.kind.program:
             return [*lines, f"command {' '.join(self.argv)}"]

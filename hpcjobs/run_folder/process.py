@@ -1,4 +1,4 @@
-"""Which process on which machine: enough to say, from the same machine, that it is dead."""
+"""Identify a process on a machine, so that others on that machine can tell when it is dead."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Identity:
-    """A process for all time: machine (boot id and pid namespace), pid, and when it began."""
+    """A process, unique over reboots and reused pids: machine (boot id and pid namespace), pid, and start time."""
 
     machine: str
     pid: int
@@ -19,18 +19,20 @@ class Identity:
 
     @classmethod
     def own(cls) -> Identity:
+        """The identity of this process."""
         return cls(machine_id(), os.getpid(), process_start(os.getpid()) or "0")
 
     def is_dead(self) -> bool:
-        """True when it certainly runs no more; False also for 'cannot know from here'."""
+        """True if the process is certainly dead; False if it is alive or runs on another machine."""
         return self.machine == machine_id() and process_start(self.pid) != self.started
 
     def values(self) -> dict[str, Any]:
+        """The identity as JSON values."""
         return asdict(self)
 
 
 def machine_id() -> str:
-    """This boot of this machine, as seen from this pid namespace; '' where the system does not say."""
+    """Identifies this boot of this machine, as seen from this pid namespace."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot}/{os.readlink('/proc/self/ns/pid')}"
@@ -39,7 +41,10 @@ def machine_id() -> str:
 
 
 def process_start(pid: int) -> str | None:
-    """When a process of this machine began (clock ticks since boot), None when there is none: pids are reused."""
+    """When a process of this machine started (clock ticks since boot), None if it does not exist.
+
+    Pids are reused; the start time tells two processes with one pid apart.
+    """
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()

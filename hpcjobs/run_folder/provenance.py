@@ -1,4 +1,4 @@
-"""What ran: code, interpreter and weights, told apart well enough to know later."""
+"""Provenance: the version of hpcjobs, Python and the user's code that a run used."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hpcjobs.run_folder.plan import Plan, PlanCode
 
 
 def source_sha256() -> str:
-    """A hash over the files of hpcjobs itself, as they are on disk now."""
+    """A SHA-256 over hpcjobs' own source files, as they are on disk now."""
     digest, package = hashlib.sha256(), Path(hpcjobs.__file__).parent
     for path in sorted(package.rglob("*.py")):
         content = path.read_bytes()
@@ -25,7 +25,7 @@ def source_sha256() -> str:
 
 
 def changed_since(code: PlanCode) -> str:
-    """What to say where hpcjobs' own code is not what the plan's `code` was made with; else nothing."""
+    """A warning if hpcjobs' source differs from that in the plan's `code`; else an empty string."""
     planned, now = code.hpcjobs_sha256, source_sha256()
     if planned in (None, now):
         return ""
@@ -36,7 +36,7 @@ def changed_since(code: PlanCode) -> str:
 
 
 def code_facts() -> PlanCode:
-    """Which code this is: version, commit, interpreter, and where ranks look for what was not copied."""
+    """Version, commit, interpreter and working directory, for plan.json."""
     commit = _git("rev-parse", "HEAD") or None
     return PlanCode(
         hpcjobs=hpcjobs.__version__,
@@ -52,7 +52,7 @@ def code_facts() -> PlanCode:
 
 
 def merged_facts(plan: Plan, seed: int) -> dict[str, object]:
-    """What metrics.json says of where its values come from; whoever merges adds what only it knows."""
+    """The provenance in metrics.json; callers add what only they know."""
     return {
         "run": plan.run, "job": plan.job, "model": plan.model.values(), "data": plan.data.values(), "seed": seed,
         "config_sha256": plan.config_sha256, "code": plan.code.values(), "merged_with": hpcjobs.__version__,

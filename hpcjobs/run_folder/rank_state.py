@@ -1,4 +1,4 @@
-"""The states of a rank: those that it says itself in its heartbeat, and those that others judge it to be in."""
+"""The states of a rank: those in its heartbeat, and those that others infer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from enum import StrEnum
 class RankState(StrEnum):
     """The state of a rank; the values are the words on disk and in JSON output.
 
-    A word that this version does not know, of a newer one, is a state of that name: it is shown as it is.
+    An unknown word, from a newer version, becomes a state of that name and is shown as it is.
     """
 
     # What a rank says of itself while it runs.

@@ -20,10 +20,10 @@ class RunState(StrEnum):
 
     @property
     def over(self) -> bool:
-        """Whether nothing of the run goes on by itself."""
+        """Whether nothing of the run will continue by itself."""
         return self not in (RunState.PENDING, RunState.RUNNING, RunState.UNKNOWN)
 
     @property
     def merged(self) -> bool:
-        """Whether its results, all or some, are there and count."""
+        """Whether it has results, complete or not."""
         return self in (RunState.COMPLETE, RunState.INCOMPLETE)

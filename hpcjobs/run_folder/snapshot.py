@@ -1,4 +1,4 @@
-"""The user's own code as it was when the run was planned: what ranks import, whatever is edited meanwhile."""
+"""A copy of the user's code, made when planning: ranks import it, whatever is edited meanwhile."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_FILES = 2_000
 MAX_BYTES = 20_000_000
 MAX_ENTRIES = 50_000
 
-# `python -m` looks in the working folder first, and this project's Pythons have no option yet against that.
+# `python -m` searches the working directory first; this drops it from sys.path.
 _RUN_MODULE = (
     "import sys; sys.path[:] = filter(None, sys.path); del sys.argv[0]; import runpy; "
     "runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)"
@@ -26,10 +26,10 @@ _RUN_MODULE = (
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """Files by their names under `code/`, and links from there to what is no code (absolute paths).
+    """Files to copy to `code/`, by name, and symlinks from there to files that are not code (absolute paths).
 
-    `program` is the file that a script run starts, or `module` the module; `also` is a folder to import from
-    after these, since not all of it was copied. `note` says what was not, and why.
+    `program` is the file that a script run starts, or `module` its module. `also` is a folder to import from after
+    `code/`, if only part of it was copied. `note` says what was not copied, and why.
     """
 
     files: Mapping[str, bytes] = field(default_factory=dict)
@@ -41,14 +41,14 @@ class Snapshot:
 
     @property
     def sha256(self) -> str:
-        """A hash of names and contents."""
+        """A SHA-256 of names and contents."""
         digest = hashlib.sha256()
         for name in sorted(self.files):
             digest.update(f"{name}\0{len(self.files[name])}\0".encode() + self.files[name])
         return digest.hexdigest()
 
     def facts(self) -> PlanSnapshot:
-        """What plan.json says of it; empty where there is nothing to say."""
+        """What plan.json records of the snapshot; empty if there is nothing to record."""
         return PlanSnapshot(
             sha256=self.sha256 if self.files else None,
             files=len(self.files) if self.files else None,
@@ -59,7 +59,7 @@ class Snapshot:
         )
 
     def write(self, folder: Path) -> None:
-        """Write it to the new folder `folder`; no reader knows of it before plan.json is there."""
+        """Write the snapshot to the new folder `folder`. No reader looks there before plan.json exists."""
         for name, content in self.files.items():
             _create(_parent_of(folder / name), content)
         for name, target in self.links.items():
@@ -83,7 +83,7 @@ def _create(path: Path, content: bytes) -> None:
 
 
 def import_as_planned(paths: RunPaths, code: PlanCode) -> None:
-    """Let this process import the user's modules as planned; what was not copied, from where it was found then."""
+    """Put the snapshot on `sys.path`, followed by the folder from which the run was planned."""
     if paths.code.is_dir() and sys.path[:1] != [str(paths.code)]:
         sys.path.insert(0, str(paths.code))
     if code.cwd and code.cwd not in sys.path:
@@ -91,7 +91,7 @@ def import_as_planned(paths: RunPaths, code: PlanCode) -> None:
 
 
 def program_command(paths: RunPaths, code: PlanCode, argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """(python's words for a script run, the folders of its PYTHONPATH): the snapshot's program where there is one."""
+    """`(arguments for python, folders for PYTHONPATH)` of a script run, with the snapshot's program if there is one."""
     snapshot = code.snapshot
     folders = [str(paths.code)] if snapshot.files else []
     folders += [folder for folder in (snapshot.also, code.cwd) if folder]

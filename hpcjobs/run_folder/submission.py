@@ -1,4 +1,4 @@
-"""submission.json: what was queued for a run, and exactly how."""
+"""submission.json: the jobs that were queued for a run, with their exact scripts."""
 
 from __future__ import annotations
 
@@ -41,18 +41,18 @@ class Launch:
 
     @property
     def work_jobs(self) -> list[str]:
-        """The jobs that have ranks."""
+        """The ids of the jobs that run ranks."""
         return [job_id for kind, job_id in self.jobs.items() if kind != "merge"]
 
     def owns(self, attempt: str) -> bool:
-        """Whether `attempt` is a start, or a requeue, of this launch."""
+        """Whether `attempt` is a start or a requeue of this launch."""
         if self.executor == "slurm":  # `12.0.0`, or `12_3.0.0` of an array
             return any(attempt.startswith((f"{job_id}.", f"{job_id}_")) for job_id in self.work_jobs)
         return self.executor != "local" or attempt.startswith(f"local{self.number}t")
 
 
 def read_launches(paths: RunPaths) -> list[Launch]:
-    """The starts of a run, oldest first; none where it was only planned."""
+    """The launches of a run, oldest first; none if it was only planned."""
     if not paths.submission.exists():
         return []
     lists = ("commands", "notes")
@@ -63,7 +63,7 @@ def read_launches(paths: RunPaths) -> list[Launch]:
 
 
 def together(launches: Sequence[Launch]) -> list[Launch]:
-    """The newest start, and before it those of the same round that it has joined."""
+    """The newest launch, and before it those of the same round that it has joined."""
     first = len(launches) - 1
     while first > 0 and launches[first].joined:
         first -= 1
@@ -71,12 +71,12 @@ def together(launches: Sequence[Launch]) -> list[Launch]:
 
 
 def forget_launch(paths: RunPaths, number: int) -> None:
-    """Take back the record of a start that the queue has refused."""
+    """Remove the record of a launch that Slurm has refused."""
     _write(paths, [old for old in read_launches(paths) if old.number != number])
 
 
 def record_launch(paths: RunPaths, launch: Launch) -> None:
-    """Add a start, or replace the one of the same number."""
+    """Add a launch, or replace the one with the same number."""
     _write(paths, [old for old in read_launches(paths) if old.number != launch.number] + [launch])
 
 

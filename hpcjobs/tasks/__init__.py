@@ -1,1 +1,1 @@
-"""What is asked: rows, prompts, few-shot examples, seeds."""
+"""Tasks: rows, prompts, few-shot examples, seeds."""

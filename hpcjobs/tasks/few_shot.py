@@ -1,4 +1,4 @@
-"""Solved examples: which rows stand before a sample's prompt."""
+"""Few-shot examples: which rows come before a sample's prompt."""
 
 from __future__ import annotations
 
@@ -22,16 +22,20 @@ _Key = str | int | float | bool | None
 
 
 class Rows(Protocol):
-    """Rows by number, and one column of all of them."""
+    """Rows by number, and single columns."""
 
     @property
-    def columns(self) -> list[str]: ...
+    def columns(self) -> list[str]:
+        """The column names."""
+        ...
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Row: ...
 
-    def values(self, name: str) -> list[object]: ...
+    def values(self, name: str) -> list[object]:
+        """One column of all rows."""
+        ...
 
 
 class TableRows:
@@ -42,6 +46,7 @@ class TableRows:
 
     @property
     def columns(self) -> list[str]:
+        """The column names."""
         return list(self._table.column_names)
 
     def __len__(self) -> int:
@@ -51,11 +56,14 @@ class TableRows:
         return python_rows(self._table.slice(index, 1))[0]
 
     def values(self, name: str) -> list[object]:
+        """One column of all rows."""
         return python_values(self._table.schema.field(name), self._table.column(name))
 
 
 class Pool:
-    """Rows to take examples from. `own`: they are the data set's own, so a sample is none of its examples."""
+    """The rows from which examples are taken. `own`: they are the data set's own rows, so a sample is not its own
+    example.
+    """
 
     def __init__(self, config: FewShotConfig, rows: Rows, own: bool) -> None:
         self._config, self._rows, self._own = config, rows, own
@@ -67,9 +75,9 @@ class Pool:
             self._groups = dict(groups)
 
     def examples(self, row: Row, sample: str) -> Iterator[Row]:
-        """The examples of a sample, as templates see them; a ValueError where there are too few.
+        """The examples of a sample, as templates see them. The same for the same seed, id and pool, on any rank.
 
-        Drawn in the same order for the same seed, id and pool, on any rank.
+        Raises a ValueError if there are too few.
         """
         key = None if self._config.same is None else _key(row.get(self._config.same))
         among = self._groups.get(key, [])
@@ -79,8 +87,8 @@ class Pool:
         rows = (self._rows[number] for number in among[: self._config.k + 1])
         found = [one for one in rows if not self._own or one["id"] != sample]
         if len(found) < self._config.k:
-            said = f" with {self._config.same} = {key!r}" if self._config.same else ""
-            raise ValueError(f"task.few_shot.k is {self._config.k}, and there are {len(found)} other rows{said}")
+            restriction = f" with {self._config.same} = {key!r}" if self._config.same else ""
+            raise ValueError(f"task.few_shot.k is {self._config.k}, and there are {len(found)} other rows{restriction}")
         return (user_row(one) for one in found[: self._config.k])
 
 
@@ -89,7 +97,7 @@ def _key(value: object) -> _Key:
 
 
 def _stored_name(shown: str, columns: Sequence[str]) -> str:
-    """The column that templates call `shown`; a ConfigError where there is none."""
+    """The stored column that templates call `shown`. Raises a ConfigError if there is none."""
     names = {user_columns([name])[0]: name for name in columns}
     if shown not in names:
         raise ConfigError(
@@ -99,9 +107,10 @@ def _stored_name(shown: str, columns: Sequence[str]) -> str:
 
 
 def pool_table(config: Config, table: pa.Table) -> pa.Table | None:
-    """The rows that examples may be taken from, as far as they are needed; None where the task asks for none.
+    """The rows from which examples may be taken, as far as needed.
 
-    Also None where every row of the data set itself, `table`, may be one: a run folder has it already.
+    None if the task has no examples, or if any row of the data set `table` may be one: the run folder has it already.
+    Raises a ConfigError or DataError.
     """
     shots = config.task.few_shot
     if not shots.k:
@@ -132,17 +141,17 @@ def _load(config: Config) -> pa.Table:
 
 
 def _first_of_each(pool: pa.Table, shots: FewShotConfig) -> pa.Table:
-    seen: dict[_Key, int] = {}
+    counts: dict[_Key, int] = {}
     keep = []
     for number, value in enumerate(TableRows(pool).values(_stored_name(shots.same or "", pool.column_names))):
-        seen[_key(value)] = seen.get(_key(value), 0) + 1
-        if seen[_key(value)] <= shots.k + 1:
+        counts[_key(value)] = counts.get(_key(value), 0) + 1
+        if counts[_key(value)] <= shots.k + 1:
             keep.append(number)
     return pc.take(pool, pa.array(keep, pa.int64()))
 
 
 def read_pool(paths: RunPaths, shots: FewShotConfig) -> Pool | None:
-    """The pool of a run folder; None where its task asks for no examples."""
+    """The pool in a run folder; None if its task has no examples."""
     if not shots.k:
         return None
     path = paths.few_shot if paths.few_shot.exists() else paths.data

@@ -1,39 +1,41 @@
-"""Rows to prompts and targets: jinja2, strict about what a row does not have."""
+"""Prompts and targets from rows, by strict jinja2 templates."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import jinja2
 import jinja2.meta
+from jinja2 import nodes
+from jinja2.environment import TemplateExpression
 from jinja2.sandbox import SandboxedEnvironment
 
 from hpcjobs.config import TaskConfig
 from hpcjobs.errors import ConfigError, did_you_mean
-from hpcjobs.requests import Chat, Pair, Prompt, Request, Row, Target
-from hpcjobs.run_folder.inputs import row_index, user_row
+from hpcjobs.requests import Chat, Pair, Prompt, Request, Row, Target, Turn
+from hpcjobs.run_folder.inputs import user_row
 from hpcjobs.tasks.few_shot import Pool
 from hpcjobs.tasks.seeds import sample_seed
 
-_EXPRESSION = re.compile(r"\s*\{\{(?P<expression>(?:(?!\}\}|\{\{).)*)\}\}\s*", re.DOTALL)
 _environment = SandboxedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
 
 
 class _AnyColumn(list[str]):
-    """The columns of a data set that has none: whatever a template names."""
+    """The columns of an empty data set: every name counts as present."""
 
     def __contains__(self, name: object) -> bool:
         return True
 
 
 class Template:
-    """One jinja2 text over a row; a ConfigError where it does not parse or names a column that is not there."""
+    """A jinja2 template over a row. Raises a ConfigError if it does not parse or names a missing column."""
 
     def __init__(self, text: str, key: str, columns: Sequence[str]) -> None:
         self._key = key
         try:
-            names = jinja2.meta.find_undeclared_variables(_environment.parse(text))
+            parsed = _environment.parse(text)
+            names = jinja2.meta.find_undeclared_variables(parsed)
             self._template = _environment.from_string(text)
         except jinja2.TemplateSyntaxError as error:
             raise ConfigError(f"{key}: not a jinja2 template: {error.message} (its line {error.lineno})") from None
@@ -43,28 +45,42 @@ class Template:
                 f"{did_you_mean(name, columns)}; its columns: {', '.join(columns) or 'none'}"
             )
         self.columns = names & set(columns)
-        match = _EXPRESSION.fullmatch(text)
-        self._expression = (
-            _environment.compile_expression(match["expression"], undefined_to_none=False) if match else None
-        )
+        self._expression = _lone_expression(parsed)
 
     def text(self, row: Row) -> str:
+        """The rendered text."""
         return self._template.render(row)
 
     def value(self, row: Row) -> object:
-        """What a lone `{{ expression }}` gives, a list as a list; else the text."""
+        """The value of a single `{{ expression }}`, with lists as lists; otherwise the rendered text."""
         if self._expression is None:
             return self.text(row)
         value = self._expression(**row)
         if isinstance(value, jinja2.Undefined):
             raise jinja2.UndefinedError(f"{self._key} is undefined for this row")
+        if isinstance(value, Iterable) and not isinstance(value, str | bytes | list | tuple | Mapping):
+            return list(value)  # of a filter such as map
         return value
 
 
-class Prompts:
-    """The prompts, options and targets of a task over rows with the given columns.
+def _lone_expression(parsed: nodes.Template) -> TemplateExpression | None:
+    """What stands in a template's only `{{ }}`, where nothing but white space is beside it; else None.
 
-    `pool` has the rows that solved examples are taken from, where the task asks for some.
+    As `Environment.compile_expression` makes it, but of what jinja has read: the dash of `{{- a }}` is no minus.
+    """
+    parts = [part for node in parsed.body if isinstance(node, nodes.Output) for part in node.nodes]
+    found = [part for part in parts if not (isinstance(part, nodes.TemplateData) and not part.data.strip())]
+    if len(found) != 1 or isinstance(found[0], nodes.TemplateData) or len(parsed.body) != 1:
+        return None
+    result = nodes.Assign(nodes.Name("result", "store", lineno=1), found[0], lineno=1)
+    compiled = _environment.from_string(nodes.Template([result], lineno=1))
+    return TemplateExpression(compiled, undefined_to_none=False)
+
+
+class Prompts:
+    """The prompts, options and targets of a task, over rows with the given columns.
+
+    `pool` has the rows for few-shot examples, if the task uses any. Raises a ConfigError.
     """
 
     def __init__(self, task: TaskConfig, columns: Iterable[str], pool: Pool | None = None) -> None:
@@ -73,7 +89,7 @@ class Prompts:
             columns = _AnyColumn()  # an empty file names no columns, and has no row to miss one
         check_task(task)
         self._task, self._pool = task, pool
-        self._column = None if task.prompt is not None or task.messages else _asked_column(task, columns)
+        self._column = None if task.prompt is not None or task.messages else _prompt_column(task, columns)
         self._prompt = _optional(task.prompt, "task.prompt", columns)
         self._messages = [
             (message.role, Template(message.content, f"task.messages.{number}.content", columns))
@@ -88,37 +104,29 @@ class Prompts:
 
     @property
     def columns(self) -> set[str]:
-        """The columns that prompts are made from: their length tells the expected work."""
+        """The columns in the prompts; their length predicts the work of a sample."""
         if self._column:
             return {self._column}
         templates = [template for _, template in self._messages] + ([self._prompt] if self._prompt else [])
         return set().union(*(template.columns for template in [*templates, *self._options]))
 
     def request(self, row: Row, run_seed: int) -> Request:
-        """The request of a row with its `index` and `id`. Raises what a template raises."""
-        asked, sample = user_row(row), str(row["id"])
-        prompt, seed, kind = self.prompt(asked, sample), sample_seed(run_seed, sample), self._task.type
+        """The request of a row that has `index` and `id`. Raises what a template raises."""
+        values, sample = user_row(row), str(row["id"])
+        prompt, seed, kind = self.prompt(values, sample), sample_seed(run_seed, sample), self._task.type
         if kind == "choice":
-            options = self.options(asked)
+            options = self.options(values)
             pairs = tuple(Pair(prompt, f"{self._delimiter}{option}") for option in options)
-            return Request(
-                index=row_index(row),
-                id=sample,
-                prompt=prompt,
-                seed=seed,
-                task="choice",
-                options=tuple(options),
-                pairs=pairs,
-            )
+            return Request(index=row_index(row), id=sample, prompt=prompt, seed=seed, task="choice", options=tuple(options), pairs=pairs)
         if kind == "perplexity":
             return Request(index=row_index(row), id=sample, prompt=prompt, seed=seed, task="perplexity")
         return Request(index=row_index(row), id=sample, prompt=prompt, seed=seed, repeats=self._task.repeats)
 
     def prompt(self, row: Row, sample: str = "") -> Prompt:
-        """What is asked about a row, as text or chat: description, solved examples, the row itself.
+        """The prompt of a row, as text or chat: description, few-shot examples, the row itself.
 
-        `sample` is the row's id: its examples are drawn by it, and it is none of its own examples. Where a chat has
-        something besides its own turns, what stands before is one system's turn, as many templates take only one.
+        `sample` is the row's id, which seeds its examples and excludes itself from them. In a chat, description and
+        system messages are joined into one system message, because many chat templates accept only one.
         """
         turn = self._turn(row)
         if self._task.type == "perplexity" or not (self._pool or self._description):
@@ -126,11 +134,11 @@ class Prompts:
         lead = self._description.text(row) if self._description else ""
         examples = [self._example(one) for one in self._pool.examples(row, sample)] if self._pool else []
         if isinstance(turn, str):
-            shots = [f"{asked}{self._delimiter}{answer}" for asked, answer in examples]
+            shots = [f"{shot}{self._delimiter}{answer}" for shot, answer in examples]
             return lead + self._task.few_shot.separator.join([*shots, turn])
-        said = [lead.strip(), *(message["content"] for message in turn if message["role"] == "system")]
-        system = [{"role": "system", "content": "\n\n".join(filter(None, said))}] if any(said) else []
-        solved = [message for asked, answer in examples for message in _solved(asked, answer)]
+        system_texts = [lead.strip(), *(message["content"] for message in turn if message["role"] == "system")]
+        system = [{"role": "system", "content": "\n\n".join(filter(None, system_texts))}] if any(system_texts) else []
+        solved = [message for shot, answer in examples for message in _solved(shot, answer)]
         return [*system, *solved, *(message for message in turn if message["role"] != "system")]
 
     def _turn(self, row: Row) -> Prompt:
@@ -141,7 +149,7 @@ class Prompts:
         return [{"role": role, "content": template.text(row)} for role, template in self._messages]
 
     def _example(self, row: Row) -> tuple[Prompt, str]:
-        """A solved example: what was asked, and the first right answer."""
+        """A few-shot example: its prompt, and the first correct answer."""
         first = first_answer(self.target(row))
         if first is None:
             raise ValueError("an example of task.few_shot has no answer: set task.target")
@@ -157,9 +165,9 @@ class Prompts:
         return [template.text(row) for template in self._options]
 
     def target(self, row: Row) -> Target:
-        """The right answer of a row, or several: texts, of multiple choice numbers; None where the task has no target.
+        """The target of a row: one or several texts, or option numbers for choice; None without `task.target`.
 
-        Of a perplexity task it is the text itself.
+        For perplexity it is the text itself.
         """
         if self._task.type == "perplexity":
             turn = self._turn(row)
@@ -176,14 +184,14 @@ class Prompts:
 
 
 def first_answer(target: Target) -> str | int | None:
-    """The right answer that is shown or learned where there are several; None where there is none."""
+    """The first of several correct answers, which is shown or trained on; None if there is none."""
     if isinstance(target, list):
         return target[0] if target else None
     return target
 
 
 def check_task(task: TaskConfig) -> None:
-    """A ConfigError where the keys of a task contradict each other or its type."""
+    """Raise a ConfigError if keys of the task contradict each other or its type."""
     if task.prompt is not None and task.messages:
         raise ConfigError("task.prompt and task.messages are both set: a task has one of them")
     if task.type == "choice" and not task.choices:
@@ -200,8 +208,8 @@ def check_task(task: TaskConfig) -> None:
         raise ConfigError("task.few_shot needs task.target: an example is shown with its answer")
 
 
-def _asked_column(task: TaskConfig, columns: Sequence[str]) -> str:
-    """The column that is asked where the task has no template."""
+def _prompt_column(task: TaskConfig, columns: Sequence[str]) -> str:
+    """The column with the prompt, for a task without templates."""
     names = ("text", "prompt") if task.type == "perplexity" else ("messages", "prompt")
     for name in names:
         if name in columns:
@@ -223,7 +231,10 @@ def _option_templates(choices: str | tuple[str, ...] | None, columns: Sequence[s
 
 
 def option_number(value: object, options: Sequence[str]) -> int:
-    """Which option a target means: a number counts from 0; a text is an option, else its letter, else its number."""
+    """The option that a target means: a number counts from 0; a text is an option, else its letter, else its number.
+
+    Raises a ValueError if it is none of them.
+    """
     if isinstance(value, int) and not isinstance(value, bool):
         number = value
     elif (text := str(value)) in options:
@@ -239,21 +250,38 @@ def option_number(value: object, options: Sequence[str]) -> int:
     return number
 
 
-def _solved(asked: Prompt, answer: str) -> Chat:
-    """A solved example as turns of a chat; only the prompt itself has a system's turn."""
-    turns = [message for message in asked if message["role"] != "system"] if not isinstance(asked, str) else []
+def _solved(prompt: Prompt, answer: str) -> Chat:
+    """A few-shot example as turns of a chat, without its system message."""
+    turns = [message for message in prompt if message["role"] != "system"] if not isinstance(prompt, str) else []
     return [*turns, {"role": "assistant", "content": answer}]
 
 
 def chat_or_text(value: object) -> Prompt:
-    """A prompt out of a column: a text, or a chat whose messages have role and content; else a ValueError."""
+    """A prompt out of a column: a text, or a chat whose turns have role and content; else a ValueError.
+
+    Whatever else a turn has (`tool_calls`, `name`...) goes to the chat template as it is; so does content that is null.
+    """
     if isinstance(value, str):
         return value
-    if (
-        isinstance(value, list)
-        and value
-        and all(isinstance(m, dict) and {"role", "content"} <= m.keys() for m in value)
-    ):
-        chat: Chat = [{"role": str(message["role"]), "content": str(message["content"])} for message in value]
-        return chat
+    if isinstance(value, list) and value and all(isinstance(turn, dict) for turn in value):
+        return [_turn_of(turn, number) for number, turn in enumerate(value)]
     raise ValueError(f"neither a text nor a chat: {value!r}"[:300])
+
+
+def _turn_of(turn: Turn, number: int) -> Turn:
+    """A turn with the text parts of its content joined in order; a ValueError names what is no text."""
+    if not isinstance(turn.get("role"), str) or "content" not in turn:
+        raise ValueError(f"turn {number} of the chat has no role and content: {turn!r}"[:300])
+    content = turn["content"]
+    if isinstance(content, list):
+        content = "".join(_text_part(part, number) for part in content)
+    if content is not None and not isinstance(content, str):
+        raise ValueError(f"turn {number} of the chat has content that is neither a text nor parts: {content!r}"[:300])
+    return {**turn, "content": content}
+
+
+def _text_part(part: Any, number: int) -> str:
+    if isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str):
+        return str(part["text"])
+    kind = part.get("type") if isinstance(part, dict) else part
+    raise ValueError(f"turn {number} of the chat has a part of type {kind!r}: only parts of type text are read"[:300])

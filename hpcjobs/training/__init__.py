@@ -1,1 +1,1 @@
-"""Supervised fine-tuning: rows to tokens, their order, the loop, and checkpoints that prove themselves."""
+"""Supervised fine-tuning: tokenised rows, their order, the training loop, and verified checkpoints."""

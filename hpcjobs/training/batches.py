@@ -1,4 +1,4 @@
-"""The global batch at any number of ranks: how many units a rank runs at once, and how often before a step."""
+"""Split the global batch over any number of ranks: micro batch size and gradient accumulation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hpcjobs.errors import ConfigError
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """`micro` units a rank at once, `accumulation` times a step, on `world` ranks."""
+    """Each of `world` ranks runs `accumulation` micro batches of at most `micro` units per step."""
 
     world: int
     micro: int
@@ -21,10 +21,10 @@ class BatchPlan:
 
 
 def plan_batches(train: TrainConfig, world: int) -> BatchPlan:
-    """How a global batch is spread over `world` ranks; a ConfigError names numbers that would do.
+    """How a global batch is split over `world` ranks.
 
-    `train.micro_batch` is the most that a rank runs at once. Without it `train.gradient_accumulation` says how often
-    a rank runs, without both once.
+    `train.micro_batch` is the most units that a rank runs at once. Without it `train.gradient_accumulation` is the
+    number of micro batches per step (default 1). Raises a ConfigError that names valid numbers.
     """
     each, rest = divmod(train.global_batch, world)
     if rest:
@@ -53,6 +53,6 @@ def plan_batches(train: TrainConfig, world: int) -> BatchPlan:
 
 
 def fixed(train: TrainConfig, world: int) -> TrainConfig:
-    """The config with its micro batch said, and nothing else: at another world size the accumulation follows."""
+    """The config with its micro batch set. At another world size the accumulation follows from it."""
     plan = plan_batches(train, world)
     return train.model_copy(update={"micro_batch": plan.micro, "gradient_accumulation": None})

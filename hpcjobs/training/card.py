@@ -1,4 +1,4 @@
-"""The model card: what was learned, from what, and by what."""
+"""Model cards: what the model was trained on, and how."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 def model_card(paths: RunPaths, config: Config, plan: Plan) -> str:
-    """README.md of model/, in the hub's format: a YAML head, then where the weights come from."""
+    """README.md of model/, in the hub's format: YAML metadata, then where the weights come from."""
     return _card("A causal language model", paths, config, plan, {"library_name": "transformers"})
 
 
 def adapter_card(paths: RunPaths, config: Config, plan: Plan) -> str:
-    """README.md of adapter/: as the model's, of the adapters alone."""
+    """README.md of adapter/, in the same format."""
     head = {"library_name": "peft", "base_model": plan.model.name}
     return _card("Low-rank adapters of a causal language model", paths, config, plan, head)
 
@@ -30,12 +30,12 @@ def adapter_card(paths: RunPaths, config: Config, plan: Plan) -> str:
 def _card(what: str, paths: RunPaths, config: Config, plan: Plan, head: Mapping[str, str]) -> str:
     table = "\n".join(f"| {name} | {_cell(value)} |" for name, value in _rows(paths, config, plan).items() if value)
     yaml = dump_yaml({**head, "pipeline_tag": "text-generation"})
-    said = f"# {plan.run}\n\n{what}, fine-tuned by `hpcjobs submit train`."
-    return f"---\n{yaml}---\n\n{said}\n\n| | |\n|---|---|\n{table}\n"
+    heading = f"# {plan.run}\n\n{what}, fine-tuned by `hpcjobs submit train`."
+    return f"---\n{yaml}---\n\n{heading}\n\n| | |\n|---|---|\n{table}\n"
 
 
 def _rows(paths: RunPaths, config: Config, plan: Plan) -> dict[str, str]:
-    """What is known of the training, by name; empty where there is nothing to say."""
+    """The facts of the training by name; empty if unknown."""
     facts, curve = TokenFacts.read(paths.token_facts), read_curve(paths).steps
     last = curve[max(curve)] if curve else None
     train, base = config.train, plan.model.name

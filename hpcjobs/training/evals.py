@@ -1,4 +1,4 @@
-"""The evals of what a train run has made: which models there are, and what their evals have come to."""
+"""The evals of a train run's models: which models exist, and the state of their evals."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hpcjobs.run_folder.paths import RunPaths, steps_in
 
 
 class EvalState(StrEnum):
-    """The state of the eval of a model; the values are the words in text and JSON output."""
+    """The state of a model's eval; the values are the words in text and JSON output."""
 
     WAITING = "waiting"  # it was not started yet
     GOING = "going"  # it was started and not merged yet
@@ -22,9 +22,8 @@ class EvalState(StrEnum):
 
 @dataclass(frozen=True)
 class ModelEval:
-    """The eval of one model. `step` is None for the last model, model/.
-
-    `metrics`: name -> value, of a merged eval.
+    """The eval of one model. `step` is None for the final model, model/. `metrics` are the values of a merged eval, by
+    name.
     """
 
     step: int | None
@@ -35,12 +34,12 @@ class ModelEval:
 
 
 def model_steps(paths: RunPaths) -> list[int]:
-    """The steps on the way that have a whole model, in order."""
+    """The steps that have an intermediate model, in order."""
     return steps_in(paths.models)
 
 
 def models_of(paths: RunPaths) -> Iterator[tuple[int | None, Path]]:
-    """(step, folder) of every whole model, the last one, None, at the end."""
+    """(step, folder) of every model; the final one (None) last."""
     for step in model_steps(paths):
         yield step, paths.step_model(step)
     if paths.model.exists():
@@ -48,7 +47,7 @@ def models_of(paths: RunPaths) -> Iterator[tuple[int | None, Path]]:
 
 
 def evals_of(paths: RunPaths) -> list[ModelEval]:
-    """The evals of a train run by its models; none where it has no `train.then_eval`."""
+    """The evals of a train run's models; none without `train.then_eval`."""
     return [_eval_of(paths, step, model) for step, model in models_of(paths)] if paths.then_eval.exists() else []
 
 

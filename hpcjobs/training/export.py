@@ -1,4 +1,4 @@
-"""What a training gives away: a model that plain transformers loads, and its adapter alone; whole or not there."""
+"""Export a training: a model that transformers loads, and its adapter. Folders are complete or absent."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from hpcjobs.config import Config, TrainConfig
 from hpcjobs.run_folder.files import FILE_MODE, FOLDER_MODE, sync_folder, temporary_name
 from hpcjobs.training.card import adapter_card, model_card
 from hpcjobs.training.checkpoints.state import trained_weights
+from hpcjobs.training.data.encode import learned_end
+from hpcjobs.training.data.tokens import TokenFile
 
 if TYPE_CHECKING:
     import torch
@@ -20,32 +22,38 @@ if TYPE_CHECKING:
     from hpcjobs.distributed.work import Work
     from hpcjobs.training.setup import Prepared
 
+# Samples that tell with which token a run's turns end.
+_SAMPLES_FOR_END = 200
+
 
 def export(work: Work, prepared: Prepared) -> None:
-    """All ranks together, at the end: adapter/ where there is one, and then model/, by which a run is complete."""
+    """All ranks together, at the end: write adapter/, if there is one, then model/, which makes the run complete."""
     if has_adapter(work.config.train):
         write_adapter(work, prepared, work.paths.adapter)
     write_model(work, prepared, work.paths.model)
 
 
 def has_adapter(train: TrainConfig) -> bool:
-    """Whether adapters are worth keeping: those of random weights have no base that anybody could load."""
+    """Whether the adapter is exported: not for random base weights, which nobody could load."""
     return train.lora.rank is not None and train.init == "pretrained"
 
 
 def write_model(work: Work, prepared: Prepared, target: Path) -> None:
-    """All ranks together: the model of now as the folder `target`. What is being trained stays as it is.
+    """All ranks together: write the current model to the folder `target`. Training is not affected.
 
-    Adapters are merged into what they adapt, loaded once more in float32 into rank 0's host memory: so it does not
-    matter how the weights are spread over the ranks.
+    Adapters are merged into the base model, which rank 0 loads again in float32 into host memory, so it does not matter
+    how weights are sharded.
     """
-    temporary = temporary_name(target)
+    temporary, end = temporary_name(target), _learned_end(work, prepared)
     if work.config.train.lora.rank is None:
+        _end_with(prepared.state.plain, end)
         prepared.connector.save_model(prepared.state.model, temporary)
     else:
         adapters = trained_weights(prepared.state)
         if work.rank.is_main:
-            merged_model(work.config, adapters).save_pretrained(temporary, safe_serialization=True)
+            merged = merged_model(work.config, adapters)
+            _end_with(merged, end)
+            merged.save_pretrained(temporary, safe_serialization=True)
             prepared.connector.tokenizer.save_pretrained(temporary)
     if work.rank.is_main:
         (temporary / "README.md").write_text(model_card(work.paths, work.config, work.plan), encoding="utf-8")
@@ -53,8 +61,26 @@ def write_model(work: Work, prepared: Prepared, target: Path) -> None:
     prepared.connector.accelerator.wait_for_everyone()
 
 
+def _learned_end(work: Work, prepared: Prepared) -> int | None:
+    """The token that the samples of this run end with."""
+    tokens = TokenFile(work.paths.tokens)
+    whole = (tokens.sample(number) for number in range(min(len(tokens), _SAMPLES_FOR_END)))
+    samples = ((ids.tolist(), learned.tolist()) for ids, learned in whole)
+    return learned_end(samples, prepared.connector.tokenizer)
+
+
+def _end_with(model: PreTrainedModel, end: int | None) -> None:
+    """Name the end that was learned in generation_config.json, beside those that the base model names there."""
+    named = model.generation_config.eos_token_id
+    known = list(named) if isinstance(named, list | tuple) else [] if named is None else [named]
+    if end is not None and end not in known:
+        model.generation_config.eos_token_id = [*known, end]
+
+
 def write_adapter(work: Work, prepared: Prepared, target: Path) -> None:
-    """All ranks together: the adapters of now as the folder `target`, in peft's format, which names their base."""
+    """All ranks together: write the current adapter to the folder `target`, in peft's format, which names its base
+    model.
+    """
     adapters, temporary = trained_weights(prepared.state), temporary_name(target)
     if work.rank.is_main:
         prepared.state.plain.save_pretrained(
@@ -66,7 +92,7 @@ def write_adapter(work: Work, prepared: Prepared, target: Path) -> None:
 
 
 def merged_model(config: Config, adapters: Mapping[str, torch.Tensor]) -> PreTrainedModel:
-    """The base model, on the CPU in float32, with `adapters` (by their names in the adapted model) merged into it."""
+    """The base model on CPU in float32, with `adapters` (by their names in the adapted model) merged into it."""
     import torch
 
     from hpcjobs.engines.loader import ModelSource, fresh_model, load_model
@@ -87,7 +113,7 @@ def merged_model(config: Config, adapters: Mapping[str, torch.Tensor]) -> PreTra
 
 
 def _name(temporary: Path, target: Path) -> None:
-    """Make a finished folder durable and private, and give it its name; one that stands there already goes."""
+    """Make a finished folder durable and private, and rename it; an existing one is replaced."""
     for path in temporary.iterdir():
         path.chmod(FILE_MODE)
         with path.open("rb") as file:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def fsdp_plugin(train: TrainConfig) -> FullyShardedDataParallelPlugin:
-    """accelerate's plugin for FSDP2 from `train.fsdp`."""
+    """accelerate's FSDP2 plugin for `train.fsdp`."""
     from accelerate import FullyShardedDataParallelPlugin
 
     fsdp = train.fsdp
@@ -24,10 +24,10 @@ def fsdp_plugin(train: TrainConfig) -> FullyShardedDataParallelPlugin:
 
 
 def shard_on_cpus(accelerator: Accelerator, plugin: FullyShardedDataParallelPlugin) -> None:
-    """Make accelerate shard among several CPU processes too.
+    """Make accelerate shard over several CPU processes too.
 
-    torch's `fully_shard` runs on gloo, but accelerate (1.13) takes the plugin only where its state says MULTI_GPU or
-    the like: on CPUs it would go on with DDP, without a word.
+    torch's `fully_shard` runs on gloo, but accelerate (1.13) uses the plugin only if its state is MULTI_GPU or similar;
+    on CPUs it would silently use DDP.
     """
     from accelerate import PartialState
     from accelerate.state import AcceleratorState

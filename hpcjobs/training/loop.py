@@ -1,4 +1,4 @@
-"""The loop: one global batch a step, checkpoints between steps, and an end in order when the allocation ends."""
+"""The training loop: one global batch per step, checkpoints between steps, and an orderly stop at the time limit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hpcjobs.run_folder.journal.journal import Journal
 from hpcjobs.run_folder.rank_state import RankState
 from hpcjobs.training.batches import BatchPlan
 from hpcjobs.training.checkpoints.checkpoint import Checkpoints
-from hpcjobs.training.checkpoints.saver import Saver
+from hpcjobs.training.checkpoints.saver import CheckpointSaver
 from hpcjobs.training.checkpoints.state import capture, restore
 from hpcjobs.training.data.collate import Batch, collate
 from hpcjobs.training.data.order import BatchOrder, Share
@@ -33,23 +33,23 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
-# Steps by whose time a rank judges whether another one still fits.
+# How many recent steps are used to estimate whether another one fits.
 _RECENT = 16
-# What a checkpoint has of each weight: itself, and the optimizer's two moments.
+# Values per weight in a checkpoint: the weight and the optimizer's two moments.
 _MOMENTS = 3
-# A checkpoint may take so many times as long as the last one did.
+# A checkpoint may take this many times as long as the last one.
 _SLOWER = 2.0
 
 
 class TrainError(HpcJobsError):
-    """A training that cannot go on by being started again."""
+    """A training that a restart cannot help."""
 
     fatal = True
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Where a training is to go: its samples, their order, how many steps, and how a batch is spread over ranks."""
+    """The samples, their order, the number of steps, and how a batch is split over ranks."""
 
     tokens: TokenFile
     order: BatchOrder
@@ -59,17 +59,17 @@ class Schedule:
 
 @dataclass
 class Times:
-    """Seconds that recent steps took."""
+    """How long recent steps took (seconds)."""
 
     steps: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT))
 
-    def next(self, saver: Saver) -> float:
-        """What another step, and the checkpoint after it, are expected to take; one in hand is finished before."""
+    def next(self, saver: CheckpointSaver) -> float:
+        """How long another step and the checkpoint after it will take, including a write in progress."""
         return max(self.steps, default=0.0) + _SLOWER * (saver.seconds + saver.left())
 
 
 class Loop:
-    """Steps `done` + 1, + 2... of a schedule. All ranks call everything together, in the same order."""
+    """Runs steps `done` + 1, + 2... of a schedule. All ranks make all calls together, in the same order."""
 
     def __init__(
         self, work: Work, prepared: Prepared, schedule: Schedule, journal: Journal, validation: Validation | None = None
@@ -84,17 +84,17 @@ class Loop:
         self._trained = [weight for weight in prepared.state.model.parameters() if weight.requires_grad]
         size = sum(weight.numel() * weight.element_size() for weight in self._trained)
         gpu, beside = self._device.type == "cuda", work.config.train.async_checkpoints
-        self._saver = Saver(self._checkpoints, beside, gpu, _MOMENTS * size)
+        self._saver = CheckpointSaver(self._checkpoints, beside, gpu, _MOMENTS * size)
         self._times, self.done = Times(), 0
         self._saved: int | None = None  # the last step of which a checkpoint is there, or being written
         tokenizer = prepared.connector.tokenizer
         self._pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
 
     def resume(self) -> None:
-        """Go on from the newest checkpoint that proves whole, where there is one; rank 0 judges for all."""
+        """Restore the newest checkpoint that verifies, if there is one; rank 0 decides for all."""
         found = self._agreed(self._checkpoints.newest() if self._work.rank.is_main else None)
-        for said in found.passed_over if self._work.rank.is_main else ():
-            log.warning("passed over checkpoint %s", said)
+        for reason in found.passed_over if self._work.rank.is_main else ():
+            log.warning("passed over checkpoint %s", reason)
         if found.step is not None:
             restore(
                 self.prepared.state, self._work.paths.checkpoint(found.step), self._work.rank.rank,
@@ -105,25 +105,25 @@ class Loop:
         self._trackers.start(self.done)
 
     def run(self) -> bool:
-        """All steps that are left; False where the allocation ends before: then a checkpoint is there to go on from."""
+        """Run all remaining steps. False if the allocation ends before that: a checkpoint has been written then."""
         self._settle_buckets()
         going = self._agree_to_go_on()
         while self.done < self._schedule.steps and going:
             going = self._step()
-            # Before the checkpoint: a start that goes on from that would not come by here again.
+            # Before the checkpoint: a start that resumes from it would not reach this again.
             if self._milestones.due(self.done) and self._agreed(self._milestones.missing(self.done)):
                 self._milestones.reach(self.done)
             if self.done % self._work.config.train.checkpoint_every == 0:
                 self.save()
         if self.done < self._schedule.steps:
-            self._work.heart.enter(RankState.DRAINING)
+            self._work.heartbeat.enter(RankState.DRAINING)
         self.save(whole=True)
         return self.done >= self._schedule.steps
 
     def save(self, whole: bool = False) -> None:
-        """A checkpoint of now, where there is none yet; `whole`: it is there when this returns."""
-        state = self._work.heart.vitals.state
-        self._work.heart.enter(RankState.SAVING)  # as long as that takes, nobody hangs
+        """Write a checkpoint, unless there is one of this step. With `whole`, wait until it is written."""
+        state = self._work.heartbeat.vitals.state
+        self._work.heartbeat.enter(RankState.SAVING)  # as long as that takes, nobody hangs
         if self._saved != self.done:
             self._journal.sync()  # the steps that the checkpoint stands for
             self._saver.settle()
@@ -135,12 +135,12 @@ class Loop:
         if whole:
             self._saver.settle()
         self._agreed(None)  # what follows may end the process: the checkpoint is there before anybody goes on
-        self._work.heart.enter(state)
+        self._work.heartbeat.enter(state)
 
     def close(self) -> None:
-        """The journal, the trackers, and a checkpoint that is being written end with the loop."""
+        """Close journal and trackers, and finish a checkpoint that is being written."""
         if self._saver.busy:
-            self._work.heart.enter(RankState.SAVING)
+            self._work.heartbeat.enter(RankState.SAVING)
         try:
             self._saver.settle()
         except Exception:
@@ -150,7 +150,7 @@ class Loop:
         self._trackers.close(self.done >= self._schedule.steps)
 
     def _step(self) -> bool:
-        """One global batch; whether there is room for another."""
+        """Run one global batch; returns whether there is time for another."""
         self._saver.check()
         began, started_at, step = time.monotonic(), time.time(), self.done
         rank, batches = self._work.rank, self._schedule.batches
@@ -159,8 +159,8 @@ class Loop:
         total, mine = self._gradients(units, targets)
         learning_rate = float(self.prepared.state.scheduler.get_last_lr()[0])
         self._times.steps.append(time.monotonic() - began)
-        told = self._sum([total, mine, 0.0 if self._has_room() else 1.0])
-        loss = told[0] / targets
+        sums = self._sum([total, mine, 0.0 if self._has_room() else 1.0])
+        loss = sums[0] / targets
         if not math.isfinite(loss):
             raise TrainError(
                 f"the loss of step {step + 1} is {loss}: lower train.learning_rate, or look at its samples; the last "
@@ -168,7 +168,7 @@ class Loop:
             )
         norm = self._update()
         self.done = step + 1
-        held = self._validate()
+        eval_loss = self._validate()
         seconds = time.monotonic() - began
         record = StepRecord(
             step=self.done,
@@ -176,11 +176,11 @@ class Loop:
             loss=loss,
             learning_rate=learning_rate,
             grad_norm=norm,
-            tokens=int(told[1]),
+            tokens=int(sums[1]),
             targets=targets,
-            tokens_per_s=round(told[1] / max(seconds, 1e-9), 2),
+            tokens_per_s=round(sums[1] / max(seconds, 1e-9), 2),
             seconds=round(seconds, 6),
-            eval_loss=held,
+            eval_loss=eval_loss,
             rank_tokens=mine,
             samples=[int(self._schedule.tokens.rows[n]) for part in units for unit in part for n in unit],
             rank=rank.rank,
@@ -188,14 +188,14 @@ class Loop:
             world_size=batches.world,
             started_at=started_at,
         )
-        self._tell(record)
-        return told[2] == 0
+        self._log_step(record)
+        return sums[2] == 0
 
     def _gradients(self, units: Sequence[Sequence[Sequence[int]]], targets: int) -> tuple[float, int]:
         """Forward and backward over this rank's micro batches: (summed loss, tokens).
 
-        DDP and FSDP average over ranks; scaled by their number, the gradient is that of the sum over all tokens of
-        the global batch divided by how many of them are learned: the same at any world size.
+        DDP and FSDP average over ranks. Scaled by the number of ranks, the gradient is that of the summed loss divided
+        by the trained tokens of the global batch: the same at any world size.
         """
         model, scale = self.prepared.state.model, self._schedule.batches.world / targets
         total, tokens = 0.0, 0
@@ -213,7 +213,7 @@ class Loop:
         return collate(part, self._schedule.tokens, self._pad, self._loss.blocks if packed else None)
 
     def _update(self) -> float:
-        """Clip, step, and forget the gradients; their norm before."""
+        """Clip gradients, run the optimizer and reset them; returns the gradient norm before clipping."""
         most = self._work.config.train.clip_norm or math.inf
         norm = self._accelerator.clip_grad_norm_(self._trained, most)
         self.prepared.state.optimizer.step()
@@ -227,19 +227,19 @@ class Loop:
         every = self._work.config.train.eval_every
         if self._validation is None or not (self.done == self._schedule.steps or (every and self.done % every == 0)):
             return None
-        self._work.heart.enter(RankState.VALIDATING)
+        self._work.heartbeat.enter(RankState.VALIDATING)
         found = self._validation.loss(self._loss, self.prepared.state, self._sum)
-        self._work.heart.enter(RankState.WORKING)
+        self._work.heartbeat.enter(RankState.WORKING)
         return found
 
-    def _tell(self, record: StepRecord) -> None:
-        """A finished step: to the journal, the heartbeat, the trackers."""
+    def _log_step(self, record: StepRecord) -> None:
+        """Record a finished step in journal, heartbeat and trackers."""
         self._journal.append(record)
-        vitals = self._work.heart.vitals
+        vitals = self._work.heartbeat.vitals
         vitals.samples += len(record.samples)
         vitals.tokens += record.rank_tokens
         vitals.last_index = record.step
-        self._trackers.tell(record)
+        self._trackers.log_step(record)
 
     def _has_room(self) -> bool:
         return self._work.drain.has_room(self._times.next(self._saver))
@@ -259,20 +259,20 @@ class Loop:
         return summed
 
     def _agreed(self, value: T | None) -> T:
-        """What rank 0 says, on all ranks; the others' values are not used."""
+        """Broadcast rank 0's value to all ranks; the others' values are not used."""
         import torch.distributed as dist
 
-        told: list[Any] = [value]
+        box: list[Any] = [value]
         if dist.is_initialized():
-            dist.broadcast_object_list(told, src=0)
-        agreed: T = told[0]
+            dist.broadcast_object_list(box, src=0)
+        agreed: T = box[0]
         return agreed
 
     def _settle_buckets(self) -> None:
-        """One pass whose gradients are thrown away: DDP lays its buckets out anew after its first.
+        """Run one pass and discard its gradients: DDP rebuilds its buckets after the first one.
 
-        The order in which ranks' gradients are added depends on that layout; so the first step after a resume would
-        round otherwise than the same step of a run that was not interrupted.
+        The order in which gradients are summed depends on the buckets, so without this the first step after a resume
+        would round differently from the same step of an uninterrupted run.
         """
         import torch
         from torch.nn.parallel import DistributedDataParallel

@@ -1,4 +1,4 @@
-"""The summed loss of a batch, computed where something is learned and nowhere else."""
+"""The summed loss of a batch, computed only at trained tokens."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Loss:
-    """Sums cross entropy over learned tokens. `plain` is the model under its wrappers, which says what it takes."""
+    """Sums cross entropy over trained tokens. `plain` is the model without wrappers."""
 
     def __init__(self, plain: PreTrainedModel, device: torch.device) -> None:
         base = plain.get_base_model() if hasattr(plain, "get_base_model") else plain
@@ -23,12 +23,12 @@ class Loss:
         self._keeps = "logits_to_keep" in inspect.signature(type(base).forward).parameters
 
     def blocks(self, numbers: npt.NDArray[np.int64]) -> torch.Tensor:
-        """The mask of packed rows in the form that the model's attention takes."""
+        """The attention mask of packed rows, in the form that the model's attention needs."""
         kind = getattr(self._base.config, "_attn_implementation", "eager")
         return block_mask(numbers, additive=kind != "sdpa")
 
     def __call__(self, model: PreTrainedModel, batch: Batch) -> torch.Tensor:
-        """The sum (float32 scalar) of the losses of `batch.targets` tokens; its gradient goes through `model`."""
+        """The sum (float32 scalar) of the losses of `batch.targets` tokens; gradients flow through `model`."""
         import torch
 
         inputs = {name: value.to(self._device) for name, value in batch.inputs.items()}

@@ -1,4 +1,4 @@
-"""Models of steps on the way, each with an eval that is queued while the training goes on."""
+"""Intermediate models, each with an eval that is queued while training goes on."""
 
 from __future__ import annotations
 
@@ -18,41 +18,43 @@ if TYPE_CHECKING:
     from hpcjobs.training.setup import Prepared
 
 log = logging.getLogger(__name__)
-# How long the end of a training waits for an eval to be queued; what is not queued then, the merge job starts.
+# How long the end of a training waits for an eval to be queued; after that the merge job starts it.
 _PATIENCE = 60.0
 
 
 class Milestones:
-    """Every `train.then_eval_every` steps but the last: all ranks ask `due`, rank 0 `missing`, and all `reach` it."""
+    """Intermediate models, every `train.then_eval_every` steps but the last: all ranks call `due`, rank 0 `missing`,
+    and all `reach`.
+    """
 
     def __init__(self, work: Work, prepared: Prepared, steps: int) -> None:
         self._work, self._prepared, self._steps = work, prepared, steps
         self._queueing: subprocess.Popen[bytes] | None = None
 
     def due(self, step: int) -> bool:
-        """Whether a model is to be there after `step`; the last has one anyway."""
+        """Whether there should be a model after `step`; the last step has the final one."""
         every = self._work.config.train.then_eval_every
         return bool(every) and step % (every or 1) == 0 and step < self._steps
 
     def missing(self, step: int) -> bool:
-        """Whether no start before this one has written it."""
+        """Whether an earlier start has not written it yet."""
         return not self._work.paths.step_model(step).exists()
 
     def reach(self, step: int) -> None:
-        """Write the model of now as that of `step`; where there is a queue, rank 0 has its eval queued."""
-        work, state = self._work, self._work.heart.vitals.state
-        work.heart.enter(RankState.SAVING)
+        """Write the current model as that of `step`; under Slurm, rank 0 queues its eval."""
+        work, state = self._work, self._work.heartbeat.vitals.state
+        work.heartbeat.enter(RankState.SAVING)
         if work.rank.is_main:
             make_folder(work.paths.models)
         random = random_state()
         write_model(work, self._prepared, work.paths.step_model(step))
         set_random_state(random)  # a start that finds the model there writes none, and must go on alike
-        work.heart.enter(state)
+        work.heartbeat.enter(state)
         if work.rank.is_main and any(one.executor == "slurm" for one in read_launches(work.paths)[-1:]):
             self._queue()
 
     def close(self) -> None:
-        """Wait for what is being queued, within reason."""
+        """Wait for an eval that is being queued, up to a limit."""
         if self._queueing is not None:
             try:
                 self._queueing.wait(_PATIENCE)
@@ -62,6 +64,6 @@ class Milestones:
             self._queueing = None
 
     def _queue(self) -> None:
-        """In a process of its own: it takes a second or two, and nothing of it may touch the training."""
+        """Queue evals in a process of their own: it takes a second or two, and must not affect the training."""
         self.close()
         self._queueing = begin_evals(self._work.paths, apart=False)

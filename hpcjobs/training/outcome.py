@@ -1,4 +1,4 @@
-"""What a training has come to so far: its steps, what is missing, losses, speed, checkpoints."""
+"""The state of a training: steps, missing steps, losses, speed, checkpoints."""
 
 from __future__ import annotations
 
@@ -18,18 +18,21 @@ from hpcjobs.training.steps import Curve, StepRecord, read_curve
 
 @dataclass(frozen=True)
 class TrainMerged(Merged):
-    """`rows` are the planned steps, `missing` those without a record; `model`: whether model/ is there."""
+    """The result of a train run's merge. `rows` are the planned steps, `missing` those without a record; `model`:
+    model/ exists.
+    """
 
     model: bool = True
 
     @property
     def complete(self) -> bool:
+        """Whether all steps have a record and model/ exists."""
         return self.model and not self.missing
 
 
 @dataclass(frozen=True)
 class Training:
-    """What a train run has come to so far, by rank 0's journals; `values` are what a merge writes to metrics.json."""
+    """The state of a train run, from rank 0's journals. `values` are what a merge writes to metrics.json."""
 
     merged: TrainMerged
     curve: Curve
@@ -42,7 +45,7 @@ class Training:
 
 
 def read_training(paths: RunPaths) -> Training:
-    """Look at a training, over or not, and write nothing; a MergeError where a journal is broken."""
+    """Read the state of a train run, finished or not. Writes nothing. Raises a MergeError for a broken journal."""
     config, plan = read_config(paths.config), Plan.read(paths.plan)
     facts = TokenFacts.read(paths.token_facts) if paths.token_facts.exists() else None
     curve = read_curve(paths)
@@ -54,14 +57,14 @@ def read_training(paths: RunPaths) -> Training:
 
 
 def _metrics(curve: Curve) -> dict[str, Summary]:
-    """Loss of the last step, the last and the best validation loss; each with the step that it is of."""
+    """The last loss, and the last and best validation loss, each with its step."""
     if not curve.steps:
         return {}
     records = [curve.steps[step] for step in sorted(curve.steps)]
     found = {"loss": (records[-1].loss, records[-1].step)}
-    held = [(record.eval_loss, record.step) for record in records if record.eval_loss is not None]
-    if held:
-        found |= {"eval_loss": held[-1], "best_eval_loss": min(held)}
+    eval_losses = [(record.eval_loss, record.step) for record in records if record.eval_loss is not None]
+    if eval_losses:
+        found |= {"eval_loss": eval_losses[-1], "best_eval_loss": min(eval_losses)}
     return {
         name: {"value": value, "n": len(records), "ci95": None, "stderr": None, "step": step}
         for name, (value, step) in found.items()
@@ -84,7 +87,7 @@ def _metrics_json(
 
 
 def _train(paths: RunPaths, config: Config, curve: Curve, facts: TokenFacts | None) -> dict[str, object]:
-    """What only a training has: speed, checkpoints, the model, the eval that follows."""
+    """Values that only train runs have: speed, checkpoints, model, and the eval that follows."""
     records = list(curve.steps.values())
     tokens, seconds = sum(record.tokens for record in records), sum(record.seconds for record in records)
     rank_seconds = sum(record.seconds * record.world_size for record in records)
@@ -109,7 +112,7 @@ def _last(records: list[StepRecord]) -> StepRecord:
 
 
 def _checkpoint(paths: RunPaths, step: int) -> CheckpointFacts:
-    """A checkpoint by its manifest; not read again here: whoever resumes proves it."""
+    """A checkpoint from its manifest, without verifying it: a resume does."""
     try:
         return {"step": step, "bytes": manifest_bytes(paths.checkpoint(step))}
     except (OSError, ValueError, KeyError) as error:
@@ -117,16 +120,16 @@ def _checkpoint(paths: RunPaths, step: int) -> CheckpointFacts:
 
 
 def _warnings(merged: TrainMerged, facts: TokenFacts | None) -> list[str]:
-    said = []
+    warnings = []
     if facts is None and not merged.accepted:
-        said.append("no step is done, and the rows are not tokenised yet")
+        warnings.append("no step is done, and the rows are not tokenised yet")
     elif merged.missing:
         first = merged.missing[0]
-        said.append(f"{len(merged.missing)} of {merged.rows} steps have no record, the first is step {first}")
+        warnings.append(f"{len(merged.missing)} of {merged.rows} steps have no record, the first is step {first}")
     elif not merged.model:
-        said.append("all steps are done, and model/ is not written")
+        warnings.append("all steps are done, and model/ is not written")
     if facts:
         for count in filter(None, (facts.train, facts.validation)):
             if count.left_out:
-                said.append(f"{count.left_out} rows were left out, with nothing to learn: {count.reasons[0]}")
-    return said
+                warnings.append(f"{count.left_out} rows were left out, with nothing to learn: {count.reasons[0]}")
+    return warnings

@@ -1,4 +1,4 @@
-"""Ranks that must live for the others to go on: a lost one is found, named, and the rest do not wait for it."""
+"""Watch the other ranks of a training: a lost rank is detected and named, and the others end."""
 
 from __future__ import annotations
 
@@ -15,28 +15,30 @@ from hpcjobs.run_folder.rank_state import RankState
 
 log = logging.getLogger(__name__)
 _POLL_SECONDS = 1.0
-# How long the working thread may take to notice a lost rank by itself, in its collective.
+# How long the main thread may take to notice a lost rank by itself, in a collective.
 _GRACE_SECONDS = 10.0
-# How long the guard of a killed rank may take to say so; where it died with its node, beats that are missed tell.
-_WORD_SECONDS, _BEATS = 5.0, 3
+# How long the guard of a killed rank may take to record it; if it died with its node, missed heartbeats show it.
+_GUARD_SECONDS, _BEATS = 5.0, 3
 _GONE = (RankState.DEAD, RankState.FAILED)
 
 
 class LostRankError(HpcJobsError):
-    """Another rank is gone, and this one cannot go on without it. The next start goes on from the last checkpoint."""
+    """Another rank was lost, and this one cannot go on without it. The next start resumes from the last checkpoint."""
 
 
 class Peers:
-    """Watches the heartbeats of the other ranks of this attempt: rank 0 those of all, the others that of rank 0.
+    """Watches heartbeats of this attempt: rank 0 those of all ranks, the others that of rank 0.
 
-    So every loss is seen, and nobody reads all files but one. A rank that has ended badly, or whose heartbeat has not
-    changed for `timeout` seconds by our own clock, is lost. `beat`: seconds between two heartbeats.
+    So every loss is detected, and only rank 0 reads all files. A rank is lost if it ended badly, or if its heartbeat
+    has not changed for `timeout` seconds by this process's clock. `interval` is the time between heartbeats (seconds).
     """
 
-    def __init__(self, paths: RunPaths, rank: Rank, timeout: float, heart: Heartbeat, beat: float = 5.0) -> None:
-        self._paths, self._rank, self._timeout, self._heart = paths, rank, timeout, heart
-        self._beat = beat
-        self._seen: dict[int, tuple[int, float]] = {}
+    def __init__(
+        self, paths: RunPaths, rank: Rank, timeout: float, heartbeat: Heartbeat, interval: float = 5.0
+    ) -> None:
+        self._paths, self._rank, self._timeout, self._heartbeat = paths, rank, timeout, heartbeat
+        self._interval = interval
+        self._last_beats: dict[int, tuple[int, float]] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="peers", daemon=True)
 
@@ -51,10 +53,11 @@ class Peers:
             self._thread.join()
 
     def blame(self, error: BaseException, step: int) -> LostRankError | None:
-        """What to say of an error in a collective, where a rank was lost; None where none was, in a few seconds."""
+        """The error to raise for an error in a collective, if a rank was lost; None if none was within a few seconds.
+        """
         everybody = range(self._rank.world_size)
         first = {vitals.rank: vitals.beat for vitals in self._vitals(everybody)}
-        deadline = time.monotonic() + max(_WORD_SECONDS, _BEATS * self._beat)
+        deadline = time.monotonic() + max(_GUARD_SECONDS, _BEATS * self._interval)
         while not (lost := self._gone(everybody)) and time.monotonic() < deadline:
             time.sleep(0.1)
         if lost is None:
@@ -78,7 +81,7 @@ class Peers:
                 self._leave(f"LostRankError: {lost} was lost: the others cannot go on without it")
 
     def _gone(self, watched: range) -> str | None:
-        """A rank that has ended badly; not one that has ended because of another."""
+        """A rank that ended badly, but not because of another rank."""
         found = [vitals for vitals in self._vitals(watched) if vitals.state in _GONE]
         first = [v for v in found if not (v.first_error or "").startswith("LostRankError")]
         return _named(first[0]) if first else None
@@ -86,9 +89,9 @@ class Peers:
     def _silent(self, watched: range) -> str | None:
         now = time.monotonic()
         for vitals in self._vitals(watched):
-            beat, since = self._seen.get(vitals.rank, (-1, now))
+            beat, since = self._last_beats.get(vitals.rank, (-1, now))
             if vitals.beat != beat or vitals.ended_at is not None:
-                self._seen[vitals.rank] = vitals.beat, now
+                self._last_beats[vitals.rank] = vitals.beat, now
             elif now - since > self._timeout:
                 return f"rank {vitals.rank} on {vitals.host} (no sign of life for {now - since:.0f} s)"
         return None
@@ -99,10 +102,10 @@ class Peers:
         return [vitals for vitals in found if vitals]
 
     def _leave(self, why: str) -> None:
-        """End the process: its working thread waits for a rank that will not come."""
+        """End the process: its main thread waits for a rank that is gone."""
         log.error("%s", why)
-        self._heart.vitals.first_error = why[:400]
-        self._heart.last_words(RankState.FAILED, why)
+        self._heartbeat.vitals.first_error = why[:400]
+        self._heartbeat.end_now(RankState.FAILED, why)
         logging.shutdown()
         os._exit(1)
 

@@ -1,4 +1,4 @@
-"""How far a training is, from the end of its newest journal: nothing else is read."""
+"""The progress of a training, from the end of its newest journal only."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.training.data.tokens import TokenFacts
 from hpcjobs.training.steps import StepRecord
 
-# Enough for the last lines of a journal, the samples of a global batch of thousands included.
+# Bytes: enough for the last lines of a journal, even with thousands of samples per global batch.
 _TAIL = 1 << 18
 _RECENT = 8
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Steps planned (0 where not known yet) and done, steps a second lately, and the last one."""
+    """Planned steps (0: not known yet), steps done, recent steps per second, and the last step's record."""
 
     steps: int
     done: int
@@ -27,7 +27,7 @@ class Progress:
 
 
 def read_progress(paths: RunPaths) -> Progress:
-    """Where the newest start that has finished a step stands."""
+    """The progress of the newest start that has finished a step."""
     recent = _recent(paths)
     try:
         steps = TokenFacts.read(paths.token_facts).steps
@@ -39,7 +39,7 @@ def read_progress(paths: RunPaths) -> Progress:
 
 
 def _recent(paths: RunPaths) -> list[StepRecord]:
-    """The last records of rank 0's journal that was written last; none where no step is finished."""
+    """The last records of rank 0's newest journal; empty if no step is finished."""
     journals = [path for path in paths.journals() if path.stem.endswith("-0") and path.stat().st_size]
     if not journals:
         return []

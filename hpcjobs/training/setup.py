@@ -1,4 +1,4 @@
-"""From a config to what is trained: connector, model, optimizer and schedule, ready for the loop."""
+"""Set up a training from its config: connector, model, optimizer and scheduler."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Prepared:
-    """What the loop works with."""
+    """The objects that the training loop uses."""
 
     connector: AccelerateConnector
     state: State
@@ -34,7 +34,7 @@ class Prepared:
 
 
 def prepare(work: Work, steps: int) -> Prepared:
-    """Join the group, load the model, and prepare it for a training of `steps` steps."""
+    """Join the process group, load the model, and prepare it for a training of `steps` steps."""
     from hpcjobs.training.checkpoints.state import seed_all
 
     train = work.config.train
@@ -61,17 +61,19 @@ def prepare(work: Work, steps: int) -> Prepared:
 
 
 def make_connector(work: Work) -> tuple[AccelerateConnector, str]:
-    """The connector in the group of all ranks (NCCL on GPUs, gloo on CPUs), and the precision that `auto` came to."""
+    """The connector, in the process group of all ranks (NCCL on GPUs, gloo on CPUs), and the precision `auto` resolves
+    to.
+    """
     import torch
 
     from hpcjobs.distributed.group import join_group
-    from hpcjobs.distributed.rendezvous import Meeting
+    from hpcjobs.distributed.rendezvous import Rendezvous
 
     model, run, train = work.config.model, work.config.run, work.config.train
     gpu = torch.cuda.is_available()
-    meeting = Meeting.of(work.paths.rendezvous, work.rank, run.rendezvous_timeout)
-    # The time-out is that of every collective, too: one may have to wait for a checkpoint to be written.
-    join_group(work.rank, meeting, max(run.rendezvous_timeout, run.progress_timeout), "nccl" if gpu else "gloo")
+    rendezvous = Rendezvous.of(work.paths.rendezvous, work.rank, run.rendezvous_timeout)
+    # The timeout holds for every collective too, and one may have to wait for a checkpoint to be written.
+    join_group(work.rank, rendezvous, max(run.rendezvous_timeout, run.progress_timeout), "nccl" if gpu else "gloo")
     precision = train.mixed_precision
     if precision == "auto":
         precision = "bf16" if gpu and torch.cuda.is_bf16_supported() else "no"
@@ -90,12 +92,12 @@ def make_connector(work: Work) -> tuple[AccelerateConnector, str]:
 
 
 def _accelerator(train: TrainConfig) -> Mapping[str, FullyShardedDataParallelPlugin]:
-    """What accelerate's Accelerator is given besides the precision."""
+    """Further arguments for accelerate's Accelerator."""
     return {"fsdp_plugin": fsdp_plugin(train)} if train.fsdp.enabled else {}
 
 
 def adapted(model: PreTrainedModel, config: Config) -> PreTrainedModel:
-    """The model, with low-rank adapters where the config asks for them."""
+    """The model, with LoRA adapters if the config sets a rank. Raises a ConfigError if peft is missing."""
     lora = config.train.lora
     if lora.rank is None:
         return model
@@ -112,13 +114,13 @@ def adapted(model: PreTrainedModel, config: Config) -> PreTrainedModel:
 
 
 def _counts(model: PreTrainedModel) -> tuple[int, int]:
-    """(weights that are trained, all weights)."""
+    """(number of trained weights, number of all weights)."""
     sizes = [(weight.numel(), weight.requires_grad) for weight in model.parameters()]
     return sum(size for size, trained in sizes if trained), sum(size for size, _ in sizes)
 
 
 def make_optimizer(model: PreTrainedModel, train: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW; what has one dimension (norms, biases) does not decay."""
+    """AdamW; one-dimensional weights (norms, biases) have no weight decay."""
     import torch
 
     trained = [weight for weight in model.parameters() if weight.requires_grad]
@@ -131,7 +133,7 @@ def make_optimizer(model: PreTrainedModel, train: TrainConfig) -> torch.optim.Op
 
 
 def make_scheduler(optimizer: torch.optim.Optimizer, train: TrainConfig, steps: int) -> LRScheduler:
-    """transformers' schedule of that name, stepped once a global batch."""
+    """transformers' scheduler of this name, stepped once per global batch."""
     from transformers import get_scheduler
 
     more = {}

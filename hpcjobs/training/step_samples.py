@@ -1,4 +1,4 @@
-"""Which samples each step learned from, all ranks together, kept as one number a step."""
+"""Which samples each step trained on, over all ranks, as one hash per step."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from hpcjobs.training.steps import Curve, read_steps
 
 @dataclass
 class StepSamples:
-    """How many samples a step had, and a `mark` that two steps share where they had the same ones, in any order.
+    """The number of samples of a step, and a `mark` that is equal for steps with the same samples in any order.
 
-    The mark is the sum of a hash of each sample's row number, modulo 2**64: ranks may share a batch out as they like.
+    The mark is the sum of a hash of each sample's row number, modulo 2**64, so it does not depend on how ranks share a
+    batch.
     """
 
     samples: int = 0
@@ -23,16 +24,16 @@ class StepSamples:
     ranks: int = 0
 
     def add(self, samples: Sequence[int]) -> None:
-        """The samples of one more rank."""
+        """Add the samples of one more rank."""
         self.samples += len(samples)
         self.mark = (self.mark + int(_mixed(samples).sum(dtype=np.uint64))) % 2**64
         self.ranks += 1
 
 
-def read_seen(paths: RunPaths, curve: Curve) -> dict[int, StepSamples]:
-    """What the steps of `curve` saw, by step, where every rank's journal has it; of a step that was run again the last.
+def read_step_samples(paths: RunPaths, curve: Curve) -> dict[int, StepSamples]:
+    """The samples of the steps of `curve` for which every rank's journal has a record; of repeated steps the last.
 
-    Raises MergeError for a journal line that no crash can make.
+    Raises a MergeError for a broken journal line.
     """
     found: dict[int, StepSamples] = {}
     for path in paths.journals():
@@ -40,11 +41,11 @@ def read_seen(paths: RunPaths, curve: Curve) -> dict[int, StepSamples]:
             counts = curve.steps.get(record.step)
             if counts is not None and counts.attempt == record.attempt:
                 found.setdefault(record.step, StepSamples()).add(record.samples)
-    return {step: seen for step, seen in found.items() if seen.ranks == curve.steps[step].world_size}
+    return {step: one for step, one in found.items() if one.ranks == curve.steps[step].world_size}
 
 
 def _mixed(samples: Sequence[int]) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
-    """Each number's hash: SplitMix64 (Steele, Lea, Flood, Fast splittable pseudorandom number generators, 2014)."""
+    """A hash of each number: SplitMix64 (Steele, Lea, Flood, Fast splittable pseudorandom number generators, 2014)."""
     z = np.array(samples, np.uint64) + np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

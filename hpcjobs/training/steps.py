@@ -1,4 +1,4 @@
-"""A step as one line of a rank's journal."""
+"""The record of a step, one line of a rank's journal."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from hpcjobs.run_folder.paths import RunPaths
 
 @dataclass(frozen=True, kw_only=True)
 class StepRecord:
-    """A finished step. `step` counts from 1; `loss` is the mean over all learned tokens of its global batch.
+    """A finished step. `step` counts from 1; `loss` is the mean over all trained tokens of its global batch.
 
-    `tokens` are all ranks' (padding aside), `rank_tokens` this rank's, `targets` those that are learned; `samples` are
-    the row indexes that this rank ran. `eval_loss`: the validation loss after this step, None where none was asked.
+    `tokens` are those of all ranks without padding, `rank_tokens` this rank's, `targets` the trained ones; `samples`
+    are the row indexes that this rank ran. `eval_loss` is the validation loss after this step, None if it was not
+    computed.
     """
 
     step: int
@@ -38,13 +39,13 @@ class StepRecord:
     started_at: float
 
     def line(self) -> bytes:
-        """The JSON line; a number that is not finite is null, as JSON has no word for it."""
+        """The JSON line; numbers that are not finite are null."""
         values = {name: _plain(value) for name, value in asdict(self).items()}
         return json.dumps(values, ensure_ascii=True, allow_nan=False).encode() + b"\n"
 
     @classmethod
     def parse(cls, line: bytes) -> StepRecord:
-        """The record of a line; a ValueError where it is none."""
+        """The record in a line. Raises a ValueError."""
         try:
             values = json.loads(line)
             record = cls(**values)
@@ -61,14 +62,14 @@ def _plain(value: object) -> object:
 
 @dataclass
 class Curve:
-    """The steps that count, by number, and how often one was run again after a resume."""
+    """The steps that count, by number, and how many were run again after a resume."""
 
     steps: dict[int, StepRecord] = field(default_factory=dict)
     repeated: int = 0
 
 
 def read_steps(path: Path) -> Iterator[StepRecord]:
-    """The records of a journal, in order; a MergeError names the offset of a line that no crash can make."""
+    """The records of a journal, in order. Raises a MergeError with the offset of a broken line."""
     for offset, line in journal_lines(path):
         try:
             yield StepRecord.parse(line)
@@ -77,7 +78,7 @@ def read_steps(path: Path) -> Iterator[StepRecord]:
 
 
 def read_curve(paths: RunPaths) -> Curve:
-    """The steps of a run out of rank 0's journals; of a step that was run again the last one counts."""
+    """The steps of a run from rank 0's journals; of a repeated step the last record counts."""
     curve, newest = Curve(), dict[int, float]()
     for path in paths.journals():
         if not path.stem.endswith("-0"):

@@ -1,4 +1,4 @@
-"""The loss on samples that are not learned from."""
+"""The loss on validation samples."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from hpcjobs.training.loss import Loss
 
 
 class Validation:
-    """The validation samples, spread over the ranks, the longest first."""
+    """The validation samples, split over the ranks, longest first."""
 
     def __init__(self, tokens: TokenFile, batches: BatchPlan, rank: int, pad: int) -> None:
         self._tokens, self._pad = tokens, pad
         self._share = Share(rank, batches.world, batches.micro)
 
     def loss(self, loss: Loss, state: State, summed: Callable[[Sequence[float]], list[float]]) -> float:
-        """The mean loss of all learned tokens; all ranks run equally many batches, as FSDP's are collectives."""
+        """The mean loss of all trained tokens. All ranks run the same number of batches, because FSDP uses collectives.
+        """
         import torch
 
         model = state.model if state.sharded else state.plain
@@ -33,11 +34,11 @@ class Validation:
                 found = float(loss(model, batch))
                 total, targets = total + counts * found, targets + counts * batch.targets
         model.train()
-        told = summed([total, float(targets)])
-        return told[0] / told[1]
+        sums = summed([total, float(targets)])
+        return sums[0] / sums[1]
 
     def _rounds(self) -> list[tuple[list[list[int]], int]]:
-        """(units, 1) of each round; a rank without samples in one runs the first sample there, which counts 0."""
+        """(units, 1) per round; a rank without samples in a round runs the first sample with weight 0."""
         order = sorted(range(len(self._tokens)), key=lambda n: -int(self._tokens.lengths[n]))
         width = self._share.world * self._share.micro
         rounds: list[tuple[list[list[int]], Any]] = []

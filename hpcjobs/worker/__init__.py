@@ -1,1 +1,1 @@
-"""The worker: what one rank runs, whoever started it."""
+"""The worker: what one rank runs."""

@@ -1,4 +1,4 @@
-"""`python -m hpcjobs.worker RUN`: how every rank begins, under a guard.
+"""`python -m hpcjobs.worker RUN`: the entry point of every rank, under a guard process.
 
 submitit's jobs, `sbatch/*.sbatch` and the local supervisor all enter `guard_rank`.
 """
@@ -18,7 +18,7 @@ from hpcjobs.worker.run import run_rank
 
 
 def guard_rank(run_dir: str) -> None:
-    """`run_rank(run_dir)` in a child process; ends this one as the rank ended."""
+    """Run `run_rank(run_dir)` in a child process, and exit with its exit code."""
     with contextlib.suppress(HpcJobsError):  # the rank itself says what is wrong
         rank = Rank.from_env()
         if rank.launcher != "slurm":  # else an attempt may be named after the process, and the child is another one
@@ -29,7 +29,7 @@ def guard_rank(run_dir: str) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """`python -m hpcjobs.worker RUN`: one rank, for scripts that are submitted by hand."""
+    """`python -m hpcjobs.worker RUN`: run one rank, for hand-written scripts. Returns the exit code."""
     words = sys.argv[1:] if argv is None else argv
     if len(words) != 1 or words[0] in ("-h", "--help"):
         print(

@@ -1,4 +1,4 @@
-"""The work of an eval rank: its engine, fed from the ledger."""
+"""eval and generate on a rank: an engine that is fed from the ledger."""
 
 from __future__ import annotations
 
@@ -15,26 +15,28 @@ from hpcjobs.run_folder.journal.journal import Journal
 if TYPE_CHECKING:
     from hpcjobs.distributed.work import Work
 from hpcjobs.run_folder.rank_state import RankState
-from hpcjobs.worker.shift import Shift
+from hpcjobs.worker.chunk_runner import ChunkRunner
 
 log = logging.getLogger(__name__)
 
 
 def run_eval(work: Work) -> None:
-    """This rank's share of an eval or generate run, to its journal. No collectives, no waiting for a dead rank."""
-    work.heart.enter(RankState.LOADING)
+    """Run this rank's share of an eval or generate run and write its journal. No collectives; nobody waits for a dead
+    rank.
+    """
+    work.heartbeat.enter(RankState.LOADING)
     engine = make_engine(work)
     with Journal(work.paths.journal(work.rank.attempt, work.rank.rank)) as journal:
-        shift = Shift(work, journal, engine)
-        work.heart.vitals.ready_at = time.time()
-        work.heart.enter(RankState.WORKING)
+        shift = ChunkRunner(work, journal, engine)
+        work.heartbeat.vitals.ready_at = time.time()
+        work.heartbeat.enter(RankState.WORKING)
         with shift:
             for completion in engine.stream(shift.requests()):
                 shift.record(completion)
     if work.drain.reason:
-        work.heart.vitals.ended = f"drained: {work.drain.reason}"
-    said = f"{work.heart.vitals.samples} samples, {work.heart.vitals.errors} errors"
-    log.info("%s: %s", f"drained, {work.drain.reason}" if work.drain.reason else "done", said)
+        work.heartbeat.vitals.ended = f"drained: {work.drain.reason}"
+    counts = f"{work.heartbeat.vitals.samples} samples, {work.heartbeat.vitals.errors} errors"
+    log.info("%s: %s", f"drained, {work.drain.reason}" if work.drain.reason else "done", counts)
 
 
 def make_engine(work: Work) -> Engine:
@@ -47,12 +49,12 @@ def make_engine(work: Work) -> Engine:
         return own.from_config(model, work.config.task.generation)
     from hpcjobs.connector import AccelerateConnector, ConnectorOptions
     from hpcjobs.distributed.group import join_group, work_alone
-    from hpcjobs.distributed.rendezvous import Meeting
+    from hpcjobs.distributed.rendezvous import Rendezvous
     from hpcjobs.engines.loader import torch_dtype
 
     timeout = work.config.run.rendezvous_timeout
     try:
-        join_group(work.rank, Meeting.of(work.paths.rendezvous, work.rank, timeout), timeout)
+        join_group(work.rank, Rendezvous.of(work.paths.rendezvous, work.rank, timeout), timeout)
     except RendezvousError as error:  # a rank died at the start: no reason for the others to do nothing
         log.error("%s; going on without the group, which eval does not need", error)
         work_alone(work.rank)

@@ -1,7 +1,7 @@
-"""The guard: a rank's parent process. It tells how the rank ended, whatever ended it, and frees its chunks at once.
+"""The guard: the parent process of a rank. It records how the rank ended and frees its chunks at once.
 
-A process that SIGKILL, the out-of-memory killer or a segmentation fault ends says nothing; and from another node
-nobody can tell a dead rank from a slow one before the lease time-out. Its parent knows in a millisecond.
+A process killed by SIGKILL, the out-of-memory killer or a segmentation fault cannot report anything, and other nodes
+cannot tell a dead rank from a slow one before its leases time out. Its parent knows within a millisecond.
 """
 
 from __future__ import annotations
@@ -32,12 +32,11 @@ _PR_SET_PDEATHSIG = 1
 
 
 def guarded(work: Callable[[], None], ended: Callable[[int], None]) -> int:
-    """Run `work` in a forked child; its exit code, 128 + N where signal N ended it.
+    """Run `work` in a forked child and return its exit code, or 128 + N if signal N ended it.
 
-    Where it did not end well, `ended` is told first: the exit code, or -N for signal N.
-
-    Signals that ask for an end are passed on. Where this process is killed, the child is, too: on Linux the
-    kernel does that (prctl(2), PR_SET_PDEATHSIG).
+    If it failed, `ended` is called first, with the exit code, or -N for signal N. Signals that end or warn are
+    forwarded to the child. If this process is killed, the kernel kills the child too (prctl(2), PR_SET_PDEATHSIG; Linux
+    only).
     """
     parent = os.getpid()
     child = os.fork()
@@ -67,7 +66,7 @@ def guarded(work: Callable[[], None], ended: Callable[[int], None]) -> int:
 
 
 def _run(work: Callable[[], None]) -> int:
-    """The child's exit code; it must not return into what the parent was doing."""
+    """Run the child's work and return its exit code; it must not return into the parent's code."""
     code: object = 0
     try:
         work()
@@ -89,6 +88,7 @@ def _run(work: Callable[[], None]) -> int:
 
 
 def notice(text: str) -> None:
+    """Print to stderr, ignoring errors: the log's disk may be full, which may be why the rank ends."""
     with contextlib.suppress(OSError):  # the disk of the log may be full, and that is why the rank ends
         print(text, file=sys.stderr)
 
@@ -101,7 +101,7 @@ def _die_with(parent: int) -> None:
 
 
 def after_end(paths: RunPaths, code: int) -> None:
-    """Write into a dead rank's heartbeat what ended it, and give back the chunks that it still holds."""
+    """Record in a dead rank's heartbeat how it ended, and give back its chunks."""
     rank = Rank.from_env()
     how = f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
     path = paths.heartbeat(rank.attempt, rank.rank)
@@ -115,7 +115,8 @@ def after_end(paths: RunPaths, code: int) -> None:
 
 
 def free_chunks(paths: RunPaths, journal: str, why: str) -> int:
-    """Give back every chunk of the newest round that is held for `journal`, whose writer is dead; how many."""
+    """Give back every chunk of the newest round that is leased for `journal`, whose writer is dead; returns how many.
+    """
     rounds = paths.rounds()
     if not rounds or not (paths.ranks / journal).exists():
         return 0

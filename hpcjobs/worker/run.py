@@ -1,7 +1,6 @@
-"""The worker: what one rank runs, whoever started it.
+"""run_rank: what one rank runs, under any launcher.
 
-submitit, `sbatch/*.sbatch` (through `python -m hpcjobs.worker RUN`), torchrun and the debug executor all
-enter `run_rank`.
+submitit, `sbatch/*.sbatch` (through `python -m hpcjobs.worker RUN`), torchrun and the debug executor all enter it.
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ from hpcjobs.config import Config
 from hpcjobs.config.resolve import read_config
 from hpcjobs.distributed.allocation import audit_allocation
 from hpcjobs.distributed.drain import WARNING_SECONDS, Allocation, Drain, drain_margin
-from hpcjobs.distributed.rank import Rank, allotted, ending, refuse_lone_process
-from hpcjobs.distributed.watchdog import Limits, Watch
+from hpcjobs.distributed.rank import Rank, job_end, refuse_lone_process, slurm_resources
+from hpcjobs.distributed.watchdog import Limits, Watchdog
 from hpcjobs.distributed.work import Work
 from hpcjobs.engines.hub import at_commit, go_offline
 from hpcjobs.errors import HpcJobsError, UsageError
@@ -29,13 +28,16 @@ from hpcjobs.run_folder.process import Identity
 from hpcjobs.run_folder.provenance import changed_since
 from hpcjobs.run_folder.snapshot import import_as_planned
 from hpcjobs.worker.by_kind import RANKS
-from hpcjobs.worker.signals import Terminated, terminable
+from hpcjobs.worker.signals import Terminated
 
 log = logging.getLogger(__name__)
 
 
 def run_rank(run_dir: str) -> None:
-    """Do this process's share of a run; returns when there is nothing left for it to do."""
+    """Run this process's share of a run. Returns when there is nothing left for it to do.
+
+    Raises an HpcJobsError.
+    """
     paths = RunPaths(Path(run_dir))
     if not paths.plan.is_file():
         raise UsageError(f"{run_dir} is not a run folder: it has no plan.json (on this node)")
@@ -59,9 +61,9 @@ def run_rank(run_dir: str) -> None:
         heartbeat = Heartbeat(paths.heartbeat(rank.attempt, rank.rank), vitals, config.run.heartbeat)
         drain = Drain(_allocation(config))
         limits = Limits(config.run.progress_timeout, config.run.lease_timeout)
-        with _said(), heartbeat as heart:
-            watch = Watch(heart, drain, limits, paths.stacks(rank.attempt, rank.rank))
-            with terminable(drain), watch:
+        with _logged(), heartbeat as heartbeat:
+            watch = Watchdog(heartbeat, drain, limits, paths.stacks(rank.attempt, rank.rank))
+            with SignalHandlers(drain), watch:
                 log.info(
                     "rank %d of %d on %s, attempt %s, by %s",
                     rank.rank,
@@ -72,16 +74,16 @@ def run_rank(run_dir: str) -> None:
                 )
                 if not plan.kind.program:
                     _audit(rank, config)
-                _run_job(Work(paths=paths, config=config, plan=plan, rank=rank, heart=heart, drain=drain, watch=watch))
+                _run_job(Work(paths=paths, config=config, plan=plan, rank=rank, heartbeat=heartbeat, drain=drain, watch=watch))
 
 
 def _allocation(config: Config) -> Allocation:
-    end, minutes = ending(), config.cluster.minutes
+    end, minutes = job_end(), config.cluster.minutes
     return Allocation(end.at, drain_margin(config.run.drain_margin, minutes), WARNING_SECONDS, end.kill_wait)
 
 
 def _audit(rank: Rank, config: Config) -> None:
-    for idle in audit_allocation(rank, allotted(), config.model.gpus_per_rank, config.cluster.allow_idle):
+    for idle in audit_allocation(rank, slurm_resources(), config.model.gpus_per_rank, config.cluster.allow_idle):
         if rank.local_rank == 0:
             log.warning("%s", idle)
 
@@ -93,8 +95,8 @@ def _run_job(work: Work) -> None:
 
 
 @contextlib.contextmanager
-def _said() -> Iterator[None]:
-    """An error that ends the rank goes to its log, with a traceback where it is not one of ours."""
+def _logged() -> Iterator[None]:
+    """Log an error that ends the rank, with a traceback if it is unexpected."""
     try:
         yield
     except (HpcJobsError, Terminated) as error:

@@ -1,4 +1,4 @@
-"""script: any Python program on every rank, in the environment that torch and accelerate expect."""
+"""script: a Python program on every rank, in the environment that torch and accelerate expect."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from hpcjobs.distributed.rendezvous import Meeting
+from hpcjobs.distributed.rendezvous import Rendezvous
 from hpcjobs.errors import HpcJobsError
 from hpcjobs.run_folder.rank_state import RankState
 from hpcjobs.run_folder.snapshot import program_command
@@ -21,19 +21,19 @@ log = logging.getLogger(__name__)
 
 
 def run_script(work: Work) -> None:
-    """Run the plan's program, as it was then, as this rank; an HpcJobsError where it does not end with 0.
+    """Run the planned program, from its snapshot, as this rank. Raises an HpcJobsError if it exits with an error.
 
-    Rank 0's parent process hosts torch's store on a socket that it has listened on since before its address
-    was told, so `init_process_group()` in the program finds the others on any cluster.
+    Rank 0's process hosts torch's store on a socket it opened before publishing its address, so `init_process_group()`
+    in the program works on any cluster.
     """
     rank, env = work.rank, dict(os.environ)
     listener = None
     if rank.world_size > 1 and not rank.master:
-        meeting = Meeting.of(work.paths.rendezvous, rank, work.config.run.rendezvous_timeout)
-        listener = meeting.publish() if rank.is_main else None
-        master = ("127.0.0.1", listener.getsockname()[1]) if listener else meeting.find()
+        rendezvous = Rendezvous.of(work.paths.rendezvous, rank, work.config.run.rendezvous_timeout)
+        listener = rendezvous.publish() if rank.is_main else None
+        master = ("127.0.0.1", listener.getsockname()[1]) if listener else rendezvous.find()
         env |= {"TORCHELASTIC_USE_AGENT_STORE": "True"} | _interface(master[0], rank.world_size, rank.local_world_size)
-        # The nearest launcher is this one: a rank of ours in the program must not look at Slurm again.
+        # hpcjobs is the nearest launcher: Rank.from_env in the program must not read Slurm's variables again.
         env |= {"TORCHELASTIC_RUN_ID": rank.attempt} | rank.exports(master, use_cpu=not work.plan.shape.gpus_per_node)
     elif rank.world_size > 1:
         env |= rank.exports(rank.master, use_cpu=not work.plan.shape.gpus_per_node)
@@ -41,7 +41,7 @@ def run_script(work: Work) -> None:
     env["PYTHONPATH"] = os.pathsep.join(filter(None, [*folders, env.get("PYTHONPATH", "")]))
     command = [sys.executable, *words]
     log.info("command: %s", " ".join(command))
-    work.heart.enter(RankState.WORKING)
+    work.heartbeat.enter(RankState.WORKING)
     with subprocess.Popen(command, env=env, cwd=work.plan.code.cwd) as child:
         try:
             if listener is not None:
@@ -56,7 +56,7 @@ def run_script(work: Work) -> None:
 
 
 def _host(listener: object, world_size: int, timeout: float) -> None:
-    """Serve torch's store; a program without torch needs none."""
+    """Serve torch's store, if torch is installed."""
     try:
         from hpcjobs.distributed.group import host_store
 
@@ -75,7 +75,7 @@ def _interface(master: str, world_size: int, local_world_size: int) -> dict[str,
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
-    """Ask the program to end, and make it."""
+    """Terminate the program, and kill it if it does not end."""
     child.terminate()
     try:
         child.wait(timeout=20)

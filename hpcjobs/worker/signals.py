@@ -1,4 +1,4 @@
-"""SIGTERM and USR2: a rank drains, or ends by an exception."""
+"""SIGTERM and USR2: a rank drains, or ends with an exception."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 
 class Terminated(SystemExit):
-    """Slurm or the user asked this rank to end. No Exception: engines take those for a sample's fault."""
+    """Slurm or the user has ended this rank. Not an Exception, which engines would take for a failed sample."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(143)
@@ -22,11 +22,10 @@ class Terminated(SystemExit):
         return self.reason
 
 
-class terminable:
-    """SIGTERM and USR2 go to the drain. A rank that has nothing to drain ends by an exception in its main thread.
+class SignalHandlers:
+    """Passes SIGTERM and USR2 to the drain. If nothing drains, SIGTERM raises Terminated in the main thread.
 
-    submitit ignores SIGTERM, so that a cancelled rank would work on until it is killed, and on USR2 it would end
-    rank 0 alone.
+    submitit ignores SIGTERM, so a cancelled rank would run until it is killed; on USR2 it would end rank 0 only.
     """
 
     def __init__(self, drain: Drain) -> None:

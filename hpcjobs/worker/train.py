@@ -1,4 +1,4 @@
-"""train: tokens made once, the loop over global batches, and the model at the end."""
+"""train on a rank: tokenise once, run the training loop, export the model."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ log = logging.getLogger(__name__)
 
 
 def run_train(work: Work) -> None:
-    """This rank's share of a train run. The ranks go in step: where one is lost the others end, and name it."""
+    """Run this rank's share of a train run. The ranks run in step: if one is lost, the others end and name it."""
     from hpcjobs.training.peers import Peers
 
-    work.heart.enter(RankState.LOADING)
+    work.heartbeat.enter(RankState.LOADING)
     run, batches = work.config.run, plan_batches(work.config.train, work.rank.world_size)
     if work.rank.is_main:
         log.info("a global batch of %d: %s", work.config.train.global_batch, batches)
     loop: Loop | None = None
     try:
-        with Peers(work.paths, work.rank, run.lease_timeout, work.heart, run.heartbeat) as peers:
+        with Peers(work.paths, work.rank, run.lease_timeout, work.heartbeat, run.heartbeat) as peers:
             facts = make_tokens(work) if work.rank.is_main else _awaited(work)
             try:
                 loop = _prepared(work, facts)
@@ -43,18 +43,18 @@ def run_train(work: Work) -> None:
     finally:  # nobody is watched any more: a checkpoint that is being written is finished, be others lost
         if loop:
             loop.close()
-    said = work.drain.reason and loop.done < facts.steps
-    log.info("%s after step %d of %d", f"drained, {work.drain.reason}," if said else "done", loop.done, facts.steps)
+    stopped = work.drain.reason and loop.done < facts.steps
+    log.info("%s after step %d of %d", f"drained, {work.drain.reason}," if stopped else "done", loop.done, facts.steps)
 
 
 def make_tokens(work: Work) -> TokenFacts:
-    """Rank 0: tokenise the rows, unless an earlier start has; the facts."""
+    """Rank 0: tokenise the rows, unless an earlier start did; returns the counts."""
     if work.paths.token_facts.exists():
         return TokenFacts.read(work.paths.token_facts)
     from hpcjobs.engines.loader import ModelSource, load_tokenizer, most_positions
     from hpcjobs.training.data.encode import Encoder
     from hpcjobs.training.data.examples import Examples
-    from hpcjobs.training.data.heldout import held_out
+    from hpcjobs.training.data.validation_rows import validation_rows
 
     config, began, paths = work.config, time.monotonic(), work.paths
     train, model, inputs = config.train, config.model, Inputs(work.paths.data)
@@ -62,17 +62,17 @@ def make_tokens(work: Work) -> TokenFacts:
     longest = min(train.max_length, most_positions(source) or train.max_length)
     encoder = Encoder(load_tokenizer(source), longest)
     examples = Examples(config.task, inputs.columns)
-    held = held_out(inputs.ids(0, len(inputs)), train.validation_fraction, config.run.seed)
+    held_out = validation_rows(inputs.ids(0, len(inputs)), train.validation_fraction, config.run.seed)
     made = write_tokens(
-        inputs, lambda row: encoder.encode(examples.example(row)), paths.tokens, lambda n: n not in held
+        inputs, lambda row: encoder.encode(examples.example(row)), paths.tokens, lambda n: n not in held_out
     )
     validation = None
-    if held or paths.validation_data.exists():
-        other = inputs if held else Inputs(paths.validation_data)
+    if held_out or paths.validation_data.exists():
+        other = inputs if held_out else Inputs(paths.validation_data)
         theirs = Examples(config.task, other.columns)
         validation = write_tokens(
             other, lambda row: encoder.encode(theirs.example(row)), paths.validation_tokens,
-            lambda n: not held or n in held,
+            lambda n: not held_out or n in held_out,
         )  # fmt: skip
     order = make_order(work, TokenFile(paths.tokens), longest)
     facts = TokenFacts(made, validation, train.max_steps or order.steps(train.epochs or 1.0), len(order.units), longest)
@@ -95,7 +95,7 @@ def _awaited(work: Work) -> TokenFacts:
 
 
 def _prepared(work: Work, facts: TokenFacts) -> Loop:
-    """The loop, with what the newest checkpoint has."""
+    """The training loop, set up but not resumed."""
     from hpcjobs.training.loop import Loop, Schedule
     from hpcjobs.training.setup import prepare
     from hpcjobs.training.validation import Validation
@@ -104,7 +104,7 @@ def _prepared(work: Work, facts: TokenFacts) -> Loop:
     batches = plan_batches(work.config.train, work.rank.world_size)
     schedule: Schedule = Schedule(tokens, make_order(work, tokens, facts.longest), facts.steps, batches)
     prepared = prepare(work, facts.steps)
-    work.heart.vitals.device = str(prepared.connector.state.device)
+    work.heartbeat.vitals.device = str(prepared.connector.state.device)
     validation = None
     if facts.validation:
         pad = prepared.connector.tokenizer.pad_token_id or 0
@@ -114,14 +114,14 @@ def _prepared(work: Work, facts: TokenFacts) -> Loop:
 
 def _train(work: Work, loop: Loop) -> None:
     loop.resume()
-    work.heart.vitals.ready_at = time.time()
-    work.heart.enter(RankState.WORKING)
+    work.heartbeat.vitals.ready_at = time.time()
+    work.heartbeat.enter(RankState.WORKING)
     work.drain.engaged = True
     try:
         if loop.run():
-            work.heart.enter(RankState.SAVING)
+            work.heartbeat.enter(RankState.SAVING)
             export(work, loop.prepared)
         else:
-            work.heart.vitals.ended = f"drained: {work.drain.reason or 'another rank has no time left'}"
+            work.heartbeat.vitals.ended = f"drained: {work.drain.reason or 'another rank has no time left'}"
     finally:
         work.drain.engaged = False

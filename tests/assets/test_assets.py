@@ -89,10 +89,10 @@ def test_operands_are_held_out_from_training(name: str) -> None:
 
 def test_training_stream_never_gives_a_held_out_operand() -> None:
     rows = [row for name in DATA_SETS for row in read_rows(name)]
-    held_out = {operand_of(row) for row in rows}
+    validation_rows = {operand_of(row) for row in rows}
     drawn = [pair[1] for pair in itertools.islice(make_assets.training_stream(), 20_000)]
     assert all(make_assets.split_of(one.key) == "train" for one in drawn)
-    assert not held_out & {operand_of({"question": one.question}) for one in drawn}
+    assert not validation_rows & {operand_of({"question": one.question}) for one in drawn}
 
 
 def test_the_script_gives_the_shipped_data_sets(tmp_path: Path) -> None:
@@ -128,10 +128,10 @@ def test_chat_template_writes_what_the_model_was_trained_on() -> None:
 def test_the_drills_are_those_of_the_script_and_have_no_held_out_operand() -> None:
     rows = pq.read_table(ASSETS / "drills.parquet").to_pylist()
     assert rows == make_assets.drill_rows()
-    held_out = {operand_of(row) for name in DATA_SETS for row in read_rows(name)}
+    validation_rows = {operand_of(row) for name in DATA_SETS for row in read_rows(name)}
     questions = [message["content"] for row in rows for message in row["messages"] if message["role"] == "user"]
     assert len(questions) == len(rows) == 48_000
-    assert not held_out & {operand_of({"question": question}) for question in questions}
+    assert not validation_rows & {operand_of({"question": question}) for question in questions}
 
 
 @pytest.mark.parametrize("system", ["", "Be brief."])

@@ -27,7 +27,7 @@ def test_the_command_names_machines_processes_and_the_meeting_point() -> None:
 
 
 def test_without_a_program_it_says_how_it_is_used() -> None:
-    assert main(["meeting"]) == 2
+    assert main(["rendezvous"]) == 2
     done = subprocess.run(
         [sys.executable, "-m", "hpcjobs.distributed.accelerate_node"], capture_output=True, text=True, check=False
     )

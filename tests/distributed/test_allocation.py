@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hpcjobs.distributed.allocation import AllocationError, audit_allocation
-from hpcjobs.distributed.rank import Allotted, Rank
+from hpcjobs.distributed.rank import Rank, SlurmResources
 from hpcjobs.errors import RendezvousError
 
 
@@ -22,32 +22,32 @@ def rank_of(local_world: int, launcher: str = "slurm") -> Rank:
     )
 
 
-def allotted(job: int, step: int, gpus: int) -> Allotted:
-    return Allotted(f"n[1-{job}]", f"n[1-{step}]", job, step, gpus)
+def allocated(job: int, step: int, gpus: int) -> SlurmResources:
+    return SlurmResources(f"n[1-{job}]", f"n[1-{step}]", job, step, gpus)
 
 
 @pytest.mark.parametrize(
     ("given", "ranks", "each"),
     [
-        (allotted(2, 2, 0), 4, 1), (allotted(2, 2, 4), 4, 1), (allotted(2, 2, 4), 2, 2), (allotted(1, 1, 1), 1, 1),
-        (allotted(3, 3, 0), 1, 8), (None, 4, 1),
+        (allocated(2, 2, 0), 4, 1), (allocated(2, 2, 4), 4, 1), (allocated(2, 2, 4), 2, 2), (allocated(1, 1, 1), 1, 1),
+        (allocated(3, 3, 0), 1, 8), (None, 4, 1),
     ],
 )  # fmt: skip
-def test_what_is_given_and_used_needs_no_word(given: Allotted | None, ranks: int, each: int) -> None:
+def test_what_is_given_and_used_needs_no_word(given: SlurmResources | None, ranks: int, each: int) -> None:
     assert audit_allocation(rank_of(ranks), given, each, allow_idle=False) == []
 
 
 @pytest.mark.parametrize(
     ("given", "ranks", "each", "words"),
     [
-        (allotted(3, 2, 0), 4, 1, [r"1 of 3 allocated nodes have no rank: the job has n\[1-3\], its ranks are on n"]),
-        (allotted(2, 2, 4), 3, 1, [r"1 of 4 GPUs allocated on n1 have no rank: 3 rank\(s\) of 1 GPU"]),
-        (allotted(2, 2, 8), 2, 2, [r"4 of 8 GPUs allocated on n1 have no rank: 2 rank\(s\) of 2 GPU"]),
-        (allotted(4, 1, 4), 1, 1, [r"3 of 4 allocated nodes", r"3 of 4 GPUs"]),
+        (allocated(3, 2, 0), 4, 1, [r"1 of 3 allocated nodes have no rank: the job has n\[1-3\], its ranks are on n"]),
+        (allocated(2, 2, 4), 3, 1, [r"1 of 4 GPUs allocated on n1 have no rank: 3 rank\(s\) of 1 GPU"]),
+        (allocated(2, 2, 8), 2, 2, [r"4 of 8 GPUs allocated on n1 have no rank: 2 rank\(s\) of 2 GPU"]),
+        (allocated(4, 1, 4), 1, 1, [r"3 of 4 allocated nodes", r"3 of 4 GPUs"]),
     ],
 )  # fmt: skip
 def test_what_is_paid_for_and_idle_ends_the_job_unless_it_is_meant(
-    given: Allotted, ranks: int, each: int, words: list[str]
+    given: SlurmResources, ranks: int, each: int, words: list[str]
 ) -> None:
     with pytest.raises(AllocationError, match=".*".join(words)) as error:
         audit_allocation(rank_of(ranks), given, each, allow_idle=False)
@@ -63,9 +63,9 @@ def test_ranks_that_would_share_a_gpu_are_refused_whatever_is_allowed(
     gpus: int, ranks: int, each: int, ask: int, allow_idle: bool
 ) -> None:
     with pytest.raises(AllocationError, match=rf"share the {gpus} GPU\(s\).*--gpus-per-node {ask}"):
-        audit_allocation(rank_of(ranks), allotted(2, 2, gpus), each, allow_idle)
+        audit_allocation(rank_of(ranks), allocated(2, 2, gpus), each, allow_idle)
 
 
 @pytest.mark.parametrize("launcher", ["torchrun", "local", "single"])
 def test_other_launchers_share_out_what_they_have_by_themselves(launcher: str) -> None:
-    assert audit_allocation(rank_of(2, launcher), allotted(4, 1, 8), 1, allow_idle=False) == []
+    assert audit_allocation(rank_of(2, launcher), allocated(4, 1, 8), 1, allow_idle=False) == []

@@ -13,7 +13,7 @@ from hpcjobs.config.layers import set_layer
 from hpcjobs.config.resolve import resolve
 from hpcjobs.distributed.group import join_group
 from hpcjobs.distributed.rank import Rank
-from hpcjobs.distributed.rendezvous import Meeting
+from hpcjobs.distributed.rendezvous import Rendezvous
 from hpcjobs.errors import RendezvousError
 from hpcjobs.launch.slurm import clean_environment
 from hpcjobs.merge.eval import merge
@@ -71,16 +71,16 @@ def test_without_a_meeting_place_a_group_cannot_be_joined() -> None:
 def test_two_ranks_on_one_gpu_are_refused(tmp_path: Path) -> None:
     from hpcjobs.distributed.rendezvous import check_gpus
 
-    meeting = Meeting.of(
+    rendezvous = Rendezvous.of(
         tmp_path,
         Rank(rank=0, world_size=2, local_rank=0, local_world_size=2, node=0, attempt="a", launcher="slurm", host="n1"),
         1.0,
     )
-    meeting.arrive({"gpus": ["GPU-1"]})
-    Meeting.of(
+    rendezvous.arrive({"gpus": ["GPU-1"]})
+    Rendezvous.of(
         tmp_path,
         Rank(rank=1, world_size=2, local_rank=1, local_world_size=2, node=0, attempt="a", launcher="slurm", host="n1"),
         1.0,
     ).arrive({"gpus": ["GPU-1"]})
     with pytest.raises(RendezvousError, match="GPU GPU-1 on n1 has two ranks, 0 and 1"):
-        check_gpus(meeting.arrivals())
+        check_gpus(rendezvous.arrivals())

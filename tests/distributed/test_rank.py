@@ -9,7 +9,15 @@ from typing import Any
 
 import pytest
 
-from hpcjobs.distributed.rank import Allotted, Ending, Rank, allotted, assert_world, ending, refuse_lone_process
+from hpcjobs.distributed.rank import (
+    JobEnd,
+    Rank,
+    SlurmResources,
+    assert_world,
+    job_end,
+    refuse_lone_process,
+    slurm_resources,
+)
 from hpcjobs.errors import RendezvousError
 from hpcjobs.run_folder.process import process_start
 
@@ -285,15 +293,15 @@ def test_a_requeued_element_succeeds_itself_alone(theirs: str, over: bool) -> No
 @pytest.mark.parametrize(
     ("env", "end"),
     [
-        ({}, Ending(None, 30.0)),
-        ({"SLURM_JOB_END_TIME": "1700000000", "HPCJOBS_END_TIME": "5"}, Ending(1700000000.0, 30.0)),
-        ({"HPCJOBS_END_TIME": "1700000000", "HPCJOBS_KILL_WAIT": "60"}, Ending(1700000000.0, 60.0)),
-        ({"SLURM_JOB_END_TIME": "", "HPCJOBS_END_TIME": "", "HPCJOBS_KILL_WAIT": ""}, Ending(None, 30.0)),
-        ({"HPCJOBS_END_TIME": "UNLIMITED", "HPCJOBS_KILL_WAIT": "0"}, Ending(None, 0.0)),
+        ({}, JobEnd(None, 30.0)),
+        ({"SLURM_JOB_END_TIME": "1700000000", "HPCJOBS_END_TIME": "5"}, JobEnd(1700000000.0, 30.0)),
+        ({"HPCJOBS_END_TIME": "1700000000", "HPCJOBS_KILL_WAIT": "60"}, JobEnd(1700000000.0, 60.0)),
+        ({"SLURM_JOB_END_TIME": "", "HPCJOBS_END_TIME": "", "HPCJOBS_KILL_WAIT": ""}, JobEnd(None, 30.0)),
+        ({"HPCJOBS_END_TIME": "UNLIMITED", "HPCJOBS_KILL_WAIT": "0"}, JobEnd(None, 0.0)),
     ],
 )
-def test_when_the_allocation_ends(env: dict[str, str], end: Ending) -> None:
-    assert ending(env) == end
+def test_when_the_allocation_ends(env: dict[str, str], end: JobEnd) -> None:
+    assert job_end(env) == end
 
 
 STEP = SRUN | {
@@ -305,11 +313,14 @@ STEP = SRUN | {
 @pytest.mark.parametrize(
     ("env", "given"),
     [
-        (STEP, Allotted("n[1-3]", "n[1-2]", 3, 2, 4)),
-        (STEP | {"SLURM_GPUS_ON_NODE": ""}, Allotted("n[1-3]", "n[1-2]", 3, 2, 0)),
-        (STEP | {"SLURM_JOB_NUM_NODES": "", "SLURM_GPUS_ON_NODE": "a100:4"}, Allotted("n[1-3]", "n[1-2]", 2, 2, 0)),
+        (STEP, SlurmResources("n[1-3]", "n[1-2]", 3, 2, 4)),
+        (STEP | {"SLURM_GPUS_ON_NODE": ""}, SlurmResources("n[1-3]", "n[1-2]", 3, 2, 0)),
+        (
+            STEP | {"SLURM_JOB_NUM_NODES": "", "SLURM_GPUS_ON_NODE": "a100:4"},
+            SlurmResources("n[1-3]", "n[1-2]", 2, 2, 0),
+        ),
         (SRUN, None), (TORCHRUN, None), (BATCH | {"SLURM_STEP_NODELIST": "n1"}, None),
     ],
 )  # fmt: skip
-def test_what_slurm_gave_is_known_inside_a_step_alone(env: dict[str, str], given: Allotted | None) -> None:
-    assert allotted(env) == given
+def test_what_slurm_gave_is_known_inside_a_step_alone(env: dict[str, str], given: SlurmResources | None) -> None:
+    assert slurm_resources(env) == given

@@ -16,7 +16,7 @@ import pytest
 from hpcjobs.distributed.rank import Rank
 from hpcjobs.distributed.rendezvous import (
     Arrival,
-    Meeting,
+    Rendezvous,
     answers,
     check_gpus,
     interface_towards,
@@ -31,13 +31,13 @@ import sys
 from pathlib import Path
 from hpcjobs.errors import RendezvousError
 from hpcjobs.distributed.rank import Rank
-from hpcjobs.distributed.rendezvous import Meeting
+from hpcjobs.distributed.rendezvous import Rendezvous
 
-meeting = Meeting.of(Path(sys.argv[1]), Rank.from_env(), float(sys.argv[2]))
-meeting.arrive({"gpus": []})
+rendezvous = Rendezvous.of(Path(sys.argv[1]), Rank.from_env(), float(sys.argv[2]))
+rendezvous.arrive({"gpus": []})
 print("looking", flush=True)
 try:
-    print(*meeting.find(), flush=True)
+    print(*rendezvous.find(), flush=True)
 except RendezvousError as error:
     print("error:", error, flush=True)
 """
@@ -50,8 +50,8 @@ def env_of(rank: int, world: int) -> dict[str, str]:
     }  # fmt: skip
 
 
-def meeting_of(folder: Path, rank: int, world: int, timeout: float) -> Meeting:
-    return Meeting.of(folder, Rank.from_env(env_of(rank, world)), timeout)
+def rendezvous_of(folder: Path, rank: int, world: int, timeout: float) -> Rendezvous:
+    return Rendezvous.of(folder, Rank.from_env(env_of(rank, world)), timeout)
 
 
 def start(folder: Path, rank: int, world: int, timeout: float) -> subprocess.Popen[str]:
@@ -68,7 +68,7 @@ def test_ranks_that_look_before_rank_0_has_published_find_it(tmp_path: Path) -> 
     others = [start(tmp_path, rank, 3, 30) for rank in (1, 2)]
     try:
         assert [line(other.stdout) for other in others] == ["looking", "looking"]
-        main = meeting_of(tmp_path, 0, 3, 30)
+        main = rendezvous_of(tmp_path, 0, 3, 30)
         main.arrive({"gpus": []})
         with main.publish() as listener:
             port = listener.getsockname()[1]
@@ -85,54 +85,54 @@ def test_ranks_that_look_before_rank_0_has_published_find_it(tmp_path: Path) -> 
 def test_what_is_never_published_is_said_by_the_deadline(tmp_path: Path) -> None:
     began = time.monotonic()
     with pytest.raises(RendezvousError, match=r"rank 0 did not publish its address within 0\.5 s.*run folder") as error:
-        meeting_of(tmp_path, 1, 2, 0.5).find()
+        rendezvous_of(tmp_path, 1, 2, 0.5).find()
     assert str(tmp_path) in str(error.value)
     assert 0.5 <= time.monotonic() - began < 5
 
 
 def test_half_a_file_is_no_address(tmp_path: Path) -> None:
-    meeting = meeting_of(tmp_path, 1, 2, 0.3)
-    (meeting.folder / "master.json").write_text('{"port": ')
+    rendezvous = rendezvous_of(tmp_path, 1, 2, 0.3)
+    (rendezvous.folder / "master.json").write_text('{"port": ')
     with pytest.raises(RendezvousError, match="did not publish"):
-        meeting.find()
+        rendezvous.find()
 
 
 def test_an_address_that_nobody_answers_at_is_named(tmp_path: Path) -> None:
-    main = meeting_of(tmp_path, 0, 2, 1)
+    main = rendezvous_of(tmp_path, 0, 2, 1)
     with main.publish() as listener:
         port = listener.getsockname()[1]
     with pytest.raises(
         RendezvousError, match=rf"rank 1 on this could not reach rank 0 on this at .* port {port} within"
     ):
-        meeting_of(tmp_path, 1, 2, 0.5).find()
+        rendezvous_of(tmp_path, 1, 2, 0.5).find()
 
 
 def test_loopback_of_another_machine_is_not_rank_0(tmp_path: Path) -> None:
-    main = meeting_of(tmp_path, 0, 2, 1)
+    main = rendezvous_of(tmp_path, 0, 2, 1)
     with main.publish():
         place = json.loads((main.folder / "master.json").read_text())
         (main.folder / "master.json").write_text(
             json.dumps(place | {"machine": "elsewhere", "addresses": ["127.0.0.1"]})
         )
         with pytest.raises(RendezvousError):
-            meeting_of(tmp_path, 1, 2, 0.3).find()
+            rendezvous_of(tmp_path, 1, 2, 0.3).find()
 
 
 def test_ranks_that_did_not_come_are_named(tmp_path: Path) -> None:
     for rank in (0, 2):
-        meeting_of(tmp_path, rank, 4, 0.3).arrive({})
+        rendezvous_of(tmp_path, rank, 4, 0.3).arrive({})
     with pytest.raises(RendezvousError, match=r"2 of 4 ranks did not come within 0\.3 s: rank 1, 3$"):
-        meeting_of(tmp_path, 0, 4, 0.3).arrivals()
+        rendezvous_of(tmp_path, 0, 4, 0.3).arrivals()
 
 
 def test_another_attempt_is_another_meeting(tmp_path: Path) -> None:
-    requeued = Meeting.of(tmp_path, Rank.from_env(env_of(1, 2) | {"SLURM_RESTART_COUNT": "1"}), 0.3)
-    with meeting_of(tmp_path, 0, 2, 1).publish(), pytest.raises(RendezvousError, match="did not publish"):
+    requeued = Rendezvous.of(tmp_path, Rank.from_env(env_of(1, 2) | {"SLURM_RESTART_COUNT": "1"}), 0.3)
+    with rendezvous_of(tmp_path, 0, 2, 1).publish(), pytest.raises(RendezvousError, match="did not publish"):
         requeued.find()
 
 
 def test_nobody_gets_the_port_between_publishing_and_use(tmp_path: Path) -> None:
-    with meeting_of(tmp_path, 0, 2, 1).publish() as listener:
+    with rendezvous_of(tmp_path, 0, 2, 1).publish() as listener:
         port = listener.getsockname()[1]
         for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
             with socket.socket() as other:
@@ -145,8 +145,8 @@ def test_nobody_gets_the_port_between_publishing_and_use(tmp_path: Path) -> None
 
 def test_two_meetings_have_two_ports(tmp_path: Path) -> None:
     with (
-        meeting_of(tmp_path / "a", 0, 2, 1).publish() as one,
-        meeting_of(tmp_path / "b", 0, 2, 1).publish() as two,
+        rendezvous_of(tmp_path / "a", 0, 2, 1).publish() as one,
+        rendezvous_of(tmp_path / "b", 0, 2, 1).publish() as two,
     ):
         assert one.getsockname() != two.getsockname()
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from hpcjobs.distributed.drain import Allocation, Drain
-from hpcjobs.distributed.watchdog import Limits, Watch
+from hpcjobs.distributed.watchdog import Limits, Watchdog
 from hpcjobs.merge.eval import merge
 from hpcjobs.run_folder.heartbeat import Heartbeat, Vitals, read_heartbeat
 from hpcjobs.run_folder.journal.journal import read_journal
@@ -166,11 +166,11 @@ def stand_still(folder: str) -> None:
         Path(folder),
     )
     sys.stderr = open(os.devnull, "w")  # noqa: SIM115
-    with Heartbeat(here / "a-0.json", vitals, 60) as heart:
+    with Heartbeat(here / "a-0.json", vitals, 60) as heartbeat:
         drain = Drain(Allocation(None, 0, 90, 30))
-        with Watch(heart, drain, Limits(progress=1.2, stall=0.5), here / "stacks") as watch:
+        with Watchdog(heartbeat, drain, Limits(progress=1.2, stall=0.5), here / "stacks") as watch:
             seen = [watch.stalled()]
-            heart.enter(RankState.WORKING)
+            heartbeat.enter(RankState.WORKING)
             drain.engaged = True
             wait_for(lambda: watch._idle > 0, "the watch to have begun to count")
             os.kill(os.getpid(), signal.SIGSTOP)

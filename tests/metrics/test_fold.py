@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpcjobs.metrics import Fold, MeanFold, SumsFold
-from hpcjobs.metrics.blocks import HeldBlocks
+from hpcjobs.metrics.blocks import BlockBuffer
 from hpcjobs.metrics.bootstrap import Floats
 from hpcjobs.metrics.builtin.choice import Accuracy
 from hpcjobs.metrics.fold import numbers, wilson
@@ -55,7 +55,7 @@ def limited(make: Callable[[], MeanFold | SumsFold]) -> Callable[[], Fold]:
 
 
 def test_held_rows_come_in_blocks_of_their_size() -> None:
-    held, rows = HeldBlocks(2, 3), np.arange(20.0).reshape(10, 2)
+    held, rows = BlockBuffer(2, 3), np.arange(20.0).reshape(10, 2)
     blocks = [*held.add(rows[:2]), *held.add(rows[2:9]), *held.add(rows[9:])]
     assert [block.tolist() for block in blocks] == [rows[:3].tolist(), rows[3:6].tolist(), rows[6:9].tolist()]
     assert held.rest().tolist() == rows[9:].tolist()

@@ -12,7 +12,7 @@ import pytest
 
 from hpcjobs.config import TaskConfig
 from hpcjobs.errors import ConfigError
-from hpcjobs.metrics import Board, MeanFold, check_groups, find_metrics
+from hpcjobs.metrics import Aggregator, MeanFold, check_groups, find_metrics
 from hpcjobs.metrics.groups import MOST_GROUPS
 
 ROWS = 3000
@@ -38,9 +38,9 @@ def table() -> pa.Table:
     )
 
 
-def board(group_by: Sequence[str], rows: pa.Table, cuts: Sequence[int] = ()) -> Board:
+def aggregator(group_by: Sequence[str], rows: pa.Table, cuts: Sequence[int] = ()) -> Aggregator:
     names = ("exact_match", "bleu")
-    made = Board(find_metrics(names), TaskConfig(metrics=names, group_by=tuple(group_by)))
+    made = Aggregator(find_metrics(names), TaskConfig(metrics=names, group_by=tuple(group_by)))
     for start, stop in itertools.pairwise([0, *cuts, len(rows)]):
         made.add(rows.slice(start, stop - start))
     return made
@@ -48,7 +48,7 @@ def board(group_by: Sequence[str], rows: pa.Table, cuts: Sequence[int] = ()) -> 
 
 def test_each_group_has_the_summaries_of_its_own_rows() -> None:
     rows = table()
-    groups = board(["subject", "level", "hard", "coded"], rows, [7, 7, 1999]).groups()
+    groups = aggregator(["subject", "level", "hard", "coded"], rows, [7, 7, 1999]).groups()
     assert list(groups) == ["subject", "level", "hard", "coded"]
     assert list(groups["subject"]) == ["s0", "s1", "s2", "null"]
     assert list(groups["level"]) == [str(number) for number in range(1, 13)], "in the order of numbers"
@@ -57,7 +57,7 @@ def test_each_group_has_the_summaries_of_its_own_rows() -> None:
     subjects = rows.column("input").combine_chunks().field("subject").to_pylist()
     for value, found in groups["subject"].items():
         mask = pa.array([("null" if one is None else one) == value for one in subjects])
-        alone = board([], rows.filter(mask)).summary()
+        alone = aggregator([], rows.filter(mask)).summary()
         for name in ("exact_match", "bleu"):
             assert found[name]["value"] == pytest.approx(alone[name]["value"], rel=1e-12)
             assert found[name]["n"] == alone[name]["n"]
@@ -68,9 +68,9 @@ def test_each_group_has_the_summaries_of_its_own_rows() -> None:
 
 def test_any_cut_gives_the_same_groups() -> None:
     rows = table()
-    whole = board(["subject"], rows)
+    whole = aggregator(["subject"], rows)
     for cuts in ([1], [500, 1000, 1000, 2999], range(100, 3000, 100)):
-        cut = board(["subject"], rows, cuts)
+        cut = aggregator(["subject"], rows, cuts)
         assert cut.groups() == whole.groups()
         assert cut.summary() == whole.summary()
 
@@ -84,25 +84,25 @@ def test_a_column_with_too_many_values_is_left_out_and_said() -> None:
         }
     )
     for cuts in ([], [count - 1], [1]):
-        made = Board(find_metrics(["exact_match"]), TaskConfig(metrics=("exact_match",), group_by=("n", "same")))
+        made = Aggregator(find_metrics(["exact_match"]), TaskConfig(metrics=("exact_match",), group_by=("n", "same")))
         for start, stop in itertools.pairwise([0, *cuts, count]):
             made.add(rows.slice(start, stop - start))
         values = made.grouped({"metrics": {}, "warnings": ["gone"]})
         assert values["warnings"] == ["gone", "task.group_by: n has more than 1000 different values: left out"]
         assert list(values["groups"]) == ["same"]
         assert made.grouped(values)["warnings"] == values["warnings"], "said once"
-    fits = Board(find_metrics(["exact_match"]), TaskConfig(metrics=("exact_match",), group_by=("n",)))
+    fits = Aggregator(find_metrics(["exact_match"]), TaskConfig(metrics=("exact_match",), group_by=("n",)))
     fits.add(rows.slice(1))
     assert len(fits.groups()["n"]) == MOST_GROUPS
 
 
 def test_the_users_own_id_is_found_under_its_stored_name() -> None:
-    assert list(board(["id"], table()).groups()["id"]) == ["own"]
+    assert list(aggregator(["id"], table()).groups()["id"]) == ["own"]
 
 
 def test_without_groups_nothing_is_added() -> None:
     values: dict[str, Any] = {"metrics": {}, "warnings": []}
-    assert board([], table()).grouped(values) == values
+    assert aggregator([], table()).grouped(values) == values
 
 
 def test_columns_are_checked_when_planning() -> None:
@@ -132,7 +132,7 @@ def test_a_users_metric_without_a_fold_has_groups() -> None:
             "input": pa.StructArray.from_arrays([pa.array(["a", "a", "b"])], ["c"]),
         }
     )
-    made = Board([Plain()], TaskConfig(group_by=("c",)))  # type: ignore[list-item]
+    made = Aggregator([Plain()], TaskConfig(group_by=("c",)))  # type: ignore[list-item]
     made.add(rows)
     means = {value: group["plain"]["value"] for value, group in made.groups()["c"].items()}
     assert means == {"a": 1.0, "b": 3.0}

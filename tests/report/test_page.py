@@ -21,7 +21,7 @@ from hpcjobs.report import write_report
 from hpcjobs.report.activity import Activity, read_activities
 from hpcjobs.report.axis import Axis
 from hpcjobs.report.intervals import Intervals
-from hpcjobs.report.picks import pick_rows, read_rows
+from hpcjobs.report.row_selection import pick_rows, read_rows
 from hpcjobs.report.scores import MOST_GROUPS, score_of
 from hpcjobs.report.text import WHOLE, Cut, duration, percent, plain, visible
 from hpcjobs.report.timeline import SHOWN_ROWS, draw

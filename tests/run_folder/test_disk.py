@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from hpcjobs.distributed.rank import Rank
-from hpcjobs.distributed.rendezvous import Meeting
+from hpcjobs.distributed.rendezvous import Rendezvous
 from hpcjobs.errors import DiskFullError, JournalError
 from hpcjobs.merge.eval import merge
 from hpcjobs.merge.external_sort import Spill
@@ -22,14 +22,14 @@ from hpcjobs.run_folder.disk import (
     Space,
     bytes_text,
     disk_errors,
-    disk_words,
+    disk_message,
     merge_need,
     next_step,
     rest_of_run,
     shortage,
     whole_run,
 )
-from hpcjobs.run_folder.files import Together, _link, create_once, make_folder, read_json, write_whole
+from hpcjobs.run_folder.files import FileTransaction, _link, create_once, make_folder, read_json, write_whole
 from hpcjobs.run_folder.heartbeat import Heartbeat, Vitals, read_heartbeat
 from hpcjobs.run_folder.journal.journal import Journal
 from hpcjobs.run_folder.journal.record import Record
@@ -109,7 +109,7 @@ CAUSES = {
 def test_each_cause_is_named_with_its_cure(disk: Disk, code: int) -> None:
     """A quota cannot be had here: the errors are made by hand."""
     disk.fill()
-    words = disk_words(OSError(code, "text"), disk.path / "file", 1_300_000, "hpcjobs merge r")
+    words = disk_message(OSError(code, "text"), disk.path / "file", 1_300_000, "hpcjobs merge r")
     assert "\n" not in words
     pattern = f"{disk.path}/file cannot be written: .*{CAUSES[code].format(at=disk.path)}.*, then: hpcjobs merge r$"
     assert re.match(pattern, words), words
@@ -151,7 +151,7 @@ def test_files_are_replaced_together_or_not_at_all(disk: Disk) -> None:
     first, second = disk.path / "first", disk.path / "second"
 
     def write(text: str) -> None:
-        with Together() as files:
+        with FileTransaction() as files:
             files.write(first, text)
             files.write(second, text * PAGE)
             assert first.read_text() != text if first.exists() else True
@@ -210,12 +210,12 @@ def test_rounds_are_closed_and_opened_when_there_is_room(disk: Disk, run: RunPat
 def test_submission_and_rendezvous_name_their_file(disk: Disk, run: RunPaths) -> None:
     record_launch(run, Launch(number=0, executor="local", jobs={}, shape="1 node", ranks=1))
     before = run.submission.read_bytes()
-    meeting = Meeting.of(run.rendezvous, LONE, 1.0)
+    rendezvous = Rendezvous.of(run.rendezvous, LONE, 1.0)
     disk.fill()
     with pytest.raises(DiskFullError, match=f"{run.submission} cannot be written"):
         record_launch(run, Launch(number=1, executor="local", jobs={}, shape="1 node", ranks=1))
     with pytest.raises(DiskFullError, match=r"rank-0.json cannot be written"):
-        meeting.arrive({"gpus": []})
+        rendezvous.arrive({"gpus": []})
     assert (run.submission.read_bytes(), hidden(run.root)) == (before, [])
 
 
@@ -269,10 +269,10 @@ def test_a_heartbeat_goes_on(disk: Disk, run: RunPaths) -> None:
         Vitals(rank=0, attempt="a", host="here", world_size=1, identity=Identity.own().values()),
         run.heartbeat("a", 0),
     )
-    with Heartbeat(path, vitals, 60.0) as heart:
+    with Heartbeat(path, vitals, 60.0) as heartbeat:
         disk.fill()
-        heart.vitals.samples = 12_345
-        heart.beat()
+        heartbeat.vitals.samples = 12_345
+        heartbeat.write()
         told = read_heartbeat(path)
         assert told is not None
         assert told.samples == 12_345

@@ -31,10 +31,10 @@ def test_the_file_has_one_size_whatever_it_tells(
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "beat.json"
     told = vitals()
-    with Heartbeat(path, told, 60) as heart:
+    with Heartbeat(path, told, 60) as heartbeat:
         assert path.stat().st_size == SIZE
         told.first_error, told.ended = error, ended
-        heart.beat()
+        heartbeat.write()
         found = read_heartbeat(path)
         assert path.stat().st_size == SIZE
         assert found
@@ -60,9 +60,9 @@ def test_the_bytes_change_by_themselves_until_the_end(tmp_path: Path) -> None:
 
 def test_a_change_of_state_is_told_at_once(tmp_path: Path) -> None:
     path = tmp_path / "a-0.json"
-    with Heartbeat(path, vitals(), 60) as heart:
+    with Heartbeat(path, vitals(), 60) as heartbeat:
         for state in (RankState.LOADING, RankState.WORKING, RankState.WAITING):
-            heart.enter(state)
+            heartbeat.enter(state)
             found = read_heartbeat(path)
             assert found
             assert found.state == state
@@ -83,9 +83,9 @@ def beat_beyond_limit(path: str, fifo: str) -> None:
     with open(fifo, "w") as pipe:  # a pipe knows no limit
         logging.basicConfig(stream=pipe)
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-        with Heartbeat(Path(path), vitals(), 60) as heart:
+        with Heartbeat(Path(path), vitals(), 60) as heartbeat:
             for _ in range(5):
-                heart.beat()
+                heartbeat.write()
 
 
 def test_a_full_disk_is_said_once_and_is_not_fatal(tmp_path: Path) -> None:
@@ -133,8 +133,8 @@ def test_how_a_rank_has_ended(
     tmp_path: Path, state: RankState, error: BaseException | None, ends: str, fatal: bool, first_error: str | None
 ) -> None:
     path = tmp_path / "a-0.json"
-    with contextlib.suppress(type(error) if error else OSError), Heartbeat(path, vitals(), 60) as heart:
-        heart.enter(state)
+    with contextlib.suppress(type(error) if error else OSError), Heartbeat(path, vitals(), 60) as heartbeat:
+        heartbeat.enter(state)
         if error:
             raise error
     found = read_heartbeat(path)
@@ -155,8 +155,8 @@ def test_what_was_fatal_outweighs_what_a_sample_met(tmp_path: Path) -> None:
 
 def test_last_words_are_told_from_another_thread_and_the_first_reason_stands(tmp_path: Path) -> None:
     path = tmp_path / "a-0.json"
-    with Heartbeat(path, vitals(), 60) as heart:
-        thread = threading.Thread(target=heart.last_words, args=("failed", "hung"))
+    with Heartbeat(path, vitals(), 60) as heartbeat:
+        thread = threading.Thread(target=heartbeat.end_now, args=("failed", "hung"))
         thread.start()
         thread.join()
         found = read_heartbeat(path)

@@ -10,7 +10,7 @@ import pyarrow as pa
 from hpcjobs.merge.eval import merge
 from hpcjobs.merge.external_sort import Spill
 from hpcjobs.merge.results import ResultsWriter, schema_of
-from hpcjobs.run_folder.files import Together, make_folder, temporary_name
+from hpcjobs.run_folder.files import FileTransaction, make_folder, temporary_name
 from hpcjobs.run_folder.journal.table import journal_schema, table_of
 from hpcjobs.run_folder.leftovers import own_mark, remove_leftovers
 from tests.runs import finish, outcome, plan_run, record_of, run_ranks, start_process, undisturbed
@@ -22,7 +22,7 @@ def die_half_way(folder: str) -> None:
     """A merge that SIGKILL ends when it has begun everything."""
     root = Path(folder)
     writer = ResultsWriter(root / "results.parquet", schema_of([], pa.schema([("index", pa.int64())])))
-    with Together() as files, writer, Spill(root, 2, SCHEMA, 1) as spill:
+    with FileTransaction() as files, writer, Spill(root, 2, SCHEMA, 1) as spill:
         spill.add(table_of([record_of(0, 0)], SCHEMA))
         files.write(root / "metrics.json", "text")
         os.kill(os.getpid(), signal.SIGKILL)

@@ -35,8 +35,8 @@ def test_a_word_of_a_newer_version_is_read_and_shown(tmp_path: Path) -> None:
         tmp_path / "a-0.json",
         Vitals(rank=0, attempt="a", host="here", world_size=1, identity=Identity.own().values()),
     )
-    with Heartbeat(path, vitals, 60) as heart:
-        heart.enter(RankState.WORKING)
+    with Heartbeat(path, vitals, 60) as heartbeat:
+        heartbeat.enter(RankState.WORKING)
         path.write_bytes(path.read_bytes().replace(b'"working"', b'"resting"'))
         found = read_heartbeat(path)
         assert found

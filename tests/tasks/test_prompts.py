@@ -9,7 +9,7 @@ import pytest
 from hpcjobs.config import TaskConfig
 from hpcjobs.config.layers import Layer
 from hpcjobs.errors import ConfigError
-from hpcjobs.tasks.prompts import Prompts
+from hpcjobs.tasks.prompts import Prompts, Template, chat_or_text
 from hpcjobs.tasks.seeds import sample_seed
 
 
@@ -58,11 +58,11 @@ def test_a_lone_expression_keeps_its_list(template: str, row: dict[str, Any], ta
 
 def test_columns_messages_or_prompt_are_used_where_the_task_has_none() -> None:
     chat = [{"role": "user", "content": "hi", "more": 1}]
-    assert prompts_of(["messages", "prompt"]).prompt({"messages": chat}) == [{"role": "user", "content": "hi"}]
+    assert prompts_of(["messages", "prompt"]).prompt({"messages": chat}) == chat
     assert prompts_of(["prompt"]).prompt({"prompt": "hi"}) == "hi"
     assert prompts_of(["prompt"]).columns == {"prompt"}
     for wrong in (None, 7, [], [{"role": "user"}], ["hi"]):
-        with pytest.raises(ValueError, match="neither a text nor a chat"):
+        with pytest.raises(ValueError, match="neither a text nor a chat|has no role and content"):
             prompts_of(["prompt"]).prompt({"prompt": wrong})
 
 
@@ -192,3 +192,41 @@ def test_keys_of_a_task_that_contradict_each_other(task: dict[str, Any], words: 
 def test_several_answers_to_one_prompt() -> None:
     row = {"index": 0, "id": "r", "q": "?"}
     assert prompts_of(list(row), prompt="{{ q }}", repeats=5).request(row, 0).repeats == 5
+
+
+@pytest.mark.parametrize(
+    ("template", "value"),
+    [
+        ("{{ a }}", 5), ("{{- a }}", 5), ("{{ a -}}", 5), ("{{- a -}}", 5), (" {{-a-}}\n", 5), ("{{ -a }}", -5),
+        ("{{ words|map('lower') }}", ["x", "y"]), ("{{ words|unique }}", ["X", "Y"]), ("{{ pair.values() }}", [1, 2]),
+        ("{{ pair.keys()|list }}", ["k", "l"]), ("{{ '}}' }}", "}}"), ("{{ a }}{{ a }}", "55"), ("{{ a }}.", "5."),
+        ("{% if a %}{{ a }}{% endif %}", "5"), ("{{ words }}", ["X", "Y"]), ("{{ 'x' if a > 3 else 'y' }}", "x"),
+    ],
+)  # fmt: skip
+def test_a_template_gives_what_jinja_reads(template: str, value: Any) -> None:
+    row = {"a": 5, "words": ["X", "Y"], "pair": {"k": 1, "l": 2}}
+    assert Template(template, "task.target", list(row)).value(row) == value
+
+
+def test_text_parts_are_joined_and_other_parts_refused_by_name() -> None:
+    parts = [{"type": "text", "text": "Reverse: "}, {"type": "text", "text": "uzaq"}]
+    assert chat_or_text([{"role": "user", "content": parts}]) == [{"role": "user", "content": "Reverse: uzaq"}]
+    image = [{"type": "text", "text": "What?"}, {"type": "image_url", "image_url": {"url": "x"}}]
+    with pytest.raises(ValueError, match=r"turn 0 of the chat has a part of type 'image_url'"):
+        chat_or_text([{"role": "user", "content": image}])
+
+
+def test_what_else_a_turn_has_is_kept_for_the_template() -> None:
+    chat = [
+        {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f", "arguments": {}}}]},
+        {"role": "tool", "content": "42", "name": "f", "tool_call_id": "1"},
+    ]
+    assert chat_or_text(chat) == chat
+
+
+@pytest.mark.parametrize(
+    "turn", [{"role": "user"}, {"content": "x"}, {"role": 1, "content": "x"}, {"role": "u", "content": 5}]
+)
+def test_a_turn_that_is_none_is_refused(turn: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="turn 0 of the chat has"):
+        chat_or_text([turn])

@@ -30,7 +30,7 @@ def vitals(rank: int, state: str = "working", **more: Any) -> Vitals:
     return found
 
 
-def tell(paths: RunPaths, found: Vitals) -> None:
+def write_vitals(paths: RunPaths, found: Vitals) -> None:
     paths.heartbeat("a", found.rank).write_bytes(_padded(asdict(found)))
 
 
@@ -39,12 +39,12 @@ def paths(tmp_path: Path) -> RunPaths:
     made = RunPaths(tmp_path)
     make_folder(made.heartbeats)
     for rank in range(4):
-        tell(made, vitals(rank))
+        write_vitals(made, vitals(rank))
     return made
 
 
 def peers_of(paths: RunPaths, rank: int) -> Peers:
-    heart = Heartbeat(paths.heartbeats / "own.json", vitals(rank), 5.0)
+    heartbeat = Heartbeat(paths.heartbeats / "own.json", vitals(rank), 5.0)
     return Peers(
         paths,
         Rank(
@@ -58,7 +58,7 @@ def peers_of(paths: RunPaths, rank: int) -> Peers:
             host="here",
         ),
         20.0,
-        heart,
+        heartbeat,
         0.01,
     )
 
@@ -70,9 +70,9 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_dead_one_is_named_and_not_those_it_took_along(paths: RunPaths) -> None:
     because = "LostRankError: rank 2 on node2 was lost"
-    tell(paths, vitals(0, "failed", first_error=because))
-    tell(paths, vitals(3, "failed", first_error=because))
-    tell(paths, vitals(2, "dead", ended="ended by SIGKILL"))
+    write_vitals(paths, vitals(0, "failed", first_error=because))
+    write_vitals(paths, vitals(3, "failed", first_error=because))
+    write_vitals(paths, vitals(2, "dead", ended="ended by SIGKILL"))
     lost = peers_of(paths, 1).blame(RuntimeError("connection closed"), 7)
     assert str(lost) == "rank 2 on node2 (ended by SIGKILL) was lost after step 7: the others cannot go on without it"
 
@@ -80,12 +80,12 @@ def test_the_dead_one_is_named_and_not_those_it_took_along(paths: RunPaths) -> N
 def test_who_says_nothing_while_the_others_end_is_named(paths: RunPaths) -> None:
     """A node is gone with the guards on it: nobody was left to tell."""
     because = "LostRankError: rank 2 on node2 was lost"
-    tell(paths, vitals(0, "failed", first_error=because))
+    write_vitals(paths, vitals(0, "failed", first_error=because))
     lost = peers_of(paths, 1).blame(RuntimeError("connection closed"), 7)
     assert "rank 2 on node2 (no sign of life), rank 3 on node3 (no sign of life) was lost" in str(lost)
 
 
 def test_an_error_of_ones_own_is_not_laid_on_others(paths: RunPaths) -> None:
     for rank in (0, 2, 3):
-        tell(paths, vitals(rank, "done"))
+        write_vitals(paths, vitals(rank, "done"))
     assert peers_of(paths, 1).blame(RuntimeError("shapes do not fit"), 7) is None

@@ -6,7 +6,7 @@ import random
 from pathlib import Path
 
 from hpcjobs.run_folder.paths import RunPaths
-from hpcjobs.training.step_samples import StepSamples, read_seen
+from hpcjobs.training.step_samples import StepSamples, read_step_samples
 from hpcjobs.training.steps import read_curve
 from tests.trainings import journal, record
 
@@ -44,9 +44,9 @@ def test_only_steps_that_all_ranks_have_are_known_and_the_last_start_counts(tmp_
     journal(paths, [record(step, samples=[step]) for step in range(1, 5)])
     journal(paths, [record(step, rank=1, samples=[10 * step]) for step in range(1, 4)])
     journal(paths, [record(step, "b", samples=[7, 8], world_size=1) for step in range(3, 6)])
-    found = read_seen(paths, read_curve(paths))
+    found = read_step_samples(paths, read_curve(paths))
     assert sorted(found) == [1, 2, 3, 4, 5], "step 4 of the first start lacks a rank, and was run again"
     assert found[2] == seen([2], [20])
     assert found[3] == found[4] == seen([8, 7])
     paths.journal("a", 1).unlink()
-    assert sorted(read_seen(paths, read_curve(paths))) == [3, 4, 5]
+    assert sorted(read_step_samples(paths, read_curve(paths))) == [3, 4, 5]

@@ -1,4 +1,4 @@
-"""loop: a decode loop of our own. A row that has ended makes room at once, and the batch stays full."""
+"""loop: a batched decode loop. A finished row makes room at once, so the batch stays full."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 
 from hpcjobs.config import GenerationConfig
 from hpcjobs.engines.base import Source
-from hpcjobs.engines.encoding import NO_NUMBERS, Answer, Coder, Encoded, completion_of
+from hpcjobs.engines.encoding import NO_NUMBERS, Answer, Encoded, TextCodec, completion_of
 from hpcjobs.engines.intake import Intake, TextThread
 from hpcjobs.engines.loop.packed import PackedModel, Piece
 from hpcjobs.engines.loop.places import Places
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from transformers import LogitsProcessor, PreTrainedModel, PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
-# Prompt tokens in one pass, beside a token of each row that is being decoded: enough for the matrix units.
+# Prompt tokens per pass, beside one token of each decoding row: enough to use the matrix units.
 _PASS_TOKENS = {"cpu": 1024, "cuda": 8192}
-# Tokens of one piece: more would need large masks and win nothing.
+# The most tokens per piece: more would need large masks without a gain.
 _PIECE_TOKENS = 512
 Made = int | SampleError
 
@@ -36,24 +36,24 @@ Made = int | SampleError
 class LoopEngine:
     """Continuous batching over the forward pass of any causal model that PackedModel can run.
 
-    At most `batch_size` rows at once, halved when memory runs out; one bad prompt fails alone. Greedy tokens are
-    those of `generate`, up to the rounding of sums.
+    At most `batch_size` rows at once, halved when memory runs out. A bad prompt fails alone. Greedy tokens equal those
+    of `generate`, up to rounding.
     """
 
     def __init__(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, generation: GenerationConfig, batch_size: int
     ) -> None:
-        self.model, self.coder, self.batch_size = model, Coder(model, tokenizer, generation), batch_size
+        self.model, self.codec, self.batch_size = model, TextCodec(model, tokenizer, generation), batch_size
 
     def stream(self, requests: Source) -> Iterator[Completion]:
-        """Completions in the order in which they end."""
-        with TextThread(self.coder) as text:
+        """Completions in the order in which they finish."""
+        with TextThread(self.codec) as text:
             yield from _Flow(self, text, Intake(requests, text, max(2, self.batch_size // 8))).run()
 
 
 @dataclass(eq=False, slots=True)
 class _Open:
-    """A request in hand and the answers to it that are there."""
+    """A running request and its finished answers."""
 
     encoded: Encoded
     started: float
@@ -82,7 +82,7 @@ class _Open:
 
 
 class _Flow:
-    """One stream: admit, advance, hand out."""
+    """One stream: admit requests, advance rows, yield completions."""
 
     def __init__(self, engine: LoopEngine, text: TextThread, intake: Intake) -> None:
         self._engine, self._text, self._intake = engine, text, intake
@@ -93,7 +93,7 @@ class _Flow:
         self._open: dict[int, _Open] = {}
         self._ended: deque[_Open] = deque()
         self._stops: dict[tuple[str, ...], StopStrings] = {}
-        self._processed = bool(engine.coder.processors(1))
+        self._processed = bool(engine.codec.processors(1))
         self._pass_tokens = _PASS_TOKENS.get(engine.model.device.type, _PASS_TOKENS["cpu"])
 
     def run(self) -> Iterator[Completion]:
@@ -109,7 +109,7 @@ class _Flow:
                 self._places.forget()
 
     def _admit(self) -> Iterator[Completion]:
-        """Fill the free places, with rows that lost theirs first."""
+        """Fill the free places, first with evicted rows."""
         room = self._places.free
         for got in self._intake.take(max(0, room - len(self._waiting)), len(self._open)):
             if isinstance(got, Completion):
@@ -124,17 +124,17 @@ class _Flow:
     def _row(self, encoded: Encoded, number: int) -> Row:
         stop = encoded.generation.stop
         if stop not in self._stops:
-            self._stops[stop] = StopStrings(self._engine.coder.tokenizer, stop)
+            self._stops[stop] = StopStrings(self._engine.codec.tokenizer, stop)
         return Row(
             encoded=encoded, number=number, stops=self._stops[stop], processors=self._processors(len(encoded.ids))
         )
 
     def _processors(self, prompt_length: int) -> Sequence[LogitsProcessor]:
-        """Most models ask for none."""
-        return self._engine.coder.processors(prompt_length) if self._processed else ()
+        """The logits processors of a row; most models have none."""
+        return self._engine.codec.processors(prompt_length) if self._processed else ()
 
     def _advance(self, rows: Sequence[Row]) -> list[tuple[Row, Made]]:
-        """One token for each row whose prompt is stored, by one pass; where it fails, by passes over its halves."""
+        """Run one pass: a token for each row whose prompt is stored. A pass that fails is halved."""
         planned = self._plan(rows)
         pieces = [piece for _, piece in planned]
         try:
@@ -148,7 +148,7 @@ class _Flow:
         return [(planned[number][0], NO_NUMBERS if token is None else token) for number, token in tokens]
 
     def _plan(self, rows: Sequence[Row]) -> list[tuple[Row, Piece]]:
-        """The rows' next pieces: of prompts so many that the pass is of good size."""
+        """The next piece of each row; prompts only as far as they fit the pass."""
         left, planned = self._pass_tokens, []
         for row in rows:
             if left <= 0 and len(row.tokens) - row.stored > 1:
@@ -164,7 +164,7 @@ class _Flow:
         return planned
 
     def _failed(self, rows: Sequence[Row], error: Exception) -> list[tuple[Row, Made]]:
-        """The tokens after a pass that failed: go on with half of the rows, or find the one that is to blame."""
+        """Handle a failed pass: halve the batch if memory ran out, else find the row to blame."""
         if len(rows) == 1:
             return [(rows[0], SampleError.of(error))]
         if _is_memory(error):
@@ -177,7 +177,7 @@ class _Flow:
         return self._advance(rows[:middle]) + self._advance(rows[middle:])
 
     def _make_room(self) -> None:
-        """Half the batch from now on. All rows lose their places: what they have made is stored again later."""
+        """Halve the batch size and evict all rows. Their new tokens are kept, and stored again later."""
         engine = self._engine
         engine.batch_size = max(1, len(self._rows) // 2)
         log.warning("out of memory with a batch of %d: going on with %d", len(self._rows), engine.batch_size)
@@ -191,7 +191,7 @@ class _Flow:
             torch.cuda.empty_cache()
 
     def _settle(self, made: Sequence[tuple[Row, Made]]) -> None:
-        """Add the tokens to their rows; rows that end with them leave."""
+        """Append the tokens to their rows; finished rows leave."""
         for row, token in made:
             if isinstance(token, SampleError):
                 self._leave(row, token)

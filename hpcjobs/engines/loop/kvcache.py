@@ -1,4 +1,4 @@
-"""Keys and values of a batch, a place a row: rows come and go, and nothing moves."""
+"""The key-value cache of a batch, with a place for each row: rows come and go without moving others."""
 
 from __future__ import annotations
 
@@ -6,24 +6,25 @@ from dataclasses import dataclass
 
 import torch
 
-# Room is made in such steps, and by this much more than there was, so that it is made seldom.
+# Buffers grow in such steps, and by this factor, so that they grow seldom.
 _COLUMNS = 64
 _GROWTH = 1.5
 
 
 @dataclass(slots=True)
 class LayerBuffers:
-    """[places, key/value heads, columns, head size] each; a token's column is its position in its row."""
+    """Keys and values of a layer, each [places, key/value heads, columns, head size]. A token's column is its position.
+    """
 
     keys: torch.Tensor
     values: torch.Tensor
 
 
 class KeyValueCache:
-    """Each row has its own place and begins at column 0: no padding on the left, and a place is free at once.
+    """A key-value cache in which each row has its own place and begins at column 0, without left padding.
 
-    Buffers are zeros, made when a layer first stores something: what no row has written yet is masked, and only
-    numbers can be masked (0 * NaN is NaN). On CPU untouched zeros take no memory.
+    Buffers are zeros, made when a layer first stores something: columns not yet written are masked, and masking works
+    for finite numbers only (0 * NaN is NaN). On CPU untouched zeros use no memory.
     """
 
     def __init__(self, places: int) -> None:
@@ -31,7 +32,7 @@ class KeyValueCache:
         self._layers: dict[int, LayerBuffers] = {}
 
     def reserve(self, columns: int) -> None:
-        """Make room for rows of so many tokens; what is stored stays."""
+        """Make room for rows of `columns` tokens; stored values are kept."""
         if columns <= self._columns:
             return
         wanted = max(columns, int(self._columns * _GROWTH))
@@ -40,20 +41,20 @@ class KeyValueCache:
             layer.keys, layer.values = self._wider(layer.keys), self._wider(layer.values)
 
     def layer(self, number: int, keys: torch.Tensor, values: torch.Tensor) -> LayerBuffers:
-        """Buffers of a layer whose keys and values look like these, [1, heads, tokens, head size]."""
+        """The buffers of a layer with keys and values of these shapes, [1, heads, tokens, head size]."""
         if number not in self._layers:
             self._layers[number] = LayerBuffers(self._empty(keys), self._empty(values))
         return self._layers[number]
 
     @torch.inference_mode()
     def wipe(self, place: int) -> None:
-        """Zeros where a row has left what is no number."""
+        """Zero a place whose row left values that are not finite."""
         for layer in self._layers.values():
             layer.keys[place].zero_()
             layer.values[place].zero_()
 
     def clear(self, places: int) -> None:
-        """Give all memory back; `places` from now on."""
+        """Release all memory, and use `places` places from now on."""
         self.places, self._columns = places, 0
         self._layers.clear()
 
@@ -67,6 +68,6 @@ class KeyValueCache:
 
 
 def copy_columns(layer: LayerBuffers, source: int, to: int, columns: int) -> None:
-    """A row's first columns to another place."""
+    """Copy the first columns of a row to another place."""
     layer.keys[to, :, :columns] = layer.keys[source, :, :columns]
     layer.values[to, :, :columns] = layer.values[source, :, :columns]

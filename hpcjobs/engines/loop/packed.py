@@ -1,8 +1,8 @@
-"""A model's forward pass over the new tokens of many rows at once, none of them padding.
+"""A model's forward pass over the new tokens of many rows at once, without padding.
 
-All new tokens stand in one row of input, [1, tokens]: one of each row that is being decoded, then pieces of prompts.
-The weights are applied to all of them together; attention is ours and looks at each row's own keys and values
-(transformers' AttentionInterface: https://huggingface.co/docs/transformers/attention_interface).
+All new tokens are one input row, [1, tokens]: one token of each row that is decoding, then pieces of prompts. Weights
+are applied to all of them together; a custom attention reads each row's own keys and values (transformers'
+AttentionInterface: https://huggingface.co/docs/transformers/attention_interface).
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _NAME = "hpcjobs_packed"
-# What a call of the attention kernel costs, in columns of a row that it could have read instead.
+# The cost of a call of the attention kernel, in columns that could be read in that time.
 _CALL_COLUMNS = 600
-# What some models hand to their attention and this one does not know.
+# Arguments that some models pass to their attention, and that are not supported here.
 _UNKNOWN = ("softcap", "s_aux", "position_bias", "sliding_window", "head_mask")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:
-    """New tokens of one row, which go to `place` from column `start` on.
+    """New tokens of one row, to be stored at `place` from column `start`.
 
-    `copied` of the columns before them come from the place `source` first. `last`: its logits are wanted.
+    `copied` columns before them are first copied from the place `source`. `last`: return the logits of its last token.
     """
 
     place: int
@@ -43,12 +43,13 @@ class Piece:
 
     @property
     def end(self) -> int:
+        """The column after the last token."""
         return self.start + len(self.tokens)
 
 
 @dataclass(frozen=True, slots=True)
 class _Range:
-    """Neighbouring places whose rows read `columns` columns in one call; of its tokens `first` to `end`."""
+    """Neighbouring places that are read in one call, `columns` columns each; its tokens are `first` to `end`."""
 
     low: int
     high: int
@@ -59,7 +60,7 @@ class _Range:
 
 @dataclass(kw_only=True)
 class _Step:
-    """What one forward pass attends to; tensors are made once for each device."""
+    """The inputs of attention in one forward pass; tensors are made once per device."""
 
     cache: KeyValueCache
     singles: Sequence[Piece]
@@ -110,9 +111,9 @@ class PackedModel:
 
     @torch.inference_mode()
     def logits(self, pieces: Sequence[Piece]) -> tuple[list[int], torch.Tensor]:
-        """Store the pieces; [wanted, vocabulary] after the last token of each wanted one, and which these are.
+        """Run and store the pieces; returns the numbers of those with `last`, and logits [numbers, vocabulary].
 
-        Running a piece again gives the same: a pass that failed may be repeated in parts.
+        Running a piece again gives the same result, so a failed pass may be repeated in parts.
         """
         order = sorted(range(len(pieces)), key=lambda n: (len(pieces[n].tokens) > 1, pieces[n].place))
         sorted_pieces = [pieces[n] for n in order]
@@ -144,7 +145,7 @@ class PackedModel:
 
     @contextlib.contextmanager
     def _attending(self, step: _Step) -> Iterator[None]:
-        """The model's attention is ours for the moment; between two passes it is its own."""
+        """Within the block, the model uses the packed attention."""
         global _current
         before = [config._attn_implementation_internal for config in self._configs]
         _current = step
@@ -158,12 +159,12 @@ class PackedModel:
                 config._attn_implementation_internal = name
 
 
-# The interface has no way to hand anything to the function that all models would pass on.
+# AttentionInterface has no argument that all models would pass on to the function.
 _current: _Step | None = None
 
 
 def _ranges(singles: Sequence[Piece]) -> Iterator[_Range]:
-    """Neighbours share a call where the columns read in vain cost less than another call."""
+    """Group neighbouring places into one call if reading unused columns costs less than another call."""
     first = 0
     for number, piece in enumerate(singles):
         if number == first:
@@ -201,15 +202,15 @@ def _attend(
     groups = query.shape[1] // heads
     grouped = query[0].view(heads, groups, tokens, -1)  # query heads that share keys are rows of one product
     output = query.new_empty(tokens, heads, groups, value.shape[3])
-    asked = grouped.permute(2, 0, 1, 3)
+    queries = grouped.permute(2, 0, 1, 3)
     for each in step.ranges:
-        output[each.first : each.end] = _attend_range(step, layer, each, asked, scaling)
+        output[each.first : each.end] = _attend_range(step, layer, each, queries, scaling)
     done = len(step.singles)
     for piece in step.pieces:
         length = len(piece.tokens)
-        asks = grouped[:, :, done : done + length].reshape(1, heads, groups * length, -1)
+        query_rows = grouped[:, :, done : done + length].reshape(1, heads, groups * length, -1)
         found = scaled_dot_product_attention(
-            asks, layer.keys[piece.place, None, :, : piece.end], layer.values[piece.place, None, :, : piece.end],
+            query_rows, layer.keys[piece.place, None, :, : piece.end], layer.values[piece.place, None, :, : piece.end],
             attn_mask=step.causal_mask(piece, groups, query.device), scale=scaling,
         )  # fmt: skip
         output[done : done + length] = found[0].view(heads, groups, length, -1).permute(2, 0, 1, 3)
@@ -233,17 +234,17 @@ def _store(step: _Step, layer: LayerBuffers, key: torch.Tensor, value: torch.Ten
 
 
 def _attend_range(
-    step: _Step, layer: LayerBuffers, each: _Range, asked: torch.Tensor, scaling: float | None
+    step: _Step, layer: LayerBuffers, each: _Range, queries: torch.Tensor, scaling: float | None
 ) -> torch.Tensor:
-    asks = asked[each.first : each.end]
+    query_rows = queries[each.first : each.end]
     dense = each.high - each.low == each.end - each.first
     if not dense:
-        inside = step.index(asked.device)[0][each.first : each.end] - each.low
-        asks = asked.new_zeros(each.high - each.low, *asked.shape[1:])
-        asks[inside] = asked[each.first : each.end]
+        inside = step.index(queries.device)[0][each.first : each.end] - each.low
+        query_rows = queries.new_zeros(each.high - each.low, *queries.shape[1:])
+        query_rows[inside] = queries[each.first : each.end]
     places = slice(each.low, each.high)
     found = scaled_dot_product_attention(
-        asks, layer.keys[places, :, : each.columns], layer.values[places, :, : each.columns],
-        attn_mask=step.range_mask(each, asked.device), scale=scaling,
+        query_rows, layer.keys[places, :, : each.columns], layer.values[places, :, : each.columns],
+        attn_mask=step.range_mask(each, queries.device), scale=scaling,
     )  # fmt: skip
     return found if dense else found[inside]

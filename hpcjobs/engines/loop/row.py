@@ -1,4 +1,4 @@
-"""A row: one answer in the making, from its prompt to the token that ends it."""
+"""A row: one answer being generated, from its prompt to its end token."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False, slots=True, kw_only=True)
 class Row:
-    """Answer `number` to a request; `tokens` are those of the prompt and the new ones.
+    """Answer `number` to a request. `tokens` are those of the prompt and the new ones.
 
-    Of them the first `stored` have keys and values in `place`; -1 is no place. `source` and `copied` are for its
-    next piece: columns to copy from another place first.
+    The first `stored` of them have keys and values in `place`; -1 is no place. Before its next piece, `copied` columns
+    are copied from place `source`.
     """
 
     encoded: Encoded
@@ -46,10 +46,11 @@ class Row:
 
     @property
     def made(self) -> list[int]:
+        """The new tokens."""
         return self.tokens[len(self.encoded.ids) :]
 
     def piece(self, most: int) -> Piece:
-        """What comes next: the last token, or at most `most` tokens of what is not stored."""
+        """The next tokens to run: the last one, or at most `most` of those that are not stored."""
         end = min(len(self.tokens), self.stored + most)
         return Piece(
             place=self.place,
@@ -61,20 +62,20 @@ class Row:
         )
 
     def took(self, piece: Piece) -> None:
-        """The piece is stored."""
+        """Note that the piece is stored."""
         self.stored, self.source, self.copied = piece.end, -1, 0
 
     def unshare(self) -> None:
-        """Compute what was to be copied."""
+        """Compute the columns that were to be copied."""
         if self.copied:
             self.stored, self.source, self.copied = 0, -1, 0
 
     def evict(self) -> None:
-        """Lose the place; what has been made stays, and is stored anew with the prompt."""
+        """Lose the place. The new tokens are kept, and are stored again with the prompt later."""
         self.place, self.stored, self.source, self.copied, self.begun = -1, 0, -1, 0, False
 
     def add(self, token: int, tokenizer_lock: threading.Lock) -> bool:
-        """Whether the answer ends with this token."""
+        """Add a token; returns whether the answer ends with it."""
         self.tokens.append(token)
         if token in self.encoded.ends or len(self.tokens) - len(self.encoded.ids) >= self.encoded.limit:
             return True
@@ -85,7 +86,7 @@ class Row:
 
 
 def choose(rows: Sequence[Row], logits: torch.Tensor) -> list[int | None]:
-    """The next token of each row from its logits [rows, vocabulary]; None where these are no numbers."""
+    """The next token of each row, from logits [rows, vocabulary]; None if the logits are not finite."""
     largest, tokens = logits.max(dim=-1)
     good = largest.isfinite().tolist()
     chosen: list[int | None] = [token if fine else None for token, fine in zip(tokens.tolist(), good, strict=True)]
@@ -107,7 +108,7 @@ def choose(rows: Sequence[Row], logits: torch.Tensor) -> list[int | None]:
 
 
 def _drawn(rows: Sequence[Row], scores: torch.Tensor, temperature: float, top_p: float) -> list[int]:
-    """A token of each row; where that fails, the next try draws the same."""
+    """A sampled token per row. If that fails, generators are reset, so the next try draws the same."""
     generators = [row.generator for row in rows if row.generator is not None]
     states = [generator.get_state() for generator in generators]
     try:
@@ -124,7 +125,7 @@ def _heat(generation: GenerationConfig) -> tuple[float, float]:
 
 
 def _processed(row: Row, logits: torch.Tensor) -> torch.Tensor:
-    """[vocabulary] in float32, after what the model's generation config asks for, such as a repetition penalty."""
+    """Logits [vocabulary] in float32, after the model's own logits processors, such as a repetition penalty."""
     ids = torch.tensor([row.tokens], device=logits.device)
     scores = logits[None].float()
     for processor in row.processors:

@@ -1,1 +1,1 @@
-"""Log-likelihoods of options and texts, with shared prefixes computed once."""
+"""Log-likelihoods of options and texts; shared prefixes are computed once."""

@@ -1,4 +1,4 @@
-"""Texts to tokens whose log-likelihood is asked for: where the context ends and the continuation begins.
+"""Split contexts and continuations into the tokens to score.
 
 The rules are lm-evaluation-harness's, so that scores can be equal (its `TemplateLM._encode_pair` and `loglikelihood`,
 `HFLM.tok_encode`, and `utils.get_rolling_token_windows`; version 0.4.13, MIT License).
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from hpcjobs.engines.chat_template import chat_text
 from hpcjobs.engines.scoring.spans import Span
 from hpcjobs.requests import Pair, Prompt, Request
 
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-class Border:
-    """Cuts requests into spans of at most `longest` input tokens, from the left where they are longer."""
+class SpanBuilder:
+    """Makes spans of at most `longest` input tokens from requests; longer ones are truncated on the left."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, longest: int) -> None:
         self._tokenizer, self._longest = tokenizer, longest
@@ -27,14 +28,16 @@ class Border:
         self._contexts: dict[str, list[int]] = {}
 
     def spans(self, request: Request) -> list[Span]:
-        """The spans of a request: one a pair, or of a perplexity text its windows. A ValueError says what is wrong."""
+        """The spans of a request: one per pair, or the windows of a perplexity text. Raises a ValueError."""
         if request.task == "perplexity":
             return self.windows(_plain(request.prompt))
         self._contexts = {}  # the options of one question share theirs
         return [self.pair(pair) for pair in request.pairs]
 
     def pair(self, pair: Pair) -> Span:
-        """The span of one pair. White space at a context's end goes to the continuation: words begin with it."""
+        """The span of one pair. Whitespace at the end of the context moves to the continuation, where words begin with
+        it.
+        """
         context, special = self._context(pair.context)
         continuation = pair.continuation
         if not context:
@@ -52,9 +55,9 @@ class Border:
         return self._span(head, self._encode(context + continuation, special)[len(head) :])
 
     def windows(self, text: str) -> list[Span]:
-        """The spans that score each token of a text once, the first one given the prefix token alone.
+        """Spans that score each token of a text once; the first token is conditioned on the prefix token only.
 
-        Each window but the first has as much context as the model's positions leave room for.
+        Each later window has as much context as the model's context length allows.
         """
         ids = self._encode(text)
         if not ids:
@@ -73,13 +76,14 @@ class Border:
         return Span((*context, *continuation)[-(self._longest + 1) :], len(continuation))
 
     def _context(self, prompt: Prompt) -> tuple[str, bool | None]:
-        """A context as text, and whether special tokens are to be added to it; a chat's template brings its own."""
+        """A context as text, and whether to add special tokens; a chat template adds its own."""
         if isinstance(prompt, str):
             return prompt, None
-        return self._tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False), False
+        return chat_text(self._tokenizer, prompt, ask=True), False
 
     def _encode(self, text: str, special: bool | None = None) -> list[int]:
-        """Token ids. Special tokens are added as the tokenizer would (None), but never the first one twice."""
+        """Token ids. Special tokens are added as the tokenizer does by default (None), but the first one never twice.
+        """
         if special is None and self._prefix_text and text.startswith(self._prefix_text):
             special = False
         how = {} if special is None else {"add_special_tokens": special}

@@ -1,4 +1,4 @@
-"""Log-likelihoods: of the options of a question, or of a whole text. What requests share is computed once."""
+"""Log-likelihoods of the options of a question, or of a whole text. Shared prefixes are computed once."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import torch
 
 from hpcjobs.engines.base import BatchSize, Source, rows_at_once, take
 from hpcjobs.engines.encoding import context_length
-from hpcjobs.engines.scoring.boundary import Border
+from hpcjobs.engines.scoring.boundary import SpanBuilder
 from hpcjobs.engines.scoring.sequences import PlainScorer
-from hpcjobs.engines.scoring.spans import Job, Span
+from hpcjobs.engines.scoring.spans import ScoringJob, Span
 from hpcjobs.engines.scoring.tree import TreeScorer
 from hpcjobs.engines.support import has_fixed_positions, has_plain_cache
 from hpcjobs.requests import Completion, Likelihood, Request, SampleError
@@ -23,28 +23,30 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
-# Questions that are looked at together where there are many: their common beginnings are found among these.
+# Batches per window: shared prefixes are found within a window.
 _WINDOW_BATCHES = 4
 
 
 class Scorer(Protocol):
-    """Scores all spans of some jobs; gives each job when its last token is scored."""
+    """Scores all spans of some jobs, and yields each job when its last token is scored."""
 
-    def score(self, jobs: Sequence[Job]) -> Iterator[Job]: ...
+    def score(self, jobs: Sequence[ScoringJob]) -> Iterator[ScoringJob]:
+        """Yield each job once all its tokens are scored."""
+        ...
 
     def smaller(self) -> bool:
-        """Take less memory from now on; False where it takes as little as it can."""
+        """Use less memory from now on; False if that is not possible."""
         ...
 
     def forget(self) -> None:
-        """Drop what was kept for later jobs."""
+        """Drop everything kept for later jobs."""
         ...
 
 
 class ScoringEngine:
-    """Completions with log-likelihoods, window by window; one bad request fails alone.
+    """Completions with log-likelihoods, window by window. A bad request fails alone.
 
-    `fresh`: what comes after a pause of the source is computed as if nothing had been before, to the last bit.
+    `fresh`: nothing is reused after a pause of the source, so later results are identical to the bit.
     """
 
     def __init__(
@@ -53,7 +55,7 @@ class ScoringEngine:
     ) -> None:  # fmt: skip
         self.batch_size = rows_at_once(batch_size)
         self._window, self._fresh = _WINDOW_BATCHES * self.batch_size, fresh
-        self._border = Border(tokenizer, context_length(model, tokenizer))
+        self._span_builder = SpanBuilder(tokenizer, context_length(model, tokenizer))
         self._scorer = scorer or scorer_of(model)
 
     def stream(self, requests: Source) -> Iterator[Completion]:
@@ -61,18 +63,18 @@ class ScoringEngine:
         ended = False
         while not ended:
             window, ended = take(requests, self._window)
-            jobs = list[Job]()
+            jobs = list[ScoringJob]()
             for request in window:
                 try:
-                    jobs.append(Job(request, self._border.spans(request)))
+                    jobs.append(ScoringJob(request, self._span_builder.spans(request)))
                 except Exception as error:  # nothing that a prompt does may end the rank
                     yield Completion.failed(request.index, SampleError.of(error), time.time())
             yield from self._run(jobs)
             if self._fresh and len(window) < self._window:
                 self._scorer.forget()
 
-    def _run(self, jobs: list[Job]) -> Iterator[Completion]:
-        """The jobs' completions; where they fail, their halves', down to the one that is to blame."""
+    def _run(self, jobs: list[ScoringJob]) -> Iterator[Completion]:
+        """The jobs' completions. If they fail, they are halved, down to the one to blame."""
         if not jobs:
             return
         started, done = time.time(), set[int]()
@@ -104,7 +106,9 @@ class ScoringEngine:
 
 
 def scorer_of(model: PreTrainedModel) -> Scorer:
-    """The tree where the model has a cache that its branches can share, and a small example comes out right."""
+    """The tree scorer if the model's cache can be shared by branches and a small example comes out right; else the
+    plain one.
+    """
     plain = PlainScorer(model)
     if not has_plain_cache(model) or not has_fixed_positions(model):
         return plain
@@ -119,21 +123,21 @@ def scorer_of(model: PreTrainedModel) -> Scorer:
 
 
 def agree(one: Scorer, other: Scorer, model: PreTrainedModel) -> bool:
-    """Whether two scorers give the same for two branches of one context, up to rounding (nats a token)."""
+    """Whether two scorers agree on two branches of one context, up to rounding (nats per token)."""
     least = 0.01 if model.dtype == torch.float32 else 0.3
     size = min(64, int(model.config.get_text_config().vocab_size))
     head = tuple(n % size for n in range(3, 15))
     sums = []
     for scorer in (one, other):
         ends = [Span((*head, *(n * step % size for n in range(1, 9))), 8) for step in (3, 5)]
-        job = Job(Request(index=0, id="probe", prompt=""), ends)
+        job = ScoringJob(Request(index=0, id="probe", prompt=""), ends)
         list(scorer.score([job]))
         scorer.forget()
         sums.append(job.logprobs)
     return all(abs(a - b) <= 8 * least for a, b in zip(*sums, strict=True))
 
 
-def _completion(job: Job, started: float) -> Completion:
+def _completion(job: ScoringJob, started: float) -> Completion:
     request, took = job.request, time.time() - started
     if not all(map(math.isfinite, job.logprobs)):
         problem = SampleError("ValueError", f"log-likelihoods are not finite: {job.logprobs}")

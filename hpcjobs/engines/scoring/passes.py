@@ -1,4 +1,4 @@
-"""Forward passes over a prefix tree: many branches packed into one sequence, each of which sees its own path alone."""
+"""Forward passes over a prefix tree: many branches packed into one sequence; each sees its own path only."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from hpcjobs.engines.prefix import Node
 if TYPE_CHECKING:
     from transformers import Cache, PreTrainedModel
 
-# Keys and values of some tokens, a pair a layer, each [1, heads, tokens, head size].
+# Keys and values of some tokens, one pair per layer, each [1, heads, tokens, head size].
 KeysValues = list[tuple[torch.Tensor, torch.Tensor]]
-# What the logits of one pass may take, in bytes, as float32.
+# The most bytes for the logits of one pass, as float32.
 _LOGITS_BYTES = 256 << 20
 
 
@@ -34,10 +34,10 @@ def pack(nodes: Iterable[Node], most: int) -> Iterator[list[Node]]:
 
 
 def pass_tokens(model: PreTrainedModel) -> int:
-    """How many tokens a pass has at most: enough to keep the matrix units busy, few enough for memory.
+    """The most tokens per pass: enough to use the matrix units, few enough for memory.
 
-    On CPUs the cost a token is flat from 256 to 512 tokens (measured: the gain of larger products is lost to attention
-    between branches that the mask hides).
+    On CPUs the cost per token is flat from 256 to 512 tokens (measured: larger products gain what attention between
+    masked branches loses).
     """
     vocabulary = int(model.config.get_text_config().vocab_size)
     return max(32, min(384 if model.device.type == "cpu" else 2048, _LOGITS_BYTES // (4 * vocabulary)))
@@ -52,9 +52,9 @@ class Passes:
 
     @torch.inference_mode()
     def run(self, nodes: Sequence[Node], wanted: Sequence[int]) -> torch.Tensor:
-        """Logits [len(wanted), vocabulary] of the tokens at places `wanted` of the pass; sets the nodes' `kv`.
+        """Logits [len(wanted), vocabulary] of the tokens at places `wanted` of the pass. Sets the nodes' `kv`.
 
-        The keys and values of every node's path must be there, or in this very pass.
+        The keys and values of each node's ancestors must exist, or be computed in this pass.
         """
         before, device = _ancestors(nodes), self._model.device
         cache = transformers.DynamicCache()
@@ -74,7 +74,7 @@ class Passes:
 
 
 def _ancestors(nodes: Sequence[Node]) -> list[Node]:
-    """The nodes outside the pass that its nodes see, each once."""
+    """The ancestors of the nodes that are outside this pass, each once."""
     here = {id(node) for node in nodes}
     found: dict[int, Node] = {}
     for node in nodes:
@@ -85,26 +85,27 @@ def _ancestors(nodes: Sequence[Node]) -> list[Node]:
 
 
 def _mask(before: Sequence[Node], nodes: Sequence[Node], dtype: torch.dtype) -> torch.Tensor:
-    """[1, 1, tokens of the pass, tokens seen]: 0 where a token sees another, else the least number of `dtype`.
+    """The attention mask [1, 1, tokens of the pass, tokens attended to]: 0 where a token attends, else the least number
+    of `dtype`.
 
-    A number added to the scores is quicker on CPUs than a boolean mask.
+    An additive mask is faster on CPUs than a boolean one.
     """
-    seen = [*before, *nodes]
-    number = {id(node): place for place, node in enumerate(seen)}
-    paths = torch.zeros(len(nodes), len(seen), dtype=torch.bool)
+    nodes_seen = [*before, *nodes]
+    number = {id(node): place for place, node in enumerate(nodes_seen)}
+    paths = torch.zeros(len(nodes), len(nodes_seen), dtype=torch.bool)
     for row, node in enumerate(nodes):
         paths[row, [number[id(one)] for one in node.path() if one.tokens]] = True
-    sizes = torch.tensor([len(node.tokens) for node in seen])
+    sizes = torch.tensor([len(node.tokens) for node in nodes_seen])
     own = sizes[len(before) :]
     columns, rows = torch.repeat_interleave(sizes), torch.repeat_interleave(own)
-    place = torch.cat([torch.arange(node.start, node.end) for node in seen])
+    place = torch.cat([torch.arange(node.start, node.end) for node in nodes_seen])
     visible = paths[rows][:, columns] & (place[None, :] <= place[len(place) - len(rows) :, None])
     mask = torch.zeros(visible.shape, dtype=dtype).masked_fill_(~visible, torch.finfo(dtype).min)
     return mask[None, None]
 
 
 def _store(nodes: Sequence[Node], cache: Cache, start: int) -> None:
-    """Keep what later passes will read; a slice would keep the whole pass in memory, so it is copied."""
+    """Store the keys and values that later passes need, as copies: a slice would keep the whole pass in memory."""
     for node in nodes:
         end = start + len(node.tokens)
         if node.open:
@@ -115,7 +116,7 @@ def _store(nodes: Sequence[Node], cache: Cache, start: int) -> None:
 
 
 def release(node: Node) -> None:
-    """Say that a node is computed: where it was the last child, what its parent holds is not needed any more."""
+    """Note that a node is computed. The last child releases its parent's keys and values."""
     parent = node.parent
     if parent is not None:
         parent.open -= 1
@@ -123,37 +124,40 @@ def release(node: Node) -> None:
             parent.kv = None
 
 
-class Heads:
-    """Keys and values of beginnings that several requests shared, kept for later ones; the longest unused go first."""
+class PrefixCache:
+    """Keys and values of prefixes shared by several requests, kept for later ones; the least recently used are dropped.
+    """
 
     def __init__(self, most_tokens: int) -> None:
-        self._most, self._held = most_tokens, dict[tuple[int, ...], KeysValues]()
+        self._most, self._kept = most_tokens, dict[tuple[int, ...], KeysValues]()
 
     def __len__(self) -> int:
-        return sum(map(len, self._held))
+        return sum(map(len, self._kept))
 
     @property
     def sequences(self) -> list[tuple[int, ...]]:
-        return list(self._held)
+        """The token sequences of the prefixes."""
+        return list(self._kept)
 
     def recall(self, sequence: tuple[int, ...], leaf: Node) -> None:
-        """Give the nodes on the path to `leaf`, whose tokens are `sequence`, what is held of them."""
+        """Give the nodes on the path to `leaf`, whose tokens are `sequence`, their stored keys and values."""
         for node in leaf.path():
             if node.tokens:
                 node.kv = [(k[:, :, node.start : node.end], v[:, :, node.start : node.end]) for k, v in
-                           self._held[sequence]]  # fmt: skip
+                           self._kept[sequence]]  # fmt: skip
 
     def add(self, leaf: Node) -> None:
-        """Keep the path to a node, all of whose keys and values are there."""
+        """Keep the path to a node. All of its keys and values must exist."""
         path = [node for node in leaf.path() if node.tokens][::-1]
         sequence = tuple(token for node in path for token in node.tokens)
-        self._held.pop(sequence, None)
-        self._held[sequence] = [
+        self._kept.pop(sequence, None)
+        self._kept[sequence] = [
             (torch.cat([k for k, _ in layer], 2), torch.cat([v for _, v in layer], 2))
             for layer in zip(*(node.kv for node in path), strict=True)
         ]
         while len(self) > self._most:
-            del self._held[next(iter(self._held))]
+            del self._kept[next(iter(self._kept))]
 
     def forget(self) -> None:
-        self._held.clear()
+        """Drop all prefixes."""
+        self._kept.clear()

@@ -1,4 +1,4 @@
-"""Log-likelihoods by whole sequences, for models without a cache that branches of a prefix tree could share."""
+"""Log-likelihoods from whole sequences, for models whose cache cannot be shared by branches."""
 
 from __future__ import annotations
 
@@ -9,28 +9,30 @@ from typing import TYPE_CHECKING
 import torch
 
 from hpcjobs.engines.scoring.passes import pass_tokens
-from hpcjobs.engines.scoring.spans import Job, judge_tokens
+from hpcjobs.engines.scoring.spans import ScoringJob, judge_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
 class PlainScorer:
-    """Runs each different sequence once, in batches of about equal length; nothing else is shared."""
+    """Runs each distinct sequence once, in batches of similar length. Nothing else is shared."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._model, self._most = model, pass_tokens(model)
         self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
 
     def smaller(self) -> bool:
+        """Halve the pass size; False if it gets too small."""
         self._most //= 2
         return self._most >= 16
 
     def forget(self) -> None:
-        """Nothing is kept."""
+        """Do nothing: nothing is kept."""
 
-    def score(self, jobs: Sequence[Job]) -> Iterator[Job]:
-        users: dict[tuple[int, ...], list[tuple[Job, int]]] = {}
+    def score(self, jobs: Sequence[ScoringJob]) -> Iterator[ScoringJob]:
+        """Yield each job once all its tokens are scored."""
+        users: dict[tuple[int, ...], list[tuple[ScoringJob, int]]] = {}
         for job in jobs:
             job.start()
             for number, span in enumerate(job.spans):
@@ -47,7 +49,7 @@ class PlainScorer:
             start += size
 
     @torch.inference_mode()
-    def _run(self, batch: Sequence[tuple[tuple[int, ...], list[tuple[Job, int]]]]) -> Iterator[Job]:
+    def _run(self, batch: Sequence[tuple[tuple[int, ...], list[tuple[ScoringJob, int]]]]) -> Iterator[ScoringJob]:
         length, device = len(batch[0][0]), self._model.device
         ids = torch.zeros(len(batch), length, dtype=torch.long)
         mask = torch.zeros(len(batch), length, dtype=torch.long)

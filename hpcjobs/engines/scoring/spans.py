@@ -1,4 +1,4 @@
-"""Tokens to be scored, and the sums over those that are."""
+"""Tokens to score, and the sums over those that are scored."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ _ROWS = 128
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Tokens of which the last `scored` are to be scored, each given all before it."""
+    """Tokens of which the last `scored` are to be scored, each conditioned on all before it."""
 
     ids: tuple[int, ...]
     scored: int
 
     @property
     def inputs(self) -> tuple[int, ...]:
-        """What the model reads: all but the last token, which it only predicts."""
+        """The model's input: all tokens but the last, which is only predicted."""
         return self.ids[:-1]
 
     @property
     def first(self) -> int:
-        """The place in `inputs` that predicts the first scored token."""
+        """The position in `inputs` that predicts the first scored token."""
         return len(self.ids) - 1 - self.scored
 
     @property
     def targets(self) -> tuple[int, ...]:
-        """The scored tokens."""
+        """The tokens to score."""
         return self.ids[len(self.ids) - self.scored :]
 
 
 @dataclass(slots=True)
-class Job:
-    """A request with its spans, the sums over the tokens scored so far, and how many are to come."""
+class ScoringJob:
+    """A request with its spans, the sums over the tokens scored so far, and how many are left."""
 
     request: Request
     spans: list[Span]
@@ -46,12 +46,12 @@ class Job:
     left: int = 0
 
     def start(self) -> None:
-        """Nothing is scored yet."""
+        """Reset the sums."""
         self.logprobs, self.greedy = [0.0] * len(self.spans), [True] * len(self.spans)
         self.left = sum(span.scored for span in self.spans)
 
     def add(self, span: int, logprob: float, greedy: bool) -> bool:
-        """One more token of a span; True where it was the job's last."""
+        """Add a scored token of a span; True if it was the job's last one."""
         self.logprobs[span] += logprob
         self.greedy[span] &= greedy
         self.left -= 1
@@ -59,9 +59,9 @@ class Job:
 
 
 def judge_tokens(logits: torch.Tensor, rows: Sequence[int], tokens: Sequence[int]) -> Iterator[tuple[float, bool]]:
-    """(log-probability, whether it is the likeliest there) of each of `tokens` at `rows` of `logits`.
+    """(log-probability, whether it is the argmax) of each of `tokens` at the `rows` of `logits`.
 
-    torch's logsumexp takes three times as long on CPUs as the sum by hand, and argmax ten times as long as amax.
+    torch's logsumexp takes three times as long on CPUs as the explicit sum, and argmax ten times as long as amax.
     """
     if not rows:
         return iter(())

@@ -1,4 +1,4 @@
-"""Log-likelihoods over a prefix tree: what several spans have in common is computed once."""
+"""Log-likelihoods over a prefix tree: shared prefixes are computed once."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hpcjobs.engines.prefix import Node, Tree
-from hpcjobs.engines.scoring.passes import Heads, Passes, pack, pass_tokens, release
-from hpcjobs.engines.scoring.spans import Job, judge_tokens
+from hpcjobs.engines.prefix import Node, PrefixTree
+from hpcjobs.engines.scoring.passes import Passes, PrefixCache, pack, pass_tokens, release
+from hpcjobs.engines.scoring.spans import ScoringJob, judge_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# Tokens of common beginnings that are kept for later questions, at most.
-_HEAD_TOKENS = 16_384
+# The most tokens of shared prefixes that are kept for later questions.
+_PREFIX_TOKENS = 16_384
 
 
 class TreeScorer:
@@ -22,67 +22,70 @@ class TreeScorer:
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._passes, self._most = Passes(model), pass_tokens(model)
-        self._heads = Heads(_HEAD_TOKENS)
+        self._prefixes = PrefixCache(_PREFIX_TOKENS)
 
     def smaller(self) -> bool:
+        """Halve the pass size; False if it gets too small."""
         self._most //= 2
         return self._most >= 16
 
     def forget(self) -> None:
-        self._heads.forget()
+        """Drop the stored prefixes."""
+        self._prefixes.forget()
 
-    def score(self, jobs: Sequence[Job]) -> Iterator[Job]:
-        heads = self._heads.sequences
+    def score(self, jobs: Sequence[ScoringJob]) -> Iterator[ScoringJob]:
+        """Yield each job once all its tokens are scored."""
+        prefixes = self._prefixes.sequences
         spans = [(job, number) for job in jobs for number in range(len(job.spans))]
-        tree = Tree([*(job.spans[number].inputs for job, number in spans), *heads], self._most)
+        tree = PrefixTree([*(job.spans[number].inputs for job, number in spans), *prefixes], self._most)
         users, targets = _users(tree, [job for job, _ in spans]), _targets(tree, spans)
-        for sequence, leaf in zip(heads, tree.leaves[len(spans) :], strict=True):
-            self._heads.recall(sequence, leaf)
+        for sequence, leaf in zip(prefixes, tree.leaves[len(spans) :], strict=True):
+            self._prefixes.recall(sequence, leaf)
         for job in jobs:
             job.start()
         for node in tree.nodes():
-            # Nodes that several requests share stay until the window's end, when they are kept as heads.
+            # Nodes that several requests share stay until the end of the window, when they are kept as prefixes.
             node.open = sum(id(child) in users for child in node.children) + (len(users.get(id(node), ())) > 1)
         todo = [node for node in tree.nodes() if id(node) in users and (node.kv is None or id(node) in targets)]
         for nodes in pack(todo, self._most):
             yield from self._pass(nodes, targets)
         self._keep(tree, users)
 
-    def _pass(self, nodes: Sequence[Node], targets: dict[int, list[_Target]]) -> Iterator[Job]:
+    def _pass(self, nodes: Sequence[Node], targets: dict[int, list[_Target]]) -> Iterator[ScoringJob]:
         wanted: dict[int, int] = {}
-        asked: list[tuple[int, _Target]] = []
+        scored: list[tuple[int, _Target]] = []
         start = 0
         for node in nodes:
             for target in targets.get(id(node), ()):
-                asked.append((wanted.setdefault(start + target.offset, len(wanted)), target))
+                scored.append((wanted.setdefault(start + target.offset, len(wanted)), target))
             start += len(node.tokens)
         logits = self._passes.run(nodes, list(wanted))
         for node in nodes:
             release(node)
-        judged = judge_tokens(logits, [row for row, _ in asked], [target.token for _, target in asked])
-        for (_, target), (logprob, greedy) in zip(asked, judged, strict=True):
+        judged = judge_tokens(logits, [row for row, _ in scored], [target.token for _, target in scored])
+        for (_, target), (logprob, greedy) in zip(scored, judged, strict=True):
             if target.job.add(target.span, logprob, greedy):
                 yield target.job
 
-    def _keep(self, tree: Tree, users: dict[int, set[int]]) -> None:
-        """Of nodes that several requests share, the last ones on their paths become heads."""
+    def _keep(self, tree: PrefixTree, users: dict[int, set[int]]) -> None:
+        """Keep the longest prefixes that several requests share."""
         for node in tree.nodes():
             if len(users.get(id(node), ())) > 1 and not any(len(users.get(id(c), ())) > 1 for c in node.children):
-                self._heads.add(node)
+                self._prefixes.add(node)
 
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """A token to be scored: at which offset of its node it is predicted, and for whom."""
+    """A token to score: the offset in its node at which it is predicted, and its span."""
 
     offset: int
     token: int
-    job: Job
+    job: ScoringJob
     span: int
 
 
-def _users(tree: Tree, jobs: Sequence[Job]) -> dict[int, set[int]]:
-    """Which requests have tokens in which node: id of the node -> indexes."""
+def _users(tree: PrefixTree, jobs: Sequence[ScoringJob]) -> dict[int, set[int]]:
+    """The requests that have tokens in each node: node id -> request indexes."""
     users: dict[int, set[int]] = {}
     for leaf, job in zip(tree.leaves, jobs, strict=False):
         for node in leaf.path():
@@ -90,8 +93,8 @@ def _users(tree: Tree, jobs: Sequence[Job]) -> dict[int, set[int]]:
     return users
 
 
-def _targets(tree: Tree, spans: Sequence[tuple[Job, int]]) -> dict[int, list[_Target]]:
-    """What is to be scored in which node."""
+def _targets(tree: PrefixTree, spans: Sequence[tuple[ScoringJob, int]]) -> dict[int, list[_Target]]:
+    """The tokens to score in each node, by node id."""
     found: dict[int, list[_Target]] = {}
     for (job, number), leaf in zip(spans, tree.leaves, strict=False):
         span, node = job.spans[number], leaf

@@ -1,1 +1,1 @@
-"""The metrics that hpcjobs ships, a file each."""
+"""The built-in metrics, one per file."""

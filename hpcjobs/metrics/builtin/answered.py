@@ -1,4 +1,4 @@
-"""answered: there is an answer at all."""
+"""answered: whether there is an answer at all."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from hpcjobs.requests import Row, Target
 
 
 class Answered(Metric):
-    """1.0 where the completion, or what `task.extract` takes out of it, is not empty, else 0.0."""
+    """1.0 if the completion, after `task.extract`, is not empty, else 0.0."""
 
     name = "answered"
     needs_target = False
@@ -15,4 +15,5 @@ class Answered(Metric):
     binary = True
 
     def score(self, completion: str, target: Target, row: Row) -> float:
+        """1.0 if the completion is not blank, else 0.0."""
         return float(bool(completion.strip()))

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 class Bleu(CorpusMetric):
-    """The corpus' BLEU, 0 to 100, as `sacrebleu.corpus_bleu` gives it; a sample's as its `sentence_bleu`.
+    """Corpus BLEU, 0 to 100, equal to `sacrebleu.corpus_bleu`; a sample's score equals `sentence_bleu`.
 
     Source: Papineni et al., 'BLEU', 2002; Post, 'A call for clarity in reporting BLEU scores', 2018 (sacrebleu,
-    tokenizer 13a, exponential smoothing). The counts: length, closest reference's length, n-grams of 1 to 4 words
-    that are right, n-grams in all.
+    tokenizer 13a, exponential smoothing). The counts: length, length of the closest reference, matching n-grams of 1 to
+    4 words, all n-grams.
     """
 
     name = "bleu"
@@ -31,13 +31,16 @@ class Bleu(CorpusMetric):
         return BLEU(effective_order=True)
 
     def counts(self, completion: str, references: Sequence[str]) -> tuple[float, ...]:
+        """The counts of one sample."""
         found = self._sacrebleu.sentence_score(completion, list(references))
         return (found.sys_len, found.ref_len, *found.counts, *found.totals)
 
     def value(self, sums: Floats) -> float:
+        """BLEU of the summed counts."""
         return self._value(sums.tolist(), False)
 
     def sample_value(self, counts: Sequence[float]) -> float:
+        """Sentence BLEU, with effective order."""
         return self._value(counts, True)
 
     def _value(self, sums: Sequence[float], effective_order: bool) -> float:

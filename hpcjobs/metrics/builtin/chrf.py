@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 class Chrf(CorpusMetric):
-    """The corpus' chrF2, 0 to 100, as `sacrebleu.corpus_chrf` gives it; a sample's as its `sentence_chrf`.
+    """Corpus chrF2, 0 to 100, equal to `sacrebleu.corpus_chrf`; a sample's score equals `sentence_chrf`.
 
-    Source: Popović, 'chrF: character n-gram F-score for automatic MT evaluation', 2015. The counts: for n-grams of 1
-    to 6 characters those of the answer, of the best reference, and common to both.
+    Source: Popović, 'chrF: character n-gram F-score for automatic MT evaluation', 2015. The counts, for n-grams of 1 to
+    6 characters: those of the answer, of the best reference, and common to both.
     """
 
     name = "chrf"
@@ -30,11 +30,14 @@ class Chrf(CorpusMetric):
         return CHRF()
 
     def counts(self, completion: str, references: Sequence[str]) -> tuple[float, ...]:
+        """The counts of one sample."""
         found = self._sacrebleu._extract_corpus_statistics([completion], [[reference] for reference in references])
         return tuple(found[0])
 
     def value(self, sums: Floats) -> float:
+        """chrF2 of the summed counts."""
         return self.sample_value(sums.tolist())
 
     def sample_value(self, counts: Sequence[float]) -> float:
+        """chrF2 of one sample's counts."""
         return float(self._sacrebleu._compute_f_score(counts))

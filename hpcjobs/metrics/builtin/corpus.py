@@ -1,4 +1,4 @@
-"""Metrics whose value is made of sums over the whole corpus of texts."""
+"""Metrics whose value is computed from sums over the whole corpus."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hpcjobs.requests import Completion, Row, Target
 
 
 class CorpusMetric(Metric):
-    """A score a sample, 0 to 100, and `width` counts a sample of whose sums the run's value is made."""
+    """A score per sample, 0 to 100, and `width` counts per sample; the run's value is computed from their sums."""
 
     normalized = False
     width: int
@@ -22,27 +22,29 @@ class CorpusMetric(Metric):
 
     @abstractmethod
     def counts(self, completion: str, references: Sequence[str]) -> tuple[float, ...]:
-        """What is summed: `width` numbers."""
+        """The counts of one sample, `width` numbers."""
 
     @abstractmethod
     def value(self, sums: Floats) -> float:
-        """The corpus' value of the sums of all counts."""
+        """The corpus value of the summed counts."""
 
     @abstractmethod
     def sample_value(self, counts: Sequence[float]) -> float:
-        """The score of one sample of its own counts."""
+        """The score of one sample from its own counts."""
 
     def score(self, completion: str, target: Target, row: Row) -> float:
+        """The score of one text."""
         return self.sample_value(self.counts(completion, golds(target) or [""]))
 
     def judge(self, answer: Completion, target: Target, row: Row) -> Score:
-        """Several answers to one prompt stand in the corpus one after the other."""
+        """The score of one sample. Several answers to one prompt are several texts of the corpus."""
         counts = [self.counts(text, golds(target) or [""]) for text in texts_of(answer)]
         return Score(sum(map(self.sample_value, counts)) / len(counts), tuple(map(sum, zip(*counts, strict=True))))
 
     def failed(self, target: Target) -> Score:
-        """As an empty answer: the corpus' value falls by what is missing, as sacrebleu has it for an empty line."""
+        """The score of an empty answer: the corpus value falls, as with an empty line in sacrebleu."""
         return Score(0.0, self.counts("", golds(target))) if golds(target) else Score(0.0)
 
     def fold(self) -> SumsFold:
+        """A fold over the summed counts."""
         return SumsFold(self.width, self.value, within(0.0, 100.0))

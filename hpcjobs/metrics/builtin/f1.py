@@ -1,4 +1,4 @@
-"""f1: SQuAD's overlap of words."""
+"""f1: SQuAD's word overlap."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def normalize(text: str) -> list[str]:
-    """Words without case, ASCII punctuation and articles (SQuAD v1.1's `normalize_answer`)."""
+    """The words of a text in lower case, without ASCII punctuation and articles. Source: SQuAD v1.1's
+    `normalize_answer`.
+    """
     return re.sub(r"\b(a|an|the)\b", " ", text.lower().translate(_PUNCTUATION)).split()
 
 
 def overlap(completion: str, gold: str) -> float:
-    """F1 of the two bags of words, 0 to 1; two empty ones agree (SQuAD v2's evaluate script)."""
+    """F1 of two bags of words, 0 to 1; two empty ones agree. Source: SQuAD v2's evaluate script."""
     answer, right = normalize(completion), normalize(gold)
     if not answer or not right:
         return float(answer == right)
@@ -27,7 +29,7 @@ def overlap(completion: str, gold: str) -> float:
 
 
 class F1(Metric):
-    """The best overlap with any target.
+    """The best word overlap with any target.
 
     Source: Rajpurkar et al., 'SQuAD', 2016, and its evaluate-v1.1.py.
     """
@@ -37,7 +39,9 @@ class F1(Metric):
     normalized = False
 
     def score(self, completion: str, target: Target, row: Row) -> float:
+        """The best F1 with any target, 0 to 1."""
         return max((overlap(completion, gold) for gold in golds(target)), default=0.0)
 
     def vote(self, text: str) -> tuple[str, ...] | None:
+        """The normalized words."""
         return tuple(normalize(text)) or None

@@ -1,4 +1,4 @@
-"""json_valid: the answer is one JSON value."""
+"""json_valid: whether the answer is one JSON value."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _FENCED = re.compile(r"\s*```[A-Za-z0-9_+-]*[ \t]*\n(.*?)\n?[ \t]*```\s*", re.DO
 
 
 def is_json(text: str) -> bool:
-    """Whether `text` is one value of JSON as RFC 8259 has it (so no NaN), bare or in one code fence."""
+    """Whether `text` is one JSON value (RFC 8259, so no NaN), bare or in one code fence."""
     fenced = _FENCED.fullmatch(text)
     try:
         json.loads(fenced[1] if fenced else text, parse_constant=_refuse)
@@ -26,7 +26,7 @@ def _refuse(word: str) -> None:
 
 
 class JsonValid(Metric):
-    """1.0 where the whole completion is valid JSON, else 0.0; a code fence around it does no harm, other text does."""
+    """1.0 if the whole completion is valid JSON, else 0.0. A code fence around it is allowed, other text is not."""
 
     name = "json_valid"
     needs_target = False
@@ -34,4 +34,5 @@ class JsonValid(Metric):
     binary = True
 
     def score(self, completion: str, target: Target, row: Row) -> float:
+        """1.0 if the completion is valid JSON, else 0.0."""
         return float(is_json(completion))

@@ -13,13 +13,15 @@ _MARKED = re.compile(r"####\s*(-?\$?[\d,]*\.?\d+)")
 
 
 def final_number(text: str) -> Decimal | None:
-    """The number behind the last '####', else the last number in the text; commas and '$' aside."""
+    """The number after the last '####', else the last number in the text, ignoring commas and '$'; None if there is
+    none.
+    """
     found = _MARKED.findall(text) or _NUMBER.findall(text)
     return Decimal(found[-1].replace(",", "").replace("$", "")) if found else None
 
 
 class NumberMatch(Metric):
-    """1.0 where the final number of the completion equals a target's, by value (7 = 7.0), else 0.0.
+    """1.0 if the final number of the completion equals a target's by value (7 = 7.0), else 0.0.
 
     Source: Cobbe et al., 'Training verifiers to solve math word problems', 2021 (the '####' mark).
     """
@@ -29,8 +31,10 @@ class NumberMatch(Metric):
     binary = True
 
     def score(self, completion: str, target: Target, row: Row) -> float:
+        """1.0 if the final numbers are equal, else 0.0."""
         answer = final_number(completion)
         return float(answer is not None and any(final_number(gold) == answer for gold in golds(target)))
 
     def vote(self, text: str) -> Decimal | None:
+        """The final number."""
         return final_number(text)

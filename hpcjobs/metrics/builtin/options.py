@@ -1,4 +1,4 @@
-"""Accuracy by the letter of the right option, which shows a model that likes some letter."""
+"""Accuracy by the letter of the correct option, which reveals a model's preference for a letter."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ _MOST = 1000
 
 
 class OptionFold(MeanFold):
-    """A mean, and beside it `by_option`: value and n of the samples whose right option is A, B..., 27..."""
+    """A mean, and `by_option`: value and n of the samples whose correct option is A, B..., Z, 27..."""
 
     def __init__(self) -> None:
         super().__init__((0.0, 1.0))
         self._count, self._sum = np.zeros(0), np.zeros(0)
 
     def add(self, scores: Floats, statistics: pa.Array | None = None) -> None:
+        """Add a batch of scores, with the number of each sample's correct option."""
         super().add(scores)
         if statistics is None:
             return
@@ -31,6 +32,7 @@ class OptionFold(MeanFold):
         self._sum = np.pad(self._sum, (0, size - len(self._sum))) + np.bincount(places, scores[there], size)
 
     def summary(self) -> Summary:
+        """The mean's summary with `by_option`."""
         pairs = zip(self._sum.tolist(), self._count.tolist(), strict=True)
         each = {letter(place): (right, int(count)) for place, (right, count) in enumerate(pairs) if count}
         by_option: dict[str, OptionSummary] = {
@@ -40,5 +42,5 @@ class OptionFold(MeanFold):
 
 
 def letter(place: int) -> str:
-    """A to Z for options 0 to 25, then their numbers from 27."""
+    """The name of an option: A to Z for 0 to 25, then numbers from 27."""
     return chr(ord("A") + place) if place < 26 else str(place + 1)

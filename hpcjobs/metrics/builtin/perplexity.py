@@ -1,4 +1,4 @@
-"""perplexity by token, word and byte, and bits_per_byte: how little a text surprises the model."""
+"""perplexity per token, word and byte, and bits_per_byte."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from hpcjobs.metrics.sums import Interval, SumsFold, in_logarithms, within
 from hpcjobs.requests import Completion, Row, Target
 
 
-class _Surprise(Metric):
-    """Made of the sums of log-likelihoods and of units over all texts; lower is better.
+class _LikelihoodMetric(Metric):
+    """Computed from the sums of log-likelihoods and of units over all texts; lower is better.
 
     Source: lm-evaluation-harness 0.4, `weighted_perplexity` and `bits_per_byte`. A text that ended in an error has no
-    likelihood and counts nowhere.
+    likelihood and is not counted.
     """
 
     needs_target = False  # the target is the text itself
@@ -31,57 +31,64 @@ class _Surprise(Metric):
 
     @abstractmethod
     def units(self, answer: Completion, text: str) -> int:
-        """The size of the text."""
+        """The size of the text in this metric's unit."""
 
     def value(self, sums: Floats | Sequence[float]) -> float:
-        """Of the sum of log-likelihoods and the sum of units."""
+        """The value of the summed log-likelihoods and units."""
         return exponential(-float(sums[0]) / float(sums[1])) if sums[1] else math.nan
 
     def judge(self, answer: Completion, target: Target, row: Row) -> Score:
+        """The score of one text. Raises a ValueError if the answer has no log-likelihood of one text."""
         if answer.likelihood is None or len(answer.likelihood.logprobs) != 1 or not isinstance(target, str):
             raise ValueError("the answer has no log-likelihood of one text")
         counts = (float(answer.likelihood.logprobs[0]), float(self.units(answer, target)))
         return Score(self.value(counts), counts)
 
     def failed(self, target: Target) -> Score:
+        """NaN: the sample is not counted."""
         return Score(math.nan)
 
     def fold(self) -> SumsFold:
+        """A fold over the sums."""
         return SumsFold(2, self.value, self.interval)
 
 
-class Perplexity(_Surprise):
-    """A token: exp(- log-likelihoods / tokens)."""
+class Perplexity(_LikelihoodMetric):
+    """Perplexity per token: exp(- log-likelihoods / tokens)."""
 
     name = "perplexity"
 
     def units(self, answer: Completion, text: str) -> int:
+        """Tokens of the text."""
         return answer.likelihood.tokens[0] if answer.likelihood else 0
 
 
-class WordPerplexity(_Surprise):
-    """A word, as `re.split` at white space counts them."""
+class WordPerplexity(_LikelihoodMetric):
+    """Perplexity per word; words are split at whitespace by `re.split`."""
 
     name = "word_perplexity"
 
     def units(self, answer: Completion, text: str) -> int:
+        """Words of the text."""
         return len(re.split(r"\s+", text))
 
 
-class BytePerplexity(_Surprise):
-    """A byte of UTF-8."""
+class BytePerplexity(_LikelihoodMetric):
+    """Perplexity per UTF-8 byte."""
 
     name = "byte_perplexity"
 
     def units(self, answer: Completion, text: str) -> int:
+        """UTF-8 bytes of the text."""
         return len(text.encode("utf-8", "surrogatepass"))
 
 
 class BitsPerByte(BytePerplexity):
-    """Bits (log-likelihoods to base 2) a byte: what a compressor made of the model would need."""
+    """Bits per UTF-8 byte: log-likelihoods to base 2, what a compressor based on the model would need."""
 
     name = "bits_per_byte"
     interval = staticmethod(within(0.0, math.inf))
 
     def value(self, sums: Floats | Sequence[float]) -> float:
+        """Bits per byte of the summed log-likelihoods and bytes."""
         return -float(sums[0]) / float(sums[1]) / math.log(2) if sums[1] else math.nan

@@ -1,4 +1,4 @@
-"""pass@k and majority: what several answers to one prompt come to."""
+"""pass@k and majority: metrics over several answers to one prompt."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hpcjobs.requests import Completion, Row, Target
 
 
 class _OverRepeats(Metric):
-    """Made of another metric's scores of each answer to one prompt."""
+    """Computed from another metric's scores of each answer to one prompt."""
 
     def __init__(self, name: str, base: Metric) -> None:
         self.name, self._base = name, base
@@ -25,9 +25,9 @@ class _OverRepeats(Metric):
 
 
 class PassAtK(_OverRepeats):
-    """The chance that one of `k` answers, drawn without replacement of those given, is right.
+    """The probability that at least one of `k` answers, drawn without replacement, is correct.
 
-    Of n answers c are right: 1 - C(n - c, k) / C(n, k). Source: Chen et al., 'Evaluating large language models
+    With c of n answers correct: 1 - C(n - c, k) / C(n, k). Source: Chen et al., 'Evaluating large language models
     trained on code', 2021, the unbiased estimator.
     """
 
@@ -40,32 +40,37 @@ class PassAtK(_OverRepeats):
         self._k = k
 
     def check(self, repeats: int) -> None:
+        """Raise a ConfigError if there are fewer than `k` answers per prompt."""
         if self._k > repeats:
             raise ConfigError(
                 f"task.metrics: {self.name!r} needs {self._k} answers a prompt: set task.repeats (now {repeats})"
             )
 
     def judge(self, answer: Completion, target: Target, row: Row) -> Score:
+        """pass@k of the answers to one prompt; an answer is correct if its base score is 1."""
         texts = texts_of(answer)
         right = sum(self._score(text, target, row) >= 1 for text in texts)
         return Score(pass_at_k(len(texts), right, self._k))
 
 
 class Majority(_OverRepeats):
-    """The score of the answer that was given most often, the first of equals; answers that say nothing do not vote.
+    """The score of the most frequent answer, the first of equals; empty answers do not vote.
 
     Source: Wang et al., 'Self-consistency improves chain of thought reasoning in language models', 2022.
     """
 
     def check(self, repeats: int) -> None:
+        """Raise a ConfigError if there is only one answer per prompt."""
         if repeats < 2:
             raise ConfigError(f"task.metrics: {self.name!r} needs several answers a prompt: set task.repeats (now 1)")
 
     def judge(self, answer: Completion, target: Target, row: Row) -> Score:
+        """The base metric's score of the most frequent answer."""
         texts = texts_of(answer)
         return Score(self._score(elected(texts, [self._ballot(text) for text in texts]), target, row))
 
     def fold(self) -> Fold:
+        """The mean, within the base metric's bounds."""
         return MeanFold(bounds_of(self._base))
 
     def _ballot(self, text: str) -> Hashable | None:
@@ -73,14 +78,14 @@ class Majority(_OverRepeats):
 
 
 def pass_at_k(answers: int, right: int, k: int) -> float:
-    """1 - C(answers - right, k) / C(answers, k); ValueError where there are fewer answers than `k`."""
+    """1 - C(answers - right, k) / C(answers, k). Raises a ValueError if there are fewer than `k` answers."""
     if k > answers:
         raise ValueError(f"pass@{k} of {answers} answers")
     return 1 - math.comb(answers - right, k) / math.comb(answers, k)
 
 
 def elected(texts: Sequence[str], votes: Sequence[Hashable | None]) -> str:
-    """The first text whose vote is the most frequent one, the first seen of equals; the first text if none votes."""
+    """The first text with the most frequent vote, the first of equals; the first text if there are no votes."""
     counts = Counter(vote for vote in votes if vote is not None)
     if not counts:
         return texts[0]

@@ -33,24 +33,24 @@ class _Rouge(Metric):
 
 
 class Rouge1(_Rouge):
-    """Overlap of words."""
+    """ROUGE-1: overlap of words."""
 
     name = "rouge1"
 
 
 class Rouge2(_Rouge):
-    """Overlap of pairs of words."""
+    """ROUGE-2: overlap of word pairs."""
 
     name = "rouge2"
 
 
 class RougeL(_Rouge):
-    """The longest common subsequence of words."""
+    """ROUGE-L: longest common subsequence of words."""
 
     name = "rougeL"
 
 
 class RougeLsum(_Rouge):
-    """The same sentence by sentence, a sentence a line."""
+    """ROUGE-Lsum: ROUGE-L by sentence, one sentence per line."""
 
     name = "rougeLsum"

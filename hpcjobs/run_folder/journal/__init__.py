@@ -1,1 +1,1 @@
-"""A rank's results, one JSON object a line, with one writer ever."""
+"""Journals: the results of one rank, one JSON object per line, written by one process."""

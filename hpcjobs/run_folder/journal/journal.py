@@ -1,4 +1,4 @@
-"""Rank-local results: one file a rank and attempt, appended by its one writer, readable after any crash."""
+"""Journals on disk: one file per rank and attempt, append-only, readable after any crash."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Protocol
 
 from hpcjobs.errors import JournalError, MergeError
-from hpcjobs.run_folder.disk import disk_words, is_full, need_there
+from hpcjobs.run_folder.disk import disk_message, is_full, need_there
 from hpcjobs.run_folder.files import FILE_MODE, write_all
 from hpcjobs.run_folder.journal.json_lines import lines_of
 from hpcjobs.run_folder.journal.record import Record
@@ -20,16 +20,19 @@ _BLOCK = 1 << 20
 
 
 class JournalLine(Protocol):
-    """What a journal holds: something that is one line."""
+    """Anything that a journal can hold."""
 
-    def line(self) -> bytes: ...
+    def line(self) -> bytes:
+        """The entry as one line that ends with a newline."""
+        ...
 
 
 class Journal:
-    """Append records to a new file. An error on writing is fatal: half a line may be only the last one.
+    """Appends records to a new file.
 
-    So nothing is written after it, and every further call raises the same JournalError: a caller that goes on
-    cannot settle a chunk with samples that are nowhere.
+    A failed write may leave half a line, which is only allowed at the end of the file. So nothing is written after it:
+    every further call raises the same JournalError, and a caller cannot mark a chunk as done whose samples were not
+    written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -43,12 +46,12 @@ class Journal:
             raise JournalError(self._words(error, "created", 0)) from error
 
     def append(self, record: JournalLine) -> None:
-        """Write one record; it outlives this process at once, and the node after `sync`."""
+        """Write one record. It survives a crash of this process; a crash of the node only after `sync`."""
         line = record.line()
         self._try(lambda: write_all(self._handle, line), len(line))
 
     def sync(self) -> None:
-        """Make all records durable."""
+        """Make all records durable (fsync)."""
         self._try(lambda: os.fsync(self._handle), 0)
 
     def _try(self, write: Callable[[], None], size: int) -> None:
@@ -64,11 +67,11 @@ class Journal:
         """What to say of an error; `size` bytes are what could not be written."""
         command = f"hpcjobs resume {self.path.parent.parent}"
         if is_full(error):
-            return disk_words(error, self.path, need_there(self.path, size), command)
+            return disk_message(error, self.path, need_there(self.path, size), command)
         return f"{self.path} cannot be {done}: {error.strerror}; when it can be, go on with: {command}"
 
     def close(self) -> None:
-        """Some network file systems tell only now that they are full: what was synced before is safe."""
+        """Close the file. Some network file systems report a full disk only now; what was synced before is safe."""
         try:
             os.close(self._handle)
         except OSError as error:
@@ -85,7 +88,7 @@ class Journal:
 
 
 def journal_blocks(path: Path, size: int = _BLOCK) -> Iterator[tuple[int, bytes]]:
-    """(offset, whole lines) in blocks of about `size` bytes. An unterminated last line is dropped, and said."""
+    """`(offset, whole lines)` in blocks of about `size` bytes. An unterminated last line is dropped with a warning."""
     offset, rest = 0, b""
     with path.open("rb") as file:
         while block := file.read(size):
@@ -101,19 +104,19 @@ def journal_blocks(path: Path, size: int = _BLOCK) -> Iterator[tuple[int, bytes]
 
 
 def journal_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """(offset, line without newline) of each whole line. An unterminated last line is dropped, and said."""
+    """`(offset, line without newline)` of each whole line. An unterminated last line is dropped with a warning."""
     for offset, block in journal_blocks(path):
         yield from lines_of(offset, block)
 
 
 def read_journal(path: Path) -> Iterator[Record]:
-    """The records of a journal, in order; a MergeError names the offset of a line that no crash can make."""
+    """The records of a journal, in order. Raises a MergeError with the offset of a broken line."""
     for offset, line in journal_lines(path):
         yield parse_line(path, offset, line)
 
 
 def parse_line(path: Path, offset: int, line: bytes) -> Record:
-    """The record of a line of a journal."""
+    """The record in a line of a journal. Raises a MergeError."""
     try:
         return Record.parse(line)
     except ValueError as error:
@@ -121,7 +124,7 @@ def parse_line(path: Path, offset: int, line: bytes) -> Record:
 
 
 def broken(path: Path, offset: int, error: Exception) -> MergeError:
-    """The error to raise for a line that no crash can make."""
+    """The MergeError for a broken line, which no crash explains."""
     return MergeError(
         f"{path}: broken record at offset {offset}: {error}; no crash does that: look at the disk, move the "
         f"file out of the run, and then: hpcjobs resume {path.parent.parent}"

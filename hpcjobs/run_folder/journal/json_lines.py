@@ -1,4 +1,4 @@
-"""JSON Lines on disk: one object a line, split at b'\\n' alone."""
+"""JSON Lines on disk: one object per line, split at b'\\n' only."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ def lines_of(offset: int, block: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def one_object_a_line(block: bytes, objects: int) -> bool:
-    """Whether `objects`, which Arrow has read one after the other, stand on a line each.
+    """Whether the `objects` objects that Arrow has read from `block` stand on one line each.
 
     Each line begins and ends with a brace. Inside an object no `}` is followed by `{`, so no line has less than one
-    object; there are as many as lines, so none has more.
+    object; there are as many objects as lines, so none has more.
     """
     text = np.frombuffer(block, np.uint8)
     ends = np.flatnonzero(text == ord("\n"))

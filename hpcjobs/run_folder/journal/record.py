@@ -1,4 +1,4 @@
-"""A journal record: what one rank found for one sample."""
+"""A journal record: the result of one sample."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _SPARSE = {"sparse": True}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """One line of a journal (design: 'The run folder').
+    """One line of a journal.
 
     This is the one list of a journal's fields: what JSON may hold (below), Arrow's schema (table.py) and the types in
-    results.parquet (merge/results.py) are derived from it. Sparse fields stand in the line only where they hold
-    something. `statistics` are what a metric sums over samples, beside the sample's own score: numbers, or a text.
+    results.parquet (merge/results.py) are derived from it. Sparse fields are written only if they are
+    not empty. `statistics` are what a metric sums over samples, beside the sample's own score: numbers, or a text.
     """
 
     index: int
@@ -43,7 +43,8 @@ class Record:
     statistics: Mapping[str, Sequence[float | None] | str] = field(default_factory=dict, metadata=_SPARSE)
 
     def line(self) -> bytes:
-        """The record as JSON in ASCII, one `\\n` at its end: any text comes back exactly, lone surrogates too."""
+        """The record as one line of ASCII JSON with a final `\\n`. Any text is read back exactly, lone surrogates too.
+        """
         values = {name: getattr(self, name) for name in self.__slots__}
         values["error"] = {"type": self.error.type, "message": self.error.message} if self.error else None
         values["scores"] = {name: _finite(value) for name, value in self.scores.items()}
@@ -59,7 +60,7 @@ class Record:
 
     @classmethod
     def parse(cls, line: bytes) -> Record:
-        """The record of a line without its newline; ValueError says what is wrong with it."""
+        """The record in a line without its newline. Raises a ValueError that says what is wrong."""
         values = json.loads(line)
         if not isinstance(values, dict):
             raise ValueError("not an object")

@@ -1,4 +1,4 @@
-"""Columns: the records of a journal as Arrow tables; what Arrow's parser refuses is read line by line."""
+"""Journals as Arrow tables. Lines that Arrow's JSON parser refuses are read one by one."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from hpcjobs.run_folder.journal.json_lines import lines_of, one_object_a_line
 from hpcjobs.run_folder.journal.record import FIELD_TYPES, REQUIRED, Record
 
 Others = Literal["error", "ignore"]
-# Bytes that are parsed together, and those of what a thread of Arrow takes at a time.
+# Bytes parsed at a time, and bytes per thread of Arrow.
 _BLOCK, _PART = 1 << 23, 1 << 20
-# A block with a line that Arrow refuses is halved, down to this.
+# A block with a line that Arrow refuses is halved, down to this size.
 _SMALL = 1 << 16
 _PLAIN = {int: pa.int64(), str: pa.string(), float: pa.float64(), bool: pa.bool_()}
 
@@ -40,16 +40,16 @@ _LISTS = tuple(name for name, kind in JOURNAL_TYPES.items() if pa.types.is_list(
 
 
 def journal_schema(results: pa.Schema) -> pa.Schema:
-    """The columns of the journals whose results have the columns `results`: every field of `Record`."""
+    """The Arrow schema of journal records, with the `scores` and `statistics` of the schema `results`."""
     structs = {name: results.field(name).type if name in results.names else pa.struct([]) for name in _STRUCTS}
     return pa.schema(list((JOURNAL_TYPES | structs).items()))
 
 
 def read_columns(path: Path, schema: pa.Schema, others: Others = "error") -> Iterator[pa.Table]:
-    """The records of a journal, in order, as tables of some megabytes with the columns `schema`.
+    """The records of a journal, in order, as tables of some megabytes with the given schema.
 
-    Fields that a line does not have are null, lone surrogates are `?`. Errors as `read_journal` raises them; where
-    fields that are not in `schema` are to be ignored, also those that `Record` does not have.
+    Missing fields are null, lone surrogates are `?`. Raises the same errors as `read_journal`. With `others="ignore"`,
+    fields that are not in `schema` are skipped, even those unknown to `Record`.
     """
     for offset, block in journal_blocks(path, _BLOCK):
         yield from _tables(path, offset, block, schema, others)
@@ -73,7 +73,7 @@ def _tables(path: Path, offset: int, block: bytes, schema: pa.Schema, others: Ot
 
 
 def _parse(block: bytes, schema: pa.Schema, others: Others) -> pa.Table | None:
-    """A block of whole lines by Arrow; None where a line is broken, or may mean something else than to `Record`."""
+    """A block of whole lines, parsed by Arrow; None if a line is broken or may mean something else to `Record`."""
     import pyarrow.json as pj
 
     try:
@@ -96,7 +96,7 @@ def _nothing_is_missing(table: pa.Table) -> bool:
 
 
 def table_of(records: Sequence[Record], schema: pa.Schema) -> pa.Table:
-    """Records as a table with the columns `schema`, as `read_columns` gives them."""
+    """Records as a table with the given schema, as `read_columns` makes them."""
     columns: dict[str, list[object]] = {name: [getattr(record, name) for record in records] for name in REQUIRED}
     columns |= {name: [list(getattr(record, name)) or None for record in records] for name in _LISTS}
     columns["error"] = [r.error and {"type": r.error.type, "message": r.error.message} for r in records]
@@ -110,7 +110,7 @@ def _named(values: Mapping[str, object], kind: pa.StructType) -> dict[str, objec
 
 
 def storable(value: Any) -> Any:
-    """`value`, of lists and dicts of anything, without lone surrogates, which no UTF-8 file can hold."""
+    """`value` (nested lists and dicts of anything) with lone surrogates replaced by `?`: UTF-8 cannot encode them."""
     if isinstance(value, str):
         return value if value.isascii() else value.encode("utf-8", "replace").decode("utf-8")
     if isinstance(value, list | tuple):

@@ -1,1 +1,1 @@
-"""The ledger: create-only files that say who holds which chunk and what of it counts."""
+"""The ledger: create-only files that say which rank holds which chunk, and which of its samples count."""

@@ -1,4 +1,4 @@
-"""Which journal records count: the one rule that merge, resume and status share."""
+"""Which journal records are accepted: the one rule that merge, resume and status share."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from hpcjobs.run_folder.paths import RunPaths
 
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
-# Claim files that are read at a time: on a network file system each one costs a round trip.
+# Claim files read at a time: on a network file system each costs a round trip.
 _READERS = 16
-# A round over fewer than a row in so many keeps its samples sorted instead of a number for every row.
+# A round with fewer than one row in this many keeps a sorted list instead of a number per row.
 _SPARSE = 16
 
 
 class Acceptance:
-    """What counts of one round: a chunk's closing first, then its first `.done`, else its highest lease.
+    """Which records of a round are accepted: those named by a chunk's `.closed`, else by its `.done`, else by its
+    highest lease.
 
-    The last case is provisional (the chunk is unfinished): what its holders' journals have is shown, and
-    fixed when a resume closes the round.
+    The last case is provisional, for unfinished chunks: it becomes final when a resume closes the round.
     """
 
     def __init__(self, paths: RunPaths, number: int, rows: int) -> None:
@@ -54,17 +54,17 @@ class Acceptance:
                 self._generation[chunk], self._split[chunk] = verdict.generation, bool(verdict.former)
 
     def journals(self) -> list[str]:
-        """The journals that something is accepted from."""
+        """The names of the journals that have accepted records."""
         names = {verdict.journal for verdict in self._verdicts.values() if verdict.journal}
         return sorted(names | {former.journal for former in self._formers.values()})
 
     def accepts(self, journal: str, record: Record) -> bool:
-        """Whether this record, in this journal, is what counts for its sample in this round."""
+        """Whether this record of this journal is the accepted one of its sample in this round."""
         one = (np.array([value], np.int64) for value in (record.index, record.chunk, record.generation))
         return bool(self.counting(journal, *one)[0])
 
     def counting(self, journal: str, index: Ints, chunk: Ints, generation: Ints) -> Mask:
-        """Which of the records of a journal are what counts for their sample in this round."""
+        """The mask of a journal's records that are accepted in this round. Arguments are arrays of equal length."""
         there = (chunk >= 0) & (chunk < len(self.chunks))
         chunk = np.where(there, chunk, 0)
         if not len(self.chunks):
@@ -78,19 +78,19 @@ class Acceptance:
         return counts
 
     def chunk_of(self, index: int) -> int | None:
-        """The chunk of a sample in this round, None where it is not part of it."""
+        """The chunk of a sample, None if the sample is not in this round."""
         chunk = int(self._members.chunks_of(np.array([index]))[0])
         return chunk if chunk >= 0 else None
 
     def holder(self, chunk: int, index: int) -> str | None:
-        """The journal that was to hold a sample; None where nobody ever started its chunk."""
+        """The journal of the rank that held a sample; None if nobody ever started its chunk."""
         if former := self._formers.get((chunk, index)):
             return former.journal
         verdict = self._verdicts.get(chunk)
         return (verdict.journal or self._last_holder(verdict)) if verdict else None
 
     def _last_holder(self, closed: Counted) -> str | None:
-        """Who held a chunk before its closing: a closer has no journal."""
+        """The journal that held a chunk before it was closed; a closer has no journal."""
         for generation in range(closed.generation, -1, -1):
             if journal := self._claims.read_lease(closed.chunk, generation).journal:
                 return journal
@@ -144,5 +144,6 @@ def _verdict(claims: Claims, chunk: int, listing: Listing) -> Counted:
 
 
 def unnamed_journals(paths: RunPaths, named: set[str]) -> list[Path]:
-    """Journals in `ranks/` with records of which none is accepted: copies, strangers, or all taken over."""
+    """Journals in `ranks/` that have records, none of them accepted: copies, foreign files, or chunks all taken over.
+    """
     return [path for path in paths.journals() if path.name not in named and path.stat().st_size]

@@ -1,4 +1,4 @@
-"""Chunks: the unit of work, fixed by data and chunk size alone, never by the number of ranks."""
+"""Chunks: the unit of work. They depend on data and chunk size only, never on the number of ranks."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ import pyarrow.parquet as pq
 from hpcjobs.run_folder.files import create_once
 
 Ints = npt.NDArray[np.int64]
-# Guided self-scheduling with a fixed divisor: the last TAPER * chunk_size samples go out in ever smaller
-# chunks, since lengths are not known beforehand and the last chunks decide the end: down to single samples, and
-# for large data, which thousands of ranks may share, earlier and down to a small part of a chunk.
+# Guided self-scheduling with a fixed divisor: the last TAPER * chunk_size samples are in ever smaller chunks, down to
+# single samples, because lengths are not known beforehand and the last chunks decide when the run ends. For large
+# data, which thousands of ranks may share, the taper starts earlier and ends at a small part of a chunk.
 TAPER, MOST_TAPER, ROWS_A_TAPER, SMALLEST = 32, 8192, 1220, 48
 _CHUNKS_READ = 512
 MOST_CHUNKS = 16_384
 
 
 def default_chunk_size(rows: int) -> int:
-    """Samples a chunk where the config does not say: small enough to balance, few enough files."""
+    """Samples per chunk if the config does not set it: small enough to balance, with few enough files."""
     return max(8, -(-rows // MOST_CHUNKS))
 
 
 def plan_chunks(work: Sequence[int] | Ints, chunk_size: int) -> list[Ints]:
-    """Samples 0..N-1 in chunks of at most `chunk_size`, longest expected work first, tapering.
+    """Samples 0..N-1 in chunks of at most `chunk_size`, longest expected work first, tapering at the end.
 
-    `work` is each sample's expected work in any unit. Source of the taper: Polychronopoulos and Kuck,
-    'Guided self-scheduling', IEEE Trans. Computers 36(12), 1987.
+    `work` is the expected work of each sample, in any unit. Source of the taper: Polychronopoulos and Kuck, 'Guided
+    self-scheduling', IEEE Trans. Computers 36(12), 1987.
     """
     order = np.argsort(-np.asarray(work, np.int64), kind="stable")
     taper, smallest = max(TAPER, min(MOST_TAPER, len(order) // ROWS_A_TAPER)), max(1, chunk_size // SMALLEST)
@@ -44,7 +44,7 @@ def plan_chunks(work: Sequence[int] | Ints, chunk_size: int) -> list[Ints]:
 
 
 class ChunkList:
-    """The chunks of one round, as they lie on disk: chunk c has the samples `indexes[starts[c] : starts[c + 1]]`."""
+    """The chunks of one round. Chunk c has the samples `indexes[starts[c] : starts[c + 1]]`."""
 
     def __init__(self, indexes: npt.NDArray[np.integer[Any]], starts: Ints) -> None:
         self.indexes, self.starts = indexes, starts
@@ -53,19 +53,19 @@ class ChunkList:
         return len(self.starts) - 1
 
     def __getitem__(self, chunk: int) -> list[int]:
-        """The sample indexes of a chunk, in the order in which they are run."""
+        """The sample indexes of a chunk, in the order in which they run."""
         chunk = range(len(self))[chunk]
         indexes: list[int] = self.indexes[self.starts[chunk] : self.starts[chunk + 1]].tolist()
         return indexes
 
     def sizes(self) -> list[int]:
-        """Samples of each chunk."""
+        """The number of samples of each chunk."""
         sizes: list[int] = np.diff(self.starts).tolist()
         return sizes
 
     @classmethod
     def read(cls, path: Path) -> ChunkList:
-        """In half the bytes where the numbers allow it: each of thousands of ranks holds one."""
+        """The chunk list in a file, as int32 where possible: each of thousands of ranks holds a copy."""
         parts, sizes = list[npt.NDArray[np.integer[Any]]](), [np.zeros(1, np.int64)]
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(_CHUNKS_READ, columns=["indexes"], use_threads=False):
@@ -78,7 +78,7 @@ class ChunkList:
 
 
 def read_sizes(path: Path) -> list[int]:
-    """Samples of each chunk of a round, without reading which ones; runs of earlier versions have no such column."""
+    """The number of samples of each chunk of a round, without reading the indexes if the file has a `size` column."""
     with pq.ParquetFile(path) as file:
         if "size" in file.schema_arrow.names:
             sizes: list[int] = file.read(columns=["size"]).column("size").to_pylist()
@@ -87,7 +87,7 @@ def read_sizes(path: Path) -> list[int]:
 
 
 def write_chunks(path: Path, chunks: Sequence[Sequence[int] | Ints]) -> bool:
-    """Create the chunk list of a round; False where somebody has opened this round already."""
+    """Create the chunk list of a round; False if somebody has opened this round already."""
     starts = np.cumsum([0, *map(len, chunks)])
     indexes = np.concatenate([np.empty(0, np.int64), *(np.asarray(chunk, np.int64) for chunk in chunks)])
     column = pa.ListArray.from_arrays(pa.array(starts, pa.int32()), pa.array(indexes))

@@ -1,7 +1,7 @@
-"""The files of the ledger: who holds which chunk, and what of it counts.
+"""The files of the ledger: who holds which chunk, and which of its samples count.
 
-Files here are only ever created, whole, by one creator; never renamed, overwritten or removed. So each
-change has exactly one author on any shared file system, without locks (design: 'Sharding: the ledger').
+Files here are only ever created, whole, by one creator; never renamed, overwritten or removed. So each change has
+exactly one author, on any shared file system, without locks.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ _VISIBLE_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Former:
-    """Samples of a chunk that were already whole in an earlier holder's journal: these count, and only these."""
+    """Samples of a chunk that an earlier holder had finished, in its journal. These of that journal count, and no
+    others.
+    """
 
     journal: str
     generation: int
@@ -32,11 +34,10 @@ class Former:
 
 @dataclass(frozen=True, kw_only=True)
 class Lease:
-    """Generation `generation` of a chunk's holders; the highest one holds it.
+    """A lease on a chunk. Of a chunk's leases the one with the highest generation holds it.
 
-    One that is `released` (it says why) is held by nobody: its creator gave the chunk back, and the next taker
-    need not wait for a time-out. `suspects` are samples that were in hand when a rank hung or died, one entry
-    for each time.
+    A lease with `released` (the reason) gives the chunk back: the next rank need not wait for the lease to time out.
+    `suspects` are samples that were running when a rank hung or died, once for each time.
     """
 
     chunk: int
@@ -52,13 +53,13 @@ class Lease:
 
     @property
     def counted(self) -> set[int]:
-        """Samples that need not be run again."""
+        """Samples that are finished already and need not be run again."""
         return {index for former in self.former for index in former.indexes}
 
 
 @dataclass(frozen=True)
 class Counted:
-    """What of a chunk counts: all of it in `journal` at `generation`, apart from what `former` names.
+    """Which samples of a chunk count: all in `journal` at `generation`, except those listed in `former`.
 
     A closed chunk has no `journal`: only its `former` samples count.
     """
@@ -71,7 +72,9 @@ class Counted:
 
 @dataclass
 class Listing:
-    """What a look into the folder showed: highest generation of each leased chunk, and the settled ones."""
+    """The content of a claims folder: the highest generation of each leased chunk, and the chunks that are done or
+    closed.
+    """
 
     leased: dict[int, int]
     done: set[int]
@@ -79,17 +82,18 @@ class Listing:
 
     @property
     def settled(self) -> set[int]:
+        """The chunks that are done or closed."""
         return self.done | self.closed
 
 
 class Claims:
-    """One round's folder."""
+    """The claims folder of one round."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def list(self) -> Listing:
-        """Read the folder once."""
+        """List the folder once."""
         listing = Listing({}, set(), set())
         for entry in os.scandir(self.folder):
             chunk, _, kind = entry.name.partition(".")
@@ -104,7 +108,7 @@ class Claims:
         return listing
 
     def kinds(self, chunk: int) -> tuple[int, bool]:
-        """(highest generation or -1, whether the chunk is settled), asking for this chunk's files alone."""
+        """`(highest generation or -1, whether the chunk is settled)`, without listing the whole folder."""
         generation = 0
         while (self.folder / f"{chunk}.{generation}").exists():
             generation += 1
@@ -112,25 +116,25 @@ class Claims:
         return generation - 1, settled
 
     def is_leased(self, chunk: int) -> bool:
-        """Whether somebody has ever held a chunk: one question, where an attempt to create writes a file first."""
+        """Whether the chunk was ever leased. Cheaper than trying to create a lease, which writes a file first."""
         return (self.folder / f"{chunk}.0").exists()
 
     def lease(self, lease: Lease) -> bool:
-        """Create a lease; False where somebody else was first."""
+        """Create a lease; False if another rank was first."""
         return create_once(self.folder / f"{lease.chunk}.{lease.generation}", _text(asdict(lease)))
 
     def done(self, lease: Lease) -> bool:
-        """Say that every sample of the chunk is in a journal; False where somebody has said so before."""
+        """Mark the chunk as done: every sample is in a journal. False if it was marked before."""
         verdict = Counted(lease.chunk, lease.journal, lease.generation, lease.former)
         return create_once(self.folder / f"{lease.chunk}.done", _text(asdict(verdict)))
 
     def close(self, lease: Lease) -> bool:
-        """Fix what counts of an unfinished chunk, so that no late writer can change it."""
+        """Fix which samples of an unfinished chunk count, so that a late writer cannot change it."""
         verdict = Counted(lease.chunk, None, lease.generation, lease.former)
         return create_once(self.folder / f"{lease.chunk}.closed", _text(asdict(verdict)))
 
     def read_lease(self, chunk: int, generation: int) -> Lease:
-        """A lease; an empty one is nobody's, to be lost like that of a rank that never beats."""
+        """The lease of a chunk at a generation. An empty file gives a lease without an owner, which counts as lost."""
         try:
             values = self._read(f"{chunk}.{generation}")
         except EmptyClaimError:
@@ -148,7 +152,7 @@ class Claims:
         return Lease(**values | tuples | {"identity": identity})
 
     def read_verdict(self, chunk: int, kind: str) -> Counted:
-        """The verdict in `<chunk>.done` or `<chunk>.closed`."""
+        """The content of `<chunk>.done` or `<chunk>.closed`."""
         values = self._read(f"{chunk}.{kind}")
         return Counted(**values | {"former": _formers(values["former"])})
 
@@ -157,7 +161,8 @@ class Claims:
         return path.exists() and path.stat().st_size == 0
 
     def _read(self, name: str) -> dict[str, Any]:
-        """A claim file; where links are missing it may be seen before it is whole: wait, with a deadline."""
+        """The content of a claim file. Without hard links it may be visible before it is whole: wait, with a deadline.
+        """
         deadline = time.monotonic() + _VISIBLE_SECONDS
         while True:
             try:
@@ -172,7 +177,7 @@ class Claims:
 
 
 class EmptyClaimError(MergeError):
-    """A claim whose creator died between creating and writing it: possible only where there are no hard links."""
+    """An empty claim file: its creator died between creating and writing it, possible only without hard links."""
 
 
 def _text(values: dict[str, object]) -> str:

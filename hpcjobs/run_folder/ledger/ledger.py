@@ -1,4 +1,4 @@
-"""The ledger: which chunk next. Claims, leases and takeovers over a shared folder, without a server."""
+"""The ledger: which chunk to run next. Claims, leases and takeovers in a shared folder, without a server."""
 
 from __future__ import annotations
 
@@ -20,23 +20,22 @@ from hpcjobs.run_folder.ledger.chunks import ChunkList
 from hpcjobs.run_folder.ledger.claims import Claims, Former, Lease
 
 log = logging.getLogger(__name__)
-# Chunks that were free at the last look and are not now, in a row, after which one looks again; and looks in a row
-# that others were quicker than.
+# After this many chunks in a row that are not free any more, list the folder again; and the most such looks in a row.
 _MISSES, _LOOKS = 8, 4
-# Free chunks among which a rank chooses: many enough for the ranks that look at the same moment (workers of an array
-# and joined jobs are not counted in the world), few enough to keep the longest first.
+# Free chunks among which a rank chooses: enough for ranks that look at the same time (the world size does not count
+# array workers and joined jobs), few enough to keep the longest first.
 _FEW_TAKERS, _RANKS_A_TAKER = 64, 16
-# A folder with as many files is listed again at once; a larger one after a pause (seconds) that grows with its files.
+# A folder of up to this many files is listed again at once; a larger one after a pause (seconds) per file.
 _SMALL_FOLDER, _PAUSE_AN_ENTRY, _MOST_PAUSE = 2048, 1e-3, 30.0
-# Chunks of others that every idle rank watches; of more, each is watched by about so many ranks.
-_FEW_HELD, _WATCHERS = 16, 4
+# Up to this many chunks are watched by every idle rank; of more, each by about this many ranks.
+_FEW_LEASED, _WATCHERS = 16, 4
 
 
 class LeaseWatch:
-    """Tells whether a holder is lost: gave the chunk back, dead on this machine, of an ended attempt, or silent.
+    """Decides whether a lease is lost: given back, its process dead, its attempt ended, or its heartbeat silent.
 
-    Silence is measured by this process's monotonic clock from when it first looked; the clocks of two
-    hosts are never compared.
+    Silence is measured with this process's monotonic clock, from its first look; clocks of two hosts are never
+    compared.
     """
 
     def __init__(
@@ -47,38 +46,39 @@ class LeaseWatch:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._heartbeats, self._succeeds, self._timeout, self.clock = heartbeats, succeeds, timeout, clock
-        self._seen: dict[str, tuple[bytes, float]] = {}
+        self._last_heartbeats: dict[str, tuple[bytes, float]] = {}
 
     def lost(self, lease: Lease) -> bool:
+        """Whether the holder of the lease is lost."""
         if lease.released:
             return True
         return lease.identity.is_dead() or self._succeeds(lease.attempt) or self._silent(lease)
 
     def _silent(self, lease: Lease) -> bool:
         name = f"{lease.attempt}-{lease.rank}"
-        beat = b""
+        heartbeat = b""
         with contextlib.suppress(OSError):
-            beat = (self._heartbeats / f"{name}.json").read_bytes()
-        last, since = self._seen.get(name, (None, 0.0))
-        if beat != last:
-            self._seen[name] = (beat, self.clock())
+            heartbeat = (self._heartbeats / f"{name}.json").read_bytes()
+        last, since = self._last_heartbeats.get(name, (None, 0.0))
+        if heartbeat != last:
+            self._last_heartbeats[name] = (heartbeat, self.clock())
             return False
         return self.clock() - since > self._timeout
 
 
 @dataclass(frozen=True)
 class Rules:
-    """static: the first walk alone. deterministic: a chunk that was left half done is redone as a whole."""
+    """static: only the rank's own walk, no takeovers. deterministic: an unfinished chunk is redone as a whole."""
 
     static: bool = False
     deterministic: bool = False
 
 
 class Ledger:
-    """One rank's view of a round: `claim` a chunk, then say `done`.
+    """One rank's view of a round: `claim` a chunk, run it, then mark it `done`.
 
-    `owner` is a lease template that names this rank; `rank` and `world_size` of it set the first walk
-    r, r+W, r+2W..., in which claims do not collide until the tail.
+    `owner` is a template of this rank's leases; `world` is its (rank, world size), which sets the first walk r, r+W,
+    r+2W..., so that ranks do not compete for chunks before the end.
     """
 
     def __init__(
@@ -97,19 +97,21 @@ class Ledger:
         self._in_vain, self._next_look = 0, -math.inf
 
     def claim(self) -> Lease | None:
-        """The next chunk to run, or None where none is to be had now (`over` tells whether ever)."""
+        """Lease the next chunk; None if none is available now. `over` says whether there may be one later."""
         return self._walk_on() or self._take_free() or self._look_again()
 
     def over(self) -> bool:
-        """Whether every chunk that this rank could run is settled, as of the last look."""
+        """Whether every chunk that this rank may run is settled, as of the last look."""
         return not self._walk and bool(self._settled[self._universe].all())
 
     def near_end(self, batch: int) -> bool:
-        """Whether so little is left of our own walk that taking more than a batch would leave others idle."""
+        """Whether so few chunks of this rank's walk are left that taking more than a batch would leave others idle."""
         return len(self._walk) <= 4 * batch
 
     def done(self, lease: Lease) -> bool:
-        """Settle a chunk whose samples are all durable in journals; False: somebody else had, nothing is lost."""
+        """Mark a chunk as done, whose samples are all durable. False if another rank had done it before; nothing is
+        lost.
+        """
         self._ours.discard(lease.chunk)
         self._settled[lease.chunk] = True
         won = self._claims.done(lease)
@@ -118,13 +120,13 @@ class Ledger:
         return won
 
     def release(self, lease: Lease, whole: Sequence[int], why: str, suspects: Sequence[int] = ()) -> None:
-        """Give an unfinished chunk back: of it the samples `whole`, which are durable in our journal, count."""
+        """Give back an unfinished chunk. Its samples in `whole`, which are durable in this rank's journal, count."""
         self._ours.discard(lease.chunk)
         if release(self._claims, lease, () if self._rules.deterministic else whole, why, suspects):
             log.info("gave chunk %d back with %d samples of it done: %s", lease.chunk, len(whole), why)
 
     def superseded(self, lease: Lease) -> bool:
-        """Whether somebody has taken this chunk from us, or settled it: asks for its files alone."""
+        """Whether another rank has taken over or settled this chunk. Reads this chunk's files only."""
         generation, settled = self._claims.kinds(lease.chunk)
         return settled or generation > lease.generation
 
@@ -140,7 +142,7 @@ class Ledger:
         return None
 
     def _take_free(self) -> Lease | None:
-        """Of what was free at the last look; after some that are not any more, that look is too old to go by."""
+        """Lease a chunk that was free at the last look. After several that are not any more, a new look is needed."""
         for _ in range(_MISSES):
             if not self._free:
                 return None
@@ -151,7 +153,7 @@ class Ledger:
         return None
 
     def _look_again(self) -> Lease | None:
-        """List the folder: not again and again where it is large and there was nothing to be had."""
+        """List the folder and lease a free or lost chunk. Large folders are listed again only after a pause."""
         if self._watch.clock() < self._next_look:
             return None
         for _ in range(_LOOKS):
@@ -168,7 +170,7 @@ class Ledger:
         return lease
 
     def _look(self) -> None:
-        """What the folder shows now, in numbers by chunk: a rank of thousands keeps little."""
+        """List the folder, and keep its content as arrays by chunk, to use little memory."""
         listing, count = self._claims.list(), len(self._chunks)
         self._entries = len(listing.leased) + len(listing.done) + len(listing.closed)
         self._leased, self._settled = np.full(count, -1, np.int32), np.zeros(count, np.bool_)
@@ -180,7 +182,7 @@ class Ledger:
             self._settled[settled[settled < count]] = True
 
     def _free_chunks(self) -> list[int]:
-        """To be popped: the longest first, as planned; in random order among as many as there may be takers now."""
+        """Free chunks, to be popped: longest first, but in random order among as many as there may be takers."""
         found: list[int] = np.flatnonzero(self._universe & ~self._settled & (self._leased < 0))[::-1].tolist()
         takers = max(_FEW_TAKERS, self._world_size // _RANKS_A_TAKER)
         for end in range(len(found), 0, -takers):
@@ -189,35 +191,35 @@ class Ledger:
         return found
 
     def _pause(self) -> float:
-        """Seconds until the next look after one in vain: none in small folders, then longer each time."""
+        """Seconds until the next look after an unsuccessful one: none for small folders, else increasing."""
         if self._entries < _SMALL_FOLDER:
             return 0.0
         most = min(_MOST_PAUSE, self._entries * _PAUSE_AN_ENTRY)
         return float(most * min(1.0, 0.25 * self._in_vain) * random.uniform(0.75, 1.25))
 
     def _take_over(self) -> Lease | None:
-        held = np.flatnonzero(self._universe & ~self._settled & (self._leased >= 0)).tolist()
-        held = [chunk for chunk in held if chunk not in self._ours]
-        for chunk in self._watched(held):
+        leased = np.flatnonzero(self._universe & ~self._settled & (self._leased >= 0)).tolist()
+        leased = [chunk for chunk in leased if chunk not in self._ours]
+        for chunk in self._watched(leased):
             lease = self._lease(chunk, int(self._leased[chunk]))
             if self._watch.lost(lease):
                 former = () if self._rules.deterministic else self.whole_samples(lease)
                 if taken := self._try(chunk, lease.generation + 1, former, lease.suspects):
-                    _say_taken(lease)
+                    _log_takeover(lease)
                     return taken
         return None
 
-    def _watched(self, held: list[int]) -> list[int]:
-        """Those of others' chunks that this rank looks at, in random order: many ranks look at the same time.
+    def _watched(self, leased: list[int]) -> list[int]:
+        """The chunks of others that this rank checks, in random order, since many ranks look at the same time.
 
-        All where they are few. Else the idle ranks share them, each chunk for several: always the same ones, since
-        silence shows between two looks of one rank; and more with each look in vain, so that no chunk is forgotten.
+        All of them if they are few. Otherwise the idle ranks share them, several per chunk: always the same ones, since
+        silence shows between two looks of one rank; and more with each unsuccessful look, so that none is forgotten.
         """
-        idle = max(1, self._world_size - len(held))
+        idle = max(1, self._world_size - len(leased))
         share = (_WATCHERS + self._in_vain) / idle
-        if len(held) > _FEW_HELD and share < 1:
-            held = [chunk for chunk in held if _draw(self._rank, chunk) < share]
-        return random.sample(held, len(held))
+        if len(leased) > _FEW_LEASED and share < 1:
+            leased = [chunk for chunk in leased if _draw(self._rank, chunk) < share]
+        return random.sample(leased, len(leased))
 
     def _try(
         self, chunk: int, generation: int, former: tuple[Former, ...], suspects: tuple[int, ...] = ()
@@ -236,7 +238,7 @@ class Ledger:
         return self._leases[key]
 
     def whole_samples(self, lease: Lease) -> tuple[Former, ...]:
-        """What counts of a lost lease: its own former samples, and those whole in its holder's journal."""
+        """The finished samples of a lost lease: those of earlier holders, and those in its holder's journal."""
         return whole_samples(lease, self._claims.folder.parent.parent / "ranks", set(self._chunks[lease.chunk]))
 
 
@@ -245,7 +247,7 @@ def _draw(rank: int, chunk: int) -> float:
     return int.from_bytes(hashlib.blake2b(f"{rank}.{chunk}".encode(), digest_size=4).digest(), "big") / 2**32
 
 
-def _say_taken(lease: Lease) -> None:
+def _log_takeover(lease: Lease) -> None:
     from_whom = f"rank {lease.rank} of attempt {lease.attempt} on {lease.host}"
     if lease.released:
         log.info("took chunk %d, which %s gave back: %s", lease.chunk, from_whom, lease.released)
@@ -254,7 +256,7 @@ def _say_taken(lease: Lease) -> None:
 
 
 def release(claims: Claims, lease: Lease, whole: Sequence[int], why: str, suspects: Sequence[int] = ()) -> bool:
-    """Give the chunk of `lease` back with the samples `whole` of its journal done; False where it was taken before."""
+    """Give back the chunk of a lease, with the samples `whole` finished. False if it was taken over before."""
     former = (*lease.former, Former(lease.journal, lease.generation, tuple(whole))) if whole else lease.former
     given = replace(
         lease, generation=lease.generation + 1, journal="", former=former, released=why,

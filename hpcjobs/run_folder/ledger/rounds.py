@@ -1,4 +1,4 @@
-"""Rounds: closing one, so that no late writer changes what counts, and opening the next over what is missing."""
+"""Rounds: close one, so that no late writer changes its results, and open the next with the missing samples."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 def close_round(paths: RunPaths, number: int, deterministic: bool) -> None:
-    """Settle every chunk that is not done, as one more taker; safe to run twice and beside live ranks."""
+    """Close every chunk that is not done. Safe to run twice, and while ranks are still running."""
     claims, chunks = Claims(paths.round(number)), ChunkList.read(paths.chunks(number))
     listing = claims.list()
     for chunk in sorted(set(range(len(chunks))) - listing.settled):
@@ -28,7 +28,7 @@ def close_round(paths: RunPaths, number: int, deterministic: bool) -> None:
 
 
 def _close_chunk(paths: RunPaths, claims: Claims, chunk: int, members: set[int], deterministic: bool) -> None:
-    """Take the chunk over until our generation is the highest, then fix what counts."""
+    """Take the chunk over until this lease is the highest, then fix which samples count."""
     closer = Lease(
         chunk=chunk, generation=0, attempt="closer", rank=0, host="closer", journal="", identity=Identity.own()
     )
@@ -44,7 +44,7 @@ def _close_chunk(paths: RunPaths, claims: Claims, chunk: int, members: set[int],
 
 
 def open_round(paths: RunPaths, number: int, missing: Iterable[int], chunk_size: int, deterministic: bool) -> None:
-    """Open round `number` over the missing samples; an error where another resume was first."""
+    """Open round `number` with the missing samples. Raises an HpcJobsError if another resume was first."""
     make_folder(paths.round(number))
     chunks, path = _next_chunks(paths, number, set(missing), chunk_size, deterministic), paths.chunks(number)
     try:
@@ -60,7 +60,7 @@ def open_round(paths: RunPaths, number: int, missing: Iterable[int], chunk_size:
 def _next_chunks(
     paths: RunPaths, number: int, missing: set[int], chunk_size: int, deterministic: bool
 ) -> Sequence[Sequence[int] | Ints]:
-    """Missing samples in the planned order; with `deterministic` the planned chunks, whole."""
+    """The missing samples in planned order; with `deterministic`, the planned chunks as a whole."""
     planned = ChunkList.read(paths.chunks(0))
     if deterministic:
         return [chunk for chunk in (planned[n] for n in range(len(planned))) if not missing.isdisjoint(chunk)]

@@ -1,4 +1,4 @@
 """Tasks of lm-evaluation-harness, with that library's own prompts, filters and metrics.
 
-Nothing else in hpcjobs imports lm_eval, and these modules do so inside functions alone.
+Nothing else in hpcjobs imports lm_eval, and these modules import it inside functions only.
 """

@@ -20,4 +20,4 @@ class AskedRow(TypedDict):
     id: str
     task: str
     doc: object
-    asked: list[Asked]
+    requests: list[Asked]

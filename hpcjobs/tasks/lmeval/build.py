@@ -1,4 +1,4 @@
-"""At plan time: an lm_eval task as rows for inputs/, and what its ranks need of its code."""
+"""At plan time: an lm_eval task as rows for inputs/, and the code that its ranks need."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from hpcjobs.run_folder.plan import PlanData
 from hpcjobs.run_folder.snapshot import Snapshot
 from hpcjobs.tasks.lmeval.asked import Asked, AskedRow
 from hpcjobs.tasks.lmeval.codec import encode
+from hpcjobs.tasks.lmeval.dataset_stub import DatasetStub
 from hpcjobs.tasks.lmeval.judge import LmEvalJudge
 from hpcjobs.tasks.lmeval.prompting import (
     BY_TASK,
@@ -30,17 +31,16 @@ from hpcjobs.tasks.lmeval.prompting import (
     set_few_shot,
     set_generation,
 )
-from hpcjobs.tasks.lmeval.standin import StandIn
 from hpcjobs.tasks.lmeval.tasks import (
-    Loaded,
+    LoadedTask,
     MetricName,
-    Planned,
+    PlannedTask,
     find,
     library,
     library_folders,
     library_version,
     load,
-    shortest_stand_in,
+    smallest_stub,
     snapshot,
 )
 
@@ -53,27 +53,27 @@ _SCORED = {"loglikelihood", "multiple_choice"}
 
 @dataclass(frozen=True)
 class LmEvalPlan:
-    """What a plan needs: the config with all that the task decides filled in, its rows, its code."""
+    """What planning needs: the config with everything that the task decides, its rows and its code."""
 
     config: Config
     table: pa.Table
     facts: PlanData
-    _planned: Planned
-    _stand_in: StandIn
+    _planned: PlannedTask
+    _stub: DatasetStub
 
     def snapshot(self, run: Path) -> Snapshot:
         """The task's code, for the run folder `run`."""
         include = self.config.task.include_path
-        return snapshot(Path(include) if include else None, self._planned, self._stand_in, run)
+        return snapshot(Path(include) if include else None, self._planned, self._stub, run)
 
 
 def plan_task(config: Config) -> LmEvalPlan:
     """Load `config.task.name` and build all of its requests, as lm_eval's simple_evaluate would.
 
-    A ConfigError for a task that cannot be loaded, or that needs what hpcjobs has not.
+    Raises a ConfigError for a task that cannot be loaded or that hpcjobs cannot run.
     """
     check_task(config.task)
-    version, full = library_version(), StandIn()
+    version, full = library_version(), DatasetStub()
     include = Path(config.task.include_path).expanduser().resolve() if config.task.include_path else None
     with _quiet(), seeded():
         with full.recording():
@@ -84,20 +84,20 @@ def plan_task(config: Config) -> LmEvalPlan:
         set_generation(loaded, config.task)
         rows = [row for name, task in loaded.tasks.items() for row in _rows(name, task, config, len(loaded.tasks) > 1)]
         folders = library_folders(loaded, index)
-        stand_in = shortest_stand_in(full, loaded, lambda short: _again(short, loaded.name, folders, include))
+        stub = smallest_stub(full, loaded, lambda short: _again(short, loaded.name, folders, include))
         metrics = _metrics(loaded, rows)
-    asks = _asks({row["task"]: row["asked"][0]["type"] for row in rows})
-    generation = [generation_of(one["arguments"][1]) for row in rows for one in row["asked"] if _generates(one)]
+    asks = _asks({row["task"]: row["requests"][0]["type"] for row in rows})
+    generation = [generation_of(one["arguments"][1]) for row in rows for one in row["requests"] if _generates(one)]
     task_config = _filled_in(config.task, loaded, metrics, generation, include)
     facts = PlanData(name=loaded.name, lm_eval=version, asks=asks, tasks=sorted(loaded.tasks))
     kept = [metric for metric in metrics if metric.text in task_config.metrics]
-    planned = Planned(loaded.name, version, sorted(loaded.tasks), folders, kept)
-    return LmEvalPlan(config.model_copy(update={"task": task_config}), _table(rows), facts, planned, stand_in)
+    planned = PlannedTask(loaded.name, version, sorted(loaded.tasks), folders, kept)
+    return LmEvalPlan(config.model_copy(update={"task": task_config}), _table(rows), facts, planned, stub)
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """lm_eval draws progress bars, and says in its log what it chooses by its own rules."""
+    """Hide lm_eval's progress bars and its log messages about its own choices."""
     logger = logging.getLogger("lm_eval")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -115,14 +115,14 @@ def _check(name: str, task: Task) -> None:
         raise ConfigError(f"task.name: {name} runs code that the model writes (unsafe_code), which hpcjobs does not")
 
 
-def _again(short: StandIn, name: str, folders: Sequence[str], include: Path | None) -> Loaded:
+def _again(short: DatasetStub, name: str, folders: Sequence[str], include: Path | None) -> LoadedTask:
     with short.answering():
         places = [library() / folder for folder in folders] + ([include] if include else [])
         return load(name, places, library=False)[0]
 
 
 def _rows(name: str, task: Task, config: Config, several: bool) -> list[AskedRow]:
-    """The task's documents with their requests, in its order: the first `data.max_samples` of them."""
+    """The task's documents with their requests, in order: the first `data.max_samples`."""
     limit = config.data.max_samples
     if limit == 0:
         raise ConfigError("data.max_samples is 0: an lm_eval task is planned with one row or more")
@@ -137,8 +137,8 @@ def _rows(name: str, task: Task, config: Config, several: bool) -> list[AskedRow
         row = rows.get(instance.doc_id)
         if row is None:
             own = f"{name}:{instance.doc_id}" if several else str(instance.doc_id)
-            row = rows[instance.doc_id] = {"id": own, "task": name, "doc": instance.doc, "asked": []}
-        row["asked"].append(
+            row = rows[instance.doc_id] = {"id": own, "task": name, "doc": instance.doc, "requests": []}
+        row["requests"].append(
             {
                 "type": instance.request_type,
                 "arguments": instance.args,
@@ -147,13 +147,13 @@ def _rows(name: str, task: Task, config: Config, several: bool) -> list[AskedRow
             }
         )
     for row in rows.values():
-        row["asked"].sort(key=lambda one: one["idx"])
-        _check_requests(name, row["asked"])
+        row["requests"].sort(key=lambda one: one["idx"])
+        _check_requests(name, row["requests"])
     return list(rows.values())
 
 
 def _asks(types: Mapping[str, str]) -> Literal["generate", "choice", "perplexity"]:
-    """The engine's task type; of log-likelihoods one stands for all, since one engine gives them."""
+    """The engine's task type. All log-likelihood types count as one, since one engine computes them."""
     generating = sorted(name for name, kind in types.items() if kind == "generate_until")
     if generating and len(generating) < len(types):
         scoring = sorted(types.keys() - set(generating))
@@ -168,28 +168,28 @@ def _generates(one: Asked) -> bool:
     return bool(one["type"] == "generate_until")
 
 
-def _check_requests(name: str, asked: Sequence[Asked]) -> None:
-    types = {one["type"] for one in asked}
-    if not types <= _SCORED and len(asked) > 1:
+def _check_requests(name: str, requests: Sequence[Asked]) -> None:
+    types = {one["type"] for one in requests}
+    if not types <= _SCORED and len(requests) > 1:
         raise ConfigError(
-            f"task.name: {name} makes {len(asked)} requests a document ({', '.join(sorted(types))}); hpcjobs runs one "
-            "generation or rolling log-likelihood a document, or any number of log-likelihoods"
+            f"task.name: {name} makes {len(requests)} requests a document ({', '.join(sorted(types))}); hpcjobs runs "
+            "one generation or rolling log-likelihood a document, or any number of log-likelihoods"
         )
     try:
-        for one in filter(_generates, asked):
+        for one in filter(_generates, requests):
             generation_of(one["arguments"][1])
     except (ValueError, TypeError) as error:
         raise ConfigError(f"task.name: {name}: {error}") from None
 
 
 def _table(rows: Sequence[AskedRow]) -> pa.Table:
-    """The rows as inputs/ has them; document and requests as JSON."""
+    """The rows of inputs/, with document and requests as JSON."""
     columns = {
         "index": pa.array(range(len(rows)), pa.int64()),
         "id": pa.array([row["id"] for row in rows], pa.string()),
         "task": pa.array([row["task"] for row in rows], pa.string()),
         "doc": pa.array([_text(row, row["doc"]) for row in rows], pa.string()),
-        "requests": pa.array([_text(row, row["asked"]) for row in rows], pa.string()),
+        "requests": pa.array([_text(row, row["requests"]) for row in rows], pa.string()),
     }
     return pa.table(columns)
 
@@ -201,21 +201,21 @@ def _text(row: AskedRow, value: object) -> str:
         raise ConfigError(f"task.name: document {row['id']} of {row['task']}: {error}") from None
 
 
-def _metrics(loaded: Loaded, rows: Sequence[AskedRow]) -> list[MetricName]:
-    """All that the tasks may tell: what they have functions for, and what comes of their first document.
+def _metrics(loaded: LoadedTask, rows: Sequence[AskedRow]) -> list[MetricName]:
+    """All metrics of the tasks: those they declare, and those that their first document gives.
 
-    A metric that makes several (pass_at_k: pass@1, pass@10) says so only when it is called.
+    A metric that makes several (pass_at_k: pass@1, pass@10) shows their names only when it is called.
     """
     found: dict[str, MetricName] = {}
     for name, task in loaded.tasks.items():
         before = dict(task.aggregation())
         filters = [one.name for one in getattr(task, "_filters", [])] or ["none"]
         first = next(row for row in rows if row["task"] == name)
-        seen = _tried(loaded, first)
-        # What stands for several names tells nothing under its own.
+        tried = _tried(loaded, first)
+        # A metric that makes several others has no value of its own.
         listed = [(metric, one) for metric in before for one in filters]
-        listed = [pair for pair in listed if not seen or pair in seen or not _made_others(task, before, pair[0])]
-        for metric, one in dict.fromkeys([*seen, *listed]):
+        listed = [pair for pair in listed if not tried or pair in tried or not _made_others(task, before, pair[0])]
+        for metric, one in dict.fromkeys([*tried, *listed]):
             function = task.aggregation().get(metric)
             source = next((each for each, other in before.items() if other is function), metric)
             source = metric if metric in before else source
@@ -228,28 +228,29 @@ def _made_others(task: Task, before: Mapping[str, object], metric: str) -> bool:
     return any(task.aggregation()[name] is before[metric] for name in added)
 
 
-def _tried(loaded: Loaded, row: AskedRow) -> list[tuple[str, str]]:
-    """(metric, filter) of what one document with made-up answers comes to; empty where the task's code refuses them."""
-    asked = row["asked"]
-    if asked[0]["type"] in _SCORED:
-        likelihood = Likelihood(tuple(-1.0 - n for n in range(len(asked))), (False,) * len(asked), (1,) * len(asked))
+def _tried(loaded: LoadedTask, row: AskedRow) -> list[tuple[str, str]]:
+    """The (metric, filter) pairs of one document with made-up answers; empty if the task's code fails on them."""
+    requests = row["requests"]
+    if requests[0]["type"] in _SCORED:
+        count = len(requests)
+        likelihood = Likelihood(tuple(-1.0 - n for n in range(count)), (False,) * count, (1,) * count)
     else:
         likelihood = Likelihood((-1.0,), (False,), (1,))
     answer = Completion(
-        index=0, text="1", finish_reason="stop", texts=("1",) * int(asked[0]["repeats"] or 1), likelihood=likelihood
+        index=0, text="1", finish_reason="stop", texts=("1",) * int(requests[0]["repeats"] or 1), likelihood=likelihood
     )
     try:
-        return list(LmEvalJudge(loaded, ()).results(answer, row["task"], row["doc"], asked))
+        return list(LmEvalJudge(loaded, ()).results(answer, row["task"], row["doc"], requests))
     except Exception as error:
         log.debug("%s cannot score a made-up answer: %s", row["task"], error)
         return []
 
 
 def _filled_in(
-    task: TaskConfig, loaded: Loaded, metrics: Sequence[MetricName], generation: Sequence[GenerationConfig],
+    task: TaskConfig, loaded: LoadedTask, metrics: Sequence[MetricName], generation: Sequence[GenerationConfig],
     include: Path | None,
 ) -> TaskConfig:  # fmt: skip
-    """The config of the task with what it decides by itself: the config of the run folder says what was run."""
+    """The task config with what the task itself decides, so that the run's config shows what was run."""
     known = [metric.text for metric in metrics]
     for name in task.metrics:
         if name not in known:

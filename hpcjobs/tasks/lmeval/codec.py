@@ -1,4 +1,4 @@
-"""JSON text that brings Python values back as they were: tuples, sets, bytes, arrays and odd keys too."""
+"""JSON that restores Python values exactly, including tuples, sets, bytes, arrays and keys that are not text."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any
 
 import numpy as np
 
-# A dict with this key is one of ours; a user's dict that has it is written as pairs.
+# Marks dicts that encode other types; a user's dict with this key is encoded as pairs.
 _KIND = "__kind__"
 
 
 def encode(value: object) -> str:
-    """`value` as one line of JSON; a TypeError names what cannot be written."""
+    """`value` as one line of JSON. Raises a TypeError that names what cannot be encoded."""
     return json.dumps(_plain(value), separators=(",", ":"))
 
 
 def decode(text: str) -> Any:
-    """The value that `encode` was given; numbers of numpy come back as Python's."""
+    """The value that was encoded. NumPy scalars become Python numbers."""
     return json.loads(text, object_hook=_back)
 
 
@@ -49,7 +49,7 @@ def _plain(value: object) -> object:
 
 
 def _builtin(value: Any) -> bool | int | float | str:
-    """A number or text of a subclass (numpy.float64 is a float) as its plain kind."""
+    """A number or text of a subclass (numpy.float64 is a float) as its built-in type."""
     kind = next(kind for kind in (bool, int, float, str) if isinstance(value, kind))
     return kind(value)
 

@@ -1,4 +1,4 @@
-"""In merge: lm_eval's own aggregation and standard error over all samples, in input order."""
+"""In the merge: lm_eval's own aggregation and standard error over all samples, in input order."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from hpcjobs.metrics import Metric
 from hpcjobs.metrics.bootstrap import Floats
 from hpcjobs.run_folder.metrics_file import Summary
 from hpcjobs.tasks.lmeval.codec import decode
-from hpcjobs.tasks.lmeval.tasks import Loaded, MetricName, Planned, load_planned
+from hpcjobs.tasks.lmeval.tasks import LoadedTask, MetricName, PlannedTask, load_planned
 
 if TYPE_CHECKING:
     from lm_eval.api.task import Task
 
-# Resamples where a standard error has no formula: lm_eval's `bootstrap_iters`, whose default of 100,000 takes minutes
-# for 30 samples of some metrics. Of BLEU and its kin as many as lm_eval takes at most.
+# Resamples for standard errors without a formula: lm_eval's `bootstrap_iters`, whose default of 100,000 takes minutes
+# for 30 samples of some metrics. For BLEU and similar metrics the most that lm_eval uses.
 _RESAMPLES, _SLOW_RESAMPLES = 1000, 100
 _SLOW = {"bleu", "chrf", "chrf++", "ter"}
 
@@ -36,15 +36,16 @@ class _Value(TypedDict):
     n: int
 
 
-class Code:
-    """The planned task of a run, loaded when a value is first asked for."""
+class LazyTask:
+    """The planned task of a run, loaded on first use."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._loaded: Loaded | None = None
+        self._loaded: LoadedTask | None = None
 
     @property
-    def loaded(self) -> Loaded:
+    def loaded(self) -> LoadedTask:
+        """The loaded task."""
         if self._loaded is None:
             self._loaded = load_planned(self._folder)
         return self._loaded
@@ -57,28 +58,29 @@ class LmEvalMetric(Metric):
     tasks = ("lm_eval",)
     statistics = pa.string()
 
-    def __init__(self, name: MetricName, code: Code) -> None:
-        self.name, self._name, self._code = name.text, name, code
+    def __init__(self, name: MetricName, task: LazyTask) -> None:
+        self.name, self._name, self._task = name.text, name, task
 
     def fold(self) -> LmEvalFold:
-        return LmEvalFold(self._name, self._code)
+        """A fold that aggregates as lm_eval does."""
+        return LmEvalFold(self._name, self._task)
 
 
 def planned_metrics(code: Path) -> list[Metric]:
-    """The metrics of the run whose code/ is given; lm_eval is imported only when one of them is folded."""
-    lazy = Code(code)
-    return [LmEvalMetric(name, lazy) for name in Planned.read(code).metrics]
+    """The metrics of the run with this code/ folder. lm_eval is imported only when one of them is folded."""
+    lazy = LazyTask(code)
+    return [LmEvalMetric(name, lazy) for name in PlannedTask.read(code).metrics]
 
 
 class LmEvalFold:
-    """Keeps the items of one metric by task (8 bytes for a number), and aggregates them at the end."""
+    """Keeps the items of one metric by task (8 bytes per number), and aggregates them at the end."""
 
-    def __init__(self, name: MetricName, code: Code) -> None:
-        self._name, self._code = name, code
+    def __init__(self, name: MetricName, task: LazyTask) -> None:
+        self._name, self._task = name, task
         self._items: dict[int, _Items] = {}
 
     def add(self, scores: Floats, statistics: pa.Array | None = None) -> None:
-        """One more batch, in input order."""
+        """Add a batch, in input order."""
         texts = [None] * len(scores) if statistics is None else statistics.to_pylist()
         for score, text in zip(scores.tolist(), texts, strict=True):
             if text is not None:
@@ -88,12 +90,12 @@ class LmEvalFold:
                 self._items.setdefault(0, _Items()).append(score)
 
     def summary(self) -> Summary:
-        """value, stderr, ci95, n: the task's; where several tasks have the metric, their group's, if it has one."""
-        loaded = self._code.loaded
+        """value, stderr, ci95, n of the task; with several tasks those of their group, if it has an aggregation."""
+        loaded = self._task.loaded
         names = sorted(loaded.tasks)
         found = {names[place]: self._of(loaded.tasks[names[place]], kept) for place, kept in self._items.items()}
         if len(found) == 1:
-            return _told(*found.values())
+            return _with_interval(*found.values())
         return self._group(loaded, found)
 
     def _of(self, task: Task, kept: _Items) -> _Value:
@@ -110,11 +112,11 @@ class LmEvalFold:
             stderr = error(items) if error is not None and len(items) > 1 else None
         return {"value": _number(value), "stderr": _number(stderr), "n": len(items)}
 
-    def _group(self, loaded: Loaded, tasks: Mapping[str, _Value]) -> Summary:
-        """The group's own aggregation of its tasks; no value for a tag, or where the group aggregates nothing."""
+    def _group(self, loaded: LoadedTask, tasks: Mapping[str, _Value]) -> Summary:
+        """The group's own aggregation of its tasks; no value for a tag or a group without aggregation."""
         total = sum(one["n"] for one in tasks.values())
         if loaded.group is None:
-            return _told({"value": None, "stderr": None, "n": total})
+            return _with_interval({"value": None, "stderr": None, "n": total})
         key, error = self._name.text, f"{self._name.metric}_stderr,{self._name.filter}"
         known = {
             name: {key: one["value"], error: "N/A" if one["stderr"] is None else one["stderr"], "sample_len": one["n"]}
@@ -122,11 +124,11 @@ class LmEvalFold:
         }  # fmt: skip
         with _quiet():
             found = loaded.group.aggregate(known)
-        return _told({"value": _number(found.get(key)), "stderr": _number(found.get(error)), "n": total})
+        return _with_interval({"value": _number(found.get(key)), "stderr": _number(found.get(error)), "n": total})
 
 
 class _Items:
-    """What lm_eval aggregates, in order: numbers alone in 8 bytes each, from the first other one on in a list."""
+    """The items that lm_eval aggregates, in order: 8 bytes per number; a list once there is another type."""
 
     def __init__(self) -> None:
         self._numbers = array.array("d")
@@ -147,7 +149,7 @@ class _Items:
         return [item for item in self._mixed if not isinstance(item, int | float)]
 
 
-def _told(one: _Value) -> Summary:
+def _with_interval(one: _Value) -> Summary:
     value, stderr = one["value"], one["stderr"]
     interval = None if value is None or stderr is None else [value - 1.96 * stderr, value + 1.96 * stderr]
     return {"value": value, "stderr": stderr, "ci95": interval, "n": one["n"]}
@@ -163,7 +165,7 @@ def _number(value: Any) -> float | None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """One process and no output: lm_eval bootstraps with one process a core of the machine, and draws bars."""
+    """One process and no output: lm_eval would bootstrap with one process per core, with progress bars."""
     before = os.environ.get("DISABLE_MULTIPROC")
     os.environ["DISABLE_MULTIPROC"] = "1"
     try:

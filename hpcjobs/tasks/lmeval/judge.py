@@ -1,4 +1,4 @@
-"""On a rank: answers become lm_eval's responses, and its filters and metrics score them."""
+"""On a rank: turn answers into lm_eval's responses, and score them by its filters and metrics."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from hpcjobs.metrics import Score
 from hpcjobs.requests import Completion, Likelihood
 from hpcjobs.tasks.lmeval.asked import Asked
 from hpcjobs.tasks.lmeval.codec import encode
-from hpcjobs.tasks.lmeval.tasks import Loaded, MetricName
+from hpcjobs.tasks.lmeval.tasks import LoadedTask, MetricName
 
 
 class LmEvalJudge:
     """Scores answers to documents of `loaded` by its `metrics`."""
 
-    def __init__(self, loaded: Loaded, metrics: Sequence[MetricName]) -> None:
+    def __init__(self, loaded: LoadedTask, metrics: Sequence[MetricName]) -> None:
         self._loaded, self._metrics = loaded, {(metric.metric, metric.filter): metric for metric in metrics}
         self._places = {name: number for number, name in enumerate(sorted(loaded.tasks))}
 
-    def judge(self, answer: Completion, task: str, doc: object, asked: Sequence[Asked]) -> dict[str, Score]:
-        """The scores by metric; a metric that this document has nothing for is left out, as lm_eval does.
+    def judge(self, answer: Completion, task: str, doc: object, requests: Sequence[Asked]) -> dict[str, Score]:
+        """The scores by metric; metrics that do not apply to this document are left out, as in lm_eval.
 
-        Where the item that lm_eval aggregates is more than a number, or there are several tasks, it stands in the
-        statistics: JSON of [the task's place, item].
+        If the item that lm_eval aggregates is more than a number, or there are several tasks, it is kept in the
+        statistics, as JSON of [the task's number, item].
         """
         scores: dict[str, Score] = {}
-        for key, item in self.results(answer, task, doc, asked).items():
+        for key, item in self.results(answer, task, doc, requests).items():
             metric = self._metrics.get(key)
             if metric is not None:
                 plain = _plain(item)
@@ -40,20 +40,20 @@ class LmEvalJudge:
         return scores
 
     def failed(self, task: str) -> dict[str, Score]:
-        """The scores of a document without an answer: 0 in each metric."""
+        """The scores of a document without an answer: 0 for each metric."""
         statistics = None if len(self._places) == 1 else encode([self._places[task], 0.0])
         return {metric.text: Score(0.0, statistics) for metric in self._metrics.values()}
 
     def results(
-        self, answer: Completion, task: str, doc: object, asked: Sequence[Asked]
+        self, answer: Completion, task: str, doc: object, requests: Sequence[Asked]
     ) -> dict[tuple[str, str], object]:
-        """What `process_results` gives, by metric and filter; raises what the task's code raises."""
+        """What `process_results` returns, by (metric, filter). Raises what the task's code raises."""
         from lm_eval.api.instance import Instance
 
-        code, responses = self._loaded.tasks[task], _responses(answer, asked)
+        code, responses = self._loaded.tasks[task], _responses(answer, requests)
         instances = [
             Instance(one["type"], doc, one["arguments"], one["idx"], (task, 0, one["repeats"]), list(given))
-            for one, given in zip(asked, responses, strict=True)
+            for one, given in zip(requests, responses, strict=True)
         ]
         code._instances = instances
         code.apply_filters()
@@ -64,7 +64,7 @@ class LmEvalJudge:
         return found
 
     def _alone(self, task: str, metric: MetricName, item: object) -> float:
-        """What the metric comes to over this item alone, so that samples can be compared; NaN where it has no such."""
+        """The metric's value for this item alone, so that samples can be compared; NaN if it has none."""
         function = self._loaded.tasks[task].aggregation().get(metric.aggregation)
         quiet = contextlib.redirect_stdout(io.StringIO())
         with warnings.catch_warnings(), quiet, contextlib.suppress(Exception):  # many need more than one
@@ -73,21 +73,21 @@ class LmEvalJudge:
         return math.nan
 
 
-def _responses(answer: Completion, asked: Sequence[Asked]) -> list[Sequence[object]]:
-    """For each request of a document its answers, as many as its `repeats`."""
-    times = [int(one["repeats"] or 1) for one in asked]
-    if asked[0]["type"] == "generate_until":
+def _responses(answer: Completion, requests: Sequence[Asked]) -> list[Sequence[object]]:
+    """The answers to each request of a document, as many as its `repeats`."""
+    times = [int(one["repeats"] or 1) for one in requests]
+    if requests[0]["type"] == "generate_until":
         texts = list(answer.texts or (answer.text,))
         return [texts if len(texts) == times[0] else [texts[0]] * times[0]]
     likelihood = answer.likelihood or Likelihood((), (), ())
-    if asked[0]["type"] == "loglikelihood_rolling":
+    if requests[0]["type"] == "loglikelihood_rolling":
         return [[likelihood.logprobs[0]] * times[0]]
     pairs = zip(likelihood.logprobs, likelihood.greedy, strict=True)
     return [[pair] * often for pair, often in zip(pairs, times, strict=True)]
 
 
 def _plain(item: object) -> float | None:
-    """The item as a finite number, where it is nothing else."""
+    """The item as a finite number; None if it is anything else."""
     if isinstance(item, Number) and not isinstance(item, complex):
         value = float(item)  # type: ignore[arg-type]
         return value if math.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""How lm_eval asks: few-shot examples, a system turn, a chat template, and its seeds."""
+"""lm_eval's prompting: few-shot examples, system message, chat template, and its seeds."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ import numpy as np
 from hpcjobs.config import Config, GenerationConfig, TaskConfig
 from hpcjobs.engines.loader import ModelSource
 from hpcjobs.errors import ConfigError
-from hpcjobs.tasks.lmeval.tasks import Loaded
+from hpcjobs.tasks.lmeval.tasks import LoadedTask
 
-# simple_evaluate's own, so that the same examples are drawn.
+# simple_evaluate's seeds, so that the same examples are drawn.
 _RANDOM_SEED, _OTHER_SEED = 0, 1234
-# simple_evaluate's names for the most new tokens, the first that is there counts.
+# simple_evaluate's names for the most new tokens; the first that is set counts.
 _MOST_TOKENS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 _MOST_TOKENS_DEFAULT = 256
-# The column of inputs/ by which values are told, where a run has several tasks.
+# The column of inputs/ for `group_by`, if a run has several tasks.
 BY_TASK = ("task",)
 _UNUSED = ("messages", "prompt", "target", "choices", "extract", "normalize", "repeats", "delimiter")
 
 
 def check_task(task: TaskConfig) -> None:
-    """A ConfigError for what has no place beside an lm_eval task, which brings its own."""
+    """Raise a ConfigError for config keys that an lm_eval task sets itself."""
     if not task.name:
         raise ConfigError("task.name is not set: the name of a task, group or tag of lm_eval")
     default = TaskConfig()
@@ -40,7 +40,7 @@ def check_task(task: TaskConfig) -> None:
 
 @contextlib.contextmanager
 def seeded() -> Iterator[None]:
-    """Python's and numpy's global generators seeded as simple_evaluate seeds them; afterwards as they were."""
+    """Within the block, seed Python's and NumPy's global generators as simple_evaluate does; then restore them."""
     python, arrays = random.getstate(), np.random.get_state()
     random.seed(_RANDOM_SEED)
     np.random.seed(_OTHER_SEED)
@@ -51,8 +51,8 @@ def seeded() -> Iterator[None]:
         np.random.set_state(arrays)
 
 
-def set_few_shot(loaded: Loaded, task: TaskConfig) -> None:
-    """`task.few_shot` over the tasks' own, by simple_evaluate's rule: a task that says 0 keeps to it."""
+def set_few_shot(loaded: LoadedTask, task: TaskConfig) -> None:
+    """Apply `task.few_shot` to the tasks by simple_evaluate's rule: a task that sets 0 keeps 0."""
     k = task.few_shot.k if "k" in task.few_shot.model_fields_set else None
     for one in loaded.tasks.values():
         own = one.get_config("num_fewshot")
@@ -64,12 +64,12 @@ def set_few_shot(loaded: Loaded, task: TaskConfig) -> None:
 
 
 def few_shot_seed(task: TaskConfig) -> int:
-    """The seed that examples are drawn by: simple_evaluate's, where none is set."""
+    """The seed for few-shot examples; simple_evaluate's default if none is set."""
     return task.few_shot.seed if "seed" in task.few_shot.model_fields_set else _OTHER_SEED
 
 
-def set_generation(loaded: Loaded, task: TaskConfig) -> None:
-    """What of `task.generation` is set, over the tasks' own."""
+def set_generation(loaded: LoadedTask, task: TaskConfig) -> None:
+    """Apply the fields of `task.generation` that are set to the tasks."""
     changes = {name: getattr(task.generation, name) for name in task.generation.model_fields_set}
     names = {"max_new_tokens": "max_gen_toks", "stop": "until"}
     changes = {names.get(name, name): list(v) if isinstance(v, tuple) else v for name, v in changes.items()}
@@ -86,7 +86,7 @@ def set_generation(loaded: Loaded, task: TaskConfig) -> None:
 def generation_of(kwargs: dict[str, Any]) -> GenerationConfig:
     """A request's generation arguments as a GenerationConfig, by the rules of lm_eval's `normalize_gen_kwargs`.
 
-    A ValueError for what no engine here does, such as beams.
+    Raises a ValueError for what the engines cannot do, such as beam search.
     """
     left = dict(kwargs)
     until = left.pop("until", None) or []
@@ -111,7 +111,7 @@ def generation_of(kwargs: dict[str, Any]) -> GenerationConfig:
 
 
 def request_options(config: Config) -> dict[str, object]:
-    """`build_all_requests`' arguments: system turn and chat template, as simple_evaluate gives them."""
+    """Arguments of `build_all_requests`: system message and chat template, as simple_evaluate passes them."""
     task = config.task
     options: dict[str, Any] = {"system_instruction": task.description, "fewshot_as_multiturn": True}
     if task.chat_template:

@@ -1,4 +1,4 @@
-"""Loading tasks of lm_eval: by name from where the user has them, and as they were planned on the ranks."""
+"""Load lm_eval tasks: by name when planning, and from the run folder on the ranks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from hpcjobs.errors import ConfigError, did_you_mean
 from hpcjobs.run_folder.files import read_json
 from hpcjobs.run_folder.snapshot import MAX_BYTES, MAX_FILES, Snapshot
-from hpcjobs.tasks.lmeval.standin import StandIn
+from hpcjobs.tasks.lmeval.dataset_stub import DatasetStub
 
 if TYPE_CHECKING:
     from lm_eval.api.group import Group
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
     from lm_eval.tasks._index import Entry
 
 log = logging.getLogger(__name__)
-# Below the run's code/: what ranks and merge load the task from.
+# The folder below the run's code/ from which ranks and merge load the task.
 FOLDER = "lm_eval_task"
 _COPIED = {".py", ".yaml", ".yml"}
 _PASSED_OVER = {"__pycache__", ".ipynb_checkpoints"}
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """lm_eval's task, group or tag `name`: its tasks by their names, and its groups."""
+class LoadedTask:
+    """A task, group or tag of lm_eval: its tasks by name, and its groups."""
 
     name: str
     tasks: Mapping[str, Task]
@@ -37,13 +37,15 @@ class Loaded:
 
     @property
     def group(self) -> Group | None:
-        """The group that was asked for, None for a task or a tag."""
+        """The group of this name; None for a task or a tag."""
         return self.groups.get(self.name)
 
 
 @dataclass(frozen=True)
 class MetricName:
-    """One number that lm_eval tells of a task: `metric,filter`; `aggregation` is whose function folds it."""
+    """A metric that lm_eval reports for a task, as `metric,filter`; `aggregation` is the metric whose function
+    aggregates it.
+    """
 
     metric: str
     filter: str
@@ -51,12 +53,13 @@ class MetricName:
 
     @property
     def text(self) -> str:
+        """`metric,filter`."""
         return f"{self.metric},{self.filter}"
 
 
 @dataclass(frozen=True)
-class Planned:
-    """task.json: what ranks and merge need to know to load the task again."""
+class PlannedTask:
+    """The content of task.json: what ranks and merge need to load the task again."""
 
     name: str
     version: str
@@ -65,8 +68,8 @@ class Planned:
     metrics: list[MetricName]
 
     @classmethod
-    def read(cls, code: Path) -> Planned:
-        """Of the run whose code/ is given; a ConfigError where it has no such task."""
+    def read(cls, code: Path) -> PlannedTask:
+        """Read it from a run's code/ folder. Raises a ConfigError if there is none."""
         try:
             values = read_json(code / FOLDER / "task.json")
         except FileNotFoundError:
@@ -76,12 +79,13 @@ class Planned:
         return cls(**values | {"metrics": [MetricName(**metric) for metric in values["metrics"]]})
 
     def json(self) -> bytes:
+        """The content of task.json."""
         values = vars(self) | {"metrics": [vars(metric) for metric in self.metrics]}
         return (json.dumps(values, indent=2) + "\n").encode()
 
 
 def library_version() -> str:
-    """The installed lm_eval's; a ConfigError where there is none."""
+    """The version of the installed lm_eval. Raises a ConfigError if it is not installed."""
     from importlib.metadata import PackageNotFoundError, version
 
     try:
@@ -90,10 +94,10 @@ def library_version() -> str:
         raise ConfigError("task.type lm_eval needs lm-evaluation-harness: pip install 'hpcjobs[lm_eval]'") from None
 
 
-def load(name: str, folders: Sequence[Path], library: bool) -> tuple[Loaded, Mapping[str, Entry]]:
-    """The task, group or tag, looked for in `folders` and, with `library`, among lm_eval's own; and the index of names.
+def load(name: str, folders: Sequence[Path], library: bool) -> tuple[LoadedTask, Mapping[str, Entry]]:
+    """The task, group or tag from `folders` and, with `library`, from lm_eval's own; and the index of task names.
 
-    Raises ConfigError, naming what there is; what a task's own code raises comes as one, too.
+    Raises a ConfigError, also for errors in the task's own code.
     """
     from lm_eval.tasks import TaskManager
 
@@ -106,11 +110,13 @@ def load(name: str, folders: Sequence[Path], library: bool) -> tuple[Loaded, Map
         found = manager.load([name])
     except Exception as error:  # a task's data set and code may raise anything
         raise ConfigError(f"task.name: lm_eval cannot load {name!r}: {type(error).__name__}: {error}") from error
-    return Loaded(name, found["tasks"], found.get("groups", {})), manager.task_index
+    return LoadedTask(name, found["tasks"], found.get("groups", {})), manager.task_index
 
 
-def find(name: str, include: Path | None) -> tuple[Loaded, Mapping[str, Entry]]:
-    """`load` for the user: the library's 14,000 tasks are looked through only where `include` has none of the name."""
+def find(name: str, include: Path | None) -> tuple[LoadedTask, Mapping[str, Entry]]:
+    """`load` for a name that the user gives. lm_eval's own 14,000 tasks are searched only if `include` does not have
+    it.
+    """
     if include is not None:
         if not include.is_dir():
             raise ConfigError(f"task.include_path: {include} is not a folder")
@@ -124,13 +130,16 @@ def find(name: str, include: Path | None) -> tuple[Loaded, Mapping[str, Entry]]:
     return load(name, [include] if include else [], library=True)
 
 
-def load_planned(code: Path) -> Loaded:
-    """The task of the run whose code/ is given, as it was planned, without its data set."""
-    planned, installed = Planned.read(code), library_version()
+def load_planned(code: Path) -> LoadedTask:
+    """The planned task of the run with this code/ folder, without its data set.
+
+    Raises a ConfigError if lm_eval's version or the tasks differ from those planned.
+    """
+    planned, installed = PlannedTask.read(code), library_version()
     if installed != planned.version:
         raise ConfigError(f"the run was planned with lm_eval {planned.version}, and here is {installed}")
     folders = [library() / folder for folder in planned.library_folders] + [code / FOLDER / "include"]
-    with StandIn.read(code / FOLDER / "data").answering():
+    with DatasetStub.read(code / FOLDER / "data").answering():
         loaded, _ = load(planned.name, [folder for folder in folders if folder.is_dir()], library=False)
     if sorted(loaded.tasks) != planned.tasks:
         raise ConfigError(f"{planned.name} was planned with the tasks {planned.tasks} and has {sorted(loaded.tasks)}")
@@ -144,8 +153,8 @@ def library() -> Path:
     return Path(lm_eval.tasks.__file__).parent
 
 
-def library_folders(loaded: Loaded, index: Mapping[str, Entry]) -> list[str]:
-    """The folders below lm_eval's tasks that the task and its parts come from, relative to it."""
+def library_folders(loaded: LoadedTask, index: Mapping[str, Entry]) -> list[str]:
+    """The folders, relative to lm_eval's tasks, from which the task and its parts come."""
     top, folders = library(), set[str]()
     for name in {loaded.name, *loaded.tasks, *loaded.groups}:
         path = getattr(index.get(name), "yaml_path", None)
@@ -154,32 +163,32 @@ def library_folders(loaded: Loaded, index: Mapping[str, Entry]) -> list[str]:
     return sorted(folders)
 
 
-def shortest_stand_in(full: StandIn, loaded: Loaded, again: Callable[[StandIn], Loaded]) -> StandIn:
-    """The fewest first rows (a power of two) from which `again(stand_in)` makes the same tasks as `loaded`.
+def smallest_stub(full: DatasetStub, loaded: LoadedTask, again: Callable[[DatasetStub], LoadedTask]) -> DatasetStub:
+    """The stub with the fewest first rows (a power of two) from which `again(stub)` makes the same tasks as `loaded`.
 
-    A task's code may filter its rows, so that one is not always enough; all of them always are.
+    A task's code may filter its rows, so one row is not always enough; all of them always are.
     """
     wanted, rows = _shapes(loaded), 1
     while rows < full.rows:
-        stand_in = full.cut(rows)
+        stub = full.cut(rows)
         try:
-            if _shapes(again(stand_in)) == wanted:
-                return stand_in
+            if _shapes(again(stub)) == wanted:
+                return stub
         except Exception as error:  # too few rows for the task's own code
             log.debug("%d rows are too few for %s: %s", rows, loaded.name, error)
         rows *= 2
     return full
 
 
-def _shapes(loaded: Loaded) -> dict[str, tuple[object, ...]]:
-    """What a task has learned from its rows, which its filters and metrics go by."""
+def _shapes(loaded: LoadedTask) -> dict[str, tuple[object, ...]]:
+    """What a task has derived from its rows and its filters and metrics depend on."""
     names = ("features", "multiple_input", "multiple_target")
     return {name: tuple(getattr(task, each, None) for each in names) for name, task in loaded.tasks.items()}
 
 
-def snapshot(include: Path | None, planned: Planned, stand_in: StandIn, run: Path) -> Snapshot:
-    """All that ranks and merge load the task from, as files below code/; what is no YAML or Python is linked."""
-    files = {"task.json": planned.json()} | {f"data/{name}": data for name, data in stand_in.files().items()}
+def snapshot(include: Path | None, planned: PlannedTask, stub: DatasetStub, run: Path) -> Snapshot:
+    """The files from which ranks and merge load the task, below code/. Files that are not YAML or Python are linked."""
+    files = {"task.json": planned.json()} | {f"data/{name}": data for name, data in stub.files().items()}
     links: dict[str, str] = {}
     if include is not None:
         copied, links = _tree(include, run)
@@ -191,7 +200,7 @@ def snapshot(include: Path | None, planned: Planned, stand_in: StandIn, run: Pat
 
 
 def _tree(folder: Path, run: Path) -> tuple[dict[str, bytes], dict[str, str]]:
-    """(YAML and Python files by their names, the other files as links) of a folder; the run's own is left out."""
+    """(YAML and Python files by name, the other files as links) of a folder, without the run folder."""
     files, links, size = dict[str, bytes](), dict[str, str](), 0
     for path, at in _walk(folder, PurePosixPath(), run):
         if path.suffix in _COPIED:

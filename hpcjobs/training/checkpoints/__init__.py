@@ -1,1 +1,1 @@
-"""Checkpoints that prove themselves whole."""
+"""Checkpoints that can be verified."""

@@ -1,4 +1,4 @@
-"""Checkpoints that prove themselves: a folder with a manifest of hashes, written last, under its name at the end."""
+"""Checkpoint folders: files, and a manifest with their hashes, written last; renamed to their final name at the end."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ from hpcjobs.run_folder.paths import RunPaths, steps_in
 log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 _BLOCK = 1 << 22
-# What Rust says of an errno.
+# How Rust prints an errno.
 _OS_ERROR = re.compile(r"os error (\d+)")
-# What a disk must take that is not full.
+# Bytes that can be written unless the disk is full.
 _PROBE = 1 << 20
 
 
 @dataclass(frozen=True)
-class CheckpointFound:
-    """The newest checkpoint that proves whole (None: there is none), and what was passed over on the way, with why."""
+class NewestCheckpoint:
+    """The newest checkpoint that verifies (None: there is none), and the newer ones that do not, with the reason."""
 
     step: int | None
     passed_over: list[str]
 
 
 class Checkpoints:
-    """The checkpoints of a run, of which the newest `keep` stay. Only rank 0 writes."""
+    """The checkpoints of a run; the newest `keep` are kept. Only rank 0 writes."""
 
     def __init__(self, paths: RunPaths, keep: int) -> None:
         self._paths, self._keep = paths, keep
@@ -52,20 +52,20 @@ class Checkpoints:
         """The steps that have a folder, whole or not, newest first."""
         return steps_in(self._paths.checkpoints)[::-1]
 
-    def newest(self) -> CheckpointFound:
-        """The newest that is whole; every file is read for it."""
+    def newest(self) -> NewestCheckpoint:
+        """The newest checkpoint that verifies. Reads all of its files."""
         passed_over: list[str] = []
         for step in self.steps():
             wrong = proof(self._paths.checkpoint(step))
             if wrong is None:
-                return CheckpointFound(step, passed_over)
+                return NewestCheckpoint(step, passed_over)
             passed_over.append(f"{self._paths.checkpoint(step).name}: {wrong}")
-        return CheckpointFound(None, passed_over)
+        return NewestCheckpoint(None, passed_over)
 
     def write(self, step: int, facts: Mapping[str, object], fill: Callable[[Path], None]) -> Path:
-        """Have `fill` write files into a folder, and give it its manifest and name; then the oldest go.
+        """Let `fill` write files to a temporary folder, add the manifest, rename it, and remove the oldest checkpoints.
 
-        An older one is removed only after this one was read back and found whole. Raises DiskFullError.
+        An older checkpoint is removed only after this one was read back and verified. Raises a DiskFullError.
         """
         target = self._paths.checkpoint(step)
         make_folder(self._paths.checkpoints)
@@ -87,14 +87,14 @@ class Checkpoints:
         return target
 
     def _size(self) -> int | None:
-        """The bytes of the newest checkpoint, by which the next is judged; None where there is none."""
+        """The size of the newest checkpoint in bytes, as an estimate of the next; None if there is none."""
         for step in self.steps():
             with contextlib.suppress(OSError, ValueError, KeyError):
                 return manifest_bytes(self._paths.checkpoint(step))
         return None
 
     def _name(self, temporary: Path, target: Path) -> None:
-        """The folder under its name; one that stands there already is broken, or of the same step of another start."""
+        """Rename the folder. An existing one is broken, or of the same step of another start, and is replaced."""
         if target.exists():
             aside = temporary_name(target)
             os.rename(target, aside)
@@ -105,7 +105,7 @@ class Checkpoints:
         sync_folder(target.parent)
 
     def _prune(self) -> None:
-        """Remove all but the newest `keep` that have a manifest, and what is older than these."""
+        """Remove all but the newest `keep` checkpoints that have a manifest."""
         kept = 0
         for step in self.steps():
             folder = self._paths.checkpoint(step)
@@ -117,14 +117,14 @@ class Checkpoints:
 
 
 def _filled(fill: Callable[[Path], None], folder: Path) -> None:
-    """`fill(folder)`; where the disk is full, an OSError that says so: torch and safetensors raise others."""
+    """Call `fill(folder)`. If the disk is full, raise an OSError; torch and safetensors raise other errors."""
     try:
         fill(folder)
     except OSError:
         raise
     except Exception as error:
-        if told := _OS_ERROR.search(str(error)):
-            raise OSError(int(told[1]), str(error)) from error
+        if match := _OS_ERROR.search(str(error)):
+            raise OSError(int(match[1]), str(error)) from error
         with (folder / "probe").open("wb") as file:
             file.write(bytes(_PROBE))
             os.fsync(file.fileno())
@@ -132,12 +132,14 @@ def _filled(fill: Callable[[Path], None], folder: Path) -> None:
 
 
 def manifest_bytes(folder: Path) -> int:
-    """The bytes of a checkpoint as its manifest says; an OSError, ValueError or KeyError where it cannot be read."""
+    """The size of a checkpoint in bytes, from its manifest. Raises an OSError, ValueError or KeyError if it is
+    unreadable.
+    """
     return sum(int(file["size"]) for file in read_json(folder / MANIFEST)["files"].values())
 
 
 def proof(folder: Path) -> str | None:
-    """None where every file of the manifest has its size and hash; else what is wrong."""
+    """None if every file has the size and hash in the manifest; else what is wrong."""
     try:
         manifest = read_json(folder / MANIFEST)
         files: dict[str, dict[str, int | str]] = manifest["files"]
@@ -145,12 +147,12 @@ def proof(folder: Path) -> str | None:
         return f"it has no {MANIFEST}: it was not finished"
     except (OSError, ValueError, KeyError, TypeError) as error:
         return f"its {MANIFEST} cannot be read: {error}"
-    for name, said in files.items():
+    for name, expected in files.items():
         try:
             size = (folder / name).stat().st_size
-            if size != said["size"]:
-                return f"{name} has {size} bytes, not {said['size']}"
-            if sha256_of(folder / name) != said["sha256"]:
+            if size != expected["size"]:
+                return f"{name} has {size} bytes, not {expected['size']}"
+            if sha256_of(folder / name) != expected["sha256"]:
                 return f"{name} is not what was written: its sha256 differs"
         except OSError as error:
             return f"{name} cannot be read: {error.strerror}"
@@ -158,7 +160,7 @@ def proof(folder: Path) -> str | None:
 
 
 def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, in blocks."""
+    """The SHA-256 of a file."""
     digest = hashlib.sha256()
     for block in _blocks(path):
         digest.update(block)
@@ -172,7 +174,7 @@ def _blocks(path: Path) -> Iterator[bytes]:
 
 
 def _synced(path: Path) -> dict[str, int | str]:
-    """Make a file private and durable; its line of the manifest."""
+    """Make a file private and durable; returns its entry of the manifest."""
     path.chmod(FILE_MODE)
     handle = os.open(path, os.O_RDONLY)
     try:

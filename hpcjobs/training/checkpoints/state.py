@@ -1,4 +1,4 @@
-"""What a training is at a step: weights, optimizer, schedule, random states; to files and back, bit for bit."""
+"""The state of a training at a step: weights, optimizer, scheduler and random states; saved and restored exactly."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class RandomState(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class State:
-    """The objects whose state a checkpoint holds; `model` is the one that was prepared."""
+    """The objects whose state a checkpoint holds; `model` is the prepared one."""
 
     accelerator: Accelerator
     model: torch.nn.Module
@@ -48,18 +48,18 @@ class State:
 
     @property
     def sharded(self) -> bool:
-        """Whether each rank has a part of the weights only (FSDP2)."""
+        """Whether each rank has only a shard of the weights (FSDP2)."""
         return bool(getattr(self.accelerator, "is_fsdp2", False))
 
     @property
     def plain(self) -> PreTrainedModel:
-        """The model without the wrapper that averages gradients."""
+        """The model without its DDP wrapper."""
         return self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=True)
 
 
 @dataclass(frozen=True)
 class StepState:
-    """The state of a step on rank 0, as tensors: those that training goes on to change, unless it is a `copy`."""
+    """The state of a step, on rank 0, as tensors. Training goes on to change them, unless this is a `copy`."""
 
     weights: Weights
     rest: dict[str, StateDict]
@@ -71,11 +71,11 @@ class StepState:
         return sum(tensor.nbytes for tensor in _tensors([self.weights, self.rest]))
 
     def copy(self) -> StepState:
-        """The same in host memory of its own."""
+        """A copy in host memory."""
         return StepState(_copied(self.weights), _copied(self.rest), self.randoms)
 
     def write(self, folder: Path) -> None:
-        """Its three files, in `folder`."""
+        """Write its three files to `folder`."""
         import torch
         from safetensors.torch import save_file
 
@@ -85,7 +85,7 @@ class StepState:
 
 
 def capture(state: State) -> StepState | None:
-    """All ranks together: the state of now on rank 0, None on the others."""
+    """All ranks together: the current state on rank 0, None on the others."""
     randoms = _gathered(random_state())
     weights, optimizer = _sharded_state(state) if state.sharded else (_weights(state.plain), _optimizer(state))
     if not state.accelerator.is_main_process:
@@ -124,7 +124,7 @@ def _copied(value: Any) -> Any:
 
 
 def trained_weights(state: State) -> Weights:
-    """All ranks together: what is trained, by its names in the model, whole on rank 0."""
+    """All ranks together: the trained weights by their names in the model, whole on rank 0."""
     if not state.sharded:
         return _weights(state.plain)
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
@@ -135,9 +135,9 @@ def trained_weights(state: State) -> Weights:
 
 
 def restore(state: State, folder: Path, rank: int, seed: int) -> None:
-    """Bring all that a StepState wrote back. At another number of ranks the random states begin anew, by seed and step.
+    """Restore what a StepState wrote. With another number of ranks, random states are seeded anew by seed and step.
 
-    A HpcJobsError where the weights are not this model's.
+    Raises an HpcJobsError if the weights are of another model.
     """
     import torch
     from safetensors.torch import load_file
@@ -160,7 +160,7 @@ def restore(state: State, folder: Path, rank: int, seed: int) -> None:
 
 
 def seed_all(seed: int, step: int, rank: int) -> None:
-    """Random states of a rank from a step on, by the run's seed alone."""
+    """Seed the random states of a rank at a step, from the run's seed."""
     import torch
 
     own = sample_seed(seed, f"step {step} rank {rank}")
@@ -170,7 +170,7 @@ def seed_all(seed: int, step: int, rank: int) -> None:
 
 
 def _weights(model: torch.nn.Module) -> Weights:
-    """What is trained, and what the model keeps besides; tied weights once. What is frozen comes from the model."""
+    """The trained weights (tied ones once) and the persistent buffers. Frozen weights come from the model."""
     kept = {name: weight.detach() for name, weight in model.named_parameters() if weight.requires_grad}
     lasting = model.state_dict().keys()
     kept |= {name: buffer.detach() for name, buffer in model.named_buffers() if name in lasting}
@@ -190,7 +190,7 @@ def _load_weights(model: torch.nn.Module, weights: Weights, folder: Path) -> Non
 
 
 def _bare(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    """torch's optimizer under accelerate's."""
+    """The torch optimizer inside accelerate's."""
     return getattr(optimizer, "optimizer", optimizer)
 
 
@@ -207,21 +207,22 @@ def _sharded_state(state: State) -> tuple[Weights, StateDict]:
 
 
 def _once(weights: Weights, model: torch.nn.Module) -> Weights:
-    """As `_weights` has them: what is trained, by its first name where it is tied, and what the model keeps besides."""
+    """The sharded counterpart of `_weights`: trained weights, by the first name of tied ones, and persistent buffers.
+    """
     every = {_plain_name(name) for name, _ in model.named_parameters(remove_duplicate=False)}
     first = {_plain_name(name) for name, weight in model.named_parameters() if weight.requires_grad}
     return {name: tensor for name, tensor in weights.items() if name in first or name not in every}
 
 
 def _plain_name(name: str) -> str:
-    """A weight's name without what accelerate wraps its layer in, to compute activations again."""
+    """A weight's name without accelerate's activation checkpointing wrapper."""
     return name.replace("_checkpoint_wrapped_module.", "")
 
 
 def _by_name(state: State, optimizer: StateDict) -> StateDict:
-    """An optimizer's state with its weights by their names, as sharded ones are, also where it has them by number.
+    """An optimizer state with weights by name, as sharded optimizers have it, also if it has them by number.
 
-    Both have them in one order, by which an optimizer that is not sharded takes either.
+    The order is the same, so an optimizer that is not sharded can load either.
     """
     names = {id(weight): _plain_name(name) for name, weight in state.model.named_parameters()}
     order: dict[Any, str] = dict(
@@ -245,7 +246,7 @@ def _load_sharded(state: State, weights: Weights, optimizer: StateDict) -> None:
 
 
 def _gathered(value: RandomState) -> list[RandomState]:
-    """The value of every rank, in their order, on rank 0; what the others get is not used."""
+    """The values of all ranks, in order, on rank 0; unspecified on the others."""
     import torch.distributed as dist
 
     if not dist.is_initialized() or dist.get_world_size() == 1:
@@ -271,7 +272,7 @@ def random_state() -> RandomState:
 
 
 def set_random_state(state: RandomState) -> None:
-    """Bring back what `random_state` gave."""
+    """Restore what `random_state` returned."""
     import torch
 
     version, words, gauss = state["python"]

@@ -1,4 +1,4 @@
-"""Units to tensors: padded on the right, positions and attention kept inside each sample."""
+"""Collate units into tensors: padded on the right, positions and attention separate for each sample."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ from hpcjobs.training.data.tokens import TokenFile
 if TYPE_CHECKING:
     import torch
 
-# What cross entropy passes over.
+# The label that cross entropy ignores.
 IGNORED = -100
 
 
 @dataclass(frozen=True)
 class Batch:
-    """`inputs` are the model's arguments. Logits are wanted at `places` (sorted, the same for all rows); there the
-    right tokens are `labels` (rows, places), IGNORED where nothing is learned. `targets` counts what is learned,
-    `tokens` all without padding."""
+    """`inputs` are the model's arguments.
+
+    Logits are needed at `places` (sorted, the same for all rows), where the labels are `labels` (rows, places), IGNORED
+    where nothing is trained. `targets` counts the trained tokens, `tokens` all tokens without padding.
+    """
 
     inputs: dict[str, torch.Tensor]
     places: torch.Tensor
@@ -37,7 +39,8 @@ def collate(
     pad: int,
     blocks: Callable[[npt.NDArray[np.int64]], torch.Tensor] | None = None,
 ) -> Batch:
-    """A batch of units, on CPU. `blocks` makes the mask of packed rows (`block_mask`), None where none is packed."""
+    """A batch of units, on CPU. `blocks` makes the attention mask of packed rows (`block_mask`); None without packing.
+    """
     import torch
 
     width = max(int(tokens.lengths[unit].sum()) for unit in units)
@@ -69,16 +72,17 @@ def collate(
 
 
 def block_mask(numbers: npt.NDArray[np.int64], additive: bool) -> torch.Tensor:
-    """Who sees whom, (rows, 1, queries, keys): tokens of the same sample, not later ones; padding sees itself.
+    """The attention mask of packed rows, (rows, 1, queries, keys): causal within each sample; padding attends to
+    itself.
 
-    True where it is seen; `additive`, for attention that adds its mask: 0 there, and the lowest float32 elsewhere.
+    Boolean, True where attended; with `additive` 0 there and the lowest float32 elsewhere.
     """
     import torch
 
     number = torch.from_numpy(numbers)
     length = number.shape[1]
     same = number[:, :, None] == number[:, None, :]
-    seen = (same & torch.ones(length, length, dtype=torch.bool).tril())[:, None]
+    visible = (same & torch.ones(length, length, dtype=torch.bool).tril())[:, None]
     if not additive:
-        return seen
-    return torch.zeros(seen.shape).masked_fill_(~seen, torch.finfo(torch.float32).min)
+        return visible
+    return torch.zeros(visible.shape).masked_fill_(~visible, torch.finfo(torch.float32).min)

@@ -1,14 +1,15 @@
-"""Examples to token ids, and which of the tokens are learned."""
+"""Examples to token ids, with a mask of the tokens that are trained on."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from hpcjobs.engines.chat_template import chat_text
 from hpcjobs.engines.encoding import added_tokens, prompt_ids, text_ids
-from hpcjobs.requests import Chat
+from hpcjobs.requests import Chat, Turn
 from hpcjobs.training.data.examples import Example
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Tokens:
-    """A sample: its token ids, and for each whether it is learned. The first never is: nothing predicts it."""
+    """A sample: its token ids, and for each whether it is trained on. The first never is: nothing predicts it."""
 
     ids: list[int]
     learned: list[bool]
@@ -29,7 +30,7 @@ _LEADS = ("\n", "!", "a", "0")
 
 @dataclass(frozen=True)
 class _Piece:
-    """Characters `begin`..`end` of the text that a chat is."""
+    """The characters `begin`..`end` of a rendered chat."""
 
     begin: int
     end: int
@@ -37,17 +38,17 @@ class _Piece:
 
 
 class Encoder:
-    """Tokenises examples with a model's own tokenizer and chat template, and cuts them at `max_length`.
+    """Tokenises examples with the model's tokenizer and chat template, truncated to `max_length` tokens.
 
-    A prompt has the tokens that it has when the model answers it (`engines.encoding.prompt_ids`), and what is learned
-    has those that the tokenizer gives it behind that prompt.
+    A prompt has the same tokens as at inference (`engines.encoding.prompt_ids`), and the answer those that the
+    tokenizer gives it after that prompt.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
         self._tokenizer, self._most = tokenizer, max_length
 
     def encode(self, example: Example) -> Tokens:
-        """The tokens of an example; a ValueError where none of them would be learned."""
+        """The tokens of an example. Raises a ValueError if none of them would be trained on."""
         tokens = self._text(example) if isinstance(example.completion, str) else self._chat(example)
         ids, learned = tokens.ids[: self._most], [False, *tokens.learned[1 : self._most]]
         if not any(learned):
@@ -56,7 +57,7 @@ class Encoder:
         return Tokens(ids, learned)
 
     def _text(self, example: Example) -> Tokens:
-        """A text with the special tokens that the tokenizer puts around a prompt; its completion ends with its end."""
+        """A text with the tokenizer's special tokens; the completion ends with the end token."""
         end, context, completion = self._tokenizer.eos_token_id, str(example.context), str(example.completion)
         head = prompt_ids(self._tokenizer, context) if context else []
         tail = self._bare(completion, context) if context else text_ids(self._tokenizer, completion)
@@ -76,11 +77,10 @@ class Encoder:
         return Tokens(ids, learned)
 
     def _bare(self, text: str, before: str, head: Sequence[int] | None = None) -> list[int]:
-        """Ids of a text behind `before`, whose ids are `head` (None: those that it has alone), without special tokens.
+        """Ids of a text after `before`, whose ids are `head` (None: its ids alone), without special tokens.
 
-        They are those of the whole text where it begins with `head`, or has a token that begins at the border. Where
-        one reaches over it, they are those of the text by itself, without the space that some tokenizers put before
-        what they are given.
+        They are those of the whole text if it begins with `head`, or if a token begins at the border. If a token spans
+        the border, they are those of the text alone, without the leading space that some tokenizers add.
         """
         head = self._plain(before) if head is None else head
         whole = self._plain(before + text)
@@ -95,7 +95,7 @@ class Encoder:
         return self._plain(text)
 
     def _behind(self, before: str, text: str) -> list[int] | None:
-        """Ids of `text` in the whole text; None where a token reaches over the border, or there are no offsets."""
+        """Ids of `text` within the whole text; None if a token spans the border, or there are no offsets."""
         if not self._tokenizer.is_fast:
             return None
         made = self._tokenizer(before + text, add_special_tokens=False, return_offsets_mapping=True)
@@ -108,7 +108,7 @@ class Encoder:
         return list(self._tokenizer(text, add_special_tokens=False).input_ids)
 
     def _pieces(self, chat: Chat, context: int, whole: str) -> Iterator[_Piece]:
-        """The chat as the template writes it, cut where an assistant's turn after the `context` begins and ends."""
+        """The chat as the template renders it, split where an assistant's turn after the `context` begins and ends."""
         place = 0
         for number in range(context, len(chat)):
             if chat[number]["role"] != "assistant":
@@ -122,7 +122,7 @@ class Encoder:
             yield _Piece(place, len(whole), False)
 
     def _turn(self, chat: Chat, number: int, whole: str) -> tuple[int, int]:
-        """Where in `whole` an assistant's turn stands: behind what the template writes when it asks for an answer."""
+        """The range in `whole` of an assistant's turn, after the template's generation prompt."""
         through = self._render(chat[: number + 1], False)
         before = self._render(chat[:number], True) if number else self._opening(chat[0], through)
         end = _alike(through, whole)  # a template may end the last turn in another way
@@ -130,7 +130,7 @@ class Encoder:
             raise ValueError(f"the chat template writes turn {number} in another way when more turns follow it")
         return len(before), end
 
-    def _opening(self, turn: Mapping[str, Any], through: str) -> str:
+    def _opening(self, turn: Turn, through: str) -> str:
         """What the template writes before a chat's first turn where that is the assistant's: its own system turn."""
         user = [{"role": "user", "content": str(turn["content"])}]
         asking = self._render(user, True).removeprefix(self._render(user, False))
@@ -139,16 +139,16 @@ class Encoder:
             raise ValueError("the chat begins with the assistant's turn, and where its text begins cannot be told")
         return through[: place + len(asking)]
 
-    def _render(self, chat: Sequence[Mapping[str, Any]], asks: bool) -> str:
-        return str(self._tokenizer.apply_chat_template(list(chat), add_generation_prompt=asks, tokenize=False))
+    def _render(self, chat: Sequence[Turn], asks: bool) -> str:
+        return chat_text(self._tokenizer, chat, asks)
 
 
 def learned_end(
     samples: Iterable[tuple[Sequence[int], Sequence[bool]]], tokenizer: PreTrainedTokenizerBase
 ) -> int | None:
-    """The token that most samples (ids, learned) end their last learned turn with; None where they end with text.
+    """The token with which most samples (ids, learned) end their last trained turn; None if they end with text.
 
-    Only tokens beside the vocabulary (special tokens, and others that were added to it) end a turn.
+    Only added tokens (special tokens and others) end a turn.
     """
     added = set(added_tokens(tokenizer).values())
     ends = Counter(_last_added(ids, learned, added) for ids, learned in samples)
@@ -156,12 +156,12 @@ def learned_end(
 
 
 def _last_added(ids: Sequence[int], learned: Sequence[bool], added: set[int]) -> int | None:
-    """The last added token that is learned, where at most white space of the template follows it."""
+    """The last added token that is trained on, if only whitespace of the template follows it."""
     last = [int(token) for token, learn in zip(ids, learned, strict=True) if learn][-4:]
     return next((token for token in reversed(last) if token in added), None)
 
 
 def _alike(one: str, other: str) -> int:
-    """How many characters two texts begin with alike."""
+    """The length of the common prefix of two texts."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other)))

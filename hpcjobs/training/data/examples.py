@@ -1,4 +1,4 @@
-"""Rows to examples: what stands before, and what is to be learned."""
+"""Rows to examples: the context, and what is trained on."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from hpcjobs.tasks.prompts import Prompts, chat_or_text, first_answer
 
 @dataclass(frozen=True)
 class Example:
-    """Texts or chats, both the same. Of `completion` the assistant's turns are learned, of a text all."""
+    """A context and its completion, both texts or both chats. Of a chat only the assistant's turns are trained on."""
 
     context: Prompt
     completion: Prompt
 
 
 class Examples:
-    """The examples of rows with the given columns; a ConfigError where nothing says what is to be learned.
+    """The examples of rows with the given columns.
 
-    With `task.messages` or `task.prompt` the answer is `task.target`, behind a text `task.delimiter` and the target, as
-    in a solved example of few-shot. Without them a row brings a chat in `messages`,
-    or `prompt` and `completion`, both texts or both chats.
+    With `task.messages` or `task.prompt` the answer is `task.target`; after a text it is preceded by `task.delimiter`,
+    as in a few-shot example. Without them a row has a chat in `messages`, or `prompt` and `completion`, both texts or
+    both chats. Raises a ConfigError if there is nothing to train on.
     """
 
     def __init__(self, task: TaskConfig, columns: Iterable[str]) -> None:
@@ -45,14 +45,14 @@ class Examples:
             )
 
     def example(self, row: Row) -> Example:
-        """The example of a row. Raises what its templates raise, a ValueError for what cannot be learned."""
-        asked = user_row(row)
+        """The example of a row. Raises what its templates raise, and a ValueError if it cannot be trained on."""
+        values = user_row(row)
         if self._prompts is None:
-            return _of_columns(asked)
-        answer = first_answer(self._prompts.target(asked))
+            return _of_columns(values)
+        answer = first_answer(self._prompts.target(values))
         if answer is None:
             raise ValueError("the row has no answer: task.target gives nothing")
-        context = self._prompts.prompt(asked)
+        context = self._prompts.prompt(values)
         if isinstance(context, str):
             return Example(context, f"{self._delimiter}{answer}")
         return Example(context, [{"role": "assistant", "content": str(answer)}])

@@ -1,4 +1,4 @@
-"""Which samples a step learns from: fixed by seed, epoch and data alone, whatever the number of ranks."""
+"""Which samples each step trains on: it depends on seed, epoch and data only, not on the number of ranks."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ import numpy as np
 
 from hpcjobs.training.data.tokens import Ints
 
-# Of so many global batches the samples are sorted by length together: lengths are alike, and the order stays mixed.
+# Samples are sorted by length within this many global batches: batches get similar lengths, and the order stays mixed.
 _SORTED_BATCHES = 50
 
 
 @dataclass(frozen=True)
 class Ordering:
-    """How samples become global batches of `batch` units; `pack` is the most tokens of a packed row, None without."""
+    """How samples become global batches of `batch` units. `pack` is the most tokens of a packed row; None without
+    packing.
+    """
 
     seed: int
     batch: int
@@ -27,10 +29,10 @@ class Ordering:
 
 
 class BatchOrder:
-    """The endless sequence of global batches over samples with the given lengths (tokens).
+    """The endless sequence of global batches, over samples with the given lengths (tokens).
 
-    A unit is what stands in one row of a batch: a sample, or several that were packed. Epochs follow each other
-    without a gap, so that every batch is full; the last one of a run may begin another epoch.
+    A unit is one row of a batch: a sample, or several packed ones. Epochs follow each other without a gap, so every
+    batch is full, and the last batch of a run may begin another epoch.
     """
 
     def __init__(self, lengths: Ints, ordering: Ordering) -> None:
@@ -41,25 +43,25 @@ class BatchOrder:
         self._epoch = lru_cache(maxsize=2)(self._shuffled)
 
     def steps(self, epochs: float) -> int:
-        """How many batches `epochs` passes over the units come to, the last one filled up."""
+        """How many batches `epochs` passes over the units take; the last one is filled up."""
         return max(1, math.ceil(round(epochs * len(self.units) / self._ordering.batch, 9)))
 
     def epoch(self, step: int) -> float:
-        """How many passes are done when `step` steps are."""
+        """How many epochs are done after `step` steps."""
         return step * self._ordering.batch / len(self.units)
 
     def batch(self, step: int) -> list[int]:
-        """The units of step `step` (0, 1, ...), the longest first."""
+        """The units of step `step` (0, 1, ...), longest first."""
         size, count = self._ordering.batch, len(self.units)
         places = range(step * size, (step + 1) * size)
         found = [int(self._epoch(place // count)[place % count]) for place in places]
         return sorted(found, key=lambda unit: -int(self._lengths[unit]))
 
     def share(self, step: int, share: Share) -> list[list[list[int]]]:
-        """What one rank runs in a step: micro batches, each a list of units, each unit its samples.
+        """The micro batches of one rank in a step: lists of units, each a list of samples.
 
-        Micro batches are cut through the batch from long to short, and dealt to the ranks in turn: what runs at the
-        same time is of about the same length.
+        The batch is cut into micro batches from long to short, which are dealt to the ranks in turn, so that those that
+        run at the same time have similar lengths.
         """
         units = self.batch(step)
         width = share.world * share.micro
@@ -85,7 +87,7 @@ class BatchOrder:
 
 @dataclass(frozen=True)
 class Share:
-    """One rank's place among `world`, and how many units it runs at once."""
+    """Which rank of how many, and the most units that it runs at once."""
 
     rank: int
     world: int
@@ -93,7 +95,7 @@ class Share:
 
 
 def packs(lengths: Ints, ordering: Ordering) -> list[list[int]]:
-    """The samples in rows of at most `ordering.pack` tokens: the longest first, each where the least room is left."""
+    """The samples packed into rows of at most `ordering.pack` tokens: best-fit decreasing."""
     most = ordering.pack or 0
     random = np.random.Generator(np.random.PCG64([ordering.seed, len(lengths)]))
     mixed = random.permutation(len(lengths))

@@ -1,4 +1,4 @@
-"""The token files of a run: made once, by one rank, and mapped from disk by all."""
+"""Token files: written once, by rank 0, and memory-mapped by all ranks."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _SCHEMA = pa.schema(
 )
 _ROWS_A_BATCH = 1024
 _POLL_SECONDS = 0.2
-# How many of the rows that cannot be used are told.
-_TOLD = 5
+# For how many of the unusable rows the reason is kept.
+_REASONS_SHOWN = 5
 
 
 @dataclass(frozen=True)
 class TokenCount:
-    """What a token file has: samples, tokens, those that are learned; rows that were left out, and why the first."""
+    """The numbers of samples, tokens and trained tokens of a token file; rows left out, and why the first ones were."""
 
     samples: int
     tokens: int
@@ -43,9 +43,10 @@ class TokenCount:
 def write_tokens(
     inputs: Inputs, encode: Callable[[Row], Tokens], path: Path, wanted: Callable[[int], bool]
 ) -> TokenCount:
-    """Encode the rows of `inputs` whose index is `wanted` into `path`. One that cannot be is left out, and told.
+    """Encode the rows of `inputs` whose index is `wanted` into `path`. Rows that cannot be encoded are left out and
+    counted.
 
-    Raises DataError where none can be.
+    Raises a DataError if none can be.
     """
     samples = tokens = learned = left_out = 0
     reasons: list[str] = []
@@ -59,7 +60,7 @@ def write_tokens(
                         found = encode(row)
                     except Exception as error:  # a template may raise anything
                         left_out += 1
-                        if len(reasons) < _TOLD:
+                        if len(reasons) < _REASONS_SHOWN:
                             reasons.append(f"row {row['index']} (id {row['id']}): {error}"[:300])
                         continue
                     made.append({"index": row["index"], "id": row["id"], "tokens": found.ids, "learned": found.learned})
@@ -79,7 +80,8 @@ def _batches(inputs: Inputs, wanted: Callable[[int], bool]) -> Iterator[list[Row
 
 
 class TokenFile:
-    """The samples of a token file, mapped: `lengths` and `targets` (how many tokens are learned) of all, ids of one."""
+    """A memory-mapped token file: `lengths` (tokens) and `targets` (trained tokens) of all samples, and the ids of one.
+    """
 
     def __init__(self, path: Path) -> None:
         self._table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
@@ -94,7 +96,7 @@ class TokenFile:
         return len(self.rows)
 
     def sample(self, number: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
-        """(ids, learned) of one sample."""
+        """(ids, trained) of one sample."""
         part = int(np.searchsorted(self._starts, number, side="right")) - 1
         place = number - int(self._starts[part])
         ids, marks = self._parts[part][place].values, self._marks[part][place].values
@@ -102,7 +104,7 @@ class TokenFile:
 
 
 def _learned(marks: pa.ListArray) -> Ints:
-    """How many are true in each list of a chunk."""
+    """The number of True values in each list of a chunk."""
     flat = marks.flatten().to_numpy(zero_copy_only=False).astype(np.int64)
     offsets = marks.offsets.to_numpy() - marks.offsets[0].as_py()
     sums = np.concatenate([[0], np.cumsum(flat)])
@@ -112,7 +114,7 @@ def _learned(marks: pa.ListArray) -> Ints:
 
 @dataclass(frozen=True)
 class TokenFacts:
-    """tokens.json: what was made for a run, its steps, the `units` of one epoch, and the most tokens of a sample."""
+    """The content of tokens.json: counts, steps, `units` per epoch, and the most tokens of a sample."""
 
     train: TokenCount
     validation: TokenCount | None
@@ -122,17 +124,19 @@ class TokenFacts:
 
     @classmethod
     def read(cls, path: Path) -> TokenFacts:
+        """Read tokens.json."""
         values = read_json(path)
-        held = values["validation"]
-        counts = {"train": TokenCount(**values["train"]), "validation": held and TokenCount(**held)}
+        validation = values["validation"]
+        counts = {"train": TokenCount(**values["train"]), "validation": validation and TokenCount(**validation)}
         return cls(**values | counts)
 
     def write(self, path: Path) -> None:
+        """Write tokens.json."""
         write_json(path, asdict(self))
 
 
 def wait_for_tokens(path: Path, timeout: float) -> TokenFacts:
-    """The facts, as soon as rank 0 has written them; a RendezvousError after `timeout` seconds."""
+    """Wait until rank 0 has written tokens.json, and read it. Raises a RendezvousError after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while not path.exists():
         if time.monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""What a tracker is, and what none of them is told."""
+"""The interface of trackers, and masking of secrets."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ _LOGIN = re.compile(r"//[^/@\s]+@")
 
 
 class Tracker(Protocol):
-    """One library. All is called from one thread, in this order; anything may be raised."""
+    """One tracking library. All calls come from one thread, in this order, and may raise anything."""
 
     def start(self) -> None:
-        """Begin, or go on with what an earlier start of this run began."""
+        """Start a tracked run, or continue that of an earlier start."""
 
-    def tell(self, records: Sequence[StepRecord]) -> None:
-        """Steps in order; those that it has already it passes over."""
+    def log_steps(self, records: Sequence[StepRecord]) -> None:
+        """Log steps, in order; those already logged are skipped."""
 
     def finish(self, complete: bool) -> None:
-        """All was told: the run is complete, or goes on at its next start."""
+        """End the tracked run. If not `complete`, a later start continues it."""
 
 
 def check_trackers(names: Sequence[str]) -> None:
-    """A ConfigError that says what to install where a tracker is not there. Nothing is imported."""
+    """Raise a ConfigError that says what to install if a tracker is missing. Nothing is imported."""
     missing = [name for name in names if not _is_there(name)]
     if missing:
         raise ConfigError(
@@ -38,18 +38,18 @@ def check_trackers(names: Sequence[str]) -> None:
 
 
 def _is_there(name: str) -> bool:
-    """Whether it is installed; a plain folder of that name, as wandb leaves one where it runs, has no origin."""
+    """Whether it is installed. A plain folder of that name, such as wandb's output folder, has no origin."""
     spec = importlib.util.find_spec(name)
     return spec is not None and spec.origin is not None
 
 
-def said(error: BaseException) -> str:
-    """What to write into a log of what a library has raised."""
+def error_message(error: BaseException) -> str:
+    """An error of a library for the log, with secrets masked."""
     return masked(f"{type(error).__name__}: {error}")[:600]
 
 
 def masked(text: str) -> str:
-    """`text` on one line without what the environment keeps secret, and without logins in addresses."""
+    """`text` on one line, without secrets from the environment and without logins in URLs."""
     for name, value in os.environ.items():
         if len(value) > 3 and _SECRET_NAME.search(name):
             text = text.replace(value, "***")

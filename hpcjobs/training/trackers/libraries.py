@@ -1,4 +1,4 @@
-"""TensorBoard, W&B and MLflow, through accelerate's trackers: one curve a run, however often it is started."""
+"""TensorBoard, W&B and MLflow through accelerate's trackers: one curve per run, over all of its starts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from hpcjobs.run_folder.files import make_folder
 from hpcjobs.training.steps import StepRecord
-from hpcjobs.training.trackers.base import Tracker, masked, said
+from hpcjobs.training.trackers.base import Tracker, error_message, masked
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from hpcjobs.run_folder.plan import Plan
 
 log = logging.getLogger(__name__)
-# The project (W&B) or experiment (MLflow) where the environment names none.
+# The project (W&B) or experiment (MLflow), unless the environment sets one.
 PROJECT = "hpcjobs"
 _TAG = "hpcjobs.id"
 
 
 def make_tracker(name: str, work: Work) -> Tracker:
-    """The tracker of that name; nothing of it is imported before it starts."""
+    """The tracker of this name. Its library is not imported before it starts."""
     kinds: dict[str, type[TensorBoard | WeightsAndBiases | Mlflow]] = {
         "tensorboard": TensorBoard, "wandb": WeightsAndBiases, "mlflow": Mlflow,
     }  # fmt: skip
@@ -34,12 +34,12 @@ def make_tracker(name: str, work: Work) -> Tracker:
 
 
 def run_id(plan: Plan) -> str:
-    """The same at every start of a run, and of no other run."""
+    """An id that is the same at every start of a run, and differs between runs."""
     return hashlib.sha256(f"{plan.run} {plan.created_at} {plan.config_sha256}".encode()).hexdigest()[:12]
 
 
 def facts(work: Work) -> dict[str, int | float | str]:
-    """What a tracker is told of a run, once: train keys by their dotted names, model, data, seed."""
+    """The config that trackers record: train keys by dotted name, model, data, seed."""
     found: dict[str, int | float | str] = {}
 
     def put(name: str, value: object) -> None:
@@ -58,42 +58,46 @@ def facts(work: Work) -> dict[str, int | float | str]:
 
 
 def curves(record: StepRecord) -> dict[str, float]:
-    """The values of a step by the names of their curves."""
+    """The values of a step, by the names of their curves."""
     names = ("loss", "learning_rate", "grad_norm", "tokens_per_s", "epoch", "eval_loss")
     return {name: value for name in names if (value := getattr(record, name)) is not None}
 
 
 def ended_at(record: StepRecord) -> float:
+    """When a step ended, in Unix seconds."""
     return record.started_at + record.seconds
 
 
 class TensorBoard:
-    """Event files in trackers/tensorboard. Each start writes the whole curve, and hides what earlier ones wrote."""
+    """Event files in trackers/tensorboard. Each start writes the whole curve and hides those of earlier starts."""
 
     def __init__(self, folder: Path, plan: Plan, facts: Mapping[str, int | float | str]) -> None:
         self._folder, self._facts = folder, facts
 
     def start(self) -> None:
+        """Open a new event file with purge_step 0."""
         from accelerate.tracking import TensorBoardTracker
 
-        # From this step on readers drop what came before in this folder (SummaryWriter's purge_step).
+        # Readers drop earlier values from this step on (SummaryWriter's purge_step).
         self._tracker = TensorBoardTracker("tensorboard", str(self._folder), purge_step=0)
         self._tracker.start()
         rows = "\n".join(f"| {name} | {value} |" for name, value in self._facts.items())
         self._tracker.writer.add_text("config", f"| key | value |\n|---|---|\n{rows}", 0)
 
-    def tell(self, records: Sequence[StepRecord]) -> None:
+    def log_steps(self, records: Sequence[StepRecord]) -> None:
+        """Write the steps' values."""
         for record in records:
             self._tracker.log(curves(record), step=record.step, walltime=ended_at(record))
 
     def finish(self, complete: bool) -> None:
+        """Close the event file."""
         self._tracker.finish()
 
 
 class WeightsAndBiases:
-    """One W&B run over all starts, by its id. Offline each start's folder has the whole curve.
+    """One W&B run over all starts, by its id. Offline, each start's folder has the whole curve.
 
-    Where W&B cannot be reached, or has no key, the run is kept offline.
+    If W&B cannot be reached or has no API key, the run is kept offline.
     """
 
     def __init__(self, folder: Path, plan: Plan, facts: Mapping[str, int | float | str]) -> None:
@@ -101,12 +105,13 @@ class WeightsAndBiases:
         self._first = 0
 
     def start(self) -> None:
+        """Start or resume the W&B run, offline if that fails."""
         try:
             self._start()
         except Exception as error:
             if os.environ.get("WANDB_MODE") == "offline":
                 raise
-            log.warning("tracker wandb: %s; the run is kept offline", said(error))
+            log.warning("tracker wandb: %s; the run is kept offline", error_message(error))
             self._start_offline()
         run = self._tracker.run
         self._first = 0 if run.offline else run.step  # what was told before is there, and W&B takes no step twice
@@ -124,7 +129,7 @@ class WeightsAndBiases:
         import wandb
         from accelerate.tracking import WandBTracker
 
-        # Arguments stand over the environment: they are given where the user has said nothing.
+        # Arguments override the environment, so they are given only if its variables are not set.
         own = {"id": run_id(self._plan), "name": self._plan.run, "dir": str(self._folder), "resume": "allow"}
         variables = {"id": "WANDB_RUN_ID", "name": "WANDB_NAME", "dir": "WANDB_DIR", "resume": "WANDB_RESUME"}
         given = {key: value for key, value in own.items() if not os.environ.get(variables[key])}
@@ -134,26 +139,29 @@ class WeightsAndBiases:
         self._tracker.start()
         self._tracker.store_init_configuration(dict(self._facts))
 
-    def tell(self, records: Sequence[StepRecord]) -> None:
+    def log_steps(self, records: Sequence[StepRecord]) -> None:
+        """Log steps that W&B does not have yet."""
         for record in records:
             if record.step >= self._first:
                 self._tracker.log(curves(record) | {"_timestamp": ended_at(record)}, step=record.step)
 
     def finish(self, complete: bool) -> None:
+        """Finish the W&B run, or mark it as preempted."""
         if not complete:
             self._tracker.run.mark_preempting()
         self._tracker.run.finish(exit_code=0 if complete else 1)
 
 
 class Mlflow:
-    """One MLflow run over all starts, found by a tag; in trackers/mlruns unless MLFLOW_TRACKING_URI says where."""
+    """One MLflow run over all starts, found by a tag; in trackers/mlruns unless MLFLOW_TRACKING_URI is set."""
 
     def __init__(self, folder: Path, plan: Plan, facts: Mapping[str, int | float | str]) -> None:
         self._store, self._plan, self._facts = folder / "mlruns", plan, facts
         self._has: set[int] = set()
 
     def start(self) -> None:
-        # Plain files, as shared file systems break SQLite's locks. MLflow (3) asks to be told that they are meant.
+        """Start or continue the MLflow run."""
+        # Plain files, because shared file systems break SQLite's locks. MLflow 3 requires this variable for them.
         if not os.environ.get("MLFLOW_TRACKING_URI"):
             os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
             os.environ["MLFLOW_TRACKING_URI"] = self._store.absolute().as_uri()
@@ -180,7 +188,8 @@ class Mlflow:
         found = client.search_runs([experiment.experiment_id], f"tags.`{_TAG}` = '{run_id(self._plan)}'")
         return found[0].info.run_id if found else None
 
-    def tell(self, records: Sequence[StepRecord]) -> None:
+    def log_steps(self, records: Sequence[StepRecord]) -> None:
+        """Log steps that MLflow does not have yet."""
         import mlflow
 
         new = [record for record in records if record.step not in self._has]
@@ -194,6 +203,7 @@ class Mlflow:
         self._has |= {record.step for record in new}
 
     def finish(self, complete: bool) -> None:
+        """End the MLflow run as FINISHED or KILLED."""
         import mlflow
 
         mlflow.end_run("FINISHED" if complete else "KILLED")

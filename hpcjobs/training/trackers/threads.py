@@ -1,4 +1,4 @@
-"""Trackers of a training: told by rank 0, each from a thread of its own, so that none can hold or end a training."""
+"""Trackers on rank 0, each in its own thread, so that none can delay or end a training."""
 
 from __future__ import annotations
 
@@ -9,93 +9,93 @@ import time
 from typing import TYPE_CHECKING
 
 from hpcjobs.training.steps import StepRecord, read_curve
-from hpcjobs.training.trackers.base import Tracker, said
+from hpcjobs.training.trackers.base import Tracker, error_message
 
 if TYPE_CHECKING:
     from hpcjobs.distributed.work import Work
 
 log = logging.getLogger(__name__)
-# How long the end of a run waits for trackers to take what is left, in seconds: of a finished one, and of one that is
-# started again, which tells it then.
+# How long the end of a run waits for trackers (seconds): of a finished run, and of an interrupted one, whose next
+# start logs the rest.
 _PATIENCE, _INTERRUPTED = 60.0, 5.0
-# So many steps are handed over at once.
+# The most steps per call.
 _MOST = 100
 
 
 class Trackers:
-    """All trackers of a run on rank 0, none on the others."""
+    """All trackers of a run on rank 0; none on other ranks."""
 
     def __init__(self, work: Work) -> None:
         from hpcjobs.training.trackers.libraries import make_tracker
 
         names = work.config.train.trackers if work.rank.is_main else ()
         self._paths = work.paths
-        self._tellers = [TrackerThread(name, make_tracker(name, work)) for name in names]
+        self._threads = [TrackerThread(name, make_tracker(name, work)) for name in names]
 
     def start(self, done: int) -> None:
-        """Tell them of the steps until `done`, of which an earlier start may have told them some or none."""
-        if not self._tellers:
+        """Start the trackers, and log the steps up to `done`, which an earlier start may have logged in part."""
+        if not self._threads:
             return
         steps = read_curve(self._paths).steps
-        for teller in self._tellers:
-            teller.start()
+        for thread in self._threads:
+            thread.start()
             for step in sorted(step for step in steps if step <= done):
-                teller.tell(steps[step])
+                thread.put(steps[step])
 
-    def tell(self, record: StepRecord) -> None:
-        """A finished step; returns at once."""
-        for teller in self._tellers:
-            teller.tell(record)
+    def log_step(self, record: StepRecord) -> None:
+        """Log a finished step. Returns at once."""
+        for thread in self._threads:
+            thread.put(record)
 
     def close(self, complete: bool) -> None:
-        """Let them take what is left, for a while: none may keep an allocation from ending."""
-        for teller in self._tellers:
-            teller.tell(complete)
+        """Wait until all steps are logged, up to a limit: a tracker must not hold up the end of a job."""
+        for thread in self._threads:
+            thread.put(complete)
         deadline = time.monotonic() + (_PATIENCE if complete else _INTERRUPTED)
-        for teller in self._tellers:
-            teller.wait(deadline)
+        for thread in self._threads:
+            thread.wait(deadline)
 
 
 class TrackerThread(threading.Thread):
-    """A tracker's thread. What the tracker raises is said once, and the tracker left alone from then on."""
+    """The thread of a tracker. An error of the tracker is logged once, and the tracker is not used any more."""
 
     def __init__(self, name: str, tracker: Tracker) -> None:
         super().__init__(name=f"tracker {name}", daemon=True)
         self._tracker = tracker
-        self._told: queue.SimpleQueue[StepRecord | bool] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[StepRecord | bool] = queue.SimpleQueue()
 
-    def tell(self, value: StepRecord | bool) -> None:
-        """A step, or at the end whether the run is complete."""
-        self._told.put(value)
+    def put(self, value: StepRecord | bool) -> None:
+        """Queue a step; at the end, whether the run is complete."""
+        self._queue.put(value)
 
     def wait(self, deadline: float) -> None:
-        """Until it has taken all, or the monotonic clock says `deadline`."""
+        """Wait until everything is logged, or until `deadline` (monotonic clock)."""
         if not self.is_alive():
             return
         self.join(max(0.0, deadline - time.monotonic()))
         if self.is_alive():
-            log.warning("%s has not taken all in time: about %d steps are not told", self.name, self._told.qsize())
+            log.warning("%s has not taken all in time: about %d steps are not told", self.name, self._queue.qsize())
 
     def run(self) -> None:
-        """Start the tracker, tell it all, and let it finish."""
+        """Start the tracker, log all queued steps, and finish."""
         try:
             self._tracker.start()
             while True:
                 records, end = self._next()
                 if records:
-                    self._tracker.tell(records)
+                    self._tracker.log_steps(records)
                 if end is not None:
                     return self._tracker.finish(end)
         except BaseException as error:  # a library may raise anything; nothing of it may end a training
-            log.warning("%s: %s; the training goes on without it", self.name, said(error))
+            log.warning("%s: %s; the training goes on without it", self.name, error_message(error))
 
     def _next(self) -> tuple[list[StepRecord], bool | None]:
-        """What is there, or the next that comes; and whether the run is complete, once that was said."""
+        """The queued steps, waiting for at least one; and whether the run is complete, once that is known."""
         records: list[StepRecord] = []
-        value = self._told.get()
+        value = self._queue.get()
         while not isinstance(value, bool):
             records.append(value)
-            if len(records) >= _MOST or self._told.empty():
+            if len(records) >= _MOST or self._queue.empty():
                 return records, None
-            value = self._told.get()
+            value = self._queue.get()
         return records, value

@@ -21,9 +21,9 @@ from hpcjobs.metrics import Score
 from hpcjobs.plan.eval import make_plan
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.tasks.lmeval.codec import decode
-from hpcjobs.tasks.lmeval.fold import Code, LmEvalFold
+from hpcjobs.tasks.lmeval.fold import LazyTask, LmEvalFold
 from hpcjobs.tasks.lmeval.judge import LmEvalJudge
-from hpcjobs.tasks.lmeval.tasks import MetricName, Planned, load_planned
+from hpcjobs.tasks.lmeval.tasks import MetricName, PlannedTask, load_planned
 from tests.lmeval_tasks import alone, dummy_lm, write_tasks
 from tests.runs import Ranks
 
@@ -252,8 +252,8 @@ def test_another_lm_eval_than_the_planned_one_does_not_run(tmp_path: Path) -> No
 def test_a_sample_that_fails_counts_0_where_a_sample_is_a_number(tmp_path: Path) -> None:
     paths = planned(tmp_path, "last")
     broken = pq_inputs(paths).to_pylist()
-    judge = LmEvalJudge(load_planned(paths.code), Planned.read(paths.code).metrics)
+    judge = LmEvalJudge(load_planned(paths.code), PlannedTask.read(paths.code).metrics)
     assert judge.failed(broken[0]["task"]) == {"perplexity,none": Score(0.0), "acc,none": Score(0.0)}
-    texts = LmEvalFold(MetricName("bleu", "none", "bleu"), Code(paths.code))
+    texts = LmEvalFold(MetricName("bleu", "none", "bleu"), LazyTask(paths.code))
     texts.add(np.array([0.5, 0.0]), pa.array(['[0,["a","a"]]', None]))
     assert texts._items[0].all() == [["a", "a"]]

@@ -15,7 +15,7 @@ from hpcjobs.errors import DiskFullError
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.training.checkpoints import saver as saver_module
 from hpcjobs.training.checkpoints.checkpoint import Checkpoints
-from hpcjobs.training.checkpoints.saver import Saver
+from hpcjobs.training.checkpoints.saver import CheckpointSaver
 from hpcjobs.training.checkpoints.state import StepState
 from tests.disks import small_disk
 
@@ -50,7 +50,7 @@ def test_what_is_written_is_the_state_of_its_step(tmp_path: Path) -> None:
     """The training changes weights and moments in place while the writer has not even begun."""
     paths = RunPaths(tmp_path)
     checkpoints = Gated(paths, 2)
-    saver, state = Saver(checkpoints, True, False), snapshot(1.0)
+    saver, state = CheckpointSaver(checkpoints, True, False), snapshot(1.0)
     saver.begin(5, {}, state)
     assert checkpoints.begun.wait(60)
     assert saver.busy
@@ -70,7 +70,7 @@ def test_what_is_written_is_the_state_of_its_step(tmp_path: Path) -> None:
 
 def test_one_is_written_after_the_other(tmp_path: Path) -> None:
     checkpoints = Gated(RunPaths(tmp_path), 3)
-    saver = Saver(checkpoints, True, False)
+    saver = CheckpointSaver(checkpoints, True, False)
     saver.begin(1, {}, snapshot(1.0))
     second = threading.Thread(target=saver.begin, args=(2, {}, snapshot(2.0)))
     second.start()
@@ -88,7 +88,7 @@ def test_one_is_written_after_the_other(tmp_path: Path) -> None:
 def test_a_full_disk_is_told_once_and_the_older_stays(tmp_path: Path, background: bool) -> None:
     with small_disk(tmp_path / "disk", "size=2m") as disk:
         paths = RunPaths(disk.path)
-        saver = Saver(Checkpoints(paths, 2), background, False)
+        saver = CheckpointSaver(Checkpoints(paths, 2), background, False)
         saver.begin(1, {}, snapshot(1.0))
         saver.settle()
 
@@ -106,7 +106,7 @@ def test_a_full_disk_is_told_once_and_the_older_stays(tmp_path: Path, background
 
 def test_the_training_is_told_of_an_error_by_its_next_step(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").write_text("a file where a folder is to be")
-    saver = Saver(Checkpoints(RunPaths(tmp_path), 2), True, False)
+    saver = CheckpointSaver(Checkpoints(RunPaths(tmp_path), 2), True, False)
     saver.begin(1, {}, snapshot(1.0))
     thread = saver._thread
     assert thread is not None
@@ -125,7 +125,7 @@ def test_auto_copies_where_a_gpu_trains_and_memory_has_room(
     checkpoints = Gated(RunPaths(tmp_path), 2)
     if not beside:
         checkpoints.gate.set()
-    saver = Saver(checkpoints, "auto", gpu)
+    saver = CheckpointSaver(checkpoints, "auto", gpu)
     saver.begin(1, {}, state)
     assert saver.busy is beside
     checkpoints.gate.set()
@@ -135,7 +135,7 @@ def test_auto_copies_where_a_gpu_trains_and_memory_has_room(
 
 def test_the_first_write_is_expected_to_be_slow_and_the_next_as_the_last(tmp_path: Path) -> None:
     """Somebody must decide whether a first checkpoint still fits before the time limit."""
-    saver = Saver(Checkpoints(RunPaths(tmp_path), 2), True, False, expected=84 * 10**9)
+    saver = CheckpointSaver(Checkpoints(RunPaths(tmp_path), 2), True, False, expected=84 * 10**9)
     assert saver.seconds == 840
     assert saver.left() == 0, "nothing is being written"
     saver.begin(1, {}, snapshot(1.0))

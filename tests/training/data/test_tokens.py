@@ -12,8 +12,8 @@ import pytest
 from hpcjobs.errors import DataError, RendezvousError
 from hpcjobs.run_folder.inputs import Inputs, table_parts
 from hpcjobs.training.data.encode import Tokens
-from hpcjobs.training.data.heldout import held_out
 from hpcjobs.training.data.tokens import TokenCount, TokenFacts, TokenFile, wait_for_tokens, write_tokens
+from hpcjobs.training.data.validation_rows import validation_rows
 
 
 def inputs_of(folder: Path, count: int) -> Inputs:
@@ -73,14 +73,14 @@ def test_the_facts_are_awaited_for_a_while(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("fraction", "count"), [(0.0, 0), (0.001, 1), (0.1, 10), (0.5, 50), (0.999, 99)])
 def test_a_fraction_is_held_out_by_seed_and_id_alone(fraction: float, count: int) -> None:
     ids = [f"row-{n}" for n in range(100)]
-    held = held_out(ids, fraction, 0)
+    held = validation_rows(ids, fraction, 0)
     assert len(held) == count
-    assert held == held_out(ids, fraction, 0)
-    backwards = {len(ids) - 1 - place for place in held_out(ids[::-1], fraction, 0)}
+    assert held == validation_rows(ids, fraction, 0)
+    backwards = {len(ids) - 1 - place for place in validation_rows(ids[::-1], fraction, 0)}
     assert backwards == held
     if count == 50:
-        assert held != held_out(ids, fraction, 1)
-    assert held_out(["only"], 0.5, 0) == set()
+        assert held != validation_rows(ids, fraction, 1)
+    assert validation_rows(["only"], 0.5, 0) == set()
 
 
 def test_lists_of_sliced_chunks_are_counted_from_their_own_start(tmp_path: Path) -> None:

@@ -154,11 +154,11 @@ def test_trackers_that_cannot_be_reached_cost_nothing(tmp_path: Path) -> None:
         WANDB_INIT_TIMEOUT="4", MLFLOW_TRACKING_URI=f"http://me:{SECRET}@127.0.0.1:9",
         MLFLOW_HTTP_REQUEST_MAX_RETRIES="0", MLFLOW_DISABLE_TELEMETRY="true",
     )  # fmt: skip
-    said = logs_of(paths)
+    message = logs_of(paths)
     assert paths.model.is_dir()
-    assert said.count("the run is kept offline") == 1
-    assert said.count("tracker mlflow:") == 1
-    assert said.count("the training goes on without it") == 1
+    assert message.count("the run is kept offline") == 1
+    assert message.count("tracker mlflow:") == 1
+    assert message.count("the training goes on without it") == 1
     [file] = paths.trackers.glob("wandb/offline-run-*/run-*.wandb")
     assert wandb_curve(list(wandb_records(file)), "loss") == told(paths)
     everything = [path for path in paths.root.rglob("*") if path.is_file() and not path.is_symlink()]

@@ -32,7 +32,7 @@ class Library:
     def start(self) -> None:
         assert threading.current_thread() is not threading.main_thread()
 
-    def tell(self, records: Sequence[StepRecord]) -> None:
+    def log_steps(self, records: Sequence[StepRecord]) -> None:
         for one in records:
             if one.step == self._bad:
                 if self._error is None:
@@ -46,12 +46,12 @@ class Library:
 
 
 def tell_all(library: Library, complete: bool = True, patience: float = 60.0) -> None:
-    teller = TrackerThread("it", library)
-    teller.start()
+    thread = TrackerThread("it", library)
+    thread.start()
     for step in range(1, 301):
-        teller.tell(record(step))
-    teller.tell(complete)
-    teller.wait(time.monotonic() + patience)
+        thread.put(record(step))
+    thread.put(complete)
+    thread.wait(time.monotonic() + patience)
 
 
 @pytest.mark.parametrize("complete", [True, False])
@@ -69,16 +69,16 @@ def test_what_a_tracker_raises_is_said_once(
     library = Library(7, error)
     tell_all(library)
     assert (library.steps, library.finished) == (list(range(1, 7)), None)
-    [said] = [line.getMessage() for line in caplog.records if line.levelno >= logging.WARNING]
-    assert said.startswith(f"tracker it: {type(error).__name__}: ")
-    assert said.endswith("; the training goes on without it")
-    assert "hunter22" not in said
+    [message] = [line.getMessage() for line in caplog.records if line.levelno >= logging.WARNING]
+    assert message.startswith(f"tracker it: {type(error).__name__}: ")
+    assert message.endswith("; the training goes on without it")
+    assert "hunter22" not in message
 
 
 def test_a_tracker_that_hangs_is_left(caplog: pytest.LogCaptureFixture) -> None:
     tell_all(Library(7), patience=0.5)
-    [said] = [line.getMessage() for line in caplog.records]
-    assert said.startswith("tracker it has not taken all in time: about ")
+    [message] = [line.getMessage() for line in caplog.records]
+    assert message.startswith("tracker it has not taken all in time: about ")
 
 
 def test_what_the_environment_keeps_secret_is_masked(monkeypatch: pytest.MonkeyPatch) -> None:

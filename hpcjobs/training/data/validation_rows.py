@@ -1,4 +1,4 @@
-"""Which rows are held out for validation: a fraction of the data set, or another split of it."""
+"""Which rows are held out for validation: a fraction of the data set, or another split."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from hpcjobs.tasks.datasets import load_table
 from hpcjobs.training.data.examples import Examples
 
 
-def held_out(ids: Sequence[str], fraction: float, seed: int) -> set[int]:
-    """The indexes that a fraction of the rows comes to, at least one: by seed and id alone."""
+def validation_rows(ids: Sequence[str], fraction: float, seed: int) -> set[int]:
+    """The indexes of a fraction of the rows, at least one, chosen by seed and id."""
 
     def place(index: int) -> bytes:
         return hashlib.sha256(f"{seed}\0{ids[index]}".encode(errors="surrogatepass")).digest()
@@ -27,7 +27,8 @@ def held_out(ids: Sequence[str], fraction: float, seed: int) -> set[int]:
 
 
 def validation_table(config: Config) -> pa.Table | None:
-    """The rows of `train.validation_split`, None without; a ConfigError where the data set has no splits."""
+    """The rows of `train.validation_split`; None if it is not set. Raises a ConfigError if the data set has no splits.
+    """
     split = config.train.validation_split
     if split is None:
         return None

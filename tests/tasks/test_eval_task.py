@@ -13,7 +13,7 @@ from hpcjobs.config.resolve import validate
 from hpcjobs.metrics import Score
 from hpcjobs.requests import Completion
 from hpcjobs.run_folder.paths import RunPaths
-from hpcjobs.tasks.asker import asker_of, run_metrics
+from hpcjobs.tasks.eval_task import eval_task_of, run_metrics
 
 ROW = {"index": 4, "id": "four", "source_id": 44, "question": "2 + 2?", "answer": "4"}
 
@@ -25,18 +25,19 @@ def config_of(**task: Any) -> Config:
 
 def test_a_row_becomes_a_request_and_its_answer_scores(tmp_path: Path) -> None:
     config = config_of(prompt="{{ id }}: {{ question }}")
-    asker = asker_of(config, ROW, RunPaths(tmp_path))
-    request = asker.request(ROW)
+    eval_task = eval_task_of(config, ROW, RunPaths(tmp_path))
+    request = eval_task.request(ROW)
     assert (request.index, request.id, request.prompt) == (4, "four", "44: 2 + 2?")  # the user's own id in templates
-    assert request.seed != asker_of(config_of(), ROW, RunPaths(tmp_path)).request(ROW | {"id": "five"}).seed
-    assert asker.judge(Completion(index=4, text="4", finish_reason="stop"), ROW) == {"exact_match": Score(1.0)}
-    assert asker.judge(Completion(index=4, text="5", finish_reason="stop"), ROW) == {"exact_match": Score(0.0)}
-    assert asker.failed(ROW) == {"exact_match": Score(0.0)}
+    assert request.seed != eval_task_of(config_of(), ROW, RunPaths(tmp_path)).request(ROW | {"id": "five"}).seed
+    assert eval_task.judge(Completion(index=4, text="4", finish_reason="stop"), ROW) == {"exact_match": Score(1.0)}
+    assert eval_task.judge(Completion(index=4, text="5", finish_reason="stop"), ROW) == {"exact_match": Score(0.0)}
+    assert eval_task.failed(ROW) == {"exact_match": Score(0.0)}
     assert [metric.name for metric in run_metrics(config.task, RunPaths(tmp_path))] == ["exact_match"]
 
 
 def test_what_a_template_raises_is_raised_to_the_one_who_asks(tmp_path: Path) -> None:
-    asker = asker_of(config_of(prompt="{{ 1 // index }}", target="{{ answer.nothing }}"), ROW, RunPaths(tmp_path))
+    config = config_of(prompt="{{ 1 // index }}", target="{{ answer.nothing }}")
+    eval_task = eval_task_of(config, ROW, RunPaths(tmp_path))
     with pytest.raises(ZeroDivisionError):
-        asker.request(ROW | {"index": 0})
-    assert asker.failed(ROW) == {"exact_match": Score(0.0)}  # its target cannot be had, and need not be
+        eval_task.request(ROW | {"index": 0})
+    assert eval_task.failed(ROW) == {"exact_match": Score(0.0)}  # its target cannot be had, and need not be

@@ -1,4 +1,4 @@
-"""eval and generate: claim chunks, stream their prompts through an engine, journal what comes, settle the chunks."""
+"""eval and generate: claim chunks, stream their requests through an engine, journal the results, settle the chunks."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ from hpcjobs.run_folder.ledger.claims import Claims, Lease
 from hpcjobs.run_folder.ledger.ledger import LeaseWatch, Ledger, Rules
 from hpcjobs.run_folder.process import Identity
 from hpcjobs.run_folder.rank_state import RankState
-from hpcjobs.tasks.asker import asker_of
+from hpcjobs.tasks.eval_task import eval_task_of
 
 if TYPE_CHECKING:
     from hpcjobs.distributed.work import Work
 
 log = logging.getLogger(__name__)
 _SYNC_SECONDS = 30.0
-# Samples by whose time a rank judges whether another one still fits.
+# How many recent samples are used to estimate whether another one fits.
 _RECENT = 64
-# Hangs with one sample in hand after which the sample is to blame.
+# After this many hangs with a sample running, the sample is to blame.
 _HANGS = 3
-# How long the watch waits for a working thread that may hang with the lock in its hand.
+# How long the watchdog waits for the lock, which a hanging main thread may hold.
 _LOCK_SECONDS = 2.0
 
 
 @dataclass(kw_only=True)
 class _Open:
-    """A chunk in hand: its lease, its samples that have not come back, and how many were to be run."""
+    """A chunk in progress: its lease, its unfinished samples, and how many were to run."""
 
     lease: Lease
     waiting: set[int]
@@ -52,19 +52,19 @@ class _Open:
 
 
 class HungError(HpcJobsError):
-    """A sample with which one rank after another made no progress."""
+    """A sample with which several ranks in turn made no progress."""
 
 
 class _ChunksTaken(SystemExit):
-    """The watch has given this rank's chunks back: what it makes from now on is nobody's."""
+    """The watchdog has given this rank's chunks back; further results would not count."""
 
 
-class Shift:
-    """One rank's work: requests out of claimed chunks, completions back into the journal, chunks settled.
+class ChunkRunner:
+    """Runs chunks on one rank: makes requests from claimed chunks, journals completions, and settles the chunks.
 
-    Within `with` it drains: at the end of the allocation it begins nothing that it cannot finish, and what it
-    has left over it gives back. The lock is held around what changes chunks and journal, never while a sample
-    runs, so that the watch can give everything back while the engine is anywhere.
+    Within its `with` block it drains: near the end of the allocation it starts nothing that it cannot finish, and gives
+    the rest back at the end. The lock is held for changes of chunks and journal, never while a sample runs, so that the
+    watchdog can give everything back whatever the engine is doing.
     """
 
     def __init__(self, work: Work, journal: Journal, engine: Engine) -> None:
@@ -72,7 +72,7 @@ class Shift:
         number = work.paths.rounds()[-1]
         self._work, self._journal, self._engine = work, journal, engine
         self._inputs = Inputs(work.paths.data)
-        self._asker = asker_of(config, self._inputs.columns, work.paths)
+        self._task = eval_task_of(config, self._inputs.columns, work.paths)
         owner = Lease(
             chunk=0,
             generation=0,
@@ -94,7 +94,7 @@ class Shift:
         self._lock, self._left = threading.Lock(), False
         self._synced = time.monotonic()
 
-    def __enter__(self) -> Shift:
+    def __enter__(self) -> ChunkRunner:
         self._work.watch.let_go = self._let_go
         self._work.drain.engaged = True
         return self
@@ -107,7 +107,7 @@ class Shift:
             self._let_go(f"drained: {self._work.drain.reason}" if kind is None else f"its rank failed: {error}", False)
 
     def requests(self) -> Iterator[Request | None]:
-        """Requests as the engine asks for them; None while all that is left is in hand or with other ranks."""
+        """Requests as the engine asks for them; None while all remaining samples are running here or on other ranks."""
         while self._admits():
             batch = self._engine.batch_size
             if len(self._open) >= batch and self._ledger.near_end(batch):
@@ -123,38 +123,38 @@ class Shift:
                 self._wait()
 
     def _admits(self) -> bool:
-        """Whether a sample that begins now is expected to end before the allocation does, by our own rate."""
+        """Whether a sample that starts now should finish before the allocation ends, judging by recent samples."""
         drain = self._work.drain
         if drain.has_room(max(self._took, default=0.0)):
             return True
-        if self._work.heart.vitals.state != RankState.DRAINING:
+        if self._work.heartbeat.vitals.state != RankState.DRAINING:
             log.info("draining, %s: %d samples in hand, %.0f s left", drain.reason, len(self._begun), drain.left())
-            self._work.heart.enter(RankState.DRAINING)
+            self._work.heartbeat.enter(RankState.DRAINING)
         return False
 
     def _goes_on(self) -> bool:
-        """Whether the next sample of a chunk in hand is begun; whole chunks were judged when they were claimed."""
+        """Whether to start the next sample of a chunk. With whole chunks that was decided when it was claimed."""
         return self._admits() if not self._whole_chunks else self._work.drain.reason is None or self._admits()
 
     def _claim(self) -> Lease | None:
-        with self._held():
+        with self._exclusive():
             return self._ledger.claim()
 
     def _wait(self) -> None:
-        """Other ranks hold what is left: wait for them to settle it or to be lost."""
-        if self._work.heart.vitals.state != RankState.WAITING:
-            self._work.heart.enter(RankState.WAITING)
+        """Wait: other ranks hold the remaining chunks, and may finish them or be lost."""
+        if self._work.heartbeat.vitals.state != RankState.WAITING:
+            self._work.heartbeat.enter(RankState.WAITING)
         time.sleep(min(0.5, self._work.config.run.heartbeat / 2))
 
     def _requests_of(self, lease: Lease) -> Iterator[Request | None]:
-        with self._held():
+        with self._exclusive():
             todo = self._ledger.todo(lease)
             in_hand = _Open(lease=lease, waiting=set(todo), size=len(todo))
             self._open |= dict.fromkeys(todo, in_hand)
             if not todo:
                 return self._settle(in_hand)
-        if self._work.heart.vitals.state not in (RankState.WORKING, RankState.DRAINING):
-            self._work.heart.enter(RankState.WORKING)
+        if self._work.heartbeat.vitals.state not in (RankState.WORKING, RankState.DRAINING):
+            self._work.heartbeat.enter(RankState.WORKING)
         for index in todo:
             if not self._goes_on() or self._lost(in_hand):
                 return None
@@ -170,10 +170,10 @@ class Shift:
         return None
 
     def _lost(self, in_hand: _Open) -> bool:
-        """Whether this process was stopped for so long that others took the chunk: no use to begin more of it."""
+        """Whether this process was stopped for so long that another rank took the chunk over."""
         if in_hand.lost or not self._work.watch.stalled():
             return in_hand.lost
-        with self._held():
+        with self._exclusive():
             for each in {id(each): each for each in self._open.values()}.values():
                 if self._ledger.superseded(each.lease):
                     log.warning("chunk %d was taken over while this rank stood still", each.lease.chunk)
@@ -181,26 +181,26 @@ class Shift:
         return in_hand.lost
 
     def _forget(self, in_hand: _Open) -> None:
-        """What of a chunk has not been begun is not ours any more; what has is recorded, and may be in vain."""
+        """Drop the samples of a lost chunk that have not started. Running ones are still recorded."""
         for index in in_hand.waiting - self._begun.keys():
             self._open.pop(index, None)
         in_hand.waiting &= self._begun.keys()
         in_hand.lost = True
-        self._work.heart.vitals.open -= len(in_hand.whole)
+        self._work.heartbeat.vitals.open -= len(in_hand.whole)
 
     def _request(self, index: int, lease: Lease) -> Request | Completion:
         row = self._inputs[index]
         try:
             if (times := lease.suspects.count(index)) >= _HANGS:
                 raise HungError(f"{times} ranks have made no progress with it: run.progress_timeout")
-            return self._asker.request(row)
+            return self._task.request(row)
         except Exception as error:  # a template may raise anything; it is this sample's problem alone
             return Completion.failed(index, SampleError.of(error), time.time())
 
     def record(self, completion: Completion) -> None:
-        """Journal a completion with its scores, and settle its chunk if it was the last one."""
+        """Journal a completion with its scores. The last one of a chunk settles it."""
         record = self._scored(completion, self._open[completion.index].lease)
-        with self._held():
+        with self._exclusive():
             in_hand = self._open.pop(completion.index)
             self._journal.append(record)
             begun = self._begun.pop(completion.index)
@@ -215,15 +215,15 @@ class Shift:
                 self._sync()
 
     @contextlib.contextmanager
-    def _held(self) -> Iterator[None]:
-        """The lock; a rank whose chunks the watch has given back goes no further."""
+    def _exclusive(self) -> Iterator[None]:
+        """Hold the lock. Raises _ChunksTaken if the watchdog has given the chunks back."""
         with self._lock:
             if self._left:
                 raise _ChunksTaken(0)
             yield
 
     def _let_go(self, why: str, hung: bool) -> bool:
-        """Give back every chunk in hand with what of it is done; False where the lock is not to be had."""
+        """Give back every chunk, with its finished samples. False if the lock cannot be acquired."""
         if not self._lock.acquire(timeout=_LOCK_SECONDS):
             return False
         try:
@@ -240,16 +240,16 @@ class Shift:
             self._sync()
         for each in in_hand.values():
             self._ledger.release(each.lease, each.whole, why, sorted(each.waiting.intersection(suspects)))
-            self._work.heart.vitals.open -= len(each.whole)
+            self._work.heartbeat.vitals.open -= len(each.whole)
 
     def _settle(self, in_hand: _Open) -> None:
         self._sync()  # before anybody is told that the chunk is done
         self._ledger.done(in_hand.lease)
         if self._whole_chunks:
             self._took.append(time.monotonic() - in_hand.claimed)
-        self._work.heart.vitals.chunks += 1
-        self._work.heart.vitals.open -= in_hand.size
-        self._work.heart.beat()  # or status would count these samples twice until the next beat
+        self._work.heartbeat.vitals.chunks += 1
+        self._work.heartbeat.vitals.open -= in_hand.size
+        self._work.heartbeat.write()  # or status would count these samples twice until the next beat
 
     def _sync(self) -> None:
         self._journal.sync()
@@ -260,11 +260,11 @@ class Shift:
         scores = dict[str, Score]()
         if error is None:
             try:
-                scores = self._asker.judge(completion, row)
+                scores = self._task.judge(completion, row)
             except Exception as problem:  # a user's metric may raise anything
                 error = SampleError.of(problem)
         if error is not None:
-            scores = self._asker.failed(row)
+            scores = self._task.failed(row)
         rank, likelihood = self._work.rank, completion.likelihood or Likelihood((), (), ())
         return Record(
             index=completion.index,
@@ -289,7 +289,7 @@ class Shift:
         )
 
     def _count(self, record: Record, in_hand: _Open) -> None:
-        vitals = self._work.heart.vitals
+        vitals = self._work.heartbeat.vitals
         vitals.samples += 1
         vitals.open += not in_hand.lost
         vitals.tokens += record.completion_tokens

@@ -1,7 +1,7 @@
-"""A task's data set, cut to the few rows that its code looks at when it is made.
+"""A task's data set, cut to the few rows that its code needs when it is loaded.
 
-lm_eval makes a task from its whole data set, and ranks need only the task's code: their rows stand in inputs/. So
-what `datasets.load_dataset` answered while the task was planned is kept, cut short, and answered again on the ranks.
+lm_eval builds a task from its whole data set, but ranks need only its code: their rows are in inputs/. So the results
+of `datasets.load_dataset` are recorded when planning, cut short, and replayed on the ranks.
 """
 
 from __future__ import annotations
@@ -24,47 +24,47 @@ Answer: TypeAlias = "Dataset | DatasetDict"
 
 
 @dataclass
-class StandIn:
-    """Answers of `load_dataset` by what it was asked: a split's Dataset, or several by their names."""
+class DatasetStub:
+    """Recorded results of `load_dataset` by its arguments: a Dataset, or a DatasetDict of splits."""
 
     answers: dict[str, Answer] = field(default_factory=dict)
 
     @contextlib.contextmanager
     def recording(self) -> Iterator[None]:
-        """Keep what `load_dataset` answers meanwhile."""
+        """Within the block, record what `load_dataset` returns. Raises a ConfigError for streamed data sets."""
         import datasets
 
         load = datasets.load_dataset
 
-        def asked(*args: object, **kwargs: object) -> Answer:
+        def load_dataset(*args: object, **kwargs: object) -> Answer:
             answer = load(*args, **kwargs)
             if not isinstance(answer, datasets.Dataset | datasets.DatasetDict):
                 raise ConfigError(f"the task streams its data set ({type(answer).__name__}), which cannot be planned")
             self.answers[_key(args, kwargs)] = answer
             return answer
 
-        with _replaced(asked):
+        with _replaced(load_dataset):
             yield
 
     @contextlib.contextmanager
     def answering(self) -> Iterator[None]:
-        """Answer `load_dataset` from here; a ConfigError where something else is asked than at plan time."""
+        """Within the block, replay the recorded results. Raises a ConfigError for other arguments."""
 
-        def asked(*args: object, **kwargs: object) -> Answer:
+        def load_dataset(*args: object, **kwargs: object) -> Answer:
             key = _key(args, kwargs)
             if key not in self.answers:
                 raise ConfigError(f"the task asks for another data set than when it was planned: {key}")
             return self.answers[key]
 
-        with _replaced(asked), _without_bars():
+        with _replaced(load_dataset), _without_bars():
             yield
 
     @property
     def rows(self) -> int:
-        """Rows of the longest split."""
+        """The number of rows of the longest split."""
         return max((len(one) for answer in self.answers.values() for one in _splits(answer).values()), default=0)
 
-    def cut(self, rows: int) -> StandIn:
+    def cut(self, rows: int) -> DatasetStub:
         """The first `rows` rows of each split."""
         import datasets
 
@@ -72,10 +72,10 @@ class StandIn:
         for key, answer in self.answers.items():
             splits = {name: one.select(range(min(rows, len(one)))) for name, one in _splits(answer).items()}
             short[key] = datasets.DatasetDict(splits) if _several(answer) else splits[""]
-        return StandIn(short)
+        return DatasetStub(short)
 
     def files(self) -> dict[str, bytes]:
-        """The answers as files by name: an index and an Arrow file a split."""
+        """The recorded results as files by name: an index, and one Arrow file per split."""
         files, index = dict[str, bytes](), dict[str, dict[str, str]]()
         for key, answer in self.answers.items():
             names = index.setdefault(key, {})
@@ -85,8 +85,8 @@ class StandIn:
         return files | {"index.json": json.dumps(index, indent=2).encode()}
 
     @classmethod
-    def read(cls, folder: Path) -> StandIn:
-        """What `files` gave, written to `folder`."""
+    def read(cls, folder: Path) -> DatasetStub:
+        """Read what `files` gave from `folder`."""
         import datasets
 
         answers: dict[str, Answer] = {}
@@ -99,7 +99,7 @@ class StandIn:
 
 @contextlib.contextmanager
 def _replaced(function: Callable[..., Answer]) -> Iterator[None]:
-    """`datasets.load_dataset`, which lm_eval and its tasks' code call by that name, is `function` meanwhile."""
+    """Within the block, `datasets.load_dataset`, which lm_eval and tasks call by that name, is `function`."""
     import datasets
 
     before = datasets.load_dataset
@@ -112,7 +112,7 @@ def _replaced(function: Callable[..., Answer]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _without_bars() -> Iterator[None]:
-    """A task's code maps and filters its rows: a thousand ranks' logs need no bars of that."""
+    """Without progress bars: a task's code maps and filters its rows on every rank."""
     from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
     before = are_progress_bars_disabled()

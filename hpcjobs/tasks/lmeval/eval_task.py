@@ -1,4 +1,4 @@
-"""Rows of an lm_eval task as requests to hpcjobs' engines, and their answers as its scores."""
+"""Rows of an lm_eval task as requests, and answers as its scores."""
 
 from __future__ import annotations
 
@@ -12,24 +12,26 @@ from hpcjobs.tasks.lmeval.asked import Asked
 from hpcjobs.tasks.lmeval.codec import decode
 from hpcjobs.tasks.lmeval.judge import LmEvalJudge
 from hpcjobs.tasks.lmeval.prompting import generation_of
-from hpcjobs.tasks.lmeval.tasks import Planned, load_planned
+from hpcjobs.tasks.lmeval.tasks import PlannedTask, load_planned
 from hpcjobs.tasks.seeds import sample_seed
 
 
-class LmEvalAsker:
-    """Asks what was planned, and scores with the planned task's own code, from the run's code/."""
+class LmEvalTask:
+    """An lm_eval task as it was planned, with its code from the run's code/."""
 
     def __init__(self, code: Path, seed: int) -> None:
-        self._judge, self._seed = LmEvalJudge(load_planned(code), Planned.read(code).metrics), seed
+        self._judge, self._seed = LmEvalJudge(load_planned(code), PlannedTask.read(code).metrics), seed
 
     def request(self, row: Row) -> Request:
-        """The row's request: of several log-likelihoods one, with a pair for each."""
+        """The request of a row. Several log-likelihoods become one request with a pair for each."""
         return request_of(row_index(row), str(row["id"]), _asked(row), self._seed)
 
     def judge(self, answer: Completion, row: Row) -> dict[str, Score]:
+        """The scores of an answer by metric."""
         return self._judge.judge(answer, str(row["task"]), decode(str(row["doc"])), _asked(row))
 
     def failed(self, row: Row) -> dict[str, Score]:
+        """The scores of a row without an answer."""
         return self._judge.failed(str(row["task"]))
 
 
@@ -38,9 +40,9 @@ def _asked(row: Row) -> list[Asked]:
     return asked
 
 
-def request_of(index: int, name: str, asked: Sequence[Asked], seed: int) -> Request:
-    """lm_eval's instances of one document as a Request; `seed` is the run's."""
-    first = asked[0]
+def request_of(index: int, name: str, requests: Sequence[Asked], seed: int) -> Request:
+    """lm_eval's instances of one document as a Request. `seed` is the run's seed."""
+    first = requests[0]
     own = sample_seed(seed, name)
     if first["type"] == "generate_until":
         context, arguments = first["arguments"]
@@ -48,7 +50,7 @@ def request_of(index: int, name: str, asked: Sequence[Asked], seed: int) -> Requ
         return Request(index=index, id=name, prompt=context, seed=own, repeats=repeats, generation=generation)
     if first["type"] == "loglikelihood_rolling":
         return Request(index=index, id=name, prompt=first["arguments"][0], seed=own, task="perplexity")
-    pairs = tuple(Pair(*one["arguments"]) for one in asked)
+    pairs = tuple(Pair(*one["arguments"]) for one in requests)
     options = tuple(pair.continuation for pair in pairs)
     return Request(
         index=index, id=name, prompt=str(pairs[0].context), seed=own, task="choice", options=options, pairs=pairs

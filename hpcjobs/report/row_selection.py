@@ -1,4 +1,4 @@
-"""Which rows of results.parquet are shown: failed ones, the worst, and some spread over the data set."""
+"""Which rows of results.parquet the report shows: failed ones, the worst, and some spread over the data set."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class ShownRow(TypedDict):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picks:
+class RowSelection:
     """Row numbers in results.parquet. `failed_in_all` rows have an error, `worst_in_all` the lowest `metric`."""
 
     failed: list[int]
@@ -47,14 +47,15 @@ class Picks:
 
     @property
     def rows(self) -> set[int]:
+        """All selected rows."""
         return {*self.failed, *self.worst, *self.spread}
 
 
-def pick_rows(path: Path) -> Picks:
-    """Read the scores and errors once, batch by batch.
+def pick_rows(path: Path) -> RowSelection:
+    """Select rows; scores and errors are read once, in batches.
 
-    The first metric that tells rows apart decides what is worst. Rows with an error are not among the worst
-    (they are shown as failed), nor are rows that score as well as the best one.
+    The first metric that differs between rows decides which are worst. Rows with an error (shown as failed) and rows
+    with the best score are never among the worst.
     """
     file = pq.ParquetFile(path)
     metrics = metric_names(file)
@@ -72,7 +73,7 @@ def pick_rows(path: Path) -> Picks:
     spread = np.unique(np.linspace(0, start - 1, min(MOST_SPREAD, start)).round().astype(int)).tolist()
     telling = next((name for name, ranking in rankings.items() if ranking.worst()), "")
     ranking = rankings.get(telling, _Ranking())
-    return Picks(
+    return RowSelection(
         failed=failed,
         failed_in_all=failed_in_all,
         worst=ranking.worst(),
@@ -83,13 +84,13 @@ def pick_rows(path: Path) -> Picks:
 
 
 def metric_names(file: pq.ParquetFile) -> list[str]:
-    """The metrics that the rows have scores of."""
+    """The metrics in the rows' scores."""
     schema: pa.Schema = file.schema_arrow
     return [field.name for field in schema.field("scores").type] if "scores" in schema.names else []
 
 
 class _Ranking:
-    """The rows with the lowest scores so far, and how many share the very lowest."""
+    """The rows with the lowest scores so far, and how many share the lowest."""
 
     def __init__(self) -> None:
         self._scores, self._rows = np.empty(0), np.empty(0, int)
@@ -114,7 +115,7 @@ class _Ranking:
 
 
 def read_rows(path: Path, wanted: Sequence[int]) -> Iterator[tuple[int, ShownRow]]:
-    """(row number, row) of each wanted row number, rising; only the row groups that have one are read."""
+    """(row number, row) of each wanted row, ascending; only row groups with one are read."""
     file, start = pq.ParquetFile(path), 0
     numbers = np.array(sorted(wanted), int)
     for group in range(file.num_row_groups):

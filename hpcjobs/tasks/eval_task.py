@@ -1,4 +1,4 @@
-"""What a rank asks of each row and how it scores the answer: by the config's templates, or as an lm_eval task does."""
+"""What a rank runs for each row and how it scores the answer: by the config's templates, or as an lm_eval task."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from hpcjobs.tasks.few_shot import Pool, read_pool
 from hpcjobs.tasks.prompts import Prompts
 
 
-class Asker(Protocol):
-    """Rows to requests, and answers to scores; rows are those of inputs/, `index` and `id` included."""
+class EvalTask(Protocol):
+    """Makes requests from rows, and scores from answers. Rows are those of inputs/, with `index` and `id`."""
 
     def request(self, row: Row) -> Request:
-        """What is asked about a row; raises what the task's own code raises."""
+        """The request of a row. Raises what the task's own code raises."""
         ...
 
     def judge(self, answer: Completion, row: Row) -> dict[str, Score]:
-        """The scores of an answer by metric; raises what a metric raises."""
+        """The scores of an answer by metric. Raises what a metric raises."""
         ...
 
     def failed(self, row: Row) -> dict[str, Score]:
-        """The scores of a row that has no answer."""
+        """The scores of a row without an answer."""
         ...
 
 
-def asker_of(config: Config, columns: Iterable[str], paths: RunPaths) -> Asker:
-    """The asker of a run, with the columns of its inputs/."""
+def eval_task_of(config: Config, columns: Iterable[str], paths: RunPaths) -> EvalTask:
+    """The task of a run whose inputs/ has these columns."""
     if config.task.type == "lm_eval":
-        from hpcjobs.tasks.lmeval.asker import LmEvalAsker
+        from hpcjobs.tasks.lmeval.eval_task import LmEvalTask
 
-        return LmEvalAsker(paths.code, config.run.seed)
-    return TemplateAsker(config.task, columns, read_pool(paths, config.task.few_shot), config.run.seed)
+        return LmEvalTask(paths.code, config.run.seed)
+    return TemplateTask(config.task, columns, read_pool(paths, config.task.few_shot), config.run.seed)
 
 
 def run_metrics(task: TaskConfig, paths: RunPaths) -> Sequence[Metric]:
@@ -48,18 +48,21 @@ def run_metrics(task: TaskConfig, paths: RunPaths) -> Sequence[Metric]:
     return find_metrics(task.metrics)
 
 
-class TemplateAsker:
-    """Asks by the config's templates, and scores by its metrics."""
+class TemplateTask:
+    """A task made of the config's templates and metrics."""
 
     def __init__(self, task: TaskConfig, columns: Iterable[str], pool: Pool | None, seed: int) -> None:
         self._prompts, self._judge, self._seed = Prompts(task, user_columns(columns), pool), Judge(task), seed
 
     def request(self, row: Row) -> Request:
+        """The request of a row."""
         return self._prompts.request(row, self._seed)
 
     def judge(self, answer: Completion, row: Row) -> dict[str, Score]:
-        asked = user_row(row)
-        return self._judge.judge(answer, self._prompts.target(asked), asked)
+        """The scores of an answer by metric."""
+        values = user_row(row)
+        return self._judge.judge(answer, self._prompts.target(values), values)
 
     def failed(self, row: Row) -> dict[str, Score]:
+        """The scores of a row without an answer."""
         return self._judge.failed(lambda: self._prompts.target(user_row(row)))

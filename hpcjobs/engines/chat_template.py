@@ -1,0 +1,46 @@
+"""Chats as a model's own template writes them; a turn that it would falsify or drop is an error."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from hpcjobs.requests import Turn
+
+
+def chat_text(tokenizer: Any, chat: Sequence[Turn], ask: bool) -> str:
+    """The text of a chat; with `ask`, also what the template writes before an answer.
+
+    Raises what the template raises, and a ValueError for a turn without content that it writes as the word "None",
+    or whose `tool_calls` it leaves out.
+    """
+    text = _render(tokenizer, chat, ask)
+    if any(turn["content"] is None for turn in chat):
+        _check_empty_turns(tokenizer, chat, ask, text)
+    for number, turn in enumerate(chat):
+        if turn.get("tool_calls") and text == _render(tokenizer, _without_calls(chat, number), ask):
+            raise ValueError(f"the chat template leaves out the tool_calls of turn {number} ({turn['role']})")
+    return text
+
+
+def _render(tokenizer: Any, chat: Sequence[Turn], ask: bool) -> str:
+    return str(tokenizer.apply_chat_template(list(chat), add_generation_prompt=ask, tokenize=False))
+
+
+def _check_empty_turns(tokenizer: Any, chat: Sequence[Turn], ask: bool, text: str) -> None:
+    for number, turn in enumerate(chat):
+        if turn["content"] is None and text == _render(tokenizer, _replaced(chat, number, {"content": "None"}), ask):
+            raise ValueError(
+                f"turn {number} ({turn['role']}) has no content, and the chat template writes it as the word 'None'"
+            )
+
+
+def _without_calls(chat: Sequence[Turn], number: int) -> list[Turn]:
+    calls = {"tool_calls": None, "content": chat[number]["content"] or ""}
+    return _replaced(chat, number, calls if chat[number]["content"] is None else {"tool_calls": None})
+
+
+def _replaced(chat: Sequence[Turn], number: int, values: dict[str, Any]) -> list[Turn]:
+    changed = {**chat[number], **values}
+    turn = {key: value for key, value in changed.items() if key != "tool_calls" or value is not None}
+    return [*chat[:number], turn, *chat[number + 1 :]]
