@@ -9,8 +9,9 @@ import pytest
 TESTS = Path(__file__).parent
 PACKAGE = TESTS.parent / "hpcjobs"
 ROOMS = [path for path in sorted(PACKAGE.rglob("*")) if (path / "__init__.py").is_file()]
-# What has no package of its own: tests on a real Slurm, and those of the folders beside hpcjobs/.
-BESIDE = {"old_runs", "slurm", "programs", "tools", "benchmarks", "docs"}
+# What has no package of its own: tests on a real Slurm, those of the folders beside hpcjobs/, and comparisons with
+# the programs of others.
+BESIDE = {"old_runs", "slurm", "programs", "tools", "benchmarks", "docs", "reference"}
 
 
 def test_the_guide_has_a_row_for_each_room_and_the_file_to_open_first() -> None:

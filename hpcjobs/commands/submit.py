@@ -85,15 +85,15 @@ def flag_layer(flags: Flags, sbatch: Sequence[str]) -> Layer:
     return dotted_layer(values, places)
 
 
-def draft_of(order: SubmitOptions) -> tuple[Draft, dict[str, str]]:
-    """The checked plan of an order, still in memory, and where each config value came from."""
-    kind = find_kind(order.job)
-    if order.argv and not kind.program:
-        raise UsageError(f"submit {order.job} takes no words after its options: {' '.join(order.argv)}")
-    upper = [set_layer(order.sets), flag_layer(order.flags, order.sbatch)]
-    config, places = resolve(order.job, order.config, order.profile, upper)
+def draft_of(options: SubmitOptions) -> tuple[Draft, dict[str, str]]:
+    """The checked plan of an options, still in memory, and where each config value came from."""
+    kind = find_kind(options.job)
+    if options.argv and not kind.program:
+        raise UsageError(f"submit {options.job} takes no words after its options: {' '.join(options.argv)}")
+    upper = [set_layer(options.sets), flag_layer(options.flags, options.sbatch)]
+    config, places = resolve(options.job, options.config, options.profile, upper)
     executor = executor_of(config)
-    draft = PLANNERS[kind.name](config, order.argv, order.run_dir)
+    draft = PLANNERS[kind.name](config, options.argv, options.run_dir)
     if executor == "debug" and draft.plan.shape.ranks > 1:
         raise UsageError(f"--executor debug runs one rank, not {draft.plan.shape.ranks}: use --executor local")
     if draft.paths.root.exists():

@@ -62,15 +62,15 @@ def plan_runs(options: SubmitOptions, sizes: Sequence[int]) -> dict[int, Draft]:
     return drafts
 
 
-def _check_order(order: SubmitOptions) -> None:
+def _check_order(options: SubmitOptions) -> None:
     """A UsageError for what verify cannot run: it compares answers, and plans them by a config."""
-    if kind := KINDS.get(order.job):
-        kind.check("verify", order.job)
+    if kind := KINDS.get(options.job):
+        kind.check("verify", options.job)
     fit = [kind.name for kind in KINDS.values() if kind.unit == "answers"]
-    if order.job not in fit:
-        raise UsageError(f"verify has no job {order.job!r}{did_you_mean(order.job, fit)}; it has: {', '.join(fit)}")
-    if order.config is not None and not order.config.is_file():
-        for folder in (order.config, runs_root() / order.config):
+    if options.job not in fit:
+        raise UsageError(f"verify has no job {options.job!r}{did_you_mean(options.job, fit)}; it has: {', '.join(fit)}")
+    if options.config is not None and not options.config.is_file():
+        for folder in (options.config, runs_root() / options.config):
             if RunPaths(folder).plan.is_file():
                 config = RunPaths(folder).config
                 raise UsageError(f"verify takes a config, and {options.config} is a run: that of the run is {config}")
@@ -156,12 +156,12 @@ def judge(runs: dict[int, RunPaths], options: SubmitOptions, keep: int) -> Verif
     )
 
 
-def _required(order: SubmitOptions, sizes: Iterable[int]) -> str:
+def _required(options: SubmitOptions, sizes: Iterable[int]) -> str:
     """The command that makes it a requirement that nothing differs."""
-    words = ["hpcjobs", "verify", str(order.config), "--world-sizes", ",".join(map(str, sizes))]
-    words += [] if order.job == EVAL.name else ["--job", order.job]
-    words += [] if order.profile is None else ["--profile", order.profile]
-    for name, value in vars(order.flags).items():
+    words = ["hpcjobs", "verify", str(options.config), "--world-sizes", ",".join(map(str, sizes))]
+    words += [] if options.job == EVAL.name else ["--job", options.job]
+    words += [] if options.profile is None else ["--profile", options.profile]
+    for name, value in vars(options.flags).items():
         words += [] if value is None else [f"--{name.replace('_', '-')}", str(value)]
     for assignment in (*options.sets, "run.deterministic=true"):
         words += ["--set", assignment]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from hpcjobs.config import Config
 from hpcjobs.report import eval, script, train
-from hpcjobs.report.facts import Content, Facts, Tile
+from hpcjobs.report.facts import Content, RunFacts, Tile
 from hpcjobs.report.headline import Headline
 from hpcjobs.run_folder.job_kinds import JobKind
 from hpcjobs.run_folder.metrics_file import MetricsFile
@@ -19,8 +19,8 @@ class JobPage:
     """`content`: what there is beside ranks and scores; `headline`: what comes first; `tiles`: the numbers below it."""
 
     content: Callable[[RunPaths, Config, MetricsFile | None], Content]
-    headline: Callable[[Facts], Headline]
-    tiles: Callable[[Facts], list[Tile]]
+    headline: Callable[[RunFacts], Headline]
+    tiles: Callable[[RunFacts], list[Tile]]
 
 
 _ANSWERS = JobPage(eval.content, eval.headline, eval.tiles)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from hpcjobs.config import Config
 from hpcjobs.report.activity import Activity, alive_seconds
-from hpcjobs.report.facts import Content, Facts, Tile
+from hpcjobs.report.facts import Content, RunFacts, Tile
 from hpcjobs.report.headline import Headline, command
 from hpcjobs.report.samples import read_samples
 from hpcjobs.report.text import count, duration, plural, rate
@@ -23,7 +23,7 @@ def content(paths: RunPaths, config: Config, metrics: MetricsFile | None) -> Con
     return Content(notes=["results.parquet is gone: no rows can be shown"] if metrics else [])
 
 
-def headline(facts: Facts) -> Headline:
+def headline(facts: RunFacts) -> Headline:
     """The verdict of the merge."""
     metrics, paths, launches = facts.metrics, facts.paths, facts.launches
     if metrics is None:
@@ -48,7 +48,7 @@ def _losses(activities: Sequence[Activity]) -> str:
     return f" {plural(lost, 'rank')} {verb} lost on the way; others did the rest." if lost else ""
 
 
-def _pending(facts: Facts) -> Headline:
+def _pending(facts: RunFacts) -> Headline:
     paths, activities = facts.paths, facts.activities
     done = sum(activity.samples for activity in activities)
     if not activities:
@@ -60,7 +60,7 @@ def _pending(facts: Facts) -> Headline:
     return Headline(RunState.PENDING, "NO RESULTS YET", text, command(verb, paths))
 
 
-def tiles(facts: Facts) -> list[Tile]:
+def tiles(facts: RunFacts) -> list[Tile]:
     """Rows, ranks and speed."""
     counts = facts.metrics.counts if facts.metrics else None
     activities, seconds = facts.activities, alive_seconds(facts.activities)

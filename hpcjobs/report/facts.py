@@ -27,7 +27,7 @@ class Content:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts:
+class RunFacts:
     """What a run folder says."""
 
     paths: RunPaths

@@ -15,7 +15,7 @@ from hpcjobs.report.activity import Activity, read_activities
 from hpcjobs.report.by_kind import page_of
 from hpcjobs.report.environment import environment
 from hpcjobs.report.evals import eval_table
-from hpcjobs.report.facts import Facts
+from hpcjobs.report.facts import RunFacts
 from hpcjobs.report.origin import launch_rows, provenance
 from hpcjobs.report.samples import read_missing
 from hpcjobs.report.scores import group_tables, score_of
@@ -53,7 +53,7 @@ def _read(paths: RunPaths) -> RunFacts:
     activities, broken = read_activities(paths, config.run.lease_timeout, plan.kind.unit != "answers")
     content = page_of(plan.kind).content(paths, config, metrics)
     notes += [*content.notes, *broken]
-    return Facts(
+    return RunFacts(
         paths=paths,
         plan=plan,
         config=config,

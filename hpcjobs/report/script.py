@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hpcjobs.config import Config
 from hpcjobs.report.activity import alive_seconds
-from hpcjobs.report.facts import Content, Facts, Tile
+from hpcjobs.report.facts import Content, RunFacts, Tile
 from hpcjobs.report.headline import Headline, command
 from hpcjobs.report.text import count, duration, plural
 from hpcjobs.run_folder.metrics_file import MetricsFile
@@ -18,7 +18,7 @@ def content(paths: RunPaths, config: Config, metrics: MetricsFile | None) -> Con
     return Content()
 
 
-def headline(facts: Facts) -> Headline:
+def headline(facts: RunFacts) -> Headline:
     """The verdict from the ranks of the last attempt."""
     activities, paths = facts.activities, facts.paths
     last = activities[-1].attempt if activities else ""
@@ -32,7 +32,7 @@ def headline(facts: Facts) -> Headline:
     return Headline(RunState.INCOMPLETE, "FAILED", text, f"{command('logs', paths)} --errors")
 
 
-def tiles(facts: Facts) -> list[Tile]:
+def tiles(facts: RunFacts) -> list[Tile]:
     """How long it took."""
     if not facts.activities:
         return []

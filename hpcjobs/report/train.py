@@ -5,7 +5,7 @@ from __future__ import annotations
 from hpcjobs.config import Config
 from hpcjobs.report.activity import alive_seconds
 from hpcjobs.report.curve import draw_curve
-from hpcjobs.report.facts import Content, Facts, Tile
+from hpcjobs.report.facts import Content, RunFacts, Tile
 from hpcjobs.report.headline import Headline, command
 from hpcjobs.report.text import count, duration, plural, rate
 from hpcjobs.run_folder.metrics_file import MetricsFile
@@ -20,7 +20,7 @@ def content(paths: RunPaths, config: Config, metrics: MetricsFile | None) -> Con
     return Content(curve=draw_curve([steps[step] for step in sorted(steps)]))
 
 
-def headline(facts: Facts) -> Headline:
+def headline(facts: RunFacts) -> Headline:
     """The verdict of the merge: whether there is a model."""
     if facts.metrics is None:
         text = "The training has not been judged yet."
@@ -33,7 +33,7 @@ def headline(facts: Facts) -> Headline:
     return Headline(RunState.INCOMPLETE, "INCOMPLETE", text, command("resume", facts.paths))
 
 
-def tiles(facts: Facts) -> list[Tile]:
+def tiles(facts: RunFacts) -> list[Tile]:
     """Steps, losses and speed."""
     found: list[Tile] = []
     if facts.metrics and facts.metrics.train:

@@ -94,9 +94,29 @@ def table_parts(table: pa.Table) -> Iterator[memoryview]:
     table = table.unify_dictionaries()
     with pa.ipc.new_file(pa.PythonFile(sink, "w"), table.schema) as writer:
         for start in range(0, len(table), _ROWS_A_BATCH):
-            writer.write_table(table.slice(start, _ROWS_A_BATCH).combine_chunks())
+            writer.write_table(_canonical_table(table.slice(start, _ROWS_A_BATCH)))
             yield from sink.taken()
     yield from sink.taken()
+
+
+def _canonical_table(part: pa.Table) -> pa.Table:
+    """The same rows in one chunk, whose bytes are those of the values, whatever chunks and nulls have beneath."""
+    taken = part.take(pa.array(range(len(part)), pa.int64())).combine_chunks()
+    for number, field in enumerate(taken.schema):
+        if pa.types.is_nested(field.type) and len(taken):
+            taken = taken.set_column(number, field, _canonical(taken.column(number).chunk(0)))
+    return taken
+
+
+def _canonical(column: pa.Array) -> pa.Array:
+    """A column that was taken row by row, where what stands in a null object is null too."""
+    kind = column.type
+    if pa.types.is_struct(kind) and len(list(kind)):
+        parts = [_canonical(part) for part in column.flatten()]
+        return pa.StructArray.from_arrays(parts, fields=list(kind), mask=column.is_null())
+    if pa.types.is_list(kind) and not column.offset:
+        return pa.ListArray.from_arrays(column.offsets, _canonical(column.values), type=kind, mask=column.is_null())
+    return column
 
 
 def table_sha256(table: pa.Table) -> str:

@@ -31,7 +31,7 @@ def json_array(values: Sequence[Any]) -> pa.Array | pa.ChunkedArray:
 def is_json(field: pa.Field) -> bool:
     """Whether the texts of a field are JSON."""
     if (field.metadata or {}).get(_KEY) == _VALUE:
-        return bool(pa.types.is_string(field.type))
+        return bool(pa.types.is_string(field.type) or pa.types.is_large_string(field.type))
     return getattr(field.type, "extension_name", "") == "arrow.json"
 
 

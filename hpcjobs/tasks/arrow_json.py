@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -29,21 +28,16 @@ def reads_as_python(block: bytes, table: pa.Table) -> bool:
     """Whether the table surely has what `json.loads` gives of each line; a null may be a column that is not there."""
     if _HALF_PAIR.search(block) and not _all_unicode(table):
         return False
-    floats, structs = list[tuple[str, pa.ChunkedArray]](), False
-    for name, column in zip(table.column_names, table.columns, strict=True):
-        if not _all_keys(column):
-            return False
-        structs = structs or _has_struct(column.type)
-        if pa.types.is_float64(column.type):
-            floats.append((name, column))
-        elif any(_whole(inner).as_py() for inner in _floats(column)):
-            return False
-    doubtful = [name for name, column in floats if _whole(column).as_py()]
+    if not all(map(_all_keys, table.columns)):
+        return False
+    named = zip(table.column_names, table.columns, strict=True)
+    doubtful = {key for name, column in named for key, part in _floats(name, column) if _whole(part)}
+    structs = any(_has_struct(field.type) for field in table.schema)
     if not structs and not doubtful:
         return True
-    if _ESCAPED_KEY.search(block):
+    if None in doubtful or _ESCAPED_KEY.search(block):
         return False
-    return not any(_integer(block, name) for name in doubtful) and (not structs or _in_order(block, table.schema))
+    return not any(_integer(block, key) for key in doubtful) and (not structs or _in_order(block, table.schema))
 
 
 def _all_unicode(table: pa.Table) -> bool:
@@ -67,20 +61,20 @@ def _has_struct(kind: pa.DataType) -> bool:
     return _has_struct(kind.value_type) if is_list(kind) else bool(pa.types.is_struct(kind))
 
 
-def _floats(column: pa.ChunkedArray) -> Iterator[pa.ChunkedArray]:
-    """The columns of fractions within lists and objects."""
+def _floats(key: str, column: pa.ChunkedArray, listed: bool = False) -> Iterator[tuple[str | None, pa.ChunkedArray]]:
+    """The columns of fractions on any level, with their keys; None for elements of a list."""
     if is_list(column.type):
-        yield from _floats(pc.list_flatten(column))
+        yield from _floats(key, pc.list_flatten(column), listed=True)
     elif pa.types.is_struct(column.type):
-        for child in column.flatten():
-            yield from _floats(child)
+        for field, child in zip(column.type, column.flatten(), strict=True):
+            yield from _floats(field.name, child)
     elif pa.types.is_float64(column.type):
-        yield column
+        yield None if listed else key, column
 
 
-def _whole(column: pa.ChunkedArray) -> Any:
+def _whole(column: pa.ChunkedArray) -> bool:
     """Whether some number is whole, as one that is written without a fraction is."""
-    return pc.any(pc.equal(pc.floor(column), column))
+    return bool(pc.any(pc.equal(pc.floor(column), column)).as_py())
 
 
 def _key(name: str) -> bytes:
@@ -92,9 +86,9 @@ def _plain(name: str) -> bool:
     return name.isprintable() and not set('"\\,:') & set(name)
 
 
-def _integer(block: bytes, name: str) -> bool:
+def _integer(block: bytes, name: str | None) -> bool:
     """Whether an integer may stand behind the key, on any level."""
-    return not _plain(name) or bool(re.search(_key(name) + rb"\s*-?\d+(?![\d.eE])", block))
+    return name is None or not _plain(name) or bool(re.search(_key(name) + rb"\s*-?\d+(?![\d.eE])", block))
 
 
 def _in_order(block: bytes, schema: pa.Schema) -> bool:

@@ -15,6 +15,7 @@ from hpcjobs.errors import DataError
 from hpcjobs.run_folder.json_columns import is_json, is_list
 
 _FILE = b"ARROW1"
+_LONG = 1 << 30
 
 
 def read_parquet(path: Path) -> pa.Table:
@@ -57,16 +58,25 @@ def _plain(kind: pa.DataType) -> pa.DataType:
 def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
     if column.type == kind:
         return column
-    try:
+    if not pa.types.is_nested(kind):
         return column.cast(kind)
-    except pa.ArrowException:  # some nested types have no cast
-        return pa.chunked_array([pa.array(part.to_pylist(), kind, from_pandas=False) for part in column.chunks], kind)
+    # Arrow's own casts of nested views give arrays that crash the process which reads them (pyarrow 26).
+    return pa.chunked_array([pa.array(part.to_pylist(), kind, from_pandas=False) for part in column.chunks], kind)
+
+
+def roomy(table: pa.Table) -> pa.Table:
+    """The table, long text columns with 64-bit places: what is put together from them may be longer than 2 GiB."""
+    for number, field in enumerate(table.schema):
+        column = table.column(number)
+        if pa.types.is_string(field.type) and column.nbytes > _LONG:
+            table = table.set_column(number, field.with_type(pa.large_string()), column.cast(pa.large_string()))
+    return table
 
 
 def check_keepable(table: pa.Table, name: str) -> None:
     """A DataError where Parquet has no place for a column's type, or its JSON texts are none: later is too late."""
     for field, column in zip(table.schema, table.columns, strict=True):
-        if is_json(field) and not pa.types.is_string(field.type):
+        if isinstance(field.type, pa.BaseExtensionType) and is_json(field):
             _check_json(column.to_pylist(), f"data set {name}: column {field.name!r}")
         try:
             part = pa.table([column.slice(0, 1)], schema=pa.schema([field]))

@@ -17,7 +17,7 @@ from hpcjobs.config import DataConfig
 from hpcjobs.errors import DataError, did_you_mean
 from hpcjobs.run_folder.inputs import OWN_COLUMN
 from hpcjobs.run_folder.json_columns import is_json
-from hpcjobs.tasks.arrow_rows import check_keepable, plain
+from hpcjobs.tasks.arrow_rows import check_keepable, plain, roomy
 from hpcjobs.tasks.data_files import files_of, is_pattern, is_saved
 from hpcjobs.tasks.ids import row_ids, slices
 from hpcjobs.tasks.shards import read_files, read_folder
@@ -38,6 +38,7 @@ def load_table(config: DataConfig) -> pa.Table:
         if name in table.column_names and _same(table, name, values):
             table = table.drop_columns([name])  # the same values: no need to keep them twice
     check_keepable(table, config.title)
+    table = roomy(table)
     table = table.rename_columns([f"source_{c}" if OWN_COLUMN.fullmatch(c) else c for c in table.column_names])
     return table.add_column(0, "index", ours["index"]).add_column(1, "id", ours["id"])
 

@@ -14,7 +14,7 @@ from jinja2.sandbox import SandboxedEnvironment
 from hpcjobs.config import TaskConfig
 from hpcjobs.errors import ConfigError, did_you_mean
 from hpcjobs.requests import Chat, Pair, Prompt, Request, Row, Target, Turn
-from hpcjobs.run_folder.inputs import user_row
+from hpcjobs.run_folder.inputs import row_index, user_row
 from hpcjobs.tasks.few_shot import Pool
 from hpcjobs.tasks.seeds import sample_seed
 
@@ -117,7 +117,15 @@ class Prompts:
         if kind == "choice":
             options = self.options(values)
             pairs = tuple(Pair(prompt, f"{self._delimiter}{option}") for option in options)
-            return Request(index=row_index(row), id=sample, prompt=prompt, seed=seed, task="choice", options=tuple(options), pairs=pairs)
+            return Request(
+                index=row_index(row),
+                id=sample,
+                prompt=prompt,
+                seed=seed,
+                task="choice",
+                options=tuple(options),
+                pairs=pairs,
+            )
         if kind == "perplexity":
             return Request(index=row_index(row), id=sample, prompt=prompt, seed=seed, task="perplexity")
         return Request(index=row_index(row), id=sample, prompt=prompt, seed=seed, repeats=self._task.repeats)

@@ -45,7 +45,7 @@ def make_engine(work: Work) -> Engine:
     task: TaskType = work.plan.data.asks or "generate" if kind == "lm_eval" else kind
     if own := own_model_engine(model.engine):
         check_task(own, model.engine, task)
-        work.heart.vitals.device = "none"
+        work.heartbeat.vitals.device = "none"
         return own.from_config(model, work.config.task.generation)
     from hpcjobs.connector import AccelerateConnector, ConnectorOptions
     from hpcjobs.distributed.group import join_group, work_alone
@@ -70,5 +70,5 @@ def make_engine(work: Work) -> Engine:
         model.name, batch_size=model.batch_size, generation=work.config.task.generation, options=options
     )
     connector.load_model_once()
-    work.heart.vitals.device = str(connector.state.device)
+    work.heartbeat.vitals.device = str(connector.state.device)
     return connector.engine(task=task, deterministic=work.config.run.deterministic)

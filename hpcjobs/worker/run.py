@@ -28,7 +28,7 @@ from hpcjobs.run_folder.process import Identity
 from hpcjobs.run_folder.provenance import changed_since
 from hpcjobs.run_folder.snapshot import import_as_planned
 from hpcjobs.worker.by_kind import RANKS
-from hpcjobs.worker.signals import Terminated
+from hpcjobs.worker.signals import SignalHandlers, Terminated
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +74,11 @@ def run_rank(run_dir: str) -> None:
                 )
                 if not plan.kind.program:
                     _audit(rank, config)
-                _run_job(Work(paths=paths, config=config, plan=plan, rank=rank, heartbeat=heartbeat, drain=drain, watch=watch))
+                _run_job(
+                    Work(
+                        paths=paths, config=config, plan=plan, rank=rank, heartbeat=heartbeat, drain=drain, watch=watch
+                    )
+                )
 
 
 def _allocation(config: Config) -> Allocation:

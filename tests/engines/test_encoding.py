@@ -10,7 +10,7 @@ import pytest
 
 from hpcjobs.config import GenerationConfig
 from hpcjobs.engines.chat_template import chat_text
-from hpcjobs.engines.encoding import Coder, end_tokens, prompt_ids
+from hpcjobs.engines.encoding import TextCodec, end_tokens, prompt_ids
 from tests.toy_tokenizers import TOKENIZERS, toy_tokenizer
 
 pytestmark = pytest.mark.model
@@ -56,12 +56,12 @@ def test_the_ends_are_those_of_all_who_name_some() -> None:
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_a_stop_string_that_is_a_special_token_ends_the_answer(name: str) -> None:
     tokenizer = toy_tokenizer(name)
-    coder = Coder(model_of(), tokenizer, GenerationConfig())
+    coder = TextCodec(model_of(), tokenizer, GenerationConfig())
     made = tokenizer("yes no<|end|>maybe", add_special_tokens=False).input_ids
     stopped = coder.answer(made, GenerationConfig(stop=("<|end|>",)))
     assert (stopped.text.strip(), stopped.reason) == ("yes no", "stop")
     within = coder.answer(made, GenerationConfig(stop=("no<|end|>",)))
-    assert (within.text.strip(), within.reason) == ("yes", "stop") or name == "wordpiece"  # whose texts have a blank there
+    assert (within.text.strip(), within.reason) == ("yes", "stop") or name == "wordpiece"
     unstopped = coder.answer(made, GenerationConfig())
     assert unstopped.reason == "length"
     assert "<|end|>" not in unstopped.text

@@ -15,6 +15,7 @@ from hpcjobs.config import DataConfig
 from hpcjobs.errors import DataError
 from hpcjobs.plan.locate import locate
 from hpcjobs.run_folder.inputs import user_columns, user_row
+from hpcjobs.run_folder.json_columns import python_rows
 from hpcjobs.tasks.datasets import expected_work, load_table
 
 ROWS: list[dict[str, Any]] = [
@@ -63,8 +64,8 @@ def test_csv_with_quotes_and_newlines(tmp_path: Path) -> None:
     path = tmp_path / "d.csv"
     path.write_text('q,n\n"a, ""b""",1\ncafé,2\n', encoding="utf-8")
     assert load(path).to_pylist() == [
-        {"index": 0, "id": "0", "q": 'a, "b"', "n": 1},
-        {"index": 1, "id": "1", "q": "café", "n": 2},
+        {"index": 0, "id": "0", "q": 'a, "b"', "n": "1"},
+        {"index": 1, "id": "1", "q": "café", "n": "2"},
     ]
 
 
@@ -147,18 +148,25 @@ def test_a_template_sees_the_users_own_columns(tmp_path: Path, row: dict[str, An
 
 def test_nested_columns_and_missing_keys(tmp_path: Path) -> None:
     rows = [{"a": {"b": [1, 2]}, "m": [{"role": "user", "content": "x"}]}, {"a": {"b": [], "c": "y"}}]
-    first, second = load(jsonl(tmp_path, rows)).to_pylist()
-    assert first["a"] == {"b": [1, 2], "c": None}
+    first, second = python_rows(load(jsonl(tmp_path, rows)))
+    assert first["a"] == {"b": [1, 2]}
     assert first["m"] == [{"role": "user", "content": "x"}]
-    assert second["a"]["c"] == "y"
+    assert second["a"] == {"b": [], "c": "y"}
     assert second["m"] is None
 
 
-@pytest.mark.parametrize("values", [[1, "x"], ["x", 1], [{"a": 1}, "x"], ["ok", "\ud800"]])
-def test_a_column_of_mixed_types_is_named(tmp_path: Path, values: list[Any]) -> None:
+@pytest.mark.parametrize("values", [[1, "x"], ["x", 1], [{"a": 1}, "x"], [1, 2.5, None], [2**70, "\u2028"], [True, 1]])
+def test_a_column_of_mixed_types_keeps_each_value(tmp_path: Path, values: list[Any]) -> None:
+    rows = python_rows(load(jsonl(tmp_path, [{"fine": 1, "mixed": value} for value in values])))
+    assert [(type(row["mixed"]), row["mixed"]) for row in rows] == [(type(value), value) for value in values]
+    assert {row["fine"] for row in rows} == {1}
+
+
+@pytest.mark.parametrize("value", ["\ud800", ["x", {"\udfff": 1}], {"k": ["a\ud83d"]}, [1, "\udc00"]])
+def test_half_a_surrogate_pair_is_named_by_line_and_column(tmp_path: Path, value: Any) -> None:
     path = tmp_path / "d.jsonl"
-    path.write_text("".join(json.dumps({"fine": 1, "mixed": value}) + "\n" for value in values))
-    with pytest.raises(DataError, match=r"d\.jsonl: column 'mixed' does not hold one type"):
+    path.write_text("\n" + "".join(json.dumps({"fine": 1, "text": one}) + "\n" for one in ("ok", value)))
+    with pytest.raises(DataError, match=r"d\.jsonl:3: row 1, column 'text': \\ud[0-9a-f]{3} is half"):
         load(path)
 
 
@@ -166,13 +174,19 @@ def test_a_column_of_mixed_types_is_named(tmp_path: Path, values: list[Any]) -> 
     ("name", "content", "message"),
     [
         ("d.jsonl", b'{"a": 1}\n{"a": \n', r"d\.jsonl:2: not JSON"),
-        ("d.jsonl", b'{"a": 1}\n[1]\n', r"d\.jsonl: row 1 is list, not an object"),
+        ("d.jsonl", b'{"a": 1}\n[1]\n', r"d\.jsonl:2: row 1 is list, not an object"),
         ("d.jsonl", b'{"a": "\xff"}\n', r"d\.jsonl:1: not JSON"),
         ("d.json", b"{", r"d\.json: not JSON"),
         ("d.json", b'{"a": 1}', r"d\.json: not a list of rows"),
         ("d.json", b"7", r"d\.json: not a list of rows"),
         ("d.csv", b"", r"d\.csv cannot be read"),
-        ("d.csv", b"a,b\n1\n", r"d\.csv cannot be read"),
+        ("d.jsonl", b'{"a": 1}\n\n{"a": "\xe9"}\n', r"d\.jsonl:3: not JSON: byte 0xe9 \(byte 7 of the line"),
+        ("d.csv", b"a,b\n1\n", r"d\.csv cannot be read: line 2 has 1 values, and the header 2"),
+        ("d.csv", b'a,b\n"1\n\n2",3\n1,2,3\n', r"d\.csv cannot be read: line 5 has 3 values, and the header 2"),
+        ("d.csv", b'a,b\n1,2\n1,"2\n', r"d\.csv cannot be read: line 3 opens a quote that is never closed"),
+        ("d.csv", b'a\n"', r"d\.csv cannot be read: line 2 opens a quote that is never closed"),
+        ("d.csv", b"\na\n", r"d\.csv cannot be read: its first line has no names of columns"),
+        ("d.csv", b"q,a\nx,y\n\xe9,x\n", r"d\.csv:3: byte 0xe9, byte 8 of the file, is no UTF-8"),
         ("d.csv", b"a,b,a\n1,2,3\n", r"d\.csv has two columns of one name: a"),
         ("d.parquet", b"PAR1 no", r"d\.parquet cannot be read"),
         ("d.txt", b"x", r"d\.txt: its ending must be one of \.jsonl"),

@@ -62,7 +62,7 @@ def test_columns_messages_or_prompt_are_used_where_the_task_has_none() -> None:
     assert prompts_of(["prompt"]).prompt({"prompt": "hi"}) == "hi"
     assert prompts_of(["prompt"]).columns == {"prompt"}
     for wrong in (None, 7, [], [{"role": "user"}], ["hi"]):
-        with pytest.raises(ValueError, match="neither a text nor a chat|has no role and content"):
+        with pytest.raises(ValueError, match=r"neither a text nor a chat|has no role and content"):
             prompts_of(["prompt"]).prompt({"prompt": wrong})
 
 
