@@ -119,7 +119,8 @@ def by_loop(model: Any, tokenizer: Any, chats: Sequence[Any], lengths: Sequence[
     if not case.natural:
         engine.codec.never_end()
     requests = [
-        Request(n, str(n), chat, generation=GenerationConfig(max_new_tokens=lengths[n])) for n, chat in enumerate(chats)
+        Request(index=n, id=str(n), prompt=chat, generation=GenerationConfig(max_new_tokens=lengths[n]))
+        for n, chat in enumerate(chats)
     ]
     made = {completion.index: json.loads(completion.text) for completion in engine.stream(iter(requests))}
     return [made[number] for number in range(len(chats))]
@@ -179,10 +180,10 @@ def packed_bound(model: Any, prompts: Sequence[int], steps: Sequence[Sequence[tu
     each = max(1, round(PASS_TOKENS / statistics.mean(prompts)))
     for first in range(0, len(prompts), each):
         some = prompts[first : first + each]
-        pieces = [Piece(place, 0, [9] * prompt) for place, prompt in enumerate(some)]
+        pieces = [Piece(place=place, start=0, tokens=[9] * prompt) for place, prompt in enumerate(some)]
         clock.run(partial(packed.logits, pieces))
     for step in steps:
-        pieces = [Piece(place, columns, [9]) for place, columns in step]
+        pieces = [Piece(place=place, start=columns, tokens=[9]) for place, columns in step]
         clock.run(partial(packed.logits, pieces))
     return clock.seconds
 

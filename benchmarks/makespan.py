@@ -56,7 +56,15 @@ def new_round(folder: Path, rows: int, chunk_size: int) -> RunPaths:
 def book(
     paths: RunPaths, claims: Claims, chunks: ChunkList, rank: int, world: int, static: bool, watch: LeaseWatch
 ) -> Ledger:
-    owner = Lease(0, 0, "a", rank, "here", f"a-{rank}.jsonl", Identity("elsewhere", 1, "1"))
+    owner = Lease(
+        chunk=0,
+        generation=0,
+        attempt="a",
+        rank=rank,
+        host="here",
+        journal=f"a-{rank}.jsonl",
+        identity=Identity("elsewhere", 1, "1"),
+    )
     return Ledger(claims, chunks, owner, watch, (rank, world), Rules(static=static))
 
 
@@ -160,7 +168,19 @@ def simulate(ranks: int, seconds: Floats, static: bool, folder: Path) -> None:
 
 def work_as(rank: int, ranks: int, root: str, seconds: Floats, static: bool, ready: list[object]) -> None:
     """One real rank: claim, sleep, settle, until all is settled."""
-    paths, world = RunPaths(Path(root)), Rank(rank, ranks, rank, ranks, 0, "a", "torchrun", "here")
+    paths, world = (
+        RunPaths(Path(root)),
+        Rank(
+            rank=rank,
+            world_size=ranks,
+            local_rank=rank,
+            local_world_size=ranks,
+            node=0,
+            attempt="a",
+            launcher="torchrun",
+            host="here",
+        ),
+    )
     chunks, watch = ChunkList.read(paths.chunks(0)), LeaseWatch(paths.heartbeats, world.succeeds, 1e9)
     mine = book(paths, Claims(paths.round(0)), chunks, rank, ranks, static, watch)
     ready[0].wait()  # type: ignore[attr-defined]

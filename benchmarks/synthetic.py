@@ -52,7 +52,15 @@ def settle(paths: RunPaths, ranks: int) -> None:
     chunks, folder, identity = ChunkList.read(paths.chunks(0)), paths.round(0), Identity("elsewhere", 1, "1")
     for chunk in range(len(chunks)):
         rank = chunk % ranks
-        lease = Lease(chunk, 0, "a", rank, f"node-{rank // 8}", f"a-{rank}.jsonl", identity)
+        lease = Lease(
+            chunk=chunk,
+            generation=0,
+            attempt="a",
+            rank=rank,
+            host=f"node-{rank // 8}",
+            journal=f"a-{rank}.jsonl",
+            identity=identity,
+        )
         verdict = Counted(chunk, lease.journal, 0, ())
         (folder / f"{chunk}.0").write_text(json.dumps(asdict(lease), separators=(",", ":")))
         (folder / f"{chunk}.done").write_text(json.dumps(asdict(verdict), separators=(",", ":")))

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hpcjobs.config import GenerationConfig
 from hpcjobs.distributed.rank import Rank
@@ -18,12 +18,16 @@ from hpcjobs.requests import Completion, Prompt, Request, TaskType
 if TYPE_CHECKING:
     import torch
     from accelerate import Accelerator, PartialState
+    from torch.utils.data import DataLoader
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers.utils import ModelOutput
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 MIXED_PRECISIONS = ("no", "bf16", "fp16")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ConnectorOptions:
     """Less common options of the connector.
 
@@ -41,7 +45,7 @@ class ConnectorOptions:
     timeout: float = 600.0
     engine: str = "auto"
     fresh: int | None = None
-    accelerator: Mapping[str, Any] = field(default_factory=dict)
+    accelerator: Mapping[str, object] = field(default_factory=dict)
 
 
 class AccelerateConnector:
@@ -68,8 +72,8 @@ class AccelerateConnector:
         self.source = ModelSource(model_name, self.options.revision, cache_dir, self.options.trust_remote_code)
         self.batch_size, self.mixed_precision = batch_size, mixed_precision
         self.generation = generation or GenerationConfig()
-        self._model: Any = None
-        self._tokenizer: Any = None
+        self._model: PreTrainedModel | None = None
+        self._tokenizer: PreTrainedTokenizerBase | None = None
         self._state: PartialState | None = None
         self._accelerator: Accelerator | None = None
 
@@ -92,13 +96,13 @@ class AccelerateConnector:
         return bool(self.state.is_main_process)
 
     @property
-    def model(self) -> Any:
+    def model(self) -> PreTrainedModel:
         """The model, loaded on first use."""
         self.load_model_once()
         return self._model
 
     @property
-    def tokenizer(self) -> Any:
+    def tokenizer(self) -> PreTrainedTokenizerBase:
         """The model's tokenizer, loaded with the model on first use."""
         self.load_model_once()
         return self._tokenizer
@@ -139,21 +143,22 @@ class AccelerateConnector:
         spec = EngineSpec(self.options.engine, self.batch_size, Rank.from_env().local_world_size, deterministic, task)
         return make_engine(self.model, self.tokenizer, generation or self.generation, spec)
 
-    def complete(self, messages: Prompt, **kwargs: Any) -> Completion:
+    def complete(self, messages: Prompt, *, seed: int = 0, **kwargs: object) -> Completion:
         """The completion of one chat or prompt. `kwargs` are fields of GenerationConfig for this call."""
-        return self.complete_batch([messages], **kwargs)[0]
+        return self.complete_batch([messages], seed=seed, **kwargs)[0]
 
-    def complete_batch(self, messages_batch: Sequence[Prompt], **kwargs: Any) -> list[Completion]:
-        """The completions, in the order of the prompts. `kwargs` as in `complete`, and `seed` (int) for sampling.
+    def complete_batch(self, messages_batch: Sequence[Prompt], *, seed: int = 0, **kwargs: object) -> list[Completion]:
+        """The completions, in the order of the prompts. `kwargs` as in `complete`, `seed` is for sampling.
 
         Raises a UsageError for an unknown option.
         """
-        seed = int(kwargs.pop("seed", 0))
         engine = self.engine(self._generation(kwargs))
-        requests = (Request(n, str(n), prompt, seed + n) for n, prompt in enumerate(messages_batch))
+        requests = (
+            Request(index=n, id=str(n), prompt=prompt, seed=seed + n) for n, prompt in enumerate(messages_batch)
+        )
         return sorted(engine.stream(requests), key=lambda completion: completion.index)
 
-    def _generation(self, changes: Mapping[str, Any]) -> GenerationConfig:
+    def _generation(self, changes: Mapping[str, object]) -> GenerationConfig:
         for name in changes:
             if name not in GenerationConfig.model_fields:
                 valid = GenerationConfig.model_fields
@@ -176,7 +181,7 @@ class AccelerateConnector:
         mine = range(rank, len(dataset), world)
         return dataset.select(mine) if hasattr(dataset, "select") else [dataset[index] for index in mine]
 
-    def gather_results(self, results: Sequence[Any]) -> list[Any]:
+    def gather_results(self, results: Sequence[T]) -> list[T]:
         """The results of all processes in input order on the main process; an empty list on the others.
 
         Each process passes one result for each item of its `split_dataset`, in that order.
@@ -185,11 +190,13 @@ class AccelerateConnector:
             return list(results)
         import torch.distributed as dist
 
-        parts: list[Any] | None = [None] * self.state.num_processes if self.is_main_process else None
+        parts: list[list[T]] | None = [[]] * self.state.num_processes if self.is_main_process else None
         dist.gather_object(list(results), parts, dst=0)
         return interleave(parts) if parts is not None else []
 
-    def prepare_for_training(self, model: Any, optimizer: Any, *dataloaders: Any) -> tuple[Any, ...]:
+    def prepare_for_training(
+        self, model: torch.nn.Module, optimizer: torch.optim.Optimizer, *dataloaders: DataLoader[Any]
+    ) -> tuple[Any, ...]:
         """`(model, optimizer, *dataloaders)`, prepared by accelerate for a distributed loop.
 
         Weights are trained in float32, under autocast if `mixed_precision` is bf16 or fp16.
@@ -206,19 +213,17 @@ class AccelerateConnector:
             from accelerate import Accelerator
 
             cpu = self.state.device.type == "cpu"
-            self._accelerator = Accelerator(
-                mixed_precision=self.mixed_precision, cpu=cpu, **self.options.accelerator
-            )
+            self._accelerator = Accelerator(mixed_precision=self.mixed_precision, cpu=cpu, **self.options.accelerator)
         return self._accelerator
 
-    def backward(self, loss: Any) -> None:
+    def backward(self, loss: torch.Tensor | ModelOutput) -> None:
         """Run the backward pass of a loss, or of the `loss` attribute of a model's output.
 
         Gradients are averaged over all processes.
         """
         self.accelerator.backward(getattr(loss, "loss", loss))
 
-    def save_model(self, model: Any, output_dir: str | Path) -> None:
+    def save_model(self, model: torch.nn.Module, output_dir: str | Path) -> None:
         """Save safetensors, config and tokenizer, as `from_pretrained` loads them. Returns when all files are written.
         """
         accelerator = self.accelerator
@@ -235,7 +240,7 @@ class AccelerateConnector:
         accelerator.wait_for_everyone()
 
 
-def interleave(parts: Sequence[Sequence[Any]]) -> list[Any]:
+def interleave(parts: Sequence[Sequence[T]]) -> list[T]:
     """The parts of ranks 0..W-1, as `split_dataset` makes them, in input order.
 
     Raises an HpcJobsError if their sizes cannot come from one split.

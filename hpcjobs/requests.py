@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -13,6 +14,8 @@ Chat = list[Turn]
 Prompt = str | Chat
 # The correct answers: texts, or option numbers for multiple choice.
 Target = str | int | list[str] | list[int] | None
+# A row of a data set: its columns, of any type that the file has.
+Row = Mapping[str, object]
 TaskType = Literal["generate", "choice", "perplexity"]
 
 
@@ -35,7 +38,7 @@ class Pair:
     continuation: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """One sample to run. `prompt` is plain text or a chat; `seed` makes sampling reproducible.
 
@@ -82,7 +85,7 @@ class Likelihood:
     options: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
     """The completion of one request.
 
@@ -104,4 +107,4 @@ class Completion:
     @classmethod
     def failed(cls, index: int, error: SampleError, started_at: float = 0.0, seconds: float = 0.0) -> Completion:
         """A completion that has an error instead of a text."""
-        return cls(index, "", "error", error=error, started_at=started_at, seconds=seconds)
+        return cls(index=index, text="", finish_reason="error", error=error, started_at=started_at, seconds=seconds)

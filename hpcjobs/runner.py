@@ -10,9 +10,9 @@ import argparse
 import json
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -24,29 +24,52 @@ from hpcjobs.distributed.rank import lone_launch_hint
 from hpcjobs.errors import HpcJobsError, UsageError
 from hpcjobs.metrics import Fold, Judge, MeanFold, Metric, fold_of
 from hpcjobs.metrics.format import score_lines
-from hpcjobs.requests import Completion, Request, SampleError, TaskType
+from hpcjobs.requests import Completion, Request, Row, SampleError, Target, TaskType
 from hpcjobs.run_folder.files import make_folder, write_json, write_whole
-from hpcjobs.run_folder.inputs import user_columns, user_row
+from hpcjobs.run_folder.inputs import row_index, user_columns, user_row
 from hpcjobs.run_folder.json_columns import python_rows
+from hpcjobs.run_folder.metrics_file import Summary
 from hpcjobs.tasks.datasets import load_table
 from hpcjobs.tasks.few_shot import Pool, TableRows, is_own, pool_table
 from hpcjobs.tasks.prompts import Prompts
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
     from hpcjobs.connector import AccelerateConnector
+    from hpcjobs.engines.base import Source
 
 log = logging.getLogger(__name__)
-Row = dict[str, Any]
+
+
+class Scored(TypedDict):
+    """What metrics.json is folded of: a result's scores, and what metrics sum over results."""
+
+    scores: dict[str, float | None]
+    error: dict[str, str] | None
+    statistics: NotRequired[dict[str, tuple[float, ...] | str]]
+
+
+class Result(Scored):
+    """What is saved of a row: nothing that depends on how many processes there were."""
+
+    index: int
+    id: str
+    completion: str
+    target: Target
+    finish_reason: str
+    prompt_tokens: int
+    completion_tokens: int
 
 
 def load_validation_data(data_file: str, max_samples: int | None = None) -> list[Row]:
     """The first `max_samples` rows (default: all) of an asset, file, folder or hub id, each with `index` and `id`."""
-    return python_rows(load_table(DataConfig(name=data_file, max_samples=max_samples)))
+    return [*python_rows(load_table(DataConfig(name=data_file, max_samples=max_samples)))]
 
 
 def run_inference_with_prompt(
-    model: Any, tokenizer: Any, dataset: Sequence[Row], config: Config | None = None
-) -> list[dict[str, Any]]:
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, dataset: Sequence[Row], config: Config | None = None
+) -> list[Result]:
     """One result per row, in input order, computed by this process alone. The task is that of `config` (default:
     eval.yaml).
     """
@@ -60,7 +83,7 @@ def run_inference_with_prompt(
 
 def run_inference_with_accelerate(
     connector: AccelerateConnector, dataset: Sequence[Row], config: Config | None = None
-) -> list[dict[str, Any]]:
+) -> list[Result]:
     """One result per row, in input order, on the main process; an empty list on the others."""
     config = config or default_config()
     engine = connector.engine(task=_task(config))
@@ -85,12 +108,14 @@ def _pool(config: Config, dataset: Sequence[Row]) -> Pool | None:
     shots = config.task.few_shot
     if not shots.k or not dataset:
         return None
-    table = pa.Table.from_pylist(list(dataset))
+    table = pa.Table.from_pylist([dict(row) for row in dataset])
     pool = pool_table(config, table)
     return Pool(shots, TableRows(table if pool is None else pool), is_own(shots))
 
 
-def _run(stream: Any, dataset: Sequence[Row], config: Config, pool: Pool | None) -> list[dict[str, Any]]:
+def _run(
+    stream: Callable[[Source], Iterator[Completion]], dataset: Sequence[Row], config: Config, pool: Pool | None
+) -> list[Result]:
     if not dataset:
         return []
     prompts, judge = Prompts(config.task, user_columns(dataset[0]), pool), Judge(config.task)
@@ -100,30 +125,33 @@ def _run(stream: Any, dataset: Sequence[Row], config: Config, pool: Pool | None)
         try:
             requests.append(prompts.request(row, config.run.seed))
         except Exception as error:  # a template may raise anything; it is this row's problem alone
-            done[row["index"]] = Completion.failed(row["index"], SampleError.of(error))
+            done[row_index(row)] = Completion.failed(row_index(row), SampleError.of(error))
     done |= {completion.index: completion for completion in stream(iter(requests))}
-    return [_result(row, done[row["index"]], prompts, judge) for row in dataset]
+    return [_result(row, done[row_index(row)], prompts, judge) for row in dataset]
 
 
-def _result(row: Row, completion: Completion, prompts: Prompts, judge: Judge) -> dict[str, Any]:
+def _result(row: Row, completion: Completion, prompts: Prompts, judge: Judge) -> Result:
     """The saved result of a row; it does not depend on the number of processes."""
     values, failed = user_row(row), completion.error
     target = None if failed else prompts.target(values)
     scores = judge.failed(lambda: prompts.target(values)) if failed else judge.judge(completion, target, values)
     sums = {name: score.statistics for name, score in scores.items() if score.statistics is not None}
-    return {
-        "index": row["index"], "id": row["id"], "completion": completion.text, "target": target,
+    result: Result = {
+        "index": row_index(row), "id": str(row["id"]), "completion": completion.text, "target": target,
         "finish_reason": completion.finish_reason, "prompt_tokens": completion.prompt_tokens,
         "completion_tokens": completion.completion_tokens,
         "scores": {name: score.number for name, score in scores.items()},
         "error": {"type": failed.type, "message": failed.message} if failed else None,
-    } | ({"statistics": sums} if sums else {})  # fmt: skip
+    }  # fmt: skip
+    if sums:
+        result["statistics"] = sums
+    return result
 
 
 def save_results(
-    results: Sequence[Mapping[str, Any]],
+    results: Sequence[Scored],
     output_dir: str | Path,
-    facts: Mapping[str, Any] | None = None,
+    facts: Mapping[str, object] | None = None,
     metrics: Sequence[Metric] = (),
 ) -> Path:
     """Write results.jsonl and metrics.json to `output_dir` and return it as a Path.
@@ -141,7 +169,7 @@ def save_results(
     return folder
 
 
-def _folded(name: str, results: Sequence[Mapping[str, Any]], metric: Metric | None) -> dict[str, Any]:
+def _folded(name: str, results: Sequence[Scored], metric: Metric | None) -> Summary:
     """The summary of one metric's scores; the mean if the metric is unknown."""
     fold: Fold = MeanFold() if metric is None else fold_of(metric)
     kind = getattr(metric, "statistics", None)
@@ -210,11 +238,11 @@ def _main(args: argparse.Namespace, config: Config) -> int:
     return 0
 
 
-def _generation(generation: GenerationConfig) -> dict[str, Any]:
+def _generation(generation: GenerationConfig) -> dict[str, object]:
     return generation.model_dump(mode="json")
 
 
-def _plain(args: argparse.Namespace, config: Config, rows: Sequence[Row]) -> list[dict[str, Any]]:
+def _plain(args: argparse.Namespace, config: Config, rows: Sequence[Row]) -> list[Result]:
     import torch
 
     from hpcjobs.engines.loader import ModelSource, load_model, precision_dtype, torch_dtype
@@ -227,14 +255,19 @@ def _plain(args: argparse.Namespace, config: Config, rows: Sequence[Row]) -> lis
     return run_inference_with_prompt(loaded, tokenizer, rows, config)
 
 
-def _with_accelerate(args: argparse.Namespace, config: Config, rows: Sequence[Row]) -> list[dict[str, Any]] | None:
+def _with_accelerate(args: argparse.Namespace, config: Config, rows: Sequence[Row]) -> list[Result] | None:
     """The results on the main process, None on the others."""
     from hpcjobs.connector import AccelerateConnector, ConnectorOptions
     from hpcjobs.distributed.group import leave_group
     from hpcjobs.engines.loader import torch_dtype
 
     model = config.model
-    options = ConnectorOptions(model.revision, torch_dtype(model.dtype), model.trust_remote_code, model.gpus_per_rank)
+    options = ConnectorOptions(
+        revision=model.revision,
+        dtype=torch_dtype(model.dtype),
+        trust_remote_code=model.trust_remote_code,
+        gpus_per_rank=model.gpus_per_rank,
+    )
     connector = AccelerateConnector(
         model.name, args.cache_dir, model.batch_size, args.mixed_precision, config.task.generation, options
     )

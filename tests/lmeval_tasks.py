@@ -182,13 +182,17 @@ def dummy_lm() -> Any:
             found = []
             for request in requests:
                 pair = Pair(*request.args)
-                answer = self._one(Request(0, "", pair.context, task="choice", options=("x",), pairs=(pair,)))
+                answer = self._one(
+                    Request(index=0, id="", prompt=pair.context, task="choice", options=("x",), pairs=(pair,))
+                )
                 assert answer.likelihood is not None
                 found.append((answer.likelihood.logprobs[0], answer.likelihood.greedy[0]))
             return found
 
         def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
-            answers = [self._one(Request(0, "", request.args[0], task="perplexity")) for request in requests]
+            answers = [
+                self._one(Request(index=0, id="", prompt=request.args[0], task="perplexity")) for request in requests
+            ]
             return [answer.likelihood.logprobs[0] for answer in answers if answer.likelihood]
 
         def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
@@ -198,7 +202,7 @@ def dummy_lm() -> Any:
                 generation_of(arguments)
                 times = self._said.get(context, 0)  # the clones of a request come one after another
                 self._said[context] = times + 1
-                answer = self._one(Request(0, "", context, repeats=times % request.repeats + 1))
+                answer = self._one(Request(index=0, id="", prompt=context, repeats=times % request.repeats + 1))
                 found.append((answer.texts or (answer.text,))[-1])
             return found
 

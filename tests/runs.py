@@ -353,7 +353,9 @@ def supervised(paths: RunPaths) -> Iterator[subprocess.Popen[bytes]]:
     env = clean_environment() | {"HPCJOBS_ATTEMPT": "leaked"}
     with subprocess.Popen(command, env=env, start_new_session=True, stderr=subprocess.DEVNULL) as process:
         identity = Identity(machine_id(), process.pid, process_start(process.pid) or "0")
-        record_launch(paths, Launch(0, "local", {}, "1 node", 1, supervisor=identity.values()))
+        record_launch(
+            paths, Launch(number=0, executor="local", jobs={}, shape="1 node", ranks=1, supervisor=identity.values())
+        )
         try:
             yield process
         finally:

@@ -23,7 +23,8 @@ from tests.reference.values import same
 from tests.runs import run_ranks, said
 
 VALUES: list[Any] = [
-    12, 3.5, "x", None, True, [], {}, [1, 2.5, "y"], {"a": {}}, 2**80, float("nan"), "\u2028", {"b": 1, "a": 2}, {"a": 1},
+    12, 3.5, "x", None, True, [], {}, [1, 2.5, "y"], {"a": {}}, 2**80, float("nan"), "\u2028", {"b": 1, "a": 2},
+    {"a": 1},
 ]  # fmt: skip
 
 
@@ -71,4 +72,4 @@ def test_merged_input_is_the_rows_of_the_file(tmp_path: Path) -> None:
     assert "the template fails" not in page
     again = load_table(validate(Layer({"data": {"name": str(paths.results)}})).data)
     assert same([row["input"]["value"] for row in python_rows(again)], [row["value"] for row in rows])
-    assert Plan.read(paths.plan).data["name"] == str(tmp_path / "rows.jsonl")
+    assert Plan.read(paths.plan).data.name == str(tmp_path / "rows.jsonl")

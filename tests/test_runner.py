@@ -109,7 +109,7 @@ def test_saved_values_are_made_by_the_metrics_own_folds(tmp_path: Path) -> None:
     config = validate(Layer({"task": {"prompt": "{{ question }}", "target": "{{ gold }}", "metrics": metrics}}))
     judge, prompts = Judge(config.task), Prompts(config.task, list(rows[0]))
     failed = Completion.failed(2, SampleError("ValueError", "no room"))
-    given = [Completion(n, text, "stop") for n, text in enumerate(answers[:2])] + [failed]
+    given = [Completion(index=n, text=text, finish_reason="stop") for n, text in enumerate(answers[:2])] + [failed]
     results = [runner._result(row, answer, prompts, judge) for row, answer in zip(rows, given, strict=True)]
     folder = runner.save_results(json.loads(json.dumps(results)), tmp_path, {"model": "m"}, judge.metrics)
     values = json.loads((folder / "metrics.json").read_text())
@@ -139,5 +139,5 @@ def test_multiple_choice_with_examples_plain_and_with_the_connector(tiny: tuple[
     assert [row["finish_reason"] for row in plain] == ["scored"] * 9
     assert {row["completion"] for row in plain} <= {"ABC", "AB", "A"}
     kept = ("id", "completion", "scores", "prompt_tokens", "completion_tokens")
-    assert [[row[key] for key in kept] for row in other] == [[row[key] for key in kept] for row in plain]
+    assert [[dict(row)[key] for key in kept] for row in other] == [[dict(row)[key] for key in kept] for row in plain]
     assert plain[0]["prompt_tokens"] > len(rows[0]["q"]) + len(rows[1]["q"])  # an example stands before it

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,8 +15,11 @@ from hpcjobs.cli.flags import (
     Word,
     Yes,
 )
-from hpcjobs.cli.submit import given_flags
 from hpcjobs.errors import UsageError
+
+if TYPE_CHECKING:
+    from hpcjobs.plan.draft import Draft
+    from hpcjobs.run_folder.paths import RunPaths
 
 
 @app.command()
@@ -52,9 +55,28 @@ def verify(
     from hpcjobs.cli.show_comparison import show_verdict
     from hpcjobs.cli.show_plan import show_sizes
     from hpcjobs.commands import verify as flow
-    from hpcjobs.commands.submit import SubmitOptions
+    from hpcjobs.commands.submit import Flags, SubmitOptions
 
-    options = SubmitOptions(job, config, profile, sets or [], given_flags(locals()), [], [], run_dir)
+    options = SubmitOptions(
+        job=job,
+        config=config,
+        profile=profile,
+        sets=sets or [],
+        flags=Flags(
+            model=model,
+            data=data,
+            max_samples=max_samples,
+            nodes=nodes,
+            time=time,
+            partition=partition,
+            account=account,
+            qos=qos,
+            executor=executor,
+        ),
+        sbatch=[],
+        argv=[],
+        run_dir=run_dir,
+    )
     drafts = flow.plan_runs(options, flow.parse_sizes(world_sizes))
     show_sizes(drafts)
     if not yes and sys.stdin.isatty() and sys.stderr.isatty():
@@ -64,7 +86,7 @@ def verify(
     raise typer.Exit(verdict.exit_code())
 
 
-def _run_all(drafts: Any, json_: bool) -> Any:
+def _run_all(drafts: dict[int, Draft], json_: bool) -> dict[int, RunPaths]:
     from hpcjobs.cli.show_run import echo_hints, progress
     from hpcjobs.commands.verify import run_all, still_going
 
@@ -120,7 +142,7 @@ def compare(
 
 
 def _compare_trainings(
-    a: Any, b: Any, gates: list[str], partly: bool, files: tuple[Path | None, Path | None], json_: bool
+    a: RunPaths, b: RunPaths, gates: list[str], partly: bool, files: tuple[Path | None, Path | None], json_: bool
 ) -> None:
     from hpcjobs.cli.show_comparison import show_trainings
     from hpcjobs.commands.overlay import write_overlay

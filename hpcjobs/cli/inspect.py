@@ -81,12 +81,13 @@ def score(
     from hpcjobs.cli.show_run import show_scores
     from hpcjobs.commands.merge import try_report
     from hpcjobs.merge.score import rescore
+    from hpcjobs.run_folder.metrics_file import MetricsFile
     from hpcjobs.run_folder.paths import find_run
 
     paths = find_run(run)
     summary = rescore(paths, metric or [], target)
     try_report(paths)
-    show_scores(paths, summary, json_)
+    show_scores(paths, MetricsFile.of(summary), json_)
     raise typer.Exit(0 if summary["complete"] else 3)
 
 

@@ -15,6 +15,7 @@ from hpcjobs.commands.status import Status, read_status
 from hpcjobs.metrics.format import group_lines, number_text, score_lines
 from hpcjobs.run_folder.job_kinds import find_kind
 from hpcjobs.run_folder.logs import Entry
+from hpcjobs.run_folder.metrics_file import MetricsFile, TrainFacts
 from hpcjobs.run_folder.paths import RunPaths, runs_root
 from hpcjobs.run_folder.run_state import RunState
 from hpcjobs.training.evals import ModelEval, evals_of
@@ -112,7 +113,7 @@ def _status_text(status: Status) -> str:
     return "\n".join(lines)
 
 
-def step_text(step: Mapping[str, Any]) -> str:
+def step_text(step: Mapping[str, float]) -> str:
     """The values of the last step of a train run."""
     names = ("loss", "eval_loss", "learning_rate", "grad_norm", "tokens_per_s", "epoch")
     values = ", ".join(f"{name.replace('_per_s', '/s')} {step[name]:.4g}" for name in names if step[name] is not None)
@@ -139,9 +140,8 @@ def show_end(paths: RunPaths, as_json: bool) -> None:
     """Show the results of a finished run: metrics, counts, files."""
     status = read_status(paths)
     if as_json:
-        typer.echo(
-            json.dumps({"run": status.run, "folder": status.folder, "state": status.state, "metrics": status.metrics})
-        )
+        values = status.values()
+        typer.echo(json.dumps({name: values[name] for name in ("run", "folder", "state", "metrics")}))
     elif status.metrics:
         _print_scores(paths, status.metrics, status.evals)
     else:
@@ -150,45 +150,45 @@ def show_end(paths: RunPaths, as_json: bool) -> None:
             print_error(f"error: {status.first_error or 'no rank said why'}\nnext: hpcjobs logs --errors {paths.root}")
 
 
-def show_scores(paths: RunPaths, metrics: Mapping[str, Any], as_json: bool) -> None:
+def show_scores(paths: RunPaths, metrics: MetricsFile, as_json: bool) -> None:
     """Show metrics, counts and paths."""
     if as_json:
-        typer.echo(json.dumps({"run": paths.root.name, "folder": str(paths.root), "metrics": metrics}))
+        typer.echo(json.dumps({"run": paths.root.name, "folder": str(paths.root), "metrics": metrics.values}))
     else:
         _print_scores(paths, metrics, evals_of(paths))
 
 
-def _print_scores(paths: RunPaths, metrics: Mapping[str, Any], evals: Sequence[ModelEval]) -> None:
+def _print_scores(paths: RunPaths, metrics: MetricsFile, evals: Sequence[ModelEval]) -> None:
     for line in (metrics_text(metrics), *eval_lines(evals)):
         typer.echo(line)
     typer.echo(f"folder  {paths.root}")
     if paths.report.exists():
         typer.echo(f"report  {paths.report}")
-    if not metrics["complete"]:
+    if not metrics.complete:
         see = f"see {paths.missing}; " if paths.missing.exists() else ""
         print_error(f"incomplete: {see}next: hpcjobs resume {paths.root}")
 
 
-def metrics_text(metrics: Mapping[str, Any]) -> str:
+def metrics_text(metrics: MetricsFile) -> str:
     """Metrics with intervals, the counts behind them, and groups; incomplete scores are marked."""
-    counts = metrics["counts"]
-    if "train" in metrics:
-        return _train_text(metrics)
-    lines = list(score_lines(metrics["metrics"], "" if metrics["complete"] else "  INCOMPLETE"))
-    line = f"samples {counts['accepted']} of {counts['rows']}, missing {counts['missing']}, errors {counts['errors']}"
-    line += f"; tokens {counts['prompt_tokens']} in, {counts['completion_tokens']} out"
-    lines += [line, *(f"warning: {text}" for text in metrics["warnings"])]
-    return "\n".join([*lines, *group_lines(metrics.get("groups", {}))])
+    counts = metrics.counts
+    if metrics.train:
+        return _train_text(metrics, metrics.train)
+    lines = list(score_lines(metrics.metrics, "" if metrics.complete else "  INCOMPLETE"))
+    line = f"samples {counts.accepted} of {counts.rows}, missing {counts.missing}, errors {counts.errors}"
+    line += f"; tokens {counts.prompt_tokens} in, {counts.completion_tokens} out"
+    lines += [line, *(f"warning: {text}" for text in metrics.warnings)]
+    return "\n".join([*lines, *group_lines(metrics.groups)])
 
 
-def _train_text(metrics: Mapping[str, Any]) -> str:
-    counts, train = metrics["counts"], metrics["train"]
-    lines = list(score_lines(metrics["metrics"], "" if metrics["complete"] else "  INCOMPLETE"))
-    lines.append(f"steps   {counts['accepted']} of {counts['rows']}, {counts['tokens']} tokens")
-    speed = f"{train['tokens_per_s']:.4g} tokens/s, {train['tokens_per_s_per_rank']:.4g} a rank"
-    lines.append(f"speed   {speed}; {train['steps_run_again']} steps run again")
-    lines += [f"{name:<8}{train[name]}" for name in ("model", "adapter") if train.get(name)]
-    return "\n".join([*lines, *(f"warning: {text}" for text in metrics["warnings"])])
+def _train_text(metrics: MetricsFile, train: TrainFacts) -> str:
+    counts = metrics.counts
+    lines = list(score_lines(metrics.metrics, "" if metrics.complete else "  INCOMPLETE"))
+    lines.append(f"steps   {counts.accepted} of {counts.rows}, {counts.tokens} tokens")
+    speed = f"{train.tokens_per_s:.4g} tokens/s, {train.tokens_per_s_per_rank:.4g} a rank"
+    lines.append(f"speed   {speed}; {train.steps_run_again} steps run again")
+    lines += [f"{name:<8}{path}" for name, path in (("model", train.model), ("adapter", train.adapter)) if path]
+    return "\n".join([*lines, *(f"warning: {text}" for text in metrics.warnings)])
 
 
 def show_runs(runs: Sequence[RunPaths], as_json: bool) -> None:
@@ -212,7 +212,7 @@ def show_runs(runs: Sequence[RunPaths], as_json: bool) -> None:
             )
             continue
         stamp = time.strftime("%Y-%m-%d %H:%M", time.localtime(paths.plan.stat().st_mtime))
-        metrics = (status.metrics or {}).get("metrics", {})
+        metrics = status.metrics.metrics if status.metrics else {}
         scores = "  ".join(
             f"{name} {number_text(value['value'])}" for name, value in metrics.items() if value["value"] is not None
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -28,12 +28,9 @@ from hpcjobs.cli.flags import (
     Yes,
 )
 
-
-def given_flags(values: dict[str, Any]) -> dict[str, Any]:
-    """The flags that are config keys, from a verb's locals."""
-    from hpcjobs.commands.submit import FLAGS
-
-    return {name: values.get(name) for name in FLAGS}
+if TYPE_CHECKING:
+    from hpcjobs.plan.draft import Draft
+    from hpcjobs.run_folder.paths import RunPaths
 
 
 @app.command(context_settings={"ignore_unknown_options": False})
@@ -86,18 +83,48 @@ def submit(
 ) -> None:
     """Plan a run, show the plan, and queue its ranks and the merge job."""
     from hpcjobs.cli.show_plan import show_plan
-    from hpcjobs.commands.submit import SubmitOptions, draft_of
+    from hpcjobs.commands.submit import Flags, SubmitOptions, draft_of
 
     extra = [*(sbatch or ()), *([f"comment={comment}"] if comment is not None else ())]
-    flags = given_flags(locals())
-    options = SubmitOptions(job, config, profile, sets or [], flags, extra, argv or [], run_dir)
+    flags = Flags(
+        nodes=nodes,
+        gpus=gpus,
+        gpus_per_node=gpus_per_node,
+        ntasks_per_node=ntasks_per_node,
+        cpus_per_task=cpus_per_task,
+        array=array,
+        mem=mem,
+        time=time,
+        partition=partition,
+        account=account,
+        qos=qos,
+        constraint=constraint,
+        reservation=reservation,
+        executor=executor,
+        name=name,
+        model=model,
+        data=data,
+        max_samples=max_samples,
+        exclusive=exclusive,
+        requeue=requeue,
+    )
+    options = SubmitOptions(
+        job=job,
+        config=config,
+        profile=profile,
+        sets=sets or [],
+        flags=flags,
+        sbatch=extra,
+        argv=argv or [],
+        run_dir=run_dir,
+    )
     draft, places = draft_of(options)
     show_plan(draft, places if dry_run else None, json_ and dry_run)
     if not dry_run:
         _go(draft, plan_only, wait, yes, json_)
 
 
-def _go(draft: Any, plan_only: bool, wait: bool, yes: bool, json_: bool) -> None:
+def _go(draft: Draft, plan_only: bool, wait: bool, yes: bool, json_: bool) -> None:
     from hpcjobs.cli.show_plan import echo_launch, echo_plan
     from hpcjobs.commands.submit import start
 
@@ -112,7 +139,7 @@ def _go(draft: Any, plan_only: bool, wait: bool, yes: bool, json_: bool) -> None
     return None
 
 
-def _wait(paths: Any, json_: bool) -> None:
+def _wait(paths: RunPaths, json_: bool) -> None:
     from hpcjobs.cli.show_run import echo_hints, progress, show_end
     from hpcjobs.commands.wait import wait
 
@@ -150,9 +177,26 @@ def resume(
     """Run what is missing, with the same shape or another."""
     from hpcjobs.cli.show_plan import echo_launch
     from hpcjobs.commands.resume import resume
+    from hpcjobs.commands.submit import Flags
     from hpcjobs.run_folder.paths import find_run
 
-    paths, flags = find_run(run), given_flags(locals())
+    paths = find_run(run)
+    flags = Flags(
+        nodes=nodes,
+        gpus=gpus,
+        gpus_per_node=gpus_per_node,
+        ntasks_per_node=ntasks_per_node,
+        cpus_per_task=cpus_per_task,
+        array=array,
+        mem=mem,
+        time=time,
+        partition=partition,
+        account=account,
+        qos=qos,
+        constraint=constraint,
+        reservation=reservation,
+        executor=executor,
+    )
     launched = resume(paths, flags, sbatch or [], lambda text: typer.echo(text, err=True))
     if launched:
         echo_launch(paths, launched, json_)
@@ -184,9 +228,26 @@ def join(
     """Add ranks to a running run: more nodes, another partition, or an array of single-node workers."""
     from hpcjobs.cli.show_plan import echo_launch
     from hpcjobs.commands.resume import join
+    from hpcjobs.commands.submit import Flags
     from hpcjobs.run_folder.paths import find_run
 
-    paths, flags = find_run(run), given_flags(locals())
+    paths = find_run(run)
+    flags = Flags(
+        nodes=nodes,
+        gpus=gpus,
+        gpus_per_node=gpus_per_node,
+        ntasks_per_node=ntasks_per_node,
+        cpus_per_task=cpus_per_task,
+        array=array,
+        mem=mem,
+        time=time,
+        partition=partition,
+        account=account,
+        qos=qos,
+        constraint=constraint,
+        reservation=reservation,
+        executor=executor,
+    )
     echo_launch(paths, join(paths, flags, sbatch or [], lambda text: typer.echo(text, err=True)), json_)
     if wait:
         _wait(paths, json_)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from hpcjobs.run_folder.heartbeat import Vitals
 from hpcjobs.run_folder.ledger.chunks import read_sizes
@@ -25,7 +24,7 @@ class Counts:
     rows: int
     done: int
     rate: float | None = None
-    step: dict[str, Any] | None = None
+    step: dict[str, float] | None = None
 
 
 def count(paths: RunPaths, plan: Plan, live: Sequence[Vitals]) -> Counts:

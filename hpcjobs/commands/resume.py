@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from hpcjobs.commands.carry_on import carry_on
-from hpcjobs.commands.submit import flag_layer, start_run
+from hpcjobs.commands.submit import Flags, flag_layer, start_run
 from hpcjobs.config import Config
 from hpcjobs.config.layers import Layer, merge_layers
 from hpcjobs.config.resolve import read_config, validate
@@ -19,7 +18,7 @@ from hpcjobs.run_folder.run_state import RunState
 from hpcjobs.run_folder.submission import Launch, read_launches
 
 
-def resume(paths: RunPaths, flags: dict[str, Any], sbatch: Sequence[str], echo: Callable[[str], None]) -> Launch | None:
+def resume(paths: RunPaths, flags: Flags, sbatch: Sequence[str], echo: Callable[[str], None]) -> Launch | None:
     """Run what is missing, with another shape if flags set one. None if nothing is missing. Raises a UsageError."""
     plan, config = Plan.read(paths.plan), read_config(paths.config)
     plan.kind.check("resume", plan.run)
@@ -31,7 +30,7 @@ def resume(paths: RunPaths, flags: dict[str, Any], sbatch: Sequence[str], echo: 
     return carry_on(paths, _reshaped(config, flags, sbatch), echo)
 
 
-def join(paths: RunPaths, flags: dict[str, Any], sbatch: Sequence[str], echo: Callable[[str], None]) -> Launch:
+def join(paths: RunPaths, flags: Flags, sbatch: Sequence[str], echo: Callable[[str], None]) -> Launch:
     """Add ranks to a running run, through the same ledger; the merge waits for them too. Raises a UsageError."""
     plan, config = Plan.read(paths.plan), read_config(paths.config)
     plan.kind.check("join", plan.run)
@@ -51,16 +50,16 @@ def _state(paths: RunPaths) -> RunState:
     return read_status(paths).state
 
 
-def _reshaped(config: Config, flags: dict[str, Any], sbatch: Sequence[str]) -> Config:
+def _reshaped(config: Config, flags: Flags, sbatch: Sequence[str]) -> Config:
     """The config with another shape. Counts that contradict the new flags are dropped."""
     values = config.model_dump(mode="python")
-    if flags.get("array") is not None and flags.get("nodes") is None:
+    if flags.array is not None and flags.nodes is None:
         values["cluster"] |= {"nodes": 1}
-    elif flags.get("nodes") is not None:
+    elif flags.nodes is not None:
         values["cluster"] |= {"array": None}
-    if flags.get("gpus") is not None or flags.get("gpus_per_node") is not None:
+    if flags.gpus is not None or flags.gpus_per_node is not None:
         values["cluster"] |= {"gpus": None, "gpus_per_node": None, "ntasks_per_node": None}
-    elif flags.get("nodes") is not None and config.cluster.gpus is not None:
+    elif flags.nodes is not None and config.cluster.gpus is not None:
         per_node = config.cluster.gpus // config.cluster.nodes
         values["cluster"] |= {"gpus": None, "gpus_per_node": per_node}
     return validate(merge_layers([Layer(values), flag_layer(flags, sbatch)]))

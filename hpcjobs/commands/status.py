@@ -14,8 +14,8 @@ from hpcjobs.errors import LaunchError
 from hpcjobs.launch import slurm
 from hpcjobs.launch.jobs import known_launches
 from hpcjobs.run_folder.disk import shortage
-from hpcjobs.run_folder.files import read_json
 from hpcjobs.run_folder.liveness import LOST, RankView, view_ranks
+from hpcjobs.run_folder.metrics_file import MetricsFile
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.plan import Plan
 from hpcjobs.run_folder.process import Identity
@@ -27,7 +27,7 @@ from hpcjobs.training.evals import ModelEval, evals_of
 _STARTING_SECONDS = 30.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Status:
     """The status of a run. `rate` is in samples per second, `eta` in seconds; None if unknown.
 
@@ -48,9 +48,9 @@ class Status:
     jobs: dict[str, slurm.JobState]
     first_error: str | None
     notes: list[str]
-    metrics: dict[str, Any] | None
+    metrics: MetricsFile | None
     going: bool = False
-    step: dict[str, Any] | None = None
+    step: dict[str, float] | None = None
     evals: list[ModelEval] = field(default_factory=list)
 
     @property
@@ -64,7 +64,8 @@ class Status:
 
     def values(self) -> dict[str, Any]:
         """The status as JSON values."""
-        values = dataclasses.asdict(self)
+        values = dataclasses.asdict(dataclasses.replace(self, metrics=None))
+        values["metrics"] = self.metrics and self.metrics.values
         values["jobs"] = {kind: dataclasses.asdict(job) for kind, job in self.jobs.items()}
         values["ranks"] = [
             dataclasses.asdict(rank.vitals) | {"state": rank.state, "rate": round(rank.rate, 3)} for rank in self.ranks
@@ -83,7 +84,7 @@ def read_status(paths: RunPaths) -> Status:
     rows, done = counts.rows, counts.done
     rate = sum(rank.rate for rank in ranks if rank.live) if counts.rate is None else counts.rate
     if metrics:
-        rows, done = metrics["counts"]["rows"], metrics["counts"]["accepted"]
+        rows, done = metrics.counts.rows, metrics.counts.accepted
     eta = (rows - done) / rate if rate and plan.kind.unit != "none" else None
     state = _state(plan, now, jobs, ranks, metrics)
     failed = sorted((rank for rank in ranks if rank.vitals.first_error), key=lambda rank: not rank.vitals.fatal)
@@ -94,10 +95,23 @@ def read_status(paths: RunPaths) -> Status:
     if state == RunState.FAILED and not metrics and plan.kind.has("merge") and _ended(now, ranks):
         notes.append(f"its ranks have ended, and no merge has: next: hpcjobs merge {paths.root}")
     return Status(
-        plan.run, plan.job, str(paths.root), state, rows, done, rate, eta, ranks, jobs,
-        errors[0] if errors else None, notes, metrics, _still_going(now, jobs, ranks), counts.step,
-        evals_of(paths),
-    )  # fmt: skip
+        run=plan.run,
+        job=plan.job,
+        folder=str(paths.root),
+        state=state,
+        rows=rows,
+        done=done,
+        rate=rate,
+        eta=eta,
+        ranks=ranks,
+        jobs=jobs,
+        first_error=errors[0] if errors else None,
+        notes=notes,
+        metrics=metrics,
+        going=_still_going(now, jobs, ranks),
+        step=counts.step,
+        evals=evals_of(paths),
+    )
 
 
 def _ended(launches: Sequence[Launch], ranks: Sequence[RankView]) -> bool:
@@ -129,7 +143,9 @@ def _jobs(launches: Sequence[Launch]) -> tuple[dict[str, slurm.JobState], list[s
     try:
         states = slurm.job_states(list(ids.values()))
     except LaunchError as error:
-        unknown = {kind: slurm.JobState(job_id, "UNKNOWN", source="unreachable") for kind, job_id in ids.items()}
+        unknown = {
+            kind: slurm.JobState(job_id=job_id, state="UNKNOWN", source="unreachable") for kind, job_id in ids.items()
+        }
         return unknown, [f"{error}: the state of the jobs is not known"]
     jobs = {kind: states[job_id] for kind, job_id in ids.items()}
     notes = [
@@ -140,12 +156,12 @@ def _jobs(launches: Sequence[Launch]) -> tuple[dict[str, slurm.JobState], list[s
     return jobs, notes
 
 
-def _fresh_metrics(paths: RunPaths, launch: Launch | None) -> dict[str, Any] | None:
+def _fresh_metrics(paths: RunPaths, launch: Launch | None) -> MetricsFile | None:
     """The content of metrics.json, if it was merged after the last launch."""
     if not paths.metrics.exists():
         return None
-    metrics: dict[str, Any] = read_json(paths.metrics)
-    fresh = launch is None or metrics["provenance"]["merged_at"] >= launch.submitted_at
+    metrics = MetricsFile.read(paths.metrics)
+    fresh = launch is None or metrics.provenance.merged_at >= launch.submitted_at
     return metrics if fresh else None
 
 
@@ -154,9 +170,9 @@ def _state(
     launches: Sequence[Launch],
     jobs: dict[str, slurm.JobState],
     ranks: Sequence[RankView],
-    metrics: dict[str, Any] | None,
+    metrics: MetricsFile | None,
 ) -> RunState:
-    if metrics and metrics["complete"]:
+    if metrics and metrics.complete:
         return RunState.COMPLETE
     if not launches:
         # ranks, if any, were started by hand

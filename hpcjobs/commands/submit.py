@@ -6,7 +6,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hpcjobs.commands.merge import merge_and_report
 from hpcjobs.config import Config
@@ -32,7 +31,33 @@ FLAGS = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
+class Flags:
+    """The flags that name config keys (FLAGS), None for those that were not given."""
+
+    nodes: int | None = None
+    gpus: int | None = None
+    gpus_per_node: int | None = None
+    ntasks_per_node: int | None = None
+    cpus_per_task: int | None = None
+    mem: str | None = None
+    time: str | None = None
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    reservation: str | None = None
+    exclusive: bool | None = None
+    requeue: bool | None = None
+    executor: str | None = None
+    name: str | None = None
+    model: str | None = None
+    data: str | None = None
+    max_samples: int | None = None
+    array: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class SubmitOptions:
     """The arguments of `submit`."""
 
@@ -40,16 +65,16 @@ class SubmitOptions:
     config: Path | None
     profile: str | None
     sets: Sequence[str]
-    flags: dict[str, Any]
+    flags: Flags
     sbatch: Sequence[str]
     argv: Sequence[str]
     run_dir: Path | None
 
 
-def flag_layer(flags: dict[str, Any], sbatch: Sequence[str]) -> Layer:
+def flag_layer(flags: Flags, sbatch: Sequence[str]) -> Layer:
     """The config layer of the flags that were given. Raises a UsageError."""
-    given = {name: value for name, value in flags.items() if value is not None}
-    values = {FLAGS[name]: value for name, value in given.items()}
+    given = {name: value for name, value in vars(flags).items() if value is not None}
+    values: dict[str, object] = {FLAGS[name]: value for name, value in given.items()}
     places = {FLAGS[name]: f"--{name.replace('_', '-')}" for name in given}
     for word in sbatch:
         key, equals, value = word.partition("=")

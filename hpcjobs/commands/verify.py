@@ -52,7 +52,10 @@ def plan_runs(options: SubmitOptions, sizes: Sequence[int]) -> dict[int, Draft]:
     folder = options.run_dir or _new_folder(config)
     drafts: dict[int, Draft] = {}
     for size in sizes:
-        flags = options.flags | shape_flags(config, size)
+        shape = shape_flags(config, size)
+        flags = dataclasses.replace(
+            options.flags, nodes=shape["nodes"], gpus=shape["gpus"], ntasks_per_node=shape["ntasks_per_node"]
+        )
         sets = [*options.sets, "cluster.array=null"]  # one job, however many workers the config would have
         draft, _ = draft_of(dataclasses.replace(options, sets=sets, flags=flags, run_dir=folder / f"w{size}"))
         drafts[size] = _sharing(next(iter(drafts.values()), draft), draft)
@@ -88,8 +91,8 @@ def _new_folder(config: Config) -> Path:
 
 def _sharing(first: Draft, draft: Draft) -> Draft:
     """`draft` with the rows of `first`, which are equal, so that they are in memory only once."""
-    if draft.plan.data["sha256"] != first.plan.data["sha256"]:
-        raise DataError(f"data set {draft.plan.data['name']} has changed while the runs were planned: type it again")
+    if draft.plan.data.sha256 != first.plan.data.sha256:
+        raise DataError(f"data set {draft.plan.data.name} has changed while the runs were planned: type it again")
     return dataclasses.replace(draft, table=first.table, chunks=first.chunks)
 
 
@@ -141,10 +144,16 @@ def judge(runs: dict[int, RunPaths], options: SubmitOptions, keep: int) -> Verif
     again = "the same command again" if options.run_dir is None else "the same command with another --run-dir"
     differ = write_flips(folder / "flips.jsonl", found, again)
     return VerifyVerdict(
-        states, comparison.samples, comparison.absent, comparison.byte_identical() if len(files) > 1 else None,
-        folder / "flips.jsonl", differ, first, deterministic,
-        None if deterministic or not differ else _required(options, runs),
-    )  # fmt: skip
+        runs=states,
+        samples=comparison.samples,
+        absent=comparison.absent,
+        byte_identical=comparison.byte_identical() if len(files) > 1 else None,
+        flips=folder / "flips.jsonl",
+        differ=differ,
+        first_flips=first,
+        deterministic=deterministic,
+        next=None if deterministic or not differ else _required(options, runs),
+    )
 
 
 def _required(options: SubmitOptions, sizes: Iterable[int]) -> str:
@@ -152,7 +161,7 @@ def _required(options: SubmitOptions, sizes: Iterable[int]) -> str:
     words = ["hpcjobs", "verify", str(options.config), "--world-sizes", ",".join(map(str, sizes))]
     words += [] if options.job == EVAL.name else ["--job", options.job]
     words += [] if options.profile is None else ["--profile", options.profile]
-    for name, value in options.flags.items():
+    for name, value in vars(options.flags).items():
         words += [] if value is None else [f"--{name.replace('_', '-')}", str(value)]
     for assignment in (*options.sets, "run.deterministic=true"):
         words += ["--set", assignment]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hpcjobs.commands.status import Status
 from hpcjobs.compare.world_sizes import Mismatch
@@ -13,7 +12,7 @@ from hpcjobs.errors import IncompleteError
 from hpcjobs.run_folder.run_state import RunState
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class VerifyVerdict:
     """The runs by world size, and how their results differ; the file `flips` has all flips.
 
@@ -52,7 +51,7 @@ class VerifyVerdict:
             return 0
         return IncompleteError.exit_code if self._agree and all(state.merged for state in self._states) else 1
 
-    def values(self) -> dict[str, Any]:
+    def values(self) -> dict[str, object]:
         """The verdict as JSON values, without the flips."""
         runs = [
             {"world_size": size, "state": status.state, "folder": status.folder, "rows": status.rows,

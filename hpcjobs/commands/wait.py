@@ -5,17 +5,20 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hpcjobs.errors import LaunchError
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.run_state import RunState
 
+if TYPE_CHECKING:
+    from hpcjobs.commands.status import Status
+
 _SETTLE_SECONDS = 8.0
 _UNKNOWN_SECONDS = 3600.0
 
 
-def wait(paths: RunPaths, show: Callable[[Any], None]) -> int:
+def wait(paths: RunPaths, show: Callable[[Status], None]) -> int:
     """Wait until the run is over; returns its exit code. It only reads files and the queue, so it may be interrupted.
 
     Raises a LaunchError if Slurm has not answered for an hour and no rank shows activity.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,14 +16,12 @@ from hpcjobs.compare.results import Results
 from hpcjobs.compare.statistics import Differences
 from hpcjobs.config.resolve import read_config
 from hpcjobs.errors import MergeError, UsageError
-from hpcjobs.run_folder.files import read_json
 from hpcjobs.run_folder.job_kinds import check_answers
+from hpcjobs.run_folder.metrics_file import Counts, MetricsFile
 from hpcjobs.run_folder.paths import RunPaths
 
-_COUNTS = ("rows", "accepted", "missing", "errors")
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Side:
     """One of the two runs: its results and the content of metrics.json. `target` is what the answers were scored
     against.
@@ -32,9 +30,9 @@ class Side:
     paths: RunPaths
     results: Results
     complete: bool
-    counts: dict[str, int]
+    counts: Counts
     model: str
-    data: dict[str, Any]
+    data: Mapping[str, Any]
     target: str | None
 
     @classmethod
@@ -47,16 +45,22 @@ class Side:
             if not path.exists():
                 raise UsageError(f"{path} does not exist yet; next: hpcjobs merge {paths.root}")
         try:
-            values = read_json(paths.metrics)
-            known, counts = values["provenance"], {name: int(values["counts"][name]) for name in _COUNTS}
-            target = known.get("rescored_with", {}).get("target", config.task.target)
+            said = MetricsFile.read(paths.metrics)
+            known, counts = said.provenance, said.counts
+            target = known.rescored_with.get("target", config.task.target)
             side = cls(
-                paths, Results(paths.results), values["complete"], counts, known["model"]["name"], known["data"], target
-            )  # fmt: skip
+                paths=paths,
+                results=Results(paths.results),
+                complete=said.complete,
+                counts=counts,
+                model=known.model["name"],
+                data=known.data,
+                target=target,
+            )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise MergeError(f"{paths.metrics} is broken: {error!r}; next: hpcjobs merge {paths.root}") from None
-        if side.results.rows != counts["accepted"]:
-            counted = f"{side.results.rows} rows, and metrics.json counts {counts['accepted']}"
+        if side.results.rows != counts.accepted:
+            counted = f"{side.results.rows} rows, and metrics.json counts {counts.accepted}"
             raise MergeError(f"{paths.results} has {counted}; next: hpcjobs merge {paths.root}")
         return side
 

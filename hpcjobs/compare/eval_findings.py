@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from hpcjobs.compare.eval import Comparison, Side, common_metrics, compare
 from hpcjobs.compare.gates import Gate, check_gates, gates_exit_code, judge, parse_gates
@@ -27,7 +26,7 @@ class Findings:
         """0; 1 if a gate finds a regression; else 3 if a gate cannot be decided."""
         return gates_exit_code(self.gates)
 
-    def values(self) -> dict[str, Any]:
+    def values(self) -> dict[str, object]:
         """The findings as JSON values, without the flips."""
         found, pairs = self.comparison, self.comparison.pairs
         return {
@@ -107,15 +106,15 @@ def check_out(out: Path, flag: str = "--out") -> None:
 
 
 def _share(side: Side) -> str:
-    return f"{side.counts['accepted']}/{side.counts['rows']}"
+    return f"{side.counts.accepted}/{side.counts.rows}"
 
 
 def _rows(side: Side) -> str:
     return f"{side.data['rows']} rows, sha256 {side.data['sha256'][:8]}"
 
 
-def _side_values(side: Side) -> dict[str, Any]:
-    counts = {name: side.counts[name] for name in ("rows", "accepted", "missing", "errors")}
+def _side_values(side: Side) -> dict[str, object]:
+    counts = {name: getattr(side.counts, name) for name in ("rows", "accepted", "missing", "errors")}
     place = {"run": side.paths.root.name, "folder": str(side.paths.root), "complete": side.complete}
     return place | counts | {"model": side.model, "data": side.data["name"], "data_sha256": side.data["sha256"]}
 
@@ -123,11 +122,11 @@ def _side_values(side: Side) -> dict[str, Any]:
 def _side_warnings(letter: str, side: Side) -> Iterator[str]:
     if not side.complete:
         yield f"{letter} is incomplete, {_share(side)} samples; next: hpcjobs resume {side.paths.root}"
-    if side.counts["errors"]:
-        yield f"{letter} has {side.counts['errors']} samples that ended in an error: they count 0 in every metric"
+    if side.counts.errors:
+        yield f"{letter} has {side.counts.errors} samples that ended in an error: they count 0 in every metric"
 
 
-def _metric_values(found: Differences) -> dict[str, Any]:
+def _metric_values(found: Differences) -> dict[str, object]:
     test = found.mcnemar()
     means = {name: total / found.n if found.n else None for name, total in (("a", found.a), ("b", found.b))}
     return {

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypedDict, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +24,15 @@ _LINE_BYTES = 1000
 T = TypeVar("T")
 
 
+class FlipRow(TypedDict, total=False):
+    """What one of the runs has of a sample that flipped."""
+
+    index: int
+    completion: str | None
+    scores: dict[str, float | None] | None
+    error: dict[str, str] | None
+
+
 @dataclass(frozen=True)
 class Flip:
     """A sample whose score changed from 1 to 0 in the metrics `lost`, or from 0 to 1 in `gained`.
@@ -34,8 +43,8 @@ class Flip:
     id: str
     lost: tuple[str, ...]
     gained: tuple[str, ...]
-    a: Mapping[str, Any]
-    b: Mapping[str, Any]
+    a: FlipRow
+    b: FlipRow
 
     def line(self) -> str:
         """The flip as one line of JSON; scores that are not finite are null."""
@@ -108,12 +117,12 @@ def keep_first(flips: Iterable[T], most: int, kept: list[T]) -> Iterator[T]:
         yield flip
 
 
-def _error(row: Mapping[str, Any]) -> str:
+def _error(row: FlipRow) -> str:
     error = row.get("error")
     return f"  error {error['type']}: {error['message']!r}" if error else ""
 
 
-def _clean(row: Mapping[str, Any]) -> dict[str, Any]:
+def _clean(row: FlipRow) -> dict[str, object]:
     there = (row["scores"] or {}).items()
     finite = {name: value if value is not None and math.isfinite(value) else None for name, value in there}
     return {**row, "scores": finite}

@@ -14,7 +14,7 @@ from hpcjobs.metrics.registry import lower_is_better
 _ROUNDING = 1e-12
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Gate:
     """The result of a gate. `drop` is by how much B is worse than A, negative if it is better.
 
@@ -84,7 +84,14 @@ def judge(limits: Mapping[str, float], found: Mapping[str, Differences], undecid
 
 
 def _judge(metric: str, limit: float, found: Differences, undecided: str) -> Gate:
-    blank = Gate(metric, limit, None, None, undecided, "higher" if lower_is_better(metric) else "lower")
+    blank = Gate(
+        metric=metric,
+        limit=limit,
+        drop=None,
+        passed=None,
+        why=undecided,
+        worse="higher" if lower_is_better(metric) else "lower",
+    )
     if found.mean is None:
         return replace(blank, why="no pair of samples has a finite score on both sides")
     return _decided(blank, found.mean, max(abs(found.a / found.n), abs(found.b / found.n)))
@@ -92,7 +99,9 @@ def _judge(metric: str, limit: float, found: Differences, undecided: str) -> Gat
 
 def judge_value(metric: str, limit: float, a: float, b: float, worse: str, undecided: str) -> Gate:
     """The gate of a value that each run has once, such as a loss; `worse` is 'lower' or 'higher'."""
-    return _decided(Gate(metric, limit, None, None, undecided, worse), b - a, max(abs(a), abs(b)))
+    return _decided(
+        Gate(metric=metric, limit=limit, drop=None, passed=None, why=undecided, worse=worse), b - a, max(abs(a), abs(b))
+    )
 
 
 def _decided(gate: Gate, difference: float, scale: float) -> Gate:

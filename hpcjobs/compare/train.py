@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +12,7 @@ import numpy.typing as npt
 from hpcjobs.config.resolve import read_config
 from hpcjobs.errors import UsageError
 from hpcjobs.metrics.bootstrap import Floats
+from hpcjobs.run_folder.metrics_file import TrainFacts
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.plan import Plan
 from hpcjobs.training.outcome import Training, read_training
@@ -33,7 +33,7 @@ class TrainSide:
 
     paths: RunPaths
     plan: Plan
-    config: dict[str, Any]
+    config: dict[str, object]
     training: Training
     step_samples: dict[int, StepSamples]
 
@@ -62,22 +62,23 @@ class TrainSide:
     @cached_property
     def values(self) -> dict[str, float | None]:
         """Its losses, speed and counts by name; None for those it does not have."""
-        metrics, counts, train = (self.training.values[name] for name in ("metrics", "counts", "train"))
+        said = self.training.file
+        train = said.train or TrainFacts()
         whole = len(self.step_samples) == len(self.training.curve.steps)
-        found = {name: metrics[name]["value"] if name in metrics else None for name in LOSSES}
-        speed = {name: train[name] for name in ("tokens_per_s", "tokens_per_s_per_rank", "seconds")}
+        found = {name: said.metrics[name]["value"] if name in said.metrics else None for name in LOSSES}
+        speed = {name: getattr(train, name) for name in ("tokens_per_s", "tokens_per_s_per_rank", "seconds")}
         read = sum(step_samples.samples for step_samples in self.step_samples.values()) if whole else None
-        return found | {"tokens": counts["tokens"]} | speed | {
-            "steps": counts["accepted"], "samples": train["samples"], "samples_read": read,
+        return found | {"tokens": said.counts.tokens} | speed | {
+            "steps": said.counts.accepted, "samples": train.samples, "samples_read": read,
         }  # fmt: skip
 
     def step_of(self, name: str) -> int | None:
         """The step of a loss."""
-        metrics = self.training.values["metrics"]
+        metrics = self.training.file.metrics
         return metrics[name]["step"] if name in metrics else None
 
 
-def _dotted(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _dotted(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
     """Nested sections as dotted keys; a list is one value."""
     for name, value in values.items():
         if isinstance(value, Mapping) and value:
@@ -132,7 +133,7 @@ class TrainComparison:
 
     a: TrainSide
     b: TrainSide
-    config: dict[str, tuple[Any, Any]]
+    config: dict[str, tuple[object, object]]
     curves: Curves
     batches: Batches | None
 
@@ -142,7 +143,7 @@ class TrainComparison:
         names = (*LOSSES, "tokens_per_s")
         return [name for name in names if self.a.values[name] is not None and self.b.values[name] is not None]
 
-    def steps(self) -> Iterator[dict[str, Any]]:
+    def steps(self) -> Iterator[dict[str, object]]:
         """The common steps, with the records of both sides."""
         for step in self.curves.steps.tolist():
             yield {"step": step} | {
@@ -150,7 +151,7 @@ class TrainComparison:
             }
 
 
-def _plain(record: StepRecord) -> dict[str, Any]:
+def _plain(record: StepRecord) -> dict[str, float | None]:
     names = ("loss", "eval_loss", "learning_rate", "grad_norm", "tokens", "seconds", "world_size")
     return {name: getattr(record, name) for name in names}
 
@@ -160,7 +161,7 @@ def compare_trainings(a: TrainSide, b: TrainSide) -> TrainComparison:
     names = [name for name in dict.fromkeys((*a.config, *b.config)) if name not in _OWN]
     config = {name: (a.config.get(name), b.config.get(name)) for name in names}
     common = sorted(a.training.curve.steps.keys() & b.training.curve.steps.keys())
-    same_data = a.plan.data["sha256"] == b.plan.data["sha256"]
+    same_data = a.plan.data.sha256 == b.plan.data.sha256
     return TrainComparison(
         a, b, {name: values for name, values in config.items() if values[0] != values[1]},
         Curves(np.array(common, np.int64), _losses(a, common), _losses(b, common)),

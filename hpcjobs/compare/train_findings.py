@@ -31,7 +31,7 @@ class TrainFindings:
         """0; 1 if a gate finds a regression; else 3 if a gate cannot be decided."""
         return gates_exit_code(self.gates)
 
-    def values(self) -> dict[str, Any]:
+    def values(self) -> dict[str, object]:
         """The findings as JSON values."""
         found = self.comparison
         return {
@@ -50,7 +50,7 @@ class TrainFindings:
         found = self.comparison
         for letter, side in (("A", found.a), ("B", found.b)):
             state = "complete" if side.training.merged.complete else "INCOMPLETE"
-            yield f"{letter:<7} {state}, {_share(side)} steps, model {side.plan.model['name']}  {side.paths.root}"
+            yield f"{letter:<7} {state}, {_share(side)} steps, model {side.plan.model.name}  {side.paths.root}"
         yield f"{'':<16} {'A':>14} {'B':>14} {'B - A':>14}"
         for title, *cells, remark in value_rows(found):
             yield f"{title:<16} {' '.join(f'{cell:>14}' for cell in cells)}  {remark}".rstrip()
@@ -111,17 +111,17 @@ def _sizes(side: TrainSide) -> str:
     return ", ".join(map(str, side.world_sizes))
 
 
-def _side_values(side: TrainSide) -> dict[str, Any]:
+def _side_values(side: TrainSide) -> dict[str, object]:
     merged, plan = side.training.merged, side.plan
     return {
         "run": side.paths.root.name, "folder": str(side.paths.root), "complete": merged.complete, "rows": merged.rows,
-        "accepted": merged.accepted, "missing": len(merged.missing), "model": plan.model["name"],
-        "data": plan.data["name"], "data_sha256": plan.data["sha256"], "world_sizes": side.world_sizes,
+        "accepted": merged.accepted, "missing": len(merged.missing), "model": plan.model.name,
+        "data": plan.data.name, "data_sha256": plan.data.sha256, "world_sizes": side.world_sizes,
         "steps_run_again": side.training.curve.repeated,
     }  # fmt: skip
 
 
-def _pair_values(found: TrainComparison, name: str) -> dict[str, Any]:
+def _pair_values(found: TrainComparison, name: str) -> dict[str, float | None]:
     a, b = found.a.values[name], found.b.values[name]
     values = {"a": a, "b": b, "difference": None if a is None or b is None else b - a}
     return values | ({"a_step": found.a.step_of(name), "b_step": found.b.step_of(name)} if name in LOSSES else {})
@@ -171,7 +171,7 @@ def _number(value: float | None, sign: str = "") -> str:
     return f"{value:{sign}d}" if isinstance(value, int) else f"{value:{sign}.6g}"
 
 
-def short(value: Any) -> str:
+def short(value: object) -> str:
     """A config value on one line; long values are cut in the middle."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 120 else f"{text[:70]} ... {text[-40:]}"
@@ -218,12 +218,12 @@ def _origin_warnings(found: TrainComparison) -> Iterator[str]:
     """Differences that the configs do not show: the content behind equal names."""
     a, b = found.a.plan, found.b.plan
     if found.batches is None:
-        names = [f"{plan.data['name']} ({plan.rows} rows, sha256 {plan.data['sha256'][:8]})" for plan in (a, b)]
+        names = [f"{plan.data.name} ({plan.rows} rows, sha256 {plan.data.sha256[:8]})" for plan in (a, b)]
         yield f"the data sets are not the same: {' and '.join(names)}"
     for key in ("weights_sha256", "commit"):
-        one, other = (str(plan.model.get(key))[:8] for plan in (a, b))
-        if one != other and a.model["name"] == b.model["name"]:
-            yield f"the model {a.model['name']} was not the same: {key} {one} in A, {other} in B"
-    one, other = (str(plan.code.get("hpcjobs_sha256"))[:8] for plan in (a, b))
+        one, other = (str(getattr(plan.model, key))[:8] for plan in (a, b))
+        if one != other and a.model.name == b.model.name:
+            yield f"the model {a.model.name} was not the same: {key} {one} in A, {other} in B"
+    one, other = (str(plan.code.hpcjobs_sha256)[:8] for plan in (a, b))
     if one != other:
-        yield f"hpcjobs itself was not the same: {a.code['hpcjobs']} ({one}) and {b.code['hpcjobs']} ({other})"
+        yield f"hpcjobs itself was not the same: {a.code.hpcjobs} ({one}) and {b.code.hpcjobs} ({other})"

@@ -7,13 +7,14 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
 from hpcjobs.compare.excerpt import excerpt, first_difference
 from hpcjobs.compare.reader import Reader
 from hpcjobs.compare.results import Results
+from hpcjobs.requests import Row
+from hpcjobs.run_folder.inputs import row_index
 
 # What must not depend on the world size. The inputs are the same by the data's hash in the plans.
 COMPARED = (
@@ -34,7 +35,7 @@ class Mismatch:
     id: str
     differ: tuple[int, ...]
     fields: tuple[str, ...]
-    values: dict[int, dict[str, Any]]
+    values: dict[int, dict[str, object]]
 
     def line(self) -> str:
         """The mismatch as one line of JSON."""
@@ -90,7 +91,7 @@ class WorldSizeComparison:
                 yield flip
 
 
-def _flip(there: Mapping[int, Mapping[str, Any]]) -> Mismatch | None:
+def _flip(there: Mapping[int, Row]) -> Mismatch | None:
     """How a sample's rows differ from the first of them; None if they do not."""
     (measure, first), *others = there.items()
     found = {size: names for size, row in others if (names := _differing(first, row))}
@@ -99,9 +100,9 @@ def _flip(there: Mapping[int, Mapping[str, Any]]) -> Mismatch | None:
     kept = [name for name in COMPARED if name in first]
     values = {size: {name: there[size].get(name) for name in kept} for size in (measure, *found)}
     fields = tuple(name for name in COMPARED if any(name in names for names in found.values()))
-    return Mismatch(first["index"], first["id"], tuple(found), fields, values)
+    return Mismatch(row_index(first), str(first["id"]), tuple(found), fields, values)
 
 
-def _differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+def _differing(one: Mapping[str, object], other: Mapping[str, object]) -> list[str]:
     pairs = {name: (one.get(name), other.get(name)) for name in COMPARED}
     return [name for name, (a, b) in pairs.items() if a != b and repr(a) != repr(b)]  # a NaN equals itself here

@@ -18,7 +18,7 @@ from hpcjobs.run_folder.process import process_start
 _KILL_WAIT = 30.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Rank:
     """One process: `rank` of `world_size`, `local_rank` of `local_world_size` on node number `node`.
 
@@ -68,7 +68,16 @@ class Rank:
         elif {"RANK", "WORLD_SIZE"} <= env.keys():
             rank = _from_torch(env)
         else:
-            rank = cls(0, 1, 0, 1, 0, env.get("HPCJOBS_ATTEMPT") or _own_attempt(), "single", _host(env))
+            rank = cls(
+                rank=0,
+                world_size=1,
+                local_rank=0,
+                local_world_size=1,
+                node=0,
+                attempt=env.get("HPCJOBS_ATTEMPT") or _own_attempt(),
+                launcher="single",
+                host=_host(env),
+            )
         _check(rank)
         return rank
 
@@ -222,12 +231,20 @@ def _from_slurm(env: Mapping[str, str]) -> Rank:
     job = f"{array}_{env.get('SLURM_ARRAY_TASK_ID', '0')}" if array else env.get("SLURM_JOB_ID", "slurm")
     attempt = env.get("HPCJOBS_ATTEMPT") or f"{job}.{restart}.{step}"
     return Rank(
-        _number(env, "SLURM_PROCID"), world, local, local_world or max(1, world // _number(env, "SLURM_NNODES", 1)),
-        node, attempt, "slurm", _host(env), env.get("SLURM_JOB_ID"),
+        rank=_number(env, "SLURM_PROCID"),
+        world_size=world,
+        local_rank=local,
+        local_world_size=local_world or max(1, world // _number(env, "SLURM_NNODES", 1)),
+        node=node,
+        attempt=attempt,
+        launcher="slurm",
+        host=_host(env),
+        job_id=env.get("SLURM_JOB_ID"),
         launch_address=env.get("SLURM_LAUNCH_NODE_IPADDR") or env.get("SLURM_SRUN_COMM_HOST"),
         worker=_number(env, "SLURM_ARRAY_TASK_ID", 0) - _number(env, "SLURM_ARRAY_TASK_MIN", 0) if array else 0,
-        workers=max(1, _number(env, "SLURM_ARRAY_TASK_COUNT", 1)) if array else 1, in_array=array is not None,
-    )  # fmt: skip
+        workers=max(1, _number(env, "SLURM_ARRAY_TASK_COUNT", 1)) if array else 1,
+        in_array=array is not None,
+    )
 
 
 def _tasks_on_node(text: str, node: int) -> int | None:
@@ -246,7 +263,17 @@ def _from_submitit(env: Mapping[str, str]) -> Rank:
     job = env.get("SUBMITIT_LOCAL_JOB_ID", "0")
     attempt = env.get("HPCJOBS_ATTEMPT") or f"local{job}"
     local = _number(env, "SUBMITIT_LOCAL_LOCALID", rank)
-    return Rank(rank, world, local, world, 0, attempt, "local", _host(env), job)
+    return Rank(
+        rank=rank,
+        world_size=world,
+        local_rank=local,
+        local_world_size=world,
+        node=0,
+        attempt=attempt,
+        launcher="local",
+        host=_host(env),
+        job_id=job,
+    )
 
 
 def _from_torch(env: Mapping[str, str]) -> Rank:
@@ -254,10 +281,17 @@ def _from_torch(env: Mapping[str, str]) -> Rank:
     local_world = max(1, _number(env, "LOCAL_WORLD_SIZE", world))
     master = (env["MASTER_ADDR"], _number(env, "MASTER_PORT")) if {"MASTER_ADDR", "MASTER_PORT"} <= env.keys() else None
     return Rank(
-        rank, world, _number(env, "LOCAL_RANK", rank % local_world), local_world,
-        _number(env, "GROUP_RANK", rank // local_world), env.get("HPCJOBS_ATTEMPT") or _own_attempt(), "torchrun",
-        _host(env), env.get("SLURM_JOB_ID"), master,
-    )  # fmt: skip
+        rank=rank,
+        world_size=world,
+        local_rank=_number(env, "LOCAL_RANK", rank % local_world),
+        local_world_size=local_world,
+        node=_number(env, "GROUP_RANK", rank // local_world),
+        attempt=env.get("HPCJOBS_ATTEMPT") or _own_attempt(),
+        launcher="torchrun",
+        host=_host(env),
+        job_id=env.get("SLURM_JOB_ID"),
+        master=master,
+    )
 
 
 def _check(rank: Rank) -> None:

@@ -14,9 +14,10 @@ import os
 import socket
 import struct
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 
 from hpcjobs.distributed.rank import Rank
 from hpcjobs.errors import RendezvousError
@@ -25,6 +26,23 @@ from hpcjobs.run_folder.process import machine_id
 
 _POLL_SECONDS = 0.1
 _SIOCGIFADDR = 0x8915
+
+
+class _Place(TypedDict):
+    """Where rank 0 answers."""
+
+    addresses: list[str]
+    port: int
+    host: str
+    machine: str
+
+
+class Arrival(TypedDict):
+    """What a rank has told when it arrived."""
+
+    rank: int
+    host: str
+    gpus: NotRequired[list[str]]
 
 
 @dataclass(frozen=True)
@@ -58,7 +76,7 @@ class Rendezvous:
         """The address and port at which rank 0 answers. Raises a RendezvousError after `timeout` seconds."""
         deadline = time.monotonic() + self.timeout
         tried: list[str] = []
-        place: dict[str, Any] | None = None
+        place: _Place | None = None
         while time.monotonic() < deadline:
             place = self.published() or place
             if place:
@@ -77,23 +95,23 @@ class Rendezvous:
             f"share the run folder ({self.folder})"
         )
 
-    def published(self) -> dict[str, Any] | None:
+    def published(self) -> _Place | None:
         """What rank 0 has published; None before that."""
         with contextlib.suppress(OSError, ValueError):
-            place: dict[str, Any] = read_json(self.folder / "master.json")
+            place: _Place = read_json(self.folder / "master.json")
             return place
         return None
 
-    def _may_reach(self, address: str, place: dict[str, Any]) -> bool:
+    def _may_reach(self, address: str, place: _Place) -> bool:
         return not address.startswith("127.") or place["machine"] == machine_id()
 
-    def arrive(self, facts: dict[str, Any]) -> None:
+    def arrive(self, facts: Mapping[str, object]) -> None:
         """Record that this rank has arrived, with its host and GPUs."""
         write_json(
-            self.folder / f"rank-{self.rank.rank}.json", {"rank": self.rank.rank, "host": self.rank.host} | facts
+            self.folder / f"rank-{self.rank.rank}.json", {"rank": self.rank.rank, "host": self.rank.host, **facts}
         )
 
-    def arrivals(self) -> list[dict[str, Any]]:
+    def arrivals(self) -> list[Arrival]:
         """Rank 0: wait for all ranks and return what each has recorded. Raises a RendezvousError that names missing
         ranks.
         """
@@ -110,7 +128,7 @@ class Rendezvous:
         return [json.loads((self.folder / name).read_bytes()) for name in sorted(wanted)]
 
 
-def check_gpus(arrivals: list[dict[str, Any]]) -> None:
+def check_gpus(arrivals: list[Arrival]) -> None:
     """Raise a RendezvousError if two ranks of a machine use the same GPU."""
     seen: dict[tuple[str, str], int] = {}
     for arrival in arrivals:

@@ -13,7 +13,7 @@ from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.plan import Plan
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Work:
     """What the code of a job gets on a rank: the run, the rank, its heartbeat, its drain and its watchdog."""
 

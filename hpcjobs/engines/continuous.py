@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 import transformers
@@ -24,6 +24,11 @@ from hpcjobs.engines.memory import expected_tokens
 from hpcjobs.engines.stopping import StopStrings
 from hpcjobs.engines.support import runs_packed
 from hpcjobs.requests import Completion, Request, SampleError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers.generation import ContinuousBatchingConfig, ContinuousBatchingManager
+    from transformers.generation.continuous_batching import GenerationOutput
 
 log = logging.getLogger(__name__)
 # How long to wait for a token before checking that the manager is alive (seconds).
@@ -41,7 +46,9 @@ class ContinuousEngine:
     logits are not finite, which affects other rows of the batch there: it finds the request to blame.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, generation: GenerationConfig, batch_size: int) -> None:
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, generation: GenerationConfig, batch_size: int
+    ) -> None:
         self.model, self.codec, self.batch_size = model, TextCodec(model, tokenizer, generation), batch_size
         self._generation, self._tokenizer = generation, tokenizer
         self._positions = context_length(model, tokenizer)
@@ -66,7 +73,7 @@ class ContinuousEngine:
         return kind(self.model, self._tokenizer, self._generation, self.batch_size)
 
     @contextlib.contextmanager
-    def _manager(self) -> Iterator[Any]:
+    def _manager(self) -> Iterator[ContinuousBatchingManager | None]:
         """A running manager, None if there cannot be one. Its thread ends with the block."""
         config = copy.deepcopy(self.model.generation_config)
         config.update(
@@ -87,7 +94,7 @@ class ContinuousEngine:
             manager.stop(block=True, hard_stop=True)
             manager.destroy()
 
-    def _batching(self) -> Any:
+    def _batching(self) -> ContinuousBatchingConfig:
         """The batching config. On GPUs the manager uses free memory; elsewhere as many pages as the batch needs."""
         config = transformers.generation.ContinuousBatchingConfig(
             page_size=_PAGE_TOKENS, max_requests_per_batch=self.batch_size, return_logprobs=True,
@@ -115,7 +122,7 @@ class _Flow:
 
     def __init__(self, engine: ContinuousEngine, text: TextThread, intake: Intake) -> None:
         self._engine, self._text, self._intake = engine, text, intake
-        self._manager: Any = None
+        self._manager: ContinuousBatchingManager  # of `run`
         self._open: dict[int, _Open] = {}
         self._aside: list[Request] = []  # for another engine, when the manager has nothing to do
         self.breakdowns = 0
@@ -124,12 +131,13 @@ class _Flow:
     def ended(self) -> bool:
         return self._intake.ended and self._intake.empty and not self._open and not self._aside
 
-    def run(self, manager: Any) -> Iterator[Completion]:
+    def run(self, manager: ContinuousBatchingManager | None) -> Iterator[Completion]:
         """Until all is done, or only what another engine has to do: `aside`."""
-        self._manager = manager
         if manager is None:
             self.breakdowns = _BREAKDOWNS
-        while manager and not self.ended:
+            return
+        self._manager = manager
+        while not self.ended:
             yield from self._admit()
             if self._aside and not self._open:
                 return
@@ -177,14 +185,14 @@ class _Flow:
                 eos_token_id=sorted(encoded.ends) or -1,
             )  # fmt: skip
 
-    def _results(self) -> list[Any]:
+    def _results(self) -> list[GenerationOutput]:
         """The results that have arrived: at least one, unless none comes in time."""
         results = [self._manager.get_result(timeout=_WAIT)]
         while not self._manager.output_router.output_queue.empty():
             results.append(self._manager.get_result(timeout=_WAIT))
         return [result for result in results if result is not None]
 
-    def _take(self, result: Any) -> Completion | None:
+    def _take(self, result: GenerationOutput) -> Completion | None:
         """The completion of a request, if this was its last answer."""
         index, number = map(int, result.request_id.split("/"))
         opened = self._open.get(index)
@@ -204,7 +212,7 @@ class _Flow:
                 return completion_of(opened.encoded, answers, opened.started)
         return None
 
-    def _answer(self, result: Any, opened: _Open, number: int) -> Answer | SampleError | None:
+    def _answer(self, result: GenerationOutput, opened: _Open, number: int) -> Answer | SampleError | None:
         """The answer; None if it is not finished."""
         made = result.generated_tokens
         end = self._stopped(made, opened, number)

@@ -48,7 +48,18 @@ class DummyEngine:
             best = max(range(len(likelihood.logprobs)), key=likelihood.logprobs.__getitem__)
             answer, made = request.options[best] if request.options else "", 0
         took = time.time() - started
-        return Completion(request.index, answer, "stop", words, made, None, started, took, texts, likelihood)
+        return Completion(
+            index=request.index,
+            text=answer,
+            finish_reason="stop",
+            prompt_tokens=words,
+            completion_tokens=made,
+            error=None,
+            started_at=started,
+            seconds=took,
+            texts=texts,
+            likelihood=likelihood,
+        )
 
 
 def _text(prompt: Prompt) -> str:

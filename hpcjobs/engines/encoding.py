@@ -6,12 +6,15 @@ import copy
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hpcjobs.config import GenerationConfig
 from hpcjobs.engines.chat_template import chat_text
 from hpcjobs.engines.stopping import stopped_text
 from hpcjobs.requests import Completion, Prompt, Request, SampleError
+
+if TYPE_CHECKING:
+    from transformers import LogitsProcessorList, PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,9 @@ NO_NUMBERS = SampleError("FloatingPointError", "the model's logits for this samp
 class TextCodec:
     """A model's tokenizer and end tokens. `generation` is for requests without their own settings."""
 
-    def __init__(self, model: Any, tokenizer: Any, generation: GenerationConfig) -> None:
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, generation: GenerationConfig
+    ) -> None:
         self.tokenizer, self._generation, self._model = tokenizer, generation, model
         self._ends = frozenset(end_tokens(model, tokenizer))
         self._added = added_tokens(tokenizer)
@@ -75,7 +80,7 @@ class TextCodec:
         reason = "stop" if end is not None or stopped else "length"
         return Answer(text, reason, len(tokens) + (end is not None))
 
-    def processors(self, prompt_length: int) -> Sequence[Any]:
+    def processors(self, prompt_length: int) -> LogitsProcessorList:
         """The logits processors that `generate` would use for such a prompt, by the model's generation config."""
         config = copy.deepcopy(self._model.generation_config)
         config.update(do_sample=False, num_beams=1)
@@ -94,12 +99,19 @@ def completion_of(encoded: Encoded, answers: Sequence[Answer], started: float) -
     """
     first, several = answers[0], len(answers) > 1
     return Completion(
-        encoded.request.index, first.text, first.reason, len(encoded.ids), sum(answer.tokens for answer in answers),
-        None, started, time.time() - started, tuple(answer.text for answer in answers) if several else (),
-    )  # fmt: skip
+        index=encoded.request.index,
+        text=first.text,
+        finish_reason=first.reason,
+        prompt_tokens=len(encoded.ids),
+        completion_tokens=sum(answer.tokens for answer in answers),
+        error=None,
+        started_at=started,
+        seconds=time.time() - started,
+        texts=tuple(answer.text for answer in answers) if several else (),
+    )
 
 
-def prompt_ids(tokenizer: Any, prompt: Prompt) -> list[int]:
+def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
     """The token ids of a prompt, the same for generation, scoring and training.
 
     A chat goes through the tokenizer's chat template, which adds the special tokens. A text gets those that the
@@ -112,20 +124,20 @@ def prompt_ids(tokenizer: Any, prompt: Prompt) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False).input_ids)
 
 
-def text_ids(tokenizer: Any, text: str) -> list[int]:
+def text_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """The token ids of a text with the tokenizer's special tokens, but never the first one twice."""
     bare = bool(tokenizer.bos_token) and text.startswith(tokenizer.bos_token)
     ids: list[int] = tokenizer(text, add_special_tokens=not bare).input_ids
     return ids
 
 
-def context_length(model: Any, tokenizer: Any) -> int:
+def context_length(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
     """The model's context length in tokens. (Some tokenizers give 1e30 for unknown.)"""
     positions = getattr(model.config, "max_position_embeddings", None) or getattr(model.config, "n_positions", None)
     return int(positions) if positions else min(int(tokenizer.model_max_length), 1 << 20)
 
 
-def end_tokens(model: Any, tokenizer: Any) -> set[int]:
+def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
     """The end tokens: all of those in generation config, config and tokenizer.
 
     Models name them in different places (a chat's end of turn is often only in the tokenizer), and
@@ -136,6 +148,6 @@ def end_tokens(model: Any, tokenizer: Any) -> set[int]:
     return {int(token) for tokens in lists for token in tokens if token is not None}
 
 
-def added_tokens(tokenizer: Any) -> dict[str, int]:
+def added_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
     """The added tokens of a tokenizer by text, including special tokens."""
     return {str(token): number for number, token in tokenizer.added_tokens_decoder.items()}

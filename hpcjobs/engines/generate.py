@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 import transformers
@@ -18,6 +18,9 @@ from hpcjobs.engines.encoding import NO_NUMBERS, Answer, Encoded, TextCodec, com
 from hpcjobs.engines.sampling import SeededSampler
 from hpcjobs.engines.stopping import StopStrings
 from hpcjobs.requests import Completion, SampleError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
 # Batches per window for sorting: enough to get similar lengths, few enough that a crash costs little.
@@ -35,7 +38,13 @@ class _Row:
 class GenerateEngine:
     """Runs length-sorted batches of at most `batch_size`, halved when memory runs out. A bad prompt fails alone."""
 
-    def __init__(self, model: Any, tokenizer: Any, generation: GenerationConfig, batch_size: BatchSize) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        generation: GenerationConfig,
+        batch_size: BatchSize,
+    ) -> None:
         self._model, self._codec = model, TextCodec(model, tokenizer, generation)
         self.batch_size = rows_at_once(batch_size)
         self._window = self.batch_size * _WINDOW_BATCHES
@@ -137,13 +146,13 @@ class _Rules:
     `ends` has the number of new tokens of rows that ended this way.
     """
 
-    def __init__(self, tokenizer: Any, batch: Sequence[_Row], prompt_length: int) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, batch: Sequence[_Row], prompt_length: int) -> None:
         self._limits = [row.encoded.limit for row in batch]
         self._stops = StopStrings(tokenizer, batch[0].encoded.generation.stop)
         self._prompt_length = prompt_length
         self.ends: dict[int, int] = {}
 
-    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+    def __call__(self, input_ids: torch.Tensor, scores: object, **kwargs: object) -> torch.Tensor:
         """`input_ids` [rows, tokens]; True for each row that has ended."""
         rows = input_ids[:, self._prompt_length :].tolist()
         for number, made in enumerate(rows):
@@ -152,7 +161,7 @@ class _Rules:
         return torch.tensor([number in self.ends for number in range(len(rows))], device=input_ids.device)
 
 
-def _sampler(batch: Sequence[_Row]) -> list[Any]:
+def _sampler(batch: Sequence[_Row]) -> list[SeededSampler]:
     """The sampler in the logits, with a seed per sample; decoding itself is greedy."""
     generation = batch[0].encoded.generation
     if generation.temperature == 0:

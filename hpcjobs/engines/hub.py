@@ -10,10 +10,10 @@ import sys
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hpcjobs.config import Config
 from hpcjobs.errors import ConfigError
+from hpcjobs.run_folder.plan import PlanModel
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", re.ASCII)
 _WANTED = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken"]
@@ -94,21 +94,21 @@ def _first_line(error: Exception) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), "")[:400]
 
 
-def at_commit(config: Config, model: Mapping[str, Any]) -> Config:
+def at_commit(config: Config, model: PlanModel) -> Config:
     """The config with the planned commit as revision, instead of a branch that may move."""
-    if not model.get("commit"):
+    if not model.commit:
         return config
-    return config.model_copy(update={"model": config.model.model_copy(update={"revision": model["commit"]})})
+    return config.model_copy(update={"model": config.model.model_copy(update={"revision": model.commit})})
 
 
-def go_offline(model: Mapping[str, Any], env: MutableMapping[str, str]) -> None:
+def go_offline(model: PlanModel, env: MutableMapping[str, str]) -> None:
     """Make this process load the planned model without the hub; call before huggingface_hub is imported.
 
     The hub would refuse requests of a thousand ranks. A user's own HF_HUB_OFFLINE is respected, and so is a cache on
     the node that has the commit.
     """
     env.setdefault("HF_HUB_OFFLINE", "1")
-    if model.get("commit"):
-        inside = Path(f"models--{model['name'].replace('/', '--')}", "snapshots", model["commit"])
+    if model.commit and model.cache is not None:
+        inside = Path(f"models--{model.name.replace('/', '--')}", "snapshots", model.commit)
         if not (cache_folder(env) / inside).is_dir():
-            env["HF_HUB_CACHE"] = model["cache"]
+            env["HF_HUB_CACHE"] = model.cache

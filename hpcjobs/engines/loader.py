@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hpcjobs.assets import ASSETS
 from hpcjobs.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class ModelSource:
         return str(asset) if self.name and (asset / "config.json").is_file() else self.name
 
     @property
-    def pinned(self) -> dict[str, Any]:
+    def pinned(self) -> dict[str, str | bool | None]:
         """Further arguments for `from_pretrained`."""
         return {"revision": self.revision, "cache_dir": self.cache_dir, "trust_remote_code": self.trust_remote_code}
 
@@ -40,7 +41,7 @@ class ModelSource:
         return ConfigError(f"model {self.name!r} cannot be loaded from {where}: {error}")
 
 
-def load_tokenizer(source: ModelSource) -> Any:
+def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     """The model's tokenizer, with padding on the left. Raises a ConfigError if it cannot be loaded."""
     import transformers
 
@@ -67,7 +68,9 @@ def most_positions(source: ModelSource) -> int | None:
     return most if isinstance(most, int) and most > 0 else None
 
 
-def fresh_model(source: ModelSource, device: torch.device | str, seed: int) -> tuple[Any, Any]:
+def fresh_model(
+    source: ModelSource, device: torch.device | str, seed: int
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """`(model, tokenizer)`, with random float32 weights of the source's config, reproducible by `seed`.
 
     Raises a ConfigError.
@@ -88,7 +91,7 @@ def fresh_model(source: ModelSource, device: torch.device | str, seed: int) -> t
 
 def load_model(
     source: ModelSource | str, device: torch.device | str = "cpu", dtype: torch.dtype | None = None, gpus: int = 1
-) -> tuple[Any, Any]:
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """`(model, tokenizer)`: the model in eval mode on `device`, the tokenizer with padding on the left.
 
     `dtype` None means float32 on CPU and bfloat16 on GPU. With `gpus` above 1 the model is spread over that many,
@@ -112,7 +115,7 @@ def load_model(
     return model.eval(), tokenizer
 
 
-def _device_map(device: torch.device, gpus: int) -> Any:
+def _device_map(device: torch.device, gpus: int) -> str | None:
     """None for one device; else accelerate's 'auto' split over this rank's own GPUs."""
     if gpus == 1 or device.type != "cuda":
         return None

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 # The most rows that pay off. On CPUs passes are compute-bound from there on: a token costs 1.3 times as much with 64
 # rows as with 128, which double memory, latency and the cost of a crash.
@@ -16,7 +19,7 @@ _PROMPT_TOKENS = 1024
 _NO_LIMIT = 1 << 60
 
 
-def batch_rows(model: Any, new_tokens: int, context: int, local_ranks: int = 1) -> int:
+def batch_rows(model: PreTrainedModel, new_tokens: int, context: int, local_ranks: int = 1) -> int:
     """Rows at once, at least one, for answers of at most `new_tokens` by a model with `context` positions.
 
     On CPU the `local_ranks` ranks of this node share its memory; a GPU belongs to one rank.
@@ -34,7 +37,7 @@ def expected_tokens(new_tokens: int, context: int) -> int:
     return min(context, _PROMPT_TOKENS + new_tokens)
 
 
-def token_bytes(model: Any) -> int:
+def token_bytes(model: PreTrainedModel) -> int:
     """Bytes of keys and values per token, over all layers, in the model's dtype; an estimate for unusual models."""
     config = model.config.get_text_config(decoder=True)
     heads = getattr(config, "num_attention_heads", 1)

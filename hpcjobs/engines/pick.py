@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hpcjobs.config import GenerationConfig
 from hpcjobs.engines.base import AUTO_BATCH, BatchSize, Engine
 from hpcjobs.engines.registry import own_model_engine, registered_engine
 from hpcjobs.errors import UsageError
 from hpcjobs.requests import TaskType
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +34,9 @@ class EngineSpec:
     task: TaskType = "generate"
 
 
-def make_engine(model: Any, tokenizer: Any, generation: GenerationConfig, spec: EngineSpec) -> Engine:
+def make_engine(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, generation: GenerationConfig, spec: EngineSpec
+) -> Engine:
     """An engine for a model. Raises a UsageError if the configured one cannot run it."""
     if spec.task != "generate":
         from hpcjobs.engines.scoring.engine import ScoringEngine
@@ -61,13 +66,13 @@ def make_engine(model: Any, tokenizer: Any, generation: GenerationConfig, spec: 
     return GenerateEngine(model, tokenizer, generation, rows)
 
 
-def _runs(name: str, model: Any) -> bool:
+def _runs(name: str, model: PreTrainedModel) -> bool:
     from hpcjobs.engines.support import runs_continuous, runs_packed
 
     return runs_packed(model) if name == "loop" else name != "transformers" or runs_continuous(model)
 
 
-def best_engine(model: Any, generation: GenerationConfig, spec: EngineSpec) -> str:
+def best_engine(model: PreTrainedModel, generation: GenerationConfig, spec: EngineSpec) -> str:
     """transformers' continuous batching on GPUs; `loop` elsewhere and for sampling; `generate` for all other models."""
     from hpcjobs.engines.support import runs_continuous, runs_packed
 
@@ -77,7 +82,13 @@ def best_engine(model: Any, generation: GenerationConfig, spec: EngineSpec) -> s
     return "loop" if runs_packed(model) else "generate"
 
 
-def _rows(model: Any, tokenizer: Any, generation: GenerationConfig, engine: str, spec: EngineSpec) -> int:
+def _rows(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    generation: GenerationConfig,
+    engine: str,
+    spec: EngineSpec,
+) -> int:
     from hpcjobs.engines.encoding import context_length
     from hpcjobs.engines.memory import batch_rows
 

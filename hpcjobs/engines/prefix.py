@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 # A shorter common prefix is not worth a node.
 LEAST_SHARED = 4
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, slots=True, kw_only=True)
 class Node:
     """Tokens shared by one or more sequences, at positions `start`...; `kv` has their keys and values once computed.
 
@@ -22,7 +25,7 @@ class Node:
     parent: Node | None = None
     children: list[Node] = field(default_factory=list)
     open: int = 0
-    kv: Any = None
+    kv: list[tuple[torch.Tensor, torch.Tensor]] | None = None
 
     @property
     def end(self) -> int:
@@ -38,7 +41,7 @@ class Node:
 
     def child(self, tokens: tuple[int, ...]) -> Node:
         """Add and return a new last child with these tokens."""
-        made = Node(self.end, tokens, self)
+        made = Node(start=self.end, tokens=tokens, parent=self)
         self.children.append(made)
         return made
 
@@ -52,7 +55,7 @@ class PrefixTree:
 
     def __init__(self, sequences: Sequence[tuple[int, ...]], longest: int) -> None:
         """`longest` is the most tokens a node may have: longer ones are chains of several."""
-        self.root, self._longest = Node(0, ()), longest
+        self.root, self._longest = Node(start=0, tokens=()), longest
         self.leaves: list[Node] = [self.root] * len(sequences)
         order = sorted(range(len(sequences)), key=sequences.__getitem__)
         self._grow(self.root, [(sequences[number], number) for number in order])

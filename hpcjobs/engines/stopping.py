@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 class StopStrings:
@@ -12,7 +15,7 @@ class StopStrings:
     Texts are compared, not tokens: a stop string may begin inside one token and end inside another.
     """
 
-    def __init__(self, tokenizer: Any, stops: Sequence[str]) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, stops: Sequence[str]) -> None:
         self._tokenizer, self._stops, self._plain = tokenizer, stops, not _names_special(tokenizer, stops)
         # A token has at least one byte, so this many tokens cover the longest stop string and the rest of one token.
         self._window = max((len(stop.encode()) for stop in stops), default=0) + 1
@@ -38,7 +41,7 @@ class StopStrings:
         return self._may_end[token]
 
 
-def stopped_text(tokenizer: Any, tokens: Sequence[int], stops: Sequence[str]) -> tuple[str, bool]:
+def stopped_text(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int], stops: Sequence[str]) -> tuple[str, bool]:
     """The text of new tokens before the first stop string, and whether there was one.
 
     A stop string with a special token is searched in the text with special tokens, as `generate` and
@@ -58,6 +61,6 @@ def cut_at_stop(text: str, stops: Sequence[str]) -> tuple[str, bool]:
     return (text[: min(places)], True) if places else (text, False)
 
 
-def _names_special(tokenizer: Any, stops: Sequence[str]) -> bool:
+def _names_special(tokenizer: PreTrainedTokenizerBase, stops: Sequence[str]) -> bool:
     """Whether a stop string contains the text of a special token."""
     return bool(stops) and any(special in stop for special in tokenizer.all_special_tokens for stop in stops)

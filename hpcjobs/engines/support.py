@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 log = logging.getLogger(__name__)
 # The largest allowed difference of logits, as a share of their standard deviation, by bytes per number.
 _NEAR = {4: 1e-3, 2: 0.15}
 # The results of tests, by model.
-_tried: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
+_tried: WeakKeyDictionary[PreTrainedModel, bool] = WeakKeyDictionary()
 
 
-def has_plain_cache(model: Any) -> bool:
+def has_plain_cache(model: PreTrainedModel) -> bool:
     """Whether all layers of the model cache the keys and values of all tokens, and nothing else.
 
     False for sliding windows, chunked attention, state-space and recurrent layers, and encoder-decoders.
@@ -30,13 +33,13 @@ def has_plain_cache(model: Any) -> bool:
     return bool(layers) and all(type(layer) is transformers.cache_utils.DynamicLayer for layer in layers)
 
 
-def has_fixed_positions(model: Any) -> bool:
+def has_fixed_positions(model: PreTrainedModel) -> bool:
     """Whether position embeddings do not depend on the length of the input, so a long row does not change others."""
     rope = getattr(model.config.get_text_config(), "rope_parameters", None) or {}
     return rope.get("rope_type") not in ("dynamic", "longrope")
 
 
-def runs_packed(model: Any) -> bool:
+def runs_packed(model: PreTrainedModel) -> bool:
     """Whether `loop` can run the model: tested on a few tokens against the model's own forward pass."""
     if not has_plain_cache(model) or not getattr(model, "_supports_attention_backend", False):
         return False
@@ -51,7 +54,7 @@ def runs_packed(model: Any) -> bool:
     return _tried[model]
 
 
-def _same_logits(model: Any) -> bool:
+def _same_logits(model: PreTrainedModel) -> bool:
     """Compare logits of two rows, the second with a prefix copied from the first, with the model's own."""
     import torch
 
@@ -61,8 +64,12 @@ def _same_logits(model: Any) -> bool:
     one = [(7 * n + 1) % vocabulary for n in range(9)]
     other = [*one[:5], *((5 * n + 2) % vocabulary for n in range(6))]
     packed = PackedModel(model, 3)
-    packed.logits([Piece(0, 0, one[:-1]), Piece(2, 5, other[5:-1], source=0, copied=5)])
-    order, found = packed.logits([Piece(0, len(one) - 1, one[-1:]), Piece(2, len(other) - 1, other[-1:])])
+    packed.logits(
+        [Piece(place=0, start=0, tokens=one[:-1]), Piece(place=2, start=5, tokens=other[5:-1], source=0, copied=5)]
+    )
+    order, found = packed.logits(
+        [Piece(place=0, start=len(one) - 1, tokens=one[-1:]), Piece(place=2, start=len(other) - 1, tokens=other[-1:])]
+    )
     for number, logits in zip(order, found, strict=True):
         ids = torch.tensor([(one, other)[number]], device=found.device)
         with torch.inference_mode():
@@ -73,7 +80,7 @@ def _same_logits(model: Any) -> bool:
     return True
 
 
-def runs_continuous(model: Any) -> bool:
+def runs_continuous(model: PreTrainedModel) -> bool:
     """Whether transformers' continuous batching (`ContinuousBatchingManager`) can run the model."""
     config = model.config
     if getattr(config, "is_encoder_decoder", False) or getattr(model, "_is_stateful", False):

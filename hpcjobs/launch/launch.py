@@ -63,9 +63,15 @@ def launch(paths: RunPaths, config: Config, shape: Shape, start: Start) -> Launc
     """
     launches, executor, rounds = read_launches(paths), executor_of(config), paths.rounds()
     record = Launch(
-        launches[-1].number + 1 if launches else 0, executor, {}, str(shape), shape.ranks,
-        automatic=start.automatic, round=rounds[-1] if rounds else 0, joined=start.joined,
-    )  # fmt: skip
+        number=launches[-1].number + 1 if launches else 0,
+        executor=executor,
+        jobs={},
+        shape=str(shape),
+        ranks=shape.ranks,
+        automatic=start.automatic,
+        round=rounds[-1] if rounds else 0,
+        joined=start.joined,
+    )
     try:
         return {"slurm": _slurm, "local": _local, "debug": _debug}[executor](paths, config, shape, start, record)
     except LaunchError:

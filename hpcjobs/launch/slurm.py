@@ -37,7 +37,7 @@ _OVER = {
 _KEEP = {"SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_TIME_FORMAT"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class JobState:
     """The state of a job; an array counts as one.
 
@@ -181,7 +181,7 @@ def _commands() -> Iterator[tuple[str, str]]:
     """(job id, script) of this user's jobs, without refused ones, which Slurm lists as ended without a node."""
     for line in _ask_squeue("%F|%T|%N|%o"):
         job_id, state, nodes, command = line.split("|", 3)
-        if nodes or not JobState(job_id, state).over:
+        if nodes or not JobState(job_id=job_id, state=state).over:
             yield job_id, command
 
 
@@ -215,7 +215,7 @@ def job_states(job_ids: Sequence[str]) -> dict[str, JobState]:
     states = _squeue(job_ids)
     rest = [job_id for job_id in job_ids if job_id not in states]
     states |= _sacct(rest) if rest else {}
-    return {job_id: states.get(job_id, JobState(job_id, "UNKNOWN", source="none")) for job_id in job_ids}
+    return {job_id: states.get(job_id, JobState(job_id=job_id, state="UNKNOWN", source="none")) for job_id in job_ids}
 
 
 def _squeue(job_ids: Sequence[str]) -> dict[str, JobState]:
@@ -224,7 +224,7 @@ def _squeue(job_ids: Sequence[str]) -> dict[str, JobState]:
     for line in _ask_squeue("%F|%T|%r|%N"):
         job_id, state, reason, nodes = line.split("|", 3)
         if job_id in job_ids:
-            one = JobState(job_id, state, "" if reason == "None" else reason, nodes)
+            one = JobState(job_id=job_id, state=state, reason="" if reason == "None" else reason, nodes=nodes)
             found.setdefault(job_id, []).append(one)
     return {job_id: _as_one(states) for job_id, states in found.items()}
 
@@ -263,7 +263,9 @@ def _sacct(job_ids: Sequence[str]) -> dict[str, JobState]:
     for line in done.stdout.splitlines() if done.returncode == 0 else ():
         job_id, state, nodes, exit_code = line.split("|", 3)
         array = job_id.partition("_")[0]
-        found.setdefault(array, []).append(JobState(array, state, "", nodes, exit_code, "sacct"))
+        found.setdefault(array, []).append(
+            JobState(job_id=array, state=state, reason="", nodes=nodes, exit_code=exit_code, source="sacct")
+        )
     return {job_id: _as_one(states) for job_id, states in found.items()}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,14 @@ import pyarrow.compute as pc
 from hpcjobs.merge.tally import Tally
 
 Ints = npt.NDArray[np.int64]
+
+
+class _Found(TypedDict):
+    """What tells two records of a sample apart; their other fields are compared, too."""
+
+    index: int
+    id: str
+    source: int
 
 
 def choose(found: pa.RecordBatch, ids: pa.ChunkedArray, first: int, tally: Tally) -> Ints:
@@ -39,7 +47,7 @@ def choose(found: pa.RecordBatch, ids: pa.ChunkedArray, first: int, tally: Tally
     return order[counting]
 
 
-def _choose_one_by_one(rows: Sequence[dict[str, Any]], ids: Sequence[str], tally: Tally) -> list[int]:
+def _choose_one_by_one(rows: Sequence[_Found], ids: Sequence[str], tally: Tally) -> list[int]:
     """The numbers of the chosen rows, among samples with duplicates or foreign ids."""
     chosen, wrong = dict[int, int](), set[tuple[int, int]]()
     for number, (row, right_id) in enumerate(zip(rows, ids, strict=True)):
@@ -58,7 +66,7 @@ def _choose_one_by_one(rows: Sequence[dict[str, Any]], ids: Sequence[str], tally
     return list(chosen.values())
 
 
-def _problem(row: dict[str, Any], other: dict[str, Any] | None, right_id: str) -> str | None:
+def _problem(row: _Found, other: _Found | None, right_id: str) -> str | None:
     if row["id"] != right_id:
         return f"its record has the foreign id {row['id']!r}"
     return "its journal has two records that differ" if other not in (None, row) else None

@@ -6,7 +6,6 @@ import json
 import logging
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +26,7 @@ from hpcjobs.run_folder.journal.table import journal_schema, read_columns
 from hpcjobs.run_folder.ledger.acceptance import Acceptance, unnamed_journals
 from hpcjobs.run_folder.leftovers import remove_leftovers
 from hpcjobs.run_folder.merged import Merged
+from hpcjobs.run_folder.metrics_file import Summary
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.plan import Plan
 from hpcjobs.run_folder.provenance import merged_facts
@@ -177,8 +177,8 @@ def _reason(index: int, rounds: Sequence[Acceptance], tally: Tally) -> str:
 
 
 def _metrics_json(
-    config: Config, plan: Plan, tally: Tally, missing: Sequence[int], metrics: Mapping[str, Any]
-) -> dict[str, Any]:
+    config: Config, plan: Plan, tally: Tally, missing: Sequence[int], metrics: Mapping[str, Summary]
+) -> dict[str, object]:
     return {
         "complete": not missing,
         "metrics": metrics,

@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,20 +17,38 @@ from hpcjobs.config import TaskConfig
 from hpcjobs.metrics import Metric
 from hpcjobs.run_folder.disk import disk_errors
 from hpcjobs.run_folder.files import FILE_MODE, replace_whole, temporary_name, write_all
+from hpcjobs.run_folder.journal.table import JOURNAL_TYPES
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer as Buffer
 
 # Rows per row group, by index: fixed, so that the bytes depend on the rows only.
 ROW_GROUP = 32_768
-_ERROR = pa.struct([("type", pa.string()), ("message", pa.string())])
+_ERROR = JOURNAL_TYPES["error"]
+_ALWAYS = ("index", "id", "completion", "finish_reason", "prompt_tokens", "completion_tokens")
+_LIKELIHOODS = ("choice_logprobs", "choice_greedy", "choice_tokens")
+
+
+class ResultRow(TypedDict):
+    """A row of results.parquet, as far as it is scored again."""
+
+    index: int
+    completion: str
+    finish_reason: str
+    prompt_tokens: int
+    completion_tokens: int
+    error: dict[str, str] | None
+    completions: NotRequired[list[str] | None]
+    choice_logprobs: NotRequired[list[float | None] | None]
+    choice_greedy: NotRequired[list[bool]]
+    choice_tokens: NotRequired[list[int]]
 
 
 def schema_of(metrics: Sequence[Metric], inputs: pa.Schema, task: TaskConfig | None = None) -> pa.Schema:
     """The columns of results.parquet: input row (`input`), answer and scores. Which rank made it stays in the journals.
     """
-    fields = [
-        ("index", pa.int64()), ("id", pa.string()), ("completion", pa.string()), ("finish_reason", pa.string()),
-        ("prompt_tokens", pa.int64()), ("completion_tokens", pa.int64()),
-    ]  # fmt: skip
-    fields += _extra_fields(task or TaskConfig())
+    names = (*_ALWAYS, *_extra_columns(task or TaskConfig()))
+    fields = [(name, JOURNAL_TYPES[name]) for name in names]
     if metrics:
         fields.append(("scores", pa.struct([(metric.name, pa.float64()) for metric in metrics])))
     folded = [(metric.name, kind) for metric in metrics if (kind := getattr(metric, "statistics", None)) is not None]
@@ -43,16 +61,12 @@ def schema_of(metrics: Sequence[Metric], inputs: pa.Schema, task: TaskConfig | N
     return pa.schema(fields)
 
 
-def _extra_fields(task: TaskConfig) -> list[tuple[str, pa.DataType]]:
+def _extra_columns(task: TaskConfig) -> Sequence[str]:
     """Columns that only some task types have: several answers, or log-likelihoods."""
-    likelihoods = [
-        ("choice_logprobs", pa.list_(pa.float64())), ("choice_greedy", pa.list_(pa.bool_())),
-        ("choice_tokens", pa.list_(pa.int64())),
-    ]  # fmt: skip
-    texts = [("completions", pa.list_(pa.string()))]
+    texts = ("completions",)
     return {
-        "generate": texts if task.repeats > 1 else [], "choice": likelihoods, "perplexity": likelihoods,
-        "lm_eval": [*texts, *likelihoods],
+        "generate": texts if task.repeats > 1 else (), "choice": _LIKELIHOODS, "perplexity": _LIKELIHOODS,
+        "lm_eval": texts + _LIKELIHOODS,
     }[task.type]  # fmt: skip
 
 
@@ -89,10 +103,10 @@ class _Sink(io.RawIOBase):
     def writable(self) -> bool:
         return True
 
-    def write(self, data: Any) -> int:
+    def write(self, data: Buffer) -> int:
         if not self.given_up:
-            write_all(self._handle, data)
-        return len(data)
+            write_all(self._handle, memoryview(data))
+        return memoryview(data).nbytes
 
     def sync(self) -> None:
         """Have it all on the disk; some network file systems tell only now that they are full."""

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 
 from hpcjobs.config.resolve import read_config
 from hpcjobs.errors import ConfigError, UsageError
-from hpcjobs.merge.results import ResultsWriter, schema_of
+from hpcjobs.merge.results import ResultRow, ResultsWriter, schema_of
 from hpcjobs.metrics import Aggregator, Judge, Score
-from hpcjobs.requests import Completion, Likelihood
+from hpcjobs.requests import Completion, Likelihood, Row
 from hpcjobs.run_folder.disk import disk_errors, merge_need
 from hpcjobs.run_folder.files import FileTransaction, json_text, read_json
 from hpcjobs.run_folder.inputs import Inputs, user_columns, user_row
@@ -78,21 +78,26 @@ def rescore(paths: RunPaths, metric_names: Sequence[str], target: str | None) ->
     return summary
 
 
-def _score(row: dict[str, Any], judge: Judge, prompts: Prompts, inputs: Inputs) -> dict[str, Score]:
+def _score(row: ResultRow, judge: Judge, prompts: Prompts, inputs: Inputs) -> dict[str, Score]:
     values = user_row(inputs[row["index"]])
     if row["error"] is not None:
         return judge.failed(lambda: prompts.target(values))
     return judge.judge(_answer(row, prompts, values), prompts.target(values), values)
 
 
-def _answer(row: dict[str, Any], prompts: Prompts, values: dict[str, Any]) -> Completion:
+def _answer(row: ResultRow, prompts: Prompts, values: Row) -> Completion:
     """The answer as it stands in a row of results.parquet."""
     likelihood = None
     if row.get("choice_logprobs"):
-        logprobs = tuple(-math.inf if value is None else value for value in row["choice_logprobs"])
+        logprobs = tuple(-math.inf if value is None else value for value in row["choice_logprobs"] or ())
         options = tuple(prompts.options(values))
         likelihood = Likelihood(logprobs, tuple(row["choice_greedy"]), tuple(row["choice_tokens"]), options)
     return Completion(
-        row["index"], row["completion"], row["finish_reason"], row["prompt_tokens"], row["completion_tokens"],
-        texts=tuple(row.get("completions") or ()), likelihood=likelihood,
-    )  # fmt: skip
+        index=row["index"],
+        text=row["completion"],
+        finish_reason=row["finish_reason"],
+        prompt_tokens=row["prompt_tokens"],
+        completion_tokens=row["completion_tokens"],
+        texts=tuple(row.get("completions") or ()),
+        likelihood=likelihood,
+    )

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Tally:
     """Counts of records; why samples have no accepted record (`problems`, by index); journals that are not used."""
 

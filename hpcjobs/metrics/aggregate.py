@@ -13,6 +13,8 @@ from hpcjobs.config import TaskConfig
 from hpcjobs.metrics.base import Metric, bounds_of
 from hpcjobs.metrics.fold import Fold, MeanFold
 from hpcjobs.metrics.groups import Groups, ScoredBatch, stored_name
+from hpcjobs.run_folder.metrics_file import Groups as SummaryGroups
+from hpcjobs.run_folder.metrics_file import Summary
 
 
 class Aggregator:
@@ -35,11 +37,11 @@ class Aggregator:
             names = [field.name for field in rows.schema.field("input").type]
             groups.add(struct_field(rows, "input", stored_name(groups.column, names)), scored)
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, Summary]:
         """Each metric's value with its standard error and confidence intervals."""
         return {name: fold.summary() for name, fold in self._folds.items()}
 
-    def groups(self) -> dict[str, Any]:
+    def groups(self) -> SummaryGroups:
         """{column: {value: {metric: summary}}} for `task.group_by`, without columns that have too many values."""
         return {groups.column: groups.summary() for groups in self._groups if not groups.note}
 

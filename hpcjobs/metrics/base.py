@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import pyarrow as pa
 
 from hpcjobs.metrics.fold import Fold, MeanFold, finite
-from hpcjobs.requests import Completion, Target
+from hpcjobs.requests import Completion, Row, Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +44,11 @@ class Metric:
     bounds: ClassVar[tuple[float, float] | None] = None
     statistics: ClassVar[pa.DataType | None] = None
 
-    def score(self, completion: str, target: Target, row: Mapping[str, Any]) -> float:
+    def score(self, completion: str, target: Target, row: Row) -> float:
         """The score of one sample. `target` is a text or several correct ones, `row` the input row."""
         raise NotImplementedError(f"{self.name} has no score of a text alone")
 
-    def judge(self, answer: Completion, target: Target, row: Mapping[str, Any]) -> Score:
+    def judge(self, answer: Completion, target: Target, row: Row) -> Score:
         """The score of one answer; the mean of the scores if there are several (`answer.texts`)."""
         texts = texts_of(answer)
         return Score(sum(float(self.score(text, target, row)) for text in texts) / len(texts))

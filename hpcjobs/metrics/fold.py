@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 
 from hpcjobs.metrics.blocks import BlockBuffer
 from hpcjobs.metrics.bootstrap import MOST_VALUES, Floats, Histogram
+from hpcjobs.run_folder.metrics_file import Summary
 
 Z = 1.96
 # Scores per block, for each value in the histogram.
@@ -28,7 +29,7 @@ class Fold(Protocol):
         """Add a batch: scores (NaN for none), shape (n,), and the metric's statistics row by row, if it has any."""
         ...
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> Summary:
         """A dict with at least value, stderr, ci95 and n; None where undefined. Nothing is added afterwards."""
         ...
 
@@ -79,7 +80,7 @@ class MeanFold:
         """Whether every score is 0 or 1."""
         return bool(np.isin(self._histogram.values, (0.0, 1.0)).all())
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> Summary:
         """value, stderr, ci95, bootstrap_ci95 and n; None where undefined.
 
         ci95 is the normal approximation, cut at the bounds; Wilson's interval if all scores are 0 or 1.
@@ -103,7 +104,7 @@ class MeanFold:
         return [max(self._bounds[0], ends[0]), min(self._bounds[1], ends[1])]
 
 
-def nothing() -> dict[str, Any]:
+def nothing() -> Summary:
     """The summary of no samples."""
     return {"value": None, "stderr": None, "ci95": None, "bootstrap_ci95": None, "n": 0}
 

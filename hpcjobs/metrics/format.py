@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+
+from hpcjobs.run_folder.metrics_file import Groups, Summary
 
 MOST_SHOWN = 20
 _LONGEST = 32
 
 
-def score_lines(metrics: Mapping[str, Any], remark: str = "") -> Iterator[str]:
+def score_lines(metrics: Mapping[str, Summary], remark: str = "") -> Iterator[str]:
     """One line per metric, with interval and count, then the accuracy by option, if any. `remark` follows each value.
     """
     width = max([16, *map(len, metrics)])
@@ -24,7 +25,7 @@ def score_lines(metrics: Mapping[str, Any], remark: str = "") -> Iterator[str]:
             yield f"{'  right option':<{width}} {', '.join(each)}"
 
 
-def group_lines(groups: Mapping[str, Any]) -> Iterator[str]:
+def group_lines(groups: Groups) -> Iterator[str]:
     """A table per column: one line per value (the first 20), one column per metric."""
     for column, values in groups.items():
         names = list(next(iter(values.values()), {}))  # each group has every metric
@@ -41,14 +42,14 @@ def group_lines(groups: Mapping[str, Any]) -> Iterator[str]:
             yield f"... and {len(values) - len(shown)} other values of {column}: metrics.json has all"
 
 
-def _cell(summary: Mapping[str, Any]) -> str:
+def _cell(summary: Summary) -> str:
     if summary["value"] is None:
         return "-"
     interval = summary["ci95"]
     return number_text(summary["value"]) + ("" if interval is None else f" [{_ends(interval, 3)}]")
 
 
-def _interval(summary: Mapping[str, Any]) -> str:
+def _interval(summary: Summary) -> str:
     interval = summary["ci95"]
     return "" if interval is None else f"  95% [{_ends(interval, 4)}]"
 

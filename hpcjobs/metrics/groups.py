@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,8 +13,10 @@ from hpcjobs.errors import ConfigError, did_you_mean
 from hpcjobs.metrics.bootstrap import Floats
 from hpcjobs.metrics.fold import Fold
 from hpcjobs.run_folder.inputs import user_columns
+from hpcjobs.run_folder.metrics_file import Summary
 
 MOST_GROUPS = 1000
+GroupKey = str | int | bool | None
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Groups:
 
     def __init__(self, column: str, make_folds: Callable[[], dict[str, Fold]]) -> None:
         self.column, self.note = column, ""
-        self._make, self._folds = make_folds, dict[Any, dict[str, Fold]]()
+        self._make, self._folds = make_folds, dict[GroupKey, dict[str, Fold]]()
 
     def add(self, values: pa.Array, scored: Mapping[str, ScoredBatch]) -> None:
         """Add a batch: the column's values, and each metric's scores row by row."""
@@ -56,7 +57,7 @@ class Groups:
                 part = None if statistics is None else statistics.slice(start, stop - start)
                 self._of(key)[name].add(scores[start:stop], part)
 
-    def _of(self, key: Any) -> dict[str, Fold]:
+    def _of(self, key: GroupKey) -> dict[str, Fold]:
         if key not in self._folds:
             self._folds[key] = self._make()
             for fold in self._folds[key].values():
@@ -64,13 +65,13 @@ class Groups:
                     fold.limit()
         return self._folds[key]
 
-    def summary(self) -> dict[str, dict[str, Any]]:
+    def summary(self) -> dict[str, dict[str, Summary]]:
         """{value: {metric: summary}}, sorted by value, null last."""
         keys = sorted(self._folds, key=lambda key: (key is None, key))
         return {_label(key): {name: fold.summary() for name, fold in self._folds[key].items()} for key in keys}
 
 
-def _label(key: Any) -> str:
+def _label(key: GroupKey) -> str:
     return key if isinstance(key, str) else json.dumps(key)
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from hpcjobs.config import TaskConfig
 from hpcjobs.errors import ConfigError
@@ -13,7 +12,7 @@ from hpcjobs.metrics.base import Metric, Score
 from hpcjobs.metrics.extract import extract
 from hpcjobs.metrics.normalize import normalizer
 from hpcjobs.metrics.registry import BUILT_IN, find_metrics
-from hpcjobs.requests import Completion, Target
+from hpcjobs.requests import Completion, Row, Target
 
 
 class Judge:
@@ -35,7 +34,7 @@ class Judge:
         """The names of the metrics, in the config's order."""
         return [metric.name for metric in self.metrics]
 
-    def judge(self, answer: Completion, target: Target, row: Mapping[str, Any]) -> dict[str, Score]:
+    def judge(self, answer: Completion, target: Target, row: Row) -> dict[str, Score]:
         """The score of one answer by each metric. Raises what a user's metric raises.
 
         `task.extract` is applied first; `task.normalize` for metrics that compare texts literally.
@@ -95,7 +94,7 @@ def _normal_target(target: Target, normal: Callable[[str], str]) -> Target:
     return target if target is None else normal(str(target))
 
 
-def _judged(metric: Metric, answer: Completion, target: Target, row: Mapping[str, Any]) -> Score:
+def _judged(metric: Metric, answer: Completion, target: Target, row: Row) -> Score:
     if isinstance(metric, Metric):
         return metric.judge(answer, target, row)
     return Metric.judge(metric, answer, target, row)  # a user's own class, with nothing but `score`

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +11,7 @@ import pyarrow as pa
 from hpcjobs.metrics.blocks import BlockBuffer
 from hpcjobs.metrics.bootstrap import Floats, percentiles, resampled_totals
 from hpcjobs.metrics.fold import around, exponential, finite, nothing, numbers
+from hpcjobs.run_folder.metrics_file import Summary
 
 Interval = Callable[[float, Floats], "list[float] | None"]
 # Powers of two, because blocks are joined in pairs.
@@ -66,7 +66,7 @@ class SumsFold:
         for block in self._buffer.add(rows):
             self._blocks.add(block)
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> Summary:
         """value; stderr (standard deviation of the bootstrap), ci95, bootstrap_ci95; n, the samples with statistics."""
         rest = self._buffer.rest()
         if len(rest):

@@ -41,7 +41,7 @@ class CodeTree:
         links = {name: links[name] for name in links if links.keys().isdisjoint(map(str, PurePosixPath(name).parents))}
         if len(links) > _MAX_LINKS:
             links, note = {}, note or f"files beside the code are not linked: more than {_MAX_LINKS:,}"
-        return Snapshot(self.files, links, note=note, **entry) if self.files else Snapshot(note=note)
+        return Snapshot(files=self.files, links=links, note=note, **entry) if self.files else Snapshot(note=note)
 
     def _holds_run(self, path: Path) -> bool:
         return self._run.is_relative_to(path.resolve())

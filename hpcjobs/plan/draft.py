@@ -6,10 +6,9 @@ import dataclasses
 import hashlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
@@ -27,12 +26,12 @@ from hpcjobs.run_folder.inputs import table_parts
 from hpcjobs.run_folder.job_kinds import BUILT_IN, find_kind
 from hpcjobs.run_folder.ledger.chunks import Ints, write_chunks
 from hpcjobs.run_folder.paths import RunPaths, runs_root
-from hpcjobs.run_folder.plan import Plan
+from hpcjobs.run_folder.plan import Plan, PlanData, PlanModel, PlanTrain
 from hpcjobs.run_folder.provenance import code_facts
 from hpcjobs.run_folder.snapshot import Snapshot
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Draft:
     """A checked plan with everything that will be written, still in memory."""
 
@@ -111,7 +110,11 @@ def draft_run(
     few_shot: pa.Table | None = None,
     validation: pa.Table | None = None,
     then_eval: str | None = None,
-    **details: Any,
+    chunk_size: int = 0,
+    data: PlanData | None = None,
+    model: PlanModel | None = None,
+    train: PlanTrain | None = None,
+    argv: Sequence[str] = (),
 ) -> Draft:
     """The draft of a run of kind `job`, in `folder` or under the runs root.
 
@@ -129,16 +132,29 @@ def draft_run(
     run = config.run.model_copy(update={"name": root.name, "root": str(root.parent.absolute())})
     config = config.model_copy(update={"run": run})
     snapshot = own_code(root.absolute())
-    found = {"snapshot": snapshot.facts(), "packages": _packages(job, config)}
-    code = code_facts() | {name: facts for name, facts in found.items() if facts}
-    blank: dict[str, Any] = {"chunk_size": 0, "data": {}, "model": {}}
+    packages = _packages(job, config) or None
+    code = dataclasses.replace(code_facts(), snapshot=snapshot.facts(), packages=packages)
     plan = Plan(
         run=root.name, job=job, shape=shape, rows=0 if table is None else len(table), chunks=len(chunks or ()),
         config_sha256=hashlib.sha256(dump(config).encode()).hexdigest(), code=code, created_at=time.time(),
-        **blank | details,
+        chunk_size=chunk_size,
+        data=data or PlanData(),
+        model=model or PlanModel(),
+        train=train or PlanTrain(),
+        argv=list(argv),
     )  # fmt: skip
     paths = RunPaths(root.absolute())
-    return Draft(paths, config, plan, table, chunks or [], snapshot, few_shot, validation, then_eval)
+    return Draft(
+        paths=paths,
+        config=config,
+        plan=plan,
+        table=table,
+        chunks=chunks or [],
+        snapshot=snapshot,
+        pool=few_shot,
+        validation=validation,
+        then_eval=then_eval,
+    )
 
 
 def _packages(job: str, config: Config) -> dict[str, str]:

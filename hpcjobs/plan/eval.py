@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,6 +19,7 @@ from hpcjobs.run_folder.inputs import table_sha256, user_columns, user_row
 from hpcjobs.run_folder.job_kinds import find_kind
 from hpcjobs.run_folder.json_columns import python_rows
 from hpcjobs.run_folder.ledger.chunks import default_chunk_size, plan_chunks
+from hpcjobs.run_folder.plan import PlanData
 from hpcjobs.tasks.datasets import expected_work, load_table
 from hpcjobs.tasks.few_shot import Pool, TableRows, is_own, pool_table
 from hpcjobs.tasks.prompts import Prompts
@@ -51,9 +53,13 @@ def make_plan(job: str, config: Config, folder: Path | None = None) -> Draft:
     _try_first(prompts, table)
     size = config.run.chunk_size or default_chunk_size(len(table))
     chunks = plan_chunks(expected_work(table, prompts.columns & set(table.column_names)), size)
-    data = {"name": config.data.title, "rows": len(table), "sha256": table_sha256(table), "columns": table.column_names}
-    if few_shot is not None:
-        data["few_shot_sha256"] = table_sha256(few_shot)
+    data = PlanData(
+        name=config.data.title,
+        rows=len(table),
+        sha256=table_sha256(table),
+        columns=table.column_names,
+        few_shot_sha256=None if few_shot is None else table_sha256(few_shot),
+    )
     return draft_run(
         job, config, folder, shape, lambda run: metric_code(metrics, run), few_shot=few_shot,
         table=table, chunks=chunks, chunk_size=size, data=data, model=model,
@@ -69,8 +75,8 @@ def _lm_eval_plan(job: str, config: Config, folder: Path | None, shape: Shape) -
     model, task = checked_model(config), plan_task(config)
     size = config.run.chunk_size or default_chunk_size(len(task.table))
     chunks = plan_chunks(expected_work(task.table, {"requests"}), size)
-    content = table_sha256(task.table)
-    data = task.facts | {"rows": len(task.table), "sha256": content, "columns": task.table.column_names}
+    content, columns = table_sha256(task.table), task.table.column_names
+    data = replace(task.facts, rows=len(task.table), sha256=content, columns=columns)
     return draft_run(
         job, task.config, folder, shape, task.snapshot,
         table=task.table, chunks=chunks, chunk_size=size, data=data, model=model,

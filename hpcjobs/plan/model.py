@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from hpcjobs.assets import ASSETS
 from hpcjobs.config import Config
@@ -15,9 +14,10 @@ from hpcjobs.engines.registry import check_task, own_model_engine
 from hpcjobs.errors import ConfigError, did_you_mean
 from hpcjobs.plan.likely_engine import likely_engine
 from hpcjobs.run_folder.files import read_json
+from hpcjobs.run_folder.plan import PlanModel
 
 
-def checked_model(config: Config) -> dict[str, Any]:
+def checked_model(config: Config) -> PlanModel:
     """What plan.json records of the model: name, engine, and a hash of its weights or a commit. Raises a ConfigError.
     """
     model = config.model
@@ -26,9 +26,9 @@ def checked_model(config: Config) -> dict[str, Any]:
         check_task(own, model.engine, config.task.type)
     scores = config.task.type in ("choice", "perplexity") and not own
     engine = "scoring" if scores else model.engine
-    facts = {"name": model.name or engine, "engine": engine, "revision": model.revision, "dtype": model.dtype}
+    facts = PlanModel(name=model.name or engine, engine=engine, revision=model.revision, dtype=model.dtype)
     if engine == "dummy":
-        return facts | {"name": "dummy"}
+        return replace(facts, name="dummy")
     if own and not getattr(own, "weights", True):
         return facts
     assets = sorted(path.parent.name for path in ASSETS.glob("*/config.json"))
@@ -39,12 +39,12 @@ def checked_model(config: Config) -> dict[str, Any]:
         if not (folder / "config.json").is_file():
             raise ConfigError(f"model folder {folder} has no config.json: not a saved transformers model")
         if engine == "auto" and config.task.type in ("generate", "lm_eval"):
-            facts["likely_engine"] = likely_engine(config, read_json(folder / "config.json"))
-        return facts | {"weights_sha256": weights_fingerprint(folder)}
+            facts = replace(facts, likely_engine=likely_engine(config, read_json(folder / "config.json")))
+        return replace(facts, weights_sha256=weights_fingerprint(folder))
     if not is_hub_id(model.name):
         raise ConfigError(f"model folder {model.name} does not exist{did_you_mean(model.name, assets)}")
     hub = _hub_model(config)
-    return facts | {"cache": str(hub.cache), "commit": hub.cached()}
+    return replace(facts, cache=str(hub.cache), commit=hub.cached())
 
 
 def _hub_model(config: Config) -> HubModel:
@@ -53,11 +53,11 @@ def _hub_model(config: Config) -> HubModel:
     return HubModel(model.name, model.revision, cache, model.trust_remote_code)
 
 
-def fetched(facts: Mapping[str, Any], config: Config) -> dict[str, Any]:
+def fetched(facts: PlanModel, config: Config) -> PlanModel:
     """The facts with the commit of a hub model, downloaded to the cache if needed. Raises a ConfigError if that fails.
     """
-    lacking = "cache" in facts and not facts["commit"]
-    return {**facts, "commit": _hub_model(config).fetch()} if lacking else dict(facts)
+    lacking = facts.cache is not None and not facts.commit
+    return replace(facts, commit=_hub_model(config).fetch()) if lacking else facts
 
 
 def weights_fingerprint(folder: Path) -> str:

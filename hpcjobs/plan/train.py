@@ -17,6 +17,7 @@ from hpcjobs.plan.locate import located
 from hpcjobs.plan.model import checked_model
 from hpcjobs.run_folder.inputs import table_sha256, user_columns
 from hpcjobs.run_folder.json_columns import python_rows
+from hpcjobs.run_folder.plan import PlanData, PlanTrain
 from hpcjobs.run_folder.snapshot import Snapshot
 from hpcjobs.tasks.datasets import load_table
 from hpcjobs.training.batches import fixed, plan_batches
@@ -47,11 +48,14 @@ def make_train_plan(config: Config, folder: Path | None = None) -> Draft:
     _try_example(examples, table)
     validation = validation_table(config)
     steps = config.train.max_steps or f"{config.train.epochs or 1.0:g} times over the data"
-    data = {"name": config.data.title, "rows": len(table), "sha256": table_sha256(table), "columns": table.column_names}
-    details = {
-        "global_batch": config.train.global_batch, "batches": str(batches), "steps": str(steps), "notes": notes,
-        "then_eval": config.train.then_eval,
-    }  # fmt: skip
+    data = PlanData(name=config.data.title, rows=len(table), sha256=table_sha256(table), columns=table.column_names)
+    details = PlanTrain(
+        global_batch=config.train.global_batch,
+        batches=str(batches),
+        steps=str(steps),
+        notes=notes,
+        then_eval=config.train.then_eval,
+    )
     return draft_run(
         "train", config, folder, shape, lambda run: Snapshot(), table=table, data=data, model=model, train=details,
         validation=validation, then_eval=_eval_after(config),

@@ -25,7 +25,7 @@ _NOTHING = np.empty((0, 2))
 _LOST = LOST | {RankState.OVER, RankState.FAILED, RankState.NO_HEARTBEAT}
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Activity:
     """One rank of one attempt. Times in Unix seconds; `work` has (start, end) rows, `busy` is their exact sum.
 
@@ -105,7 +105,7 @@ def read_activities(paths: RunPaths, timeout: float, script: bool = False) -> tu
     notes = []
     for path in [] if script else paths.journals():
         attempt, _, rank = path.stem.rpartition("-")
-        activity = found.setdefault(path.stem, Activity(attempt, int(rank) if rank.isdigit() else 0))
+        activity = found.setdefault(path.stem, Activity(attempt=attempt, rank=int(rank) if rank.isdigit() else 0))
         try:
             _read_journal(path, activity)
         except (MergeError, OSError) as error:
@@ -123,10 +123,21 @@ def _of_rank(rank: RankView, script: bool) -> Activity:
     device = " ".join(filter(None, [vitals.device, vitals.gpu]))
     end = vitals.ended_at or vitals.beat_at
     activity = Activity(
-        vitals.attempt, vitals.rank, vitals.host, device, rank.state, vitals.first_error,
-        vitals.started_at, vitals.ready_at, end, vitals.samples, vitals.errors, vitals.tokens,
-        ended=vitals.ended, live=rank.live,
-    )  # fmt: skip
+        attempt=vitals.attempt,
+        rank=vitals.rank,
+        host=vitals.host,
+        device=device,
+        state=rank.state,
+        first_error=vitals.first_error,
+        start=vitals.started_at,
+        ready=vitals.ready_at,
+        end=end,
+        samples=vitals.samples,
+        errors=vitals.errors,
+        tokens=vitals.tokens,
+        ended=vitals.ended,
+        live=rank.live,
+    )
     if script:
         begun = min(max(vitals.ready_at or vitals.started_at, vitals.started_at), max(vitals.started_at, end))
         activity.ready, activity.busy, activity.journal = begun, max(0.0, end - begun), "read"

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from hpcjobs.config import Config
 from hpcjobs.report import eval, script, train
 from hpcjobs.report.facts import Content, RunFacts, Tile
 from hpcjobs.report.headline import Headline
 from hpcjobs.run_folder.job_kinds import JobKind
+from hpcjobs.run_folder.metrics_file import MetricsFile
 from hpcjobs.run_folder.paths import RunPaths
 
 
@@ -18,7 +18,7 @@ from hpcjobs.run_folder.paths import RunPaths
 class JobPage:
     """`content`: what there is beside ranks and scores; `headline`: what comes first; `tiles`: the numbers below it."""
 
-    content: Callable[[RunPaths, Config, Mapping[str, Any] | None], Content]
+    content: Callable[[RunPaths, Config, MetricsFile | None], Content]
     headline: Callable[[RunFacts], Headline]
     tiles: Callable[[RunFacts], list[Tile]]
 

@@ -31,7 +31,7 @@ class CurveLine:
     summary: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CurveDrawing:
     """The curves of one or two train runs on the same axes. `starts` marks restarts, if there is one run."""
 
@@ -85,11 +85,15 @@ def _draw(runs: dict[str, Sequence[StepRecord]]) -> CurveDrawing | None:
     plane = _Plane([record for records in shown.values() for record in records])
     starts = [start for name, records in shown.items() if not name for start in _starts(records)]
     return CurveDrawing(
-        WIDTH, HEIGHT, LEFT, HEIGHT - BOTTOM, [_line(name, records, plane) for name, records in shown.items()],
-        [Tick(plane.x(tick), f"{tick:g}") for tick in round_numbers(plane.first, plane.last, whole=True)],
-        [Tick(plane.y(tick), f"{tick:.4g}") for tick in round_numbers(plane.low, plane.high)],
-        [Tick(plane.x(step), name) for step, name in starts],
-    )  # fmt: skip
+        width=WIDTH,
+        height=HEIGHT,
+        left=LEFT,
+        bottom=HEIGHT - BOTTOM,
+        lines=[_line(name, records, plane) for name, records in shown.items()],
+        steps=[Tick(plane.x(tick), f"{tick:g}") for tick in round_numbers(plane.first, plane.last, whole=True)],
+        losses=[Tick(plane.y(tick), f"{tick:.4g}") for tick in round_numbers(plane.low, plane.high)],
+        starts=[Tick(plane.x(step), name) for step, name in starts],
+    )
 
 
 def _known(records: Sequence[StepRecord]) -> list[StepRecord]:

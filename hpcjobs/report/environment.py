@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
 
 import jinja2
 from markupsafe import Markup
@@ -11,7 +10,7 @@ from markupsafe import Markup
 from hpcjobs.report import text
 
 
-def _shown(value: Any) -> Any:
+def _shown(value: object) -> object:
     """Texts that a template prints: escaped, with hidden characters made visible."""
     return text.visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 

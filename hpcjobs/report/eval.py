@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from hpcjobs.config import Config
 from hpcjobs.report.activity import Activity, alive_seconds
@@ -11,12 +10,13 @@ from hpcjobs.report.facts import Content, RunFacts, Tile
 from hpcjobs.report.headline import Headline, command
 from hpcjobs.report.samples import read_samples
 from hpcjobs.report.text import count, duration, plural, rate
+from hpcjobs.run_folder.metrics_file import MetricsFile
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.run_state import RunState
 from hpcjobs.tasks.few_shot import read_pool
 
 
-def content(paths: RunPaths, config: Config, metrics: Mapping[str, Any] | None) -> Content:
+def content(paths: RunPaths, config: Config, metrics: MetricsFile | None) -> Content:
     """The rows that are shown."""
     if paths.results.exists():
         return Content(read_samples(paths.results, config.task, read_pool(paths, config.task.few_shot)))
@@ -28,16 +28,16 @@ def headline(facts: RunFacts) -> Headline:
     metrics, paths, launches = facts.metrics, facts.paths, facts.launches
     if metrics is None:
         return _pending(facts)
-    counts = metrics["counts"]
-    if metrics["complete"]:
-        rows = plural(counts["rows"], "row")
-        text = f"Every one of {rows} has its result." if counts["rows"] else "There were no rows."
+    counts = metrics.counts
+    if metrics.complete:
+        rows = plural(counts.rows, "row")
+        text = f"Every one of {rows} has its result." if counts.rows else "There were no rows."
         return Headline(RunState.COMPLETE, "COMPLETE", text + _losses(facts.activities))
     text = (
-        f"{count(counts['missing'])} of {plural(counts['rows'], 'sample')} have no result. Every score on this page "
-        f"stands on {count(counts['accepted'])} samples alone and is not the score of the run."
+        f"{count(counts.missing)} of {plural(counts.rows, 'sample')} have no result. Every score on this page "
+        f"stands on {count(counts.accepted)} samples alone and is not the score of the run."
     )
-    if launches and metrics["provenance"]["merged_at"] < launches[-1].submitted_at:
+    if launches and metrics.provenance.merged_at < launches[-1].submitted_at:
         text += " The run was started again after this merge, and this page does not show what came of it."
     return Headline(RunState.INCOMPLETE, "INCOMPLETE", text, command("resume", paths))
 
@@ -62,14 +62,14 @@ def _pending(facts: RunFacts) -> Headline:
 
 def tiles(facts: RunFacts) -> list[Tile]:
     """Rows, ranks and speed."""
-    counts = (facts.metrics or {}).get("counts", {})
+    counts = facts.metrics.counts if facts.metrics else None
     activities, seconds = facts.activities, alive_seconds(facts.activities)
     samples = sum(activity.samples for activity in activities)
     tokens = sum(activity.tokens for activity in activities)
     found: list[Tile] = []
     if counts:
-        found.append(("accepted", count(counts["accepted"]), f"of {plural(counts['rows'], 'row')}"))
-        found += [(name, count(counts[name]), "") for name in ("missing", "errors")]
+        found.append(("accepted", count(counts.accepted), f"of {plural(counts.rows, 'row')}"))
+        found += [("missing", count(counts.missing), ""), ("errors", count(counts.errors), "")]
     else:
         found.append(("samples so far", count(samples), f"of {plural(facts.plan.rows, 'row')}"))
     if activities:

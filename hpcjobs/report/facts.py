@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from hpcjobs.config import Config
 from hpcjobs.report.activity import Activity
 from hpcjobs.report.curve import CurveDrawing
 from hpcjobs.report.samples import Samples
+from hpcjobs.run_folder.metrics_file import MetricsFile
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.plan import Plan
 from hpcjobs.run_folder.submission import Launch
@@ -26,14 +26,14 @@ class Content:
     notes: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunFacts:
     """What a run folder says."""
 
     paths: RunPaths
     plan: Plan
     config: Config
-    metrics: dict[str, Any] | None
+    metrics: MetricsFile | None
     launches: list[Launch]
     activities: list[Activity]
     content: Content

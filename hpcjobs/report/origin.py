@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import platform
 import shlex
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from hpcjobs.report.activity import Activity
 from hpcjobs.report.text import count, duration, plural, stamp
+from hpcjobs.run_folder.metrics_file import MetricsFile
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.plan import Plan
 from hpcjobs.run_folder.submission import Launch
@@ -17,17 +17,20 @@ _HOSTS_SHOWN = 40
 Rows = list[tuple[str, str]]
 
 
-def provenance(paths: RunPaths, plan: Plan, metrics: Mapping[str, Any] | None, activities: Sequence[Activity]) -> Rows:
+def provenance(paths: RunPaths, plan: Plan, metrics: MetricsFile | None, activities: Sequence[Activity]) -> Rows:
     """What ran, on what and when; empty values are left out."""
-    facts = (metrics or {}).get("provenance", {})
+    merged = metrics.provenance if metrics else None
     rows = [("run folder", f"{paths.root} on {platform.node()}"), *_model(plan), *_data(plan), *_code(plan)]
-    rows += [("planned shape", str(plan.shape)), ("seed", str(facts.get("seed", "")))]
-    generation = ", ".join(f"{name} {_plain(value)}" for name, value in facts.get("generation", {}).items())
+    rows += [
+        ("planned shape", str(plan.shape)),
+        ("seed", "" if merged is None or merged.seed is None else str(merged.seed)),
+    ]
+    generation = ", ".join(f"{name} {_plain(value)}" for name, value in (merged.generation if merged else {}).items())
     rows.append(("generation", generation))
     rows += [("hosts", _hosts(activities)), ("planned", stamp(plan.created_at)), *_times(activities)]
-    rows.append(("merged", stamp(facts.get("merged_at"))))
-    rows.append(("merged with", _prefixed("hpcjobs ", facts.get("merged_with"))))
-    rows.append(("scored again", stamp(facts.get("rescored_at"))))
+    if merged:
+        rows += [("merged", stamp(merged.merged_at)), ("merged with", _prefixed("hpcjobs ", merged.merged_with))]
+        rows.append(("scored again", stamp(merged.rescored_at)))
     return [(name, value) for name, value in rows if value]
 
 
@@ -48,30 +51,30 @@ def _model(plan: Plan) -> Rows:
         return [("command", shlex.join(plan.argv))]
     names = {"name": "model", "engine": "engine", "revision": "model revision", "commit": "model commit"}
     names["dtype"] = "dtype"
-    rows = [(label, str(plan.model.get(key) or "")) for key, label in names.items()]
-    return [*rows, ("weights", _prefixed("sha256 ", plan.model.get("weights_sha256")))]
+    rows = [(label, str(getattr(plan.model, key) or "")) for key, label in names.items()]
+    return [*rows, ("weights", _prefixed("sha256 ", plan.model.weights_sha256))]
 
 
 def _data(plan: Plan) -> Rows:
-    if not plan.data:
+    if not plan.data.name:
         return []
-    rows = [("data", f"{plan.data['name']}, {plural(plan.rows, 'row')}")]
-    rows.append(("data hash", f"sha256 {plan.data['sha256']}"))
+    rows = [("data", f"{plan.data.name}, {plural(plan.rows, 'row')}")]
+    rows.append(("data hash", f"sha256 {plan.data.sha256}"))
     if plan.kind.unit != "answers":
-        return [*rows, ("columns", ", ".join(plan.data["columns"]))]
+        return [*rows, ("columns", ", ".join(plan.data.columns))]
     chunks = f"{plural(plan.chunks, 'chunk')} of at most {plural(plan.chunk_size, 'sample')}"
-    return [*rows, ("columns", ", ".join(plan.data["columns"])), ("chunks", chunks)]
+    return [*rows, ("columns", ", ".join(plan.data.columns)), ("chunks", chunks)]
 
 
 def _code(plan: Plan) -> Rows:
     code = plan.code
-    dirty = " with uncommitted changes" if code.get("dirty") else ""
-    commit = f"{code['commit']}{dirty} (git, in {code.get('cwd', '?')})" if code.get("commit") else ""
-    rows = [("hpcjobs", code.get("hpcjobs", "")), ("commit", commit), ("python", code.get("python", ""))]
-    packages = [f"{name} of {package}" for name, package in code.get("packages", {}).items()]
+    dirty = " with uncommitted changes" if code.dirty else ""
+    commit = f"{code.commit}{dirty} (git, in {code.cwd or '?'})" if code.commit else ""
+    rows = [("hpcjobs", code.hpcjobs), ("commit", commit), ("python", code.python)]
+    packages = [f"{name} of {package}" for name, package in (code.packages or {}).items()]
     rows.append(("added by", ", ".join(packages)))
-    rows.append(("own code", _prefixed("sha256 ", code.get("snapshot", {}).get("sha256"))))
-    return [*rows, ("submitted on", code.get("host", "")), ("config hash", f"sha256 {plan.config_sha256} (as planned)")]
+    rows.append(("own code", _prefixed("sha256 ", code.snapshot.sha256)))
+    return [*rows, ("submitted on", code.host), ("config hash", f"sha256 {plan.config_sha256} (as planned)")]
 
 
 def _hosts(activities: Sequence[Activity]) -> str:
@@ -87,9 +90,9 @@ def _times(activities: Sequence[Activity]) -> Rows:
     return [("first rank started", stamp(first)), ("last rank ended", f"{stamp(last)}, {duration(last - first)} later")]
 
 
-def _plain(value: Any) -> str:
+def _plain(value: object) -> str:
     return f"[{', '.join(repr(item) for item in value)}]" if isinstance(value, list) else str(value)
 
 
-def _prefixed(prefix: str, value: Any) -> str:
+def _prefixed(prefix: str, value: object) -> str:
     return f"{prefix}{value}" if value else ""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import hpcjobs
 from hpcjobs.config import Config
@@ -22,7 +21,8 @@ from hpcjobs.report.samples import read_missing
 from hpcjobs.report.scores import group_tables, score_of
 from hpcjobs.report.timeline import draw, summary
 from hpcjobs.run_folder.disk import disk_errors
-from hpcjobs.run_folder.files import read_json, write_whole
+from hpcjobs.run_folder.files import write_whole
+from hpcjobs.run_folder.metrics_file import MetricsFile
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.plan import Plan
 from hpcjobs.run_folder.submission import read_launches
@@ -49,23 +49,32 @@ def _read(paths: RunPaths) -> RunFacts:
         config = read_config(paths.config)
     except (HpcJobsError, OSError) as error:
         notes.append(f"config.yaml cannot be read: {error}")
-    metrics = read_json(paths.metrics) if paths.metrics.exists() else None
+    metrics = MetricsFile.read(paths.metrics) if paths.metrics.exists() else None
     activities, broken = read_activities(paths, config.run.lease_timeout, plan.kind.unit != "answers")
     content = page_of(plan.kind).content(paths, config, metrics)
     notes += [*content.notes, *broken]
-    return RunFacts(paths, plan, config, metrics, read_launches(paths), activities, content, notes)
+    return RunFacts(
+        paths=paths,
+        plan=plan,
+        config=config,
+        metrics=metrics,
+        launches=read_launches(paths),
+        activities=activities,
+        content=content,
+        notes=notes,
+    )
 
 
-def _context(facts: RunFacts) -> dict[str, Any]:
+def _context(facts: RunFacts) -> dict[str, object]:
     metrics, activities, plan = facts.metrics, facts.activities, facts.plan
     page, samples = page_of(plan.kind), facts.content.samples
     config = facts.paths.config.read_text(errors="replace") if facts.paths.config.exists() else ""
     return {
         "plan": plan, "verdict": page.headline(facts), "metrics": metrics, "curve": facts.content.curve,
         "evals": eval_table(facts.paths),
-        "scores": [score_of(name, value) for name, value in (metrics["metrics"] if metrics else {}).items()],
-        "groups": group_tables((metrics or {}).get("groups", {})),
-        "warnings": [*(metrics["warnings"] if metrics else []), *facts.notes],
+        "scores": [score_of(name, value) for name, value in (metrics.metrics if metrics else {}).items()],
+        "groups": group_tables(metrics.groups if metrics else {}),
+        "warnings": [*(metrics.warnings if metrics else []), *facts.notes],
         "tiles": page.tiles(facts), "timeline": draw(activities),
         "ranks": _ranks(activities), "rank_count": len(activities),
         "rank_errors": [a for a in activities if a.first_error][:MOST_ERRORS],
@@ -76,7 +85,7 @@ def _context(facts: RunFacts) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _ranks(activities: Sequence[Activity]) -> list[dict[str, Any]]:
+def _ranks(activities: Sequence[Activity]) -> list[dict[str, object]]:
     return [{"activity": activity, **_speeds(activity)} for activity in activities[:MOST_RANKS]]
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -18,7 +19,22 @@ MOST_FAILED, MOST_WORST, MOST_SPREAD = 50, 20, 20
 _BATCH = 8192
 
 
-@dataclass(frozen=True)
+class ShownRow(TypedDict):
+    """A row of results.parquet."""
+
+    index: int
+    id: str
+    completion: str
+    finish_reason: str
+    completion_tokens: int
+    error: dict[str, str] | None
+    scores: NotRequired[dict[str, float | None] | None]
+    input: NotRequired[dict[str, object] | None]
+    choice_logprobs: NotRequired[list[float] | None]
+    completions: NotRequired[list[str] | None]
+
+
+@dataclass(frozen=True, kw_only=True)
 class RowSelection:
     """Row numbers in results.parquet. `failed_in_all` rows have an error, `worst_in_all` the lowest `metric`."""
 
@@ -57,7 +73,14 @@ def pick_rows(path: Path) -> RowSelection:
     spread = np.unique(np.linspace(0, start - 1, min(MOST_SPREAD, start)).round().astype(int)).tolist()
     telling = next((name for name, ranking in rankings.items() if ranking.worst()), "")
     ranking = rankings.get(telling, _Ranking())
-    return RowSelection(failed, failed_in_all, ranking.worst(), ranking.ties, telling, spread)
+    return RowSelection(
+        failed=failed,
+        failed_in_all=failed_in_all,
+        worst=ranking.worst(),
+        worst_in_all=ranking.ties,
+        metric=telling,
+        spread=spread,
+    )
 
 
 def metric_names(file: pq.ParquetFile) -> list[str]:
@@ -73,7 +96,7 @@ class _Ranking:
         self._scores, self._rows = np.empty(0), np.empty(0, int)
         self._lowest, self._best, self.ties = np.inf, -np.inf, 0
 
-    def add(self, scores: Any, start: int) -> None:
+    def add(self, scores: npt.NDArray[np.float64], start: int) -> None:
         rows = np.flatnonzero(~np.isnan(scores))
         if not len(rows):
             return
@@ -91,7 +114,7 @@ class _Ranking:
         return found
 
 
-def read_rows(path: Path, wanted: Sequence[int]) -> Iterator[tuple[int, dict[str, Any]]]:
+def read_rows(path: Path, wanted: Sequence[int]) -> Iterator[tuple[int, ShownRow]]:
     """(row number, row) of each wanted row, ascending; only row groups with one are read."""
     file, start = pq.ParquetFile(path), 0
     numbers = np.array(sorted(wanted), int)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 
 from hpcjobs.config import TaskConfig
 from hpcjobs.errors import HpcJobsError
-from hpcjobs.report.row_selection import pick_rows, read_rows
+from hpcjobs.report.row_selection import ShownRow, pick_rows, read_rows
 from hpcjobs.report.text import Cut
+from hpcjobs.requests import Row
 from hpcjobs.run_folder.inputs import user_row
 from hpcjobs.tasks.few_shot import Pool
 from hpcjobs.tasks.prompts import Prompts
@@ -34,7 +34,7 @@ class Option:
     likeliest: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Sample:
     """One row: prompt, answer and scores. Turns are (role, text), columns (name, text).
 
@@ -55,7 +55,7 @@ class Sample:
     answers: list[Cut]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Samples:
     """The rows shown, and how many there are; `metric` decided which are worst, `lowest` rows tie for the worst."""
 
@@ -93,7 +93,14 @@ def read_samples(path: Path, task: TaskConfig, pool: Pool | None = None) -> Samp
     rows = {number: _sample(row, prompts) for number, row in read_rows(path, sorted(selection.rows))}
     shown = (selection.failed, selection.worst, selection.spread)
     failed, worst, spread = ([rows[n] for n in numbers] for numbers in shown)
-    return Samples(failed, selection.failed_in_all, worst, selection.worst_in_all, selection.metric, spread)
+    return Samples(
+        failed=failed,
+        failed_in_all=selection.failed_in_all,
+        worst=worst,
+        lowest=selection.worst_in_all,
+        metric=selection.metric,
+        spread=spread,
+    )
 
 
 def _prompts(task: TaskConfig, columns: list[str], pool: Pool | None) -> Prompts | None:
@@ -103,21 +110,30 @@ def _prompts(task: TaskConfig, columns: list[str], pool: Pool | None) -> Prompts
         return None  # the config was changed by hand: the columns still show what was asked
 
 
-def _sample(row: Mapping[str, Any], prompts: Prompts | None) -> Sample:
+def _sample(row: ShownRow, prompts: Prompts | None) -> Sample:
     values = user_row({"index": row["index"], "id": row["id"], **(row.get("input") or {})})
-    error = row["error"] and (row["error"]["type"], Cut.of(row["error"]["message"]))
+    failed = row["error"]
+    error = (failed["type"], Cut.of(failed["message"])) if failed else None
     scores = [(name, "none" if value is None else f"{value:.4g}") for name, value in (row.get("scores") or {}).items()]
     own = {name: value for name, value in values.items() if name != "index" and value != row["id"]}
     columns = [(name, Cut.of(_text(value))) for name, value in list(own.items())[:_COLUMNS_SHOWN]]
     return Sample(
-        row["index"], Cut.of(row["id"]), _turns(values, prompts, row["id"]), columns, _targets(values, prompts),
-        Cut.of(row["completion"]), row["finish_reason"], row["completion_tokens"], scores, error,
-        _options(values, row.get("choice_logprobs") or [], prompts),
-        [Cut.of(text) for text in (row.get("completions") or [])[1:]],
-    )  # fmt: skip
+        index=row["index"],
+        id=Cut.of(row["id"]),
+        turns=_turns(values, prompts, row["id"]),
+        columns=columns,
+        targets=_targets(values, prompts),
+        completion=Cut.of(row["completion"]),
+        finish_reason=row["finish_reason"],
+        tokens=row["completion_tokens"],
+        scores=scores,
+        error=error,
+        options=_options(values, row.get("choice_logprobs") or [], prompts),
+        answers=[Cut.of(text) for text in (row.get("completions") or [])[1:]],
+    )
 
 
-def _options(values: Mapping[str, Any], logprobs: Sequence[float], prompts: Prompts | None) -> list[Option]:
+def _options(values: Row, logprobs: Sequence[float], prompts: Prompts | None) -> list[Option]:
     """The options with their scores; empty if config or row no longer match."""
     try:
         texts = prompts.options(values) if prompts else []
@@ -137,7 +153,7 @@ def letter(number: int) -> str:
     return chr(ord("A") + number) if number < 26 else str(number + 1)
 
 
-def _turns(values: Mapping[str, Any], prompts: Prompts | None, sample: str) -> list[tuple[str, Cut]]:
+def _turns(values: Row, prompts: Prompts | None, sample: str) -> list[tuple[str, Cut]]:
     try:
         prompt = prompts.prompt(values, sample) if prompts else []
     except Exception as problem:  # a template may raise anything
@@ -146,7 +162,7 @@ def _turns(values: Mapping[str, Any], prompts: Prompts | None, sample: str) -> l
     return [(turn["role"], Cut.of(turn["content"])) for turn in turns]
 
 
-def _targets(values: Mapping[str, Any], prompts: Prompts | None) -> list[Cut]:
+def _targets(values: Row, prompts: Prompts | None) -> list[Cut]:
     try:
         target = prompts.target(values) if prompts else None
     except Exception as problem:  # a template may raise anything
@@ -155,7 +171,7 @@ def _targets(values: Mapping[str, Any], prompts: Prompts | None) -> list[Cut]:
     return [Cut.of(str(one)) for one in targets]
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, bytes):

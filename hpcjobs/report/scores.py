@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from hpcjobs.metrics.format import number_text
 from hpcjobs.report.text import Cut
+from hpcjobs.run_folder.metrics_file import Groups, Summary
 
 MOST_GROUPS = 100
+_NONE = "–"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ScoreRow:
     """A metric's value, 95% intervals and standard error as text; the bar's positions are percentages of `scale`.
 
@@ -21,14 +22,14 @@ class ScoreRow:
     """
 
     name: str
-    value: str
-    interval: str
-    bootstrap: str
-    stderr: str
     n: int
-    scale: float
-    bar: float | None
-    whisker: tuple[float, float] | None
+    value: str = "no value"
+    interval: str = _NONE
+    bootstrap: str = _NONE
+    stderr: str = _NONE
+    scale: float = 1.0
+    bar: float | None = None
+    whisker: tuple[float, float] | None = None
     options: list[tuple[str, str, int]] = field(default_factory=list)
 
 
@@ -42,12 +43,12 @@ class GroupTable:
     total: int
 
 
-def group_tables(groups: Mapping[str, Any]) -> list[GroupTable]:
+def group_tables(groups: Groups) -> list[GroupTable]:
     """The `groups` of metrics.json as tables."""
     return [_group_table(column, values) for column, values in groups.items()]
 
 
-def _group_table(column: str, values: Mapping[str, Any]) -> GroupTable:
+def _group_table(column: str, values: Mapping[str, Mapping[str, Summary]]) -> GroupTable:
     names = list(next(iter(values.values()), {}))  # each group has every metric
     rows = []
     for value, group in itertools.islice(values.items(), MOST_GROUPS):
@@ -56,25 +57,31 @@ def _group_table(column: str, values: Mapping[str, Any]) -> GroupTable:
     return GroupTable(column, names, rows, len(values))
 
 
-def score_of(name: str, summary: Mapping[str, Any]) -> ScoreRow:
+def score_of(name: str, summary: Summary) -> ScoreRow:
     """The row of one metric of metrics.json. A bar runs from 0 to 1, or to 10, 100... for larger values."""
     value, interval = summary["value"], summary["ci95"]
     if value is None:
-        return ScoreRow(name, "no value", "–", "–", "–", summary["n"], 1.0, None, None)
-    stderr = "–" if summary["stderr"] is None else number_text(summary["stderr"])
-    texts = number_text(value), _interval(interval), _interval(summary.get("bootstrap_ci95")), stderr
-    options = [(letter, f"{one['value']:.4f}", one["n"]) for letter, one in summary.get("by_option", {}).items()]
+        return ScoreRow(name=name, n=summary["n"])
     scale = 1.0
     while value > scale and scale < 1e12:
         scale *= 10
-    if value < 0 or value > scale:
-        return ScoreRow(name, *texts, summary["n"], scale, None, None, options)
-    whisker = interval and (_place(interval[0], scale), _place(interval[1], scale))
-    return ScoreRow(name, *texts, summary["n"], scale, _place(value, scale), whisker, options)
+    drawn = 0 <= value <= scale
+    return ScoreRow(
+        name=name,
+        n=summary["n"],
+        value=number_text(value),
+        interval=_interval(interval),
+        bootstrap=_interval(summary.get("bootstrap_ci95")),
+        stderr=_NONE if summary["stderr"] is None else number_text(summary["stderr"]),
+        scale=scale,
+        bar=_place(value, scale) if drawn else None,
+        whisker=(_place(interval[0], scale), _place(interval[1], scale)) if drawn and interval else None,
+        options=[(letter, f"{one['value']:.4f}", one["n"]) for letter, one in summary.get("by_option", {}).items()],
+    )
 
 
-def _interval(interval: tuple[float, float] | None) -> str:
-    return "–" if interval is None else " to ".join(map(number_text, interval))
+def _interval(interval: Sequence[float] | None) -> str:
+    return _NONE if interval is None else " to ".join(map(number_text, interval))
 
 
 def _place(value: float, scale: float) -> float:

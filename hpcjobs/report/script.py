@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from hpcjobs.config import Config
 from hpcjobs.report.activity import alive_seconds
 from hpcjobs.report.facts import Content, RunFacts, Tile
 from hpcjobs.report.headline import Headline, command
 from hpcjobs.report.text import count, duration, plural
+from hpcjobs.run_folder.metrics_file import MetricsFile
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.rank_state import RankState
 from hpcjobs.run_folder.run_state import RunState
 
 
-def content(paths: RunPaths, config: Config, metrics: Mapping[str, Any] | None) -> Content:
+def content(paths: RunPaths, config: Config, metrics: MetricsFile | None) -> Content:
     """Nothing beside its ranks."""
     return Content()
 

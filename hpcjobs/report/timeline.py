@@ -21,7 +21,7 @@ _STACK = ("work", "load", "idle", "unknown")
 _PAINT = ("idle", "unknown", "load", "work")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Bar:
     """The bar of a rank: SVG path data by kind, and where and how it was lost ('' if it was not)."""
 
@@ -35,7 +35,7 @@ class Bar:
     end: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Timeline:
     """Everything that is drawn. `areas` (path data by kind, all ranks together) is empty if the rows show all."""
 
@@ -72,9 +72,19 @@ def draw(activities: Sequence[Activity]) -> Timeline | None:
     bottom = top + pitch * len(bars)
     kinds = [kind for kind in KINDS if any(kind in bar.paths for bar in bars) or areas.get(kind)]
     return Timeline(
-        WIDTH, bottom + 26, top, bottom, bars, areas, most, axis.ticks, axis.folds, len(activities) - len(shown),
-        kinds, summary(activities),
-    )  # fmt: skip
+        width=WIDTH,
+        height=bottom + 26,
+        top=top,
+        bottom=bottom,
+        bars=bars,
+        areas=areas,
+        most=most,
+        ticks=axis.ticks,
+        folds=axis.folds,
+        left_out=len(activities) - len(shown),
+        kinds=kinds,
+        summary=summary(activities),
+    )
 
 
 def summary(activities: Sequence[Activity]) -> str:
@@ -102,7 +112,16 @@ def _bar(activity: Activity, axis: Axis, y: float, height: float, attempts: bool
     lost = activity.state if activity.lost else ""
     detail = _short(activity.attempt if attempts else activity.host)
     paths = {kind: path for kind, path in paths.items() if path}
-    return Bar(f"rank {activity.rank}", detail, _title(activity), y, height, paths, lost, end)
+    return Bar(
+        label=f"rank {activity.rank}",
+        detail=detail,
+        title=_title(activity),
+        y=y,
+        height=height,
+        paths=paths,
+        lost=lost,
+        end=end,
+    )
 
 
 def _title(activity: Activity) -> str:

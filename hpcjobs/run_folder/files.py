@@ -96,12 +96,12 @@ def replace_whole(temporary: Path, path: Path) -> None:
         sync_folder(path.parent)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: object) -> None:
     """Write `value` as indented JSON, by `write_whole`."""
     write_whole(path, json_text(value))
 
 
-def json_text(value: Any) -> str:
+def json_text(value: object) -> str:
     """`value` as indented JSON. Raises a ValueError for NaN and infinities."""
     return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 SIZE = 2048
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Vitals:
     """The content of a heartbeat: times in Unix seconds, counts since the rank started.
 

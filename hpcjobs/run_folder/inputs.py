@@ -5,13 +5,17 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from hpcjobs.requests import Row
 from hpcjobs.run_folder.json_columns import python_rows, python_values
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer as Buffer
 
 # The user's own columns `index` and `id` are kept with the prefix `source_`; a column that already has such a name
 # gets one more.
@@ -52,7 +56,7 @@ class Inputs:
         """The names of all columns, `index` and `id` included."""
         return list(self.schema.names)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int) -> Row:
         """One row, with `index` and `id`. Raises an IndexError."""
         if not 0 <= index < self._len:
             raise IndexError(f"row {index} of {self._len}")
@@ -72,7 +76,7 @@ class Inputs:
             parts.append(self._reader.get_batch(number).slice(low, high - low))
         return pa.Table.from_batches(parts, schema=self._reader.schema)
 
-    def values(self, name: str) -> list[Any]:
+    def values(self, name: str) -> list[object]:
         """One column of all rows."""
         batches = (self._reader.get_batch(number) for number in range(self._reader.num_record_batches))
         field = self.schema.field(name)
@@ -132,7 +136,7 @@ class _Parts(io.RawIOBase):
     def writable(self) -> bool:
         return True
 
-    def write(self, data: Any) -> int:
+    def write(self, data: Buffer) -> int:
         return self._content.write(data)
 
     def taken(self) -> Iterator[memoryview]:
@@ -142,7 +146,15 @@ class _Parts(io.RawIOBase):
             yield content.getbuffer()
 
 
-def user_row(row: Mapping[str, Any]) -> dict[str, Any]:
+def row_index(row: Row) -> int:
+    """The `index` of a row of inputs/."""
+    index = row["index"]
+    if not isinstance(index, int):
+        raise TypeError(f"index {index!r} of a row is no number")
+    return index
+
+
+def user_row(row: Row) -> dict[str, object]:
     """A row as templates see it: with the user's own `index` and `id`, if the data has them."""
     return {_shown(name): value for name, value in row.items()}  # the user's own come later and win
 

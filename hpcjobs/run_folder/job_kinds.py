@@ -14,7 +14,7 @@ from hpcjobs.run_folder.paths import RunPaths
 Unit = Literal["answers", "steps", "none"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class JobKind:
     """A kind of job: the word behind `hpcjobs submit`. What a stage does for it stands in the stage's `by_kind.py`.
 
@@ -51,17 +51,17 @@ class JobKind:
         return f"{self.article} {self.name} run"
 
 
-EVAL = JobKind("eval", "answers", "an", scored=True, template="eval.sbatch")
-GENERATE = JobKind("generate", "answers", template="eval.sbatch")
+EVAL = JobKind(name="eval", unit="answers", article="an", scored=True, template="eval.sbatch")
+GENERATE = JobKind(name="generate", unit="answers", template="eval.sbatch")
 TRAIN = JobKind(
-    "train", "steps", template="train.sbatch", refusals={
+    name="train", unit="steps", template="train.sbatch", refusals={
         "join": "{run} is a train run: its ranks go in step, nobody can join them; cancel, then resume",
         "verify": "verify compares answers, and a training has none: run it at both world sizes, then hpcjobs compare "
         "A B holds their losses and samples against each other step by step",
     },
 )  # fmt: skip
 SCRIPT = JobKind(
-    "script", program=True, refusals={
+    name="script", program=True, refusals={
         "merge": "{run} is a script run: it has no samples to merge; see hpcjobs status and logs",
         "resume": "{run} is a script run: it has no samples to resume; submit it again",
         "join": "{run} is a script run: its ranks are fixed, nobody can join them",

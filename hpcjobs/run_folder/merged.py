@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+
+from hpcjobs.run_folder.metrics_file import Summary
 
 
 @dataclass(frozen=True)
@@ -14,7 +15,7 @@ class Merged:
     rows: int
     accepted: int
     missing: Sequence[int]
-    metrics: Mapping[str, Any]
+    metrics: Mapping[str, Summary]
 
     @property
     def complete(self) -> bool:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Self
 
 from hpcjobs.config.shape import Shape
 from hpcjobs.run_folder.files import read_json, write_json
@@ -13,6 +14,113 @@ from hpcjobs.run_folder.job_kinds import JobKind, find_kind
 
 
 @dataclass(frozen=True)
+class _Part:
+    """A section of plan.json: what it lacks has a default, what is None is not written."""
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """The section of those values that it has fields for."""
+        return cls(**{one.name: values[one.name] for one in fields(cls) if one.name in values})
+
+    def values(self) -> dict[str, object]:
+        """The section as JSON."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanData(_Part):
+    """The data set: its rows, hashes and columns; of an lm_eval task also what that brings. A script has none."""
+
+    name: str = ""
+    rows: int = 0
+    sha256: str = ""
+    columns: list[str] = field(default_factory=list)
+    few_shot_sha256: str | None = None
+    lm_eval: str | None = None
+    asks: Literal["generate", "choice", "perplexity"] | None = None
+    tasks: list[str] | None = None
+
+    def values(self) -> dict[str, object]:
+        return super().values() if self.name else {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanModel(_Part):
+    """The model and its engine, with a hash of its weights, or of a hub model the cache and its commit there."""
+
+    name: str = ""
+    engine: str = ""
+    revision: str | None = None
+    dtype: str = "auto"
+    likely_engine: str | None = None
+    weights_sha256: str | None = None
+    cache: str | None = None
+    commit: str | None = None
+
+    def values(self) -> dict[str, object]:
+        if not self.name:
+            return {}
+        hub = {"commit": self.commit} if self.cache is not None else {}  # null: it was not fetched yet
+        return super().values() | {"revision": self.revision} | hub
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanSnapshot(_Part):
+    """The user's own code that was copied (`files` of them), and what of it the ranks run; `note`: what was not."""
+
+    sha256: str | None = None
+    files: int | None = None
+    program: str | None = None
+    module: str | None = None
+    also: str | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanCode(_Part):
+    """Which hpcjobs planned the run, in which Python, where, and which code of the user's was copied.
+
+    `packages`: of which packages what was added to hpcjobs is, by its name.
+    """
+
+    hpcjobs: str = ""
+    hpcjobs_sha256: str | None = None
+    python: str = ""
+    executable: str = ""
+    cwd: str = ""
+    user: str = ""
+    host: str = ""
+    commit: str | None = None
+    dirty: bool | None = None
+    packages: dict[str, str] | None = None
+    snapshot: PlanSnapshot = field(default_factory=PlanSnapshot)
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        code = super().of(values)
+        return replace(code, snapshot=PlanSnapshot.of(values.get("snapshot", {})))
+
+    def values(self) -> dict[str, object]:
+        copied = self.snapshot.values()
+        others = {name: value for name, value in super().values().items() if name != "snapshot"}
+        return others | ({"snapshot": copied} if copied else {})
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanTrain(_Part):
+    """A training's batches and steps in words, and the eval that follows."""
+
+    global_batch: int | None = None
+    batches: str = ""
+    steps: str = ""
+    notes: list[str] = field(default_factory=list)
+    then_eval: str | None = None
+
+    def values(self) -> dict[str, object]:
+        return dict(vars(self)) if self.batches else {}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """The content of plan.json: shape, chunking, and the hashes of data, model, config and code."""
 
@@ -22,24 +130,30 @@ class Plan:
     rows: int
     chunk_size: int
     chunks: int
-    data: dict[str, Any]
-    model: dict[str, Any]
+    data: PlanData
+    model: PlanModel
     config_sha256: str
-    code: dict[str, Any]
+    code: PlanCode
     created_at: float
     argv: list[str] = field(default_factory=list)
-    train: dict[str, Any] = field(default_factory=dict)
+    train: PlanTrain = field(default_factory=PlanTrain)
     version: int = 1
 
     @classmethod
     def read(cls, path: Path) -> Plan:
         """Read plan.json."""
         values = read_json(path)
-        return cls(**values | {"shape": Shape(**values["shape"])})
+        parts = {
+            "shape": Shape(**values["shape"]), "data": PlanData.of(values["data"]),
+            "model": PlanModel.of(values["model"]), "code": PlanCode.of(values["code"]),
+            "train": PlanTrain.of(values.get("train", {})),
+        }  # fmt: skip
+        return cls(**values | parts)
 
     def write(self, path: Path) -> None:
         """Write plan.json."""
-        write_json(path, dataclasses.asdict(self))
+        parts = {name: getattr(self, name).values() for name in ("data", "model", "code", "train")}
+        write_json(path, vars(self) | {"shape": dataclasses.asdict(self.shape)} | parts)
 
     @property
     def kind(self) -> JobKind:
@@ -51,34 +165,34 @@ class Plan:
         lines = [f"run     {self.run}", f"job     {self.job}: {self.shape}", *self._code_lines()]
         if self.kind.program:
             return [*lines, f"command {' '.join(self.argv)}"]
-        lines += self._model_lines() if self.model else []
+        lines += self._model_lines() if self.model.name else []
         if self.kind.unit != "answers":
-            lines += [f"data    {self.data['name']}: {self.rows} rows"] if self.data else []
-            return [*lines, *self._train_lines()] if self.train else lines
+            lines += [f"data    {self.data.name}: {self.rows} rows"] if self.data.name else []
+            return [*lines, *self._train_lines()] if self.train.batches else lines
         chunks = f"{self.chunks} chunks of at most {self.chunk_size}, smaller ones at the end"
         if self.chunks == self.rows:
             chunks = f"{self.chunks} chunks of one"
-        return [*lines, f"data    {self.data['name']}: {self.rows} rows in {chunks}"]
+        return [*lines, f"data    {self.data.name}: {self.rows} rows in {chunks}"]
 
     def _train_lines(self) -> list[str]:
         train = self.train
-        lines = [f"batch   {train['global_batch']} a step: {train['batches']}", f"steps   {train['steps']}"]
-        lines += [f"then    eval of model/ by {train['then_eval']}"] if train["then_eval"] else []
-        return lines + [f"note    {note}" for note in train["notes"]]
+        lines = [f"batch   {train.global_batch} a step: {train.batches}", f"steps   {train.steps}"]
+        lines += [f"then    eval of model/ by {train.then_eval}"] if train.then_eval else []
+        return lines + [f"note    {note}" for note in train.notes]
 
     def _code_lines(self) -> list[str]:
-        snapshot = self.code.get("snapshot", {})
-        copied = [f"code    {snapshot['files']} of your own files, as they are now"] if snapshot.get("files") else []
-        return copied + ([f"note    {snapshot['note']}"] if snapshot.get("note") else [])
+        snapshot = self.code.snapshot
+        copied = [f"code    {snapshot.files} of your own files, as they are now"] if snapshot.files else []
+        return copied + ([f"note    {snapshot.note}"] if snapshot.note else [])
 
     def _model_lines(self) -> list[str]:
         model = self.model
-        likely = f": {model['likely_engine']}" if "likely_engine" in model else ""
-        plain = self.kind.unit == "steps" or model["engine"] == model["name"]
-        engine = "" if plain else f" (engine {model['engine']}{likely})"
-        lines = [f"model   {model['name']}{engine}"]
-        if model.get("commit"):
-            lines.append(f"commit  {model['commit']}")
-        elif "cache" in model:
-            lines.append(f"note    not in the cache {model['cache']}: would be fetched before anything is queued")
+        likely = f": {model.likely_engine}" if model.likely_engine else ""
+        plain = self.kind.unit == "steps" or model.engine == model.name
+        engine = "" if plain else f" (engine {model.engine}{likely})"
+        lines = [f"model   {model.name}{engine}"]
+        if model.commit:
+            lines.append(f"commit  {model.commit}")
+        elif model.cache is not None:
+            lines.append(f"note    not in the cache {model.cache}: would be fetched before anything is queued")
         return lines

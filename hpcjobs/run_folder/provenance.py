@@ -9,14 +9,10 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import hpcjobs
-
-if TYPE_CHECKING:
-    from hpcjobs.run_folder.plan import Plan
+from hpcjobs.run_folder.plan import Plan, PlanCode
 
 
 def source_sha256() -> str:
@@ -28,34 +24,38 @@ def source_sha256() -> str:
     return digest.hexdigest()
 
 
-def changed_since(code: Mapping[str, Any]) -> str:
+def changed_since(code: PlanCode) -> str:
     """A warning if hpcjobs' source differs from that in the plan's `code`; else an empty string."""
-    planned, now = code.get("hpcjobs_sha256"), source_sha256()
+    planned, now = code.hpcjobs_sha256, source_sha256()
     if planned in (None, now):
         return ""
     return (
-        f"hpcjobs has changed since this run was planned: planned with {code.get('hpcjobs')} (sha256 {planned}), "
+        f"hpcjobs has changed since this run was planned: planned with {code.hpcjobs} (sha256 {planned}), "
         f"runs with {hpcjobs.__version__} (sha256 {now})"
     )
 
 
-def code_facts() -> dict[str, Any]:
+def code_facts() -> PlanCode:
     """Version, commit, interpreter and working directory, for plan.json."""
-    facts: dict[str, Any] = {"hpcjobs": hpcjobs.__version__, "hpcjobs_sha256": source_sha256()}
-    facts["python"] = platform.python_version()
-    facts |= {"executable": sys.executable, "cwd": os.getcwd(), "user": getpass.getuser()}
-    facts["host"] = platform.node()
-    commit = _git("rev-parse", "HEAD")
-    if commit:
-        facts |= {"commit": commit, "dirty": bool(_git("status", "--porcelain"))}
-    return facts
+    commit = _git("rev-parse", "HEAD") or None
+    return PlanCode(
+        hpcjobs=hpcjobs.__version__,
+        hpcjobs_sha256=source_sha256(),
+        python=platform.python_version(),
+        executable=sys.executable,
+        cwd=os.getcwd(),
+        user=getpass.getuser(),
+        host=platform.node(),
+        commit=commit,
+        dirty=bool(_git("status", "--porcelain")) if commit else None,
+    )
 
 
-def merged_facts(plan: Plan, seed: int) -> dict[str, Any]:
+def merged_facts(plan: Plan, seed: int) -> dict[str, object]:
     """The provenance in metrics.json; callers add what only they know."""
     return {
-        "run": plan.run, "job": plan.job, "model": plan.model, "data": plan.data, "seed": seed,
-        "config_sha256": plan.config_sha256, "code": plan.code, "merged_with": hpcjobs.__version__,
+        "run": plan.run, "job": plan.job, "model": plan.model.values(), "data": plan.data.values(), "seed": seed,
+        "config_sha256": plan.config_sha256, "code": plan.code.values(), "merged_with": hpcjobs.__version__,
         "merged_at": time.time(),
     }  # fmt: skip
 

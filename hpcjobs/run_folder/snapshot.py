@@ -8,10 +8,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from hpcjobs.run_folder.files import FILE_MODE, make_folder, sync_folder, write_all
 from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.run_folder.plan import PlanCode, PlanSnapshot
 
 MAX_FILES = 2_000
 MAX_BYTES = 20_000_000
@@ -24,7 +24,7 @@ _RUN_MODULE = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Snapshot:
     """Files to copy to `code/`, by name, and symlinks from there to files that are not code (absolute paths).
 
@@ -47,11 +47,16 @@ class Snapshot:
             digest.update(f"{name}\0{len(self.files[name])}\0".encode() + self.files[name])
         return digest.hexdigest()
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> PlanSnapshot:
         """What plan.json records of the snapshot; empty if there is nothing to record."""
-        values = {"program": self.program, "module": self.module, "also": self.also, "note": self.note}
-        facts: dict[str, Any] = {name: value for name, value in values.items() if value}
-        return {"sha256": self.sha256, "files": len(self.files)} | facts if self.files else facts
+        return PlanSnapshot(
+            sha256=self.sha256 if self.files else None,
+            files=len(self.files) if self.files else None,
+            program=self.program or None,
+            module=self.module or None,
+            also=self.also or None,
+            note=self.note or None,
+        )
 
     def write(self, folder: Path) -> None:
         """Write the snapshot to the new folder `folder`. No reader looks there before plan.json exists."""
@@ -77,21 +82,21 @@ def _create(path: Path, content: bytes) -> None:
         os.close(handle)
 
 
-def import_as_planned(paths: RunPaths, code: Mapping[str, Any]) -> None:
+def import_as_planned(paths: RunPaths, code: PlanCode) -> None:
     """Put the snapshot on `sys.path`, followed by the folder from which the run was planned."""
     if paths.code.is_dir() and sys.path[:1] != [str(paths.code)]:
         sys.path.insert(0, str(paths.code))
-    if code.get("cwd") and code["cwd"] not in sys.path:
-        sys.path.append(code["cwd"])
+    if code.cwd and code.cwd not in sys.path:
+        sys.path.append(code.cwd)
 
 
-def program_command(paths: RunPaths, code: Mapping[str, Any], argv: Sequence[str]) -> tuple[list[str], list[str]]:
+def program_command(paths: RunPaths, code: PlanCode, argv: Sequence[str]) -> tuple[list[str], list[str]]:
     """`(arguments for python, folders for PYTHONPATH)` of a script run, with the snapshot's program if there is one."""
-    snapshot = code.get("snapshot", {})
-    folders = [str(paths.code)] if snapshot.get("files") else []
-    folders += [folder for folder in (snapshot.get("also"), code["cwd"]) if folder]
-    if snapshot.get("program"):
-        return ["-u", str(paths.code / snapshot["program"]), *argv[1:]], folders
-    if snapshot.get("module"):
+    snapshot = code.snapshot
+    folders = [str(paths.code)] if snapshot.files else []
+    folders += [folder for folder in (snapshot.also, code.cwd) if folder]
+    if snapshot.program:
+        return ["-u", str(paths.code / snapshot.program), *argv[1:]], folders
+    if snapshot.module:
         return ["-u", "-c", _RUN_MODULE, *argv[1:]], folders
     return ["-u", *argv], folders

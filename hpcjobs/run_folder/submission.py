@@ -12,7 +12,7 @@ from hpcjobs.run_folder.files import read_json, write_json
 from hpcjobs.run_folder.paths import RunPaths
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Launch:
     """One start of a run, by submit, resume or join; a value: where more becomes known, a new one takes its place.
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 from hpcjobs.config import Config, TaskConfig
 from hpcjobs.metrics import Judge, Metric, Score, find_metrics
-from hpcjobs.requests import Completion, Request
+from hpcjobs.requests import Completion, Request, Row
 from hpcjobs.run_folder.inputs import user_columns, user_row
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.tasks.few_shot import Pool, read_pool
@@ -17,15 +17,15 @@ from hpcjobs.tasks.prompts import Prompts
 class EvalTask(Protocol):
     """Makes requests from rows, and scores from answers. Rows are those of inputs/, with `index` and `id`."""
 
-    def request(self, row: Mapping[str, Any]) -> Request:
+    def request(self, row: Row) -> Request:
         """The request of a row. Raises what the task's own code raises."""
         ...
 
-    def judge(self, answer: Completion, row: Mapping[str, Any]) -> dict[str, Score]:
+    def judge(self, answer: Completion, row: Row) -> dict[str, Score]:
         """The scores of an answer by metric. Raises what a metric raises."""
         ...
 
-    def failed(self, row: Mapping[str, Any]) -> dict[str, Score]:
+    def failed(self, row: Row) -> dict[str, Score]:
         """The scores of a row without an answer."""
         ...
 
@@ -54,15 +54,15 @@ class TemplateTask:
     def __init__(self, task: TaskConfig, columns: Iterable[str], pool: Pool | None, seed: int) -> None:
         self._prompts, self._judge, self._seed = Prompts(task, user_columns(columns), pool), Judge(task), seed
 
-    def request(self, row: Mapping[str, Any]) -> Request:
+    def request(self, row: Row) -> Request:
         """The request of a row."""
         return self._prompts.request(row, self._seed)
 
-    def judge(self, answer: Completion, row: Mapping[str, Any]) -> dict[str, Score]:
+    def judge(self, answer: Completion, row: Row) -> dict[str, Score]:
         """The scores of an answer by metric."""
         values = user_row(row)
         return self._judge.judge(answer, self._prompts.target(values), values)
 
-    def failed(self, row: Mapping[str, Any]) -> dict[str, Score]:
+    def failed(self, row: Row) -> dict[str, Score]:
         """The scores of a row without an answer."""
         return self._judge.failed(lambda: self._prompts.target(user_row(row)))

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from hpcjobs.config import Config, DataConfig, FewShotConfig
 from hpcjobs.errors import ConfigError, DataError, did_you_mean
+from hpcjobs.requests import Row
 from hpcjobs.run_folder.inputs import Inputs, user_columns, user_row
 from hpcjobs.run_folder.json_columns import python_rows, python_values
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.tasks.datasets import load_table, on_hub
 from hpcjobs.tasks.seeds import sample_seed
+
+_Key = str | int | float | None | tuple[str, str]
 
 
 class Rows(Protocol):
@@ -28,9 +31,9 @@ class Rows(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int) -> dict[str, Any]: ...
+    def __getitem__(self, index: int) -> Row: ...
 
-    def values(self, name: str) -> list[Any]:
+    def values(self, name: str) -> list[object]:
         """One column of all rows."""
         ...
 
@@ -49,10 +52,10 @@ class TableRows:
     def __len__(self) -> int:
         return len(self._table)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int) -> Row:
         return python_rows(self._table.slice(index, 1))[0]
 
-    def values(self, name: str) -> list[Any]:
+    def values(self, name: str) -> list[object]:
         """One column of all rows."""
         return python_values(self._table.schema.field(name), self._table.column(name))
 
@@ -64,14 +67,14 @@ class Pool:
 
     def __init__(self, config: FewShotConfig, rows: Rows, own: bool) -> None:
         self._config, self._rows, self._own = config, rows, own
-        self._groups: dict[Any, Sequence[int]] = {None: range(len(rows))}
+        self._groups: dict[_Key, Sequence[int]] = {None: range(len(rows))}
         if config.same is not None:
-            groups: dict[Any, list[int]] = {}
+            groups: dict[_Key, list[int]] = {}
             for number, value in enumerate(rows.values(_stored_name(config.same, rows.columns))):
                 groups.setdefault(_key(value), []).append(number)
             self._groups = dict(groups)
 
-    def examples(self, row: Mapping[str, Any], sample: str) -> Iterator[dict[str, Any]]:
+    def examples(self, row: Row, sample: str) -> Iterator[Row]:
         """The examples of a sample, as templates see them. The same for the same seed, id and pool, on any rank.
 
         Raises a ValueError if there are too few.
@@ -89,10 +92,11 @@ class Pool:
         return (user_row(one) for one in found[: self._config.k])
 
 
-def _key(value: Any) -> Any:
+def _key(value: object) -> _Key:
     """What is equal where values are, and only there: to Python True is 1, and NaN is not itself."""
-    simple = isinstance(value, str | int | float | None) and not isinstance(value, bool) and value == value
-    return value if simple else (type(value).__name__, repr(value))
+    if isinstance(value, str | int | float | None) and not isinstance(value, bool) and value == value:
+        return value
+    return type(value).__name__, repr(value)
 
 
 def _stored_name(shown: str, columns: Sequence[str]) -> str:
@@ -140,7 +144,7 @@ def _load(config: Config) -> pa.Table:
 
 
 def _first_of_each(pool: pa.Table, shots: FewShotConfig) -> pa.Table:
-    counts: dict[Any, int] = {}
+    counts: dict[_Key, int] = {}
     keep = []
     for number, value in enumerate(TableRows(pool).values(_stored_name(shots.same or "", pool.column_names))):
         counts[_key(value)] = counts.get(_key(value), 0) + 1

@@ -13,8 +13,8 @@ from jinja2.sandbox import SandboxedEnvironment
 
 from hpcjobs.config import TaskConfig
 from hpcjobs.errors import ConfigError, did_you_mean
-from hpcjobs.requests import Chat, Pair, Prompt, Request, Target, Turn
-from hpcjobs.run_folder.inputs import user_row
+from hpcjobs.requests import Chat, Pair, Prompt, Request, Row, Target, Turn
+from hpcjobs.run_folder.inputs import row_index, user_row
 from hpcjobs.tasks.few_shot import Pool
 from hpcjobs.tasks.seeds import sample_seed
 
@@ -47,11 +47,11 @@ class Template:
         self.columns = names & set(columns)
         self._expression = _lone_expression(parsed)
 
-    def text(self, row: Mapping[str, Any]) -> str:
+    def text(self, row: Row) -> str:
         """The rendered text."""
         return self._template.render(row)
 
-    def value(self, row: Mapping[str, Any]) -> Any:
+    def value(self, row: Row) -> object:
         """The value of a single `{{ expression }}`, with lists as lists; otherwise the rendered text."""
         if self._expression is None:
             return self.text(row)
@@ -110,19 +110,27 @@ class Prompts:
         templates = [template for _, template in self._messages] + ([self._prompt] if self._prompt else [])
         return set().union(*(template.columns for template in [*templates, *self._options]))
 
-    def request(self, row: Mapping[str, Any], run_seed: int) -> Request:
+    def request(self, row: Row, run_seed: int) -> Request:
         """The request of a row that has `index` and `id`. Raises what a template raises."""
         values, sample = user_row(row), str(row["id"])
         prompt, seed, kind = self.prompt(values, sample), sample_seed(run_seed, sample), self._task.type
         if kind == "choice":
             options = self.options(values)
             pairs = tuple(Pair(prompt, f"{self._delimiter}{option}") for option in options)
-            return Request(row["index"], sample, prompt, seed, "choice", tuple(options), pairs)
+            return Request(
+                index=row_index(row),
+                id=sample,
+                prompt=prompt,
+                seed=seed,
+                task="choice",
+                options=tuple(options),
+                pairs=pairs,
+            )
         if kind == "perplexity":
-            return Request(row["index"], sample, prompt, seed, "perplexity")
-        return Request(row["index"], sample, prompt, seed, repeats=self._task.repeats)
+            return Request(index=row_index(row), id=sample, prompt=prompt, seed=seed, task="perplexity")
+        return Request(index=row_index(row), id=sample, prompt=prompt, seed=seed, repeats=self._task.repeats)
 
-    def prompt(self, row: Mapping[str, Any], sample: str = "") -> Prompt:
+    def prompt(self, row: Row, sample: str = "") -> Prompt:
         """The prompt of a row, as text or chat: description, few-shot examples, the row itself.
 
         `sample` is the row's id, which seeds its examples and excludes itself from them. In a chat, description and
@@ -141,21 +149,21 @@ class Prompts:
         solved = [message for shot, answer in examples for message in _solved(shot, answer)]
         return [*system, *solved, *(message for message in turn if message["role"] != "system")]
 
-    def _turn(self, row: Mapping[str, Any]) -> Prompt:
+    def _turn(self, row: Row) -> Prompt:
         if self._column:
             return chat_or_text(row[self._column])
         if self._prompt:
             return self._prompt.text(row)
         return [{"role": role, "content": template.text(row)} for role, template in self._messages]
 
-    def _example(self, row: Mapping[str, Any]) -> tuple[Prompt, str]:
+    def _example(self, row: Row) -> tuple[Prompt, str]:
         """A few-shot example: its prompt, and the first correct answer."""
         first = first_answer(self.target(row))
         if first is None:
             raise ValueError("an example of task.few_shot has no answer: set task.target")
         return self._turn(row), self.options(row)[first] if isinstance(first, int) else str(first)
 
-    def options(self, row: Mapping[str, Any]) -> list[str]:
+    def options(self, row: Row) -> list[str]:
         """The options of a multiple-choice row, as texts."""
         if len(self._options) == 1 and isinstance(self._task.choices, str):
             value = self._options[0].value(row)
@@ -164,7 +172,7 @@ class Prompts:
             return [str(option) for option in value]
         return [template.text(row) for template in self._options]
 
-    def target(self, row: Mapping[str, Any]) -> Target:
+    def target(self, row: Row) -> Target:
         """The target of a row: one or several texts, or option numbers for choice; None without `task.target`.
 
         For perplexity it is the text itself.
@@ -175,12 +183,12 @@ class Prompts:
         value = self._target.value(row) if self._target else None
         if value is None:
             return None
-        several = isinstance(value, list | tuple)
         if self._task.type == "choice":
             options = self.options(row)
-            numbers = [option_number(one, options) for one in (value if several else [value])]
-            return numbers if several else numbers[0]
-        return [str(item) for item in value] if several else str(value)
+            if isinstance(value, list | tuple):
+                return [option_number(one, options) for one in value]
+            return option_number(value, options)
+        return [str(item) for item in value] if isinstance(value, list | tuple) else str(value)
 
 
 def first_answer(target: Target) -> str | int | None:
@@ -230,7 +238,7 @@ def _option_templates(choices: str | tuple[str, ...] | None, columns: Sequence[s
     return [Template(choice, f"task.choices.{number}", columns) for number, choice in enumerate(choices)]
 
 
-def option_number(value: Any, options: Sequence[str]) -> int:
+def option_number(value: object, options: Sequence[str]) -> int:
     """The option that a target means: a number counts from 0; a text is an option, else its letter, else its number.
 
     Raises a ValueError if it is none of them.
@@ -256,7 +264,7 @@ def _solved(prompt: Prompt, answer: str) -> Chat:
     return [*turns, {"role": "assistant", "content": answer}]
 
 
-def chat_or_text(value: Any) -> Prompt:
+def chat_or_text(value: object) -> Prompt:
     """A prompt out of a column: a text, or a chat whose turns have role and content; else a ValueError.
 
     Whatever else a turn has (`tool_calls`, `name`...) goes to the chat template as it is; so does content that is null.

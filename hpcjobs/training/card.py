@@ -23,7 +23,7 @@ def model_card(paths: RunPaths, config: Config, plan: Plan) -> str:
 
 def adapter_card(paths: RunPaths, config: Config, plan: Plan) -> str:
     """README.md of adapter/, in the same format."""
-    head = {"library_name": "peft", "base_model": plan.model["name"]}
+    head = {"library_name": "peft", "base_model": plan.model.name}
     return _card("Low-rank adapters of a causal language model", paths, config, plan, head)
 
 
@@ -38,12 +38,12 @@ def _rows(paths: RunPaths, config: Config, plan: Plan) -> dict[str, str]:
     """The facts of the training by name; empty if unknown."""
     facts, curve = TokenFacts.read(paths.token_facts), read_curve(paths).steps
     last = curve[max(curve)] if curve else None
-    train, base = config.train, plan.model["name"]
+    train, base = config.train, plan.model.name
     how = "from random weights of the same shape" if train.init == "random" else "from its weights"
     return {
         "base model": f"{base}, {how}",
-        "base weights": plan.model.get("commit") or plan.model.get("weights_sha256") or "",
-        "data": f"{plan.data['name']}, {plan.rows} rows, sha256 {plan.data['sha256']}",
+        "base weights": plan.model.commit or plan.model.weights_sha256 or "",
+        "data": f"{plan.data.name}, {plan.rows} rows, sha256 {plan.data.sha256}",
         "samples": f"{facts.train.samples}, {facts.train.tokens} tokens, of which {facts.train.learned} are learned",
         "steps": f"{facts.steps} of {train.global_batch} {'packed rows' if train.packing else 'samples'}",
         "optimizer": f"AdamW, learning rate {train.learning_rate:g}, {train.scheduler}, seed {config.run.seed}",
@@ -51,7 +51,7 @@ def _rows(paths: RunPaths, config: Config, plan: Plan) -> dict[str, str]:
         "last loss": f"{last.loss:.4f}" if last else "",
         "validation loss": f"{last.eval_loss:.4f}" if last and last.eval_loss is not None else "",
         "run": plan.run,
-        "code": f"hpcjobs {hpcjobs.__version__}, commit {plan.code.get('commit', 'unknown')}",
+        "code": f"hpcjobs {hpcjobs.__version__}, commit {plan.code.commit or 'unknown'}",
         "config": f"sha256 {plan.config_sha256}",
     }
 

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
-from hpcjobs.run_folder.files import read_json
+from hpcjobs.run_folder.metrics_file import MetricsFile
 from hpcjobs.run_folder.paths import RunPaths, steps_in
 
 
@@ -57,9 +56,9 @@ def _eval_of(paths: RunPaths, step: int | None, model: Path) -> ModelEval:
     state = EvalState.GOING if run.submission.exists() else EvalState.WAITING
     metrics: dict[str, float | None] = {}
     try:
-        values: dict[str, Any] = read_json(run.metrics)
-        metrics = {name: metric["value"] for name, metric in values["metrics"].items()}
-        state = EvalState.COMPLETE if values["complete"] else EvalState.INCOMPLETE
+        merged = MetricsFile.read(run.metrics)
+        metrics = {name: metric["value"] for name, metric in merged.metrics.items()}
+        state = EvalState.COMPLETE if merged.complete else EvalState.INCOMPLETE
     except (OSError, ValueError, KeyError, TypeError):
         pass  # it has not been merged yet, or never will
     return ModelEval(step, str(model), str(run.root), state, metrics)

@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hpcjobs.config import Config, TrainConfig
 from hpcjobs.run_folder.files import FILE_MODE, FOLDER_MODE, sync_folder, temporary_name
@@ -16,6 +16,9 @@ from hpcjobs.training.data.encode import learned_end
 from hpcjobs.training.data.tokens import TokenFile
 
 if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
     from hpcjobs.distributed.work import Work
     from hpcjobs.training.setup import Prepared
 
@@ -66,7 +69,7 @@ def _learned_end(work: Work, prepared: Prepared) -> int | None:
     return learned_end(samples, prepared.connector.tokenizer)
 
 
-def _end_with(model: Any, end: int | None) -> None:
+def _end_with(model: PreTrainedModel, end: int | None) -> None:
     """Name the end that was learned in generation_config.json, beside those that the base model names there."""
     named = model.generation_config.eos_token_id
     known = list(named) if isinstance(named, list | tuple) else [] if named is None else [named]
@@ -88,7 +91,7 @@ def write_adapter(work: Work, prepared: Prepared, target: Path) -> None:
     prepared.connector.accelerator.wait_for_everyone()
 
 
-def merged_model(config: Config, adapters: Mapping[str, Any]) -> Any:
+def merged_model(config: Config, adapters: Mapping[str, torch.Tensor]) -> PreTrainedModel:
     """The base model on CPU in float32, with `adapters` (by their names in the adapted model) merged into it."""
     import torch
 

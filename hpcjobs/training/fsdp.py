@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hpcjobs.config import TrainConfig
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator
+    from accelerate import Accelerator, FullyShardedDataParallelPlugin
 
 
-def fsdp_plugin(train: TrainConfig) -> Any:
+def fsdp_plugin(train: TrainConfig) -> FullyShardedDataParallelPlugin:
     """accelerate's FSDP2 plugin for `train.fsdp`."""
     from accelerate import FullyShardedDataParallelPlugin
 
@@ -23,7 +23,7 @@ def fsdp_plugin(train: TrainConfig) -> Any:
     )  # fmt: skip
 
 
-def shard_on_cpus(accelerator: Accelerator, plugin: Any) -> None:
+def shard_on_cpus(accelerator: Accelerator, plugin: FullyShardedDataParallelPlugin) -> None:
     """Make accelerate shard over several CPU processes too.
 
     torch's `fully_shard` runs on gloo, but accelerate (1.13) uses the plugin only if its state is MULTI_GPU or similar;

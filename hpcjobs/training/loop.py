@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hpcjobs.errors import HpcJobsError
 from hpcjobs.run_folder.journal.journal import Journal
@@ -31,6 +31,7 @@ from hpcjobs.training.validation import Validation
 if TYPE_CHECKING:
     from hpcjobs.distributed.work import Work
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 # How many recent steps are used to estimate whether another one fits.
 _RECENT = 16
@@ -156,7 +157,7 @@ class Loop:
         units = self._schedule.order.share(step, Share(rank.rank, batches.world, batches.micro))
         targets = int(self._schedule.tokens.targets[self._schedule.order.samples(step)].sum())
         total, mine = self._gradients(units, targets)
-        learning_rate = self.prepared.state.scheduler.get_last_lr()[0]
+        learning_rate = float(self.prepared.state.scheduler.get_last_lr()[0])
         self._times.steps.append(time.monotonic() - began)
         sums = self._sum([total, mine, 0.0 if self._has_room() else 1.0])
         loss = sums[0] / targets
@@ -170,11 +171,23 @@ class Loop:
         eval_loss = self._validate()
         seconds = time.monotonic() - began
         record = StepRecord(
-            self.done, round(self._schedule.order.epoch(self.done), 6), loss, learning_rate, norm,
-            int(sums[1]), targets, round(sums[1] / max(seconds, 1e-9), 2), round(seconds, 6), eval_loss, mine,
-            [int(self._schedule.tokens.rows[n]) for part in units for unit in part for n in unit],
-            rank.rank, rank.attempt, batches.world, started_at,
-        )  # fmt: skip
+            step=self.done,
+            epoch=round(self._schedule.order.epoch(self.done), 6),
+            loss=loss,
+            learning_rate=learning_rate,
+            grad_norm=norm,
+            tokens=int(sums[1]),
+            targets=targets,
+            tokens_per_s=round(sums[1] / max(seconds, 1e-9), 2),
+            seconds=round(seconds, 6),
+            eval_loss=eval_loss,
+            rank_tokens=mine,
+            samples=[int(self._schedule.tokens.rows[n]) for part in units for unit in part for n in unit],
+            rank=rank.rank,
+            attempt=rank.attempt,
+            world_size=batches.world,
+            started_at=started_at,
+        )
         self._log_step(record)
         return sums[2] == 0
 
@@ -245,15 +258,15 @@ class Loop:
         summed: list[float] = found.tolist()
         return summed
 
-    def _agreed(self, value: Any) -> Any:
-        """Broadcast rank 0's value to all ranks."""
+    def _agreed(self, value: T | None) -> T:
+        """Broadcast rank 0's value to all ranks; the others' values are not used."""
         import torch.distributed as dist
 
-        if not dist.is_initialized():
-            return value
-        box = [value]
-        dist.broadcast_object_list(box, src=0)
-        return box[0]
+        box: list[Any] = [value]
+        if dist.is_initialized():
+            dist.broadcast_object_list(box, src=0)
+        agreed: T = box[0]
+        return agreed
 
     def _settle_buckets(self) -> None:
         """Run one pass and discard its gradients: DDP rebuilds its buckets after the first one.

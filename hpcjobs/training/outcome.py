@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from hpcjobs.config import Config
 from hpcjobs.config.resolve import read_config
 from hpcjobs.run_folder.merged import Merged
+from hpcjobs.run_folder.metrics_file import CheckpointFacts, MetricsFile, Summary
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.plan import Plan
 from hpcjobs.run_folder.provenance import merged_facts
@@ -36,7 +36,12 @@ class Training:
 
     merged: TrainMerged
     curve: Curve
-    values: dict[str, Any]
+    values: dict[str, object]
+
+    @property
+    def file(self) -> MetricsFile:
+        """The same as metrics.json is read."""
+        return MetricsFile.of(self.values)
 
 
 def read_training(paths: RunPaths) -> Training:
@@ -51,7 +56,7 @@ def read_training(paths: RunPaths) -> Training:
     return Training(merged, curve, values)
 
 
-def _metrics(curve: Curve) -> dict[str, Any]:
+def _metrics(curve: Curve) -> dict[str, Summary]:
     """The last loss, and the last and best validation loss, each with its step."""
     if not curve.steps:
         return {}
@@ -68,7 +73,7 @@ def _metrics(curve: Curve) -> dict[str, Any]:
 
 def _metrics_json(
     config: Config, plan: Plan, merged: TrainMerged, curve: Curve, facts: TokenFacts | None
-) -> dict[str, Any]:
+) -> dict[str, object]:
     return {
         "complete": merged.complete,
         "metrics": merged.metrics,
@@ -81,7 +86,7 @@ def _metrics_json(
     }  # fmt: skip
 
 
-def _train(paths: RunPaths, config: Config, curve: Curve, facts: TokenFacts | None) -> dict[str, Any]:
+def _train(paths: RunPaths, config: Config, curve: Curve, facts: TokenFacts | None) -> dict[str, object]:
     """Values that only train runs have: speed, checkpoints, model, and the eval that follows."""
     records = list(curve.steps.values())
     tokens, seconds = sum(record.tokens for record in records), sum(record.seconds for record in records)
@@ -106,7 +111,7 @@ def _last(records: list[StepRecord]) -> StepRecord:
     return max(records, key=lambda record: record.step)
 
 
-def _checkpoint(paths: RunPaths, step: int) -> dict[str, Any]:
+def _checkpoint(paths: RunPaths, step: int) -> CheckpointFacts:
     """A checkpoint from its manifest, without verifying it: a resume does."""
     try:
         return {"step": step, "bytes": manifest_bytes(paths.checkpoint(step))}

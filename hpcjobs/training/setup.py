@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hpcjobs.config import Config, TrainConfig
 from hpcjobs.connector import AccelerateConnector, ConnectorOptions
@@ -15,6 +15,9 @@ from hpcjobs.training.fsdp import fsdp_plugin, shard_on_cpus
 
 if TYPE_CHECKING:
     import torch
+    from accelerate import FullyShardedDataParallelPlugin
+    from torch.optim.lr_scheduler import LRScheduler
+    from transformers import PreTrainedModel
 
     from hpcjobs.distributed.work import Work
 
@@ -77,18 +80,23 @@ def make_connector(work: Work) -> tuple[AccelerateConnector, str]:
     elif precision == "fp16" and not gpu:
         raise ConfigError("train.mixed_precision fp16 needs a GPU: on CPUs it is no or bf16")
     options = ConnectorOptions(
-        model.revision, torch.float32, model.trust_remote_code, 1, run.rendezvous_timeout,
-        fresh=run.seed if train.init == "random" else None, accelerator=_accelerator(train),
-    )  # fmt: skip
+        revision=model.revision,
+        dtype=torch.float32,
+        trust_remote_code=model.trust_remote_code,
+        gpus_per_rank=1,
+        timeout=run.rendezvous_timeout,
+        fresh=run.seed if train.init == "random" else None,
+        accelerator=_accelerator(train),
+    )
     return AccelerateConnector(model.name, mixed_precision=precision, options=options), precision
 
 
-def _accelerator(train: TrainConfig) -> Mapping[str, Any]:
+def _accelerator(train: TrainConfig) -> Mapping[str, FullyShardedDataParallelPlugin]:
     """Further arguments for accelerate's Accelerator."""
     return {"fsdp_plugin": fsdp_plugin(train)} if train.fsdp.enabled else {}
 
 
-def adapted(model: Any, config: Config) -> Any:
+def adapted(model: PreTrainedModel, config: Config) -> PreTrainedModel:
     """The model, with LoRA adapters if the config sets a rank. Raises a ConfigError if peft is missing."""
     lora = config.train.lora
     if lora.rank is None:
@@ -105,13 +113,13 @@ def adapted(model: Any, config: Config) -> Any:
     return peft.get_peft_model(model, how)
 
 
-def _counts(model: Any) -> tuple[int, int]:
+def _counts(model: PreTrainedModel) -> tuple[int, int]:
     """(number of trained weights, number of all weights)."""
     sizes = [(weight.numel(), weight.requires_grad) for weight in model.parameters()]
     return sum(size for size, trained in sizes if trained), sum(size for size, _ in sizes)
 
 
-def make_optimizer(model: Any, train: TrainConfig) -> torch.optim.Optimizer:
+def make_optimizer(model: PreTrainedModel, train: TrainConfig) -> torch.optim.Optimizer:
     """AdamW; one-dimensional weights (norms, biases) have no weight decay."""
     import torch
 
@@ -124,13 +132,14 @@ def make_optimizer(model: Any, train: TrainConfig) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=train.learning_rate, betas=train.betas, fused=True)
 
 
-def make_scheduler(optimizer: Any, train: TrainConfig, steps: int) -> Any:
+def make_scheduler(optimizer: torch.optim.Optimizer, train: TrainConfig, steps: int) -> LRScheduler:
     """transformers' scheduler of this name, stepped once per global batch."""
     from transformers import get_scheduler
 
     more = {}
     if train.scheduler == "cosine_with_min_lr":
         more["scheduler_specific_kwargs"] = {"min_lr": train.min_learning_rate}
-    return get_scheduler(
+    made: LRScheduler = get_scheduler(
         train.scheduler, optimizer, num_warmup_steps=train.warmup_steps, num_training_steps=steps, **more
     )
+    return made

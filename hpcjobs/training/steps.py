@@ -12,7 +12,7 @@ from hpcjobs.run_folder.journal.journal import broken, journal_lines
 from hpcjobs.run_folder.paths import RunPaths
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StepRecord:
     """A finished step. `step` counts from 1; `loss` is the mean over all trained tokens of its global batch.
 

@@ -39,7 +39,7 @@ _HANGS = 3
 _LOCK_SECONDS = 2.0
 
 
-@dataclass
+@dataclass(kw_only=True)
 class _Open:
     """A chunk in progress: its lease, its unfinished samples, and how many were to run."""
 
@@ -73,7 +73,15 @@ class ChunkRunner:
         self._work, self._journal, self._engine = work, journal, engine
         self._inputs = Inputs(work.paths.data)
         self._task = eval_task_of(config, self._inputs.columns, work.paths)
-        owner = Lease(0, 0, rank.attempt, rank.rank, rank.host, journal.path.name, Identity.own())
+        owner = Lease(
+            chunk=0,
+            generation=0,
+            attempt=rank.attempt,
+            rank=rank.rank,
+            host=rank.host,
+            journal=journal.path.name,
+            identity=Identity.own(),
+        )
         self._ledger = Ledger(
             Claims(work.paths.round(number)), ChunkList.read(work.paths.chunks(number)), owner,
             LeaseWatch(work.paths.heartbeats, rank.succeeds, config.run.lease_timeout), rank.walk,
@@ -141,7 +149,7 @@ class ChunkRunner:
     def _requests_of(self, lease: Lease) -> Iterator[Request | None]:
         with self._exclusive():
             todo = self._ledger.todo(lease)
-            in_hand = _Open(lease, set(todo), len(todo))
+            in_hand = _Open(lease=lease, waiting=set(todo), size=len(todo))
             self._open |= dict.fromkeys(todo, in_hand)
             if not todo:
                 return self._settle(in_hand)
@@ -259,13 +267,26 @@ class ChunkRunner:
             scores = self._task.failed(row)
         rank, likelihood = self._work.rank, completion.likelihood or Likelihood((), (), ())
         return Record(
-            completion.index, row["id"], lease.chunk, lease.generation, completion.text, completion.finish_reason,
-            completion.prompt_tokens, completion.completion_tokens, rank.rank, rank.attempt,
-            round(completion.seconds, 6), round(completion.started_at, 6),
-            {name: score.number for name, score in scores.items()}, error,
-            completion.texts, likelihood.logprobs, likelihood.greedy, likelihood.tokens,
-            {name: score.statistics for name, score in scores.items() if score.statistics is not None},
-        )  # fmt: skip
+            index=completion.index,
+            id=str(row["id"]),
+            chunk=lease.chunk,
+            generation=lease.generation,
+            completion=completion.text,
+            finish_reason=completion.finish_reason,
+            prompt_tokens=completion.prompt_tokens,
+            completion_tokens=completion.completion_tokens,
+            rank=rank.rank,
+            attempt=rank.attempt,
+            seconds=round(completion.seconds, 6),
+            started_at=round(completion.started_at, 6),
+            scores={name: score.number for name, score in scores.items()},
+            error=error,
+            completions=completion.texts,
+            choice_logprobs=likelihood.logprobs,
+            choice_greedy=likelihood.greedy,
+            choice_tokens=likelihood.tokens,
+            statistics={name: score.statistics for name, score in scores.items() if score.statistics is not None},
+        )
 
     def _count(self, record: Record, in_hand: _Open) -> None:
         vitals = self._work.heartbeat.vitals

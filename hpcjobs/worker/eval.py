@@ -42,7 +42,7 @@ def run_eval(work: Work) -> None:
 def make_engine(work: Work) -> Engine:
     """The engine of this run; only real models import torch."""
     model, kind = work.config.model, work.config.task.type
-    task: TaskType = work.plan.data["asks"] if kind == "lm_eval" else kind
+    task: TaskType = work.plan.data.asks or "generate" if kind == "lm_eval" else kind
     if own := own_model_engine(model.engine):
         check_task(own, model.engine, task)
         work.heartbeat.vitals.device = "none"
@@ -59,9 +59,13 @@ def make_engine(work: Work) -> Engine:
         log.error("%s; going on without the group, which eval does not need", error)
         work_alone(work.rank)
     options = ConnectorOptions(
-        model.revision, torch_dtype(model.dtype), model.trust_remote_code, model.gpus_per_rank, timeout,
-        model.engine,
-    )  # fmt: skip
+        revision=model.revision,
+        dtype=torch_dtype(model.dtype),
+        trust_remote_code=model.trust_remote_code,
+        gpus_per_rank=model.gpus_per_rank,
+        timeout=timeout,
+        engine=model.engine,
+    )
     connector = AccelerateConnector(
         model.name, batch_size=model.batch_size, generation=work.config.task.generation, options=options
     )

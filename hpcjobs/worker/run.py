@@ -50,7 +50,13 @@ def run_rank(run_dir: str) -> None:
     if not plan.kind.program:
         import_as_planned(paths, plan.code)
         go_offline(plan.model, os.environ)
-    vitals = Vitals(rank.rank, rank.attempt, rank.host, rank.world_size, Identity.own().values())
+    vitals = Vitals(
+        rank=rank.rank,
+        attempt=rank.attempt,
+        host=rank.host,
+        world_size=rank.world_size,
+        identity=Identity.own().values(),
+    )
     with rank_log(paths.rank_log(rank.attempt, rank.rank), rank.rank):
         heartbeat = Heartbeat(paths.heartbeat(rank.attempt, rank.rank), vitals, config.run.heartbeat)
         drain = Drain(_allocation(config))
@@ -68,7 +74,11 @@ def run_rank(run_dir: str) -> None:
                 )
                 if not plan.kind.program:
                     _audit(rank, config)
-                _run_job(Work(paths, config, plan, rank, heartbeat, drain, watch))
+                _run_job(
+                    Work(
+                        paths=paths, config=config, plan=plan, rank=rank, heartbeat=heartbeat, drain=drain, watch=watch
+                    )
+                )
 
 
 def _allocation(config: Config) -> Allocation:

@@ -42,7 +42,7 @@ def run_script(work: Work) -> None:
     command = [sys.executable, *words]
     log.info("command: %s", " ".join(command))
     work.heartbeat.enter(RankState.WORKING)
-    with subprocess.Popen(command, env=env, cwd=work.plan.code["cwd"]) as child:
+    with subprocess.Popen(command, env=env, cwd=work.plan.code.cwd) as child:
         try:
             if listener is not None:
                 _host(listener, rank.world_size, work.config.run.rendezvous_timeout)

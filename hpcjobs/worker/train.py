@@ -62,7 +62,7 @@ def make_tokens(work: Work) -> TokenFacts:
     longest = min(train.max_length, most_positions(source) or train.max_length)
     encoder = Encoder(load_tokenizer(source), longest)
     examples = Examples(config.task, inputs.columns)
-    held_out = validation_rows(inputs.values("id"), train.validation_fraction, config.run.seed)
+    held_out = validation_rows(inputs.ids(0, len(inputs)), train.validation_fraction, config.run.seed)
     made = write_tokens(
         inputs, lambda row: encoder.encode(examples.example(row)), paths.tokens, lambda n: n not in held_out
     )

@@ -102,7 +102,12 @@ def test_a_stranger_with_the_number_of_our_supervisor_is_left_alone(tmp_path: Pa
     command = [sys.executable, "-S", "-c", "input()"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as stranger:
         own = replace(Identity.own(), pid=stranger.pid, started=process_start(stranger.pid) or "0")
-        record_launch(paths, Launch(0, "local", {}, "1 node", 1, supervisor=replace(own, **change).values()))
+        record_launch(
+            paths,
+            Launch(
+                number=0, executor="local", jobs={}, shape="1 node", ranks=1, supervisor=replace(own, **change).values()
+            ),
+        )
         assert cancel(paths) == []
         assert not own.is_dead()
         stranger.communicate(b"\n")

@@ -34,7 +34,15 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
 def launched(paths: RunPaths, number: int, automatic: bool = False, **more: Any) -> Launch:
     """A start whose work is job 100 + number."""
     jobs = {"work": str(100 + number), "merge": str(200 + number)}
-    launch = Launch(number, "slurm", more.pop("jobs", jobs), "1 node", 1, automatic=automatic, **more)
+    launch = Launch(
+        number=number,
+        executor="slurm",
+        jobs=more.pop("jobs", jobs),
+        shape="1 node",
+        ranks=1,
+        automatic=automatic,
+        **more,
+    )
     record_launch(paths, launch)
     return launch
 
@@ -42,7 +50,9 @@ def launched(paths: RunPaths, number: int, automatic: bool = False, **more: Any)
 def ranks_of(paths: RunPaths, number: int, samples: int = 20, ended: str | None = None, **more: Any) -> None:
     """What a rank of a start leaves: its heartbeat, and a journal where it has made samples."""
     attempt = f"{100 + number}.0.0"
-    vitals = Vitals(0, attempt, "n1", 1, Identity.own().values(), samples=samples, **more)
+    vitals = Vitals(
+        rank=0, attempt=attempt, host="n1", world_size=1, identity=Identity.own().values(), samples=samples, **more
+    )
     path = paths.heartbeat(attempt, 0)
     with Heartbeat(path, vitals, 60):
         pass
@@ -133,7 +143,7 @@ def test_a_run_of_the_debugger_or_by_hand_is_not_started_again(ram: Path, fake: 
     paths = plan(ram / "run")
     write_journal(paths, [record_of(0, 0)])
     assert not may_go_on(paths)
-    record_launch(paths, Launch(0, "debug", {}, "1 node", 1))
+    record_launch(paths, Launch(number=0, executor="debug", jobs={}, shape="1 node", ranks=1))
     assert not may_go_on(paths)
 
 

@@ -28,7 +28,9 @@ def states(status: Status) -> dict[int, str]:
 def local_launch(paths: RunPaths, number: int, alive: bool) -> None:
     """What submit records of a local start whose supervisor is this process, or one that is over."""
     supervisor = Identity.own() if alive else replace(Identity.own(), started="1")
-    record_launch(paths, Launch(number, "local", {}, "1 node", 2, supervisor=supervisor.values()))
+    record_launch(
+        paths, Launch(number=number, executor="local", jobs={}, shape="1 node", ranks=2, supervisor=supervisor.values())
+    )
 
 
 def test_planned(tmp_path: Path) -> None:
@@ -137,7 +139,7 @@ def test_a_stopped_rank_is_silent_until_it_goes_on(ram: Path) -> None:
 
 def test_what_live_ranks_have_finished_of_open_chunks_is_done(tmp_path: Path) -> None:
     paths = plan_run(tmp_path / "run", ROWS)
-    told = Vitals(0, "a", "here", 1, Identity.own().values(), samples=3, open=3)
+    told = Vitals(rank=0, attempt="a", host="here", world_size=1, identity=Identity.own().values(), samples=3, open=3)
     with Heartbeat(paths.heartbeat("a", 0), told, 60):
         assert read_status(paths).done == 3
     assert read_status(paths).done == 0, "who takes the chunk over says what of it counts"
@@ -184,14 +186,14 @@ def queued(paths: RunPaths, number: int = 0, **more: Any) -> None:
     """A start of jobs 100 and 101, 102 and 103..."""
     first = 100 + 2 * number
     jobs = {"join" if more.get("joined") else "work": str(first), "merge": str(first + 1)}
-    record_launch(paths, Launch(number, "slurm", jobs, "1 node", 2, **more))
+    record_launch(paths, Launch(number=number, executor="slurm", jobs=jobs, shape="1 node", ranks=2, **more))
 
 
 def rank_told(paths: RunPaths, rank: int = 0, attempt: str = "100.0.0", **more: Any) -> None:
     """The heartbeat of a rank on another machine."""
     elsewhere = replace(Identity.own(), machine="another")
     values: dict[str, Any] = {"state": "working", "beat_at": time.time()}
-    vitals = Vitals(rank, attempt, "n1", 2, elsewhere.values(), **values | more)
+    vitals = Vitals(rank=rank, attempt=attempt, host="n1", world_size=2, identity=elsewhere.values(), **values | more)
     path = paths.heartbeat(attempt, rank)
     path.touch()
     write_heartbeat(path, vitals)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 
-from hpcjobs.commands.submit import FLAGS, flag_layer
+from hpcjobs.commands.submit import FLAGS, Flags, flag_layer
 from hpcjobs.config.resolve import read_config
 from hpcjobs.errors import LaunchError
 from hpcjobs.launch import slurm
@@ -109,7 +110,8 @@ def test_plan_only_queues_nothing(shell: Shell) -> None:
 
 
 def test_flags_are_config_keys() -> None:
-    layer = flag_layer(dict.fromkeys(FLAGS) | {"nodes": 2, "requeue": False}, ["comment=a=b", "--hold", "nice=5"])
+    assert {one.name for one in dataclasses.fields(Flags)} == FLAGS.keys()
+    layer = flag_layer(Flags(nodes=2, requeue=False), ["comment=a=b", "--hold", "nice=5"])
     assert layer.values == {
         "cluster": {"nodes": 2, "requeue": False, "sbatch": {"comment": "a=b", "hold": True, "nice": "5"}}
     }

@@ -164,5 +164,5 @@ def test_the_shipped_configs_are_plans(tmp_path: Path) -> None:
         config, _ = resolve("train", defaults_folder() / f"{name}.yaml", None, [])
         draft = make_train_plan(config, tmp_path / name)
         assert draft.plan.job == "train"
-    assert draft.plan.train["then_eval"].endswith("configs/eval.yaml")
+    assert str(draft.plan.train.then_eval).endswith("configs/eval.yaml")
     assert draft.plan.rows == 48_000

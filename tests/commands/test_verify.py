@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from hpcjobs.commands.submit import SubmitOptions
+from hpcjobs.commands.submit import Flags, SubmitOptions
 from hpcjobs.commands.verify import judge, parse_sizes, shape_flags
 from hpcjobs.config import Config
 from hpcjobs.config.layers import Layer
@@ -183,7 +183,12 @@ def test_where_the_disk_is_full_the_flips_are_told_missing_and_nothing_half_writ
             runs[size] = plan_run(folder / f"w{size}", 25, task={"prompt": prompt})
             run_ranks(runs[size], size)
             assert merge(runs[size]).complete
-        order, before = SubmitOptions("eval", None, None, [], {}, [], [], folder), sorted(folder.iterdir())
+        order, before = (
+            SubmitOptions(
+                job="eval", config=None, profile=None, sets=[], flags=Flags(), sbatch=[], argv=[], run_dir=folder
+            ),
+            sorted(folder.iterdir()),
+        )
         disk.fill()
         with pytest.raises(DiskFullError) as caught:
             judge(runs, order, 3)

@@ -16,7 +16,21 @@ from hpcjobs.run_folder.run_state import RunState
 def status_of(size: int, state: RunState) -> Status:
     done = {RunState.COMPLETE: 9, RunState.INCOMPLETE: 7}.get(state, 0)
     error = None if state == RunState.COMPLETE else "rank 0 on n1: boom"
-    return Status(f"w{size}", "eval", f"/v/w{size}", state, 9, done, 0.0, None, [], {}, error, [], None)
+    return Status(
+        run=f"w{size}",
+        job="eval",
+        folder=f"/v/w{size}",
+        state=state,
+        rows=9,
+        done=done,
+        rate=0.0,
+        eta=None,
+        ranks=[],
+        jobs={},
+        first_error=error,
+        notes=[],
+        metrics=None,
+    )
 
 
 def verdict_of(*states: str, **changes: Any) -> VerifyVerdict:

@@ -20,12 +20,12 @@ from hpcjobs.compare.gates import Gate
     ],
 )  # fmt: skip
 def test_the_exit_code_is_the_worst_gate(passed: list[bool | None], code: int) -> None:
-    gates = [Gate("m", 0.0, 0.0, each) for each in passed]
+    gates = [Gate(metric="m", limit=0.0, drop=0.0, passed=each) for each in passed]
     assert Findings(cast("Comparison", None), gates, None).exit_code() == code
 
 
 def flip_of(a: Any, b: Any, **changes: Any) -> Flip:
-    row = {"index": 1, "scores": {"em": 1.0}, "error": None}
+    row: Any = {"index": 1, "scores": {"em": 1.0}, "error": None}
     return Flip("r\x1b[2J", ("em",), ("f1",), row | {"completion": a}, row | {"completion": b} | changes)
 
 

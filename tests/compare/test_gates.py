@@ -69,11 +69,11 @@ def test_what_cannot_be_decided_is_not_passed() -> None:
 @pytest.mark.parametrize(
     ("gate", "said"),
     [
-        (Gate("m", 0.01, 0.03125, False), "REGRESSION: B is lower by 0.03125, more than 0.01"),
-        (Gate("m", 0.01, 0.01, True), "passed: B is lower by 0.01, not more than 0.01"),
-        (Gate("m", 0.01, 0.0, True), "passed: B is not lower"),
-        (Gate("m", 0.01, -0.5, True), "passed: B is not lower"),
-        (Gate("m", 0.01, 0.5, None, "because"), "NOT DECIDED: because"),
+        (Gate(metric="m", limit=0.01, drop=0.03125, passed=False), "REGRESSION: B is lower by 0.03125, more than 0.01"),
+        (Gate(metric="m", limit=0.01, drop=0.01, passed=True), "passed: B is lower by 0.01, not more than 0.01"),
+        (Gate(metric="m", limit=0.01, drop=0.0, passed=True), "passed: B is not lower"),
+        (Gate(metric="m", limit=0.01, drop=-0.5, passed=True), "passed: B is not lower"),
+        (Gate(metric="m", limit=0.01, drop=0.5, passed=None, why="because"), "NOT DECIDED: because"),
     ],
 )
 def test_a_gate_is_told_with_its_numbers(gate: Gate, said: str) -> None:
@@ -104,10 +104,10 @@ def test_a_value_of_which_each_run_has_one(b: float, worse: str, limit: float, d
     gate = judge_value("loss", limit, 2.0, b, worse, "")
     assert (gate.drop, gate.passed, gate.worse) == (drop, passed, worse)
     assert judge_value("loss", limit, 2.0, b, worse, "incomplete: A") == Gate(
-        "loss", limit, drop, None, "incomplete: A", worse
+        metric="loss", limit=limit, drop=drop, passed=None, why="incomplete: A", worse=worse
     )
 
 
 def test_a_regression_outweighs_what_is_not_decided() -> None:
-    passed, failed, open_ = (Gate("m", 0.1, 0.0, judged) for judged in (True, False, None))
+    passed, failed, open_ = (Gate(metric="m", limit=0.1, drop=0.0, passed=judged) for judged in (True, False, None))
     assert [gates_exit_code(gates) for gates in ([], [passed], [passed, open_], [open_, failed])] == [0, 0, 3, 1]

@@ -150,7 +150,7 @@ def test_plans_without_a_hash_of_the_code_can_be_read(a: RunPaths) -> None:
     values = read_json(a.plan)
     del values["code"]["hpcjobs_sha256"]
     write_json(a.plan, values)
-    assert TrainSide.read(a).plan.code["hpcjobs"]
+    assert TrainSide.read(a).plan.code.hpcjobs
 
 
 @pytest.mark.model

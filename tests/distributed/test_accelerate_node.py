@@ -10,13 +10,20 @@ from hpcjobs.distributed.rank import Rank
 
 
 def test_the_command_names_machines_processes_and_the_meeting_point() -> None:
-    rank = Rank(1, 3, 0, 1, 1, "a", "slurm", "n2")
+    rank = Rank(
+        rank=1, world_size=3, local_rank=0, local_world_size=1, node=1, attempt="a", launcher="slurm", host="n2"
+    )
     words = " ".join(launch_command(rank, ("10.0.0.1", 4321), gpus=4, words=["-m", "prog", "--x"]))
     assert "--num_processes 12 --num_machines 3 --machine_rank 1" in words
     assert "--main_process_ip 10.0.0.1 --main_process_port 4321" in words
     assert "--multi_gpu" in words
     assert words.endswith("-m prog --x")
-    assert "--multi_gpu" not in launch_command(Rank(0, 1, 0, 1, 0, "a", "slurm", "n"), ("127.0.0.1", 1), 1, ["p.py"])
+    assert "--multi_gpu" not in launch_command(
+        Rank(rank=0, world_size=1, local_rank=0, local_world_size=1, node=0, attempt="a", launcher="slurm", host="n"),
+        ("127.0.0.1", 1),
+        1,
+        ["p.py"],
+    )
 
 
 def test_without_a_program_it_says_how_it_is_used() -> None:

@@ -10,7 +10,16 @@ from hpcjobs.errors import RendezvousError
 
 
 def rank_of(local_world: int, launcher: str = "slurm") -> Rank:
-    return Rank(0, 2 * local_world, 0, local_world, 0, "7.0.0", launcher, "n1")
+    return Rank(
+        rank=0,
+        world_size=2 * local_world,
+        local_rank=0,
+        local_world_size=local_world,
+        node=0,
+        attempt="7.0.0",
+        launcher=launcher,
+        host="n1",
+    )
 
 
 def allocated(job: int, step: int, gpus: int) -> SlurmResources:

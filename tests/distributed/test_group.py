@@ -61,7 +61,9 @@ def test_a_world_of_one_needs_no_address() -> None:
 
 
 def test_without_a_meeting_place_a_group_cannot_be_joined() -> None:
-    rank = Rank(1, 4, 1, 4, 0, "a", "slurm", "here")
+    rank = Rank(
+        rank=1, world_size=4, local_rank=1, local_world_size=4, node=0, attempt="a", launcher="slurm", host="here"
+    )
     with pytest.raises(RendezvousError, match="need a run folder to meet in"):
         join_group(rank, None, 1.0)
 
@@ -69,8 +71,16 @@ def test_without_a_meeting_place_a_group_cannot_be_joined() -> None:
 def test_two_ranks_on_one_gpu_are_refused(tmp_path: Path) -> None:
     from hpcjobs.distributed.rendezvous import check_gpus
 
-    rendezvous = Rendezvous.of(tmp_path, Rank(0, 2, 0, 2, 0, "a", "slurm", "n1"), 1.0)
+    rendezvous = Rendezvous.of(
+        tmp_path,
+        Rank(rank=0, world_size=2, local_rank=0, local_world_size=2, node=0, attempt="a", launcher="slurm", host="n1"),
+        1.0,
+    )
     rendezvous.arrive({"gpus": ["GPU-1"]})
-    Rendezvous.of(tmp_path, Rank(1, 2, 1, 2, 0, "a", "slurm", "n1"), 1.0).arrive({"gpus": ["GPU-1"]})
+    Rendezvous.of(
+        tmp_path,
+        Rank(rank=1, world_size=2, local_rank=1, local_world_size=2, node=0, attempt="a", launcher="slurm", host="n1"),
+        1.0,
+    ).arrive({"gpus": ["GPU-1"]})
     with pytest.raises(RendezvousError, match="GPU GPU-1 on n1 has two ranks, 0 and 1"):
         check_gpus(rendezvous.arrivals())

@@ -236,7 +236,10 @@ def test_a_process_is_known_by_when_it_began() -> None:
 
 def test_a_rank_of_several_gpus_sees_its_own_alone() -> None:
     node = {"CUDA_VISIBLE_DEVICES": "0,1,2,3"}
-    ranks = [Rank(n, 2, n, 2, 0, "a", "slurm", "n1") for n in (0, 1)]
+    ranks = [
+        Rank(rank=n, world_size=2, local_rank=n, local_world_size=2, node=0, attempt="a", launcher="slurm", host="n1")
+        for n in (0, 1)
+    ]
     assert [rank.own_gpus(node, 2)["CUDA_VISIBLE_DEVICES"] for rank in ranks] == ["0,1", "2,3"]
     assert ranks[1].own_gpus(node, 1) == {}  # accelerate chooses by LOCAL_RANK
     assert ranks[1].own_gpus({"CUDA_VISIBLE_DEVICES": "2,3"}, 2) == {}  # the launcher has bound them already

@@ -14,7 +14,15 @@ from typing import IO
 import pytest
 
 from hpcjobs.distributed.rank import Rank
-from hpcjobs.distributed.rendezvous import Rendezvous, answers, check_gpus, interface_towards, interfaces, own_addresses
+from hpcjobs.distributed.rendezvous import (
+    Arrival,
+    Rendezvous,
+    answers,
+    check_gpus,
+    interface_towards,
+    interfaces,
+    own_addresses,
+)
 from hpcjobs.errors import RendezvousError
 
 # A rank of its own: says that it looks, then where it found rank 0, or why it did not.
@@ -144,7 +152,7 @@ def test_two_meetings_have_two_ports(tmp_path: Path) -> None:
 
 
 def test_two_ranks_on_one_gpu_are_named() -> None:
-    def arrival(rank: int, host: str, *gpus: str) -> dict[str, object]:
+    def arrival(rank: int, host: str, *gpus: str) -> Arrival:
         return {"rank": rank, "host": host, "gpus": list(gpus)}
 
     check_gpus([arrival(0, "a", "GPU-1"), arrival(1, "a", "GPU-2"), arrival(2, "b", "GPU-1"), arrival(3, "b")])

@@ -161,7 +161,10 @@ def test_long_loading_is_reported_and_ends_nobody(ram: Path, hangs: Hangs) -> No
 
 def stand_still(folder: str) -> None:
     """A rank without progress that is stopped in the middle."""
-    vitals, here = Vitals(0, "a", "here", 1, Identity.own().values()), Path(folder)
+    vitals, here = (
+        Vitals(rank=0, attempt="a", host="here", world_size=1, identity=Identity.own().values()),
+        Path(folder),
+    )
     sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     with Heartbeat(here / "a-0.json", vitals, 60) as heartbeat:
         drain = Drain(Allocation(None, 0, 90, 30))

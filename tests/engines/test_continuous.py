@@ -24,7 +24,7 @@ def test_a_request_that_brings_the_manager_down_fails_alone(tiny: Any, caplog: p
             raise RuntimeError("device-side assert")
 
     chats = [*MIXED[:6], [{"role": "user", "content": "Upper: Z"}], *MIXED[6:]]
-    requests = [Request(n, str(n), chat, repeats=1 + n % 2) for n, chat in enumerate(chats)]
+    requests = [Request(index=n, id=str(n), prompt=chat, repeats=1 + n % 2) for n, chat in enumerate(chats)]
     good = [request for request in requests if request.index != 6]
     expected = [said(completion) for completion in by_index(engine_of("generate", tiny, 4), good)]
     hook = tiny[0].get_input_embeddings().register_forward_pre_hook(spoil)
@@ -50,7 +50,7 @@ def test_a_manager_that_never_works_leaves_all_to_the_other_engine(tiny: Any, mo
         raise MemoryError("no pages")
 
     monkeypatch.setattr(ContinuousBatchingManager, "_create_batch_processor", fail)
-    requests = [Request(n, str(n), chat) for n, chat in enumerate(MIXED)]
+    requests = [Request(index=n, id=str(n), prompt=chat) for n, chat in enumerate(MIXED)]
     found = by_index(engine_of("transformers", tiny, 2), requests)
     assert [said(each) for each in found] == [said(each) for each in by_index(engine_of("loop", tiny, 2), requests)]
     assert tried == 3
@@ -58,7 +58,7 @@ def test_a_manager_that_never_works_leaves_all_to_the_other_engine(tiny: Any, mo
 
 def test_a_model_that_gets_no_manager_is_run_all_the_same(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiny[0].config, "_attn_implementation_internal", "flex_attention")
-    requests = [Request(n, str(n), chat) for n, chat in enumerate(MIXED[:4])]
+    requests = [Request(index=n, id=str(n), prompt=chat) for n, chat in enumerate(MIXED[:4])]
     found = by_index(engine_of("transformers", tiny, 2), requests)
     monkeypatch.undo()
     assert [said(each) for each in found] == [said(each) for each in by_index(engine_of("loop", tiny, 2), requests)]
@@ -66,13 +66,15 @@ def test_a_model_that_gets_no_manager_is_run_all_the_same(tiny: Any, monkeypatch
 
 def test_what_is_to_be_sampled_goes_to_the_loop_and_it_says_so(tiny: Any, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
-        by_index(engine_of("transformers", tiny, 4, temperature=0.7), [Request(0, "0", MIXED[0])])
+        by_index(engine_of("transformers", tiny, 4, temperature=0.7), [Request(index=0, id="0", prompt=MIXED[0])])
     assert "samples have seeds of their own" in caplog.text
 
 
 def test_a_stream_that_is_left_ends_its_thread_and_leaves_the_model_as_it_was(tiny: Any) -> None:
     before, name = threading.active_count(), tiny[0].config._attn_implementation
-    stream = engine_of("transformers", tiny, 2).stream(iter([Request(n, str(n), c) for n, c in enumerate(MIXED)]))
+    stream = engine_of("transformers", tiny, 2).stream(
+        iter([Request(index=n, id=str(n), prompt=c) for n, c in enumerate(MIXED)])
+    )
     next(stream)
     assert threading.active_count() > before
     stream.close()

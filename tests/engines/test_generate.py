@@ -20,7 +20,7 @@ pytestmark = pytest.mark.model
 
 
 def _requests(prompts: list[Any]) -> list[Request]:
-    return [Request(n, str(n), prompt, seed=100 + n) for n, prompt in enumerate(prompts)]
+    return [Request(index=n, id=str(n), prompt=prompt, seed=100 + n) for n, prompt in enumerate(prompts)]
 
 
 def _chat(text: str) -> list[dict[str, str]]:
@@ -88,7 +88,9 @@ def test_engines_say_the_same_in_any_order_and_batch(tiny: Any, kind: str, how: 
     own = GenerationConfig(max_new_tokens=3, stop=("o",))
     prompts: list[Any] = [*MIXED, "", _chat("x" * 400), _chat("Upper: " + "x" * 240)]
     requests = [
-        Request(n, str(n), prompt, 7 * n, repeats=1 + n % 3, generation=own if n % 4 == 3 else None)
+        Request(
+            index=n, id=str(n), prompt=prompt, seed=7 * n, repeats=1 + n % 3, generation=own if n % 4 == 3 else None
+        )
         for n, prompt in enumerate(prompts)
     ]
     expected = [said(completion) for completion in by_index(engine_of("generate", tiny, 4, **how), requests)]
@@ -134,8 +136,8 @@ def test_sampling_depends_on_the_sample_alone(tiny: Any, kind: str) -> None:
 @every_engine
 def test_each_of_several_answers_has_a_seed_of_its_own(tiny: Any, kind: str) -> None:
     hot, chat = {"temperature": 3.0, "max_new_tokens": 12}, _chat("Repeat 2: ucigo")
-    several = by_index(engine_of(kind, tiny, 4, **hot), [Request(0, "0", chat, 40, repeats=5)])[0]
-    alone = [Request(n, str(n), chat, 40 + n) for n in range(5)]
+    several = by_index(engine_of(kind, tiny, 4, **hot), [Request(index=0, id="0", prompt=chat, seed=40, repeats=5)])[0]
+    alone = [Request(index=n, id=str(n), prompt=chat, seed=40 + n) for n in range(5)]
     single = by_index(engine_of("generate", tiny, 4, **hot), alone)
     assert several.texts == tuple(completion.text for completion in single)
     assert several.text == several.texts[0]
@@ -152,11 +154,16 @@ def test_requests_of_one_batch_have_settings_of_their_own(tiny: Any, kind: str) 
         GenerationConfig(temperature=1.5, max_new_tokens=9),
     ]  # fmt: skip
     chat = _chat("Upper: wasukoti")
-    requests = [Request(n, str(n), chat, 11, generation=generation) for n, generation in enumerate(own)]
+    requests = [
+        Request(index=n, id=str(n), prompt=chat, seed=11, generation=generation) for n, generation in enumerate(own)
+    ]
     found = by_index(engine_of(kind, tiny, 4), requests)
     assert [c.text for c in found[:3]] == ["WA", "WA", "WASUKOTI"]
     assert [c.finish_reason for c in found[:3]] == ["length", "stop", "stop"]
-    alone = by_index(engine_of("generate", tiny, 1, temperature=1.5, max_new_tokens=9), [Request(3, "3", chat, 11)])
+    alone = by_index(
+        engine_of("generate", tiny, 1, temperature=1.5, max_new_tokens=9),
+        [Request(index=3, id="3", prompt=chat, seed=11)],
+    )
     assert said(found[3]) == said(alone[0])
 
 

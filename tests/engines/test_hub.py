@@ -23,6 +23,7 @@ from hpcjobs.errors import ConfigError
 from hpcjobs.launch.slurm import clean_environment
 from hpcjobs.plan.eval import make_plan
 from hpcjobs.run_folder.files import read_json
+from hpcjobs.run_folder.plan import PlanModel
 from tests.fake_slurm import FakeSlurm
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -94,8 +95,8 @@ def test_the_library_agrees(tmp_path: Path) -> None:
 def test_what_is_cached_is_pinned_without_the_hub(cache: Path) -> None:
     write_cache(cache)
     draft = make_plan("eval", config_of())
-    assert draft.plan.model["commit"] == COMMIT
-    assert draft.plan.model["cache"] == str(cache)
+    assert draft.plan.model.commit == COMMIT
+    assert draft.plan.model.cache == str(cache)
     assert any(COMMIT in line for line in draft.plan.summary())
     draft.write()
     assert read_json(draft.paths.plan)["model"]["commit"] == COMMIT
@@ -131,7 +132,7 @@ def test_every_shard_must_be_there(cache: Path) -> None:
 
 def test_what_cannot_be_had_is_an_error_and_leaves_no_folder(cache: Path, tmp_path: Path) -> None:
     draft = make_plan("eval", config_of(revision="v3"))
-    assert draft.plan.model["commit"] is None
+    assert draft.plan.model.commit is None
     assert any("would be fetched" in line for line in draft.plan.summary())
     assert not cache.exists()  # planning alone touches nothing
     with pytest.raises(ConfigError) as told:
@@ -146,13 +147,13 @@ def test_the_jobs_own_cache_is_the_one_that_counts(cache: Path, tmp_path: Path) 
     config = config_of()
     env = {"HF_HOME": str(tmp_path / "scratch")}
     config = config.model_copy(update={"cluster": config.cluster.model_copy(update={"env": env})})
-    assert make_plan("eval", config).plan.model["commit"] == COMMIT
+    assert make_plan("eval", config).plan.model.commit == COMMIT
 
 
 def test_ranks_load_the_commit_from_the_plans_cache_offline(cache: Path, tmp_path: Path) -> None:
-    model = {"name": NAME, "commit": COMMIT, "cache": str(cache)}
+    model = PlanModel(name=NAME, commit=COMMIT, cache=str(cache))
     assert at_commit(config_of(revision="main"), model).model.revision == COMMIT
-    assert at_commit(config_of(revision="main"), {"name": "tiny"}).model.revision == "main"
+    assert at_commit(config_of(revision="main"), PlanModel(name="tiny")).model.revision == "main"
     env = {"HF_HOME": str(tmp_path / "other")}
     go_offline(model, env)
     assert env == {"HF_HOME": str(tmp_path / "other"), "HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(cache)}
@@ -161,7 +162,7 @@ def test_ranks_load_the_commit_from_the_plans_cache_offline(cache: Path, tmp_pat
     go_offline(model, env)  # a node's own copy is used, and whoever sets the variable means it
     assert env == {"HF_HOME": str(tmp_path / "other"), "HF_HUB_OFFLINE": "0"}
     env = {}
-    go_offline({"name": "tiny"}, env)
+    go_offline(PlanModel(name="tiny"), env)
     assert env == {"HF_HUB_OFFLINE": "1"}
 
 

@@ -58,7 +58,7 @@ def test_auto_says_what_generate_says_for_any_kind_of_model(tiny: Any, kind: str
     model = _random_model(kind, values)
     engine = make_engine(model, tiny[1], GenerationConfig(max_new_tokens=12), EngineSpec(batch_size=4))
     assert type(engine).__name__ == engine_name
-    requests = [Request(n, str(n), chat) for n, chat in enumerate(MIXED[:9])]
+    requests = [Request(index=n, id=str(n), prompt=chat) for n, chat in enumerate(MIXED[:9])]
     expected = by_index(engine_of("generate", (model, tiny[1]), 1, max_new_tokens=12), requests)
     assert [said(completion) for completion in by_index(engine, requests)] == [said(each) for each in expected]
     assert len({each.text for each in expected}) > 4

@@ -64,11 +64,11 @@ def test_states_come_from_squeue_then_sacct_then_nowhere(fake: FakeSlurm) -> Non
     fake.answer("sacct", "9|CANCELLED by 0|n4|0:15\n10|COMPLETED|n5|0:0\n")
     states = slurm.job_states(["7", "8", "9", "10", "11"])
     assert states == {
-        "7": JobState("7", "RUNNING", "", "n[1-2]"),
-        "8": JobState("8", "PENDING", "Resources", ""),
-        "9": JobState("9", "CANCELLED by 0", "", "n4", "0:15", "sacct"),
-        "10": JobState("10", "COMPLETED", "", "n5", "0:0", "sacct"),
-        "11": JobState("11", "UNKNOWN", source="none"),
+        "7": JobState(job_id="7", state="RUNNING", reason="", nodes="n[1-2]"),
+        "8": JobState(job_id="8", state="PENDING", reason="Resources", nodes=""),
+        "9": JobState(job_id="9", state="CANCELLED by 0", reason="", nodes="n4", exit_code="0:15", source="sacct"),
+        "10": JobState(job_id="10", state="COMPLETED", reason="", nodes="n5", exit_code="0:0", source="sacct"),
+        "11": JobState(job_id="11", state="UNKNOWN", source="none"),
     }
     assert "--jobs=9,10,11" in fake.calls("sacct")[0]
     assert [states[job].over for job in states] == [False, False, True, True, False]
@@ -80,7 +80,7 @@ def test_accounting_is_not_asked_where_squeue_knows_and_may_be_down(fake: FakeSl
     assert slurm.job_states(["7"])["7"].state == "RUNNING"
     assert fake.calls("sacct") == []
     fake.fail("sacct", "sacct: error: Problem talking to the database: Connection refused\n")
-    assert slurm.job_states(["8"])["8"] == JobState("8", "UNKNOWN", source="none")
+    assert slurm.job_states(["8"])["8"] == JobState(job_id="8", state="UNKNOWN", source="none")
     (fake.bin / "sacct").unlink()
     assert slurm.job_states(["8"])["8"].source == "none"
 
@@ -131,7 +131,9 @@ def test_an_array_that_only_accounting_knows_is_one_job(fake: FakeSlurm) -> None
     fake.answer("sacct", "7_0|COMPLETED|n1|0:0\n7_1|OUT_OF_MEMORY|n2|0:125\n7_[2-3]|CANCELLED by 0|None assigned|0:0\n")
     assert slurm.job_states(["7"])["7"].state in ("OUT_OF_MEMORY", "CANCELLED by 0")
     fake.answer("sacct", "7_0|COMPLETED|n1|0:0\n7_1|COMPLETED|n2|0:0\n")
-    assert slurm.job_states(["7"])["7"] == JobState("7", "COMPLETED", "", "n1,n2", "0:0", "sacct")
+    assert slurm.job_states(["7"])["7"] == JobState(
+        job_id="7", state="COMPLETED", reason="", nodes="n1,n2", exit_code="0:0", source="sacct"
+    )
 
 
 @pytest.fixture
@@ -266,4 +268,4 @@ def test_a_machine_without_slurm(fake: FakeSlurm, tmp_path: Path, monkeypatch: p
     ],
 )  # fmt: skip
 def test_which_states_are_the_end(state: str, over: bool) -> None:
-    assert JobState("7", state).over is over
+    assert JobState(job_id="7", state=state).over is over

@@ -191,7 +191,9 @@ def merged_answers(paths: RunPaths, answers: list[Completion]) -> dict[str, Any]
 
 def likely(*logprobs: float, tokens: int = 1) -> Completion:
     count = len(logprobs)
-    return Completion(0, "", "stop", likelihood=Likelihood(logprobs, (False,) * count, (tokens,) * count))
+    return Completion(
+        index=0, text="", finish_reason="stop", likelihood=Likelihood(logprobs, (False,) * count, (tokens,) * count)
+    )
 
 
 CHOICE = {
@@ -223,7 +225,9 @@ def test_several_answers_are_scored_again(ram: Path) -> None:
     paths = plan_run(ram / "run", 2, task=REPEATS)
     golds = [row["gold"] for row in rows_of(2)]
     texts = [["zz", golds[0], golds[0]], [golds[1], "zz", "0"]]
-    before = merged_answers(paths, [Completion(0, each[0], "stop", texts=tuple(each)) for each in texts])
+    before = merged_answers(
+        paths, [Completion(index=0, text=each[0], finish_reason="stop", texts=tuple(each)) for each in texts]
+    )
     assert {name: one["value"] for name, one in before.items() if name != "bleu"} == pytest.approx(
         {"pass@1": 0.5, "pass@2(exact_match)": (1 + 2 / 3) / 2, "majority": 1.0, "answered": 4 / 6}
     )

@@ -13,6 +13,7 @@ from hpcjobs.errors import MergeError
 from hpcjobs.merge.train import merge_train
 from hpcjobs.report import write_report
 from hpcjobs.run_folder.files import write_json
+from hpcjobs.run_folder.metrics_file import MetricsFile
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.training.checkpoints.checkpoint import MANIFEST
 from hpcjobs.training.data.tokens import TokenCount, TokenFacts
@@ -55,7 +56,7 @@ def test_a_whole_training(paths: RunPaths) -> None:
     again = values_of(paths)
     merge_train(paths)
     assert values_of(paths)["train"]["adapter"] == str(paths.adapter)
-    assert f"\nadapter {paths.adapter}" in metrics_text(values_of(paths))
+    assert f"\nadapter {paths.adapter}" in metrics_text(MetricsFile.read(paths.metrics))
     assert values_of(paths)["metrics"] == again["metrics"]
 
 

@@ -40,7 +40,7 @@ def folded(make: Callable[[], Fold], scores: Floats, sums: pa.Array | None, cuts
     fold = make()
     for start, stop in itertools.pairwise([0, *sorted(cuts), len(scores)]):
         fold.add(scores[start:stop], None if sums is None else sums.slice(start, stop - start))
-    return fold.summary()
+    return dict(fold.summary())
 
 
 def limited(make: Callable[[], MeanFold | SumsFold]) -> Callable[[], Fold]:
@@ -68,7 +68,7 @@ def test_a_fold_is_mean_and_standard_error(values: list[float]) -> None:
     fold = MeanFold()
     for batch in (values[:1], values[1:], []):
         fold.add(np.array([*batch, math.nan]))
-    summary = fold.summary()
+    summary: dict[str, Any] = dict(fold.summary())
     assert summary["n"] == len(values)
     mean, stderr = statistics.fmean(values), statistics.stdev(values) / math.sqrt(len(values))
     assert summary["value"] == pytest.approx(mean, abs=1e-9)
@@ -137,7 +137,7 @@ def test_all_right_and_all_wrong_stay_within_0_and_1() -> None:
     for value in (0.0, 1.0):
         fold = MeanFold()
         fold.add(np.full(50, value))
-        summary = fold.summary()
+        summary: dict[str, Any] = dict(fold.summary())
         assert (summary["value"], summary["stderr"], summary["bootstrap_ci95"]) == (value, 0.0, [value, value])
         low, high = summary["ci95"]
         assert 0 <= low < high <= 1

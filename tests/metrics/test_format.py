@@ -1,17 +1,16 @@
 from __future__ import annotations
 
-from typing import Any
-
 from hpcjobs.metrics.format import MOST_SHOWN, group_lines, number_text, score_lines
+from hpcjobs.run_folder.metrics_file import OptionSummary, Summary
 
 
-def summary(value: float | None, n: int = 10, interval: list[float] | None = None) -> dict[str, Any]:
+def summary(value: float | None, n: int = 10, interval: list[float] | None = None) -> Summary:
     return {"value": value, "stderr": None, "ci95": interval, "bootstrap_ci95": None, "n": n}
 
 
 def test_a_line_a_metric() -> None:
-    options = {"by_option": {"A": {"value": 1.0, "n": 4}, "B": {"value": 0.25, "n": 8}}}
-    acc = summary(0.5, 12, [0.25, 0.75]) | options
+    options: dict[str, OptionSummary] = {"A": {"value": 1.0, "n": 4}, "B": {"value": 0.25, "n": 8}}
+    acc: Summary = {**summary(0.5, 12, [0.25, 0.75]), "by_option": options}
     metrics = {"acc": acc, "pass@5(exact_match)": summary(1.0), "f1": summary(None, 0)}
     assert list(score_lines(metrics, "  INCOMPLETE")) == [
         "acc                 0.5000  95% [0.2500, 0.7500]  n=12  INCOMPLETE",
@@ -20,7 +19,7 @@ def test_a_line_a_metric() -> None:
         "f1                  -         n=0",
     ]
     assert list(score_lines({"f1": summary(0.5)})) == ["f1               0.5000  n=10"]
-    assert list(score_lines({"loss": summary(4.25e-5) | {"step": 12}})) == ["loss             4.25e-05  step 12"]
+    assert list(score_lines({"loss": {**summary(4.25e-5), "step": 12}})) == ["loss             4.25e-05  step 12"]
     assert list(score_lines({})) == []
 
 

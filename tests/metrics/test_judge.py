@@ -13,7 +13,7 @@ from hpcjobs.requests import Completion, Target
 
 
 def judged(answer: str, target: Target, *more: str, **task: Any) -> dict[str, float]:
-    completion = Completion(0, answer, "stop", texts=(answer, *more) if more else ())
+    completion = Completion(index=0, text=answer, finish_reason="stop", texts=(answer, *more) if more else ())
     scores = Judge(TaskConfig.model_validate(task)).judge(completion, target, {})
     return {name: score.value for name, score in scores.items()}
 

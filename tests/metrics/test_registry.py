@@ -146,7 +146,7 @@ def test_an_own_class(own: str) -> None:
     metrics = find_metrics([f"{own}:Length", f"{own}:Plain", "exact_match"])
     assert [metric.name for metric in metrics] == ["length", "Plain", "exact_match"]
     judge = Judge(TaskConfig(metrics=(f"{own}:Length", f"{own}:Plain", "exact_match")))
-    assert judge.judge(Completion(0, "abc", "stop"), "abc", {"bonus": 2}) == {
+    assert judge.judge(Completion(index=0, text="abc", finish_reason="stop"), "abc", {"bonus": 2}) == {
         "length": Score(5.0),
         "Plain": Score(1.0),
         "exact_match": Score(1.0),

@@ -20,15 +20,15 @@ def config(name: str, **more: object) -> Config:
 
 def test_an_asset_has_the_hash_of_its_weights() -> None:
     facts = checked_model(config("tiny"))
-    assert (facts["name"], facts["engine"], len(facts["weights_sha256"])) == ("tiny", "auto", 64)
-    assert facts["likely_engine"]
+    assert (facts.name, facts.engine, len(facts.weights_sha256 or "")) == ("tiny", "auto", 64)
+    assert facts.likely_engine
     assert fetched(facts, config("tiny")) == facts, "there is nothing to fetch"
 
 
 def test_the_dummy_needs_no_model_and_likelihoods_have_their_engine() -> None:
-    assert checked_model(config("", model__engine="dummy"))["name"] == "dummy"
+    assert checked_model(config("", model__engine="dummy")).name == "dummy"
     choice = config("tiny", task__type="choice", task__choices=["a", "b"], task__target="a")
-    assert checked_model(choice)["engine"] == "scoring"
+    assert checked_model(choice).engine == "scoring"
 
 
 def test_what_is_no_model_is_told(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def test_a_metric_in_a_file_of_the_working_folder_and_what_it_imports_beside(hom
     write(home, **{later: "", other: "this is no Python"})
     snapshot = metrics_of(home, "exact_match", f"{mine}:Mine")
     assert copied(snapshot) == sorted(f"{name}.py" for name in (mine, helper, later))
-    assert snapshot.facts()["files"] == 3
+    assert snapshot.facts().files == 3
     assert not snapshot.note
 
 
@@ -97,7 +97,7 @@ def test_a_module_that_python_took_from_elsewhere_is_not_copied_from_here(home: 
     "names", [(), ("exact_match",), ("hpcjobs.metrics.builtin.f1:F1",), ("http.cookies:SimpleCookie",)]
 )
 def test_what_is_installed_is_not_copied(home: Path, names: tuple[str, ...]) -> None:
-    assert metric_code(names, home / "r").facts() == {}
+    assert metric_code(names, home / "r").facts().values() == {}
 
 
 def test_a_package_beyond_the_limits_is_said(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,7 +106,7 @@ def test_a_package_beyond_the_limits_is_said(home: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(codetree, "MAX_FILES", 1)
     snapshot = metrics_of(home, f"{name}.scores:Mine")
     assert snapshot.files == {}
-    assert snapshot.facts() == {"note": snapshot.note}
+    assert snapshot.facts().values() == {"note": snapshot.note}
     assert name in snapshot.note
 
 
@@ -141,7 +141,7 @@ def test_a_module_of_the_working_folder_and_one_that_is_installed(project: Path)
     assert snapshot.module == "parts.one"
     assert "lib.py" in snapshot.files
     for words in (["-m", "json.tool"], ["-m", "hpcjobs.runner"]):
-        assert program_code(words, project, project / "r").facts() == {}
+        assert program_code(words, project, project / "r").facts().values() == {}
 
 
 def test_a_program_in_a_folder_below_takes_what_it_imports_from_above(home: Path) -> None:
@@ -169,7 +169,7 @@ def test_a_program_without_a_suffix_and_one_behind_a_link(home: Path) -> None:
 
 
 def test_programs_that_are_installed_and_options_of_python(home: Path) -> None:
-    assert program_code([str(Path(sys.executable).with_name("pytest"))], home, home / "r").facts() == {}
+    assert program_code([str(Path(sys.executable).with_name("pytest"))], home, home / "r").facts().values() == {}
     assert "-W" in program_code(["-W", "error", "prog.py"], home, home / "r").note
 
 
@@ -195,7 +195,7 @@ def test_size_and_names_are_limited_too(home: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.undo()
     (home / "prog.py").write_text("#" * 30_000_000)
     snapshot = program_code(["prog.py"], home, home / "r")
-    assert snapshot.facts() == {"note": snapshot.note}
+    assert snapshot.facts().values() == {"note": snapshot.note}
 
 
 def test_too_many_files_beside_the_code_are_not_linked(home: Path) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from hpcjobs.commands.merge import merge_and_report
-from hpcjobs.commands.submit import SubmitOptions, draft_of, start
+from hpcjobs.commands.submit import Flags, SubmitOptions, draft_of, start
 from hpcjobs.report import write_report
 from hpcjobs.report.activity import Activity, read_activities
 from hpcjobs.report.axis import Axis
@@ -84,7 +84,16 @@ def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def order(folder: Path, job: str = "eval", sets: list[str] | None = None, **flags: Any) -> SubmitOptions:
     values = {"model": "tiny", "data": "canned_50_quick", "executor": "debug", "gpus": 0, **flags}
-    return SubmitOptions(job, None, None, ["model.engine=dummy", *(sets or [])], values, [], [], folder)
+    return SubmitOptions(
+        job=job,
+        config=None,
+        profile=None,
+        sets=["model.engine=dummy", *(sets or [])],
+        flags=Flags(**values),
+        sbatch=[],
+        argv=[],
+        run_dir=folder,
+    )
 
 
 def run(folder: Path, job: str = "eval", sets: list[str] | None = None, **flags: Any) -> RunPaths:
@@ -111,7 +120,7 @@ def rewrite(journal: Path, **changes: Any) -> None:
 def vitals(rank: int, start: float, ready: float | None, end: float | None, **more: Any) -> Vitals:
     values: dict[str, Any] = {"state": "done" if end else "working", "host": f"node{rank}", "world_size": 4}
     values |= {"started_at": start, "ready_at": ready, "ended_at": end, "beat_at": end or start + 50}
-    return Vitals(rank, "7.0.0", identity=Identity.own().values(), **values | more)
+    return Vitals(rank=rank, attempt="7.0.0", identity=Identity.own().values(), **values | more)
 
 
 def beat(paths: RunPaths, one: Vitals) -> None:
@@ -123,7 +132,23 @@ def beat(paths: RunPaths, one: Vitals) -> None:
 def journal(paths: RunPaths, rank: int, spans: list[tuple[float, float]]) -> None:
     path = paths.journal("7.0.0", rank)
     path.parent.mkdir(parents=True, exist_ok=True)
-    records = [Record(n, str(n), 0, 0, "x", "stop", 1, 10, rank, "7.0.0", b - a, a) for n, (a, b) in enumerate(spans)]
+    records = [
+        Record(
+            index=n,
+            id=str(n),
+            chunk=0,
+            generation=0,
+            completion="x",
+            finish_reason="stop",
+            prompt_tokens=1,
+            completion_tokens=10,
+            rank=rank,
+            attempt="7.0.0",
+            seconds=b - a,
+            started_at=a,
+        )
+        for n, (a, b) in enumerate(spans)
+    ]
     path.write_bytes(b"".join(record.line() for record in records))
 
 
@@ -182,7 +207,7 @@ def test_every_score_of_an_incomplete_run_is_marked(tmp_path: Path) -> None:
     assert "20 rows without an accepted result" in page.text
     assert "has no record of it" in page.text
     assert "started again" not in page.text
-    record_launch(paths, Launch(1, "local", {"supervisor": "1"}, "1 node", 1))
+    record_launch(paths, Launch(number=1, executor="local", jobs={"supervisor": "1"}, shape="1 node", ranks=1))
     assert "The run was started again after this merge" in Page(write_report(paths)).text
 
 
@@ -322,12 +347,22 @@ def test_a_broken_journal_costs_its_counts_not_the_page(copy: RunPaths) -> None:
 def test_many_ranks_show_the_idlest_and_all_together() -> None:
     ranks = [
         Activity(
-            "7.0.0", rank, f"node{rank}", "cuda:0",
-            RankState.DEAD if rank == 77 else RankState.DONE, None, 0.0, 10.0, 100.0, 5,
-            work=np.array([[10.0, 90.0 - rank / 10]]), busy=80.0 - rank / 10, journal="read",
+            attempt="7.0.0",
+            rank=rank,
+            host=f"node{rank}",
+            device="cuda:0",
+            state=RankState.DEAD if rank == 77 else RankState.DONE,
+            first_error=None,
+            start=0.0,
+            ready=10.0,
+            end=100.0,
+            samples=5,
+            work=np.array([[10.0, 90.0 - rank / 10]]),
+            busy=80.0 - rank / 10,
+            journal="read",
         )
         for rank in range(300)
-    ]  # fmt: skip
+    ]
     timeline = draw(ranks)
     assert timeline is not None
     assert (len(timeline.bars), timeline.left_out, timeline.most) == (SHOWN_ROWS, 300 - SHOWN_ROWS, 300)

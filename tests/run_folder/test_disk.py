@@ -57,7 +57,7 @@ from tests.runs import (
 )
 
 ROWS = 97
-LONE = Rank(0, 1, 0, 1, 0, "a", "none", "here")
+LONE = Rank(rank=0, world_size=1, local_rank=0, local_world_size=1, node=0, attempt="a", launcher="none", host="here")
 
 
 @pytest.fixture
@@ -208,12 +208,12 @@ def test_rounds_are_closed_and_opened_when_there_is_room(disk: Disk, run: RunPat
 
 
 def test_submission_and_rendezvous_name_their_file(disk: Disk, run: RunPaths) -> None:
-    record_launch(run, Launch(0, "local", {}, "1 node", 1))
+    record_launch(run, Launch(number=0, executor="local", jobs={}, shape="1 node", ranks=1))
     before = run.submission.read_bytes()
     rendezvous = Rendezvous.of(run.rendezvous, LONE, 1.0)
     disk.fill()
     with pytest.raises(DiskFullError, match=f"{run.submission} cannot be written"):
-        record_launch(run, Launch(1, "local", {}, "1 node", 1))
+        record_launch(run, Launch(number=1, executor="local", jobs={}, shape="1 node", ranks=1))
     with pytest.raises(DiskFullError, match=r"rank-0.json cannot be written"):
         rendezvous.arrive({"gpus": []})
     assert (run.submission.read_bytes(), hidden(run.root)) == (before, [])
@@ -265,7 +265,10 @@ def test_a_shortage_is_told_while_there_is_one(disk: Disk, run: RunPaths) -> Non
 
 def test_a_heartbeat_goes_on(disk: Disk, run: RunPaths) -> None:
     """Its room was taken by the first beat."""
-    vitals, path = Vitals(0, "a", "here", 1, Identity.own().values()), run.heartbeat("a", 0)
+    vitals, path = (
+        Vitals(rank=0, attempt="a", host="here", world_size=1, identity=Identity.own().values()),
+        run.heartbeat("a", 0),
+    )
     with Heartbeat(path, vitals, 60.0) as heartbeat:
         disk.fill()
         heartbeat.vitals.samples = 12_345

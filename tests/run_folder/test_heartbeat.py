@@ -21,7 +21,7 @@ ERRORS = st.text(st.characters(exclude_categories=()), max_size=400)
 
 
 def vitals(rank: int = 0, attempt: str = "a", **more: float) -> Vitals:
-    return Vitals(rank, attempt, "here", 2, Identity.own().values(), **more)  # type: ignore[arg-type]
+    return Vitals(rank=rank, attempt=attempt, host="here", world_size=2, identity=Identity.own().values(), **more)  # type: ignore[arg-type]
 
 
 @given(error=ERRORS, ended=ERRORS)

@@ -30,13 +30,13 @@ ELSEWHERE = dataclasses.replace(Identity.own(), machine="another")
 def planned(folder: Path, **run: Any) -> RunPaths:
     paths = plan_run(folder, ROWS, run={"heartbeat": 5.0, "lease_timeout": TIMEOUT} | run)
     supervisor = Identity.own().values()
-    record_launch(paths, Launch(0, "local", {}, "1 node", 2, supervisor=supervisor))
+    record_launch(paths, Launch(number=0, executor="local", jobs={}, shape="1 node", ranks=2, supervisor=supervisor))
     return paths
 
 
 def beat(paths: RunPaths, who: Identity = ELSEWHERE, attempt: str = ATTEMPT, age: float = 0.0, **values: Any) -> None:
     """The heartbeat of a rank that has begun long ago and was heard last `age` seconds ago."""
-    vitals, now = Vitals(0, attempt, "n1", 1, who.values()), time.time()
+    vitals, now = Vitals(rank=0, attempt=attempt, host="n1", world_size=1, identity=who.values()), time.time()
     vitals.started_at, vitals.beat_at = now - 1000, now - age
     paths.heartbeat(attempt, 0).write_text(json.dumps(dataclasses.asdict(vitals) | values))
 
@@ -114,7 +114,7 @@ def test_they_agree_on_real_ranks_that_are_stopped_and_killed(ram: Path) -> None
 def test_they_agree_on_what_srun_has_seen(tmp_path: Path) -> None:
     paths = planned(tmp_path / "run")
     beat(paths, attempt="100.0.0", age=2 * TIMEOUT)
-    record_launch(paths, Launch(0, "slurm", {"work": "100"}, "1 node", 1))
+    record_launch(paths, Launch(number=0, executor="slurm", jobs={"work": "100"}, shape="1 node", ranks=1))
     (paths.logs / "100_0_log.out").write_text("srun: error: n1: task 0: Killed\n")
     timeout, launches = TIMEOUT, read_launches(paths)
     (view,), ((activity,), _) = view_ranks(paths, launches, timeout), read_activities(paths, timeout)

@@ -95,7 +95,9 @@ def test_following_says_each_message_once_and_new_ones_as_they_come(paths: RunPa
 
 
 def test_a_rank_log_is_what_the_merger_reads(paths: RunPaths) -> None:
-    rank = Rank(3, 4, 3, 4, 0, "7.0.0", "single", "host")
+    rank = Rank(
+        rank=3, world_size=4, local_rank=3, local_world_size=4, node=0, attempt="7.0.0", launcher="single", host="host"
+    )
     path = paths.rank_log(rank.attempt, rank.rank)
     with rank_log(path, rank.rank):
         logging.getLogger("hpcjobs.any").info("hello %s", "world\u2028é\ud800")

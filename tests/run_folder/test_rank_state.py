@@ -31,7 +31,10 @@ def test_a_state_is_its_word_wherever_it_goes(state: RankState) -> None:
 
 
 def test_a_word_of_a_newer_version_is_read_and_shown(tmp_path: Path) -> None:
-    path, vitals = tmp_path / "a-0.json", Vitals(0, "a", "here", 1, Identity.own().values())
+    path, vitals = (
+        tmp_path / "a-0.json",
+        Vitals(rank=0, attempt="a", host="here", world_size=1, identity=Identity.own().values()),
+    )
     with Heartbeat(path, vitals, 60) as heartbeat:
         heartbeat.enter(RankState.WORKING)
         path.write_bytes(path.read_bytes().replace(b'"working"', b'"resting"'))
@@ -50,5 +53,10 @@ def test_what_is_no_word_is_no_state(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="None is not a valid RankState"):
         RankState(no_word)
     path = tmp_path / "a-0.json"
-    path.write_text(json.dumps(asdict(Vitals(0, "a", "here", 1, Identity.own().values())) | {"state": 7}))
+    path.write_text(
+        json.dumps(
+            asdict(Vitals(rank=0, attempt="a", host="here", world_size=1, identity=Identity.own().values()))
+            | {"state": 7}
+        )
+    )
     assert read_heartbeat(path) is None

@@ -16,7 +16,7 @@ from hpcjobs.merge.eval import merge
 from hpcjobs.plan.script import make_script_plan
 from hpcjobs.run_folder.files import read_json, write_json
 from hpcjobs.run_folder.paths import RunPaths
-from hpcjobs.run_folder.plan import Plan
+from hpcjobs.run_folder.plan import Plan, PlanCode
 from hpcjobs.run_folder.provenance import changed_since, code_facts
 from hpcjobs.run_folder.snapshot import Snapshot, import_as_planned, program_command
 from tests.runs import plan_run, run_ranks
@@ -53,7 +53,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_files_links_and_modes(tmp_path: Path) -> None:
     (tmp_path / "data.txt").write_text("all of it")
     links = {"p/data.txt": str(tmp_path / "data.txt"), "only/links": str(tmp_path)}
-    snapshot = Snapshot({"p/a.py": b"1", "b.py": b"2"}, links, note="some note")
+    snapshot = Snapshot(files={"p/a.py": b"1", "b.py": b"2"}, links=links, note="some note")
     snapshot.write(tmp_path / "code")
     code = tmp_path / "code"
     assert (code / "p" / "a.py").read_bytes() == b"1"
@@ -61,19 +61,19 @@ def test_files_links_and_modes(tmp_path: Path) -> None:
     assert (code / "only" / "links").is_symlink()
     assert stat.S_IMODE((code / "b.py").stat().st_mode) == 0o600
     assert stat.S_IMODE((code / "p").stat().st_mode) == 0o700
-    assert snapshot.facts() == {"sha256": snapshot.sha256, "files": 2, "note": "some note"}
+    assert snapshot.facts().values() == {"sha256": snapshot.sha256, "files": 2, "note": "some note"}
 
 
 def test_nothing_to_copy_makes_no_folder_and_says_nothing(tmp_path: Path) -> None:
     Snapshot().write(tmp_path / "code")
     assert not (tmp_path / "code").exists()
-    assert Snapshot().facts() == {}
+    assert Snapshot().facts().values() == {}
 
 
 def test_the_hash_is_of_names_and_contents() -> None:
     kinds: list[dict[str, bytes]] = [{"a.py": b"1"}, {"b.py": b"1"}, {"a.py": b"2"}, {"a.py": b"", "b.py": b"1"}, {}]
-    assert len({Snapshot(files).sha256 for files in kinds}) == len(kinds)
-    assert Snapshot({"a": b"1", "b": b"2"}).sha256 == Snapshot({"b": b"2", "a": b"1"}).sha256
+    assert len({Snapshot(files=files).sha256 for files in kinds}) == len(kinds)
+    assert Snapshot(files={"a": b"1", "b": b"2"}).sha256 == Snapshot(files={"b": b"2", "a": b"1"}).sha256
 
 
 def planned(*argv: str) -> tuple[RunPaths, Plan]:
@@ -86,7 +86,7 @@ def ran(paths: RunPaths, plan: Plan, **env: str) -> list[str]:
     """What the program of a script run prints, started as a rank starts it."""
     words, folders = program_command(paths, plan.code, plan.argv)
     env = os.environ | {"PYTHONPATH": os.pathsep.join(folders)} | env
-    done = subprocess.run([sys.executable, *words], env=env, cwd=plan.code["cwd"], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, *words], env=env, cwd=plan.code.cwd, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
@@ -145,18 +145,18 @@ def test_a_module_may_start_processes_of_its_own(home: Path) -> None:
 def test_an_installed_module_runs_as_before(home: Path) -> None:
     paths, plan = planned("-m", "json.tool", "--help")
     assert program_command(paths, plan.code, plan.argv) == (["-u", "-m", "json.tool", "--help"], [str(home)])
-    assert "snapshot" not in plan.code
+    assert "snapshot" not in plan.code.values()
     assert not paths.code.exists()
 
 
 def test_the_plan_says_what_was_copied(home: Path) -> None:
     write_project(home, ".")
     paths, plan = planned("prog.py")
-    assert plan.code["snapshot"] | {"sha256": ""} == {"sha256": "", "files": 2, "program": "prog.py"}
+    assert plan.code.snapshot.values() | {"sha256": ""} == {"sha256": "", "files": 2, "program": "prog.py"}
     assert any(line.startswith("code    2 of your own files") for line in plan.summary())
     (home / "lib.py").write_text("WHEN = 'later'")
     later = make_script_plan(Config(), ["prog.py"], Path("runs/s")).plan
-    assert later.code["snapshot"]["sha256"] != plan.code["snapshot"]["sha256"]
+    assert later.code.snapshot.sha256 != plan.code.snapshot.sha256
     assert "prog.py" in os.listdir(paths.code)
 
 
@@ -192,7 +192,7 @@ def test_a_merge_elsewhere_finds_the_metric_too(home: Path) -> None:
 
 def test_the_snapshot_comes_first_and_what_was_not_copied_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", ["first"])
-    paths, code = RunPaths(tmp_path), {"cwd": "/where/planned"}
+    paths, code = RunPaths(tmp_path), PlanCode(cwd="/where/planned")
     import_as_planned(paths, code)
     assert sys.path == ["first", "/where/planned"]
     paths.code.mkdir()
@@ -204,7 +204,7 @@ def test_the_snapshot_comes_first_and_what_was_not_copied_last(tmp_path: Path, m
 def test_a_change_of_hpcjobs_itself_is_told_by_the_main_rank_alone(tmp_path: Path) -> None:
     paths = plan_run(tmp_path / "r", 6)
     values: dict[str, Any] = read_json(paths.plan)
-    assert changed_since(values["code"]) == ""
+    assert changed_since(PlanCode.of(values["code"])) == ""
     planned_with = values["code"]["hpcjobs_sha256"]
     values["code"] |= {"hpcjobs": "0.0.1", "hpcjobs_sha256": "f" * 64}
     write_json(paths.plan, values)
@@ -218,5 +218,5 @@ def test_a_change_of_hpcjobs_itself_is_told_by_the_main_rank_alone(tmp_path: Pat
 
 
 def test_a_plan_of_before_there_was_a_hash_says_nothing() -> None:
-    assert changed_since({"hpcjobs": "0.0.1"}) == ""
-    assert len(code_facts()["hpcjobs_sha256"]) == 64
+    assert changed_since(PlanCode(hpcjobs="0.0.1")) == ""
+    assert len(code_facts().hpcjobs_sha256 or "") == 64

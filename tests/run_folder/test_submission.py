@@ -25,7 +25,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
 
 
 def start(number: int, joined: bool = False, executor: str = "slurm", **jobs: str) -> Launch:
-    return Launch(number, executor, jobs, "1 node", 1, joined=joined)
+    return Launch(number=number, executor=executor, jobs=jobs, shape="1 node", ranks=1, joined=joined)
 
 
 def test_starts_come_back_as_they_were_and_the_same_number_replaces(paths: RunPaths) -> None:
@@ -92,8 +92,20 @@ def test_a_start_with_one_more_job_is_another_value() -> None:
 
 
 def test_jobs_whose_ids_were_never_heard_are_found_by_their_keys(paths: RunPaths, fake: FakeSlurm) -> None:
-    record_launch(paths, Launch(0, "slurm", {"work": "100"}, "1 node", 1, keys={"work": "aa", "merge": "bb"}))
-    record_launch(paths, Launch(1, "slurm", {}, "1 node", 1, keys={"work": "cc", "merge": "dd"}))
+    record_launch(
+        paths,
+        Launch(
+            number=0,
+            executor="slurm",
+            jobs={"work": "100"},
+            shape="1 node",
+            ranks=1,
+            keys={"work": "aa", "merge": "bb"},
+        ),
+    )
+    record_launch(
+        paths, Launch(number=1, executor="slurm", jobs={}, shape="1 node", ranks=1, keys={"work": "cc", "merge": "dd"})
+    )
     (fake.here / "queue").write_text(
         "101|RUNNING|n1|/r/.submission-bb.sh\n102|PENDING||/r/.submission-cc.sh\n103|COMPLETED|n1|/other/.submission-ee.sh\n"
     )
@@ -103,7 +115,7 @@ def test_jobs_whose_ids_were_never_heard_are_found_by_their_keys(paths: RunPaths
 
 
 def test_they_stay_unknown_while_slurm_does_not_answer_or_is_not_here(paths: RunPaths, fake: FakeSlurm) -> None:
-    record_launch(paths, Launch(0, "slurm", {}, "1 node", 1, keys={"work": "aa"}))
+    record_launch(paths, Launch(number=0, executor="slurm", jobs={}, shape="1 node", ranks=1, keys={"work": "aa"}))
     fake.fail("squeue", "slurm_load_jobs error: Unable to contact slurm controller\n")
     assert known_launches(paths)[0].jobs == {}
     (fake.bin / "squeue").unlink()
@@ -111,7 +123,9 @@ def test_they_stay_unknown_while_slurm_does_not_answer_or_is_not_here(paths: Run
 
 
 def test_where_every_job_is_known_slurm_is_not_asked(paths: RunPaths, fake: FakeSlurm) -> None:
-    record_launch(paths, Launch(0, "slurm", {"work": "100"}, "1 node", 1, keys={"work": "aa"}))
-    record_launch(paths, Launch(1, "local", {"supervisor": "5"}, "1 node", 1))
+    record_launch(
+        paths, Launch(number=0, executor="slurm", jobs={"work": "100"}, shape="1 node", ranks=1, keys={"work": "aa"})
+    )
+    record_launch(paths, Launch(number=1, executor="local", jobs={"supervisor": "5"}, shape="1 node", ranks=1))
     known_launches(paths)
     assert fake.calls("squeue") == []

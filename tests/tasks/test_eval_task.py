@@ -29,8 +29,8 @@ def test_a_row_becomes_a_request_and_its_answer_scores(tmp_path: Path) -> None:
     request = eval_task.request(ROW)
     assert (request.index, request.id, request.prompt) == (4, "four", "44: 2 + 2?")  # the user's own id in templates
     assert request.seed != eval_task_of(config_of(), ROW, RunPaths(tmp_path)).request(ROW | {"id": "five"}).seed
-    assert eval_task.judge(Completion(4, "4", "stop"), ROW) == {"exact_match": Score(1.0)}
-    assert eval_task.judge(Completion(4, "5", "stop"), ROW) == {"exact_match": Score(0.0)}
+    assert eval_task.judge(Completion(index=4, text="4", finish_reason="stop"), ROW) == {"exact_match": Score(1.0)}
+    assert eval_task.judge(Completion(index=4, text="5", finish_reason="stop"), ROW) == {"exact_match": Score(0.0)}
     assert eval_task.failed(ROW) == {"exact_match": Score(0.0)}
     assert [metric.name for metric in run_metrics(config.task, RunPaths(tmp_path))] == ["exact_match"]
 

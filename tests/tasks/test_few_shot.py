@@ -26,7 +26,7 @@ def pool_of(rows: list[dict[str, Any]] = ROWS, own: bool = True, **shots: Any) -
 
 
 def ids(pool: Pool, number: int) -> list[str]:
-    return [row["id"] for row in pool.examples(ROWS[number], ROWS[number]["id"])]
+    return [str(row["id"]) for row in pool.examples(ROWS[number], ROWS[number]["id"])]
 
 
 def prompts_of(rows: list[dict[str, Any]] = ROWS, **task: Any) -> Prompts:

@@ -19,7 +19,7 @@ from hpcjobs.training.peers import Peers
 
 
 def vitals(rank: int, state: str = "working", **more: Any) -> Vitals:
-    found = Vitals(rank, "a", f"node{rank}", 4, Identity.own().values())
+    found = Vitals(rank=rank, attempt="a", host=f"node{rank}", world_size=4, identity=Identity.own().values())
     found.beat = 1
     for name, value in more.items():
         setattr(found, name, value)
@@ -45,7 +45,22 @@ def paths(tmp_path: Path) -> RunPaths:
 
 def peers_of(paths: RunPaths, rank: int) -> Peers:
     heartbeat = Heartbeat(paths.heartbeats / "own.json", vitals(rank), 5.0)
-    return Peers(paths, Rank(rank, 4, rank, 4, 0, "a", "single", "here"), 20.0, heartbeat, 0.01)
+    return Peers(
+        paths,
+        Rank(
+            rank=rank,
+            world_size=4,
+            local_rank=rank,
+            local_world_size=4,
+            node=0,
+            attempt="a",
+            launcher="single",
+            host="here",
+        ),
+        20.0,
+        heartbeat,
+        0.01,
+    )
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -21,6 +21,9 @@ from hpcjobs.engines.loop.places import Places
 from hpcjobs.engines.loop.row import Row, choose
 from hpcjobs.engines.stopping import StopStrings
 from hpcjobs.requests import Completion, SampleError
+
+if TYPE_CHECKING:
+    from transformers import LogitsProcessor, PreTrainedModel, PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
 # Prompt tokens per pass, beside one token of each decoding row: enough to use the matrix units.
@@ -37,7 +40,9 @@ class LoopEngine:
     of `generate`, up to rounding.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, generation: GenerationConfig, batch_size: int) -> None:
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, generation: GenerationConfig, batch_size: int
+    ) -> None:
         self.model, self.codec, self.batch_size = model, TextCodec(model, tokenizer, generation), batch_size
 
     def stream(self, requests: Source) -> Iterator[Completion]:
@@ -120,9 +125,11 @@ class _Flow:
         stop = encoded.generation.stop
         if stop not in self._stops:
             self._stops[stop] = StopStrings(self._engine.codec.tokenizer, stop)
-        return Row(encoded, number, self._stops[stop], self._processors(len(encoded.ids)))
+        return Row(
+            encoded=encoded, number=number, stops=self._stops[stop], processors=self._processors(len(encoded.ids))
+        )
 
-    def _processors(self, prompt_length: int) -> Sequence[Any]:
+    def _processors(self, prompt_length: int) -> Sequence[LogitsProcessor]:
         """The logits processors of a row; most models have none."""
         return self._engine.codec.processors(prompt_length) if self._processed else ()
 

@@ -10,12 +10,15 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from hpcjobs.engines.loop.kvcache import KeyValueCache, LayerBuffers, copy_columns
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 _NAME = "hpcjobs_packed"
 # The cost of a call of the attention kernel, in columns that could be read in that time.
@@ -24,7 +27,7 @@ _CALL_COLUMNS = 600
 _UNKNOWN = ("softcap", "s_aux", "position_bias", "sliding_window", "head_mask")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:
     """New tokens of one row, to be stored at `place` from column `start`.
 
@@ -55,7 +58,7 @@ class _Range:
     end: int
 
 
-@dataclass
+@dataclass(kw_only=True)
 class _Step:
     """The inputs of attention in one forward pass; tensors are made once per device."""
 
@@ -98,7 +101,7 @@ class _Step:
 class PackedModel:
     """A causal language model with a KeyValueCache, run on pieces of rows."""
 
-    def __init__(self, model: Any, places: int) -> None:
+    def __init__(self, model: PreTrainedModel, places: int) -> None:
         import transformers
 
         transformers.AttentionInterface.register(_NAME, _attend)
@@ -117,7 +120,13 @@ class PackedModel:
         singles = [piece for piece in sorted_pieces if len(piece.tokens) == 1]
         self.cache.reserve(max(piece.end for piece in pieces))
         copies = [piece for piece in pieces if piece.copied]
-        step = _Step(self.cache, singles, sorted_pieces[len(singles) :], copies, list(_ranges(singles)))
+        step = _Step(
+            cache=self.cache,
+            singles=singles,
+            pieces=sorted_pieces[len(singles) :],
+            copies=copies,
+            ranges=list(_ranges(singles)),
+        )
         ends, end = [], 0
         for piece in sorted_pieces:
             end += len(piece.tokens)
@@ -172,9 +181,15 @@ def _ranges(singles: Sequence[Piece]) -> Iterator[_Range]:
         yield _Range(low, singles[-1].place + 1, columns, first, len(singles))
 
 
+class _Attention(Protocol):
+    """A layer's attention in transformers."""
+
+    layer_idx: int
+
+
 def _attend(
-    module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: Any, dropout: float = 0.0,
-    scaling: float | None = None, **more: Any,
+    module: _Attention, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: object,
+    dropout: float = 0.0, scaling: float | None = None, **more: object,
 ) -> tuple[torch.Tensor, None]:  # fmt: skip
     """Attention of all rows; `query` [1, heads, tokens, size] gives [1, tokens, heads, size]."""
     step = _current

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -15,8 +15,11 @@ from hpcjobs.engines.loop.packed import Piece
 from hpcjobs.engines.sampling import perturbed
 from hpcjobs.engines.stopping import StopStrings
 
+if TYPE_CHECKING:
+    from transformers import LogitsProcessor
 
-@dataclass(eq=False, slots=True)
+
+@dataclass(eq=False, slots=True, kw_only=True)
 class Row:
     """Answer `number` to a request. `tokens` are those of the prompt and the new ones.
 
@@ -27,7 +30,7 @@ class Row:
     encoded: Encoded
     number: int
     stops: StopStrings
-    processors: Sequence[Any] = ()
+    processors: Sequence[LogitsProcessor] = ()
     tokens: list[int] = field(default_factory=list)
     place: int = -1
     stored: int = 0
@@ -50,7 +53,12 @@ class Row:
         """The next tokens to run: the last one, or at most `most` of those that are not stored."""
         end = min(len(self.tokens), self.stored + most)
         return Piece(
-            self.place, self.stored, self.tokens[self.stored : end], end == len(self.tokens), self.source, self.copied
+            place=self.place,
+            start=self.stored,
+            tokens=self.tokens[self.stored : end],
+            last=end == len(self.tokens),
+            source=self.source,
+            copied=self.copied,
         )
 
     def took(self, piece: Piece) -> None:

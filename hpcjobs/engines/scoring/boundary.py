@@ -7,17 +7,20 @@ The rules are lm-evaluation-harness's, so that scores can be equal (its `Templat
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hpcjobs.engines.chat_template import chat_text
 from hpcjobs.engines.scoring.spans import Span
 from hpcjobs.requests import Pair, Prompt, Request
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 
 class SpanBuilder:
     """Makes spans of at most `longest` input tokens from requests; longer ones are truncated on the left."""
 
-    def __init__(self, tokenizer: Any, longest: int) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, longest: int) -> None:
         self._tokenizer, self._longest = tokenizer, longest
         bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
         self._prefix: int | None = eos if bos is None else bos
@@ -97,4 +100,3 @@ def _plain(prompt: Prompt) -> str:
     if not isinstance(prompt, str):
         raise ValueError("the perplexity of a chat is not defined: give a text")
     return prompt
-

@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
@@ -18,6 +18,9 @@ from hpcjobs.engines.scoring.spans import ScoringJob, Span
 from hpcjobs.engines.scoring.tree import TreeScorer
 from hpcjobs.engines.support import has_fixed_positions, has_plain_cache
 from hpcjobs.requests import Completion, Likelihood, Request, SampleError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
 # Batches per window: shared prefixes are found within a window.
@@ -47,8 +50,8 @@ class ScoringEngine:
     """
 
     def __init__(
-        self, model: Any, tokenizer: Any, batch_size: BatchSize = "auto", fresh: bool = False,
-        scorer: Scorer | None = None,
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: BatchSize = "auto",
+        fresh: bool = False, scorer: Scorer | None = None,
     ) -> None:  # fmt: skip
         self.batch_size = rows_at_once(batch_size)
         self._window, self._fresh = _WINDOW_BATCHES * self.batch_size, fresh
@@ -102,7 +105,7 @@ class ScoringEngine:
             yield from self._run(rest[middle:])
 
 
-def scorer_of(model: Any) -> Scorer:
+def scorer_of(model: PreTrainedModel) -> Scorer:
     """The tree scorer if the model's cache can be shared by branches and a small example comes out right; else the
     plain one.
     """
@@ -119,7 +122,7 @@ def scorer_of(model: Any) -> Scorer:
     return plain
 
 
-def agree(one: Scorer, other: Scorer, model: Any) -> bool:
+def agree(one: Scorer, other: Scorer, model: PreTrainedModel) -> bool:
     """Whether two scorers agree on two branches of one context, up to rounding (nats per token)."""
     least = 0.01 if model.dtype == torch.float32 else 0.3
     size = min(64, int(model.config.get_text_config().vocab_size))
@@ -127,7 +130,7 @@ def agree(one: Scorer, other: Scorer, model: Any) -> bool:
     sums = []
     for scorer in (one, other):
         ends = [Span((*head, *(n * step % size for n in range(1, 9))), 8) for step in (3, 5)]
-        job = ScoringJob(Request(0, "probe", ""), ends)
+        job = ScoringJob(Request(index=0, id="probe", prompt=""), ends)
         list(scorer.score([job]))
         scorer.forget()
         sums.append(job.logprobs)
@@ -143,8 +146,28 @@ def _completion(job: ScoringJob, started: float) -> Completion:
     context = len(job.spans[0].ids) - scored[0]
     if request.task == "perplexity":  # its spans are windows of one text
         found = Likelihood((math.fsum(job.logprobs),), (all(job.greedy),), (sum(scored),))
-        return Completion(request.index, "", "scored", 0, sum(scored), None, started, took, likelihood=found)
+        return Completion(
+            index=request.index,
+            text="",
+            finish_reason="scored",
+            prompt_tokens=0,
+            completion_tokens=sum(scored),
+            error=None,
+            started_at=started,
+            seconds=took,
+            likelihood=found,
+        )
     found = Likelihood(tuple(job.logprobs), tuple(job.greedy), tuple(scored), request.options)
     best = max(range(len(scored)), key=job.logprobs.__getitem__)
     text = request.options[best] if request.options else request.pairs[best].continuation
-    return Completion(request.index, text, "scored", context, sum(scored), None, started, took, likelihood=found)
+    return Completion(
+        index=request.index,
+        text=text,
+        finish_reason="scored",
+        prompt_tokens=context,
+        completion_tokens=sum(scored),
+        error=None,
+        started_at=started,
+        seconds=took,
+        likelihood=found,
+    )

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 import transformers
 
 from hpcjobs.engines.prefix import Node
+
+if TYPE_CHECKING:
+    from transformers import Cache, PreTrainedModel
 
 # Keys and values of some tokens, one pair per layer, each [1, heads, tokens, head size].
 KeysValues = list[tuple[torch.Tensor, torch.Tensor]]
@@ -30,7 +33,7 @@ def pack(nodes: Iterable[Node], most: int) -> Iterator[list[Node]]:
         yield batch
 
 
-def pass_tokens(model: Any) -> int:
+def pass_tokens(model: PreTrainedModel) -> int:
     """The most tokens per pass: enough to use the matrix units, few enough for memory.
 
     On CPUs the cost per token is flat from 256 to 512 tokens (measured: larger products gain what attention between
@@ -43,7 +46,7 @@ def pass_tokens(model: Any) -> int:
 class Passes:
     """Runs packed nodes through a causal model with a plain key-value cache."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
         self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
 
@@ -101,7 +104,7 @@ def _mask(before: Sequence[Node], nodes: Sequence[Node], dtype: torch.dtype) -> 
     return mask[None, None]
 
 
-def _store(nodes: Sequence[Node], cache: Any, start: int) -> None:
+def _store(nodes: Sequence[Node], cache: Cache, start: int) -> None:
     """Store the keys and values that later passes need, as copies: a slice would keep the whole pass in memory."""
     for node in nodes:
         end = start + len(node.tokens)

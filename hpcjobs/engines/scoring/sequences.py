@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from hpcjobs.engines.scoring.passes import pass_tokens
 from hpcjobs.engines.scoring.spans import ScoringJob, judge_tokens
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 
 class PlainScorer:
     """Runs each distinct sequence once, in batches of similar length. Nothing else is shared."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: PreTrainedModel) -> None:
         self._model, self._most = model, pass_tokens(model)
         self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
 

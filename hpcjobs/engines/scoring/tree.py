@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hpcjobs.engines.prefix import Node, PrefixTree
 from hpcjobs.engines.scoring.passes import Passes, PrefixCache, pack, pass_tokens, release
 from hpcjobs.engines.scoring.spans import ScoringJob, judge_tokens
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 # The most tokens of shared prefixes that are kept for later questions.
 _PREFIX_TOKENS = 16_384
@@ -17,7 +20,7 @@ _PREFIX_TOKENS = 16_384
 class TreeScorer:
     """Packs the prefix tree of all spans into forward passes of even size."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: PreTrainedModel) -> None:
         self._passes, self._most = Passes(model), pass_tokens(model)
         self._prefixes = PrefixCache(_PREFIX_TOKENS)
 

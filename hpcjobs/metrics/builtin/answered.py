@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from hpcjobs.metrics.base import Metric
-from hpcjobs.requests import Target
+from hpcjobs.requests import Row, Target
 
 
 class Answered(Metric):
@@ -17,6 +14,6 @@ class Answered(Metric):
     normalized = False
     binary = True
 
-    def score(self, completion: str, target: Target, row: Mapping[str, Any]) -> float:
+    def score(self, completion: str, target: Target, row: Row) -> float:
         """1.0 if the completion is not blank, else 0.0."""
         return float(bool(completion.strip()))

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hpcjobs.metrics.bootstrap import Floats
 from hpcjobs.metrics.builtin.corpus import CorpusMetric
+
+if TYPE_CHECKING:
+    from sacrebleu.metrics import BLEU
 
 
 class Bleu(CorpusMetric):
@@ -22,7 +25,7 @@ class Bleu(CorpusMetric):
     width = 10
 
     @cached_property
-    def _sacrebleu(self) -> Any:
+    def _sacrebleu(self) -> BLEU:
         from sacrebleu.metrics import BLEU
 
         return BLEU(effective_order=True)

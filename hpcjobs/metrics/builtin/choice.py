@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 import pyarrow as pa
 
 from hpcjobs.metrics.base import Metric, Score
 from hpcjobs.metrics.bootstrap import Floats
 from hpcjobs.metrics.builtin.options import OptionFold
-from hpcjobs.requests import Completion, Likelihood, Target
+from hpcjobs.requests import Completion, Likelihood, Row, Target
 
 
 class Accuracy(Metric):
@@ -25,7 +22,7 @@ class Accuracy(Metric):
     binary = True
     statistics = pa.list_(pa.float64())
 
-    def judge(self, answer: Completion, target: Target, row: Mapping[str, Any]) -> Score:
+    def judge(self, answer: Completion, target: Target, row: Row) -> Score:
         """The score of one sample; the statistics hold the number of its (first) correct option.
 
         Raises a ValueError for a target that is not an option.

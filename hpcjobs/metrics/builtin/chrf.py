@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hpcjobs.metrics.bootstrap import Floats
 from hpcjobs.metrics.builtin.corpus import CorpusMetric
+
+if TYPE_CHECKING:
+    from sacrebleu.metrics import CHRF
 
 
 class Chrf(CorpusMetric):
@@ -21,7 +24,7 @@ class Chrf(CorpusMetric):
     width = 18
 
     @cached_property
-    def _sacrebleu(self) -> Any:
+    def _sacrebleu(self) -> CHRF:
         from sacrebleu.metrics import CHRF
 
         return CHRF()

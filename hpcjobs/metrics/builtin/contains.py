@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from hpcjobs.metrics.base import Metric, golds
-from hpcjobs.requests import Target
+from hpcjobs.requests import Row, Target
 
 
 class Contains(Metric):
@@ -15,7 +12,7 @@ class Contains(Metric):
     name = "contains"
     binary = True
 
-    def score(self, completion: str, target: Target, row: Mapping[str, Any]) -> float:
+    def score(self, completion: str, target: Target, row: Row) -> float:
         """1.0 if the completion contains a target, else 0.0."""
         text = completion.casefold()
         wanted = [gold.strip().casefold() for gold in golds(target)]

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import pyarrow as pa
 
 from hpcjobs.metrics.base import Metric, Score, golds, texts_of
 from hpcjobs.metrics.bootstrap import Floats
 from hpcjobs.metrics.sums import SumsFold, within
-from hpcjobs.requests import Completion, Target
+from hpcjobs.requests import Completion, Row, Target
 
 
 class CorpusMetric(Metric):
@@ -33,11 +32,11 @@ class CorpusMetric(Metric):
     def sample_value(self, counts: Sequence[float]) -> float:
         """The score of one sample from its own counts."""
 
-    def score(self, completion: str, target: Target, row: Mapping[str, Any]) -> float:
+    def score(self, completion: str, target: Target, row: Row) -> float:
         """The score of one text."""
         return self.sample_value(self.counts(completion, golds(target) or [""]))
 
-    def judge(self, answer: Completion, target: Target, row: Mapping[str, Any]) -> Score:
+    def judge(self, answer: Completion, target: Target, row: Row) -> Score:
         """The score of one sample. Several answers to one prompt are several texts of the corpus."""
         counts = [self.counts(text, golds(target) or [""]) for text in texts_of(answer)]
         return Score(sum(map(self.sample_value, counts)) / len(counts), tuple(map(sum, zip(*counts, strict=True))))

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from hpcjobs.metrics.base import Metric, golds
-from hpcjobs.requests import Target
+from hpcjobs.requests import Row, Target
 
 
 class ExactMatch(Metric):
@@ -15,6 +12,6 @@ class ExactMatch(Metric):
     name = "exact_match"
     binary = True
 
-    def score(self, completion: str, target: Target, row: Mapping[str, Any]) -> float:
+    def score(self, completion: str, target: Target, row: Row) -> float:
         """1.0 if the stripped completion equals a stripped target, else 0.0."""
         return float(any(completion.strip() == gold.strip() for gold in golds(target)))

@@ -5,11 +5,9 @@ from __future__ import annotations
 import re
 import string
 from collections import Counter
-from collections.abc import Mapping
-from typing import Any
 
 from hpcjobs.metrics.base import Metric, golds
-from hpcjobs.requests import Target
+from hpcjobs.requests import Row, Target
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
@@ -40,7 +38,7 @@ class F1(Metric):
     bounds = (0.0, 1.0)
     normalized = False
 
-    def score(self, completion: str, target: Target, row: Mapping[str, Any]) -> float:
+    def score(self, completion: str, target: Target, row: Row) -> float:
         """The best F1 with any target, 0 to 1."""
         return max((overlap(completion, gold) for gold in golds(target)), default=0.0)
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from typing import Any
 
 from hpcjobs.metrics.base import Metric
-from hpcjobs.requests import Target
+from hpcjobs.requests import Row, Target
 
 _FENCED = re.compile(r"\s*```[A-Za-z0-9_+-]*[ \t]*\n(.*?)\n?[ \t]*```\s*", re.DOTALL)
 
@@ -35,6 +33,6 @@ class JsonValid(Metric):
     normalized = False
     binary = True
 
-    def score(self, completion: str, target: Target, row: Mapping[str, Any]) -> float:
+    def score(self, completion: str, target: Target, row: Row) -> float:
         """1.0 if the completion is valid JSON, else 0.0."""
         return float(is_json(completion))

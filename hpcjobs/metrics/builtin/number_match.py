@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any
 
 from hpcjobs.metrics.base import Metric, golds
-from hpcjobs.requests import Target
+from hpcjobs.requests import Row, Target
 
 _NUMBER = re.compile(r"(?<![\w.])-?\$?\d[\d,]*(?:\.\d+)?|(?<![\w.])-?\$?\.\d+")
 _MARKED = re.compile(r"####\s*(-?\$?[\d,]*\.?\d+)")
@@ -32,7 +30,7 @@ class NumberMatch(Metric):
     normalized = False
     binary = True
 
-    def score(self, completion: str, target: Target, row: Mapping[str, Any]) -> float:
+    def score(self, completion: str, target: Target, row: Row) -> float:
         """1.0 if the final numbers are equal, else 0.0."""
         answer = final_number(completion)
         return float(answer is not None and any(final_number(gold) == answer for gold in golds(target)))

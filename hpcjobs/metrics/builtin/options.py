@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pyarrow as pa
 
 from hpcjobs.metrics.bootstrap import Floats
 from hpcjobs.metrics.fold import MeanFold, numbers
+from hpcjobs.run_folder.metrics_file import OptionSummary, Summary
 
 _MOST = 1000
 
@@ -32,12 +31,14 @@ class OptionFold(MeanFold):
         self._count = np.pad(self._count, (0, size - len(self._count))) + np.bincount(places, minlength=size)
         self._sum = np.pad(self._sum, (0, size - len(self._sum))) + np.bincount(places, scores[there], size)
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> Summary:
         """The mean's summary with `by_option`."""
         pairs = zip(self._sum.tolist(), self._count.tolist(), strict=True)
         each = {letter(place): (right, int(count)) for place, (right, count) in enumerate(pairs) if count}
-        by_option = {name: {"value": right / count, "n": count} for name, (right, count) in each.items()}
-        return super().summary() | {"by_option": by_option}
+        by_option: dict[str, OptionSummary] = {
+            name: {"value": right / count, "n": count} for name, (right, count) in each.items()
+        }
+        return {**super().summary(), "by_option": by_option}
 
 
 def letter(place: int) -> str:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import re
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import pyarrow as pa
 
@@ -14,7 +13,7 @@ from hpcjobs.metrics.base import Metric, Score
 from hpcjobs.metrics.bootstrap import Floats
 from hpcjobs.metrics.fold import exponential
 from hpcjobs.metrics.sums import Interval, SumsFold, in_logarithms, within
-from hpcjobs.requests import Completion, Target
+from hpcjobs.requests import Completion, Row, Target
 
 
 class _LikelihoodMetric(Metric):
@@ -38,7 +37,7 @@ class _LikelihoodMetric(Metric):
         """The value of the summed log-likelihoods and units."""
         return exponential(-float(sums[0]) / float(sums[1])) if sums[1] else math.nan
 
-    def judge(self, answer: Completion, target: Target, row: Mapping[str, Any]) -> Score:
+    def judge(self, answer: Completion, target: Target, row: Row) -> Score:
         """The score of one text. Raises a ValueError if the answer has no log-likelihood of one text."""
         if answer.likelihood is None or len(answer.likelihood.logprobs) != 1 or not isinstance(target, str):
             raise ValueError("the answer has no log-likelihood of one text")

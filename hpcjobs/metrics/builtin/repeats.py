@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+from collections.abc import Hashable, Sequence
 
 from hpcjobs.errors import ConfigError
 from hpcjobs.metrics.base import Metric, Score, bounds_of, texts_of
 from hpcjobs.metrics.fold import Fold, MeanFold
-from hpcjobs.requests import Completion, Target
+from hpcjobs.requests import Completion, Row, Target
 
 
 class _OverRepeats(Metric):
@@ -21,7 +20,7 @@ class _OverRepeats(Metric):
         self.normalized = getattr(base, "normalized", True)
         self.needs_target = getattr(base, "needs_target", True)
 
-    def _score(self, text: str, target: Target, row: Mapping[str, Any]) -> float:
+    def _score(self, text: str, target: Target, row: Row) -> float:
         return float(self._base.score(text, target, row))
 
 
@@ -47,7 +46,7 @@ class PassAtK(_OverRepeats):
                 f"task.metrics: {self.name!r} needs {self._k} answers a prompt: set task.repeats (now {repeats})"
             )
 
-    def judge(self, answer: Completion, target: Target, row: Mapping[str, Any]) -> Score:
+    def judge(self, answer: Completion, target: Target, row: Row) -> Score:
         """pass@k of the answers to one prompt; an answer is correct if its base score is 1."""
         texts = texts_of(answer)
         right = sum(self._score(text, target, row) >= 1 for text in texts)
@@ -65,7 +64,7 @@ class Majority(_OverRepeats):
         if repeats < 2:
             raise ConfigError(f"task.metrics: {self.name!r} needs several answers a prompt: set task.repeats (now 1)")
 
-    def judge(self, answer: Completion, target: Target, row: Mapping[str, Any]) -> Score:
+    def judge(self, answer: Completion, target: Target, row: Row) -> Score:
         """The base metric's score of the most frequent answer."""
         texts = texts_of(answer)
         return Score(self._score(elected(texts, [self._ballot(text) for text in texts]), target, row))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hpcjobs.metrics.base import Metric, golds
-from hpcjobs.requests import Target
+from hpcjobs.requests import Row, Target
+
+if TYPE_CHECKING:
+    from rouge_score.rouge_scorer import RougeScorer
 
 
 class _Rouge(Metric):
@@ -20,12 +22,12 @@ class _Rouge(Metric):
     bounds = (0.0, 1.0)
 
     @cached_property
-    def _scorer(self) -> Any:
+    def _scorer(self) -> RougeScorer:
         from rouge_score.rouge_scorer import RougeScorer  # a second: it imports nltk
 
         return RougeScorer([self.name])
 
-    def score(self, completion: str, target: Target, row: Mapping[str, Any]) -> float:
+    def score(self, completion: str, target: Target, row: Row) -> float:
         references = golds(target)
         return float(self._scorer.score_multi(references, completion)[self.name].fmeasure) if references else 0.0
 

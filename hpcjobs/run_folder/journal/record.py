@@ -5,28 +5,21 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import MISSING, dataclass, field, fields
+from typing import get_origin, get_type_hints
 
 from hpcjobs.requests import SampleError
 
-_FIELDS: dict[str, type | tuple[type, ...]] = {
-    "index": int, "id": str, "chunk": int, "generation": int, "completion": str, "finish_reason": str,
-    "prompt_tokens": int, "completion_tokens": int, "rank": int, "attempt": str, "scores": dict,
-    "seconds": (int, float), "started_at": (int, float),
-}  # fmt: skip
-_SOMETIMES: dict[str, type | tuple[type, ...]] = {
-    "completions": (list, tuple), "choice_logprobs": (list, tuple), "choice_greedy": (list, tuple),
-    "choice_tokens": (list, tuple), "statistics": dict,
-}  # fmt: skip
+_SPARSE = {"sparse": True}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """One line of a journal.
 
-    The last five fields are written only if they are not empty. `statistics` are what a metric sums over samples,
-    beside the sample's own score: numbers, or a text.
+    This is the one list of a journal's fields: what JSON may hold (below), Arrow's schema (table.py) and the types in
+    results.parquet (merge/results.py) are derived from it. Sparse fields are written only if they are
+    not empty. `statistics` are what a metric sums over samples, beside the sample's own score: numbers, or a text.
     """
 
     index: int
@@ -43,11 +36,11 @@ class Record:
     started_at: float
     scores: Mapping[str, float | None] = field(default_factory=dict)
     error: SampleError | None = None
-    completions: Sequence[str] = ()
-    choice_logprobs: Sequence[float | None] = ()
-    choice_greedy: Sequence[bool] = ()
-    choice_tokens: Sequence[int] = ()
-    statistics: Mapping[str, Sequence[float | None] | str] = field(default_factory=dict)
+    completions: Sequence[str] = field(default=(), metadata=_SPARSE)
+    choice_logprobs: Sequence[float | None] = field(default=(), metadata=_SPARSE)
+    choice_greedy: Sequence[bool] = field(default=(), metadata=_SPARSE)
+    choice_tokens: Sequence[int] = field(default=(), metadata=_SPARSE)
+    statistics: Mapping[str, Sequence[float | None] | str] = field(default_factory=dict, metadata=_SPARSE)
 
     def line(self) -> bytes:
         """The record as one line of ASCII JSON with a final `\\n`. Any text is read back exactly, lone surrogates too.
@@ -60,7 +53,7 @@ class Record:
             name: value if isinstance(value, str) else [_finite(one) for one in value]
             for name, value in self.statistics.items()
         }
-        for name in _SOMETIMES:
+        for name in _SPARSE_NAMES:
             if not values[name]:
                 del values[name]
         return json.dumps(values, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode() + b"\n"
@@ -76,14 +69,25 @@ class Record:
             record = cls(**values, error=SampleError(**error) if error else None)
         except TypeError as problem:
             raise ValueError(str(problem)) from None
-        for name, kinds in _FIELDS.items():
-            value: Any = getattr(record, name)
+        for name, kinds in _JSON_TYPES:
+            value: object = getattr(record, name)
             if not isinstance(value, kinds) or isinstance(value, bool):
                 raise ValueError(f"{name} is {value!r}")
-        for name, kind in _SOMETIMES.items():
-            if not isinstance(getattr(record, name), kind):
-                raise ValueError(f"{name} is {getattr(record, name)!r}")
         return record
+
+
+FIELD_TYPES: Mapping[str, type] = get_type_hints(Record)  # by name, in the order of the line
+REQUIRED = tuple(one.name for one in fields(Record) if one.default is one.default_factory is MISSING)
+_SPARSE_NAMES = tuple(one.name for one in fields(Record) if one.metadata.get("sparse"))
+
+
+def _json_types(kind: type) -> tuple[type, ...]:
+    """The Python types of a JSON value that a field of type `kind` may have."""
+    containers: dict[type | None, tuple[type, ...]] = {Sequence: (list, tuple), Mapping: (dict,)}
+    return containers.get(get_origin(kind)) or ((int, float) if kind is float else (kind,))
+
+
+_JSON_TYPES = tuple((name, _json_types(kind)) for name, kind in FIELD_TYPES.items() if name != "error")
 
 
 def _finite(value: float | None) -> float | None:

@@ -3,38 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
 
 from hpcjobs.run_folder.journal.journal import broken, journal_blocks, parse_line
 from hpcjobs.run_folder.journal.json_lines import Others, lines_of, parse_block
-from hpcjobs.run_folder.journal.record import Record
+from hpcjobs.run_folder.journal.record import FIELD_TYPES, REQUIRED, Record
 
 # Bytes parsed at a time.
 _BLOCK = 1 << 23
 # A block with a line that Arrow refuses is halved, down to this size.
 _SMALL = 1 << 16
-_NOTHING = pa.struct([])
-_ERROR = pa.struct([("type", pa.string()), ("message", pa.string())])
-_REQUIRED = {
-    "index": pa.int64(), "id": pa.string(), "chunk": pa.int64(), "generation": pa.int64(), "completion": pa.string(),
-    "finish_reason": pa.string(), "prompt_tokens": pa.int64(), "completion_tokens": pa.int64(), "rank": pa.int64(),
-    "attempt": pa.string(), "seconds": pa.float64(), "started_at": pa.float64(),
-}  # fmt: skip
-_OPTIONAL = {
-    "error": _ERROR, "completions": pa.list_(pa.string()), "choice_logprobs": pa.list_(pa.float64()),
-    "choice_greedy": pa.list_(pa.bool_()), "choice_tokens": pa.list_(pa.int64()),
-}  # fmt: skip
+_PLAIN = {int: pa.int64(), str: pa.string(), float: pa.float64(), bool: pa.bool_()}
+
+
+def arrow_type(kind: type) -> pa.DataType:
+    """The Arrow type for a Python one: a plain type, a sequence or a dataclass of them, each maybe `| None`."""
+    inner = [part for part in get_args(kind) if part is not type(None)]
+    if get_origin(kind) is Sequence:
+        return pa.list_(arrow_type(inner[0]))
+    if inner:
+        return arrow_type(inner[0])
+    if is_dataclass(kind):
+        return pa.struct([(name, arrow_type(part)) for name, part in get_type_hints(kind).items()])
+    return _PLAIN[kind]
+
+
+# Fields of a record whose type is the same in all runs; `scores` and `statistics` have one by metric.
+_STRUCTS = tuple(name for name, kind in FIELD_TYPES.items() if get_origin(kind) is Mapping)
+JOURNAL_TYPES = {name: arrow_type(kind) for name, kind in FIELD_TYPES.items() if name not in _STRUCTS}
+_LISTS = tuple(name for name, kind in JOURNAL_TYPES.items() if pa.types.is_list(kind))
 
 
 def journal_schema(results: pa.Schema) -> pa.Schema:
     """The Arrow schema of journal records, with the `scores` and `statistics` of the schema `results`."""
-    structs = {
-        name: results.field(name).type if name in results.names else _NOTHING for name in ("scores", "statistics")
-    }
-    return pa.schema(list({**_REQUIRED, **_OPTIONAL, **structs}.items()))
+    structs = {name: results.field(name).type if name in results.names else pa.struct([]) for name in _STRUCTS}
+    return pa.schema(list((JOURNAL_TYPES | structs).items()))
 
 
 def read_columns(path: Path, schema: pa.Schema, others: Others = "error") -> Iterator[pa.Table]:
@@ -73,24 +80,22 @@ def _parse(block: bytes, schema: pa.Schema, others: Others) -> pa.Table | None:
 def _nothing_is_missing(table: pa.Table) -> bool:
     error = table.column("error")
     parts = error.drop_null().flatten() if error.null_count < len(error) else []
-    return not any(table.column(name).null_count for name in (*_REQUIRED, "scores")) and not any(
+    return not any(table.column(name).null_count for name in (*REQUIRED, "scores")) and not any(
         part.null_count for part in parts
     )
 
 
 def table_of(records: Sequence[Record], schema: pa.Schema) -> pa.Table:
     """Records as a table with the given schema, as `read_columns` makes them."""
-    columns = {name: [getattr(record, name) for record in records] for name in _REQUIRED}
-    columns |= {
-        name: [list(getattr(record, name)) or None for record in records] for name in _OPTIONAL if name != "error"
-    }
+    columns: dict[str, list[object]] = {name: [getattr(record, name) for record in records] for name in REQUIRED}
+    columns |= {name: [list(getattr(record, name)) or None for record in records] for name in _LISTS}
     columns["error"] = [r.error and {"type": r.error.type, "message": r.error.message} for r in records]
     columns["scores"] = [_named(r.scores, schema.field("scores").type) for r in records]
     columns["statistics"] = [_named(r.statistics, schema.field("statistics").type) or None for r in records]
     return pa.table([pa.array(storable(columns[field.name]), field.type) for field in schema], schema=schema)
 
 
-def _named(values: Mapping[str, Any], kind: pa.StructType) -> dict[str, Any]:
+def _named(values: Mapping[str, object], kind: pa.StructType) -> dict[str, object]:
     return {field.name: values[field.name] for field in kind if field.name in values}
 
 

@@ -32,7 +32,7 @@ class Former:
     indexes: tuple[int, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Lease:
     """A lease on a chunk. Of a chunk's leases the one with the highest generation holds it.
 
@@ -138,7 +138,15 @@ class Claims:
         try:
             values = self._read(f"{chunk}.{generation}")
         except EmptyClaimError:
-            return Lease(chunk, generation, "nobody", 0, "nowhere", "", Identity("", 0, ""))
+            return Lease(
+                chunk=chunk,
+                generation=generation,
+                attempt="nobody",
+                rank=0,
+                host="nowhere",
+                journal="",
+                identity=Identity("", 0, ""),
+            )
         identity = Identity(**values.pop("identity"))
         tuples = {"former": _formers(values["former"]), "suspects": tuple(values.get("suspects", ()))}
         return Lease(**values | tuples | {"identity": identity})
@@ -172,7 +180,7 @@ class EmptyClaimError(MergeError):
     """An empty claim file: its creator died between creating and writing it, possible only without hard links."""
 
 
-def _text(values: dict[str, Any]) -> str:
+def _text(values: dict[str, object]) -> str:
     return json.dumps(values, separators=(",", ":"))
 
 

@@ -29,7 +29,9 @@ def close_round(paths: RunPaths, number: int, deterministic: bool) -> None:
 
 def _close_chunk(paths: RunPaths, claims: Claims, chunk: int, members: set[int], deterministic: bool) -> None:
     """Take the chunk over until this lease is the highest, then fix which samples count."""
-    closer = Lease(chunk, 0, "closer", 0, "closer", "", Identity.own())
+    closer = Lease(
+        chunk=chunk, generation=0, attempt="closer", rank=0, host="closer", journal="", identity=Identity.own()
+    )
     while True:
         top, settled = claims.kinds(chunk)
         if settled:

@@ -8,14 +8,16 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 
 from hpcjobs.config import Config, GenerationConfig, TaskConfig
 from hpcjobs.errors import ConfigError, did_you_mean
 from hpcjobs.requests import Completion, Likelihood
+from hpcjobs.run_folder.plan import PlanData
 from hpcjobs.run_folder.snapshot import Snapshot
+from hpcjobs.tasks.lmeval.asked import Asked, AskedRow
 from hpcjobs.tasks.lmeval.codec import encode
 from hpcjobs.tasks.lmeval.dataset_stub import DatasetStub
 from hpcjobs.tasks.lmeval.judge import LmEvalJudge
@@ -42,6 +44,9 @@ from hpcjobs.tasks.lmeval.tasks import (
     snapshot,
 )
 
+if TYPE_CHECKING:
+    from lm_eval.api.task import Task
+
 log = logging.getLogger(__name__)
 _SCORED = {"loglikelihood", "multiple_choice"}
 
@@ -52,7 +57,7 @@ class LmEvalPlan:
 
     config: Config
     table: pa.Table
-    facts: dict[str, Any]
+    facts: PlanData
     _planned: PlannedTask
     _stub: DatasetStub
 
@@ -84,7 +89,7 @@ def plan_task(config: Config) -> LmEvalPlan:
     asks = _asks({row["task"]: row["requests"][0]["type"] for row in rows})
     generation = [generation_of(one["arguments"][1]) for row in rows for one in row["requests"] if _generates(one)]
     task_config = _filled_in(config.task, loaded, metrics, generation, include)
-    facts = {"name": loaded.name, "lm_eval": version, "asks": asks, "tasks": sorted(loaded.tasks)}
+    facts = PlanData(name=loaded.name, lm_eval=version, asks=asks, tasks=sorted(loaded.tasks))
     kept = [metric for metric in metrics if metric.text in task_config.metrics]
     planned = PlannedTask(loaded.name, version, sorted(loaded.tasks), folders, kept)
     return LmEvalPlan(config.model_copy(update={"task": task_config}), _table(rows), facts, planned, stub)
@@ -103,7 +108,7 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _check(name: str, task: Any) -> None:
+def _check(name: str, task: Task) -> None:
     if getattr(task, "MULTIMODAL", False):
         raise ConfigError(f"task.name: {name} asks about images or sound, and hpcjobs gives models text")
     if getattr(task, "UNSAFE_CODE", False):
@@ -116,7 +121,7 @@ def _again(short: DatasetStub, name: str, folders: Sequence[str], include: Path 
         return load(name, places, library=False)[0]
 
 
-def _rows(name: str, task: Any, config: Config, several: bool) -> list[dict[str, Any]]:
+def _rows(name: str, task: Task, config: Config, several: bool) -> list[AskedRow]:
     """The task's documents with their requests, in order: the first `data.max_samples`."""
     limit = config.data.max_samples
     if limit == 0:
@@ -127,7 +132,7 @@ def _rows(name: str, task: Any, config: Config, several: bool) -> list[dict[str,
         raise
     except Exception as error:  # templates and functions of the task
         raise ConfigError(f"task.name: {name}'s requests: {type(error).__name__}: {error}") from error
-    rows: dict[int, dict[str, Any]] = {}
+    rows: dict[int, AskedRow] = {}
     for instance in task.instances:
         row = rows.get(instance.doc_id)
         if row is None:
@@ -147,7 +152,7 @@ def _rows(name: str, task: Any, config: Config, several: bool) -> list[dict[str,
     return list(rows.values())
 
 
-def _asks(types: Mapping[str, str]) -> str:
+def _asks(types: Mapping[str, str]) -> Literal["generate", "choice", "perplexity"]:
     """The engine's task type. All log-likelihood types count as one, since one engine computes them."""
     generating = sorted(name for name, kind in types.items() if kind == "generate_until")
     if generating and len(generating) < len(types):
@@ -159,11 +164,11 @@ def _asks(types: Mapping[str, str]) -> str:
     return "generate" if generating else "choice" if "loglikelihood" in types.values() else "perplexity"
 
 
-def _generates(one: Mapping[str, Any]) -> bool:
+def _generates(one: Asked) -> bool:
     return bool(one["type"] == "generate_until")
 
 
-def _check_requests(name: str, requests: Sequence[Mapping[str, Any]]) -> None:
+def _check_requests(name: str, requests: Sequence[Asked]) -> None:
     types = {one["type"] for one in requests}
     if not types <= _SCORED and len(requests) > 1:
         raise ConfigError(
@@ -177,26 +182,26 @@ def _check_requests(name: str, requests: Sequence[Mapping[str, Any]]) -> None:
         raise ConfigError(f"task.name: {name}: {error}") from None
 
 
-def _table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+def _table(rows: Sequence[AskedRow]) -> pa.Table:
     """The rows of inputs/, with document and requests as JSON."""
     columns = {
         "index": pa.array(range(len(rows)), pa.int64()),
         "id": pa.array([row["id"] for row in rows], pa.string()),
         "task": pa.array([row["task"] for row in rows], pa.string()),
-        "doc": pa.array([_text(row, "doc") for row in rows], pa.string()),
-        "requests": pa.array([_text(row, "requests") for row in rows], pa.string()),
+        "doc": pa.array([_text(row, row["doc"]) for row in rows], pa.string()),
+        "requests": pa.array([_text(row, row["requests"]) for row in rows], pa.string()),
     }
     return pa.table(columns)
 
 
-def _text(row: Mapping[str, Any], name: str) -> str:
+def _text(row: AskedRow, value: object) -> str:
     try:
-        return encode(row[name])
+        return encode(value)
     except TypeError as error:
         raise ConfigError(f"task.name: document {row['id']} of {row['task']}: {error}") from None
 
 
-def _metrics(loaded: LoadedTask, rows: Sequence[Mapping[str, Any]]) -> list[MetricName]:
+def _metrics(loaded: LoadedTask, rows: Sequence[AskedRow]) -> list[MetricName]:
     """All metrics of the tasks: those they declare, and those that their first document gives.
 
     A metric that makes several (pass_at_k: pass@1, pass@10) shows their names only when it is called.
@@ -218,12 +223,12 @@ def _metrics(loaded: LoadedTask, rows: Sequence[Mapping[str, Any]]) -> list[Metr
     return list(found.values())
 
 
-def _made_others(task: Any, before: Mapping[str, Any], metric: str) -> bool:
+def _made_others(task: Task, before: Mapping[str, object], metric: str) -> bool:
     added = set(task.aggregation()) - set(before)
     return any(task.aggregation()[name] is before[metric] for name in added)
 
 
-def _tried(loaded: LoadedTask, row: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _tried(loaded: LoadedTask, row: AskedRow) -> list[tuple[str, str]]:
     """The (metric, filter) pairs of one document with made-up answers; empty if the task's code fails on them."""
     requests = row["requests"]
     if requests[0]["type"] in _SCORED:
@@ -231,9 +236,11 @@ def _tried(loaded: LoadedTask, row: Mapping[str, Any]) -> list[tuple[str, str]]:
         likelihood = Likelihood(tuple(-1.0 - n for n in range(count)), (False,) * count, (1,) * count)
     else:
         likelihood = Likelihood((-1.0,), (False,), (1,))
-    answer = Completion(0, "1", "stop", texts=("1",) * int(requests[0]["repeats"] or 1), likelihood=likelihood)
+    answer = Completion(
+        index=0, text="1", finish_reason="stop", texts=("1",) * int(requests[0]["repeats"] or 1), likelihood=likelihood
+    )
     try:
-        return list(LmEvalJudge(loaded, ()).results(answer, str(row["task"]), row["doc"], requests))
+        return list(LmEvalJudge(loaded, ()).results(answer, row["task"], row["doc"], requests))
     except Exception as error:
         log.debug("%s cannot score a made-up answer: %s", row["task"], error)
         return []

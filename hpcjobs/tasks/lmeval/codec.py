@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import datetime
 import json
+from collections.abc import Hashable
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 _KIND = "__kind__"
 
 
-def encode(value: Any) -> str:
+def encode(value: object) -> str:
     """`value` as one line of JSON. Raises a TypeError that names what cannot be encoded."""
     return json.dumps(_plain(value), separators=(",", ":"))
 
@@ -23,7 +24,7 @@ def decode(text: str) -> Any:
     return json.loads(text, object_hook=_back)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     if value is None or isinstance(value, bool | int | float | str):
         return value if type(value) in (bool, int, float, str, type(None)) else _builtin(value)
     if isinstance(value, list):
@@ -47,13 +48,13 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"a {type(value).__module__}.{type(value).__name__} cannot be kept as JSON: {value!r}"[:300])
 
 
-def _builtin(value: Any) -> Any:
+def _builtin(value: Any) -> bool | int | float | str:
     """A number or text of a subclass (numpy.float64 is a float) as its built-in type."""
     kind = next(kind for kind in (bool, int, float, str) if isinstance(value, kind))
     return kind(value)
 
 
-def _ours(kind: str, value: Any) -> dict[str, Any]:
+def _ours(kind: str, value: object) -> dict[str, object]:
     return {_KIND: kind, "value": value}
 
 
@@ -79,5 +80,5 @@ def _back(found: dict[str, Any]) -> Any:
     raise ValueError(f"not a value of ours: {value!r}"[:300])
 
 
-def _hashable(value: Any) -> Any:
+def _hashable(value: Hashable | list[Hashable]) -> Hashable:
     return tuple(value) if isinstance(value, list) else value

@@ -9,19 +9,25 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypeAlias
 
 from hpcjobs.errors import ConfigError
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
+
+
+Answer: TypeAlias = "Dataset | DatasetDict"
 
 
 @dataclass
 class DatasetStub:
     """Recorded results of `load_dataset` by its arguments: a Dataset, or a DatasetDict of splits."""
 
-    answers: dict[str, Any] = field(default_factory=dict)
+    answers: dict[str, Answer] = field(default_factory=dict)
 
     @contextlib.contextmanager
     def recording(self) -> Iterator[None]:
@@ -30,7 +36,7 @@ class DatasetStub:
 
         load = datasets.load_dataset
 
-        def load_dataset(*args: Any, **kwargs: Any) -> Any:
+        def load_dataset(*args: object, **kwargs: object) -> Answer:
             answer = load(*args, **kwargs)
             if not isinstance(answer, datasets.Dataset | datasets.DatasetDict):
                 raise ConfigError(f"the task streams its data set ({type(answer).__name__}), which cannot be planned")
@@ -44,7 +50,7 @@ class DatasetStub:
     def answering(self) -> Iterator[None]:
         """Within the block, replay the recorded results. Raises a ConfigError for other arguments."""
 
-        def load_dataset(*args: Any, **kwargs: Any) -> Any:
+        def load_dataset(*args: object, **kwargs: object) -> Answer:
             key = _key(args, kwargs)
             if key not in self.answers:
                 raise ConfigError(f"the task asks for another data set than when it was planned: {key}")
@@ -62,7 +68,7 @@ class DatasetStub:
         """The first `rows` rows of each split."""
         import datasets
 
-        short: dict[str, Any] = {}
+        short: dict[str, Answer] = {}
         for key, answer in self.answers.items():
             splits = {name: one.select(range(min(rows, len(one)))) for name, one in _splits(answer).items()}
             short[key] = datasets.DatasetDict(splits) if _several(answer) else splits[""]
@@ -83,7 +89,7 @@ class DatasetStub:
         """Read what `files` gave from `folder`."""
         import datasets
 
-        answers: dict[str, Any] = {}
+        answers: dict[str, Answer] = {}
         index: Mapping[str, Mapping[str, str]] = json.loads((folder / "index.json").read_bytes())
         for key, names in index.items():
             splits = {split: _dataset((folder / name).read_bytes()) for split, name in names.items()}
@@ -92,7 +98,7 @@ class DatasetStub:
 
 
 @contextlib.contextmanager
-def _replaced(function: Any) -> Iterator[None]:
+def _replaced(function: Callable[..., Answer]) -> Iterator[None]:
     """Within the block, `datasets.load_dataset`, which lm_eval and tasks call by that name, is `function`."""
     import datasets
 
@@ -118,21 +124,21 @@ def _without_bars() -> Iterator[None]:
             enable_progress_bars()
 
 
-def _key(args: Any, kwargs: Mapping[str, Any]) -> str:
+def _key(args: Sequence[object], kwargs: Mapping[str, object]) -> str:
     names = ("path", "name", "data_dir", "data_files", "split")  # load_dataset's order
     given = dict(zip(names, args, strict=False)) | dict(kwargs)
     return json.dumps({name: value for name, value in given.items() if value is not None}, sort_keys=True, default=str)
 
 
-def _several(answer: Any) -> bool:
+def _several(answer: Answer) -> bool:
     return isinstance(answer, dict)
 
 
-def _splits(answer: Any) -> dict[str, Any]:
+def _splits(answer: Answer) -> dict[str, Dataset]:
     return dict(answer) if _several(answer) else {"": answer}
 
 
-def _bytes(dataset: Any) -> bytes:
+def _bytes(dataset: Dataset) -> bytes:
     import pyarrow as pa
 
     table = dataset.with_format("arrow")[:] if len(dataset) else dataset.data.table.slice(0, 0)
@@ -143,7 +149,7 @@ def _bytes(dataset: Any) -> bytes:
     return sink.getvalue()
 
 
-def _dataset(content: bytes) -> Any:
+def _dataset(content: bytes) -> Dataset:
     import datasets
     import pyarrow as pa
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from hpcjobs.metrics import Score
-from hpcjobs.requests import Completion, Pair, Request
+from hpcjobs.requests import Completion, Pair, Request, Row
+from hpcjobs.run_folder.inputs import row_index
+from hpcjobs.tasks.lmeval.asked import Asked
 from hpcjobs.tasks.lmeval.codec import decode
 from hpcjobs.tasks.lmeval.judge import LmEvalJudge
 from hpcjobs.tasks.lmeval.prompting import generation_of
@@ -21,29 +22,36 @@ class LmEvalTask:
     def __init__(self, code: Path, seed: int) -> None:
         self._judge, self._seed = LmEvalJudge(load_planned(code), PlannedTask.read(code).metrics), seed
 
-    def request(self, row: Mapping[str, Any]) -> Request:
+    def request(self, row: Row) -> Request:
         """The request of a row. Several log-likelihoods become one request with a pair for each."""
-        return request_of(row, decode(row["requests"]), self._seed)
+        return request_of(row_index(row), str(row["id"]), _asked(row), self._seed)
 
-    def judge(self, answer: Completion, row: Mapping[str, Any]) -> dict[str, Score]:
+    def judge(self, answer: Completion, row: Row) -> dict[str, Score]:
         """The scores of an answer by metric."""
-        return self._judge.judge(answer, row["task"], decode(row["doc"]), decode(row["requests"]))
+        return self._judge.judge(answer, str(row["task"]), decode(str(row["doc"])), _asked(row))
 
-    def failed(self, row: Mapping[str, Any]) -> dict[str, Score]:
+    def failed(self, row: Row) -> dict[str, Score]:
         """The scores of a row without an answer."""
-        return self._judge.failed(row["task"])
+        return self._judge.failed(str(row["task"]))
 
 
-def request_of(row: Mapping[str, Any], requests: Sequence[Mapping[str, Any]], seed: int) -> Request:
+def _asked(row: Row) -> list[Asked]:
+    asked: list[Asked] = decode(str(row["requests"]))
+    return asked
+
+
+def request_of(index: int, name: str, requests: Sequence[Asked], seed: int) -> Request:
     """lm_eval's instances of one document as a Request. `seed` is the run's seed."""
-    index, name, first = row["index"], row["id"], requests[0]
+    first = requests[0]
     own = sample_seed(seed, name)
     if first["type"] == "generate_until":
         context, arguments = first["arguments"]
         repeats, generation = int(first["repeats"] or 1), generation_of(arguments)
-        return Request(index, name, context, own, repeats=repeats, generation=generation)
+        return Request(index=index, id=name, prompt=context, seed=own, repeats=repeats, generation=generation)
     if first["type"] == "loglikelihood_rolling":
-        return Request(index, name, first["arguments"][0], own, task="perplexity")
+        return Request(index=index, id=name, prompt=first["arguments"][0], seed=own, task="perplexity")
     pairs = tuple(Pair(*one["arguments"]) for one in requests)
     options = tuple(pair.continuation for pair in pairs)
-    return Request(index, name, str(pairs[0].context), own, task="choice", options=options, pairs=pairs)
+    return Request(
+        index=index, id=name, prompt=str(pairs[0].context), seed=own, task="choice", options=options, pairs=pairs
+    )

@@ -9,19 +9,31 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import pyarrow as pa
 
 from hpcjobs.metrics import Metric
 from hpcjobs.metrics.bootstrap import Floats
+from hpcjobs.run_folder.metrics_file import Summary
 from hpcjobs.tasks.lmeval.codec import decode
 from hpcjobs.tasks.lmeval.tasks import LoadedTask, MetricName, PlannedTask, load_planned
+
+if TYPE_CHECKING:
+    from lm_eval.api.task import Task
 
 # Resamples for standard errors without a formula: lm_eval's `bootstrap_iters`, whose default of 100,000 takes minutes
 # for 30 samples of some metrics. For BLEU and similar metrics the most that lm_eval uses.
 _RESAMPLES, _SLOW_RESAMPLES = 1000, 100
 _SLOW = {"bleu", "chrf", "chrf++", "ter"}
+
+
+class _Value(TypedDict):
+    """What lm_eval makes of a task's items."""
+
+    value: float | None
+    stderr: float | None
+    n: int
 
 
 class LazyTask:
@@ -77,7 +89,7 @@ class LmEvalFold:
             elif not math.isnan(score):
                 self._items.setdefault(0, _Items()).append(score)
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> Summary:
         """value, stderr, ci95, n of the task; with several tasks those of their group, if it has an aggregation."""
         loaded = self._task.loaded
         names = sorted(loaded.tasks)
@@ -86,7 +98,7 @@ class LmEvalFold:
             return _with_interval(*found.values())
         return self._group(loaded, found)
 
-    def _of(self, task: Any, kept: _Items) -> dict[str, Any]:
+    def _of(self, task: Task, kept: _Items) -> _Value:
         from lm_eval.api.metrics import mean, stderr_for_metric
 
         items = kept.all()
@@ -100,7 +112,7 @@ class LmEvalFold:
             stderr = error(items) if error is not None and len(items) > 1 else None
         return {"value": _number(value), "stderr": _number(stderr), "n": len(items)}
 
-    def _group(self, loaded: LoadedTask, tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    def _group(self, loaded: LoadedTask, tasks: Mapping[str, _Value]) -> Summary:
         """The group's own aggregation of its tasks; no value for a tag or a group without aggregation."""
         total = sum(one["n"] for one in tasks.values())
         if loaded.group is None:
@@ -119,21 +131,25 @@ class _Items:
     """The items that lm_eval aggregates, in order: 8 bytes per number; a list once there is another type."""
 
     def __init__(self) -> None:
-        self._kept: array.array[float] | list[Any] = array.array("d")
+        self._numbers = array.array("d")
+        self._mixed: list[object] | None = None
 
-    def append(self, item: Any) -> None:
-        if isinstance(self._kept, array.array) and not isinstance(item, int | float):
-            self._kept = self._kept.tolist()
-        self._kept.append(item)
+    def append(self, item: object) -> None:
+        if self._mixed is None and isinstance(item, int | float):
+            self._numbers.append(item)
+            return
+        if self._mixed is None:
+            self._mixed, self._numbers = list(self._numbers), array.array("d")
+        self._mixed.append(item)
 
-    def all(self) -> list[Any]:
+    def all(self) -> list[object]:
         """The items. Where they are more than numbers (pairs, texts), a bare number is a failed sample's 0."""
-        if isinstance(self._kept, array.array):
-            return self._kept.tolist()
-        return [item for item in self._kept if not isinstance(item, int | float)]
+        if self._mixed is None:
+            return list(self._numbers)
+        return [item for item in self._mixed if not isinstance(item, int | float)]
 
 
-def _with_interval(one: Mapping[str, Any]) -> dict[str, Any]:
+def _with_interval(one: _Value) -> Summary:
     value, stderr = one["value"], one["stderr"]
     interval = None if value is None or stderr is None else [value - 1.96 * stderr, value + 1.96 * stderr]
     return {"value": value, "stderr": stderr, "ci95": interval, "n": one["n"]}

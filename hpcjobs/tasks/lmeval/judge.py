@@ -6,12 +6,12 @@ import contextlib
 import io
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from numbers import Number
-from typing import Any
 
 from hpcjobs.metrics import Score
 from hpcjobs.requests import Completion, Likelihood
+from hpcjobs.tasks.lmeval.asked import Asked
 from hpcjobs.tasks.lmeval.codec import encode
 from hpcjobs.tasks.lmeval.tasks import LoadedTask, MetricName
 
@@ -23,7 +23,7 @@ class LmEvalJudge:
         self._loaded, self._metrics = loaded, {(metric.metric, metric.filter): metric for metric in metrics}
         self._places = {name: number for number, name in enumerate(sorted(loaded.tasks))}
 
-    def judge(self, answer: Completion, task: str, doc: Any, requests: Sequence[Mapping[str, Any]]) -> dict[str, Score]:
+    def judge(self, answer: Completion, task: str, doc: object, requests: Sequence[Asked]) -> dict[str, Score]:
         """The scores by metric; metrics that do not apply to this document are left out, as in lm_eval.
 
         If the item that lm_eval aggregates is more than a number, or there are several tasks, it is kept in the
@@ -45,8 +45,8 @@ class LmEvalJudge:
         return {metric.text: Score(0.0, statistics) for metric in self._metrics.values()}
 
     def results(
-        self, answer: Completion, task: str, doc: Any, requests: Sequence[Mapping[str, Any]]
-    ) -> dict[tuple[str, str], Any]:
+        self, answer: Completion, task: str, doc: object, requests: Sequence[Asked]
+    ) -> dict[tuple[str, str], object]:
         """What `process_results` returns, by (metric, filter). Raises what the task's code raises."""
         from lm_eval.api.instance import Instance
 
@@ -57,13 +57,13 @@ class LmEvalJudge:
         ]
         code._instances = instances
         code.apply_filters()
-        found: dict[tuple[str, str], Any] = {}
+        found: dict[tuple[str, str], object] = {}
         for key in instances[0].filtered_resps:
             metrics = code.process_results(doc, [instance.filtered_resps[key] for instance in instances])
             found |= {(metric, key): item for metric, item in metrics.items()}
         return found
 
-    def _alone(self, task: str, metric: MetricName, item: Any) -> float:
+    def _alone(self, task: str, metric: MetricName, item: object) -> float:
         """The metric's value for this item alone, so that samples can be compared; NaN if it has none."""
         function = self._loaded.tasks[task].aggregation().get(metric.aggregation)
         quiet = contextlib.redirect_stdout(io.StringIO())
@@ -73,7 +73,7 @@ class LmEvalJudge:
         return math.nan
 
 
-def _responses(answer: Completion, requests: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
+def _responses(answer: Completion, requests: Sequence[Asked]) -> list[Sequence[object]]:
     """The answers to each request of a document, as many as its `repeats`."""
     times = [int(one["repeats"] or 1) for one in requests]
     if requests[0]["type"] == "generate_until":
@@ -86,7 +86,7 @@ def _responses(answer: Completion, requests: Sequence[Mapping[str, Any]]) -> lis
     return [[pair] * often for pair, often in zip(pairs, times, strict=True)]
 
 
-def _plain(item: Any) -> float | None:
+def _plain(item: object) -> float | None:
     """The item as a finite number; None if it is anything else."""
     if isinstance(item, Number) and not isinstance(item, complex):
         value = float(item)  # type: ignore[arg-type]

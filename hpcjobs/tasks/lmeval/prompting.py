@@ -110,7 +110,7 @@ def generation_of(kwargs: dict[str, Any]) -> GenerationConfig:
     return GenerationConfig(max_new_tokens=most, temperature=temperature, top_p=top_p, stop=stop)
 
 
-def request_options(config: Config) -> dict[str, Any]:
+def request_options(config: Config) -> dict[str, object]:
     """Arguments of `build_all_requests`: system message and chat template, as simple_evaluate passes them."""
     task = config.task
     options: dict[str, Any] = {"system_instruction": task.description, "fewshot_as_multiturn": True}

@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hpcjobs.errors import ConfigError, did_you_mean
 from hpcjobs.run_folder.files import read_json
 from hpcjobs.run_folder.snapshot import MAX_BYTES, MAX_FILES, Snapshot
 from hpcjobs.tasks.lmeval.dataset_stub import DatasetStub
+
+if TYPE_CHECKING:
+    from lm_eval.api.group import Group
+    from lm_eval.api.task import Task
+    from lm_eval.tasks._index import Entry
 
 log = logging.getLogger(__name__)
 # The folder below the run's code/ from which ranks and merge load the task.
@@ -27,11 +32,11 @@ class LoadedTask:
     """A task, group or tag of lm_eval: its tasks by name, and its groups."""
 
     name: str
-    tasks: Mapping[str, Any]
-    groups: Mapping[str, Any] = field(default_factory=dict)
+    tasks: Mapping[str, Task]
+    groups: Mapping[str, Group] = field(default_factory=dict)
 
     @property
-    def group(self) -> Any | None:
+    def group(self) -> Group | None:
         """The group of this name; None for a task or a tag."""
         return self.groups.get(self.name)
 
@@ -89,7 +94,7 @@ def library_version() -> str:
         raise ConfigError("task.type lm_eval needs lm-evaluation-harness: pip install 'hpcjobs[lm_eval]'") from None
 
 
-def load(name: str, folders: Sequence[Path], library: bool) -> tuple[LoadedTask, Mapping[str, Any]]:
+def load(name: str, folders: Sequence[Path], library: bool) -> tuple[LoadedTask, Mapping[str, Entry]]:
     """The task, group or tag from `folders` and, with `library`, from lm_eval's own; and the index of task names.
 
     Raises a ConfigError, also for errors in the task's own code.
@@ -108,7 +113,7 @@ def load(name: str, folders: Sequence[Path], library: bool) -> tuple[LoadedTask,
     return LoadedTask(name, found["tasks"], found.get("groups", {})), manager.task_index
 
 
-def find(name: str, include: Path | None) -> tuple[LoadedTask, Mapping[str, Any]]:
+def find(name: str, include: Path | None) -> tuple[LoadedTask, Mapping[str, Entry]]:
     """`load` for a name that the user gives. lm_eval's own 14,000 tasks are searched only if `include` does not have
     it.
     """
@@ -148,7 +153,7 @@ def library() -> Path:
     return Path(lm_eval.tasks.__file__).parent
 
 
-def library_folders(loaded: LoadedTask, index: Mapping[str, Any]) -> list[str]:
+def library_folders(loaded: LoadedTask, index: Mapping[str, Entry]) -> list[str]:
     """The folders, relative to lm_eval's tasks, from which the task and its parts come."""
     top, folders = library(), set[str]()
     for name in {loaded.name, *loaded.tasks, *loaded.groups}:
@@ -158,7 +163,7 @@ def library_folders(loaded: LoadedTask, index: Mapping[str, Any]) -> list[str]:
     return sorted(folders)
 
 
-def smallest_stub(full: DatasetStub, loaded: LoadedTask, again: Any) -> DatasetStub:
+def smallest_stub(full: DatasetStub, loaded: LoadedTask, again: Callable[[DatasetStub], LoadedTask]) -> DatasetStub:
     """The stub with the fewest first rows (a power of two) from which `again(stub)` makes the same tasks as `loaded`.
 
     A task's code may filter its rows, so one row is not always enough; all of them always are.
@@ -175,7 +180,7 @@ def smallest_stub(full: DatasetStub, loaded: LoadedTask, again: Any) -> DatasetS
     return full
 
 
-def _shapes(loaded: LoadedTask) -> dict[str, tuple[Any, ...]]:
+def _shapes(loaded: LoadedTask) -> dict[str, tuple[object, ...]]:
     """What a task has derived from its rows and its filters and metrics depend on."""
     names = ("features", "multiple_input", "multiple_target")
     return {name: tuple(getattr(task, each, None) for each in names) for name, task in loaded.tasks.items()}
@@ -189,8 +194,8 @@ def snapshot(include: Path | None, planned: PlannedTask, stub: DatasetStub, run:
         copied, links = _tree(include, run)
         files |= {f"include/{name}": data for name, data in copied.items()}
     return Snapshot(
-        {f"{FOLDER}/{name}": data for name, data in files.items()},
-        {f"{FOLDER}/include/{name}": target for name, target in links.items()},
+        files={f"{FOLDER}/{name}": data for name, data in files.items()},
+        links={f"{FOLDER}/include/{name}": target for name, target in links.items()},
     )
 
 

@@ -11,7 +11,6 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hpcjobs.run_folder.disk import disk_errors
 from hpcjobs.run_folder.files import (
@@ -63,7 +62,7 @@ class Checkpoints:
             passed_over.append(f"{self._paths.checkpoint(step).name}: {wrong}")
         return NewestCheckpoint(None, passed_over)
 
-    def write(self, step: int, facts: Mapping[str, Any], fill: Callable[[Path], None]) -> Path:
+    def write(self, step: int, facts: Mapping[str, object], fill: Callable[[Path], None]) -> Path:
         """Let `fill` write files to a temporary folder, add the manifest, rename it, and remove the oldest checkpoints.
 
         An older checkpoint is removed only after this one was read back and verified. Raises a DiskFullError.
@@ -143,7 +142,7 @@ def proof(folder: Path) -> str | None:
     """None if every file has the size and hash in the manifest; else what is wrong."""
     try:
         manifest = read_json(folder / MANIFEST)
-        files: dict[str, dict[str, Any]] = manifest["files"]
+        files: dict[str, dict[str, int | str]] = manifest["files"]
     except FileNotFoundError:
         return f"it has no {MANIFEST}: it was not finished"
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -174,7 +173,7 @@ def _blocks(path: Path) -> Iterator[bytes]:
             yield block
 
 
-def _synced(path: Path) -> dict[str, Any]:
+def _synced(path: Path) -> dict[str, int | str]:
     """Make a file private and durable; returns its entry of the manifest."""
     path.chmod(FILE_MODE)
     handle = os.open(path, os.O_RDONLY)

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from hpcjobs.engines.memory import host_memory
 from hpcjobs.training.checkpoints.checkpoint import Checkpoints
@@ -39,7 +39,7 @@ class CheckpointSaver:
         self._began = 0.0
         self.seconds, self.written = max(_LEAST, expected / _SLOW), 0
 
-    def begin(self, step: int, facts: Mapping[str, Any], snapshot: StepState) -> None:
+    def begin(self, step: int, facts: Mapping[str, object], snapshot: StepState) -> None:
         """Write the state of `step`, or start to. Waits for the previous write first."""
         self.settle()
         self._began = time.monotonic()
@@ -81,13 +81,13 @@ class CheckpointSaver:
             return self._gpu and size <= host_memory() * _SHARE
         return self._background
 
-    def _try(self, step: int, facts: Mapping[str, Any], snapshot: StepState, note: str) -> None:
+    def _try(self, step: int, facts: Mapping[str, object], snapshot: StepState, note: str) -> None:
         try:
             self._write(step, facts, snapshot, note)
         except BaseException as error:
             self._error = error
 
-    def _write(self, step: int, facts: Mapping[str, Any], snapshot: StepState, note: str) -> None:
+    def _write(self, step: int, facts: Mapping[str, object], snapshot: StepState, note: str) -> None:
         self._checkpoints.write(step, facts, snapshot.write)
         self.seconds, self.written = time.monotonic() - self._began, step
         log.info("checkpoint of step %d in %.1f s%s", step, self.seconds, note)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 import numpy as np
 
@@ -17,10 +17,24 @@ from hpcjobs.tasks.seeds import sample_seed
 from hpcjobs.training.checkpoints.checkpoint import MANIFEST
 
 if TYPE_CHECKING:
+    import torch
     from accelerate import Accelerator
+    from torch.optim.lr_scheduler import LRScheduler
+    from torch.optim.optimizer import StateDict
+    from transformers import PreTrainedModel
 
 log = logging.getLogger(__name__)
+Weights = dict[str, "torch.Tensor"]
 WEIGHTS, OPTIMIZER, RANDOM = "weights.safetensors", "optimizer.pt", "random.pt"
+
+
+class RandomState(TypedDict, total=False):
+    """The states of a rank's random generators."""
+
+    python: tuple[int, Sequence[int], float | None]
+    numpy: tuple[str, torch.Tensor, int, int, float]
+    torch: torch.Tensor
+    cuda: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -28,9 +42,9 @@ class State:
     """The objects whose state a checkpoint holds; `model` is the prepared one."""
 
     accelerator: Accelerator
-    model: Any
-    optimizer: Any
-    scheduler: Any
+    model: torch.nn.Module
+    optimizer: torch.optim.Optimizer
+    scheduler: LRScheduler
 
     @property
     def sharded(self) -> bool:
@@ -38,7 +52,7 @@ class State:
         return bool(getattr(self.accelerator, "is_fsdp2", False))
 
     @property
-    def plain(self) -> Any:
+    def plain(self) -> PreTrainedModel:
         """The model without its DDP wrapper."""
         return self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=True)
 
@@ -47,9 +61,9 @@ class State:
 class StepState:
     """The state of a step, on rank 0, as tensors. Training goes on to change them, unless this is a `copy`."""
 
-    weights: dict[str, Any]
-    rest: dict[str, Any]
-    randoms: list[Any]
+    weights: Weights
+    rest: dict[str, StateDict]
+    randoms: list[RandomState]
 
     @property
     def size(self) -> int:
@@ -82,7 +96,7 @@ def capture(state: State) -> StepState | None:
     return StepState(weights, rest, randoms)
 
 
-def _tensors(value: Any) -> Iterator[Any]:
+def _tensors(value: object) -> Iterator[torch.Tensor]:
     """All tensors in dicts, lists and tuples."""
     import torch
 
@@ -109,14 +123,15 @@ def _copied(value: Any) -> Any:
     return value
 
 
-def trained_weights(state: State) -> dict[str, Any]:
+def trained_weights(state: State) -> Weights:
     """All ranks together: the trained weights by their names in the model, whole on rank 0."""
     if not state.sharded:
         return _weights(state.plain)
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
     how = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
-    return _once(get_model_state_dict(state.model, options=how), state.model)
+    whole = cast("Weights", get_model_state_dict(state.model, options=how))
+    return _once(whole, state.model)
 
 
 def restore(state: State, folder: Path, rank: int, seed: int) -> None:
@@ -154,7 +169,7 @@ def seed_all(seed: int, step: int, rank: int) -> None:
     torch.manual_seed(own)  # CUDA's as well
 
 
-def _weights(model: Any) -> dict[str, Any]:
+def _weights(model: torch.nn.Module) -> Weights:
     """The trained weights (tied ones once) and the persistent buffers. Frozen weights come from the model."""
     kept = {name: weight.detach() for name, weight in model.named_parameters() if weight.requires_grad}
     lasting = model.state_dict().keys()
@@ -162,7 +177,7 @@ def _weights(model: Any) -> dict[str, Any]:
     return kept
 
 
-def _load_weights(model: Any, weights: dict[str, Any], folder: Path) -> None:
+def _load_weights(model: torch.nn.Module, weights: Weights, folder: Path) -> None:
     import torch
 
     own = _weights(model)
@@ -174,24 +189,24 @@ def _load_weights(model: Any, weights: dict[str, Any], folder: Path) -> None:
             tensor.copy_(weights[name])
 
 
-def _bare(optimizer: Any) -> Any:
+def _bare(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
     """The torch optimizer inside accelerate's."""
     return getattr(optimizer, "optimizer", optimizer)
 
 
-def _optimizer(state: State) -> Any:
+def _optimizer(state: State) -> StateDict:
     return _bare(state.optimizer).state_dict()
 
 
-def _sharded_state(state: State) -> tuple[dict[str, Any], Any]:
+def _sharded_state(state: State) -> tuple[Weights, StateDict]:
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict
 
     how = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
     weights, optimizer = get_state_dict(state.model, _bare(state.optimizer), options=how)
-    return _once(weights, state.model), optimizer
+    return _once(cast("Weights", weights), state.model), cast("StateDict", optimizer)
 
 
-def _once(weights: dict[str, Any], model: Any) -> dict[str, Any]:
+def _once(weights: Weights, model: torch.nn.Module) -> Weights:
     """The sharded counterpart of `_weights`: trained weights, by the first name of tied ones, and persistent buffers.
     """
     every = {_plain_name(name) for name, _ in model.named_parameters(remove_duplicate=False)}
@@ -204,7 +219,7 @@ def _plain_name(name: str) -> str:
     return name.replace("_checkpoint_wrapped_module.", "")
 
 
-def _by_name(state: State, optimizer: dict[str, Any]) -> dict[str, Any]:
+def _by_name(state: State, optimizer: StateDict) -> StateDict:
     """An optimizer state with weights by name, as sharded optimizers have it, also if it has them by number.
 
     The order is the same, so an optimizer that is not sharded can load either.
@@ -221,33 +236,34 @@ def _by_name(state: State, optimizer: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _load_sharded(state: State, weights: dict[str, Any], optimizer: Any) -> None:
+def _load_sharded(state: State, weights: Weights, optimizer: StateDict) -> None:
     from torch.distributed.checkpoint.state_dict import StateDictOptions, set_state_dict
 
     how = StateDictOptions(full_state_dict=True, strict=False)
     set_state_dict(
-        state.model, _bare(state.optimizer), model_state_dict=weights, optim_state_dict=optimizer, options=how
+        state.model, _bare(state.optimizer), model_state_dict={**weights}, optim_state_dict=optimizer, options=how
     )
 
 
-def _gathered(value: Any) -> list[Any]:
+def _gathered(value: RandomState) -> list[RandomState]:
     """The values of all ranks, in order, on rank 0; unspecified on the others."""
     import torch.distributed as dist
 
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return [value]
-    found: list[Any] | None = [None] * dist.get_world_size() if dist.get_rank() == 0 else None
+    found: list[RandomState] | None = [{}] * dist.get_world_size() if dist.get_rank() == 0 else None
     dist.gather_object(value, found, dst=0)
     return found or []
 
 
-def random_state() -> dict[str, Any]:
+def random_state() -> RandomState:
     """The random states of this rank."""
     import torch
 
-    kind, keys, *rest = np.random.get_state()
-    state: dict[str, Any] = {
-        "python": random.getstate(), "numpy": (kind, torch.from_numpy(np.array(keys, np.int64)), *rest),
+    kind, keys, place, has_gauss, cached = np.random.get_state(legacy=True)
+    words = torch.from_numpy(np.array(keys, np.int64))
+    state: RandomState = {
+        "python": random.getstate(), "numpy": (kind, words, int(place), int(has_gauss), float(cached)),
         "torch": torch.get_rng_state(),
     }  # fmt: skip
     if torch.cuda.is_available():
@@ -255,14 +271,14 @@ def random_state() -> dict[str, Any]:
     return state
 
 
-def set_random_state(state: dict[str, Any]) -> None:
+def set_random_state(state: RandomState) -> None:
     """Restore what `random_state` returned."""
     import torch
 
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
-    kind, keys, *rest = state["numpy"]
-    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
+    kind, keys, place, has_gauss, cached = state["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), place, has_gauss, cached))
     torch.set_rng_state(state["torch"])
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])

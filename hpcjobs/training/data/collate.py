@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -26,14 +26,19 @@ class Batch:
     where nothing is trained. `targets` counts the trained tokens, `tokens` all tokens without padding.
     """
 
-    inputs: dict[str, Any]
+    inputs: dict[str, torch.Tensor]
     places: torch.Tensor
     labels: torch.Tensor
     targets: int
     tokens: int
 
 
-def collate(units: Sequence[Sequence[int]], tokens: TokenFile, pad: int, blocks: Any = None) -> Batch:
+def collate(
+    units: Sequence[Sequence[int]],
+    tokens: TokenFile,
+    pad: int,
+    blocks: Callable[[npt.NDArray[np.int64]], torch.Tensor] | None = None,
+) -> Batch:
     """A batch of units, on CPU. `blocks` makes the attention mask of packed rows (`block_mask`); None without packing.
     """
     import torch
@@ -54,7 +59,7 @@ def collate(units: Sequence[Sequence[int]], tokens: TokenFile, pad: int, blocks:
             labels[row, start : end - 1] = np.where(learned[1:], found[1:].astype(np.int64), IGNORED)
             start = end
     places = np.flatnonzero((labels != IGNORED).any(axis=0))
-    inputs: dict[str, Any] = {"input_ids": torch.from_numpy(ids), "use_cache": False}
+    inputs: dict[str, torch.Tensor] = {"input_ids": torch.from_numpy(ids)}
     if blocks is None:
         inputs["attention_mask"] = torch.from_numpy((numbers > 0).astype(np.int64))
     else:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hpcjobs.engines.chat_template import chat_text
 from hpcjobs.engines.encoding import added_tokens, prompt_ids, text_ids
 from hpcjobs.requests import Chat, Turn
 from hpcjobs.training.data.examples import Example
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Encoder:
     tokenizer gives it after that prompt.
     """
 
-    def __init__(self, tokenizer: Any, max_length: int) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
         self._tokenizer, self._most = tokenizer, max_length
 
     def encode(self, example: Example) -> Tokens:
@@ -140,7 +143,9 @@ class Encoder:
         return chat_text(self._tokenizer, chat, asks)
 
 
-def learned_end(samples: Iterable[tuple[Sequence[int], Sequence[bool]]], tokenizer: Any) -> int | None:
+def learned_end(
+    samples: Iterable[tuple[Sequence[int], Sequence[bool]]], tokenizer: PreTrainedTokenizerBase
+) -> int | None:
     """The token with which most samples (ids, learned) end their last trained turn; None if they end with text.
 
     Only added tokens (special tokens and others) end a turn.

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from hpcjobs.config import TaskConfig
 from hpcjobs.errors import ConfigError
-from hpcjobs.requests import Chat, Prompt
+from hpcjobs.requests import Chat, Prompt, Row
 from hpcjobs.run_folder.inputs import user_row
 from hpcjobs.tasks.prompts import Prompts, chat_or_text, first_answer
 
@@ -45,7 +44,7 @@ class Examples:
                 f"'prompt' and 'completion'; columns: {', '.join(columns) or 'none'}"
             )
 
-    def example(self, row: Mapping[str, Any]) -> Example:
+    def example(self, row: Row) -> Example:
         """The example of a row. Raises what its templates raise, and a ValueError if it cannot be trained on."""
         values = user_row(row)
         if self._prompts is None:
@@ -59,7 +58,7 @@ class Examples:
         return Example(context, [{"role": "assistant", "content": str(answer)}])
 
 
-def _of_columns(row: Mapping[str, Any]) -> Example:
+def _of_columns(row: Row) -> Example:
     if row.get("messages") is not None:
         chat = chat_or_text(row["messages"])
         if isinstance(chat, str):

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from hpcjobs.errors import DataError, RendezvousError
+from hpcjobs.requests import Row
 from hpcjobs.run_folder.disk import disk_errors
 from hpcjobs.run_folder.files import read_json, replace_whole, temporary_name, write_json
 from hpcjobs.run_folder.inputs import Inputs
@@ -41,7 +41,7 @@ class TokenCount:
 
 
 def write_tokens(
-    inputs: Inputs, encode: Callable[[Mapping[str, Any]], Tokens], path: Path, wanted: Callable[[int], bool]
+    inputs: Inputs, encode: Callable[[Row], Tokens], path: Path, wanted: Callable[[int], bool]
 ) -> TokenCount:
     """Encode the rows of `inputs` whose index is `wanted` into `path`. Rows that cannot be encoded are left out and
     counted.
@@ -54,7 +54,7 @@ def write_tokens(
     with disk_errors(path):
         with pa.OSFile(str(temporary), "wb") as file, pa.ipc.new_file(file, _SCHEMA) as writer:
             for rows in _batches(inputs, wanted):
-                made: list[dict[str, Any]] = []
+                made: list[Row] = []
                 for row in rows:
                     try:
                         found = encode(row)
@@ -73,7 +73,7 @@ def write_tokens(
     return TokenCount(samples, tokens, learned, left_out, reasons)
 
 
-def _batches(inputs: Inputs, wanted: Callable[[int], bool]) -> Iterator[list[dict[str, Any]]]:
+def _batches(inputs: Inputs, wanted: Callable[[int], bool]) -> Iterator[list[Row]]:
     for start in range(0, len(inputs), _ROWS_A_BATCH):
         rows = python_rows(inputs.rows(start, min(len(inputs), start + _ROWS_A_BATCH)))
         yield [row for row in rows if wanted(row["index"])]
@@ -103,7 +103,7 @@ class TokenFile:
         return ids.to_numpy(), marks.to_numpy(zero_copy_only=False)
 
 
-def _learned(marks: Any) -> Ints:
+def _learned(marks: pa.ListArray) -> Ints:
     """The number of True values in each list of a chunk."""
     flat = marks.flatten().to_numpy(zero_copy_only=False).astype(np.int64)
     offsets = marks.offsets.to_numpy() - marks.offsets[0].as_py()
@@ -143,5 +143,3 @@ def wait_for_tokens(path: Path, timeout: float) -> TokenFacts:
             raise RendezvousError(f"rank 0 has not made the tokens within {timeout:g} s: {path} is not there")
         time.sleep(_POLL_SECONDS)
     return TokenFacts.read(path)
-
-

@@ -7,13 +7,15 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hpcjobs.run_folder.files import make_folder
 from hpcjobs.training.steps import StepRecord
 from hpcjobs.training.trackers.base import Tracker, error_message, masked
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
     from hpcjobs.distributed.work import Work
     from hpcjobs.run_folder.plan import Plan
 
@@ -40,7 +42,7 @@ def facts(work: Work) -> dict[str, int | float | str]:
     """The config that trackers record: train keys by dotted name, model, data, seed."""
     found: dict[str, int | float | str] = {}
 
-    def put(name: str, value: Any) -> None:
+    def put(name: str, value: object) -> None:
         if isinstance(value, Mapping):
             for key, inner in value.items():
                 put(f"{name}.{key}", inner)
@@ -123,7 +125,7 @@ class WeightsAndBiases:
         wandb.teardown(1)  # its service still holds the run that could not be begun
         self._start(mode="offline")
 
-    def _start(self, **more: Any) -> None:
+    def _start(self, **more: str) -> None:
         import wandb
         from accelerate.tracking import WandBTracker
 
@@ -178,7 +180,7 @@ class Mlflow:
             self._has = {point.step for point in client.get_metric_history(run, "loss")}
         log.info("tracker mlflow: run %s at %s", run, masked(mlflow.get_tracking_uri()))
 
-    def _before(self, client: Any) -> str | None:
+    def _before(self, client: MlflowClient) -> str | None:
         """The run of an earlier start."""
         experiment = client.get_experiment_by_name(os.environ.get("MLFLOW_EXPERIMENT_NAME") or PROJECT)
         if experiment is None:

@@ -38,7 +38,8 @@ def test_a_row_that_ends_makes_room_at_once(tiny: Any) -> None:
     chat, pair = MIXED[0], _watched(tiny)
     limits = [20] + [2] * 6
     requests = [
-        Request(n, str(n), chat, generation=GenerationConfig(max_new_tokens=most)) for n, most in enumerate(limits)
+        Request(index=n, id=str(n), prompt=chat, generation=GenerationConfig(max_new_tokens=most))
+        for n, most in enumerate(limits)
     ]
     found = by_index(engine_of("loop", pair, 2), requests)
     assert [completion.completion_tokens for completion in found][1:] == [2] * 6
@@ -51,7 +52,11 @@ def test_what_prompts_share_is_computed_once(tiny: Any) -> None:
     first, second = _ids(tiny, one), _ids(tiny, other)
     shared = next(n for n in range(len(first)) if first[n] != second[n])
     pair = _watched(tiny)
-    requests = [Request(0, "0", one, repeats=3), Request(1, "1", other), Request(2, "2", one)]
+    requests = [
+        Request(index=0, id="0", prompt=one, repeats=3),
+        Request(index=1, id="1", prompt=other),
+        Request(index=2, id="2", prompt=one),
+    ]
     found = by_index(engine_of("loop", pair, 8, max_new_tokens=2), requests)
     assert pair[0].sizes[0] == (1, len(first) + 3 + max(len(second) - shared, 1))
     assert [said(completion) for completion in found] == [
@@ -62,7 +67,7 @@ def test_what_prompts_share_is_computed_once(tiny: Any) -> None:
 def test_a_head_stays_known_while_rows_come_and_go(tiny: Any) -> None:
     head, pair = "x" * 100, _watched(tiny)
     chats = [[{"role": "user", "content": f"{head} Upper: {word}"}] for word in ("wecu", "ucigo", "ta", "uvol", "axun")]
-    requests = [Request(n, str(n), chat) for n, chat in enumerate(chats)]
+    requests = [Request(index=n, id=str(n), prompt=chat) for n, chat in enumerate(chats)]
     found = by_index(engine_of("loop", pair, 2, max_new_tokens=4), requests)
     assert [tokens for _, tokens in pair[0].sizes if tokens > 100] == [pair[0].sizes[0][1]]  # the head, once
     expected = by_index(engine_of("generate", tiny, 2, max_new_tokens=4), requests)
@@ -76,7 +81,7 @@ def test_what_comes_after_the_last_row_does_not_depend_on_what_was_before(tiny: 
 
     def source() -> Iterator[Request | None]:
         for chunk in range(2):
-            yield Request(chunk, str(chunk), MIXED[0])
+            yield Request(index=chunk, id=str(chunk), prompt=MIXED[0])
             while len(back) <= chunk:
                 yield None
 
@@ -91,7 +96,7 @@ def test_a_paused_source_is_not_asked_at_every_token(tiny: Any) -> None:
 
     def source() -> Iterator[Request | None]:
         nonlocal asked
-        yield from (Request(n, str(n), chat) for n, chat in enumerate(MIXED))
+        yield from (Request(index=n, id=str(n), prompt=chat) for n, chat in enumerate(MIXED))
         while len(back) < len(MIXED):
             asked += 1
             yield None
@@ -112,7 +117,7 @@ def test_out_of_memory_halves_the_batch_and_nothing_that_was_made_is_lost(tiny: 
         if ids.shape[1] > 40 or passes == 9:  # too many prompts, and once in the middle of answers
             raise torch.OutOfMemoryError("CUDA out of memory")
 
-    requests = [Request(n, str(n), chat, 5 + n) for n, chat in enumerate(MIXED)]
+    requests = [Request(index=n, id=str(n), prompt=chat, seed=5 + n) for n, chat in enumerate(MIXED)]
     for how in ({}, {"temperature": 1.5}):
         passes = 0
         engine = engine_of("loop", (Failing(tiny[0], breaks), tiny[1]), 8, **how)
@@ -128,7 +133,7 @@ def test_a_row_for_which_memory_never_suffices_fails_alone(tiny: Any) -> None:
             raise RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory")
 
     long = [{"role": "user", "content": "Upper: " + "x" * 100}]
-    requests = [Request(n, str(n), chat) for n, chat in enumerate([*QUESTIONS, long])]
+    requests = [Request(index=n, id=str(n), prompt=chat) for n, chat in enumerate([*QUESTIONS, long])]
     found = by_index(engine_of("loop", (Failing(tiny[0], breaks), tiny[1]), 8), requests)
     assert [completion.error is None for completion in found] == [True] * 7 + [False]
     assert [said(completion) for completion in found[:7]] == _plain(tiny, requests[:7])
@@ -139,14 +144,14 @@ def test_prompts_longer_than_a_piece_and_a_pass(tiny: Any, monkeypatch: pytest.M
 
     monkeypatch.setattr(loop, "_PASS_TOKENS", {"cpu": 24})
     monkeypatch.setattr(loop, "_PIECE_TOKENS", 7)
-    requests = [Request(n, str(n), chat, repeats=1 + n % 2) for n, chat in enumerate(MIXED)]
+    requests = [Request(index=n, id=str(n), prompt=chat, repeats=1 + n % 2) for n, chat in enumerate(MIXED)]
     pair = _watched(tiny)
     assert [said(completion) for completion in by_index(engine_of("loop", pair, 6), requests)] == _plain(tiny, requests)
     assert max(tokens for _, tokens in pair[0].sizes) <= 24 + 6 + 6
 
 
 def test_the_models_own_generation_config_is_kept_to(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    requests = [Request(n, str(n), chat) for n, chat in enumerate(MIXED)]
+    requests = [Request(index=n, id=str(n), prompt=chat) for n, chat in enumerate(MIXED)]
     before = _plain(tiny, requests)
     monkeypatch.setattr(tiny[0].generation_config, "repetition_penalty", 3.0)
     monkeypatch.setattr(tiny[0].generation_config, "min_new_tokens", 4)
@@ -159,15 +164,17 @@ def test_bfloat16_answers(tiny: Any) -> None:
     from hpcjobs.engines.loader import load_model
 
     pair = load_model("tiny", dtype=torch.bfloat16)
-    requests = [Request(n, str(n), chat) for n, chat in enumerate(QUESTIONS)]
+    requests = [Request(index=n, id=str(n), prompt=chat) for n, chat in enumerate(QUESTIONS)]
     half = [completion.text for completion in by_index(engine_of("loop", pair, 4), requests)]
     assert half == [completion.text for completion in by_index(engine_of("loop", tiny, 4), requests)]
 
 
 def test_a_stream_that_is_left_leaves_the_model_as_it_was(tiny: Any) -> None:
     name = tiny[0].config._attn_implementation
-    stream = engine_of("loop", tiny, 2).stream(iter([Request(n, str(n), chat) for n, chat in enumerate(MIXED)]))
+    stream = engine_of("loop", tiny, 2).stream(
+        iter([Request(index=n, id=str(n), prompt=chat) for n, chat in enumerate(MIXED)])
+    )
     next(stream)
     assert tiny[0].config._attn_implementation == name
     stream.close()
-    assert _plain(tiny, [Request(0, "0", MIXED[0])])[0][1] == "wecu wecu wecu"
+    assert _plain(tiny, [Request(index=0, id="0", prompt=MIXED[0])])[0][1] == "wecu wecu wecu"

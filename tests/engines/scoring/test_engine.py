@@ -40,7 +40,9 @@ def theirs(harness: Any, kind: str, arguments: Sequence[tuple[str, ...]]) -> lis
 
 def choice(index: int, contexts: Sequence[str], continuations: Sequence[str]) -> Request:
     pairs = tuple(Pair(*pair) for pair in zip(contexts, continuations, strict=True))
-    return Request(index, str(index), contexts[0], task="choice", options=tuple(continuations), pairs=pairs)
+    return Request(
+        index=index, id=str(index), prompt=contexts[0], task="choice", options=tuple(continuations), pairs=pairs
+    )
 
 
 def questions(count: int) -> list[Request]:
@@ -122,7 +124,10 @@ def test_texts_score_as_in_lm_evaluation_harness(tiny: tuple[Any, Any], harness:
     """Among them texts that are longer than the model's 256 positions."""
     from hpcjobs.engines.scoring.engine import ScoringEngine
 
-    done = run(ScoringEngine(*tiny), [Request(n, str(n), text, task="perplexity") for n, text in enumerate(TEXTS)])
+    done = run(
+        ScoringEngine(*tiny),
+        [Request(index=n, id=str(n), prompt=text, task="perplexity") for n, text in enumerate(TEXTS)],
+    )
     assert logprobs(done) == pytest.approx(theirs(harness, "loglikelihood_rolling", [(t,) for t in TEXTS]), abs=5e-3)
     tokens = [len(tiny[1](text).input_ids) for text in TEXTS]
     assert [c.completion_tokens for c in done] == tokens
@@ -173,8 +178,8 @@ def test_one_bad_request_fails_alone(tiny: tuple[Any, Any]) -> None:
     from hpcjobs.engines.scoring.engine import ScoringEngine
 
     good, bad = questions(6), [choice(6, ["a"], [""]), choice(7, ["a"], ["x" * 600])]
-    chat = Request(8, "8", [{"role": "user", "content": "text"}], task="perplexity")
-    empty = Request(9, "9", "", task="perplexity")
+    chat = Request(index=8, id="8", prompt=[{"role": "user", "content": "text"}], task="perplexity")
+    empty = Request(index=9, id="9", prompt="", task="perplexity")
     done = run(ScoringEngine(*tiny), [*good, *bad, chat, empty])
     assert [c.error is None for c in done] == [True] * 6 + [False] * 4
     said = [c.error.message for c in done if c.error]
@@ -345,6 +350,6 @@ def test_a_chat_is_scored_behind_its_template(tiny: tuple[Any, Any], harness: An
 
     chat = [{"role": "user", "content": "Reverse: abc"}]
     text = tiny[1].apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
-    request = Request(0, "0", chat, task="choice", options=("cba",), pairs=(Pair(chat, "cba"),))
+    request = Request(index=0, id="0", prompt=chat, task="choice", options=("cba",), pairs=(Pair(chat, "cba"),))
     done = run(ScoringEngine(*tiny), [request])
     assert logprobs(done) == pytest.approx([theirs(harness, "loglikelihood", [(text, "cba")])[0][0]], abs=1e-3)

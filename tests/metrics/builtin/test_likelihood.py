@@ -18,7 +18,7 @@ from hpcjobs.requests import Completion, Likelihood, Target
 def scored(logprobs: Sequence[float], options: Sequence[str] = (), tokens: int = 1) -> Completion:
     count = len(logprobs)
     found = Likelihood(tuple(logprobs), (False,) * count, (tokens,) * count, tuple(options))
-    return Completion(0, "", "stop", likelihood=found)
+    return Completion(index=0, text="", finish_reason="stop", likelihood=found)
 
 
 def run_value(name: str, samples: Sequence[tuple[Completion, Target]]) -> dict[str, Any]:
@@ -27,7 +27,7 @@ def run_value(name: str, samples: Sequence[tuple[Completion, Target]]) -> dict[s
     fold = metric.fold()
     values = np.array([score.value for score in scores])
     fold.add(values, pa.array([score.statistics for score in scores], metric.statistics))
-    return fold.summary()
+    return dict(fold.summary())
 
 
 class Doc:
@@ -87,7 +87,7 @@ def test_a_failed_choice_counts_zero_under_its_letter() -> None:
     assert metric.failed([3, 1]).statistics == (3.0,)
     fold = metric.fold()
     fold.add(np.zeros(2), pa.array([metric.failed(2).statistics, metric.failed(None).statistics], metric.statistics))
-    summary = fold.summary()
+    summary: dict[str, Any] = dict(fold.summary())
     assert (summary["value"], summary["n"], summary["by_option"]) == (0.0, 2, {"C": {"value": 0.0, "n": 1}})
 
 
@@ -150,5 +150,5 @@ def test_a_text_without_likelihood_counts_nowhere() -> None:
     assert fold.summary()["n"] == 2
     assert metric.judge(scored([-1000.0]), "x", {}).number is None, "beyond numbers"
     with pytest.raises(ValueError, match="no log-likelihood"):
-        metric.judge(Completion(0, "", "stop"), "text", {})
+        metric.judge(Completion(index=0, text="", finish_reason="stop"), "text", {})
     assert metric.judge(scored([0.0], tokens=0), "", {}).number is None

@@ -19,7 +19,7 @@ from hpcjobs.requests import Completion
 
 
 def answers(*texts: str) -> Completion:
-    return Completion(0, texts[0], "stop", texts=texts)
+    return Completion(index=0, text=texts[0], finish_reason="stop", texts=texts)
 
 
 @given(st.integers(1, 8), st.integers(0, 8), st.integers(1, 8))

@@ -33,7 +33,7 @@ TEXTS = st.text(alphabet="abc .,é\n", max_size=30)
 
 
 def answer(text: str, *more: str) -> Completion:
-    return Completion(0, text, "stop", texts=(text, *more) if more else ())
+    return Completion(index=0, text=text, finish_reason="stop", texts=(text, *more) if more else ())
 
 
 def corpus(name: str, answers: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def corpus(name: str, answers: Sequence[str], references: Sequence[Sequence[str]
     for part in (scores[:half], scores[half:]):
         sums = pa.array([score.statistics for score in part], metric.statistics)
         fold.add(np.array([score.value for score in part], np.float64), sums)
-    return fold.summary()
+    return dict(fold.summary())
 
 
 def streams(references: Sequence[Sequence[str]]) -> list[list[str | None]]:

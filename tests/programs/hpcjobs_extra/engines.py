@@ -26,7 +26,7 @@ class Echo:
     def stream(self, requests: Source) -> Iterator[Completion]:
         for request in requests:
             if request is not None:
-                yield Completion(request.index, f"{self._prefix}{request.prompt}", "stop")
+                yield Completion(index=request.index, text=f"{self._prefix}{request.prompt}", finish_reason="stop")
 
 
 class Mirror:
@@ -40,4 +40,10 @@ class Mirror:
             if request is not None:
                 tokens = self._tokenizer(request.prompt)["input_ids"]
                 text = self._tokenizer.decode(tokens[::-1])
-                yield Completion(request.index, text, "stop", prompt_tokens=len(tokens), completion_tokens=len(tokens))
+                yield Completion(
+                    index=request.index,
+                    text=text,
+                    finish_reason="stop",
+                    prompt_tokens=len(tokens),
+                    completion_tokens=len(tokens),
+                )

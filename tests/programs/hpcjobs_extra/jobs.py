@@ -22,7 +22,7 @@ def add_count() -> None:
     from hpcjobs.worker.by_kind import RANKS
 
     nothing = "{run} is a count run: there is nothing to "
-    add_kind(JobKind("count", refusals={verb: nothing + verb for verb in ("merge", "resume", "join")}))
+    add_kind(JobKind(name="count", refusals={verb: nothing + verb for verb in ("merge", "resume", "join")}))
     PLANNERS["count"] = plan_count
     RANKS["count"] = count_rows
 
@@ -49,7 +49,7 @@ def add_quiz() -> None:
     from hpcjobs.report.by_kind import PAGES
     from hpcjobs.worker.by_kind import RANKS
 
-    add_kind(JobKind("quiz", "answers", scored=True))
+    add_kind(JobKind(name="quiz", unit="answers", scored=True))
     PLANNERS["quiz"] = plan_quiz
     RANKS["quiz"], MERGES["quiz"], PAGES["quiz"] = RANKS["eval"], MERGES["eval"], PAGES["eval"]
     COUNTS["quiz"], REST["quiz"] = COUNTS["eval"], REST["eval"]

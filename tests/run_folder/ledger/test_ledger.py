@@ -51,7 +51,16 @@ def ledger(paths: RunPaths, rank: int, world: int, rules: Rules = Rules(), timeo
 
 
 def rank_of(rank: int, world: int, attempt: str = "a", launcher: str = "torchrun") -> Rank:
-    return Rank(rank, world, rank, world, 0, attempt, launcher, "here")
+    return Rank(
+        rank=rank,
+        world_size=world,
+        local_rank=rank,
+        local_world_size=world,
+        node=0,
+        attempt=attempt,
+        launcher=launcher,
+        host="here",
+    )
 
 
 def ended_process() -> Identity:
@@ -149,7 +158,9 @@ class Clock:
 
 
 def beat(paths: RunPaths, lease: Lease) -> None:
-    values = Vitals(lease.rank, lease.attempt, "there", 2, lease.identity.values())
+    values = Vitals(
+        rank=lease.rank, attempt=lease.attempt, host="there", world_size=2, identity=lease.identity.values()
+    )
     with Heartbeat(paths.heartbeat(lease.attempt, lease.rank), values, 60):
         pass
 

@@ -10,7 +10,16 @@ import pytest
 
 from hpcjobs.errors import ConfigError
 from hpcjobs.tasks.lmeval.dataset_stub import DatasetStub
-from hpcjobs.tasks.lmeval.tasks import FOLDER, MetricName, PlannedTask, find, load, smallest_stub, snapshot
+from hpcjobs.tasks.lmeval.tasks import (
+    FOLDER,
+    LoadedTask,
+    MetricName,
+    PlannedTask,
+    find,
+    load,
+    smallest_stub,
+    snapshot,
+)
 from tests.lmeval_tasks import write_tasks
 
 PLANNED = PlannedTask("pick", "0.4.13", ["pick"], [], [MetricName("acc", "none", "acc")])
@@ -52,7 +61,11 @@ def test_as_few_rows_are_kept_as_the_tasks_code_can_do_with(tmp_path: Path) -> N
 
     assert smallest_stub(full, loaded, again).rows == 4
     assert tried == [1, 2, 4]
-    assert smallest_stub(full, loaded, lambda short: 1 / 0).rows == 30
+
+    def never(short: DatasetStub) -> LoadedTask:
+        raise ZeroDivisionError
+
+    assert smallest_stub(full, loaded, never).rows == 30
 
 
 def test_yaml_and_python_are_copied_and_the_rest_is_linked(tmp_path: Path) -> None:
