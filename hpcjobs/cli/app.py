@@ -14,7 +14,7 @@ from hpcjobs.errors import HpcJobsError, UsageError
 
 app = typer.Typer(
     name="hpcjobs", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
-    help="Slurm batch jobs for models and data: complete, scored results whatever dies on the way.\n\n"
+    help="Slurm batch jobs for models and data: complete, scored results even if ranks or nodes die.\n\n"
     "RUN is a run folder, a name under the runs root (HPCJOBS_RUNS, default runs/), or 'last'.\n\n"
     "Exit codes: 0 done, 1 failed, 2 wrong usage or config, 3 finished but incomplete, 130 interrupted.",
 )  # fmt: skip

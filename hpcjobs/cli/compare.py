@@ -22,19 +22,19 @@ from hpcjobs.errors import UsageError
 @app.command()
 def verify(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML, as for submit.")],
-    world_sizes: Annotated[str, typer.Option(metavar="1,2,4", help="Numbers of ranks; the first is the measure.")],
+    world_sizes: Annotated[str, typer.Option(metavar="1,2,4", help="Numbers of ranks; the first is the baseline.")],
     job: Annotated[str, typer.Option(metavar="eval|generate", help="What each rank does.")] = "eval",
     sets: Annotated[
         list[str] | None, typer.Option("--set", metavar="A.B=C", help="One config value; repeatable.")
     ] = None,
-    profile: Annotated[str | None, typer.Option(help="Site profile: configs/clusters/<name>.yaml.")] = None,
+    profile: Annotated[str | None, typer.Option(help="Cluster profile: configs/clusters/<name>.yaml.")] = None,
     run_dir: Annotated[
-        Path | None, typer.Option(help="The runs' folder, for w1, w2...; default: runs root and a made-up name.")
+        Path | None, typer.Option(help="The runs' folder, for w1, w2...; default: a new name under the runs root.")
     ] = None,
     model: Annotated[str | None, typer.Option(help="model.name: asset, folder or hub id.")] = None,
     data: Annotated[str | None, typer.Option(help="data.name: asset, file, folder or hub id.")] = None,
     max_samples: Annotated[int | None, typer.Option(min=0, help="Only the first N rows.")] = None,
-    nodes: Annotated[int | None, typer.Option(min=1, help="Nodes of the world sizes that divide by it.")] = None,
+    nodes: Annotated[int | None, typer.Option(min=1, help="Nodes, for world sizes that divide by it.")] = None,
     time: Time = None,
     partition: Word = None,
     account: Word = None,
@@ -79,19 +79,19 @@ def _run_all(drafts: Any, json_: bool) -> Any:
 
 @app.command()
 def compare(
-    a: Annotated[str, typer.Argument(metavar="A", help="The run to hold against: folder, name, or 'last'.")],
+    a: Annotated[str, typer.Argument(metavar="A", help="The baseline run: folder, name, or 'last'.")],
     b: Annotated[str, typer.Argument(metavar="B", help="The other run, of the same kind.")],
     gate: Annotated[
-        list[str] | None, typer.Option(metavar="METRIC=0.01", help="By how much it may get worse; repeatable.")
+        list[str] | None, typer.Option(metavar="METRIC=0.01", help="By how much a metric may get worse; repeatable.")
     ] = None,
     allow_incomplete: Annotated[
-        bool, typer.Option("--allow-incomplete", help="Gates go by the samples or steps that there are.")
+        bool, typer.Option("--allow-incomplete", help="Decide gates on the samples or steps that exist.")
     ] = False,
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="All flips, or all common steps, one JSON object a line.")
+        Path | None, typer.Option(metavar="FILE", help="Write all flips, or all common steps, as JSON Lines.")
     ] = None,
     report: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Of train runs: both curves and all values as an HTML page.")
+        Path | None, typer.Option(metavar="FILE", help="For train runs: write curves and values as an HTML page.")
     ] = None,
     limit: Annotated[int, typer.Option(min=0, help="How many flips are printed; --json has all.")] = 10,
     json_: Json = False,

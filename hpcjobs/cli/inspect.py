@@ -17,7 +17,7 @@ from hpcjobs.cli.flags import (
 @app.command()
 def status(
     run: RunName = "last",
-    watch: Annotated[bool, typer.Option("--watch", help="Again and again, until it is over.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Refresh until the run is over.")] = False,
     json_: Json = False,
 ) -> None:
     """Progress, rate, time left, the state of each rank, pending reason and first error."""
@@ -31,7 +31,7 @@ def status(
 def logs(
     run: RunName = "last",
     rank: Annotated[int | None, typer.Option(help="Only this rank.")] = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines come.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing new lines.")] = False,
     errors: Annotated[bool, typer.Option("--errors", help="Only errors, with their tracebacks.")] = False,
     json_: Json = False,
 ) -> None:

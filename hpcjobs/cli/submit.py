@@ -48,8 +48,8 @@ def submit(
     sets: Annotated[
         list[str] | None, typer.Option("--set", metavar="A.B=C", help="One config value; repeatable.")
     ] = None,
-    profile: Annotated[str | None, typer.Option(help="Site profile: configs/clusters/<name>.yaml.")] = None,
-    run_dir: Annotated[Path | None, typer.Option(help="The run folder; default: runs root and a made-up name.")] = None,
+    profile: Annotated[str | None, typer.Option(help="Cluster profile: configs/clusters/<name>.yaml.")] = None,
+    run_dir: Annotated[Path | None, typer.Option(help="Run folder; default: a new one under the runs root.")] = None,
     name: Annotated[str | None, typer.Option(help="The run's name under the runs root.")] = None,
     model: Annotated[str | None, typer.Option(help="model.name: asset, folder or hub id.")] = None,
     data: Annotated[str | None, typer.Option(help="data.name: asset, file, folder or hub id.")] = None,
