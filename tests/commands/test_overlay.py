@@ -81,7 +81,7 @@ def test_the_page(shell: Shell, runs: list[RunPaths]) -> None:
     assert said.out.splitlines()[-1] == "report  both.html"
     page = (shell.home / "both.html").read_text()
     assert page.count('class="loss A"') == page.count('class="loss B"') == 1
-    assert page.count('class="held A"') == 2
+    assert page.count('class="validation A"') == 2
     assert '<th scope="row">train.learning_rate</th><td>0.001</td><td>0.002</td>' in page
     assert '<th scope="row">steps</th><td class="number">8</td><td class="number">12</td>' in page
     assert "<strong>gate    loss: REGRESSION: B is higher by" in page

@@ -248,7 +248,7 @@ def test_heartbeats_are_escaped_in_drawing_and_table(copy: RunPaths) -> None:
 
 @pytest.mark.parametrize(("job", "sets", "samples", "said"), [
     ("eval", [], 0, "There were no rows."),
-    ("generate", ["task.messages=[{role: user, content: '{{ question }}'}]"], 3, "answers without scoring"),
+    ("generate", ["task.messages=[{role: user, content: '{{ question }}'}]"], 3, "completions without scoring"),
 ])  # fmt: skip
 def test_runs_without_scores(tmp_path: Path, job: str, sets: list[str], samples: int, said: str) -> None:
     page = Page(run(tmp_path / "run", job, sets, max_samples=samples).report)
