@@ -41,6 +41,7 @@ class PlanData(_Part):
     tasks: list[str] | None = None
 
     def values(self) -> dict[str, object]:
+        """The section as JSON; nothing for a script."""
         return super().values() if self.name else {}
 
 
@@ -58,6 +59,7 @@ class PlanModel(_Part):
     commit: str | None = None
 
     def values(self) -> dict[str, object]:
+        """The section as JSON, with a hub model's commit, null until it is fetched."""
         if not self.name:
             return {}
         hub = {"commit": self.commit} if self.cache is not None else {}  # null: it was not fetched yet
@@ -97,10 +99,12 @@ class PlanCode(_Part):
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
+        """The section that the JSON of plan.json holds."""
         code = super().of(values)
         return replace(code, snapshot=PlanSnapshot.of(values.get("snapshot", {})))
 
     def values(self) -> dict[str, object]:
+        """The section as JSON, without a snapshot that has no files."""
         copied = self.snapshot.values()
         others = {name: value for name, value in super().values().items() if name != "snapshot"}
         return others | ({"snapshot": copied} if copied else {})
@@ -117,6 +121,7 @@ class PlanTrain(_Part):
     then_eval: str | None = None
 
     def values(self) -> dict[str, object]:
+        """The section as JSON; nothing where the job is no training."""
         return dict(vars(self)) if self.batches else {}
 
 
