@@ -1,6 +1,6 @@
-"""What installed packages add, by entry points: a metric, an engine or a kind of job under a name of its own.
+"""Entry points of installed packages: metrics, engines and kinds of jobs.
 
-Nothing is looked up for a name that hpcjobs has itself: packages are many, and reading them takes time.
+They are not searched for names of hpcjobs' own, since reading the metadata of all packages takes time.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ METRICS, ENGINES, JOBS = "hpcjobs.metrics", "hpcjobs.engines", "hpcjobs.jobs"
 
 @functools.cache
 def registered(group: str) -> dict[str, EntryPoint]:
-    """The entry points of a group by name, as installed packages declare them; a ConfigError where two share one.
+    """The entry points of a group by name. Raises a ConfigError if two packages share one.
 
     Source: packaging.python.org/specifications/entry-points.
     """
@@ -37,7 +37,9 @@ def registered(group: str) -> dict[str, EntryPoint]:
 
 
 def load(group: str, name: str) -> Any:
-    """What is registered in a group as `name`; a ConfigError where it cannot be imported. KeyError where nothing is."""
+    """The object registered in a group as `name`. Raises a ConfigError if it cannot be imported, and a KeyError if
+    there is none.
+    """
     point = registered(group)[name]
     try:
         return point.load()
@@ -48,7 +50,8 @@ def load(group: str, name: str) -> Any:
 
 
 def package_facts(group: str, names: Iterable[str]) -> dict[str, str]:
-    """`name version` of the package that registers each of these names, by `group:name`; of others nothing."""
+    """`name version` of the package that registers each of these names, by `group:name`; without names of hpcjobs' own.
+    """
     return {f"{group}:{name}": _package(registered(group)[name]) for name in names if name in registered(group)}
 
 

@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 
 class Scored(TypedDict):
-    """What metrics.json is folded of: a result's scores, and what metrics sum over results."""
+    """The part of a result that metrics.json is computed from."""
 
     scores: dict[str, float | None]
     error: dict[str, str] | None
@@ -51,7 +51,7 @@ class Scored(TypedDict):
 
 
 class Result(Scored):
-    """What is saved of a row: nothing that depends on how many processes there were."""
+    """The saved result of a row; it does not depend on the number of processes."""
 
     index: int
     id: str

@@ -1,4 +1,4 @@
-"""What is left of an incomplete run, launched by the kind of its job; behind resume and the merge job."""
+"""Launch the rest of an incomplete run, by kind of job; used by resume and the merge job."""
 
 from __future__ import annotations
 
@@ -20,45 +20,45 @@ from hpcjobs.run_folder.submission import Launch
 from hpcjobs.training.batches import plan_batches
 
 
-def carry_on(paths: RunPaths, config: Config, say: Callable[[str], None], automatic: bool = False) -> Launch | None:
-    """Merge, and launch what is missing, on another shape if `config` has one; None where nothing is missing."""
+def carry_on(paths: RunPaths, config: Config, echo: Callable[[str], None], automatic: bool = False) -> Launch | None:
+    """Merge, and launch what is missing, with the shape of `config`. None if nothing is missing."""
     executor_of(config)
-    return REST[kind_of(paths).name](paths, config, say, automatic)
+    return REST[kind_of(paths).name](paths, config, echo, automatic)
 
 
-def _answers(paths: RunPaths, config: Config, say: Callable[[str], None], automatic: bool) -> Launch | None:
-    """Close the round, and launch what has no answer as the next one."""
+def _answers(paths: RunPaths, config: Config, echo: Callable[[str], None], automatic: bool) -> Launch | None:
+    """Close the round, and launch the samples without a result as the next round."""
     plan, shape = Plan.read(paths.plan), shape_of(config.cluster, config.model.gpus_per_rank)
     rounds = paths.rounds()
     close_round(paths, rounds[-1], config.run.deterministic)
     merged = merge_and_report(paths)
     if merged.complete:
-        say(f"{plan.run} is complete: nothing to resume")
+        echo(f"{plan.run} is complete: nothing to resume")
         return None
     open_round(paths, rounds[-1] + 1, merged.missing, plan.chunk_size, config.run.deterministic)
     write_whole(paths.config, dump(config))
-    say(f"resume  {len(merged.missing)} of {plan.rows} samples on {shape}")
+    echo(f"resume  {len(merged.missing)} of {plan.rows} samples on {shape}")
     return start_run(paths, config, shape, Start(automatic=automatic))
 
 
-def _steps(paths: RunPaths, config: Config, say: Callable[[str], None], automatic: bool) -> Launch | None:
-    """Launch what is left of a training; None where nothing is but evals, which are started.
+def _steps(paths: RunPaths, config: Config, echo: Callable[[str], None], automatic: bool) -> Launch | None:
+    """Launch the rest of a training. None if it is complete; evals that are due are then started.
 
-    At another world size the batch stays what it is.
+    The global batch stays the same at another world size.
     """
     check_trainable(config)
     plan, shape = Plan.read(paths.plan), shape_of(config.cluster, 1)
     batches = plan_batches(config.train, shape.ranks)
     merged = merge_and_report(paths)
     if merged.complete:
-        say(f"{plan.run} is complete: nothing to resume")
+        echo(f"{plan.run} is complete: nothing to resume")
         if paths.then_eval.exists():
             from hpcjobs.commands.then_eval import start_evals
 
-            start_evals(paths, say)
+            start_evals(paths, echo)
         return None
     write_whole(paths.config, dump(config))
-    say(f"resume  {merged.accepted} of {merged.rows} steps are done; {shape}: {batches}")
+    echo(f"resume  {merged.accepted} of {merged.rows} steps are done; {shape}: {batches}")
     return start_run(paths, config, shape, Start(automatic=automatic))
 
 

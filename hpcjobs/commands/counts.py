@@ -1,4 +1,4 @@
-"""How far a run is, counted by the kind of its job; what status shows."""
+"""The progress of a run, by kind of job, for status."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ from hpcjobs.training.progress import read_progress
 
 @dataclass(frozen=True)
 class Counts:
-    """Samples or steps planned and done; `rate` a second, None where it is the sum of the ranks' own.
-
-    `step`: the last step's record, of a training.
+    """Samples or steps, planned and done. `rate` is per second; None if it is the sum of the ranks' rates. `step` is
+    the last step's record.
     """
 
     rows: int
@@ -28,13 +27,13 @@ class Counts:
 
 
 def count(paths: RunPaths, plan: Plan, live: Sequence[Vitals]) -> Counts:
-    """How far a run is of which these ranks live; nothing is done of a kind that has nothing to count."""
+    """The progress of a run, given its ranks; zero for kinds without samples or steps."""
     known = COUNTS.get(plan.kind.name)
     return known(paths, plan, live) if known else Counts(plan.rows, 0)
 
 
 def _answers(paths: RunPaths, plan: Plan, live: Sequence[Vitals]) -> Counts:
-    """Samples with a result: settled chunks, and what live ranks have finished of open ones."""
+    """Samples with a result: those of settled chunks, and finished ones of chunks in progress."""
     number = paths.rounds()[-1]
     sizes = read_sizes(paths.chunks(number))
     settled = sum(sizes[chunk] for chunk in Claims(paths.round(number)).list().done)
@@ -42,7 +41,7 @@ def _answers(paths: RunPaths, plan: Plan, live: Sequence[Vitals]) -> Counts:
 
 
 def _steps(paths: RunPaths, plan: Plan, live: Sequence[Vitals]) -> Counts:
-    """Steps planned and done, steps a second while ranks live, and the last step."""
+    """Planned and done steps, steps per second while ranks are alive, and the last step."""
     progress = read_progress(paths)
     last = dataclasses.asdict(progress.last) if progress.last else None
     if last:

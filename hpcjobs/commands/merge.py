@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 def merge_and_report(paths: RunPaths) -> Merged:
-    """Merge a run and write its report. A report that fails is said; it never costs the results."""
+    """Merge a run and write its report. If only the report fails, that is logged and the results are kept."""
     kind = kind_of(paths)
     kind.check("merge", paths.root.name)
     merged = MERGES[kind.name](paths)

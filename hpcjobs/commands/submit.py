@@ -33,7 +33,7 @@ FLAGS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Flags:
-    """The flags that name config keys (FLAGS), None for those that were not given."""
+    """The flags that are config keys (FLAGS); None if not given."""
 
     nodes: int | None = None
     gpus: int | None = None
@@ -86,7 +86,7 @@ def flag_layer(flags: Flags, sbatch: Sequence[str]) -> Layer:
 
 
 def draft_of(options: SubmitOptions) -> tuple[Draft, dict[str, str]]:
-    """The checked plan of an options, still in memory, and where each config value came from."""
+    """The checked plan, still in memory, and where each config value came from. Raises a UsageError."""
     kind = find_kind(options.job)
     if options.argv and not kind.program:
         raise UsageError(f"submit {options.job} takes no words after its options: {' '.join(options.argv)}")

@@ -63,7 +63,7 @@ def plan_runs(options: SubmitOptions, sizes: Sequence[int]) -> dict[int, Draft]:
 
 
 def _check_order(options: SubmitOptions) -> None:
-    """A UsageError for what verify cannot run: it compares answers, and plans them by a config."""
+    """Raise a UsageError for what verify cannot run: it needs a config, and compares answers."""
     if kind := KINDS.get(options.job):
         kind.check("verify", options.job)
     fit = [kind.name for kind in KINDS.values() if kind.unit == "answers"]
@@ -157,7 +157,7 @@ def judge(runs: dict[int, RunPaths], options: SubmitOptions, keep: int) -> Verif
 
 
 def _required(options: SubmitOptions, sizes: Iterable[int]) -> str:
-    """The command that makes it a requirement that nothing differs."""
+    """The command that repeats this verify with run.deterministic, which requires identical results."""
     words = ["hpcjobs", "verify", str(options.config), "--world-sizes", ",".join(map(str, sizes))]
     words += [] if options.job == EVAL.name else ["--job", options.job]
     words += [] if options.profile is None else ["--profile", options.profile]

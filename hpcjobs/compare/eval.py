@@ -45,13 +45,13 @@ class Side:
             if not path.exists():
                 raise UsageError(f"{path} does not exist yet; next: hpcjobs merge {paths.root}")
         try:
-            said = MetricsFile.read(paths.metrics)
-            known, counts = said.provenance, said.counts
+            file = MetricsFile.read(paths.metrics)
+            known, counts = file.provenance, file.counts
             target = known.rescored_with.get("target", config.task.target)
             side = cls(
                 paths=paths,
                 results=Results(paths.results),
-                complete=said.complete,
+                complete=file.complete,
                 counts=counts,
                 model=known.model["name"],
                 data=known.data,

@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class FlipRow(TypedDict, total=False):
-    """What one of the runs has of a sample that flipped."""
+    """The row of a flipped sample in one of the runs."""
 
     index: int
     completion: str | None

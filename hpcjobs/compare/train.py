@@ -62,14 +62,14 @@ class TrainSide:
     @cached_property
     def values(self) -> dict[str, float | None]:
         """Its losses, speed and counts by name; None for those it does not have."""
-        said = self.training.file
-        train = said.train or TrainFacts()
+        file = self.training.file
+        train = file.train or TrainFacts()
         whole = len(self.step_samples) == len(self.training.curve.steps)
-        found = {name: said.metrics[name]["value"] if name in said.metrics else None for name in LOSSES}
+        found = {name: file.metrics[name]["value"] if name in file.metrics else None for name in LOSSES}
         speed = {name: getattr(train, name) for name in ("tokens_per_s", "tokens_per_s_per_rank", "seconds")}
         read = sum(step_samples.samples for step_samples in self.step_samples.values()) if whole else None
-        return found | {"tokens": said.counts.tokens} | speed | {
-            "steps": said.counts.accepted, "samples": train.samples, "samples_read": read,
+        return found | {"tokens": file.counts.tokens} | speed | {
+            "steps": file.counts.accepted, "samples": train.samples, "samples_read": read,
         }  # fmt: skip
 
     def step_of(self, name: str) -> int | None:

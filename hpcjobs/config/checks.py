@@ -60,7 +60,7 @@ def _name(value: str) -> str:
 
 
 def engine_name(value: str) -> str:
-    """`value`, if it is an engine of hpcjobs or one that an installed package registers."""
+    """`value`, if it is an engine of hpcjobs or of an installed package; else a ValueError."""
     if value in ENGINES or value in (others := plugins.registered(plugins.ENGINES)):
         return value
     *words, last = [repr(name) for name in ENGINES]

@@ -29,7 +29,7 @@ _SIOCGIFADDR = 0x8915
 
 
 class _Place(TypedDict):
-    """Where rank 0 answers."""
+    """The address of rank 0."""
 
     addresses: list[str]
     port: int
@@ -38,7 +38,7 @@ class _Place(TypedDict):
 
 
 class Arrival(TypedDict):
-    """What a rank has told when it arrived."""
+    """What a rank records when it arrives."""
 
     rank: int
     host: str

@@ -26,9 +26,9 @@ def rows_at_once(batch_size: BatchSize) -> int:
 class Engine(Protocol):
     """Turns requests into completions, one for each, in any order. It never raises for a bad request.
 
-    One that a package registers is made as `Class(model, tokenizer, generation, batch_size)`, with the model in
-    evaluation mode on this rank's device; or, where it has `from_config`, as an OwnModelEngine.
-    `batch_size` is how many requests it likes to have in hand at once; it may shrink when memory runs out.
+    The engine of an installed package is made as `Class(model, tokenizer, generation, batch_size)`, with the model in
+    eval mode on this rank's device; or, if it has `from_config`, as an OwnModelEngine. `batch_size` is how many
+    requests it prefers to have running; it may shrink when memory runs out.
     """
 
     @property
@@ -42,10 +42,10 @@ class Engine(Protocol):
 
 
 class OwnModelEngine(Engine, Protocol):
-    """An engine that loads a model of its own, or asks a server for one.
+    """An engine that loads its own model, or queries a server.
 
-    `weights`: whether `model.name` is a folder or hub id whose weights it reads; then the plan checks, hashes and
-    fetches them. `tasks`: the types of requests that it answers; ("generate",) where it does not say.
+    `weights`: `model.name` is a folder or hub id whose weights it reads; the plan then checks, hashes and downloads
+    them. `tasks`: the types of requests that it supports; ("generate",) by default.
     """
 
     weights: ClassVar[bool]
@@ -53,7 +53,7 @@ class OwnModelEngine(Engine, Protocol):
 
     @classmethod
     def from_config(cls, model: ModelConfig, generation: GenerationConfig) -> Engine:
-        """The engine for this rank, whose GPUs are those that CUDA_VISIBLE_DEVICES names."""
+        """The engine of this rank, on the GPUs in CUDA_VISIBLE_DEVICES."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Chats as a model's own template writes them; a turn that it would falsify or drop is an error."""
+"""Render chats with the model's chat template; a turn that it would change or drop is an error."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from hpcjobs.requests import Turn
 
 
 def chat_text(tokenizer: Any, chat: Sequence[Turn], ask: bool) -> str:
-    """The text of a chat; with `ask`, also what the template writes before an answer.
+    """The text of a chat; with `ask`, including the generation prompt.
 
-    Raises what the template raises, and a ValueError for a turn without content that it writes as the word "None",
-    or whose `tool_calls` it leaves out.
+    Raises what the template raises, and a ValueError for a turn without content that it renders as "None", or whose
+    `tool_calls` it drops.
     """
     text = _render(tokenizer, chat, ask)
     if any(turn["content"] is None for turn in chat):

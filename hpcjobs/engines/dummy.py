@@ -27,7 +27,7 @@ class DummyEngine:
 
     @classmethod
     def from_config(cls, model: ModelConfig, generation: GenerationConfig) -> DummyEngine:
-        """An engine with the delay and the batch size of `model`."""
+        """The engine for `model.engine: dummy`."""
         return cls(model.dummy_delay, rows_at_once(model.batch_size))
 
     def stream(self, requests: Source) -> Iterator[Completion]:

@@ -1,4 +1,4 @@
-"""Finding an engine that is not made over a loaded model: `dummy`, and those that installed packages register."""
+"""Engines that bring their own model: `dummy`, and those of installed packages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hpcjobs.errors import ConfigError, UsageError
 
 
 def registered_engine(name: str) -> Any:
-    """The class that a package registers as `name`; None for the engines of hpcjobs."""
+    """The class that an installed package registers as `name`; None for the engines of hpcjobs."""
     if name in ENGINES:
         return None
     kind = plugins.load(plugins.ENGINES, name)
@@ -22,13 +22,13 @@ def registered_engine(name: str) -> Any:
 
 
 def own_model_engine(name: str) -> type[OwnModelEngine] | None:
-    """The engine called `name` if it brings a model of its own, `from_config`; else None."""
+    """The engine called `name`, if it has its own model (`from_config`); else None."""
     kind = DummyEngine if name == "dummy" else registered_engine(name)
     return kind if hasattr(kind, "from_config") else None
 
 
 def check_task(engine: type[OwnModelEngine], name: str, task: str) -> None:
-    """A UsageError where an engine with a model of its own does not do tasks of this type."""
+    """Raise a UsageError if an engine with its own model does not support this type of task."""
     tasks = getattr(engine, "tasks", ("generate",))
     if task not in tasks:
         raise UsageError(f"model.engine {name!r} does not do task.type {task}: it does {', '.join(tasks)}")

@@ -113,9 +113,9 @@ def _slurm(paths: RunPaths, config: Config, shape: Shape, start: Start, record: 
 def _queue(
     paths: RunPaths, patience: float, record: Launch, kind: str, executor: Executor, entry: str, *args: str | int
 ) -> Launch:
-    """Queue one job; the record with its id.
+    """Queue one job; returns the record with its id.
 
-    Its key is on disk before sbatch is called: whoever is cut off in between finds the job by it.
+    Its key is recorded before sbatch is called, so an interrupted submission can be found.
     """
     executor.name, key = f"{kind}-{record.number}", secrets.token_hex(8)
     scripts = {**record.scripts, kind: executor.script}
@@ -154,7 +154,7 @@ def _take_back(job_ids: Iterable[str], paths: RunPaths, why: BaseException) -> N
 
 
 def _local(paths: RunPaths, config: Config, shape: Shape, start: Start, record: Launch) -> Launch:
-    """A supervisor in a session of its own: it outlives this terminal."""
+    """Start a supervisor in its own session, so that it outlives this terminal."""
     command = [sys.executable, "-m", SUPERVISOR, str(paths.root), str(record.number)]
     command += [str(shape.ranks), str(shape.gpus_per_node * shape.nodes)]
     record = dataclasses.replace(record, commands=(" ".join(command),))
@@ -178,7 +178,7 @@ def _local(paths: RunPaths, config: Config, shape: Shape, start: Start, record: 
 
 
 def _debug(paths: RunPaths, config: Config, shape: Shape, start: Start, record: Launch) -> Launch:
-    """Note a start whose one rank the caller runs, in this process: break points work there."""
+    """Record a launch whose single rank the caller runs in this process, where breakpoints work."""
     if shape.ranks > 1:
         raise UsageError(f"--executor debug runs one rank in this process, not {shape.ranks}: use --executor local")
     record = dataclasses.replace(record, commands=(f"python -m hpcjobs.worker {paths.root}",))

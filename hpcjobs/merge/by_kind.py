@@ -1,4 +1,4 @@
-"""The merge of a run, by the kind of its job; a kind without one has no entry."""
+"""The merge of a run, by kind of job; kinds without one have no entry."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ Ints = npt.NDArray[np.int64]
 
 
 class _Found(TypedDict):
-    """What tells two records of a sample apart; their other fields are compared, too."""
+    """The fields that identify a record; the others are compared too."""
 
     index: int
     id: str

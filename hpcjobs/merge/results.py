@@ -30,7 +30,7 @@ _LIKELIHOODS = ("choice_logprobs", "choice_greedy", "choice_tokens")
 
 
 class ResultRow(TypedDict):
-    """A row of results.parquet, as far as it is scored again."""
+    """A row of results.parquet, with the columns needed to score it again."""
 
     index: int
     completion: str

@@ -1,4 +1,4 @@
-"""Finding a metric: a built-in by name, one of an installed package by its entry point, a class by its path."""
+"""Find metrics: built-in ones by name, those of installed packages by entry point, a class by its path."""
 
 from __future__ import annotations
 
@@ -54,8 +54,10 @@ def metrics_of(task: TaskConfig) -> tuple[str, ...]:
 
 
 def find_metric(name: str) -> Metric:
-    """The metric that `name` means: a built-in, one over several answers as `pass@5(exact_match)`, one that an
+    """The metric of this name: a built-in one, one over several answers such as `pass@5(exact_match)`, one that an
     installed package registers, or the class at `package.module:Class`.
+
+    Raises a ConfigError.
     """
     if repeated := _REPEATED.fullmatch(name):
         base = find_metric(repeated["base"] if repeated["base"] is not None else ExactMatch.name)
@@ -76,7 +78,7 @@ def find_metric(name: str) -> Metric:
 
 
 def _registered_metric(name: str) -> Metric:
-    """The metric that a package registers as `name`, which is also what it is called in results."""
+    """The metric that an installed package registers as `name`, which is its name in results too."""
     kind = plugins.load(plugins.METRICS, name)
     try:
         metric = kind()
@@ -87,7 +89,7 @@ def _registered_metric(name: str) -> Metric:
 
 
 def registered_names(names: Iterable[str]) -> list[str]:
-    """What of a config's metrics packages have registered; what judges each of several answers counts, too."""
+    """The metrics of a config that installed packages register, including those inside pass@k and majority."""
     bases = [found["base"] if (found := _REPEATED.fullmatch(name)) else name for name in names]
     others = [name for name in bases if name and name not in BUILT_IN and ":" not in name]
     return [name for name in others if name in plugins.registered(plugins.METRICS)]
@@ -125,7 +127,7 @@ def _are_bounds(bounds: object) -> bool:
 
 
 def lower_is_better(name: str) -> bool:
-    """Whether a metric of this name, as it stands in results, is the worse the higher it is; of a class by path: no.
+    """Whether lower values of this metric, as named in results, are better; False for a class by path.
 
     lm-evaluation-harness appends the filter after a comma, and has two more such metrics.
     """

@@ -1,4 +1,4 @@
-"""The plan of a run, by the kind of its job."""
+"""The plan of a run, by kind of job."""
 
 from __future__ import annotations
 

@@ -158,7 +158,7 @@ def draft_run(
 
 
 def _packages(job: str, config: Config) -> dict[str, str]:
-    """Name and version of the installed packages that the run's metrics, engine and job come from."""
+    """Names and versions of the installed packages that provide the run's metrics, engine and kind of job."""
     used = {
         plugins.METRICS: registered_names(config.task.metrics),
         plugins.ENGINES: [name for name in (config.model.engine,) if name not in ENGINES],

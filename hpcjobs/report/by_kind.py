@@ -1,4 +1,4 @@
-"""What is on the page of a run, by the kind of its job."""
+"""The parts of a run's page, by kind of job."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from hpcjobs.run_folder.paths import RunPaths
 
 @dataclass(frozen=True)
 class JobPage:
-    """`content`: what there is beside ranks and scores; `headline`: what comes first; `tiles`: the numbers below it."""
+    """`content`: what the page has beside ranks and scores; `headline`: its first line; `tiles`: the numbers below it.
+    """
 
     content: Callable[[RunPaths, Config, MetricsFile | None], Content]
     headline: Callable[[RunFacts], Headline]
@@ -31,5 +32,5 @@ PAGES: dict[str, JobPage] = {
 
 
 def page_of(kind: JobKind) -> JobPage:
-    """What is on the page of such a run; of a kind without an entry its ranks alone."""
+    """The page of a kind of job; for kinds without an entry, its ranks only."""
     return PAGES.get(kind.name, _RANKS)

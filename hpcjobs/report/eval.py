@@ -1,4 +1,4 @@
-"""What the page of a run shows that has answers."""
+"""The page of eval and generate runs."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from hpcjobs.tasks.few_shot import read_pool
 
 
 def content(paths: RunPaths, config: Config, metrics: MetricsFile | None) -> Content:
-    """The rows that are shown."""
+    """The rows to show."""
     if paths.results.exists():
         return Content(read_samples(paths.results, config.task, read_pool(paths, config.task.few_shot)))
     return Content(notes=["results.parquet is gone: no rows can be shown"] if metrics else [])
 
 
 def headline(facts: RunFacts) -> Headline:
-    """The verdict of the merge."""
+    """The headline, from the merge."""
     metrics, paths, launches = facts.metrics, facts.paths, facts.launches
     if metrics is None:
         return _pending(facts)

@@ -1,4 +1,4 @@
-"""What a page is made of."""
+"""The data of a page."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Tile = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class Content:
-    """What only some kinds of jobs have: samples, or a curve; `notes` has what could not be read."""
+    """What only some kinds of jobs have: samples, or a curve; `notes` lists what could not be read."""
 
     samples: Samples | None = None
     curve: CurveDrawing | None = None
@@ -28,7 +28,7 @@ class Content:
 
 @dataclass(frozen=True, kw_only=True)
 class RunFacts:
-    """What a run folder says."""
+    """The content of a run folder."""
 
     paths: RunPaths
     plan: Plan

@@ -1,4 +1,4 @@
-"""What the page of a script run shows, and of any run of which only the ends of its ranks count."""
+"""The page of script runs, and of other runs without samples and steps."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from hpcjobs.run_folder.run_state import RunState
 
 
 def content(paths: RunPaths, config: Config, metrics: MetricsFile | None) -> Content:
-    """Nothing beside its ranks."""
+    """Nothing but the ranks."""
     return Content()
 
 
 def headline(facts: RunFacts) -> Headline:
-    """The verdict from the ranks of the last attempt."""
+    """The headline, from the ranks of the last attempt."""
     activities, paths = facts.activities, facts.paths
     last = activities[-1].attempt if activities else ""
     mine = [activity for activity in activities if activity.attempt == last]

@@ -1,4 +1,4 @@
-"""What the page of a training shows."""
+"""The page of train runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def content(paths: RunPaths, config: Config, metrics: MetricsFile | None) -> Con
 
 
 def headline(facts: RunFacts) -> Headline:
-    """The verdict of the merge: whether there is a model."""
+    """The headline, from the merge: whether there is a model."""
     if facts.metrics is None:
         text = "The training has not been judged yet."
         return Headline(RunState.PENDING, "NO RESULTS YET", text, command("status", facts.paths))

@@ -100,7 +100,7 @@ def table_parts(table: pa.Table) -> Iterator[memoryview]:
 
 
 def _canonical_table(part: pa.Table) -> pa.Table:
-    """The same rows in one chunk, whose bytes are those of the values, whatever chunks and nulls have beneath."""
+    """The rows in one chunk, whose bytes depend on the values only, not on chunks and what is below nulls."""
     taken = part.take(pa.array(range(len(part)), pa.int64())).combine_chunks()
     for number, field in enumerate(taken.schema):
         if pa.types.is_nested(field.type) and len(taken):
@@ -109,7 +109,7 @@ def _canonical_table(part: pa.Table) -> pa.Table:
 
 
 def _canonical(column: pa.Array) -> pa.Array:
-    """A column that was taken row by row, where what stands in a null object is null too."""
+    """A column rebuilt row by row, with nulls inside null objects."""
     kind = column.type
     if pa.types.is_struct(kind) and len(list(kind)):
         parts = [_canonical(part) for part in column.flatten()]

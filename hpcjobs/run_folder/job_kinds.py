@@ -1,4 +1,4 @@
-"""Kinds of jobs: by its kind's fields a stage decides, and what to type where a verb is not for a run."""
+"""Kinds of jobs: the fields by which stages decide, and messages for verbs that a kind does not have."""
 
 from __future__ import annotations
 
@@ -16,13 +16,12 @@ Unit = Literal["answers", "steps", "none"]
 
 @dataclass(frozen=True, kw_only=True)
 class JobKind:
-    """A kind of job: the word behind `hpcjobs submit`. What a stage does for it stands in the stage's `by_kind.py`.
+    """A kind of job: the word after `hpcjobs submit`. What a stage does for it is in the stage's `by_kind.py`.
 
-    `unit`: what is counted of a run. Answers come from chunks that ranks claim from the ledger; steps are done by all
-    ranks together; `none`: only the ranks' ends count.
-    `article`: a or an. `scored`: its answers need metrics. `program`: each rank runs the user's own program, no model.
-    `template`: the script in sbatch/ that runs it by hand, if one does.
-    `refusals`: verbs that it has not, each with what to say; `{run}` is the run's name.
+    `unit`: what a run counts. Answers come from chunks that ranks claim from the ledger; steps are done by all ranks
+    together; with `none` only the exit of the ranks counts. `article`: a or an. `scored`: its answers need metrics.
+    `program`: each rank runs the user's own program, without a model. `template`: the script in sbatch/ that runs it by
+    hand, if any. `refusals`: verbs that it does not have, each with a message; `{run}` is the run's name.
     """
 
     name: str
@@ -38,13 +37,13 @@ class JobKind:
         return verb not in self.refusals
 
     def check(self, verb: str, run: str) -> None:
-        """A UsageError where a run of this kind has no such verb."""
+        """Raise a UsageError if a run of this kind does not have the verb."""
         if not self.has(verb):
             raise UsageError(self.refusals[verb].format(run=run))
 
     @property
     def counted(self) -> str:
-        """What is counted, as people read it."""
+        """The unit, for people."""
         return {"answers": "samples", "steps": "steps", "none": "ranks"}[self.unit]
 
     def __str__(self) -> str:
@@ -72,16 +71,16 @@ BUILT_IN = frozenset(KINDS)
 
 
 def add_kind(kind: JobKind) -> None:
-    """A kind from another package: what its entry point in `hpcjobs.jobs` calls, once in each process that needs it.
+    """Add a kind from another package; its entry point in `hpcjobs.jobs` calls this, once per process that needs it.
 
-    The same function adds to the stages' tables: PLANNERS of plan/by_kind.py, RANKS of worker/by_kind.py, and what
+    The same function adds to the tables of stages: PLANNERS of plan/by_kind.py, RANKS of worker/by_kind.py, and what
     else the kind has. See CONTRIBUTING.
     """
     KINDS[kind.name] = kind
 
 
 def find_kind(name: str) -> JobKind:
-    """The kind of job called `name`, be it another package's; a UsageError where there is none."""
+    """The kind of job called `name`, of hpcjobs or an installed package. Raises a UsageError if there is none."""
     if name in KINDS:
         return KINDS[name]
     others = plugins.registered(plugins.JOBS)
@@ -108,7 +107,7 @@ def check_answers(paths: RunPaths, verb: str) -> None:
 
 
 def unit_of_both(a: RunPaths, b: RunPaths) -> Unit:
-    """What two runs may be compared by; a UsageError where it is not the same, or where nothing of them is counted."""
+    """The unit by which two runs are compared. Raises a UsageError if they differ, or count nothing."""
     kinds = kind_of(a), kind_of(b)
     for paths, kind in zip((a, b), kinds, strict=True):
         if kind.unit == "none":

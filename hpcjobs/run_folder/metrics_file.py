@@ -1,4 +1,4 @@
-"""metrics.json as it is read, whoever wrote it; files of earlier versions lack some of it."""
+"""metrics.json, typed. Files of earlier versions lack some fields."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from hpcjobs.run_folder.files import read_json
 
 
 class OptionSummary(TypedDict):
-    """A metric over the samples whose right option is the same one."""
+    """A metric over the samples with one correct option."""
 
     value: float
     n: int
 
 
 class Summary(TypedDict):
-    """One metric: value, standard error and 95% intervals (None where there is nothing to say) over `n` samples.
+    """A metric: value, standard error and 95% intervals (None if undefined) over `n` samples.
 
-    `by_option`: the same by right option, of multiple choice. `step`: the step that a training's loss is of.
+    `by_option`: the same by correct option, for choice. `step`: the step of a training's loss.
     """
 
     value: float | None
@@ -42,13 +42,13 @@ class _Part:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
-        """The section of those values that it has fields for; a TypeError where one is missing."""
+        """The section with those values that it has fields for. Raises a TypeError if one is missing."""
         return cls(**{one.name: values[one.name] for one in fields(cls) if one.name in values})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Counts(_Part):
-    """Rows (of a training: steps) in all, with and without a result; `errors` are results that are errors."""
+    """Rows (steps of a training), with and without a result; `errors` are results with an error."""
 
     rows: int
     accepted: int
@@ -63,7 +63,7 @@ class Counts(_Part):
 
 
 class CheckpointFacts(TypedDict):
-    """A checkpoint of a training; `error` is why its `bytes` are not known."""
+    """A checkpoint of a training; `error` is why its `bytes` are unknown."""
 
     step: int
     bytes: int | None
@@ -72,7 +72,7 @@ class CheckpointFacts(TypedDict):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainFacts(_Part):
-    """What only a training has: speed, checkpoints, the model."""
+    """What only train runs have: speed, checkpoints, the model."""
 
     tokens_per_s: float = 0.0
     tokens_per_s_per_rank: float = 0.0
@@ -86,7 +86,7 @@ class TrainFacts(_Part):
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance(_Part):
-    """Where the values come from; `model` and `data` are as plan.json has them, times in Unix seconds."""
+    """Where the values come from; `model` and `data` are as in plan.json, times in Unix seconds."""
 
     merged_at: float
     model: Mapping[str, Any] = field(default_factory=dict)
@@ -100,7 +100,7 @@ class Provenance(_Part):
 
 @dataclass(frozen=True, kw_only=True)
 class MetricsFile:
-    """What a merge said of a run; `values` is all of the file, for whoever passes it on."""
+    """The content of metrics.json; `values` is the whole file."""
 
     complete: bool
     counts: Counts
@@ -113,12 +113,12 @@ class MetricsFile:
 
     @classmethod
     def read(cls, path: Path) -> MetricsFile:
-        """The file at `path`. An OSError, ValueError, KeyError or TypeError where it cannot be read."""
+        """Read the file at `path`. Raises an OSError, ValueError, KeyError or TypeError."""
         return cls.of(read_json(path))
 
     @classmethod
     def of(cls, values: dict[str, Any]) -> MetricsFile:
-        """The same of the values in the file."""
+        """The same, from the values in the file."""
         return cls(
             complete=values["complete"],
             counts=Counts.of(values["counts"]),

@@ -15,11 +15,11 @@ from hpcjobs.run_folder.job_kinds import JobKind, find_kind
 
 @dataclass(frozen=True)
 class _Part:
-    """A section of plan.json: what it lacks has a default, what is None is not written."""
+    """A section of plan.json. Missing fields have defaults; None is not written."""
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
-        """The section of those values that it has fields for."""
+        """The section with those values that it has fields for."""
         return cls(**{one.name: values[one.name] for one in fields(cls) if one.name in values})
 
     def values(self) -> dict[str, object]:
@@ -29,7 +29,7 @@ class _Part:
 
 @dataclass(frozen=True, kw_only=True)
 class PlanData(_Part):
-    """The data set: its rows, hashes and columns; of an lm_eval task also what that brings. A script has none."""
+    """The data set: rows, hashes and columns; for an lm_eval task also what that adds. Empty for a script."""
 
     name: str = ""
     rows: int = 0
@@ -41,13 +41,13 @@ class PlanData(_Part):
     tasks: list[str] | None = None
 
     def values(self) -> dict[str, object]:
-        """The section as JSON; nothing for a script."""
+        """The section as JSON values."""
         return super().values() if self.name else {}
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlanModel(_Part):
-    """The model and its engine, with a hash of its weights, or of a hub model the cache and its commit there."""
+    """The model and its engine, with a hash of its weights, or the cache and commit of a hub model."""
 
     name: str = ""
     engine: str = ""
@@ -59,7 +59,7 @@ class PlanModel(_Part):
     commit: str | None = None
 
     def values(self) -> dict[str, object]:
-        """The section as JSON, with a hub model's commit, null until it is fetched."""
+        """The section as JSON values."""
         if not self.name:
             return {}
         hub = {"commit": self.commit} if self.cache is not None else {}  # null: it was not fetched yet
@@ -68,7 +68,7 @@ class PlanModel(_Part):
 
 @dataclass(frozen=True, kw_only=True)
 class PlanSnapshot(_Part):
-    """The user's own code that was copied (`files` of them), and what of it the ranks run; `note`: what was not."""
+    """The user's code that was copied (`files` files), and what of it the ranks run; `note` is what was not copied."""
 
     sha256: str | None = None
     files: int | None = None
@@ -80,9 +80,9 @@ class PlanSnapshot(_Part):
 
 @dataclass(frozen=True, kw_only=True)
 class PlanCode(_Part):
-    """Which hpcjobs planned the run, in which Python, where, and which code of the user's was copied.
+    """The version of hpcjobs and Python, the folder, and the user's code that was copied.
 
-    `packages`: of which packages what was added to hpcjobs is, by its name.
+    `packages`: for each name that an installed package adds, that package.
     """
 
     hpcjobs: str = ""
@@ -99,12 +99,12 @@ class PlanCode(_Part):
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
-        """The section that the JSON of plan.json holds."""
+        """The section from its values."""
         code = super().of(values)
         return replace(code, snapshot=PlanSnapshot.of(values.get("snapshot", {})))
 
     def values(self) -> dict[str, object]:
-        """The section as JSON, without a snapshot that has no files."""
+        """The section as JSON values."""
         copied = self.snapshot.values()
         others = {name: value for name, value in super().values().items() if name != "snapshot"}
         return others | ({"snapshot": copied} if copied else {})
@@ -112,7 +112,7 @@ class PlanCode(_Part):
 
 @dataclass(frozen=True, kw_only=True)
 class PlanTrain(_Part):
-    """A training's batches and steps in words, and the eval that follows."""
+    """The batches and steps of a training as text, and the eval that follows."""
 
     global_batch: int | None = None
     batches: str = ""
@@ -121,7 +121,7 @@ class PlanTrain(_Part):
     then_eval: str | None = None
 
     def values(self) -> dict[str, object]:
-        """The section as JSON; nothing where the job is no training."""
+        """The section as JSON values."""
         return dict(vars(self)) if self.batches else {}
 
 

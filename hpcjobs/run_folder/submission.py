@@ -14,10 +14,11 @@ from hpcjobs.run_folder.paths import RunPaths
 
 @dataclass(frozen=True, kw_only=True)
 class Launch:
-    """One start of a run, by submit, resume or join; a value: where more becomes known, a new one takes its place.
+    """One launch of a run, by submit, resume or join. Immutable: more information makes a new one.
 
-    `jobs` names the Slurm jobs or the local supervisor's process. A Slurm job has a key, noted before sbatch is called:
-    by it a job is found again whose id was never heard of. `joined`: its ranks were added to a round that was going on.
+    `jobs` names the Slurm jobs or the local supervisor's process. A Slurm job has a key, recorded before sbatch is
+    called: it identifies a job whose id was never received. The ranks of a `joined` launch were added to the current
+    round.
     """
 
     number: int
@@ -36,7 +37,7 @@ class Launch:
     notes: tuple[str, ...] = ()
 
     def with_job(self, kind: str, job_id: str) -> Launch:
-        """The same start with the id of one more of its jobs."""
+        """The launch with the id of one more job."""
         return dataclasses.replace(self, jobs={**self.jobs, kind: job_id})
 
     @property

@@ -93,7 +93,7 @@ class Pool:
 
 
 def _key(value: object) -> _Key:
-    """What is equal where values are, and only there: to Python True is 1, and NaN is not itself."""
+    """A key that is equal for equal values only: in Python True equals 1, and NaN does not equal itself."""
     if isinstance(value, str | int | float | None) and not isinstance(value, bool) and value == value:
         return value
     return type(value).__name__, repr(value)

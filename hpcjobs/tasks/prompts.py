@@ -64,9 +64,9 @@ class Template:
 
 
 def _lone_expression(parsed: nodes.Template) -> TemplateExpression | None:
-    """What stands in a template's only `{{ }}`, where nothing but white space is beside it; else None.
+    """The expression of a template that is a single `{{ }}`, apart from whitespace; else None.
 
-    As `Environment.compile_expression` makes it, but of what jinja has read: the dash of `{{- a }}` is no minus.
+    As `Environment.compile_expression`, but from jinja's own parse: the dash of `{{- a }}` is not a minus.
     """
     parts = [part for node in parsed.body if isinstance(node, nodes.Output) for part in node.nodes]
     found = [part for part in parts if not (isinstance(part, nodes.TemplateData) and not part.data.strip())]
@@ -265,9 +265,9 @@ def _solved(prompt: Prompt, answer: str) -> Chat:
 
 
 def chat_or_text(value: object) -> Prompt:
-    """A prompt out of a column: a text, or a chat whose turns have role and content; else a ValueError.
+    """A prompt from a column: a text, or a chat whose turns have role and content. Raises a ValueError for others.
 
-    Whatever else a turn has (`tool_calls`, `name`...) goes to the chat template as it is; so does content that is null.
+    Other keys of a turn (`tool_calls`, `name`...) are passed to the chat template, and so is content that is null.
     """
     if isinstance(value, str):
         return value
@@ -277,7 +277,7 @@ def chat_or_text(value: object) -> Prompt:
 
 
 def _turn_of(turn: Turn, number: int) -> Turn:
-    """A turn with the text parts of its content joined in order; a ValueError names what is no text."""
+    """A turn, with the text parts of its content joined. Raises a ValueError for parts that are not text."""
     if not isinstance(turn.get("role"), str) or "content" not in turn:
         raise ValueError(f"turn {number} of the chat has no role and content: {turn!r}"[:300])
     content = turn["content"]

@@ -62,7 +62,7 @@ def write_model(work: Work, prepared: Prepared, target: Path) -> None:
 
 
 def _learned_end(work: Work, prepared: Prepared) -> int | None:
-    """The token that the samples of this run end with."""
+    """The token with which the samples of this run end."""
     tokens = TokenFile(work.paths.tokens)
     whole = (tokens.sample(number) for number in range(min(len(tokens), _SAMPLES_FOR_END)))
     samples = ((ids.tolist(), learned.tolist()) for ids, learned in whole)
@@ -70,7 +70,7 @@ def _learned_end(work: Work, prepared: Prepared) -> int | None:
 
 
 def _end_with(model: PreTrainedModel, end: int | None) -> None:
-    """Name the end that was learned in generation_config.json, beside those that the base model names there."""
+    """Add the end token that was trained to generation_config.json, beside those of the base model."""
     named = model.generation_config.eos_token_id
     known = list(named) if isinstance(named, list | tuple) else [] if named is None else [named]
     if end is not None and end not in known:

@@ -40,7 +40,7 @@ class Training:
 
     @property
     def file(self) -> MetricsFile:
-        """The same as metrics.json is read."""
+        """The values, typed as metrics.json is read."""
         return MetricsFile.of(self.values)
 
 

@@ -1,4 +1,4 @@
-"""What a rank does, by the kind of its job."""
+"""What a rank runs, by kind of job."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def run_eval(work: Work) -> None:
 
 
 def make_engine(work: Work) -> Engine:
-    """The engine of this run; only real models import torch."""
+    """The engine of this run. torch is imported for real models only."""
     model, kind = work.config.model, work.config.task.type
     task: TaskType = work.plan.data.asks or "generate" if kind == "lm_eval" else kind
     if own := own_model_engine(model.engine):

@@ -93,8 +93,8 @@ def _audit(rank: Rank, config: Config) -> None:
 
 
 def _run_job(work: Work) -> None:
-    if work.rank.is_main and (said := changed_since(work.plan.code)):
-        log.warning("%s", said)
+    if work.rank.is_main and (message := changed_since(work.plan.code)):
+        log.warning("%s", message)
     RANKS[work.plan.kind.name](work)
 
 

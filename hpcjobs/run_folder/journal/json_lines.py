@@ -23,9 +23,10 @@ def lines_of(offset: int, block: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def parse_block(block: bytes, schema: pa.Schema, others: Others = "error") -> pa.Table | None:
-    """The columns `schema` of a block of whole lines, by Arrow's parser; None if it refuses one, or if it is not UTF-8.
+    """The columns `schema` of a block of whole lines, parsed by Arrow.
 
-    None too if the objects do not stand on one line each. `others`: what becomes of fields that are not in `schema`.
+    None if Arrow refuses a line, if it is not UTF-8, or if objects are not on one line each. `others`: what to do with
+    fields that are not in `schema`.
     """
     import pyarrow as pa
     import pyarrow.json as pj

@@ -82,7 +82,7 @@ _SPARSE_NAMES = tuple(one.name for one in fields(Record) if one.metadata.get("sp
 
 
 def _json_types(kind: type) -> tuple[type, ...]:
-    """The Python types of a JSON value that a field of type `kind` may have."""
+    """The Python types of a JSON value for a field of type `kind`."""
     containers: dict[type | None, tuple[type, ...]] = {Sequence: (list, tuple), Mapping: (dict,)}
     return containers.get(get_origin(kind)) or ((int, float) if kind is float else (kind,))
 

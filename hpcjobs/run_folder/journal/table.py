@@ -21,7 +21,7 @@ _PLAIN = {int: pa.int64(), str: pa.string(), float: pa.float64(), bool: pa.bool_
 
 
 def arrow_type(kind: type) -> pa.DataType:
-    """The Arrow type for a Python one: a plain type, a sequence or a dataclass of them, each maybe `| None`."""
+    """The Arrow type of a Python type: a plain type, a sequence or a dataclass, optionally `| None`."""
     inner = [part for part in get_args(kind) if part is not type(None)]
     if get_origin(kind) is Sequence:
         return pa.list_(arrow_type(inner[0]))

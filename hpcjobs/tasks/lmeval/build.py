@@ -17,9 +17,9 @@ from hpcjobs.errors import ConfigError, did_you_mean
 from hpcjobs.requests import Completion, Likelihood
 from hpcjobs.run_folder.plan import PlanData
 from hpcjobs.run_folder.snapshot import Snapshot
-from hpcjobs.tasks.lmeval.asked import Asked, AskedRow
 from hpcjobs.tasks.lmeval.codec import encode
 from hpcjobs.tasks.lmeval.dataset_stub import DatasetStub
+from hpcjobs.tasks.lmeval.instances import PlannedDocument, PlannedInstance
 from hpcjobs.tasks.lmeval.judge import LmEvalJudge
 from hpcjobs.tasks.lmeval.prompting import (
     BY_TASK,
@@ -121,7 +121,7 @@ def _again(short: DatasetStub, name: str, folders: Sequence[str], include: Path 
         return load(name, places, library=False)[0]
 
 
-def _rows(name: str, task: Task, config: Config, several: bool) -> list[AskedRow]:
+def _rows(name: str, task: Task, config: Config, several: bool) -> list[PlannedDocument]:
     """The task's documents with their requests, in order: the first `data.max_samples`."""
     limit = config.data.max_samples
     if limit == 0:
@@ -132,7 +132,7 @@ def _rows(name: str, task: Task, config: Config, several: bool) -> list[AskedRow
         raise
     except Exception as error:  # templates and functions of the task
         raise ConfigError(f"task.name: {name}'s requests: {type(error).__name__}: {error}") from error
-    rows: dict[int, AskedRow] = {}
+    rows: dict[int, PlannedDocument] = {}
     for instance in task.instances:
         row = rows.get(instance.doc_id)
         if row is None:
@@ -164,11 +164,11 @@ def _asks(types: Mapping[str, str]) -> Literal["generate", "choice", "perplexity
     return "generate" if generating else "choice" if "loglikelihood" in types.values() else "perplexity"
 
 
-def _generates(one: Asked) -> bool:
+def _generates(one: PlannedInstance) -> bool:
     return bool(one["type"] == "generate_until")
 
 
-def _check_requests(name: str, requests: Sequence[Asked]) -> None:
+def _check_requests(name: str, requests: Sequence[PlannedInstance]) -> None:
     types = {one["type"] for one in requests}
     if not types <= _SCORED and len(requests) > 1:
         raise ConfigError(
@@ -182,7 +182,7 @@ def _check_requests(name: str, requests: Sequence[Asked]) -> None:
         raise ConfigError(f"task.name: {name}: {error}") from None
 
 
-def _table(rows: Sequence[AskedRow]) -> pa.Table:
+def _table(rows: Sequence[PlannedDocument]) -> pa.Table:
     """The rows of inputs/, with document and requests as JSON."""
     columns = {
         "index": pa.array(range(len(rows)), pa.int64()),
@@ -194,14 +194,14 @@ def _table(rows: Sequence[AskedRow]) -> pa.Table:
     return pa.table(columns)
 
 
-def _text(row: AskedRow, value: object) -> str:
+def _text(row: PlannedDocument, value: object) -> str:
     try:
         return encode(value)
     except TypeError as error:
         raise ConfigError(f"task.name: document {row['id']} of {row['task']}: {error}") from None
 
 
-def _metrics(loaded: LoadedTask, rows: Sequence[AskedRow]) -> list[MetricName]:
+def _metrics(loaded: LoadedTask, rows: Sequence[PlannedDocument]) -> list[MetricName]:
     """All metrics of the tasks: those they declare, and those that their first document gives.
 
     A metric that makes several (pass_at_k: pass@1, pass@10) shows their names only when it is called.
@@ -228,7 +228,7 @@ def _made_others(task: Task, before: Mapping[str, object], metric: str) -> bool:
     return any(task.aggregation()[name] is before[metric] for name in added)
 
 
-def _tried(loaded: LoadedTask, row: AskedRow) -> list[tuple[str, str]]:
+def _tried(loaded: LoadedTask, row: PlannedDocument) -> list[tuple[str, str]]:
     """The (metric, filter) pairs of one document with made-up answers; empty if the task's code fails on them."""
     requests = row["requests"]
     if requests[0]["type"] in _SCORED:

@@ -8,8 +8,8 @@ from pathlib import Path
 from hpcjobs.metrics import Score
 from hpcjobs.requests import Completion, Pair, Request, Row
 from hpcjobs.run_folder.inputs import row_index
-from hpcjobs.tasks.lmeval.asked import Asked
 from hpcjobs.tasks.lmeval.codec import decode
+from hpcjobs.tasks.lmeval.instances import PlannedInstance
 from hpcjobs.tasks.lmeval.judge import LmEvalJudge
 from hpcjobs.tasks.lmeval.prompting import generation_of
 from hpcjobs.tasks.lmeval.tasks import PlannedTask, load_planned
@@ -24,23 +24,23 @@ class LmEvalTask:
 
     def request(self, row: Row) -> Request:
         """The request of a row. Several log-likelihoods become one request with a pair for each."""
-        return request_of(row_index(row), str(row["id"]), _asked(row), self._seed)
+        return request_of(row_index(row), str(row["id"]), _requests(row), self._seed)
 
     def judge(self, answer: Completion, row: Row) -> dict[str, Score]:
         """The scores of an answer by metric."""
-        return self._judge.judge(answer, str(row["task"]), decode(str(row["doc"])), _asked(row))
+        return self._judge.judge(answer, str(row["task"]), decode(str(row["doc"])), _requests(row))
 
     def failed(self, row: Row) -> dict[str, Score]:
         """The scores of a row without an answer."""
         return self._judge.failed(str(row["task"]))
 
 
-def _asked(row: Row) -> list[Asked]:
-    asked: list[Asked] = decode(str(row["requests"]))
-    return asked
+def _requests(row: Row) -> list[PlannedInstance]:
+    requests: list[PlannedInstance] = decode(str(row["requests"]))
+    return requests
 
 
-def request_of(index: int, name: str, requests: Sequence[Asked], seed: int) -> Request:
+def request_of(index: int, name: str, requests: Sequence[PlannedInstance], seed: int) -> Request:
     """lm_eval's instances of one document as a Request. `seed` is the run's seed."""
     first = requests[0]
     own = sample_seed(seed, name)

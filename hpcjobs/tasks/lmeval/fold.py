@@ -29,7 +29,7 @@ _SLOW = {"bleu", "chrf", "chrf++", "ter"}
 
 
 class _Value(TypedDict):
-    """What lm_eval makes of a task's items."""
+    """lm_eval's aggregate of a task's items."""
 
     value: float | None
     stderr: float | None

@@ -11,8 +11,8 @@ from numbers import Number
 
 from hpcjobs.metrics import Score
 from hpcjobs.requests import Completion, Likelihood
-from hpcjobs.tasks.lmeval.asked import Asked
 from hpcjobs.tasks.lmeval.codec import encode
+from hpcjobs.tasks.lmeval.instances import PlannedInstance
 from hpcjobs.tasks.lmeval.tasks import LoadedTask, MetricName
 
 
@@ -23,7 +23,9 @@ class LmEvalJudge:
         self._loaded, self._metrics = loaded, {(metric.metric, metric.filter): metric for metric in metrics}
         self._places = {name: number for number, name in enumerate(sorted(loaded.tasks))}
 
-    def judge(self, answer: Completion, task: str, doc: object, requests: Sequence[Asked]) -> dict[str, Score]:
+    def judge(
+        self, answer: Completion, task: str, doc: object, requests: Sequence[PlannedInstance]
+    ) -> dict[str, Score]:
         """The scores by metric; metrics that do not apply to this document are left out, as in lm_eval.
 
         If the item that lm_eval aggregates is more than a number, or there are several tasks, it is kept in the
@@ -45,7 +47,7 @@ class LmEvalJudge:
         return {metric.text: Score(0.0, statistics) for metric in self._metrics.values()}
 
     def results(
-        self, answer: Completion, task: str, doc: object, requests: Sequence[Asked]
+        self, answer: Completion, task: str, doc: object, requests: Sequence[PlannedInstance]
     ) -> dict[tuple[str, str], object]:
         """What `process_results` returns, by (metric, filter). Raises what the task's code raises."""
         from lm_eval.api.instance import Instance
@@ -73,7 +75,7 @@ class LmEvalJudge:
         return math.nan
 
 
-def _responses(answer: Completion, requests: Sequence[Asked]) -> list[Sequence[object]]:
+def _responses(answer: Completion, requests: Sequence[PlannedInstance]) -> list[Sequence[object]]:
     """The answers to each request of a document, as many as its `repeats`."""
     times = [int(one["repeats"] or 1) for one in requests]
     if requests[0]["type"] == "generate_until":

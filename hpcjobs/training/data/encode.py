@@ -131,7 +131,7 @@ class Encoder:
         return len(before), end
 
     def _opening(self, turn: Turn, through: str) -> str:
-        """What the template writes before a chat's first turn where that is the assistant's: its own system turn."""
+        """What the template writes before a first turn of the assistant: its own system message."""
         user = [{"role": "user", "content": str(turn["content"])}]
         asking = self._render(user, True).removeprefix(self._render(user, False))
         place = through.find(asking) if asking else -1
