@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcjobs.config.layers import Layer
-from hpcjobs.config.resolve import validate
+from hpcjobs.config.problems import validate
 from hpcjobs.plan.eval import make_plan
 from hpcjobs.run_folder.paths import RunPaths
 from tests.runs import MEMORY, outcome, plan_run, run_ranks, undisturbed

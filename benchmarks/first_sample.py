@@ -25,7 +25,7 @@ from pathlib import Path
 
 from hpcjobs.config import Config
 from hpcjobs.config.layers import Layer
-from hpcjobs.config.resolve import validate
+from hpcjobs.config.problems import validate
 from hpcjobs.launch.slurm import clean_environment
 from hpcjobs.plan.eval import make_plan
 from hpcjobs.run_folder.paths import RunPaths

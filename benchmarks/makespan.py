@@ -29,7 +29,8 @@ import numpy.typing as npt
 from hpcjobs.distributed.rank import Rank
 from hpcjobs.run_folder.ledger.chunks import ChunkList, default_chunk_size, plan_chunks, write_chunks
 from hpcjobs.run_folder.ledger.claims import Claims, Lease, Listing
-from hpcjobs.run_folder.ledger.ledger import LeaseWatch, Ledger, Rules
+from hpcjobs.run_folder.ledger.ledger import Ledger, Rules
+from hpcjobs.run_folder.ledger.takeover import LeaseWatch
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.process import Identity
 

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from hpcjobs.config.layers import Layer
-from hpcjobs.config.resolve import validate
+from hpcjobs.config.problems import validate
 from hpcjobs.plan.eval import make_plan
 from hpcjobs.run_folder.ledger.chunks import ChunkList
 from hpcjobs.run_folder.ledger.claims import Counted, Lease

@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 
 from hpcjobs.config import Config
 from hpcjobs.config.layers import Layer
-from hpcjobs.config.resolve import validate
+from hpcjobs.config.problems import validate
 from hpcjobs.errors import HpcJobsError
 from hpcjobs.launch.slurm import clean_environment
 from hpcjobs.merge.eval import merge

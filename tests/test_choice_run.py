@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from hpcjobs.config.layers import Layer
-from hpcjobs.config.resolve import validate
+from hpcjobs.config.problems import validate
 from hpcjobs.merge.eval import merge
 from hpcjobs.merge.score import rescore
 from hpcjobs.plan.eval import make_plan

@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 from hpcjobs.cli.app import app
 from hpcjobs.config.checks import _OWN_SBATCH
 from hpcjobs.config.layers import text_layer
-from hpcjobs.config.resolve import validate
+from hpcjobs.config.problems import validate
 from hpcjobs.config.schema import Config
 from hpcjobs.metrics import BUILT_IN, OVER_REPEATS
 from hpcjobs.runner import parser

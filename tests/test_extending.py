@@ -13,7 +13,7 @@ import pytest
 
 from hpcjobs import plugins
 from hpcjobs.config.layers import Layer
-from hpcjobs.config.resolve import validate
+from hpcjobs.config.problems import validate
 from hpcjobs.errors import ConfigError, UsageError
 from hpcjobs.launch.slurm import clean_environment
 from hpcjobs.metrics import find_metric

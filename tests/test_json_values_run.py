@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from hpcjobs.config.layers import Layer
-from hpcjobs.config.resolve import validate
+from hpcjobs.config.problems import validate
 from hpcjobs.merge.eval import merge
 from hpcjobs.merge.score import rescore
 from hpcjobs.plan.eval import make_plan

@@ -14,7 +14,7 @@ import sacrebleu
 
 from hpcjobs import runner
 from hpcjobs.config.layers import Layer
-from hpcjobs.config.resolve import validate
+from hpcjobs.config.problems import validate
 from hpcjobs.launch.slurm import clean_environment
 from hpcjobs.metrics import Judge
 from hpcjobs.requests import Completion, SampleError

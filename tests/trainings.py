@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcjobs.config.layers import Layer
-from hpcjobs.config.resolve import validate
+from hpcjobs.config.problems import validate
 from hpcjobs.launch.slurm import clean_environment
 from hpcjobs.plan.train import make_train_plan
 from hpcjobs.run_folder.heartbeat import read_heartbeat

@@ -8,7 +8,8 @@ from hpcjobs.commands.carry_on import carry_on
 from hpcjobs.commands.submit import Flags, flag_layer, start_run
 from hpcjobs.config import Config
 from hpcjobs.config.layers import Layer, merge_layers
-from hpcjobs.config.resolve import read_config, validate
+from hpcjobs.config.problems import validate
+from hpcjobs.config.resolve import read_config
 from hpcjobs.config.shape import shape_of
 from hpcjobs.errors import UsageError
 from hpcjobs.launch.launch import Start, executor_of

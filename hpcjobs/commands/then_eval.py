@@ -10,7 +10,7 @@ from pathlib import Path
 from hpcjobs.commands.submit import start
 from hpcjobs.commands.wait import wait
 from hpcjobs.config.layers import dotted_layer, file_layer, merge_layers
-from hpcjobs.config.resolve import validate
+from hpcjobs.config.problems import validate
 from hpcjobs.errors import HpcJobsError
 from hpcjobs.launch.entry import begin_evals
 from hpcjobs.launch.jobs import known_launches

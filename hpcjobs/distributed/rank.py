@@ -109,23 +109,6 @@ class Rank:
         share = min(int(cpus), cores) if cpus.isdigit() and int(cpus) else cores // self.local_world_size
         env.setdefault("OMP_NUM_THREADS", str(max(1, share)))
 
-    def own_gpus(self, env: Mapping[str, str], each: int) -> dict[str, str]:
-        """CUDA_VISIBLE_DEVICES with this rank's `each` GPUs, if the launcher shows it those of all ranks.
-
-        Empty if nothing has to change: with one GPU per rank accelerate chooses by LOCAL_RANK. Raises a RendezvousError
-        if there are too few GPUs.
-        """
-        visible = [gpu for gpu in env.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
-        if each == 1 or len(visible) <= each:
-            return {}
-        mine = visible[self.local_rank * each : (self.local_rank + 1) * each]
-        if len(mine) < each:
-            raise RendezvousError(
-                f"local rank {self.local_rank} needs {each} GPUs (model.gpus_per_rank), and its node shows "
-                f"{len(visible)} to {self.local_world_size} ranks: {','.join(visible)}"
-            )
-        return {"CUDA_VISIBLE_DEVICES": ",".join(mine)}
-
     def succeeds(self, attempt: str) -> bool:
         """Whether `attempt` must have ended, because this one is a later start of the same Slurm job."""
         ours, theirs = self.attempt.split("."), attempt.split(".")

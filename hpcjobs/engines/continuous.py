@@ -16,12 +16,12 @@ import transformers
 
 from hpcjobs.config import GenerationConfig
 from hpcjobs.engines.base import Engine, Source
+from hpcjobs.engines.batch_rows import expected_tokens
 from hpcjobs.engines.encoding import NO_NUMBERS, Answer, Encoded, TextCodec, completion_of, context_length
 from hpcjobs.engines.generate import GenerateEngine
 from hpcjobs.engines.intake import Intake, TextThread
 from hpcjobs.engines.loop.engine import LoopEngine
-from hpcjobs.engines.memory import expected_tokens
-from hpcjobs.engines.stopping import StopStrings
+from hpcjobs.engines.stop_strings import StopStrings
 from hpcjobs.engines.support import runs_packed
 from hpcjobs.requests import Completion, Request, SampleError
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from hpcjobs.config import GenerationConfig
 from hpcjobs.engines.chat_template import chat_text
-from hpcjobs.engines.stopping import stopped_text
+from hpcjobs.engines.end_tokens import added_tokens, end_tokens
+from hpcjobs.engines.stop_strings import stopped_text
 from hpcjobs.requests import Completion, Prompt, Request, SampleError
 
 if TYPE_CHECKING:
@@ -135,19 +136,3 @@ def context_length(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -
     """The model's context length in tokens. (Some tokenizers give 1e30 for unknown.)"""
     positions = getattr(model.config, "max_position_embeddings", None) or getattr(model.config, "n_positions", None)
     return int(positions) if positions else min(int(tokenizer.model_max_length), 1 << 20)
-
-
-def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """The end tokens: all of those in generation config, config and tokenizer.
-
-    Models name them in different places (a chat's end of turn is often only in the tokenizer), and
-    lm-evaluation-harness stops at the tokenizer's as well.
-    """
-    named = (model.generation_config.eos_token_id, model.config.get_text_config().eos_token_id, tokenizer.eos_token_id)
-    lists = [one if isinstance(one, list | tuple) else [one] for one in named]
-    return {int(token) for tokens in lists for token in tokens if token is not None}
-
-
-def added_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
-    """The added tokens of a tokenizer by text, including special tokens."""
-    return {str(token): number for number, token in tokenizer.added_tokens_decoder.items()}

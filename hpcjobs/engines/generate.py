@@ -15,8 +15,9 @@ import transformers
 from hpcjobs.config import GenerationConfig
 from hpcjobs.engines.base import BatchSize, Source, rows_at_once, take
 from hpcjobs.engines.encoding import NO_NUMBERS, Answer, Encoded, TextCodec, completion_of, repeat_seed
+from hpcjobs.engines.out_of_memory import free_gpu_memory, is_out_of_memory
 from hpcjobs.engines.sampling import SeededSampler
-from hpcjobs.engines.stopping import StopStrings
+from hpcjobs.engines.stop_strings import StopStrings
 from hpcjobs.requests import Completion, SampleError
 
 if TYPE_CHECKING:
@@ -85,12 +86,12 @@ class GenerateEngine:
         """The batch's answers. A batch that fails is halved, down to the sample to blame."""
         try:
             return self._generate(batch)
-        except torch.OutOfMemoryError as error:
-            problem: Exception = error
-            self._make_room(batch)
         except Exception as error:
             problem = error
-            log.warning("a batch of %d failed: %s: %s", len(batch), type(error).__name__, error)
+            if is_out_of_memory(error):
+                self._make_room(batch)
+            else:
+                log.warning("a batch of %d failed: %s: %s", len(batch), type(error).__name__, error)
         if len(batch) == 1:
             return [SampleError.of(problem)]
         middle = len(batch) // 2
@@ -99,8 +100,7 @@ class GenerateEngine:
     def _make_room(self, batch: Sequence[_Row]) -> None:
         self.batch_size = max(1, min(self.batch_size, len(batch) // 2))
         log.warning("out of memory with a batch of %d: going on with %d", len(batch), self.batch_size)
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        free_gpu_memory()
 
     @torch.inference_mode()
     def _generate(self, batch: Sequence[_Row]) -> list[Answer | SampleError]:

@@ -89,8 +89,8 @@ def _rows(
     engine: str,
     spec: EngineSpec,
 ) -> int:
+    from hpcjobs.engines.batch_rows import batch_rows
     from hpcjobs.engines.encoding import context_length
-    from hpcjobs.engines.memory import batch_rows
 
     if spec.deterministic:
         return AUTO_BATCH

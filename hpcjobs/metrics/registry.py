@@ -13,9 +13,9 @@ from hpcjobs import plugins
 from hpcjobs.config import TaskConfig
 from hpcjobs.errors import ConfigError, did_you_mean
 from hpcjobs.metrics.base import Metric
+from hpcjobs.metrics.builtin.accuracy import Accuracy, AccuracyBytes, AccuracyNorm
 from hpcjobs.metrics.builtin.answered import Answered
 from hpcjobs.metrics.builtin.bleu import Bleu
-from hpcjobs.metrics.builtin.choice import Accuracy, AccuracyBytes, AccuracyNorm
 from hpcjobs.metrics.builtin.chrf import Chrf
 from hpcjobs.metrics.builtin.contains import Contains
 from hpcjobs.metrics.builtin.exact_match import ExactMatch

@@ -7,7 +7,7 @@ from pathlib import Path
 from hpcjobs.assets import asset_names, data_suffix, shipped
 from hpcjobs.config import Config
 from hpcjobs.errors import ConfigError
-from hpcjobs.tasks.data_files import is_pattern
+from hpcjobs.tasks.file_names import is_pattern
 
 
 def located(config: Config) -> Config:

@@ -15,7 +15,7 @@ import pyarrow as pa
 from hpcjobs.config.schema import ColumnType
 from hpcjobs.errors import DataError, did_you_mean
 from hpcjobs.tasks.csv_types import csv_field, csv_values
-from hpcjobs.tasks.data_files import open_bytes
+from hpcjobs.tasks.file_names import open_bytes
 
 _ROWS = 8192
 # A row of its own behind the last one, unless a quote is never closed: then the reader takes it into the last value.

@@ -18,9 +18,9 @@ from hpcjobs.errors import DataError, did_you_mean
 from hpcjobs.run_folder.inputs import OWN_COLUMN
 from hpcjobs.run_folder.json_columns import is_json
 from hpcjobs.tasks.arrow_rows import check_keepable, plain, roomy
-from hpcjobs.tasks.data_files import files_of, is_pattern, is_saved
+from hpcjobs.tasks.file_names import files_of, is_pattern, is_saved
 from hpcjobs.tasks.ids import row_ids, slices
-from hpcjobs.tasks.shards import read_files, read_folder
+from hpcjobs.tasks.read_files import read_files, read_folder
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from hpcjobs.errors import DataError, did_you_mean
 from hpcjobs.tasks.column_types import rows_table
-from hpcjobs.tasks.data_files import of_split, open_bytes
+from hpcjobs.tasks.file_names import of_split, open_bytes
 from hpcjobs.tasks.jsonl import read_jsonl
 
 

@@ -10,10 +10,10 @@ from typing import IO, Any
 import pyarrow as pa
 
 from hpcjobs.errors import DataError
-from hpcjobs.run_folder.journal.json_lines import parse_block
+from hpcjobs.run_folder.journal.parse_lines import parse_block
 from hpcjobs.tasks.arrow_json import has_no_json, reads_as_python
 from hpcjobs.tasks.column_types import joined, rows_table, united_schema
-from hpcjobs.tasks.data_files import open_bytes
+from hpcjobs.tasks.file_names import open_bytes
 
 _BLOCK = 1 << 23
 _BOM = b"\xef\xbb\xbf"

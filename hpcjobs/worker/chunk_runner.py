@@ -21,7 +21,8 @@ from hpcjobs.run_folder.journal.journal import Journal
 from hpcjobs.run_folder.journal.record import Record
 from hpcjobs.run_folder.ledger.chunks import ChunkList
 from hpcjobs.run_folder.ledger.claims import Claims, Lease
-from hpcjobs.run_folder.ledger.ledger import LeaseWatch, Ledger, Rules
+from hpcjobs.run_folder.ledger.ledger import Ledger, Rules
+from hpcjobs.run_folder.ledger.takeover import LeaseWatch
 from hpcjobs.run_folder.process import Identity
 from hpcjobs.run_folder.rank_state import RankState
 from hpcjobs.tasks.eval_task import eval_task_of

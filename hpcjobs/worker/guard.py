@@ -22,7 +22,7 @@ from hpcjobs.errors import HpcJobsError
 from hpcjobs.run_folder.heartbeat import read_heartbeat, write_heartbeat
 from hpcjobs.run_folder.ledger.chunks import ChunkList
 from hpcjobs.run_folder.ledger.claims import Claims
-from hpcjobs.run_folder.ledger.ledger import release, whole_samples
+from hpcjobs.run_folder.ledger.takeover import release, whole_samples
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.rank_state import RankState
 

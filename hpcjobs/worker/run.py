@@ -13,8 +13,8 @@ from pathlib import Path
 
 from hpcjobs.config import Config
 from hpcjobs.config.resolve import read_config
-from hpcjobs.distributed.allocation import audit_allocation
 from hpcjobs.distributed.drain import WARNING_SECONDS, Allocation, Drain, drain_margin
+from hpcjobs.distributed.gpus import audit_allocation, own_gpus
 from hpcjobs.distributed.rank import Rank, job_end, refuse_lone_process, slurm_resources
 from hpcjobs.distributed.watchdog import Limits, Watchdog
 from hpcjobs.distributed.work import Work
@@ -46,7 +46,7 @@ def run_rank(run_dir: str) -> None:
     plan = Plan.read(paths.plan)
     config = at_commit(read_config(paths.config), plan.model)
     rank.limit_threads(os.environ, (config.cluster.cpus_per_task or 1) if config.run.deterministic else None)
-    os.environ.update(rank.own_gpus(os.environ, config.model.gpus_per_rank))
+    os.environ.update(own_gpus(rank, os.environ, config.model.gpus_per_rank))
     if not plan.kind.program:
         import_as_planned(paths, plan.code)
         go_offline(plan.model, os.environ)

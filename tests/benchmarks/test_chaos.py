@@ -12,7 +12,7 @@ from benchmarks.chaos_audit import Audit
 from benchmarks.chaos_life import Life
 from hpcjobs.run_folder.ledger.chunks import write_chunks
 from hpcjobs.run_folder.ledger.claims import Claims, Lease
-from hpcjobs.run_folder.ledger.ledger import release
+from hpcjobs.run_folder.ledger.takeover import release
 from hpcjobs.run_folder.paths import RunPaths
 from tests.runs import lease_of, plan_run, record_of, settle_by_hand, write_journal
 

@@ -13,7 +13,8 @@ from hpcjobs.commands.submit import Flags, SubmitOptions
 from hpcjobs.commands.verify import judge, parse_sizes, shape_flags
 from hpcjobs.config import Config
 from hpcjobs.config.layers import Layer
-from hpcjobs.config.resolve import read_config, validate
+from hpcjobs.config.problems import validate
+from hpcjobs.config.resolve import read_config
 from hpcjobs.errors import DiskFullError, UsageError
 from hpcjobs.merge.eval import merge
 from hpcjobs.run_folder.paths import RunPaths

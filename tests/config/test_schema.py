@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from hpcjobs.config.checks import slurm_minutes
 from hpcjobs.config.layers import Layer, set_layer, text_layer
-from hpcjobs.config.resolve import dump, read_config, resolve, user_config, validate
+from hpcjobs.config.problems import validate
+from hpcjobs.config.resolve import dump, read_config, resolve, user_config
 from hpcjobs.config.schema import Config
 from hpcjobs.config.yaml import parse_yaml
 from hpcjobs.errors import ConfigError, UsageError

@@ -234,19 +234,6 @@ def test_a_process_is_known_by_when_it_began() -> None:
     assert process_start(child.pid) is None
 
 
-def test_a_rank_of_several_gpus_sees_its_own_alone() -> None:
-    node = {"CUDA_VISIBLE_DEVICES": "0,1,2,3"}
-    ranks = [
-        Rank(rank=n, world_size=2, local_rank=n, local_world_size=2, node=0, attempt="a", launcher="slurm", host="n1")
-        for n in (0, 1)
-    ]
-    assert [rank.own_gpus(node, 2)["CUDA_VISIBLE_DEVICES"] for rank in ranks] == ["0,1", "2,3"]
-    assert ranks[1].own_gpus(node, 1) == {}  # accelerate chooses by LOCAL_RANK
-    assert ranks[1].own_gpus({"CUDA_VISIBLE_DEVICES": "2,3"}, 2) == {}  # the launcher has bound them already
-    with pytest.raises(RendezvousError, match="shows 3 to 2 ranks"):
-        ranks[1].own_gpus({"CUDA_VISIBLE_DEVICES": "0,1,2"}, 2)
-
-
 # What srun gives the second task of element 7 of an array 5-8 of jobs of two tasks.
 ARRAY = SRUN | {
     "SLURM_JOB_ID": "815", "SLURM_ARRAY_JOB_ID": "812", "SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_MIN": "5",

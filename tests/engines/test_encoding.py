@@ -10,7 +10,8 @@ import pytest
 
 from hpcjobs.config import GenerationConfig
 from hpcjobs.engines.chat_template import chat_text
-from hpcjobs.engines.encoding import TextCodec, end_tokens, prompt_ids
+from hpcjobs.engines.encoding import TextCodec, prompt_ids
+from hpcjobs.engines.end_tokens import end_tokens
 from tests.toy_tokenizers import TOKENIZERS, toy_tokenizer
 
 pytestmark = pytest.mark.model

@@ -17,7 +17,7 @@ import pytest
 from hpcjobs.assets import ASSETS
 from hpcjobs.config import Config
 from hpcjobs.config.layers import Layer
-from hpcjobs.config.resolve import validate
+from hpcjobs.config.problems import validate
 from hpcjobs.engines.hub import HubModel, at_commit, cache_folder, go_offline, is_hub_id
 from hpcjobs.errors import ConfigError
 from hpcjobs.launch.slurm import clean_environment

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hpcjobs.config import GenerationConfig
-from hpcjobs.engines.memory import batch_rows, expected_tokens, host_memory, token_bytes
+from hpcjobs.engines.batch_rows import batch_rows, expected_tokens, host_memory, token_bytes
 from hpcjobs.engines.pick import EngineSpec, best_engine, make_engine
 from hpcjobs.errors import UsageError
 from hpcjobs.requests import Request
@@ -124,7 +124,7 @@ def test_engines_by_name_and_batch_size(tiny: Any) -> None:
 
 
 def test_bytes_of_a_token_and_rows_by_them(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from hpcjobs.engines import memory
+    from hpcjobs.engines import batch_rows as memory
 
     assert token_bytes(tiny[0]) == 2 * 4 * 4 * 32 * 4  # keys and values, layers, heads, head size, float32
     assert token_bytes(_random_model("Llama", SMALL)) == 2 * 2 * 2 * 8 * 4

@@ -15,7 +15,7 @@ from submitit.slurm.slurm import SlurmJobEnvironment
 
 from hpcjobs.config import Config
 from hpcjobs.config.layers import Layer
-from hpcjobs.config.resolve import validate
+from hpcjobs.config.problems import validate
 from hpcjobs.config.shape import shape_of
 from hpcjobs.launch.sbatch import scripts, work_executor
 from hpcjobs.run_folder.paths import RunPaths

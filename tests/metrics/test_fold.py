@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hpcjobs.metrics import Fold, MeanFold, SumsFold
 from hpcjobs.metrics.blocks import BlockBuffer
 from hpcjobs.metrics.bootstrap import Floats
-from hpcjobs.metrics.builtin.choice import Accuracy
+from hpcjobs.metrics.builtin.accuracy import Accuracy
 from hpcjobs.metrics.fold import numbers, wilson
 from hpcjobs.metrics.registry import find_metric
 from hpcjobs.metrics.sums import in_logarithms, within

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from hpcjobs.config import ClusterConfig, Config
 from hpcjobs.config.layers import Layer
-from hpcjobs.config.resolve import read_config, validate
+from hpcjobs.config.problems import validate
+from hpcjobs.config.resolve import read_config
 from hpcjobs.config.shape import Shape, shape_of
 from hpcjobs.errors import ConfigError, DataError, UsageError
 from hpcjobs.plan.eval import make_plan

@@ -9,7 +9,7 @@ import pytest
 from hpcjobs.assets import shipped
 from hpcjobs.config import Config
 from hpcjobs.config.layers import dotted_layer
-from hpcjobs.config.resolve import validate
+from hpcjobs.config.problems import validate
 from hpcjobs.errors import ConfigError
 from hpcjobs.plan.locate import located
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from hpcjobs.config.layers import Layer
-from hpcjobs.config.resolve import validate
+from hpcjobs.config.problems import validate
 from hpcjobs.errors import ConfigError, DataError
 from hpcjobs.run_folder.json_columns import python_rows
 from hpcjobs.tasks.datasets import load_table

@@ -9,7 +9,7 @@ import pytest
 
 from hpcjobs.config import Config
 from hpcjobs.config.layers import Layer
-from hpcjobs.config.resolve import validate
+from hpcjobs.config.problems import validate
 from hpcjobs.metrics import Score
 from hpcjobs.requests import Completion
 from hpcjobs.run_folder.paths import RunPaths

@@ -11,7 +11,7 @@ import pytest
 
 from hpcjobs.config import Config, DataConfig, FewShotConfig
 from hpcjobs.config.layers import Layer
-from hpcjobs.config.resolve import validate
+from hpcjobs.config.problems import validate
 from hpcjobs.errors import ConfigError, DataError
 from hpcjobs.tasks.few_shot import Pool, TableRows, is_own, pool_table
 from hpcjobs.tasks.prompts import Prompts

@@ -14,7 +14,7 @@ from hpcjobs.tasks.seeds import sample_seed
 
 
 def prompts_of(columns: list[str], **task: Any) -> Prompts:
-    from hpcjobs.config.resolve import validate
+    from hpcjobs.config.problems import validate
 
     return Prompts(validate(Layer({"task": task})).task, columns)
 

@@ -12,7 +12,7 @@ import pytest
 
 from hpcjobs.config import Config
 from hpcjobs.config.layers import Layer
-from hpcjobs.config.resolve import validate
+from hpcjobs.config.problems import validate
 from hpcjobs.errors import DataError
 from hpcjobs.plan.eval import make_plan
 from hpcjobs.run_folder.inputs import Inputs, user_columns, user_row

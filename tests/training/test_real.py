@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hpcjobs.config.layers import Layer
-from hpcjobs.config.resolve import validate
+from hpcjobs.config.problems import validate
 from hpcjobs.plan.train import make_train_plan
 from tests.trainings import curve_of, run_training
 

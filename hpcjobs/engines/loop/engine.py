@@ -10,8 +10,6 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import torch
-
 from hpcjobs.config import GenerationConfig
 from hpcjobs.engines.base import Source
 from hpcjobs.engines.encoding import NO_NUMBERS, Answer, Encoded, TextCodec, completion_of
@@ -19,7 +17,8 @@ from hpcjobs.engines.intake import Intake, TextThread
 from hpcjobs.engines.loop.packed import PackedModel, Piece
 from hpcjobs.engines.loop.places import Places
 from hpcjobs.engines.loop.row import Row, choose
-from hpcjobs.engines.stopping import StopStrings
+from hpcjobs.engines.out_of_memory import free_gpu_memory, is_out_of_memory
+from hpcjobs.engines.stop_strings import StopStrings
 from hpcjobs.requests import Completion, SampleError
 
 if TYPE_CHECKING:
@@ -167,7 +166,7 @@ class _Flow:
         """Handle a failed pass: halve the batch if memory ran out, else find the row to blame."""
         if len(rows) == 1:
             return [(rows[0], SampleError.of(error))]
-        if _is_memory(error):
+        if is_out_of_memory(error):
             self._make_room()
             return []
         log.warning("a pass over %d rows failed: %s: %s", len(rows), type(error).__name__, error)
@@ -187,8 +186,7 @@ class _Flow:
         self._rows = []
         self._packed.cache.clear(engine.batch_size)
         self._places = Places(engine.batch_size)
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        free_gpu_memory()
 
     def _settle(self, made: Sequence[tuple[Row, Made]]) -> None:
         """Append the tokens to their rows; finished rows leave."""
@@ -208,8 +206,3 @@ class _Flow:
         opened.answers[row.number] = answer
         if opened.ended:
             self._ended.append(opened)
-
-
-def _is_memory(error: Exception) -> bool:
-    """Whether memory ran out, on a GPU or (a plain RuntimeError) on the host."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)

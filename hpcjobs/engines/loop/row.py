@@ -13,7 +13,7 @@ from hpcjobs.config import GenerationConfig
 from hpcjobs.engines.encoding import Encoded, repeat_seed
 from hpcjobs.engines.loop.packed import Piece
 from hpcjobs.engines.sampling import perturbed
-from hpcjobs.engines.stopping import StopStrings
+from hpcjobs.engines.stop_strings import StopStrings
 
 if TYPE_CHECKING:
     from transformers import LogitsProcessor

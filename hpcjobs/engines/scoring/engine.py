@@ -12,6 +12,7 @@ import torch
 
 from hpcjobs.engines.base import BatchSize, Source, rows_at_once, take
 from hpcjobs.engines.encoding import context_length
+from hpcjobs.engines.out_of_memory import free_gpu_memory, is_out_of_memory
 from hpcjobs.engines.scoring.boundary import SpanBuilder
 from hpcjobs.engines.scoring.sequences import PlainScorer
 from hpcjobs.engines.scoring.spans import ScoringJob, Span
@@ -83,14 +84,12 @@ class ScoringEngine:
                 done.add(job.request.index)
                 yield _completion(job, started)
             return
-        except torch.OutOfMemoryError as error:
-            problem: Exception = error
-            again = self._scorer.smaller()
-            log.warning("out of memory: going on with smaller passes")
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
         except Exception as error:
             problem, again = error, False
+            if is_out_of_memory(error):
+                again = self._scorer.smaller()
+                log.warning("out of memory: going on with smaller passes")
+                free_gpu_memory()
         self._scorer.forget()
         rest = [job for job in jobs if job.request.index not in done]
         log.warning("scoring %d requests failed: %s: %s", len(rest), type(problem).__name__, problem)

@@ -12,7 +12,7 @@ from typing import Protocol
 from hpcjobs.errors import JournalError, MergeError
 from hpcjobs.run_folder.disk import disk_message, is_full, need_there
 from hpcjobs.run_folder.files import FILE_MODE, write_all
-from hpcjobs.run_folder.journal.json_lines import lines_of
+from hpcjobs.run_folder.journal.parse_lines import lines_of
 from hpcjobs.run_folder.journal.record import Record
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import pyarrow as pa
 
 from hpcjobs.run_folder.journal.journal import broken, journal_blocks, parse_line
-from hpcjobs.run_folder.journal.json_lines import Others, lines_of, parse_block
+from hpcjobs.run_folder.journal.parse_lines import Others, lines_of, parse_block
 from hpcjobs.run_folder.journal.record import FIELD_TYPES, REQUIRED, Record
 
 # Bytes parsed at a time.

@@ -12,7 +12,7 @@ from hpcjobs.errors import DiskFullError, HpcJobsError
 from hpcjobs.run_folder.files import make_folder
 from hpcjobs.run_folder.ledger.chunks import ChunkList, Ints, plan_chunks, write_chunks
 from hpcjobs.run_folder.ledger.claims import Claims, Lease
-from hpcjobs.run_folder.ledger.ledger import whole_samples
+from hpcjobs.run_folder.ledger.takeover import whole_samples
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.process import Identity
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
-from hpcjobs.engines.memory import host_memory
+from hpcjobs.engines.batch_rows import host_memory
 from hpcjobs.training.checkpoints.checkpoint import Checkpoints
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hpcjobs.engines.chat_template import chat_text
-from hpcjobs.engines.encoding import added_tokens, prompt_ids, text_ids
+from hpcjobs.engines.encoding import prompt_ids, text_ids
+from hpcjobs.engines.end_tokens import added_tokens
 from hpcjobs.requests import Chat, Turn
 from hpcjobs.training.data.examples import Example
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import bisect
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
+from hpcjobs.training.data.packing import packs
 from hpcjobs.training.data.tokens import Ints
 
 # Samples are sorted by length within this many global batches: batches get similar lengths, and the order stays mixed.
@@ -38,7 +37,8 @@ class BatchOrder:
     def __init__(self, lengths: Ints, ordering: Ordering) -> None:
         self._ordering = ordering
         count = len(lengths)
-        self.units = [[n] for n in range(count)] if ordering.pack is None else packs(lengths, ordering)
+        alone = [[number] for number in range(count)]
+        self.units = alone if ordering.pack is None else packs(lengths, ordering.pack, ordering.seed)
         self._lengths = np.array([int(lengths[unit].sum()) for unit in self.units], np.int64)
         self._epoch = lru_cache(maxsize=2)(self._shuffled)
 
@@ -92,32 +92,3 @@ class Share:
     rank: int
     world: int
     micro: int
-
-
-def packs(lengths: Ints, ordering: Ordering) -> list[list[int]]:
-    """The samples packed into rows of at most `ordering.pack` tokens: best-fit decreasing."""
-    most = ordering.pack or 0
-    random = np.random.Generator(np.random.PCG64([ordering.seed, len(lengths)]))
-    mixed = random.permutation(len(lengths))
-    order: Sequence[int] = mixed[np.argsort(-lengths[mixed], kind="stable")].tolist()
-    rows: list[list[int]] = []
-    spaces: list[int] = []  # the different amounts of room that rows have left, sorted
-    open_rows: dict[int, list[int]] = {}
-    for sample in order:
-        length = int(lengths[sample])
-        place = bisect.bisect_left(spaces, length)
-        if place == len(spaces):
-            rows.append([])
-            row, room = len(rows) - 1, max(most, length)
-        else:
-            room = spaces[place]
-            row = open_rows[room].pop()
-            if not open_rows[room]:
-                del open_rows[room], spaces[place]
-        rows[row].append(sample)
-        left = room - length
-        if left not in open_rows:
-            open_rows[left] = []
-            bisect.insort(spaces, left)
-        open_rows[left].append(row)
-    return rows

@@ -12,7 +12,8 @@ from hpcjobs.distributed.rank import Rank
 from hpcjobs.run_folder.heartbeat import Heartbeat, Vitals
 from hpcjobs.run_folder.ledger.chunks import ChunkList, write_chunks
 from hpcjobs.run_folder.ledger.claims import Claims, Former, Lease, Listing
-from hpcjobs.run_folder.ledger.ledger import LeaseWatch, Ledger, Rules, release, whole_samples
+from hpcjobs.run_folder.ledger.ledger import Ledger, Rules
+from hpcjobs.run_folder.ledger.takeover import LeaseWatch, release, whole_samples
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.process import Identity, process_start
 from tests.runs import (

@@ -14,7 +14,8 @@ import pytest
 
 from hpcjobs.config import Config
 from hpcjobs.config.layers import Layer
-from hpcjobs.config.resolve import read_config, validate
+from hpcjobs.config.problems import validate
+from hpcjobs.config.resolve import read_config
 from hpcjobs.errors import ConfigError
 from hpcjobs.merge.eval import merge
 from hpcjobs.metrics import Score

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from hpcjobs.config.layers import Layer
-from hpcjobs.config.resolve import validate
+from hpcjobs.config.problems import validate
 from hpcjobs.errors import ConfigError
 from hpcjobs.plan.train import make_train_plan
 from hpcjobs.training.steps import StepRecord

@@ -14,7 +14,7 @@ from hpcjobs.errors import DataError
 from hpcjobs.tasks.arrow_rows import plain, read_arrow, read_parquet, same_columns
 from hpcjobs.tasks.column_types import joined, united_schema
 from hpcjobs.tasks.csv_rows import read_csv
-from hpcjobs.tasks.data_files import files_in, of_split, one_kind, saved_in
+from hpcjobs.tasks.file_names import files_in, of_split, one_kind, saved_in
 from hpcjobs.tasks.json_rows import read_json
 from hpcjobs.tasks.jsonl import read_jsonl
 

@@ -13,7 +13,7 @@ import pytest
 
 from hpcjobs.config import DataConfig
 from hpcjobs.config.layers import Layer
-from hpcjobs.config.resolve import validate
+from hpcjobs.config.problems import validate
 from hpcjobs.errors import DataError
 from hpcjobs.plan.locate import located
 from hpcjobs.run_folder.json_columns import python_rows

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hpcjobs.distributed.allocation import AllocationError, audit_allocation
+from hpcjobs.distributed.gpus import AllocationError, audit_allocation, own_gpus
 from hpcjobs.distributed.rank import Rank, SlurmResources
 from hpcjobs.errors import RendezvousError
 
@@ -69,3 +69,16 @@ def test_ranks_that_would_share_a_gpu_are_refused_whatever_is_allowed(
 @pytest.mark.parametrize("launcher", ["torchrun", "local", "single"])
 def test_other_launchers_share_out_what_they_have_by_themselves(launcher: str) -> None:
     assert audit_allocation(rank_of(2, launcher), allocated(4, 1, 8), 1, allow_idle=False) == []
+
+
+def test_a_rank_of_several_gpus_sees_its_own_alone() -> None:
+    node = {"CUDA_VISIBLE_DEVICES": "0,1,2,3"}
+    ranks = [
+        Rank(rank=n, world_size=2, local_rank=n, local_world_size=2, node=0, attempt="a", launcher="slurm", host="n1")
+        for n in (0, 1)
+    ]
+    assert [own_gpus(rank, node, 2)["CUDA_VISIBLE_DEVICES"] for rank in ranks] == ["0,1", "2,3"]
+    assert own_gpus(ranks[1], node, 1) == {}  # accelerate chooses by LOCAL_RANK
+    assert own_gpus(ranks[1], {"CUDA_VISIBLE_DEVICES": "2,3"}, 2) == {}  # the launcher has bound them already
+    with pytest.raises(RendezvousError, match="shows 3 to 2 ranks"):
+        own_gpus(ranks[1], {"CUDA_VISIBLE_DEVICES": "0,1,2"}, 2)

@@ -1,6 +1,8 @@
-"""The allocation audit at start: every allocated GPU has exactly one rank, and no node is idle."""
+"""Which GPUs a rank has, and the audit at start: every allocated GPU has exactly one rank, and no node is idle."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from hpcjobs.distributed.rank import Rank, SlurmResources
 from hpcjobs.errors import RendezvousError
@@ -10,6 +12,24 @@ class AllocationError(RendezvousError):
     """The job's ranks use fewer or more resources than were allocated. A restart would not help."""
 
     fatal = True
+
+
+def own_gpus(rank: Rank, env: Mapping[str, str], each: int) -> dict[str, str]:
+    """CUDA_VISIBLE_DEVICES with the rank's `each` GPUs, if the launcher shows it those of all ranks.
+
+    Empty if nothing has to change: with one GPU per rank accelerate chooses by LOCAL_RANK. Raises a RendezvousError
+    if there are too few GPUs.
+    """
+    visible = [gpu for gpu in env.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
+    if each == 1 or len(visible) <= each:
+        return {}
+    mine = visible[rank.local_rank * each : (rank.local_rank + 1) * each]
+    if len(mine) < each:
+        raise RendezvousError(
+            f"local rank {rank.local_rank} needs {each} GPUs (model.gpus_per_rank), and its node shows "
+            f"{len(visible)} to {rank.local_world_size} ranks: {','.join(visible)}"
+        )
+    return {"CUDA_VISIBLE_DEVICES": ",".join(mine)}
 
 
 def audit_allocation(rank: Rank, given: SlurmResources | None, gpus_per_rank: int, allow_idle: bool) -> list[str]:
