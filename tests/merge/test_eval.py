@@ -11,6 +11,7 @@ from hpcjobs.errors import MergeError
 from hpcjobs.merge.eval import merge
 from hpcjobs.merge.results import ROW_GROUP
 from hpcjobs.run_folder.files import read_json
+from hpcjobs.run_folder.json_columns import python_rows
 from hpcjobs.run_folder.ledger.chunks import ChunkList
 from hpcjobs.run_folder.ledger.claims import Claims
 from hpcjobs.run_folder.paths import RunPaths
