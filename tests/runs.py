@@ -74,14 +74,18 @@ def answer(prompt: str) -> str:
     return hashlib.sha256(prompt.encode()).hexdigest()[:16]
 
 
+MIXED: list[Any] = [12, 3.5, "x", None, True, {}, [1, 2.5, "y"], {"a": {"b": []}}, {"a": 1}, 2**80]
+
+
 def rows_of(count: int) -> list[dict[str, Any]]:
-    """Rows of many lengths; each 19th fails in its template, each third has a right answer."""
+    """Rows of many lengths and of mixed JSON values; each 19th fails in its template, each third has a right answer."""
     rows = []
     for number in range(count):
         question = f"né {number} " + "x" * (number * 7 % 23)
         divisor = 0 if number % 19 == 18 else 1
         gold = answer(f"{question} 60") if number % 3 == 0 else f"{number % 10}"
-        rows.append({"id": f"row-{number}", "question": question, "divisor": divisor, "gold": gold})
+        row = {"id": f"row-{number}", "question": question, "divisor": divisor, "gold": gold}
+        rows.append(row | {"mixed": MIXED[number % len(MIXED)]})
     return rows
 
 

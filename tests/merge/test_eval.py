@@ -11,6 +11,7 @@ from hpcjobs.errors import MergeError
 from hpcjobs.merge.eval import merge
 from hpcjobs.merge.results import ROW_GROUP
 from hpcjobs.run_folder.files import read_json
+from hpcjobs.run_folder.json_columns import python_rows
 from hpcjobs.run_folder.ledger.chunks import ChunkList
 from hpcjobs.run_folder.ledger.claims import Claims
 from hpcjobs.run_folder.paths import RunPaths
@@ -66,7 +67,7 @@ def expected_warnings(rows: int) -> list[str]:
 
 def test_the_table_says_what_was_asked_and_what_came(paths: RunPaths) -> None:
     merge(paths)
-    for row, asked in zip(pq.read_table(paths.results).to_pylist(), rows_of(ROWS), strict=True):
+    for row, asked in zip(python_rows(pq.read_table(paths.results)), rows_of(ROWS), strict=True):
         prompt = f"{asked['question']} 60"
         failed = asked["divisor"] == 0
         assert row["completion"] == ("" if failed else answer(prompt))
@@ -74,9 +75,8 @@ def test_the_table_says_what_was_asked_and_what_came(paths: RunPaths) -> None:
         assert (row["error"] or {}).get("type") == ("ZeroDivisionError" if failed else None)
         right = not failed and answer(prompt) == asked["gold"]
         assert row["scores"]["exact_match"] == float(right)
-        assert [row["input"][name] for name in ("question", "divisor", "gold")] == [
-            asked[name] for name in ("question", "divisor", "gold")
-        ]
+        assert row["input"] == {name: asked[name] for name in ("question", "divisor", "gold", "mixed")}
+        assert type(row["input"]["mixed"]) is type(asked["mixed"])
 
 
 def test_the_metrics_are_the_means_of_the_scores(paths: RunPaths) -> None:
