@@ -35,7 +35,7 @@ def made(index: int) -> Record:
 
 
 def test_buckets_come_in_input_order_with_their_records_as_added(ram: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spilling, "_HELD", 20_000)
+    monkeypatch.setattr(spilling, "_BUFFER_BYTES", 20_000)
     order = [*range(0, ROWS, 4), BUCKET - 1, BUCKET, 2 * BUCKET - 1, 2 * BUCKET, ROWS - 1]
     random.Random(0).shuffle(order)
     with sorting(ram) as spill:
@@ -60,7 +60,7 @@ def test_buckets_come_in_input_order_with_their_records_as_added(ram: Path, monk
 def test_one_bucket_needs_no_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int, ranges: list[range]
 ) -> None:
-    monkeypatch.setattr(spilling, "_HELD", 0)
+    monkeypatch.setattr(spilling, "_BUFFER_BYTES", 0)
     with sorting(tmp_path, rows) as spill:
         for index in range(min(rows, 5)):
             spill.add(table(record_of(index, 0)))
