@@ -21,6 +21,7 @@ from hpcjobs.config.layers import text_layer
 from hpcjobs.config.problems import validate
 from hpcjobs.config.schema import Config
 from hpcjobs.metrics import BUILT_IN, OVER_REPEATS
+from hpcjobs.run_folder.rank_state import RankState
 from hpcjobs.runner import parser
 from tests.docs.pages import read_page
 
@@ -240,3 +241,9 @@ def test_the_fault_table_names_tests_that_exist() -> None:
     for folder, module, name in named:
         file = ROOT / "tests" / folder / f"test_{module}.py"
         assert f"def {name}(" in file.read_text(), f"{file} has no {name}"
+
+
+def test_every_state_of_a_rank_is_explained() -> None:
+    table = (ROOT / "docs" / "operate.md").read_text(encoding="utf-8").partition("| state | means |")[2]
+    firsts = [line.partition(" | ")[0] for line in table.partition("\n\n")[0].splitlines() if line.startswith("| `")]
+    assert {word for first in firsts for word in re.findall(r"`([^`]+)`", first)} == {state.value for state in RankState}
