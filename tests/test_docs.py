@@ -246,4 +246,5 @@ def test_the_fault_table_names_tests_that_exist() -> None:
 def test_every_state_of_a_rank_is_explained() -> None:
     table = (ROOT / "docs" / "operate.md").read_text(encoding="utf-8").partition("| state | means |")[2]
     firsts = [line.partition(" | ")[0] for line in table.partition("\n\n")[0].splitlines() if line.startswith("| `")]
-    assert {word for first in firsts for word in re.findall(r"`([^`]+)`", first)} == {state.value for state in RankState}
+    named = {word for first in firsts for word in re.findall(r"`([^`]+)`", first)}
+    assert named == {state.value for state in RankState}
