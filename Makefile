@@ -1,4 +1,4 @@
-# `make demo` and `make test` do all their set-up on a machine that has Python 3.10+, venv and make.
+# `make demo` and `make test` do all their set-up on a machine that has Python 3.11+, venv and make.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin

@@ -44,7 +44,7 @@ def test_numbers_that_json_has_no_word_for() -> None:
 
 
 def test_what_cannot_be_kept_is_named() -> None:
-    moment = datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.timezone.utc)
+    moment = datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.UTC)
     assert decode(encode(moment)) == moment
     with pytest.raises(TypeError, match=r"builtins\.object cannot be kept"):
         encode({"image": [object()]})
