@@ -4,15 +4,18 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 STAMP := $(VENV)/.installed
+FAST := not slurm and not model and not real and not slow
+SHARED := --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 # Hundreds of the tests' processes import the package: each would compile it anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test check testbed clean
+.PHONY: help demo test quick check testbed clean
 
 help:
 	@echo "make demo     install into $(VENV), run an eval of the tiny model on two local ranks"
 	@echo "make test     install into $(VENV), run all tests (those on Slurm if it is installed: make testbed)"
+	@echo "make quick    the fast tests alone: no Slurm, no model, no slow files"
 	@echo "make check    ruff and mypy --strict"
 	@echo "make testbed  install Debian's packages of a real Slurm for the tests (as root)"
 	@echo "make clean    remove $(VENV)"
@@ -28,7 +31,10 @@ demo: $(STAMP)
 	$(BIN)/python -m hpcjobs submit eval --executor local --nodes 1 --ntasks-per-node 2 --gpus 0 --wait --yes
 
 test: $(STAMP)
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest $(SHARED) $(ARGS)
+
+quick: $(STAMP)
+	$(BIN)/python -m pytest $(SHARED) -m '$(FAST)' $(ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff check .

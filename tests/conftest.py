@@ -45,6 +45,26 @@ LONGEST = (
     "tests/test_extending.py",
 )
 
+# Files of tests that start many processes or sync many files: `make quick` leaves them out.
+SLOW = (
+    "tests/assets/test_assets.py",
+    "tests/benchmarks/test_chaos.py",
+    "tests/commands/test_cancel.py",
+    "tests/commands/test_verify.py",
+    "tests/compare/test_eval.py",
+    "tests/compare/test_world_sizes.py",
+    "tests/docs/test_harness.py",
+    "tests/docs/test_pages.py",
+    "tests/launch/test_supervisor.py",
+    "tests/merge/test_eval.py",
+    "tests/run_folder/test_disk.py",
+    "tests/tasks/lmeval/test_run.py",
+    "tests/tasks/lmeval/test_tasks.py",
+    "tests/test_earlier_versions.py",
+    "tests/test_extending.py",
+    "tests/test_slow_files.py",
+)
+
 # A busy machine is no failure.
 settings.register_profile("hpcjobs", deadline=None)
 settings.load_profile("hpcjobs")
@@ -100,6 +120,11 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     if any(path.is_dir() for path in paths):
         return most
     return min(len(paths), most) if len(paths) > 1 else 0
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if item.path in {ROOT / name for name in SLOW}:
+        item.add_marker(pytest.mark.slow)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

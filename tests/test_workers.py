@@ -8,7 +8,15 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import LONGEST, MOST_WORKERS, ROOT, pytest_collection_modifyitems, pytest_xdist_auto_num_workers
+from tests.conftest import (
+    LONGEST,
+    MOST_WORKERS,
+    ROOT,
+    SLOW,
+    pytest_collection_modifyitems,
+    pytest_itemcollected,
+    pytest_xdist_auto_num_workers,
+)
 
 MOST = min(len(os.sched_getaffinity(0)) + 1, MOST_WORKERS)
 
@@ -35,3 +43,12 @@ def test_workers_begin_with_the_longest_files_and_keep_the_order_inside() -> Non
     worker: Any = SimpleNamespace(workerinput={})
     pytest_collection_modifyitems(worker, items)
     assert [item.number for item in items] == [3, 1, 4, 0, 2]
+
+
+def test_files_that_are_slow_are_marked_and_others_are_not() -> None:
+    assert all((ROOT / name).is_file() for name in SLOW)
+    marked: list[Any] = []
+    for name in ("tests/run_folder/test_files.py", *SLOW):
+        item: Any = SimpleNamespace(path=ROOT / name, add_marker=marked.append)
+        pytest_itemcollected(item)
+    assert [mark.name for mark in marked] == ["slow"] * len(SLOW)
