@@ -65,7 +65,7 @@ def peers_of(paths: RunPaths, rank: int) -> Peers:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peers, "_WORD_SECONDS", 0.3)
+    monkeypatch.setattr(peers, "_GRACE_SECONDS", 0.3)
 
 
 def test_the_dead_one_is_named_and_not_those_it_took_along(paths: RunPaths) -> None:
