@@ -127,7 +127,10 @@ class PlanTrain(_Part):
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The content of plan.json: shape, chunking, and the hashes of data, model, config and code."""
+    """The content of plan.json: shape, chunking, and the hashes of data, model, config and code.
+
+    `notes`: what is worth knowing about the data of an eval; also warnings of metrics.json. Earlier versions have none.
+    """
 
     run: str
     job: str
@@ -142,6 +145,7 @@ class Plan:
     created_at: float
     argv: list[str] = field(default_factory=list)
     train: PlanTrain = field(default_factory=PlanTrain)
+    notes: list[str] = field(default_factory=list)
     version: int = 1
 
     @classmethod
@@ -177,7 +181,8 @@ class Plan:
         chunks = f"{self.chunks} chunks of at most {self.chunk_size}, smaller ones at the end"
         if self.chunks == self.rows:
             chunks = f"{self.chunks} chunks of one"
-        return [*lines, f"data    {self.data.name}: {self.rows} rows in {chunks}"]
+        lines.append(f"data    {self.data.name}: {self.rows} rows in {chunks}")
+        return lines + [f"note    {note}" for note in self.notes]
 
     def _train_lines(self) -> list[str]:
         train = self.train
