@@ -112,13 +112,14 @@ class PlanCode(_Part):
 
 @dataclass(frozen=True, kw_only=True)
 class PlanTrain(_Part):
-    """The batches and steps of a training as text, and the eval that follows."""
+    """The batches and steps of a training as text, and the eval that follows, with its shape."""
 
     global_batch: int | None = None
     batches: str = ""
     steps: str = ""
     notes: list[str] = field(default_factory=list)
     then_eval: str | None = None
+    then_eval_shape: str | None = None
 
     def values(self) -> dict[str, object]:
         """The section as JSON values."""
@@ -187,7 +188,8 @@ class Plan:
     def _train_lines(self) -> list[str]:
         train = self.train
         lines = [f"batch   {train.global_batch} a step: {train.batches}", f"steps   {train.steps}"]
-        lines += [f"then    eval of model/ by {train.then_eval}"] if train.then_eval else []
+        shape = f": {train.then_eval_shape}" if train.then_eval_shape else ""
+        lines += [f"then    eval of model/ by {train.then_eval}{shape}"] if train.then_eval else []
         return lines + [f"note    {note}" for note in train.notes]
 
     def _code_lines(self) -> list[str]:
