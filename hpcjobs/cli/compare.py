@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -52,6 +51,7 @@ def verify(
     Runs on GPUs if the config has any, else on CPUs. Exit code 0: all results are identical; 1: a sample differs, or a
     run failed; 3: a run is incomplete.
     """
+    from hpcjobs.cli.ask import confirm
     from hpcjobs.cli.show_comparison import show_verdict
     from hpcjobs.cli.show_plan import show_sizes
     from hpcjobs.commands import verify as flow
@@ -79,8 +79,8 @@ def verify(
     )
     drafts = flow.plan_runs(options, flow.parse_sizes(world_sizes))
     show_sizes(drafts)
-    if not yes and sys.stdin.isatty() and sys.stderr.isatty():
-        typer.confirm("Run them?", default=True, abort=True, err=True)
+    if not yes:
+        confirm("Run them?", "not run")
     verdict = flow.judge(_run_all(drafts, json_), options, limit)
     show_verdict(verdict, json_)
     raise typer.Exit(verdict.exit_code())

@@ -41,6 +41,8 @@ def logs(
     from hpcjobs.run_folder.paths import find_run
 
     paths = find_run(run)
+    if rank is not None:
+        logs.check_rank(paths, rank)
     for entry in logs.follow(paths, rank, errors) if follow else logs.entries(paths, rank, errors):
         show_entry(entry, json_)
 

@@ -18,7 +18,7 @@ from hpcjobs.run_folder.logs import Entry
 from hpcjobs.run_folder.metrics_file import MetricsFile, TrainFacts
 from hpcjobs.run_folder.paths import RunPaths, runs_root
 from hpcjobs.run_folder.run_state import RunState
-from hpcjobs.training.evals import ModelEval, evals_of
+from hpcjobs.training.evals import ModelEval
 
 
 def print_error(text: str = "") -> None:
@@ -143,7 +143,7 @@ def show_end(paths: RunPaths, as_json: bool) -> None:
         values = status.values()
         typer.echo(json.dumps({name: values[name] for name in ("run", "folder", "state", "metrics")}))
     elif status.metrics:
-        _print_scores(paths, status.metrics, status.evals)
+        _print_scores(paths, status.metrics, status)
     else:
         typer.echo(f"{status.state}  {paths.root}")
         if status.state == RunState.FAILED:
@@ -155,18 +155,19 @@ def show_scores(paths: RunPaths, metrics: MetricsFile, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps({"run": paths.root.name, "folder": str(paths.root), "metrics": metrics.values}))
     else:
-        _print_scores(paths, metrics, evals_of(paths))
+        _print_scores(paths, metrics, read_status(paths))
 
 
-def _print_scores(paths: RunPaths, metrics: MetricsFile, evals: Sequence[ModelEval]) -> None:
-    for line in (metrics_text(metrics), *eval_lines(evals)):
+def _print_scores(paths: RunPaths, metrics: MetricsFile, status: Status) -> None:
+    for line in (metrics_text(metrics), *eval_lines(status.evals)):
         typer.echo(line)
     typer.echo(f"folder  {paths.root}")
     if paths.report.exists():
         typer.echo(f"report  {paths.report}")
     if not metrics.complete:
         see = f"see {paths.missing}; " if paths.missing.exists() else ""
-        print_error(f"incomplete: {see}next: hpcjobs resume {paths.root}")
+        verb = "resume" if status.over else "status"
+        print_error(f"incomplete: {see}next: hpcjobs {verb} {paths.root}")
 
 
 def metrics_text(metrics: MetricsFile) -> str:

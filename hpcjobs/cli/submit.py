@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -125,14 +124,15 @@ def submit(
 
 
 def _go(draft: Draft, plan_only: bool, wait: bool, yes: bool, json_: bool) -> None:
+    from hpcjobs.cli.ask import confirm
     from hpcjobs.cli.show_plan import echo_launch, echo_plan
     from hpcjobs.commands.submit import start
 
     if plan_only:
         draft.write()
         return echo_plan(draft, json_)
-    if not yes and sys.stdin.isatty() and sys.stderr.isatty():
-        typer.confirm("Queue it?", default=True, abort=True, err=True)
+    if not yes:
+        confirm("Queue it?", "not queued")
     echo_launch(draft.paths, start(draft), json_)
     if wait or draft.config.cluster.executor == "debug":
         _wait(draft.paths, json_)

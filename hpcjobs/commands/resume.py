@@ -36,7 +36,9 @@ def join(paths: RunPaths, flags: Flags, sbatch: Sequence[str], echo: Callable[[s
     plan, config = Plan.read(paths.plan), read_config(paths.config)
     plan.kind.check("join", plan.run)
     if (state := _state(paths)) not in (RunState.PENDING, RunState.RUNNING):
-        raise UsageError(f"{plan.run} is not going on, it is {state}: hpcjobs resume {plan.run} takes a shape too")
+        resume = f"hpcjobs resume {plan.run} takes a shape too"
+        then = "nothing is left for more ranks" if state == RunState.COMPLETE else resume
+        raise UsageError(f"{plan.run} is not going on, it is {state}: {then}")
     more = _reshaped(config, flags, sbatch)
     if executor_of(more) != read_launches(paths)[-1].executor:
         raise UsageError(f"{plan.run} runs by {read_launches(paths)[-1].executor}: ranks that join it do so as well")

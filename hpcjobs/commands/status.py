@@ -83,7 +83,7 @@ def read_status(paths: RunPaths) -> Status:
     counts = count(paths, plan, [rank.vitals for rank in ranks if rank.live])
     rows, done = counts.rows, counts.done
     rate = sum(rank.rate for rank in ranks if rank.live) if counts.rate is None else counts.rate
-    if metrics:
+    if metrics and (metrics.complete or not any(rank.live for rank in ranks)):  # else it was a look, and more is done
         rows, done = metrics.counts.rows, metrics.counts.accepted
     eta = (rows - done) / rate if rate and plan.kind.unit != "none" else None
     state = _state(plan, now, jobs, ranks, metrics)

@@ -24,7 +24,7 @@ from hpcjobs.run_folder.paths import RunPaths
 @dataclass(frozen=True, kw_only=True)
 class Side:
     """One of the two runs: its results and the content of metrics.json. `target` is what the answers were scored
-    against.
+    against. An lm_eval task has scored its samples itself: `score` refuses it.
     """
 
     paths: RunPaths
@@ -34,6 +34,7 @@ class Side:
     model: str
     data: Mapping[str, Any]
     target: str | None
+    lm_eval: bool = False
 
     @classmethod
     def read(cls, paths: RunPaths) -> Side:
@@ -56,6 +57,7 @@ class Side:
                 model=known.model["name"],
                 data=known.data,
                 target=target,
+                lm_eval=config.task.type == "lm_eval",
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise MergeError(f"{paths.metrics} is broken: {error!r}; next: hpcjobs merge {paths.root}") from None
@@ -97,9 +99,9 @@ def common_metrics(a: Side, b: Side) -> list[str]:
     names = [name for name in a.results.metrics if name in b.results.metrics]
     if not names:
         metrics = (f"{side.paths.root} has {', '.join(side.results.metrics) or 'none'}" for side in (a, b))
-        raise UsageError(
-            f"no metric is in both runs: {'; '.join(metrics)}; next: hpcjobs score {b.paths.root} --metric NAME"
-        )
+        fixed = a.lm_eval or b.lm_eval
+        then = "" if fixed else f"; next: hpcjobs score {b.paths.root} --metric NAME"
+        raise UsageError(f"no metric is in both runs: {'; '.join(metrics)}{then}")
     return names
 
 

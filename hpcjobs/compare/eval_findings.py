@@ -78,8 +78,8 @@ class Findings:
             yield f"{found.other_inputs} of the common samples have another input in B: their ids say that they are one"
         for mine, other in ((found.a, found.b), (found.b, found.a)):
             if lacking := [name for name in mine.results.metrics if name not in found.metrics]:
-                flags = " ".join(f"--metric {name}" for name in [*found.metrics, *lacking])
-                yield f"{other.paths.root} has no {', '.join(lacking)}; next: hpcjobs score {other.paths.root} {flags}"
+                then = _score_with(other, mine, [*found.metrics, *lacking])
+                yield f"{other.paths.root} has no {', '.join(lacking)}{then}"
 
 
 def find(a: RunPaths, b: RunPaths, gates: Sequence[str], allow_incomplete: bool, out: Path | None) -> Findings:
@@ -95,6 +95,12 @@ def find(a: RunPaths, b: RunPaths, gates: Sequence[str], allow_incomplete: bool,
     partial += [f"{name} of some pairs" for name in limits if found.metrics[name].unscored]
     why = f"incomplete: {', '.join(partial)}; --allow-incomplete decides by the pairs that there are"
     return Findings(found, judge(limits, found.metrics, why if partial and not allow_incomplete else ""), out)
+
+
+def _score_with(side: Side, other: Side, metrics: Sequence[str]) -> str:
+    """The command that gives a run these metrics; none where either is an lm_eval task, which has its own."""
+    flags = " ".join(f"--metric {name}" for name in metrics)
+    return "" if side.lm_eval or other.lm_eval else f"; next: hpcjobs score {side.paths.root} {flags}"
 
 
 def check_out(out: Path, flag: str = "--out") -> None:

@@ -188,7 +188,7 @@ def _metrics_json(
             "finish_reasons": dict(sorted(tally.finish_reasons.items())),
             "prompt_tokens": tally.prompt_tokens, "completion_tokens": tally.completion_tokens,
         },
-        "warnings": tally.warnings(),
+        "warnings": [*plan.notes, *tally.warnings()],
         "provenance": merged_facts(plan, config.run.seed)
         | {"generation": config.task.generation.model_dump(mode="json")},
     }  # fmt: skip

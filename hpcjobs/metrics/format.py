@@ -16,7 +16,7 @@ def score_lines(metrics: Mapping[str, Summary], remark: str = "") -> Iterator[st
     width = max([16, *map(len, metrics)])
     for name, summary in metrics.items():
         if summary["value"] is None:
-            yield f"{name:<{width}} -         n={summary['n']}"
+            yield f"{name:<{width}} -         n={summary['n']}{remark}"
             continue
         of = f"step {summary['step']}" if "step" in summary else f"n={summary['n']}"  # a training's loss is of a step
         yield f"{name:<{width}} {number_text(summary['value'])}{_interval(summary)}  {of}{remark}"
@@ -28,6 +28,8 @@ def score_lines(metrics: Mapping[str, Summary], remark: str = "") -> Iterator[st
 def group_lines(groups: Groups) -> Iterator[str]:
     """A table per column: one line per value (the first 20), one column per metric."""
     for column, values in groups.items():
+        if not values:  # no sample yet
+            continue
         names = list(next(iter(values.values()), {}))  # each group has every metric
         shown = list(values.items())[:MOST_SHOWN]
         labels = [column, *(_short(value) for value, _ in shown)]

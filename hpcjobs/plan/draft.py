@@ -115,6 +115,7 @@ def draft_run(
     model: PlanModel | None = None,
     train: PlanTrain | None = None,
     argv: Sequence[str] = (),
+    notes: Sequence[str] = (),
 ) -> Draft:
     """The draft of a run of kind `job`, in `folder` or under the runs root.
 
@@ -142,6 +143,7 @@ def draft_run(
         model=model or PlanModel(),
         train=train or PlanTrain(),
         argv=list(argv),
+        notes=list(notes),
     )  # fmt: skip
     paths = RunPaths(root.absolute())
     return Draft(

@@ -22,6 +22,7 @@ from hpcjobs.run_folder.ledger.chunks import default_chunk_size, plan_chunks
 from hpcjobs.run_folder.plan import PlanData
 from hpcjobs.tasks.datasets import expected_work, load_table
 from hpcjobs.tasks.few_shot import Pool, TableRows, is_own, pool_table
+from hpcjobs.tasks.nulls import null_notes
 from hpcjobs.tasks.prompts import Prompts
 
 
@@ -62,7 +63,7 @@ def make_plan(job: str, config: Config, folder: Path | None = None) -> Draft:
     )
     return draft_run(
         job, config, folder, shape, lambda run: metric_code(metrics, run), few_shot=few_shot,
-        table=table, chunks=chunks, chunk_size=size, data=data, model=model,
+        table=table, chunks=chunks, chunk_size=size, data=data, model=model, notes=null_notes(prompts, table),
     )  # fmt: skip
 
 

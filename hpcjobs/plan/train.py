@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 
 from hpcjobs.config import Config
 from hpcjobs.config.resolve import dump, resolve
-from hpcjobs.config.shape import shape_of
+from hpcjobs.config.shape import Shape, shape_of
 from hpcjobs.errors import ConfigError, DataError
 from hpcjobs.plan.accelerate_config import with_accelerate_config
 from hpcjobs.plan.draft import Draft, draft_run
@@ -17,9 +18,10 @@ from hpcjobs.plan.locate import located
 from hpcjobs.plan.model import checked_model
 from hpcjobs.run_folder.inputs import table_sha256, user_columns
 from hpcjobs.run_folder.json_columns import python_rows
-from hpcjobs.run_folder.plan import PlanData, PlanTrain
+from hpcjobs.run_folder.plan import Plan, PlanData, PlanTrain
 from hpcjobs.run_folder.snapshot import Snapshot
 from hpcjobs.tasks.datasets import load_table
+from hpcjobs.tasks.nulls import null_notes
 from hpcjobs.training.batches import fixed, plan_batches
 from hpcjobs.training.data.examples import Examples
 from hpcjobs.training.data.validation_rows import validation_table
@@ -46,19 +48,23 @@ def make_train_plan(config: Config, folder: Path | None = None) -> Draft:
     if not len(table):
         raise DataError(f"data set {config.data.title} has no rows to learn from")
     _try_example(examples, table)
+    notes += null_notes(examples.prompts, table) if examples.prompts else []
     validation = validation_table(config)
     steps = config.train.max_steps or f"{config.train.epochs or 1.0:g} times over the data"
     data = PlanData(name=config.data.title, rows=len(table), sha256=table_sha256(table), columns=table.column_names)
+    after = _eval_after(config)
+    notes += _notes_of_eval(after, config, shape) if after else []
     details = PlanTrain(
         global_batch=config.train.global_batch,
         batches=str(batches),
         steps=str(steps),
         notes=notes,
         then_eval=config.train.then_eval,
+        then_eval_shape=str(after.plan.shape) if after else None,
     )
     return draft_run(
         "train", config, folder, shape, lambda run: Snapshot(), table=table, data=data, model=model, train=details,
-        validation=validation, then_eval=_eval_after(config),
+        validation=validation, then_eval=after.text if after else None,
     )  # fmt: skip
 
 
@@ -84,10 +90,27 @@ def _try_example(examples: Examples, table: pa.Table) -> None:
         raise DataError(f"the first row (id {row['id']!r}) cannot be learned from: {error}") from None
 
 
-def _eval_after(config: Config) -> str | None:
-    """The YAML of `train.then_eval`, checked as far as possible before the model exists."""
+@dataclass(frozen=True)
+class _After:
+    """The eval of `train.then_eval`: its YAML, and what it comes to."""
+
+    text: str
+    plan: Plan
+
+
+def _eval_after(config: Config) -> _After | None:
+    """The eval that follows, checked as far as possible before the model exists."""
     if config.train.then_eval is None:
         return None
     after, _ = resolve("eval", Path(config.train.then_eval), None, [])
-    make_plan("eval", after.model_copy(update={"model": config.model}))
-    return dump(located(after))
+    draft = make_plan("eval", after.model_copy(update={"model": config.model}))
+    return _After(dump(located(after)), draft.plan)
+
+
+def _notes_of_eval(after: _After, config: Config, shape: Shape) -> list[str]:
+    """What is worth knowing about the eval, before hours of training."""
+    notes = [f"eval: {note}" for note in after.plan.notes]
+    if shape.gpus_per_node and not after.plan.shape.gpus_per_node:
+        why = f"the training has GPUs, and its eval has none: set cluster.gpus in {config.train.then_eval}"
+        notes.append(why)
+    return notes

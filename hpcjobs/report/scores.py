@@ -45,7 +45,7 @@ class GroupTable:
 
 def group_tables(groups: Groups) -> list[GroupTable]:
     """The `groups` of metrics.json as tables."""
-    return [_group_table(column, values) for column, values in groups.items()]
+    return [_group_table(column, values) for column, values in groups.items() if values]
 
 
 def _group_table(column: str, values: Mapping[str, Mapping[str, Summary]]) -> GroupTable:

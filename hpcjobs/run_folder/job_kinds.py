@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -68,6 +68,7 @@ SCRIPT = JobKind(
 )  # fmt: skip
 KINDS: dict[str, JobKind] = {kind.name: kind for kind in (EVAL, GENERATE, TRAIN, SCRIPT)}
 BUILT_IN = frozenset(KINDS)
+EVAL_OF_IT = "<its eval>"
 
 
 def add_kind(kind: JobKind) -> None:
@@ -102,7 +103,7 @@ def check_answers(paths: RunPaths, verb: str) -> None:
     """A UsageError where a run has no answers that `verb` could work on; it names the run that has."""
     kind = kind_of(paths)
     if kind.unit != "answers":
-        where = _eval_of(paths, verb) if kind.unit == "steps" else f"see hpcjobs logs {paths.root}"
+        where = _eval_of(paths, [verb, EVAL_OF_IT]) if kind.unit == "steps" else f"see hpcjobs logs {paths.root}"
         raise UsageError(f"{paths.root} is {kind}: it has no samples to {verb}; {where}")
 
 
@@ -114,16 +115,21 @@ def unit_of_both(a: RunPaths, b: RunPaths) -> Unit:
             check_answers(paths, "compare")
     if kinds[0].unit == kinds[1].unit:
         return kinds[0].unit
-    trained, other = (a, b) if kinds[0].unit == "steps" else (b, a)
+    trained = a if kinds[0].unit == "steps" else b
+    words = ["compare", *(EVAL_OF_IT if paths is trained else str(paths.root) for paths in (a, b))]
     both = "; ".join(f"{paths.root} is {kind}" for paths, kind in zip((a, b), kinds, strict=True))
-    raise UsageError(f"compare takes two runs of a kind: {both}; {_eval_of(trained, 'compare', str(other.root))}")
+    raise UsageError(f"compare takes two runs of a kind: {both}; {_eval_of(trained, words)}")
 
 
-def _eval_of(trained: RunPaths, verb: str, *more: str) -> str:
-    """Where the answers of the model are that a train run has made, and the next command."""
+def _eval_of(trained: RunPaths, words: Sequence[str]) -> str:
+    """Where the answers of the model are that a train run has made, and the next command.
+
+    `words` are the command's, with EVAL_OF_IT for the eval's run.
+    """
     after = trained.eval_of()
     if RunPaths(after).plan.is_file():
-        return f"those of its model are in {after}; next: {' '.join(['hpcjobs', verb, str(after), *more])}"
+        command = " ".join(str(after) if word == EVAL_OF_IT else word for word in words)
+        return f"those of its model are in {after}; next: hpcjobs {command}"
     if trained.then_eval.exists():
         return f"an eval of its model starts when it is complete; next: hpcjobs status {trained.root}"
     return f"its model has to answer some first; next: hpcjobs submit eval --model {trained.model}"

@@ -12,9 +12,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpcjobs.errors import UsageError
 from hpcjobs.run_folder.disk import disk_message, is_full, need_there
 from hpcjobs.run_folder.files import FILE_MODE, write_all
+from hpcjobs.run_folder.heartbeat import read_heartbeats
 from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.run_folder.plan import Plan
+from hpcjobs.run_folder.submission import read_launches
 
 _LINE = re.compile(r"(?P<stamp>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z) rank (?P<rank>\d+) (?P<level>[A-Z]+) ")
 _RANK_FILE = re.compile(r"(?P<attempt>.+)-(?P<rank>\d+)\.log")
@@ -43,6 +47,16 @@ def entries(paths: RunPaths, rank: int | None = None, errors: bool = False) -> l
     found = [entry for path in sorted(paths.logs.glob("*")) if path.is_file() for entry in _read(path)]
     kept = [e for e in found if (rank is None or e.rank == rank) and (not errors or e.bad)]
     return sorted(kept, key=lambda entry: entry.stamp)
+
+
+def check_rank(paths: RunPaths, rank: int) -> None:
+    """Raise a UsageError if no start of the run has, or was planned with, such a rank."""
+    planned = [Plan.read(paths.plan).shape.ranks, *(launch.ranks for launch in read_launches(paths))]
+    seen = [vitals.rank + 1 for vitals in read_heartbeats(paths.heartbeats)]
+    if not 0 <= rank < (ranks := max(planned + seen)):
+        raise UsageError(
+            f"--rank {rank}: there are ranks 0 to {ranks - 1}" if ranks > 1 else f"--rank {rank}: there is rank 0"
+        )
 
 
 def _read(path: Path) -> Iterator[Entry]:

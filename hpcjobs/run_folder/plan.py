@@ -112,13 +112,14 @@ class PlanCode(_Part):
 
 @dataclass(frozen=True, kw_only=True)
 class PlanTrain(_Part):
-    """The batches and steps of a training as text, and the eval that follows."""
+    """The batches and steps of a training as text, and the eval that follows, with its shape."""
 
     global_batch: int | None = None
     batches: str = ""
     steps: str = ""
     notes: list[str] = field(default_factory=list)
     then_eval: str | None = None
+    then_eval_shape: str | None = None
 
     def values(self) -> dict[str, object]:
         """The section as JSON values."""
@@ -127,7 +128,10 @@ class PlanTrain(_Part):
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The content of plan.json: shape, chunking, and the hashes of data, model, config and code."""
+    """The content of plan.json: shape, chunking, and the hashes of data, model, config and code.
+
+    `notes`: what is worth knowing about the data of an eval; also warnings of metrics.json. Earlier versions have none.
+    """
 
     run: str
     job: str
@@ -142,6 +146,7 @@ class Plan:
     created_at: float
     argv: list[str] = field(default_factory=list)
     train: PlanTrain = field(default_factory=PlanTrain)
+    notes: list[str] = field(default_factory=list)
     version: int = 1
 
     @classmethod
@@ -177,12 +182,14 @@ class Plan:
         chunks = f"{self.chunks} chunks of at most {self.chunk_size}, smaller ones at the end"
         if self.chunks == self.rows:
             chunks = f"{self.chunks} chunks of one"
-        return [*lines, f"data    {self.data.name}: {self.rows} rows in {chunks}"]
+        lines.append(f"data    {self.data.name}: {self.rows} rows in {chunks}")
+        return lines + [f"note    {note}" for note in self.notes]
 
     def _train_lines(self) -> list[str]:
         train = self.train
         lines = [f"batch   {train.global_batch} a step: {train.batches}", f"steps   {train.steps}"]
-        lines += [f"then    eval of model/ by {train.then_eval}"] if train.then_eval else []
+        shape = f": {train.then_eval_shape}" if train.then_eval_shape else ""
+        lines += [f"then    eval of model/ by {train.then_eval}{shape}"] if train.then_eval else []
         return lines + [f"note    {note}" for note in train.notes]
 
     def _code_lines(self) -> list[str]:

@@ -17,6 +17,7 @@ from hpcjobs.requests import Chat, Pair, Prompt, Request, Row, Target, Turn
 from hpcjobs.run_folder.inputs import row_index, user_row
 from hpcjobs.tasks.few_shot import Pool
 from hpcjobs.tasks.seeds import sample_seed
+from hpcjobs.tasks.written_columns import lone_column, written_columns
 
 _environment = SandboxedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
 
@@ -45,6 +46,7 @@ class Template:
                 f"{did_you_mean(name, columns)}; its columns: {', '.join(columns) or 'none'}"
             )
         self.columns = names & set(columns)
+        self.written, self.lone = written_columns(parsed) & self.columns, lone_column(parsed) is not None
         self._expression = _lone_expression(parsed)
 
     def text(self, row: Row) -> str:
@@ -109,6 +111,18 @@ class Prompts:
             return {self._column}
         templates = [template for _, template in self._messages] + ([self._prompt] if self._prompt else [])
         return set().union(*(template.columns for template in [*templates, *self._options]))
+
+    @property
+    def templates(self) -> dict[str, Template]:
+        """The templates of prompt, options and target by their key."""
+        named = {f"task.messages.{number}": template for number, (_, template) in enumerate(self._messages)}
+        named |= {"task.prompt": self._prompt} if self._prompt else {}
+        named |= {"task.target": self._target} if self._target else {}
+        several = len(self._options) > 1 or not isinstance(self._task.choices, str)
+        return named | {
+            f"task.choices.{number}" if several else "task.choices": template
+            for number, template in enumerate(self._options)
+        }
 
     def request(self, row: Row, run_seed: int) -> Request:
         """The request of a row that has `index` and `id`. Raises what a template raises."""

@@ -26,6 +26,7 @@ from hpcjobs.run_folder.ledger.takeover import LeaseWatch
 from hpcjobs.run_folder.process import Identity
 from hpcjobs.run_folder.rank_state import RankState
 from hpcjobs.tasks.eval_task import eval_task_of
+from hpcjobs.worker.fair_share import FairShare
 
 if TYPE_CHECKING:
     from hpcjobs.distributed.work import Work
@@ -88,6 +89,8 @@ class ChunkRunner:
             LeaseWatch(work.paths.heartbeats, rank.succeeds, config.run.lease_timeout), rank.walk,
             Rules(config.run.sharding == "static", config.run.deterministic),
         )  # fmt: skip
+        shared = not config.run.deterministic and config.run.sharding != "static"
+        self._share = FairShare(work.paths, rank, self._ledger) if shared else None
         self._open: dict[int, _Open] = {}
         self._begun: dict[int, float] = {}
         self._took: deque[float] = deque(maxlen=_RECENT)
@@ -111,8 +114,11 @@ class ChunkRunner:
         """Requests as the engine asks for them; None while all remaining samples are running here or on other ranks."""
         while self._admits():
             batch = self._engine.batch_size
-            if len(self._open) >= batch and self._ledger.near_end(batch):
+            if self._share and self._open and self._share.is_held(len(self._open)):
                 yield None  # no hoarding where other ranks would go without
+                continue
+            if len(self._open) >= batch and self._ledger.near_end(batch):
+                yield None
             lease = self._claim()
             if lease:
                 yield from self._requests_of(lease)

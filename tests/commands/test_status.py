@@ -11,6 +11,7 @@ import pytest
 
 from hpcjobs.commands.status import Status, read_status
 from hpcjobs.merge.eval import merge
+from hpcjobs.run_folder.files import read_json
 from hpcjobs.run_folder.heartbeat import Heartbeat, Vitals, write_heartbeat
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.process import Identity
@@ -69,6 +70,21 @@ def test_incomplete(ram: Path) -> None:
     merge(paths)
     status = read_status(paths)
     assert (status.state, status.exit_code(), status.over, status.done) == ("incomplete", 3, True, ROWS - lost)
+
+
+def test_a_merge_of_a_live_run_does_not_freeze_its_progress(ram: Path) -> None:
+    paths = plan_run(ram / "run", ROWS, model=SLOW | {"dummy_delay": 0.1}, run={"heartbeat": 0.05})
+    with Ranks(paths, 2) as ranks:
+        ranks.start(0, 1)
+        wait_for(lambda: read_status(paths).done > 5, "some samples")
+        looked = hpcjobs("merge", paths.root)
+        assert looked.returncode == 3
+        assert f"next: hpcjobs status {paths.root}\n" in looked.stderr
+        merged = read_json(paths.metrics)["counts"]["accepted"]
+        status = wait_for(lambda: found if (found := read_status(paths)).done > merged else None, "more samples")
+        assert (status.state, status.rows) == ("running", ROWS)
+    assert read_status(paths).done == merged
+    assert f"next: hpcjobs resume {paths.root}\n" in hpcjobs("merge", paths.root).stderr
 
 
 def test_running_and_failed_by_the_supervisor(ram: Path) -> None:

@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 
 from hpcjobs.commands.status import read_status
+from hpcjobs.config.layers import Layer
+from hpcjobs.config.problems import validate
 from hpcjobs.config.yaml import dump_yaml
 from hpcjobs.errors import ConfigError, DataError
 from hpcjobs.launch.slurm import clean_environment
@@ -154,6 +156,22 @@ def test_a_bad_eval_config_is_refused_before_the_training(tmp_path: Path) -> Non
     after.write_text(dump_yaml(EVAL | {"task": EVAL["task"] | {"target": "{{ anwser }}"}}))
     with pytest.raises(ConfigError, match="did you mean 'answer'"):
         make_train_plan(train_config(data, then_eval=str(after)), tmp_path / "run")
+
+
+def test_the_plan_shows_the_shape_of_the_eval_and_warns_where_it_has_no_gpu(tmp_path: Path) -> None:
+    data, after = tmp_path / "rows.jsonl", tmp_path / "after.yaml"
+    data.write_text("".join(json.dumps(row | {"hint": None if n == 3 else "h"}) + "\n" for n, row in enumerate(ROWS)))
+    after.write_text(dump_yaml(EVAL))
+    config = train_config(data, then_eval=str(after))
+    lines = make_train_plan(config, tmp_path / "run").plan.summary()
+    assert f"then    eval of model/ by {after}: 1 node x 1 task = 1 rank on CPU" in lines
+    assert not any(line.startswith("note") for line in lines)
+    messages = ({"role": "user", "content": "{{ question }} {{ hint }}"},)
+    values = config.model_dump() | {"cluster": {"gpus": 2}}
+    values["task"] |= {"messages": messages}
+    lines = make_train_plan(validate(Layer(values)), tmp_path / "run").plan.summary()
+    assert f"note    the training has GPUs, and its eval has none: set cluster.gpus in {after}" in lines
+    assert any("column 'hint' is null in 1 of 60 rows, the first is row 3" in line for line in lines)
 
 
 def test_the_shipped_configs_are_plans(tmp_path: Path) -> None:

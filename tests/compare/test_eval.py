@@ -6,6 +6,7 @@ import json
 import random
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from hpcjobs.compare.eval import Side, compare
+from hpcjobs.compare.eval_findings import Findings
 from hpcjobs.compare.statistics import mcnemar
 from hpcjobs.errors import MergeError, UsageError
 from hpcjobs.launch.slurm import clean_environment
@@ -25,6 +27,7 @@ ROWS = 60
 # Each third row's gold is the answer to this prompt; a "!" makes another answer of it.
 PROMPT = "{{ question }} {{ 60 // divisor }}"
 LOST = [0, 9, 21, 33]
+OTHER_METRICS = {"a": ["exact_match", "contains"], "b": ["exact_match"]}
 
 
 def run_of(folder: Path, rows: list[dict[str, Any]], wrong: list[int] | None = None, **task: Any) -> RunPaths:
@@ -276,3 +279,14 @@ def test_a_metric_of_ones_own_with_what_is_no_number(ram: Path) -> None:
     assert done.returncode == 3
     assert "NOT DECIDED: incomplete: Odd of some pairs" in done.stdout
     assert shell("compare", "x", "x", "--gate", "Odd=1", "--allow-incomplete").returncode == 0
+
+
+def test_of_an_lm_eval_task_no_score_is_advised(ram: Path) -> None:
+    a, b = (run_of(ram / name, rows_of(ROWS), metrics=metrics) for name, metrics in OTHER_METRICS.items())
+    sides = Side.read(a), Side.read(b)
+    assert not any(side.lm_eval for side in sides)
+    warnings = list(Findings(compare(*sides), [], None).warnings())
+    assert warnings == [f"{b.root} has no contains; next: hpcjobs score {b.root} --metric exact_match --metric contains"]
+    for number in (0, 1):
+        mixed = [replace(side, lm_eval=n == number) for n, side in enumerate(sides)]
+        assert list(Findings(compare(*mixed), [], None).warnings()) == [f"{b.root} has no contains"]

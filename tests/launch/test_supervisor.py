@@ -129,4 +129,4 @@ def test_ranks_that_join_share_the_work_and_one_merge_judges(ram: Path) -> None:
     assert (paths.results.read_bytes(), said(paths)) == undisturbed(ROWS)
     late = hpcjobs("join", paths.root)
     assert late.returncode == 2
-    assert "is not going on, it is complete" in late.stderr
+    assert "is not going on, it is complete: nothing is left for more ranks" in late.stderr

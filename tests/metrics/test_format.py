@@ -16,7 +16,7 @@ def test_a_line_a_metric() -> None:
         "acc                 0.5000  95% [0.2500, 0.7500]  n=12  INCOMPLETE",
         "  right option      A 1.0000 (n=4), B 0.2500 (n=8)",
         "pass@5(exact_match) 1.0000  n=10  INCOMPLETE",
-        "f1                  -         n=0",
+        "f1                  -         n=0  INCOMPLETE",
     ]
     assert list(score_lines({"f1": summary(0.5)})) == ["f1               0.5000  n=10"]
     assert list(score_lines({"loss": {**summary(4.25e-5), "step": 12}})) == ["loss             4.25e-05  step 12"]
@@ -41,6 +41,7 @@ def test_a_table_a_column() -> None:
         "true        10                    0.0000",
     ]
     assert list(group_lines({})) == []
+    assert list(group_lines({"subject": {}})) == [], "no sample yet"
 
 
 def test_the_rest_of_many_values_is_counted() -> None:

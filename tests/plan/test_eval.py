@@ -18,10 +18,12 @@ from hpcjobs.config.problems import validate
 from hpcjobs.config.resolve import read_config
 from hpcjobs.config.shape import Shape, shape_of
 from hpcjobs.errors import ConfigError, DataError, UsageError
+from hpcjobs.merge.eval import merge
 from hpcjobs.plan.eval import make_plan
 from hpcjobs.plan.script import make_script_plan
 from hpcjobs.run_folder.inputs import Inputs
 from hpcjobs.run_folder.ledger.chunks import ChunkList
+from hpcjobs.run_folder.metrics_file import MetricsFile
 from hpcjobs.run_folder.plan import Plan
 
 
@@ -275,3 +277,24 @@ def test_the_plan_says_which_engine_is_likely(
     plan = make_plan("eval", config_of(model={"engine": "auto", "name": "m"}, **given)).plan
     assert plan.model.likely_engine == engine
     assert f"(engine auto: {engine})" in "\n".join(plan.summary())
+
+
+def test_null_cells_are_notes_of_the_plan_and_warnings_of_the_metrics(home: Path) -> None:
+    rows = [{"q": "x", "a": None if n == 30 else "y"} for n in range(31)]
+    (home / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    draft = make_plan("eval", config_of(task={"prompt": "{{ q }} {{ a }}", "target": "{{ q }}"}, run={"name": "a"}))
+    note = "column 'a' is null in 1 of 31 rows, the first is row 30: the template writes it as None"
+    assert draft.plan.summary()[-1] == f"note    {note}"
+    draft.write()
+    assert Plan.read(draft.paths.plan).notes == [note]
+    merge(draft.paths)
+    assert note in MetricsFile.read(draft.paths.metrics).warnings
+
+
+def test_a_plan_of_an_earlier_version_has_no_notes(home: Path) -> None:
+    draft = make_plan("eval", config_of(run={"name": "a"}))
+    draft.write()
+    values = json.loads(draft.paths.plan.read_text())
+    assert values.pop("notes") == []
+    draft.paths.plan.write_text(json.dumps(values))
+    assert Plan.read(draft.paths.plan) == draft.plan

@@ -64,6 +64,8 @@ def test_a_training_and_an_eval_are_not_compared(shell: Shell, trained: RunPaths
     plan_run(trained.eval_of(), 3)
     told = refused(shell, "compare", "trained", "other")
     assert told.endswith(f"next: hpcjobs compare {trained.eval_of()} {other.root}")
+    told = refused(shell, "compare", "other", "trained")
+    assert told.endswith(f"next: hpcjobs compare {other.root} {trained.eval_of()}")
     assert "is a generate run" in refused(
         shell, "compare", "trained", plan_run(shell.runs / "g", 3, "generate").root.name
     )

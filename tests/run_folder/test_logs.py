@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 
 from hpcjobs.distributed.rank import Rank
-from hpcjobs.run_folder.logs import entries, follow, rank_log, srun_ends
+from hpcjobs.errors import UsageError
+from hpcjobs.run_folder.logs import check_rank, entries, follow, rank_log, srun_ends
 from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.run_folder.submission import Launch, record_launch
+from tests.runs import hpcjobs, plan_run
 
 TRACE = """Traceback (most recent call last):
   File "x.py", line 1, in <module>
@@ -153,3 +156,15 @@ def test_of_a_huge_log_the_end_is_read(paths: RunPaths) -> None:
 def test_srun_has_said_nothing(paths: RunPaths) -> None:
     assert srun_ends(paths) == {}
     assert srun_ends(RunPaths(paths.root / "none")) == {}
+
+
+def test_a_rank_that_the_run_does_not_have_is_refused(tmp_path: Path) -> None:
+    paths = plan_run(tmp_path / "run", 3, cluster={"executor": "local", "ntasks_per_node": 2})
+    for rank in (0, 1):
+        check_rank(paths, rank)
+    with pytest.raises(UsageError, match=r"^--rank 7: there are ranks 0 to 1$"):
+        check_rank(paths, 7)
+    record_launch(paths, Launch(number=0, executor="local", jobs={}, shape="8 ranks", ranks=8))
+    check_rank(paths, 7)
+    done = hpcjobs("logs", paths.root, "--rank", "8")
+    assert (done.returncode, done.stderr) == (2, "error: --rank 8: there are ranks 0 to 7\n")

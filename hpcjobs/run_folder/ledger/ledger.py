@@ -47,6 +47,7 @@ class Ledger:
     ) -> None:
         self._claims, self._chunks, self._owner, self._watch, self._rules = claims, chunks, owner, watch, rules
         self._rank, self._world_size = world
+        self._sizes = np.diff(chunks.starts)
         stride = range(self._rank, len(chunks), self._world_size)
         self._universe = np.full(len(chunks), not rules.static)
         self._universe[stride.start :: stride.step] = True
@@ -68,6 +69,10 @@ class Ledger:
     def near_end(self, batch: int) -> bool:
         """Whether so few chunks of this rank's walk are left that taking more than a batch would leave others idle."""
         return len(self._walk) <= 4 * batch
+
+    def samples_left(self) -> int:
+        """The samples of chunks that are not settled, those in progress included, as of the last look."""
+        return int(self._sizes[~self._settled].sum())
 
     def done(self, lease: Lease) -> bool:
         """Mark a chunk as done, whose samples are all durable. False if another rank had done it before; nothing is

@@ -25,19 +25,19 @@ class Examples:
 
     With `task.messages` or `task.prompt` the answer is `task.target`; after a text it is preceded by `task.delimiter`,
     as in a few-shot example. Without them a row has a chat in `messages`, or `prompt` and `completion`, both texts or
-    both chats. Raises a ConfigError if there is nothing to train on.
+    both chats. `prompts`: those templates, None without any. Raises a ConfigError if there is nothing to train on.
     """
 
     def __init__(self, task: TaskConfig, columns: Iterable[str]) -> None:
         columns = list(columns)
-        self._prompts: Prompts | None = None
+        self.prompts: Prompts | None = None
         self._delimiter = " " if task.delimiter is None else task.delimiter
         if task.type != "generate" or task.few_shot.k or task.repeats > 1:
             raise ConfigError("submit train learns answers: task.type is generate, without few_shot and repeats")
         if task.prompt is not None or task.messages:
             if task.target is None:
                 raise ConfigError("task.target is not set: it is what the model learns to answer")
-            self._prompts = Prompts(task, columns)
+            self.prompts = Prompts(task, columns)
         elif "messages" not in columns and not {"prompt", "completion"} <= set(columns):
             raise ConfigError(
                 "nothing to learn: set task.messages or task.prompt, and task.target; or bring a column 'messages', or "
@@ -47,12 +47,12 @@ class Examples:
     def example(self, row: Row) -> Example:
         """The example of a row. Raises what its templates raise, and a ValueError if it cannot be trained on."""
         values = user_row(row)
-        if self._prompts is None:
+        if self.prompts is None:
             return _of_columns(values)
-        answer = first_answer(self._prompts.target(values))
+        answer = first_answer(self.prompts.target(values))
         if answer is None:
             raise ValueError("the row has no answer: task.target gives nothing")
-        context = self._prompts.prompt(values)
+        context = self.prompts.prompt(values)
         if isinstance(context, str):
             return Example(context, f"{self._delimiter}{answer}")
         return Example(context, [{"role": "assistant", "content": str(answer)}])
