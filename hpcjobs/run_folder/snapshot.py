@@ -29,7 +29,8 @@ class Snapshot:
     """Files to copy to `code/`, by name, and symlinks from there to files that are not code (absolute paths).
 
     `program` is the file that a script run starts, or `module` its module. `also` is a folder to import from after
-    `code/`, if only part of it was copied. `note` says what was not copied, and why.
+    `code/`, if only part of it was copied. `note` says what was not copied, and why. `made` counts the files that
+    hpcjobs made itself.
     """
 
     files: Mapping[str, bytes] = field(default_factory=dict)
@@ -38,6 +39,7 @@ class Snapshot:
     module: str = ""
     also: str = ""
     note: str = ""
+    made: int = 0
 
     @property
     def sha256(self) -> str:
@@ -51,7 +53,7 @@ class Snapshot:
         """What plan.json records of the snapshot; empty if there is nothing to record."""
         return PlanSnapshot(
             sha256=self.sha256 if self.files else None,
-            files=len(self.files) if self.files else None,
+            files=len(self.files) - self.made or None,
             program=self.program or None,
             module=self.module or None,
             also=self.also or None,

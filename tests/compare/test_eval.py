@@ -285,8 +285,9 @@ def test_of_an_lm_eval_task_no_score_is_advised(ram: Path) -> None:
     a, b = (run_of(ram / name, rows_of(ROWS), metrics=metrics) for name, metrics in OTHER_METRICS.items())
     sides = Side.read(a), Side.read(b)
     assert not any(side.lm_eval for side in sides)
+    flags = "--metric exact_match --metric contains"
     warnings = list(Findings(compare(*sides), [], None).warnings())
-    assert warnings == [f"{b.root} has no contains; next: hpcjobs score {b.root} --metric exact_match --metric contains"]
+    assert warnings[-1] == f"{b.root} has no contains; next: hpcjobs score {b.root} {flags}"
     for number in (0, 1):
         mixed = [replace(side, lm_eval=n == number) for n, side in enumerate(sides)]
-        assert list(Findings(compare(*mixed), [], None).warnings()) == [f"{b.root} has no contains"]
+        assert list(Findings(compare(*mixed), [], None).warnings())[-1] == f"{b.root} has no contains"

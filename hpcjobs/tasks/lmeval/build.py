@@ -73,6 +73,11 @@ def plan_task(config: Config) -> LmEvalPlan:
     Raises a ConfigError for a task that cannot be loaded or that hpcjobs cannot run.
     """
     check_task(config.task)
+    if config.data.title:
+        raise ConfigError(
+            f"data.name is {config.data.title!r}, and an lm_eval task reads its own data set: leave data.name out "
+            "(data.max_samples limits its rows)"
+        )
     version, full = library_version(), DatasetStub()
     include = Path(config.task.include_path).expanduser().resolve() if config.task.include_path else None
     with _quiet(), seeded():

@@ -190,12 +190,14 @@ def snapshot(include: Path | None, planned: PlannedTask, stub: DatasetStub, run:
     """The files from which ranks and merge load the task, below code/. Files that are not YAML or Python are linked."""
     files = {"task.json": planned.json()} | {f"data/{name}": data for name, data in stub.files().items()}
     links: dict[str, str] = {}
+    made = len(files)
     if include is not None:
         copied, links = _tree(include, run)
         files |= {f"include/{name}": data for name, data in copied.items()}
     return Snapshot(
         files={f"{FOLDER}/{name}": data for name, data in files.items()},
         links={f"{FOLDER}/include/{name}": target for name, target in links.items()},
+        made=made,
     )
 
 

@@ -21,6 +21,7 @@ from hpcjobs.merge.eval import merge
 from hpcjobs.metrics import Score
 from hpcjobs.plan.eval import make_plan
 from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.run_folder.plan import Plan
 from hpcjobs.tasks.lmeval.codec import decode
 from hpcjobs.tasks.lmeval.fold import LazyTask, LmEvalFold
 from hpcjobs.tasks.lmeval.judge import LmEvalJudge
@@ -258,3 +259,18 @@ def test_a_sample_that_fails_counts_0_where_a_sample_is_a_number(tmp_path: Path)
     texts = LmEvalFold(MetricName("bleu", "none", "bleu"), LazyTask(paths.code))
     texts.add(np.array([0.5, 0.0]), pa.array(['[0,["a","a"]]', None]))
     assert texts._items[0].all() == [["a", "a"]]
+
+
+def test_a_data_set_beside_the_tasks_own_is_refused(tmp_path: Path) -> None:
+    config = config_of(write_tasks(tmp_path / "tasks"), "spell")
+    named = config.model_copy(update={"data": config.data.model_copy(update={"name": "unified"})})
+    with pytest.raises(ConfigError, match=r"^data\.name is 'unified', .*: leave data\.name out"):
+        make_plan("eval", named, tmp_path / "run")
+
+
+def test_the_files_that_hpcjobs_adds_are_not_the_users_own(tmp_path: Path) -> None:
+    paths = planned(tmp_path, "spell")
+    own = [path for path in (paths.code / "lm_eval_task" / "include").rglob("*") if not path.is_symlink()]
+    files = [path for path in own if path.is_file()]
+    assert 0 < len(files) < sum(path.is_file() for path in paths.code.rglob("*"))
+    assert f"code    {len(files)} of your own files, as they are now" in Plan.read(paths.plan).summary()
