@@ -34,14 +34,16 @@ class CodeTree:
         self.files = other.files | self.files
         self.links = other.links | self.links
 
-    def snapshot(self, note: str = "", **entry: str) -> Snapshot:
+    def snapshot(self, note: str = "", program: str = "", module: str = "", also: str = "") -> Snapshot:
         """Everything collected, as a Snapshot. A name that is copied is not linked."""
         taken = {str(folder) for name in self.files for folder in (PurePosixPath(name), *PurePosixPath(name).parents)}
         links = {name: target for name, target in self.links.items() if name not in taken}
         links = {name: links[name] for name in links if links.keys().isdisjoint(map(str, PurePosixPath(name).parents))}
         if len(links) > _MAX_LINKS:
             links, note = {}, note or f"files beside the code are not linked: more than {_MAX_LINKS:,}"
-        return Snapshot(files=self.files, links=links, note=note, **entry) if self.files else Snapshot(note=note)
+        if not self.files:
+            return Snapshot(note=note)
+        return Snapshot(files=self.files, links=links, note=note, program=program, module=module, also=also)
 
     def _holds_run(self, path: Path) -> bool:
         return self._run.is_relative_to(path.resolve())
