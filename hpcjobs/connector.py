@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from hpcjobs.config import GenerationConfig
+from hpcjobs.config import GenerationConfig, WeightsConfig
 from hpcjobs.distributed.rank import Rank
 from hpcjobs.engines.base import BatchSize, Engine, Source
 from hpcjobs.engines.loader import ModelSource, fresh_model, load_model, precision_dtype
@@ -34,7 +34,8 @@ class ConnectorOptions:
     `revision` pins the model, `dtype` is the type of its weights on load (default: float32 on CPU, that of
     `mixed_precision` on GPU), `gpus_per_rank` is the number of GPUs that one copy of the model spans, `timeout` is how
     long to wait for the other processes (seconds), `engine` is the config's `model.engine`. `fresh` is a seed: random
-    weights are made from it instead of loading the model's own. `accelerator` has further arguments for
+    weights are made from it instead of loading the model's own. `weights` says which of its weights may be absent or
+    unused, or have other names. `accelerator` has further arguments for
     `accelerate.Accelerator`.
     """
 
@@ -45,6 +46,7 @@ class ConnectorOptions:
     timeout: float = 600.0
     engine: str = "auto"
     fresh: int | None = None
+    weights: WeightsConfig = field(default_factory=WeightsConfig)
     accelerator: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -69,7 +71,9 @@ class AccelerateConnector:
         if batch_size != "auto" and batch_size < 1:
             raise UsageError(f"batch_size {batch_size} is not a number of samples")
         self.options = options or ConnectorOptions()
-        self.source = ModelSource(model_name, self.options.revision, cache_dir, self.options.trust_remote_code)
+        self.source = ModelSource(
+            model_name, self.options.revision, cache_dir, self.options.trust_remote_code, self.options.weights
+        )
         self.batch_size, self.mixed_precision = batch_size, mixed_precision
         self.generation = generation or GenerationConfig()
         self._model: PreTrainedModel | None = None

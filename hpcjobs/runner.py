@@ -250,7 +250,7 @@ def _plain(args: argparse.Namespace, config: Config, rows: Sequence[Row]) -> lis
     model = config.model
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch_dtype(model.dtype) or (None if device == "cpu" else precision_dtype(args.mixed_precision))
-    source = ModelSource(model.name, model.revision, args.cache_dir, model.trust_remote_code)
+    source = ModelSource.of(model, args.cache_dir)
     loaded, tokenizer = load_model(source, device, dtype)
     return run_inference_with_prompt(loaded, tokenizer, rows, config)
 
@@ -266,6 +266,7 @@ def _with_accelerate(args: argparse.Namespace, config: Config, rows: Sequence[Ro
         revision=model.revision,
         dtype=torch_dtype(model.dtype),
         trust_remote_code=model.trust_remote_code,
+        weights=model.weights,
         gpus_per_rank=model.gpus_per_rank,
     )
     connector = AccelerateConnector(

@@ -12,6 +12,7 @@ from hpcjobs.config.schema import (
     RunConfig,
     TaskConfig,
     TrainConfig,
+    WeightsConfig,
 )
 from hpcjobs.requests import GenerationConfig
 
@@ -28,4 +29,5 @@ __all__ = [
     "RunConfig",
     "TaskConfig",
     "TrainConfig",
+    "WeightsConfig",
 ]

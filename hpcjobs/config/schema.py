@@ -28,6 +28,17 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
 
 
+class WeightsConfig(Section):
+    """What to know of a model's weights: `rename` maps regular expressions of names in its files to the model's names.
+
+    Names that match `allow_missing` may be absent from the files, those that match `allow_unexpected` unused.
+    """
+
+    rename: dict[Annotated[str, AfterValidator(pattern)], str] = {}
+    allow_missing: tuple[str, ...] = ()
+    allow_unexpected: tuple[str, ...] = ()
+
+
 class ModelConfig(Section):
     """The model, and how a rank runs it. `dummy_delay` is in seconds per sample."""
 
@@ -38,6 +49,7 @@ class ModelConfig(Section):
     batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     gpus_per_rank: Annotated[int, Field(ge=1)] = 1
     trust_remote_code: bool = False
+    weights: WeightsConfig = WeightsConfig()
     dummy_delay: Annotated[float, Field(ge=0)] = 0.0
 
     @pydantic.model_validator(mode="after")

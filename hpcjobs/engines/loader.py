@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpcjobs.assets import ASSETS
+from hpcjobs.config import ModelConfig, WeightsConfig
+from hpcjobs.engines.weights import weight_problems
 from hpcjobs.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -23,6 +26,12 @@ class ModelSource:
     revision: str | None = None
     cache_dir: str | None = None
     trust_remote_code: bool = False
+    weights: WeightsConfig = field(default_factory=WeightsConfig)
+
+    @classmethod
+    def of(cls, model: ModelConfig, cache_dir: str | None = None) -> ModelSource:
+        """The source that a config names."""
+        return cls(model.name, model.revision, cache_dir, model.trust_remote_code, model.weights)
 
     @property
     def location(self) -> str:
@@ -39,6 +48,13 @@ class ModelSource:
         """The ConfigError for a model that cannot be loaded."""
         where = "a folder" if Path(self.location).exists() else "the hub (or its cache, when offline)"
         return ConfigError(f"model {self.name!r} cannot be loaded from {where}: {error}")
+
+    def not_whole(self, problems: Sequence[str]) -> ConfigError:
+        """The ConfigError for a model whose weights are not those of its config."""
+        return ConfigError(
+            f"model {self.name!r}: of its weights, {'; '.join(problems)}\nnext: if that is right, name them in "
+            "model.weights.allow_missing or allow_unexpected; if they have other names there, in model.weights.rename"
+        )
 
 
 def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
@@ -95,21 +111,26 @@ def load_model(
     """`(model, tokenizer)`: the model in eval mode on `device`, the tokenizer with padding on the left.
 
     `dtype` None means float32 on CPU and bfloat16 on GPU. With `gpus` above 1 the model is spread over that many,
-    starting at `device`. Raises a ConfigError if it cannot be loaded.
+    starting at `device`. Raises a ConfigError if it cannot be loaded, or if its weights are not all there and used.
     """
     import torch
     import transformers
+    from safetensors import SafetensorError
 
     source = ModelSource(source) if isinstance(source, str) else source
     device = torch.device(device)
     dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
     tokenizer = load_tokenizer(source)
     try:
-        model = transformers.AutoModelForCausalLM.from_pretrained(
-            source.location, dtype=dtype, device_map=_device_map(device, gpus), use_safetensors=True, **source.pinned
-        )
-    except (OSError, ValueError, KeyError) as error:
+        model, report = transformers.AutoModelForCausalLM.from_pretrained(
+            source.location, dtype=dtype, device_map=_device_map(device, gpus), use_safetensors=True,
+            key_mapping=source.weights.rename or None, ignore_mismatched_sizes=True, output_loading_info=True,
+            **source.pinned,
+        )  # fmt: skip
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise source.not_loaded(error) from error
+    if problems := weight_problems(report, source.weights):
+        raise source.not_whole(problems)
     if gpus == 1:
         model = model.to(device)
     return model.eval(), tokenizer

@@ -99,7 +99,7 @@ def merged_model(config: Config, adapters: Mapping[str, torch.Tensor]) -> PreTra
     from hpcjobs.training.setup import adapted
 
     model = config.model
-    source = ModelSource(model.name, model.revision, None, model.trust_remote_code)
+    source = ModelSource.of(model)
     if config.train.init == "random":
         base, _ = fresh_model(source, "cpu", config.run.seed)
     else:

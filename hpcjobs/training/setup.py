@@ -83,6 +83,7 @@ def make_connector(work: Work) -> tuple[AccelerateConnector, str]:
         revision=model.revision,
         dtype=torch.float32,
         trust_remote_code=model.trust_remote_code,
+        weights=model.weights,
         gpus_per_rank=1,
         timeout=run.rendezvous_timeout,
         fresh=run.seed if train.init == "random" else None,
@@ -110,7 +111,26 @@ def adapted(model: PreTrainedModel, config: Config) -> PreTrainedModel:
         r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, task_type="CAUSAL_LM",
         target_modules=list(lora.target_modules) or "all-linear", revision=config.model.revision,
     )  # fmt: skip
-    return peft.get_peft_model(model, how)
+    whole = peft.get_peft_model(model, how)
+    if tied := _tied_targets(whole):
+        raise ConfigError(
+            f"train.lora.target_modules: {', '.join(tied)} shares its weights with the embeddings of this model "
+            "(tie_word_embeddings): merged, an adapter there would change both; leave it out"
+        )
+    return whole
+
+
+def _tied_targets(model: PreTrainedModel) -> list[str]:
+    """The adapted modules whose base weight is also that of another module."""
+    owners: dict[int, int] = {}
+    for name, weight in model.named_parameters(remove_duplicate=False):
+        if "lora_" not in name:
+            owners[id(weight)] = owners.get(id(weight), 0) + 1
+    return [
+        name.removeprefix("base_model.model.")
+        for name, module in model.named_modules()
+        if hasattr(module, "lora_A") and owners.get(id(module.base_layer.weight), 0) > 1
+    ]
 
 
 def _counts(model: PreTrainedModel) -> tuple[int, int]:

@@ -62,6 +62,7 @@ def make_engine(work: Work) -> Engine:
         revision=model.revision,
         dtype=torch_dtype(model.dtype),
         trust_remote_code=model.trust_remote_code,
+        weights=model.weights,
         gpus_per_rank=model.gpus_per_rank,
         timeout=timeout,
         engine=model.engine,

@@ -58,7 +58,7 @@ def make_tokens(work: Work) -> TokenFacts:
 
     config, began, paths = work.config, time.monotonic(), work.paths
     train, model, inputs = config.train, config.model, Inputs(work.paths.data)
-    source = ModelSource(model.name, model.revision, None, model.trust_remote_code)
+    source = ModelSource.of(model)
     longest = min(train.max_length, most_positions(source) or train.max_length)
     encoder = Encoder(load_tokenizer(source), longest)
     examples = Examples(config.task, inputs.columns)

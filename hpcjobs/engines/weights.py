@@ -1,0 +1,41 @@
+"""Proof that a model's weights are all there, all used and of the right shape: transformers itself only warns."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from fnmatch import fnmatch
+from typing import Any
+
+from hpcjobs.config import WeightsConfig
+
+# Buffers of older checkpoints that today's models compute, beside those that transformers knows.
+_BUFFERS = re.compile(r"(\.masked_bias|\.rotary_emb\.inv_freq|\.position_ids|\.attn\.bias)$")
+_SHOWN = 5
+
+
+def weight_problems(report: Mapping[str, Collection[Any]], weights: WeightsConfig) -> list[str]:
+    """What is wrong with weights that were loaded, by transformers' `output_loading_info`; empty if nothing is.
+
+    Tied weights are not in the report. `weights.allow_missing` and `allow_unexpected` are patterns of names.
+    """
+    missing = _others(report["missing_keys"], weights.allow_missing)
+    unexpected = _others(report["unexpected_keys"], weights.allow_unexpected)
+    shapes = sorted(f"{name} is {list(there)}, not {list(wanted)}" for name, there, wanted in report["mismatched_keys"])
+    return [
+        *_listed("not in its files, and would be random numbers", missing),
+        *_listed("in its files and not used by the model", [name for name in unexpected if not _BUFFERS.search(name)]),
+        *_listed("of another shape", shapes),
+        *map(str, report["error_msgs"]),
+    ]
+
+
+def _others(names: Iterable[str], allowed: Sequence[str]) -> list[str]:
+    return sorted(name for name in names if not any(fnmatch(name, pattern) for pattern in allowed))
+
+
+def _listed(what: str, names: Sequence[str]) -> list[str]:
+    if not names:
+        return []
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return [f"{len(names)} {what}: {', '.join(names[:_SHOWN])}{more}"]
