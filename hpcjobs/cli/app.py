@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from collections.abc import Sequence
 from typing import Any
 
 import typer
 
 import hpcjobs
+from hpcjobs.cli.hints import hint
 from hpcjobs.errors import HpcJobsError, UsageError
 
 app = typer.Typer(
@@ -43,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     except (HpcJobsError, _WrongWords, typer.Abort, KeyboardInterrupt, OSError) as error:
         if debug:
             traceback.print_exc()
-        return _report(error)
+        return _report(error, words)
     except Exception as error:
         if debug:
             raise
@@ -60,13 +62,15 @@ def _take(words: list[str], flag: str) -> bool:
     return True
 
 
-def _report(error: BaseException) -> int:
-    """Print an error to stderr and return its exit code."""
+def _report(error: BaseException, words: Sequence[str] = ()) -> int:
+    """Print an error to stderr, with what was meant by `words` if they are wrong usage, and return its exit code."""
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         print("interrupted", file=sys.stderr)
         return 130
     if isinstance(error, _WrongWords):
         error.show()
+        if meant := hint(words):
+            print(f"next: {meant}", file=sys.stderr)
         return UsageError.exit_code
     if isinstance(error, BrokenPipeError):  # `hpcjobs logs | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -10,6 +10,7 @@ from pathlib import Path
 from hpcjobs.commands.merge import merge_and_report
 from hpcjobs.config import Config
 from hpcjobs.config.layers import Layer, dotted_layer, set_layer
+from hpcjobs.config.placing import placing
 from hpcjobs.config.resolve import resolve
 from hpcjobs.config.shape import Shape
 from hpcjobs.errors import LaunchError, UsageError
@@ -89,11 +90,14 @@ def draft_of(options: SubmitOptions) -> tuple[Draft, dict[str, str]]:
     """The checked plan, still in memory, and where each config value came from. Raises a UsageError."""
     kind = find_kind(options.job)
     if options.argv and not kind.program:
-        raise UsageError(f"submit {options.job} takes no words after its options: {' '.join(options.argv)}")
+        files = [word for word in options.argv if word.endswith((".yaml", ".yml"))]
+        meant = f"; did you mean --config {files[0]}?" if files else ""
+        raise UsageError(f"submit {options.job} takes no words after its options: {' '.join(options.argv)}{meant}")
     upper = [set_layer(options.sets), flag_layer(options.flags, options.sbatch)]
     config, places = resolve(options.job, options.config, options.profile, upper)
     executor = executor_of(config)
-    draft = PLANNERS[kind.name](config, options.argv, options.run_dir)
+    with placing(places):
+        draft = PLANNERS[kind.name](config, options.argv, options.run_dir)
     if executor == "debug" and draft.plan.shape.ranks > 1:
         raise UsageError(f"--executor debug runs one rank, not {draft.plan.shape.ranks}: use --executor local")
     if draft.paths.root.exists():

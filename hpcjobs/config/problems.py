@@ -10,6 +10,7 @@ import pydantic
 from pydantic import BaseModel
 
 from hpcjobs.config.layers import Layer
+from hpcjobs.config.placing import at_place
 from hpcjobs.config.schema import Config
 from hpcjobs.errors import ConfigError, did_you_mean
 
@@ -70,7 +71,7 @@ def _explain(problem: Any, location: Sequence[str], places: Mapping[str, str]) -
         return f"{places[named[0]] if named else _place(location, places)}: {message}"
     shown = isinstance(problem["input"], str | int | float | None) and problem["loc"][-1] != "[key]"
     got = f" (got {problem['input']!r})" if shown and not key.startswith("cluster.env.") else ""  # may be a secret
-    return f"{_place(location, places)}: {key}: {_WORDS.get(problem['type'], message)}{got}"[:2000]
+    return at_place(_place(location, places), key, f"{key}: {_WORDS.get(problem['type'], message)}{got}"[:2000])
 
 
 def _place(location: Sequence[str], places: Mapping[str, str]) -> str:

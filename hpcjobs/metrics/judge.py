@@ -22,7 +22,7 @@ class Judge:
     """
 
     def __init__(self, task: TaskConfig) -> None:
-        self.metrics: list[Metric] = find_metrics(task.metrics)
+        self.metrics: list[Metric] = find_metrics(task.metrics, task.type)
         for metric in self.metrics:
             _check(metric, task)
         _check_cleaning(self.metrics, task)

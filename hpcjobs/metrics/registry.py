@@ -36,9 +36,9 @@ OVER_REPEATS = ("pass@k", "majority")
 _REPEATED = re.compile(r"(?:pass@(?P<k>[1-9]\d{0,5})|majority)(?:\((?P<base>.*)\))?")
 
 
-def find_metrics(names: Iterable[str]) -> list[Metric]:
+def find_metrics(names: Iterable[str], task_type: str | None = None) -> list[Metric]:
     """The metrics of a config, in its order. Raises a ConfigError for one that does not exist or is listed twice."""
-    metrics = [find_metric(name) for name in names]
+    metrics = [find_metric(name, task_type) for name in names]
     seen: set[str] = set()
     for metric in metrics:
         if metric.name in seen:
@@ -47,20 +47,27 @@ def find_metrics(names: Iterable[str]) -> list[Metric]:
     return metrics
 
 
+def _known(task_type: str | None) -> list[str]:
+    """The names of metrics; of hpcjobs' own only those for this type of task. Of others that is not known by name."""
+    fitting = [name for name, kind in BUILT_IN.items() if task_type in (None, *kind.tasks)]
+    repeated = OVER_REPEATS if task_type in (None, "generate") else ()
+    return [*fitting, *repeated, *plugins.registered(plugins.METRICS)]
+
+
 def metrics_of(task: TaskConfig) -> tuple[str, ...]:
     """The names of a task's metrics. With `task.extract`, `answered` is added: how often the pattern matched."""
     more = () if task.extract is None or Answered.name in task.metrics or not task.metrics else (Answered.name,)
     return (*task.metrics, *more)
 
 
-def find_metric(name: str) -> Metric:
+def find_metric(name: str, task_type: str | None = None) -> Metric:
     """The metric of this name: a built-in one, one over several answers such as `pass@5(exact_match)`, one that an
     installed package registers, or the class at `package.module:Class`.
 
-    Raises a ConfigError.
+    Raises a ConfigError, which lists the metrics for `task_type`, if given.
     """
     if repeated := _REPEATED.fullmatch(name):
-        base = find_metric(repeated["base"] if repeated["base"] is not None else ExactMatch.name)
+        base = find_metric(repeated["base"] if repeated["base"] is not None else ExactMatch.name, task_type)
         if "generate" not in getattr(base, "tasks", ("generate",)) or isinstance(base, Majority | PassAtK):
             raise ConfigError(f"task.metrics: {name!r}: {base.name} does not judge one answer in words")
         return PassAtK(name, base, int(repeated["k"])) if repeated["k"] else Majority(name, base)
@@ -69,7 +76,7 @@ def find_metric(name: str) -> Metric:
     if name not in BUILT_IN:
         if name in plugins.registered(plugins.METRICS):
             return _registered_metric(name)
-        known = [*BUILT_IN, *OVER_REPEATS, *plugins.registered(plugins.METRICS)]
+        known = _known(task_type)
         raise ConfigError(
             f"task.metrics: no metric {name!r}{did_you_mean(name, known)}; there are {', '.join(known)}, "
             "and your own as package.module:Class"

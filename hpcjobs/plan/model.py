@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from hpcjobs.assets import ASSETS
 from hpcjobs.config import Config
+from hpcjobs.config.path_names import is_path, near_file
 from hpcjobs.engines.hub import HubModel, cache_folder, is_hub_id
 from hpcjobs.engines.registry import check_task, own_model_engine
-from hpcjobs.errors import ConfigError, did_you_mean
+from hpcjobs.errors import ConfigError
 from hpcjobs.plan.likely_engine import likely_engine
 from hpcjobs.run_folder.files import read_json
 from hpcjobs.run_folder.plan import PlanModel
@@ -41,10 +44,20 @@ def checked_model(config: Config) -> PlanModel:
         if engine == "auto" and config.task.type in ("generate", "lm_eval"):
             facts = replace(facts, likely_engine=likely_engine(config, read_json(folder / "config.json")))
         return replace(facts, weights_sha256=weights_fingerprint(folder))
-    if not is_hub_id(model.name):
-        raise ConfigError(f"model folder {model.name} does not exist{did_you_mean(model.name, assets)}")
     hub = _hub_model(config)
-    return replace(facts, cache=str(hub.cache), commit=hub.cached())
+    commit = hub.cached() if is_hub_id(model.name) else None
+    if commit is None:
+        _check_hub_name(model.name, assets)
+    return replace(facts, cache=str(hub.cache), commit=commit)
+
+
+def _check_hub_name(name: str, assets: Sequence[str]) -> None:
+    """Raise a ConfigError for what is no name on the hub, instead of asking it for a while."""
+    if not is_hub_id(name) or is_path(name):
+        raise ConfigError(f"model folder {name} does not exist{near_file(name, assets)}")
+    here = [*assets, *(path.parent.name for path in Path().glob("*/config.json"))]
+    if "/" not in name and (typo := difflib.get_close_matches(name, here, n=1, cutoff=0.8)):
+        raise ConfigError(f"model.name {name!r} is no asset and no folder here (did you mean {typo[0]!r}?)")
 
 
 def _hub_model(config: Config) -> HubModel:

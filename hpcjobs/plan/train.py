@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from hpcjobs.config import Config
+from hpcjobs.config.placing import placing
 from hpcjobs.config.resolve import dump, resolve
 from hpcjobs.config.shape import Shape, shape_of
 from hpcjobs.errors import ConfigError, DataError
@@ -102,8 +103,9 @@ def _eval_after(config: Config) -> _After | None:
     """The eval that follows, checked as far as possible before the model exists."""
     if config.train.then_eval is None:
         return None
-    after, _ = resolve("eval", Path(config.train.then_eval), None, [])
-    draft = make_plan("eval", after.model_copy(update={"model": config.model}))
+    after, places = resolve("eval", Path(config.train.then_eval), None, [])
+    with placing(places, otherwise=config.train.then_eval):
+        draft = make_plan("eval", after.model_copy(update={"model": config.model}))
     return _After(dump(located(after)), draft.plan)
 
 

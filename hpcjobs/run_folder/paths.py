@@ -231,4 +231,6 @@ def find_run(name: str) -> RunPaths:
         if (folder / "plan.json").is_file():
             return RunPaths(folder.resolve())
     known = ", ".join(run.root.name for run in list_runs(root)[-5:]) or "none"
-    raise UsageError(f"no run {name!r}: neither a run folder nor a name in {root} (newest there: {known})")
+    why = "HPCJOBS_RUNS" if os.environ.get("HPCJOBS_RUNS") else "runs/ here, as HPCJOBS_RUNS is not set"
+    where = f"{root.absolute()}, the runs root ({why})"
+    raise UsageError(f"no run {name!r}: neither a run folder nor a name in {where}; newest there: {known}")

@@ -12,8 +12,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hpcjobs.assets import ASSETS, SUFFIXES, asset_names, data_suffix
+from hpcjobs.assets import ASSETS, SUFFIXES, asset_names
 from hpcjobs.config import DataConfig
+from hpcjobs.config.path_names import is_path, near_file
 from hpcjobs.errors import DataError, did_you_mean
 from hpcjobs.run_folder.inputs import OWN_COLUMN
 from hpcjobs.run_folder.json_columns import is_json
@@ -57,7 +58,7 @@ def _all(equal: pa.ChunkedArray) -> bool:
 
 def on_hub(name: str) -> bool:
     """Whether a name can only be a data set of the hub: it is no asset, file, pattern or folder."""
-    here = name in asset_names() or bool(data_suffix(name)) or is_pattern(name) or Path(name).expanduser().exists()
+    here = name in asset_names() or is_pattern(name) or is_path(name) or Path(name).expanduser().exists()
     return not here and bool(_HUB_ID.fullmatch(name))
 
 
@@ -82,7 +83,7 @@ def _named(name: str, config: DataConfig) -> pa.Table:
     if typo and "/" not in name:
         raise DataError(f"data.name {name!r} is no asset, file or folder here (did you mean {typo[0]!r}?)")
     if not on_hub(name):
-        raise DataError(f"data file {name} does not exist{did_you_mean(name, asset_names())}")
+        raise DataError(f"data file {name} does not exist{near_file(name, asset_names())}")
     return _from_hub(config)
 
 

@@ -13,6 +13,7 @@ from typing import IO, cast
 import pyarrow as pa
 
 from hpcjobs.assets import PACKED, SUFFIXES, data_suffix
+from hpcjobs.config.path_names import near_file
 from hpcjobs.errors import DataError, did_you_mean
 
 # The names that `datasets` knows splits by, in file names and folders (its data_files.py).
@@ -58,7 +59,8 @@ def files_of(names: Sequence[str]) -> list[Path]:
         paths = [path] if not is_pattern(name) else sorted(map(Path, glob.glob(str(path), recursive=True)))
         paths = [one for one in paths if one.is_file()]
         if not paths:
-            raise DataError(f"data file {name} does not exist" if not is_pattern(name) else f"no file is {name}")
+            missing = f"data file {name} does not exist{near_file(name)}"
+            raise DataError(f"no file is {name}" if is_pattern(name) else missing)
         found += paths
     return found
 

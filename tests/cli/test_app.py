@@ -42,6 +42,9 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     shell.write("double.yaml", "model:\n  engine: dummy\n  engine: auto\n")
     shell.write("list.yaml", "- a\n")
     shell.write("name.yaml", YAML + "run:\n  name: ../x\n")
+    head = "model:\n  engine: dummy\ndata:\n  name: rows.jsonl\n"
+    shell.write("column.yaml", head + "task:\n  prompt: '{{ qestion }}'\n  metrics: [exact_match]\n  target: x\n")
+    shell.write("metric.yaml", head + "task:\n  prompt: x\n  metrics: [exact_mach]\n  target: x\n")
     shell.write("broken_metric.py", "import no_such_package_for_sure\n")
     (shell.home / "folder").mkdir()
     return shell
@@ -118,6 +121,15 @@ BAD: list[tuple[list[str], list[str]]] = [
     (["--executor", "slrum"], ["--executor", "'slurm'", "'slrum'"]),
     (["--executor", "debug", "--ntasks-per-node", "2"], ["debug runs one rank", "--executor local"]),
     (["extra", "words"], ["takes no words", "extra words"]),
+    (["mine.yaml"], ["takes no words", "did you mean --config mine.yaml?"]),
+    (["--data", "row.jsonl"], ["--data: data file", "(did you mean 'rows.jsonl'?)"]),
+    (["--data", "folder/rows"], ["--data: data file folder/rows does not exist"]),
+    (["--data", "a/b/c"], ["--data: data file a/b/c does not exist"]),
+    (["--config", "column.yaml"], ["column.yaml:6: task.prompt: the template names column 'qestion'"]),
+    (["--config", "metric.yaml"], ["metric.yaml:7: task.metrics: no metric 'exact_mach'"]),
+    (["--model", "tinny", "--set", "model.engine=auto"], ["--model: model.name 'tinny'", "(did you mean 'tiny'?)"]),
+    (["--model", "folder/m", "--set", "model.engine=auto"], ["--model: model folder folder/m does not exist"]),
+    (["--set", "task.metrics=exact_match"], ["--set task.metrics: is a list, such as [one, two]"]),
 ]  # fmt: skip
 
 
@@ -152,6 +164,8 @@ def test_jobs_that_cannot_be(shell: Shell, words: list[str], message: list[str])
         (["submti", "eval"], "submti"),
         (["status", "a", "b"], "b"),
         ([], "Usage"),
+        (["submit", "script", "hello.py", "--fail"], "next: the program and its own options stand behind --"),
+        (["resume", "x", "--set", "run.seed=1"], "next: a resume keeps the config of its run"),
     ],
 )
 def test_wrong_flags_are_wrong_usage(shell: Shell, words: list[str], message: str) -> None:
@@ -221,6 +235,7 @@ def test_an_unknown_run(shell: Shell) -> None:
         said = shell.run(verb, "nope")
         assert said.code == 2, verb
         assert "no run 'nope'" in said.message
+        assert f"a name in {shell.runs}, the runs root (HPCJOBS_RUNS)" in said.message
     assert "hpcjobs submit" in shell.run("status").message
     assert shell.run("runs").out == ""
 

@@ -176,3 +176,11 @@ def test_an_own_class_that_cannot_be_used(own: str, path: str, words: list[str])
         find_metric(path.format(own=own))
     for word in ["task.metrics", *words]:
         assert word in str(error.value)
+
+
+def test_an_unknown_metric_is_told_those_for_its_type_of_task() -> None:
+    with pytest.raises(ConfigError, match=r"no metric 'foo'; there are acc, acc_norm, acc_bytes, and your own as"):
+        find_metrics(["foo"], "choice")
+    with pytest.raises(ConfigError, match=r"no metric 'foo'; there are exact_match.*majority, and your") as told:
+        find_metrics(["foo"], "generate")
+    assert "acc_norm" not in str(told.value)

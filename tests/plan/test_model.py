@@ -38,3 +38,16 @@ def test_what_is_no_model_is_told(tmp_path: Path) -> None:
         checked_model(config(str(tmp_path)))
     with pytest.raises(ConfigError, match="does not exist"):
         checked_model(config("/no/such/model"))
+    with pytest.raises(ConfigError, match=r"model\.name 'tinny' is no asset and no folder here .did you mean 'tiny'"):
+        checked_model(config("tinny"))
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(ConfigError, match=r"model folder .*/mien does not exist .did you mean 'mine'"):
+        checked_model(config(str(tmp_path / "mien")))
+
+
+def test_a_name_in_a_folder_that_is_here_is_no_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert checked_model(config("org/name")).cache
+    (tmp_path / "org").mkdir()
+    with pytest.raises(ConfigError, match="model folder org/name does not exist"):
+        checked_model(config("org/name"))
