@@ -44,11 +44,15 @@ class HubModel:
 
     def cached(self) -> str | None:
         """The commit in the cache; None unless config, weights and tokenizer are there."""
+        folder = self.folder()
+        return folder.name if folder is not None and _is_whole(folder) else None
+
+    def folder(self) -> Path | None:
+        """The folder in the cache that has the config; None if there is none."""
         from huggingface_hub import try_to_load_from_cache
 
         found = try_to_load_from_cache(self.name, "config.json", str(self.cache), self.revision)
-        folder = Path(found).parent if isinstance(found, str) else None
-        return folder.name if folder is not None and _is_whole(folder) else None
+        return Path(found).parent if isinstance(found, str) else None
 
     def fetch(self) -> str:
         """Download the model to the cache and return its commit. Raises a ConfigError if that fails."""

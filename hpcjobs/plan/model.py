@@ -60,6 +60,18 @@ def _check_hub_name(name: str, assets: Sequence[str]) -> None:
         raise ConfigError(f"model.name {name!r} is no asset and no folder here (did you mean {typo[0]!r}?)")
 
 
+def model_folder(config: Config) -> Path | None:
+    """The folder of a config's model: a shipped one, a folder, or a snapshot in the hub's cache; else None."""
+    name, own = config.model.name, own_model_engine(config.model.engine)
+    if not name or own:
+        return None
+    if (ASSETS / name / "config.json").is_file():
+        return ASSETS / name
+    if Path(name).is_dir():
+        return Path(name)
+    return _hub_model(config).folder() if is_hub_id(name) else None
+
+
 def _hub_model(config: Config) -> HubModel:
     """The hub model of a config, in the cache that its ranks will use."""
     model, cache = config.model, cache_folder(os.environ | config.cluster.env)

@@ -1,0 +1,107 @@
+"""The model's own chat template, rendered when planning: on the login node, without torch or transformers.
+
+What it refuses, such as a system turn, or a model without one, would make an error of every sample.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from jinja2 import nodes
+from jinja2.ext import Extension
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from hpcjobs.errors import ConfigError
+from hpcjobs.requests import Chat
+from hpcjobs.run_folder.files import read_json
+
+
+class _Generation(Extension):
+    """`{% generation %}` of training templates: what it holds, as it is."""
+
+    tags = {"generation"}  # noqa: RUF012  # as jinja2 declares it
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        """The nodes between the tags."""
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def check_chats(folder: Path, chats: Sequence[Chat]) -> None:
+    """Render chats with the template of the model in `folder`. Raises a ConfigError if there is none, or it refuses."""
+    template = _template_of(folder)
+    if not chats:
+        return
+    if template is None:
+        raise ConfigError(
+            f"model {folder} has no chat template, as base models do, and the task asks with chats (messages): set "
+            "task.prompt to a text instead of task.messages"
+        )
+    try:
+        for chat in chats:
+            render_chat(folder, template, chat)
+    except jinja2.TemplateError as error:
+        system = any(turn["role"] == "system" for chat in chats for turn in chat)
+        hint = "; if it takes no system turn, write that text into the user's" if system else ""
+        raise ConfigError(f"the chat template of model {folder} refuses the first rows: {error}{hint}") from None
+
+
+def render_chat(folder: Path, template: str, chat: Chat) -> str:
+    """The text of a chat and of what the template writes before an answer. Raises a jinja2.TemplateError."""
+    values = {**_special_tokens(folder), "tools": None, "documents": None, "add_generation_prompt": True}
+    return _environment().from_string(template).render(messages=chat, **values)
+
+
+def _template_of(folder: Path) -> str | None:
+    """The template as transformers finds it: its own file, else tokenizer_config.json; of several, `default`."""
+    file = folder / "chat_template.jinja"
+    if file.is_file():
+        return file.read_text(encoding="utf-8")
+    for name in ("tokenizer_config.json", "chat_template.json"):
+        if (found := _json(folder / name).get("chat_template")) is not None:
+            named = {one["name"]: one["template"] for one in found} if isinstance(found, list) else {"default": found}
+            return named.get("default")
+    return None
+
+
+def _special_tokens(folder: Path) -> dict[str, str]:
+    """The texts of bos_token, eos_token and others, which templates write."""
+    values = _json(folder / "special_tokens_map.json") | _json(folder / "tokenizer_config.json")
+    texts = {name: token["content"] if isinstance(token, dict) else token for name, token in values.items()}
+    return {name: text for name, text in texts.items() if name.endswith("_token") and isinstance(text, str)}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    values = read_json(path) if path.is_file() else {}
+    return values if isinstance(values, dict) else {}
+
+
+def _environment() -> ImmutableSandboxedEnvironment:
+    """The environment that transformers renders chat templates in (utils/chat_template_utils.py, version 5)."""
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, "jinja2.ext.loopcontrols"]
+    )
+    environment.filters["tojson"] = _to_json
+    functions: dict[str, Callable[..., Any]] = {"raise_exception": _refuse, "strftime_now": _now}
+    environment.globals.update(functions)
+    return environment
+
+
+def _to_json(
+    value: Any, ensure_ascii: bool = False, indent: int | None = None, separators: Any = None, sort_keys: bool = False
+) -> str:
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def _refuse(message: str) -> None:
+    raise jinja2.TemplateError(message)
+
+
+def _now(pattern: str) -> str:
+    return datetime.now().strftime(pattern)

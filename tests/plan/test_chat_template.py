@@ -1,0 +1,86 @@
+"""Chat templates rendered when planning, against transformers; what they refuse is known before anything is queued."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from hpcjobs.assets import ASSETS
+from hpcjobs.errors import ConfigError
+from hpcjobs.plan.chat_template import check_chats, render_chat
+from hpcjobs.requests import Chat
+from tests.fake_slurm import Shell
+from tests.toy_tokenizers import TEMPLATES, toy_tokenizer
+
+CHATS: list[Chat] = [
+    [{"role": "user", "content": "The fox"}],
+    [{"role": "system", "content": "Be brief."}, {"role": "user", "content": " a\nb "}],
+    [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y 🙂"}, {"role": "user", "content": "日本"}],
+]
+OTHERS = {
+    "loop": "{% for m in messages %}{% if m.role == 'system' %}{% continue %}{% endif %}{{ m.content }}{% endfor %}",
+    "generation": "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}",
+    "json": "{{ messages | tojson(indent=1) }}{{ bos_token }}{{ eos_token }}",
+    "year": "{{ strftime_now('%Y') }}",
+}
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("chat", CHATS, ids=["one turn", "a system turn", "three turns"])
+@pytest.mark.parametrize("name", [*TEMPLATES, *OTHERS])
+def test_the_text_is_that_of_transformers(name: str, chat: Chat, tmp_path: Path) -> None:
+    tokenizer = copy.deepcopy(toy_tokenizer("byte_bpe_bos"))
+    tokenizer.chat_template = (TEMPLATES | OTHERS)[name]
+    tokenizer.save_pretrained(tmp_path)
+    theirs = tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+    assert render_chat(tmp_path, tokenizer.chat_template, chat) == theirs
+    check_chats(tmp_path, [chat])
+
+
+def with_template(folder: Path, template: str | None) -> str:
+    """A copy of the tiny model with another template, or none."""
+    shutil.copytree(ASSETS / "tiny", folder)
+    path = folder / "tokenizer_config.json"
+    values = json.loads(path.read_text())
+    values.pop("chat_template", None)
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    path.write_text(json.dumps(values | ({} if template is None else {"chat_template": template})))
+    return str(folder)
+
+
+NO_SYSTEM = (
+    "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "{{ m.content }}{% endfor %}"
+)
+
+
+def test_a_model_without_a_template_is_refused_when_planning(tmp_path: Path) -> None:
+    with_template(tmp_path / "base", None)
+    with pytest.raises(ConfigError, match=r"has no chat template.*set task\.prompt to a text"):
+        check_chats(tmp_path / "base", CHATS[:1])
+    check_chats(tmp_path / "base", [])
+
+
+def test_a_template_that_takes_no_system_turn_says_so(tmp_path: Path) -> None:
+    with_template(tmp_path / "m", NO_SYSTEM)
+    check_chats(tmp_path / "m", CHATS[:1])
+    with pytest.raises(ConfigError, match="refuses the first rows: System role not supported; if it takes no system"):
+        check_chats(tmp_path / "m", CHATS[1:2])
+
+
+@pytest.fixture
+def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
+    return Shell(tmp_path, monkeypatch, capsys)
+
+
+@pytest.mark.parametrize("job", ["eval", "train"])
+def test_submit_ends_with_2_and_leaves_nothing(shell: Shell, job: str) -> None:
+    model = with_template(shell.home / "base", None)
+    said = shell.run("submit", job, "--model", model, "--executor", "local", "--name", "n", "--yes")
+    assert said.code == 2
+    assert "has no chat template" in said.message
+    assert not (shell.runs / "n").exists()
