@@ -123,7 +123,8 @@ class PlanTrain(_Part):
 
     def values(self) -> dict[str, object]:
         """The section as JSON values."""
-        return dict(vars(self)) if self.batches else {}
+        later = () if self.then_eval_shape else ("then_eval_shape",)  # a key that earlier versions do not have
+        return {name: value for name, value in vars(self).items() if name not in later} if self.batches else {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +164,10 @@ class Plan:
     def write(self, path: Path) -> None:
         """Write plan.json."""
         parts = {name: getattr(self, name).values() for name in ("data", "model", "code", "train")}
-        write_json(path, vars(self) | {"shape": dataclasses.asdict(self.shape)} | parts)
+        values = vars(self) | {"shape": dataclasses.asdict(self.shape)} | parts
+        if not self.notes:  # a key that earlier versions do not have
+            del values["notes"]
+        write_json(path, values)
 
     @property
     def kind(self) -> JobKind:
