@@ -109,7 +109,7 @@ def _pool(config: Config, dataset: Sequence[Row]) -> Pool | None:
     if not shots.k or not dataset:
         return None
     table = pa.Table.from_pylist([dict(row) for row in dataset])
-    pool = pool_table(config, table)
+    pool = pool_table(config, table, Prompts(config.task, user_columns(table.column_names)).asked)
     return Pool(shots, TableRows(table if pool is None else pool), is_own(shots))
 
 

@@ -54,9 +54,10 @@ def make_plan(job: str, config: Config, folder: Path | None = None) -> Draft:
     if not len(table) and config.data.max_samples != 0:
         raise DataError(f"data set {config.data.title} has no rows")
     check_groups(config.task.group_by, table.schema)
-    few_shot, shots = pool_table(config, table), config.task.few_shot
+    columns, shots = user_columns(table.column_names), config.task.few_shot
+    few_shot = pool_table(config, table, Prompts(config.task, columns).asked)
     pool = Pool(shots, TableRows(table if few_shot is None else few_shot), is_own(shots)) if shots.k else None
-    prompts = Prompts(config.task, user_columns(table.column_names), pool)
+    prompts = Prompts(config.task, columns, pool)
     _try_first(prompts, table)
     if (place := model_folder(config)) is not None and config.task.type != "perplexity":
         check_chats(place, _first_chats(prompts, table))

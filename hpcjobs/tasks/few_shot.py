@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 import pyarrow as pa
@@ -61,35 +62,61 @@ class TableRows:
 
 
 class Pool:
-    """The rows from which examples are taken. `own`: they are the data set's own rows, so a sample is not its own
-    example.
+    """The rows from which examples are taken.
+
+    `own`: they are the data set's own rows, so the row with a sample's id is not its example.
     """
 
     def __init__(self, config: FewShotConfig, rows: Rows, own: bool) -> None:
         self._config, self._rows, self._own = config, rows, own
         self._groups: dict[_Key, Sequence[int]] = {None: range(len(rows))}
         if config.same is not None:
-            groups: dict[_Key, list[int]] = {}
-            for number, value in enumerate(rows.values(_stored_name(config.same, rows.columns))):
-                groups.setdefault(_key(value), []).append(number)
-            self._groups = dict(groups)
+            self._groups = dict(_groups(config.same, rows))
 
-    def examples(self, row: Row, sample: str) -> Iterator[Row]:
+    def examples(self, row: Row, sample: str, asked: Iterable[str] = ()) -> list[Row]:
         """The examples of a sample, as templates see them. The same for the same seed, id and pool, on any rank.
 
+        A sample is never its own example, whatever the rows are called: a row with the sample's values in `asked`, the
+        columns of question and answer, is passed over, as lm_eval passes over a document equal to the one asked.
         Raises a ValueError if there are too few.
         """
         key = None if self._config.same is None else _key(row.get(self._config.same))
-        among = self._groups.get(key, [])
-        if self._config.sampling == "random":
-            draw = random.Random(sample_seed(self._config.seed, sample))
-            among = draw.sample(among, min(len(among), self._config.k + 1))
-        rows = (self._rows[number] for number in among[: self._config.k + 1])
-        found = [one for one in rows if not self._own or one["id"] != sample]
+        names, found = sorted(asked), list[Row]()
+        for number in self._order(self._groups.get(key, []), sample):
+            if len(found) == self._config.k:
+                break
+            stored = self._rows[number]
+            one = user_row(stored)
+            if not (self._own and stored["id"] == sample) and not (names and _keys(one, names) == _keys(row, names)):
+                found.append(one)
         if len(found) < self._config.k:
             restriction = f" with {self._config.same} = {row.get(self._config.same)!r}" if self._config.same else ""
             raise ValueError(f"task.few_shot.k is {self._config.k}, and there are {len(found)} other rows{restriction}")
-        return (user_row(one) for one in found[: self._config.k])
+        return found
+
+    def _order(self, among: Sequence[int], sample: str) -> Iterator[int]:
+        """The rows `among` in the order in which they are taken: k + 1 are enough, but for rows that stand twice."""
+        if self._config.sampling == "first":
+            yield from among
+            return
+        draw = random.Random(sample_seed(self._config.seed, sample))
+        drawn = draw.sample(among, min(len(among), self._config.k + 1))
+        yield from drawn
+        taken = set(drawn)
+        yield from (number for number in draw.sample(among, len(among)) if number not in taken)
+
+
+def _groups(same: str, rows: Rows) -> dict[_Key, list[int]]:
+    """The numbers of the rows by their value in the column `same`."""
+    groups: dict[_Key, list[int]] = {}
+    for number, value in enumerate(rows.values(_stored_name(same, rows.columns))):
+        groups.setdefault(_key(value), []).append(number)
+    return groups
+
+
+def _keys(row: Row, names: Sequence[str]) -> tuple[_Key, ...]:
+    """What tells a row from others: its values in the columns `names`."""
+    return tuple(_key(row.get(name)) for name in names)
 
 
 def _key(value: object) -> _Key:
@@ -109,8 +136,8 @@ def _stored_name(shown: str, columns: Sequence[str]) -> str:
     return names[shown]
 
 
-def pool_table(config: Config, table: pa.Table) -> pa.Table | None:
-    """The rows from which examples may be taken, as far as needed.
+def pool_table(config: Config, table: pa.Table, asked: Iterable[str] = ()) -> pa.Table | None:
+    """The rows from which examples may be taken, as far as needed; `asked` as in `Pool.examples`.
 
     None if the task has no examples, or if any row of the data set `table` may be one: the run folder has it already.
     Raises a ConfigError or DataError.
@@ -124,7 +151,7 @@ def pool_table(config: Config, table: pa.Table) -> pa.Table | None:
         _stored_name(shots.same, table.column_names)
     if shots.sampling == "random":
         return None if own else pool
-    return pool.slice(0, shots.k + 1) if shots.same is None else _first_of_each(pool, shots)
+    return _first_of_each(pool, shots, sorted(asked))
 
 
 def is_own(shots: FewShotConfig) -> bool:
@@ -143,14 +170,21 @@ def _load(config: Config) -> pa.Table:
         raise DataError(f"task.few_shot: {error}") from None
 
 
-def _first_of_each(pool: pa.Table, shots: FewShotConfig) -> pa.Table:
-    counts: dict[_Key, int] = {}
-    keep = []
-    for number, value in enumerate(TableRows(pool).values(_stored_name(shots.same or "", pool.column_names))):
-        counts[_key(value)] = counts.get(_key(value), 0) + 1
-        if counts[_key(value)] <= shots.k + 1:
-            keep.append(number)
-    return pc.take(pool, pa.array(keep, pa.int64()))
+def _first_of_each(pool: pa.Table, shots: FewShotConfig, asked: Sequence[str]) -> pa.Table:
+    """The first rows of each group: as many as leave k to every sample, whichever row is its own."""
+    rows = TableRows(pool)
+    groups = _groups(shots.same, rows) if shots.same is not None else {None: range(len(rows))}
+    keep = [number for group in groups.values() for number in _enough(rows, group, shots.k, asked)]
+    return pc.take(pool, pa.array(sorted(keep), pa.int64()))
+
+
+def _enough(rows: Rows, group: Sequence[int], k: int, asked: Sequence[str]) -> Sequence[int]:
+    counts: Counter[tuple[_Key, ...]] = Counter()
+    for place, number in enumerate(group):
+        if place > k and place - max(counts.values()) >= k:
+            return group[:place]
+        counts[_keys(user_row(rows[number]), asked) if asked else (number,)] += 1
+    return group
 
 
 def read_pool(paths: RunPaths, shots: FewShotConfig) -> Pool | None:

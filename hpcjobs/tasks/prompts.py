@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import jinja2
@@ -112,6 +113,15 @@ class Prompts:
         templates = [template for _, template in self._messages] + ([self._prompt] if self._prompt else [])
         return set().union(*(template.columns for template in [*templates, *self._options]))
 
+    @cached_property
+    def asked(self) -> set[str]:
+        """The columns in prompt, options and target: rows with the same values in them are the same to this task.
+
+        Not the number and the id, which another copy of the rows may give otherwise.
+        """
+        columns = self.columns | (self._target.columns if self._target else set())
+        return columns - {"index", "id"} or columns
+
     @property
     def templates(self) -> dict[str, Template]:
         """The templates of prompt, options and target by their key."""
@@ -154,7 +164,8 @@ class Prompts:
         if self._task.type == "perplexity" or not (self._pool or self._description):
             return turn
         lead = self._description.text(row) if self._description else ""
-        examples = [self._example(one) for one in self._pool.examples(row, sample)] if self._pool else []
+        shown = self._pool.examples(row, sample, self.asked) if self._pool else []
+        examples = [self._example(one) for one in shown]
         if isinstance(turn, str):
             shots = [f"{shot}{self._delimiter}{answer}" for shot, answer in examples]
             return lead + self._task.few_shot.separator.join([*shots, turn])

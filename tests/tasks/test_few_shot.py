@@ -13,7 +13,9 @@ from hpcjobs.config import Config, DataConfig, FewShotConfig
 from hpcjobs.config.layers import Layer
 from hpcjobs.config.problems import validate
 from hpcjobs.errors import ConfigError, DataError
-from hpcjobs.tasks.few_shot import Pool, TableRows, is_own, pool_table
+from hpcjobs.plan.eval import make_plan
+from hpcjobs.run_folder.inputs import Inputs, user_columns
+from hpcjobs.tasks.few_shot import Pool, TableRows, is_own, pool_table, read_pool
 from hpcjobs.tasks.prompts import Prompts
 
 ROWS: list[dict[str, Any]] = [
@@ -139,3 +141,52 @@ def test_the_hub_name_of_a_pool_is_the_datas_own_where_only_a_split_is_named(tmp
     assert table is not None
     assert table.column("id").to_pylist() == ["r0", "r1", "r2"]
     assert DataConfig(name=str(folder)).split is None
+
+
+QUESTIONS = [{"q": f"item {n}?", "a": f"code-{n * 7}", "note": n} for n in range(6)]
+ASKED = {"prompt": "Q: {{ q }}\nA:", "target": "{{ a }}"}
+
+
+def own_examples(tmp_path: Path, data: dict[str, Any], shots: dict[str, Any]) -> list[bool]:
+    """For each sample of a plan, whether its own question stands solved above it."""
+    config = validate(Layer({
+        "model": {"engine": "dummy"}, "data": data, "task": ASKED | {"few_shot": shots, "metrics": ["exact_match"]},
+    }))  # fmt: skip
+    draft = make_plan("eval", config, tmp_path / "run")
+    draft.write()
+    inputs, task = Inputs(draft.paths.data), config.task
+    prompts = Prompts(task, user_columns(inputs.columns), read_pool(draft.paths, task.few_shot))
+    asked = [str(prompts.request(inputs[n], 0).prompt).split("\n\n") for n in range(len(inputs))]
+    assert {len(parts) for parts in asked} == {task.few_shot.k + 1}
+    return [any(shot.startswith(parts[-1]) for shot in parts[:-1]) for parts in asked]
+
+
+@pytest.mark.parametrize("sampling", ["first", "random"])
+@pytest.mark.parametrize("name", ["the same file", "a copy", "shuffled, other columns", "with an id", "twice"])
+def test_no_sample_is_its_own_example_whatever_the_rows_are_called(tmp_path: Path, name: str, sampling: str) -> None:
+    rows = {
+        "the same file": QUESTIONS, "a copy": QUESTIONS, "twice": [QUESTIONS[0]] * 3 + QUESTIONS,
+        "shuffled, other columns": [{"a": row["a"], "q": row["q"], "hint": "?"} for row in QUESTIONS[::-1]],
+        "with an id": [row | {"id": f"x{n}"} for n, row in enumerate(QUESTIONS)],
+    }[name]  # fmt: skip
+    for file, content in (("asked.jsonl", QUESTIONS), ("shots.jsonl", rows)):
+        (tmp_path / file).write_text("".join(json.dumps(row) + "\n" for row in content))
+    source = "asked.jsonl" if name == "the same file" else "shots.jsonl"
+    shots = {"k": 5, "sampling": sampling, "data": str(tmp_path / source)}
+    assert own_examples(tmp_path, {"name": str(tmp_path / "asked.jsonl")}, shots) == [False] * 6
+
+
+@pytest.mark.parametrize("sampling", ["first", "random"])
+def test_no_sample_is_its_own_example_in_the_split_that_is_asked(tmp_path: Path, sampling: str) -> None:
+    import datasets
+
+    datasets.DatasetDict({"test": datasets.Dataset.from_list(QUESTIONS)}).save_to_disk(str(tmp_path / "set"))
+    data = {"name": str(tmp_path / "set"), "split": "test"}
+    assert own_examples(tmp_path, data, {"k": 2, "split": "test", "sampling": sampling}) == [False] * 6
+
+
+def test_a_row_that_stands_twice_in_the_data_set_is_no_example_of_itself(tmp_path: Path) -> None:
+    path = tmp_path / "asked.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in QUESTIONS[:3] * 2))
+    assert own_examples(tmp_path, {"name": str(path)}, {"k": 3}) == [False] * 6
+    assert own_examples(tmp_path / "b", {"name": str(path)}, {"k": 4, "sampling": "random"}) == [False] * 6
