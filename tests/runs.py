@@ -22,6 +22,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
+import pyarrow.parquet as pq
+
 from hpcjobs.config import Config
 from hpcjobs.config.layers import Layer
 from hpcjobs.config.problems import validate
@@ -31,8 +33,10 @@ from hpcjobs.merge.eval import merge
 from hpcjobs.plan.eval import make_plan
 from hpcjobs.run_folder.files import read_json
 from hpcjobs.run_folder.heartbeat import Vitals, read_heartbeats
+from hpcjobs.run_folder.inputs import user_row
 from hpcjobs.run_folder.journal.journal import read_journal
 from hpcjobs.run_folder.journal.record import Record
+from hpcjobs.run_folder.json_columns import python_rows
 from hpcjobs.run_folder.ledger.chunks import ChunkList
 from hpcjobs.run_folder.ledger.claims import Claims, Lease
 from hpcjobs.run_folder.ledger.rounds import close_round, open_round
@@ -40,6 +44,7 @@ from hpcjobs.run_folder.merged import Merged
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.process import Identity, machine_id, process_start
 from hpcjobs.run_folder.submission import Launch, record_launch
+from tests.reference.values import same
 
 DEADLINE = 60.0
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
@@ -283,13 +288,22 @@ def outcome(paths: RunPaths) -> tuple[Merged, bytes, dict[str, Any]]:
 
 @functools.cache
 def undisturbed(rows: int) -> tuple[bytes, dict[str, Any]]:
-    """Bytes and metrics of these rows on one rank that nothing happened to."""
+    """Bytes and metrics of these rows on one rank that nothing happened to; their input is the file's by `json.loads`.
+    """
     with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
         paths = plan_run(Path(folder, "run"), rows)
         run_ranks(paths, 1)
         merged, content, values = outcome(paths)
+        asked = paths.root.with_suffix(".jsonl").read_text().splitlines()[:rows]
+        assert same(inputs_of(paths), [json.loads(line) for line in asked])
     assert merged.complete
     return content, values
+
+
+def inputs_of(paths: RunPaths) -> list[dict[str, Any]]:
+    """The `input` of results.parquet under the names that the file has."""
+    rows = python_rows(pq.read_table(paths.results))
+    return [user_row({"id": row["id"], **row["input"]}) for row in rows]
 
 
 def missing_lines(paths: RunPaths) -> dict[int, str]:

@@ -6,21 +6,18 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from hpcjobs.config.layers import Layer
 from hpcjobs.config.problems import validate
 from hpcjobs.merge.eval import merge
 from hpcjobs.merge.score import rescore
 from hpcjobs.plan.eval import make_plan
 from hpcjobs.report import write_report
-from hpcjobs.run_folder.inputs import user_row
 from hpcjobs.run_folder.json_columns import python_rows
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.plan import Plan
 from hpcjobs.tasks.datasets import load_table
 from tests.reference.values import same
-from tests.runs import run_ranks, said
+from tests.runs import inputs_of, run_ranks, said
 
 VALUES: list[Any] = [
     12, 3.5, "x", None, True, [], {}, [1, 2.5, "y"], {"a": {}}, 2**80, float("nan"), "\u2028", {"b": 1, "a": 2},
@@ -48,12 +45,6 @@ def planned(folder: Path) -> tuple[RunPaths, list[dict[str, Any]]]:
     draft = make_plan("eval", validate(Layer(values)), folder / "run")
     draft.write()
     return draft.paths, [json.loads(line) for line in data.read_text().splitlines()]
-
-
-def inputs_of(paths: RunPaths) -> list[dict[str, Any]]:
-    """The `input` of results.parquet under the names that the file has."""
-    rows = python_rows(pq.read_table(paths.results))
-    return [user_row({"id": row["id"], **row["input"]}) for row in rows]
 
 
 def test_merged_input_is_the_rows_of_the_file(tmp_path: Path) -> None:
