@@ -26,6 +26,8 @@ def has_plain_cache(model: PreTrainedModel) -> bool:
     config = model.config
     if getattr(config, "is_encoder_decoder", False) or getattr(model, "_is_stateful", False):
         return False
+    if "local" in (getattr(config, "attention_layers", None) or ()):  # GPT-Neo: windows by place in the cache
+        return False
     try:
         layers = transformers.DynamicCache(config=config).layers
     except (AttributeError, KeyError, ValueError, TypeError):  # a config that no such cache can be made from

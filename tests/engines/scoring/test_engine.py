@@ -296,6 +296,15 @@ def _small(kind: str) -> Any:
         "gptneox": lambda: transformers.GPTNeoXConfig(**shape, num_attention_heads=4, max_position_embeddings=256),
         "mistral": lambda: transformers.MistralConfig(**shape, **heads, sliding_window=8, head_dim=8),
         "gemma3": lambda: transformers.Gemma3TextConfig(**shape, **heads, sliding_window=8, head_dim=8),
+        "gptneo": lambda: transformers.GPTNeoConfig(
+            hidden_size=32,
+            num_layers=2,
+            num_heads=4,
+            vocab_size=103,
+            attention_types=[[["global", "local"], 1]],
+            window_size=32,
+            max_position_embeddings=256,
+        ),
         "mamba": lambda: transformers.MambaConfig(hidden_size=32, num_hidden_layers=2, vocab_size=103, state_size=4),
     }
     config = configs[kind]()
@@ -306,7 +315,15 @@ def _small(kind: str) -> Any:
 
 @pytest.mark.parametrize(
     ("kind", "shares"),
-    [("qwen3", True), ("gpt2", True), ("gptneox", True), ("mistral", False), ("gemma3", False), ("mamba", False)],
+    [
+        ("qwen3", True),
+        ("gpt2", True),
+        ("gptneox", True),
+        ("mistral", False),
+        ("gemma3", False),
+        ("mamba", False),
+        ("gptneo", False),
+    ],
 )
 def test_models_of_other_kinds(tiny: tuple[Any, Any], kind: str, shares: bool) -> None:
     """With random weights; each against one pass over each whole sequence."""
