@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpcjobs.assets import ASSETS
 from hpcjobs.config import ModelConfig, WeightsConfig
-from hpcjobs.engines.weights import weight_problems
+from hpcjobs.engines.weights import not_whole, weight_problems
 from hpcjobs.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -48,13 +47,6 @@ class ModelSource:
         """The ConfigError for a model that cannot be loaded."""
         where = "a folder" if Path(self.location).exists() else "the hub (or its cache, when offline)"
         return ConfigError(f"model {self.name!r} cannot be loaded from {where}: {error}")
-
-    def not_whole(self, problems: Sequence[str]) -> ConfigError:
-        """The ConfigError for a model whose weights are not those of its config."""
-        return ConfigError(
-            f"model {self.name!r}: of its weights, {'; '.join(problems)}\nnext: if that is right, name them in "
-            "model.weights.allow_missing or allow_unexpected; if they have other names there, in model.weights.rename"
-        )
 
 
 def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
@@ -130,7 +122,7 @@ def load_model(
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise source.not_loaded(error) from error
     if problems := weight_problems(report, source.weights):
-        raise source.not_whole(problems)
+        raise not_whole(source.name, problems)
     if gpus == 1:
         model = model.to(device)
     return model.eval(), tokenizer

@@ -8,10 +8,25 @@ from fnmatch import fnmatch
 from typing import Any
 
 from hpcjobs.config import WeightsConfig
+from hpcjobs.errors import ConfigError
 
 # Buffers of older checkpoints that today's models compute, beside those that transformers knows.
 _BUFFERS = re.compile(r"(\.masked_bias|\.rotary_emb\.inv_freq|\.position_ids|\.attn\.bias)$")
 _SHOWN = 5
+
+
+class WeightsError(ConfigError):
+    """Weights that are not those of the model's config. No restart changes them."""
+
+    fatal = True
+
+
+def not_whole(name: str, problems: Sequence[str]) -> WeightsError:
+    """The error for a model whose weights are not those of its config."""
+    return WeightsError(
+        f"model {name!r}: of its weights, {'; '.join(problems)}\nnext: if that is right, name them in "
+        "model.weights.allow_missing or allow_unexpected; if they have other names there, in model.weights.rename"
+    )
 
 
 def weight_problems(report: Mapping[str, Collection[Any]], weights: WeightsConfig) -> list[str]:

@@ -20,6 +20,7 @@ from hpcjobs.config.shape import Shape
 from hpcjobs.errors import UsageError
 from hpcjobs.metrics.registry import registered_names
 from hpcjobs.plan.model import fetched
+from hpcjobs.plan.weights import check_weights
 from hpcjobs.run_folder.disk import disk_errors, whole_run
 from hpcjobs.run_folder.files import make_folder, write_whole
 from hpcjobs.run_folder.inputs import table_parts
@@ -52,6 +53,8 @@ class Draft:
         ConfigError if the model cannot be downloaded, and a DiskFullError with the space that the whole run needs.
         """
         plan = dataclasses.replace(self.plan, model=fetched(self.plan.model, self.config))
+        if plan.model != self.plan.model:
+            check_weights(self.config)  # of a model that was not here before
         inputs = self.table.nbytes if self.table is not None else 0
         need = inputs + whole_run(plan.rows, plan.chunks, inputs)
         with disk_errors(self.paths.root, need=need, next_command="the same command again"):
