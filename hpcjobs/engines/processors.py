@@ -28,7 +28,8 @@ def row_processors(
     if not ends:
         keys.pop("exponential_decay_length_penalty", None)
     config = transformers.GenerationConfig(
-        **keys, do_sample=False, num_beams=1, max_length=len(prompt) + limit, eos_token_id=sorted(ends) or None
+        **keys, do_sample=False, num_beams=1, use_cache=True, max_length=len(prompt) + limit,
+        eos_token_id=sorted(ends) or None,
     )
     model._prepare_special_tokens(config, device=model.device)
     ids = torch.tensor([list(prompt)], device=model.device)

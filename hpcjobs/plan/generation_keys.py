@@ -19,7 +19,7 @@ def generation_notes(config: Config) -> list[str]:
     if config.model.engine == "loop" and values.get("guidance_scale") not in (None, 1):
         raise ConfigError(f"{file}: the engine 'loop' has no guidance_scale: set model.engine to auto or generate")
     if values.get("watermarking_config") and config.task.generation.temperature > 0:
-        raise ConfigError(f"{file}: watermarking_config is for greedy answers alone: set task.generation.temperature to 0")
+        raise ConfigError(f"{file}: watermarking_config is for greedy answers: set task.generation.temperature to 0")
     unused = unused_keys(values)
     said = f"not used of {file.name}: {', '.join(unused)}; answers are greedy or sampled as task.generation says"
     return [said] if unused else []
