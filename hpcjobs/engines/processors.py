@@ -6,11 +6,10 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-import torch
-
 from hpcjobs.engines.generation_keys import processor_keys
 
 if TYPE_CHECKING:
+    import torch
     from transformers import LogitsProcessor, PreTrainedModel
 
 
@@ -18,6 +17,7 @@ def row_processors(
     model: PreTrainedModel, prompt: Sequence[int], limit: int, ends: Sequence[int]
 ) -> Sequence[LogitsProcessor]:
     """The processors of a prompt that gets at most `limit` new tokens; none for most models."""
+    import torch
     import transformers
 
     keys = processor_keys(vars(model.generation_config))
@@ -38,6 +38,8 @@ def row_processors(
 
 def processed(processors: Sequence[LogitsProcessor], tokens: Sequence[int], logits: torch.Tensor) -> torch.Tensor:
     """Logits [vocabulary] in float32, after the processors of a row of these tokens, without padding."""
+    import torch
+
     ids = torch.tensor([list(tokens)], device=logits.device)
     scores = logits[None].float()
     with torch.inference_mode():
