@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import logging
 import math
 import time
@@ -22,7 +21,7 @@ from hpcjobs.engines.generate import GenerateEngine
 from hpcjobs.engines.intake import Intake, TextThread
 from hpcjobs.engines.loop.engine import LoopEngine
 from hpcjobs.engines.stop_strings import StopStrings
-from hpcjobs.engines.support import runs_packed
+from hpcjobs.engines.support import runs_loop
 from hpcjobs.requests import Completion, Request, SampleError
 
 if TYPE_CHECKING:
@@ -55,8 +54,10 @@ class ContinuousEngine:
 
     def stream(self, requests: Source) -> Iterator[Completion]:
         """Completions as they finish."""
-        if self._generation.temperature > 0:
-            log.info("temperature %g: samples have seeds of their own", self._generation.temperature)
+        if self._generation.temperature > 0 or self.codec.processes:
+            why = "its generation config changes logits, which the manager does for a batch, not for a row"
+            heat = f"temperature {self._generation.temperature:g}: samples have seeds of their own"
+            log.info("%s", heat if self._generation.temperature > 0 else why)
             yield from self.other().stream(requests)
             return
         with TextThread(self.codec) as text:
@@ -69,18 +70,17 @@ class ContinuousEngine:
 
     def other(self) -> Engine:
         """The engine for requests that the manager cannot run."""
-        kind = LoopEngine if runs_packed(self.model) else GenerateEngine
+        kind = LoopEngine if runs_loop(self.model) else GenerateEngine
         return kind(self.model, self._tokenizer, self._generation, self.batch_size)
 
     @contextlib.contextmanager
     def _manager(self) -> Iterator[ContinuousBatchingManager | None]:
         """A running manager, None if there cannot be one. Its thread ends with the block."""
-        config = copy.deepcopy(self.model.generation_config)
-        config.update(
-            do_sample=False, num_beams=1, max_new_tokens=self._generation.max_new_tokens, temperature=None, top_p=None,
-            top_k=None, num_return_sequences=1,
+        config = transformers.GenerationConfig(
+            do_sample=False, num_beams=1, max_new_tokens=self._generation.max_new_tokens, num_return_sequences=1,
+            eos_token_id=sorted(self.codec.ends(self._generation)) or -1,
+            pad_token_id=self.model.generation_config.pad_token_id,
         )  # fmt: skip
-        config.eos_token_id = sorted(self.codec.ends(self._generation)) or -1
         try:
             manager = self.model.init_continuous_batching(config, self._batching())
             manager.start()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,11 +10,12 @@ from typing import TYPE_CHECKING
 from hpcjobs.config import GenerationConfig
 from hpcjobs.engines.chat_template import chat_text
 from hpcjobs.engines.end_tokens import added_tokens, end_tokens
+from hpcjobs.engines.generation_keys import stop_strings
 from hpcjobs.engines.stop_strings import stopped_text
 from hpcjobs.requests import Completion, Prompt, Request, SampleError
 
 if TYPE_CHECKING:
-    from transformers import LogitsProcessorList, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import LogitsProcessor, PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,7 @@ class TextCodec:
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, generation: GenerationConfig
     ) -> None:
         self.tokenizer, self._generation, self._model = tokenizer, generation, model
+        self._stops = stop_strings(vars(model.generation_config))
         self._ends = frozenset(end_tokens(model, tokenizer))
         self._added = added_tokens(tokenizer)
         self._longest = context_length(model, tokenizer)
@@ -69,7 +70,7 @@ class TextCodec:
                 raise ValueError("prompt has no tokens")
         except Exception as error:
             return Completion.failed(request.index, SampleError.of(error), time.time())
-        generation = request.generation or self._generation
+        generation = self.with_stops(request.generation or self._generation)
         return Encoded(request, ids, min(room, generation.max_new_tokens), generation, self.ends(generation))
 
     def answer(self, made: Sequence[int], generation: GenerationConfig) -> Answer:
@@ -81,12 +82,23 @@ class TextCodec:
         reason = "stop" if end is not None or stopped else "length"
         return Answer(text, reason, len(tokens) + (end is not None))
 
-    def processors(self, prompt_length: int) -> LogitsProcessorList:
-        """The logits processors that `generate` would use for such a prompt, by the model's generation config."""
-        config = copy.deepcopy(self._model.generation_config)
-        config.update(do_sample=False, num_beams=1)
-        self._model._prepare_special_tokens(config, device=self._model.device)
-        return list(self._model._get_logits_processor(config, prompt_length, device=self._model.device))
+    def with_stops(self, generation: GenerationConfig) -> GenerationConfig:
+        """The settings with the model's own stop strings as well."""
+        new = [stop for stop in self._stops if stop not in generation.stop]
+        return generation.model_copy(update={"stop": (*generation.stop, *new)}) if new else generation
+
+    def processors(self, encoded: Encoded) -> Sequence[LogitsProcessor]:
+        """The logits processors that `generate` would use for this prompt alone, by the model's generation config."""
+        from hpcjobs.engines.processors import row_processors
+
+        return row_processors(self._model, encoded.ids, encoded.limit, sorted(self._ends))
+
+    @property
+    def processes(self) -> bool:
+        """Whether the model's generation config has processors at all."""
+        from hpcjobs.engines.processors import row_processors
+
+        return bool(row_processors(self._model, [0], 1, sorted(self._ends)))
 
 
 def repeat_seed(request: Request, number: int) -> int:

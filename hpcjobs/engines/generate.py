@@ -16,12 +16,13 @@ from hpcjobs.config import GenerationConfig
 from hpcjobs.engines.base import BatchSize, Source, rows_at_once, take
 from hpcjobs.engines.encoding import NO_NUMBERS, Answer, Encoded, TextCodec, completion_of, repeat_seed
 from hpcjobs.engines.out_of_memory import free_gpu_memory, is_out_of_memory
+from hpcjobs.engines.processors import processed, without_defaults
 from hpcjobs.engines.sampling import SeededSampler
 from hpcjobs.engines.stop_strings import StopStrings
 from hpcjobs.requests import Completion, SampleError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import LogitsProcessor, PreTrainedModel, PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
 # Batches per window for sorting: enough to get similar lengths, few enough that a crash costs little.
@@ -111,17 +112,31 @@ class GenerateEngine:
         ids = torch.tensor([[pad] * (length - len(prompt)) + prompt for prompt in prompts])
         mask = torch.tensor([[0] * (length - len(prompt)) + [1] * len(prompt) for prompt in prompts])
         device, rules, watch = self._model.device, _Rules(tokenizer, batch, length), _Numbers()
-        output = self._model.generate(
-            input_ids=ids.to(device), attention_mask=mask.to(device), pad_token_id=pad,
-            eos_token_id=sorted(ends) or None, max_new_tokens=max(row.encoded.limit for row in batch),
-            do_sample=False, num_beams=1, temperature=None, top_p=None, top_k=None,
-            logits_processor=transformers.LogitsProcessorList([watch, *_sampler(batch)]),
-            stopping_criteria=transformers.StoppingCriteriaList([rules]),
-        )  # fmt: skip
+        own = [_RowProcessors([self._codec.processors(row.encoded) for row in batch], prompts, length)]
+        processors = [watch, *(own if self._codec.processes else ()), *_sampler(batch)]
+        with without_defaults(self._model):
+            output = self._model.generate(
+                input_ids=ids.to(device), attention_mask=mask.to(device), pad_token_id=pad,
+                eos_token_id=sorted(ends) or None, max_new_tokens=max(row.encoded.limit for row in batch),
+                do_sample=False, logits_processor=transformers.LogitsProcessorList(processors),
+                stopping_criteria=transformers.StoppingCriteriaList([rules]),
+            )  # fmt: skip
         made = [row[: rules.ends.get(n)] for n, row in enumerate(output[:, length:].tolist())]
         answers = [self._codec.answer(tokens, batch[0].encoded.generation) for tokens in made]
         whole = watch.whole_steps()
         return [answer if answer.tokens <= whole[n] else NO_NUMBERS for n, answer in enumerate(answers)]
+
+
+class _RowProcessors:
+    """A logits processor that gives each row to its own, without its padding, which would count as text there."""
+
+    def __init__(self, own: Sequence[Sequence[LogitsProcessor]], prompts: Sequence[Sequence[int]], length: int) -> None:
+        self._own, self._padding = own, [length - len(prompt) for prompt in prompts]
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """`scores` [rows, vocabulary] in any float type; float32 of the same shape."""
+        rows = zip(self._own, input_ids.tolist(), self._padding, scores, strict=True)
+        return torch.stack([processed(own, ids[padding:], logits) for own, ids, padding, logits in rows])
 
 
 class _Numbers:

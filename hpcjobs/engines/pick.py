@@ -67,19 +67,19 @@ def make_engine(
 
 
 def _runs(name: str, model: PreTrainedModel) -> bool:
-    from hpcjobs.engines.support import runs_continuous, runs_packed
+    from hpcjobs.engines.support import runs_continuous, runs_loop
 
-    return runs_packed(model) if name == "loop" else name != "transformers" or runs_continuous(model)
+    return runs_loop(model) if name == "loop" else name != "transformers" or runs_continuous(model)
 
 
 def best_engine(model: PreTrainedModel, generation: GenerationConfig, spec: EngineSpec) -> str:
     """transformers' continuous batching on GPUs; `loop` elsewhere and for sampling; `generate` for all other models."""
-    from hpcjobs.engines.support import runs_continuous, runs_packed
+    from hpcjobs.engines.support import runs_continuous, runs_loop
 
     greedy = generation.temperature == 0
     if model.device.type == "cuda" and greedy and not spec.deterministic and runs_continuous(model):
         return "transformers"
-    return "loop" if runs_packed(model) else "generate"
+    return "loop" if runs_loop(model) else "generate"
 
 
 def _rows(

@@ -56,6 +56,13 @@ def runs_packed(model: PreTrainedModel) -> bool:
     return _tried[model]
 
 
+def runs_loop(model: PreTrainedModel) -> bool:
+    """Whether the engine `loop` can run the model and what its generation config asks for."""
+    from hpcjobs.engines.processors import keeps_state
+
+    return not keeps_state(model) and runs_packed(model)
+
+
 def _same_logits(model: PreTrainedModel) -> bool:
     """Compare logits of two rows, the second with a prefix copied from the first, with the model's own."""
     import torch

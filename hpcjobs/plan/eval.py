@@ -14,6 +14,7 @@ from hpcjobs.errors import ConfigError, DataError
 from hpcjobs.metrics import Judge, check_groups, metrics_of
 from hpcjobs.plan.chat_template import check_chats
 from hpcjobs.plan.draft import Draft, draft_run
+from hpcjobs.plan.generation_keys import generation_notes
 from hpcjobs.plan.locate import located
 from hpcjobs.plan.model import checked_model, model_folder
 from hpcjobs.plan.user_code import metric_code
@@ -72,7 +73,8 @@ def make_plan(job: str, config: Config, folder: Path | None = None) -> Draft:
     )
     return draft_run(
         job, config, folder, shape, lambda run: metric_code(metrics, run), few_shot=few_shot,
-        table=table, chunks=chunks, chunk_size=size, data=data, model=model, notes=null_notes(prompts, table),
+        table=table, chunks=chunks, chunk_size=size, data=data, model=model,
+        notes=[*null_notes(prompts, table), *generation_notes(config)],
     )  # fmt: skip
 
 
@@ -90,6 +92,7 @@ def _lm_eval_plan(job: str, config: Config, folder: Path | None, shape: Shape) -
     return draft_run(
         job, task.config, folder, shape, task.snapshot,
         table=task.table, chunks=chunks, chunk_size=size, data=data, model=model,
+        notes=generation_notes(task.config),
     )  # fmt: skip
 
 

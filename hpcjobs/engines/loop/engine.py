@@ -92,7 +92,7 @@ class _Flow:
         self._open: dict[int, _Open] = {}
         self._ended: deque[_Open] = deque()
         self._stops: dict[tuple[str, ...], StopStrings] = {}
-        self._processed = bool(engine.codec.processors(1))
+        self._processed = engine.codec.processes
         self._pass_tokens = _PASS_TOKENS.get(engine.model.device.type, _PASS_TOKENS["cpu"])
 
     def run(self) -> Iterator[Completion]:
@@ -124,13 +124,11 @@ class _Flow:
         stop = encoded.generation.stop
         if stop not in self._stops:
             self._stops[stop] = StopStrings(self._engine.codec.tokenizer, stop)
-        return Row(
-            encoded=encoded, number=number, stops=self._stops[stop], processors=self._processors(len(encoded.ids))
-        )
+        return Row(encoded=encoded, number=number, stops=self._stops[stop], processors=self._processors(encoded))
 
-    def _processors(self, prompt_length: int) -> Sequence[LogitsProcessor]:
+    def _processors(self, encoded: Encoded) -> Sequence[LogitsProcessor]:
         """The logits processors of a row; most models have none."""
-        return self._engine.codec.processors(prompt_length) if self._processed else ()
+        return self._engine.codec.processors(encoded) if self._processed else ()
 
     def _advance(self, rows: Sequence[Row]) -> list[tuple[Row, Made]]:
         """Run one pass: a token for each row whose prompt is stored. A pass that fails is halved."""

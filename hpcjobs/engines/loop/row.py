@@ -12,6 +12,7 @@ import torch
 from hpcjobs.config import GenerationConfig
 from hpcjobs.engines.encoding import Encoded, repeat_seed
 from hpcjobs.engines.loop.packed import Piece
+from hpcjobs.engines.processors import processed
 from hpcjobs.engines.sampling import perturbed
 from hpcjobs.engines.stop_strings import StopStrings
 
@@ -96,7 +97,7 @@ def choose(rows: Sequence[Row], logits: torch.Tensor) -> list[int | None]:
         if not good[number]:
             continue
         if row.processors:
-            changed[number] = _processed(row, logits[number])
+            changed[number] = processed(row.processors, row.tokens, logits[number])
             chosen[number] = int(changed[number].argmax())
         if row.generator is not None:
             groups.setdefault(_heat(row.encoded.generation), []).append(number)
@@ -122,12 +123,3 @@ def _drawn(rows: Sequence[Row], scores: torch.Tensor, temperature: float, top_p:
 
 def _heat(generation: GenerationConfig) -> tuple[float, float]:
     return generation.temperature, generation.top_p
-
-
-def _processed(row: Row, logits: torch.Tensor) -> torch.Tensor:
-    """Logits [vocabulary] in float32, after the model's own logits processors, such as a repetition penalty."""
-    ids = torch.tensor([row.tokens], device=logits.device)
-    scores = logits[None].float()
-    for processor in row.processors:
-        scores = processor(ids, scores)
-    return scores[0]
