@@ -17,7 +17,7 @@ LEAST_SHARED = 4
 class Node:
     """Tokens shared by one or more sequences, at positions `start`...; `kv` has their keys and values once computed.
 
-    `open` counts the children that are not computed yet: until then `kv` is needed.
+    `open` counts the children that are not computed yet, with all below them: until then `kv` is needed.
     """
 
     start: int

@@ -116,12 +116,12 @@ def _store(nodes: Sequence[Node], cache: Cache, start: int) -> None:
 
 
 def release(node: Node) -> None:
-    """Note that a node is computed. The last child releases its parent's keys and values."""
-    parent = node.parent
-    if parent is not None:
-        parent.open -= 1
-        if not parent.open:
-            parent.kv = None
+    """Note that a node is computed. Keys and values are dropped when all below them is computed: a pass reads those of
+    the whole path, not of the parent alone.
+    """
+    while not node.open and node.parent is not None:
+        node.kv, node = None, node.parent
+        node.open -= 1
 
 
 class PrefixCache:
