@@ -22,26 +22,29 @@ MOST_WORKERS = 6
 LONGEST = (
     "tests/slurm/test_train.py",
     "tests/slurm/test_faults.py",
+    "tests/docs/test_pages.py",
     "tests/docs/test_pages_slurm.py",
     "tests/worker/test_train.py",
+    "tests/slurm/test_lmeval.py",
+    "tests/training/test_tiny.py",
+    "tests/compare/test_world_sizes.py",
     "tests/slurm/test_eval.py",
-    "tests/docs/test_pages.py",
     "tests/slurm/test_by_hand.py",
     "tests/test_connector.py",
-    "tests/slurm/test_lmeval.py",
-    "tests/slurm/test_script.py",
     "tests/test_real.py",
-    "tests/compare/test_world_sizes.py",
-    "tests/commands/test_verify.py",
-    "tests/compare/test_eval.py",
+    "tests/slurm/test_script.py",
     "tests/commands/test_submit_train.py",
     "tests/training/test_real.py",
-    "tests/test_runner.py",
+    "tests/compare/test_eval.py",
+    "tests/test_slow_files.py",
     "tests/launch/test_supervisor.py",
-    "tests/engines/test_generate.py",
-    "tests/tasks/lmeval/test_run.py",
     "tests/tasks/lmeval/test_tasks.py",
-    "tests/assets/test_assets.py",
+    "tests/merge/test_eval.py",
+    "tests/tasks/lmeval/test_run.py",
+    "tests/engines/test_generate.py",
+    "tests/test_runner.py",
+    "tests/slurm/test_cluster.py",
+    "tests/commands/test_verify.py",
     "tests/test_extending.py",
 )
 
@@ -114,9 +117,9 @@ def tiny() -> tuple[Any, Any]:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """What `-n auto` means: no worker for one file; else one more than there are cores, as some tests only wait."""
+    """What `-n auto` means: no worker for one file; else two more than there are cores, as many tests only wait."""
     paths = {Path(arg.partition("::")[0]) for arg in config.args}
-    most = min(len(os.sched_getaffinity(0)) + 1, MOST_WORKERS)
+    most = min(len(os.sched_getaffinity(0)) + 2, MOST_WORKERS)
     if any(path.is_dir() for path in paths):
         return most
     return min(len(paths), most) if len(paths) > 1 else 0
