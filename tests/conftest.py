@@ -117,9 +117,9 @@ def tiny() -> tuple[Any, Any]:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """What `-n auto` means: no worker for one file; else two more than there are cores, as many tests only wait."""
+    """What `-n auto` means: no worker for one file; else one more than there are cores, as some tests only wait."""
     paths = {Path(arg.partition("::")[0]) for arg in config.args}
-    most = min(len(os.sched_getaffinity(0)) + 2, MOST_WORKERS)
+    most = min(len(os.sched_getaffinity(0)) + 1, MOST_WORKERS)
     if any(path.is_dir() for path in paths):
         return most
     return min(len(paths), most) if len(paths) > 1 else 0
