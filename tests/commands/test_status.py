@@ -40,11 +40,15 @@ def test_planned(tmp_path: Path) -> None:
     assert (status.ranks, status.notes, status.first_error, status.eta) == ([], [], None, None)
 
 
+def of_both_ranks(status: Status) -> Status | None:
+    return status if status.done > 5 and len(status.ranks) == 2 else None
+
+
 def test_running_by_hand_then_ended_then_complete(ram: Path) -> None:
     paths = plan_run(ram / "run", ROWS, model=SLOW, run={"heartbeat": 0.05})
     with Ranks(paths, 2) as ranks:
         ranks.start(0, 1)
-        status = wait_for(lambda: found if (found := read_status(paths)).done > 5 else None, "some samples")
+        status = wait_for(lambda: of_both_ranks(read_status(paths)), "some samples of both")
         assert (status.state, status.over) == ("running", False)
         assert states(status) == {0: "working", 1: "working"}
         assert 5 < status.done < ROWS
