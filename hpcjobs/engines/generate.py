@@ -112,8 +112,8 @@ class GenerateEngine:
         ids = torch.tensor([[pad] * (length - len(prompt)) + prompt for prompt in prompts])
         mask = torch.tensor([[0] * (length - len(prompt)) + [1] * len(prompt) for prompt in prompts])
         device, rules, watch = self._model.device, _Rules(tokenizer, batch, length), _Numbers()
-        own = [_RowProcessors([self._codec.processors(row.encoded) for row in batch], prompts, length)]
-        processors = [watch, *(own if self._codec.processes else ()), *_sampler(batch)]
+        own = [self._codec.processors(row.encoded) for row in batch] if self._codec.processes else []
+        processors = [watch, *([_RowProcessors(own, prompts, length)] if own else []), *_sampler(batch)]
         with without_defaults(self._model):
             output = self._model.generate(
                 input_ids=ids.to(device), attention_mask=mask.to(device), pad_token_id=pad,

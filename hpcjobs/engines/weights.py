@@ -29,6 +29,14 @@ def not_whole(name: str, problems: Sequence[str]) -> WeightsError:
     )
 
 
+def tied_targets_error(names: Iterable[str]) -> ConfigError:
+    """The error for adapters on modules that share their weights with others."""
+    return ConfigError(
+        f"train.lora.target_modules: {', '.join(names)} shares its weights with the embeddings of this model "
+        "(tie_word_embeddings): merged, an adapter there would change both; leave it out"
+    )
+
+
 def weight_problems(report: Mapping[str, Collection[Any]], weights: WeightsConfig) -> list[str]:
     """What is wrong with weights that were loaded, by transformers' `output_loading_info`; empty if nothing is.
 

@@ -5,6 +5,7 @@ What it refuses, such as a system turn, or a model without one, would make an er
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -12,14 +13,21 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import pyarrow as pa
 from jinja2 import nodes
 from jinja2.ext import Extension
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from hpcjobs.config import Config
 from hpcjobs.errors import ConfigError
-from hpcjobs.requests import Chat
+from hpcjobs.plan.model import model_folder
+from hpcjobs.requests import Chat, Row
 from hpcjobs.run_folder.files import read_json
+from hpcjobs.run_folder.json_columns import python_rows
+
+# Rows whose chats are rendered.
+_ROWS_TRIED = 3
 
 
 class _Generation(Extension):
@@ -31,6 +39,19 @@ class _Generation(Extension):
         """The nodes between the tags."""
         next(parser.stream)
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def check_first_chats(config: Config, table: pa.Table, chat_of: Callable[[Row], Chat | None]) -> None:
+    """`check_chats` with the first rows, if the model is here. Rows that `chat_of` fails on are errors of their own."""
+    folder = model_folder(config)
+    if folder is None:
+        return
+    chats = list[Chat]()
+    for row in python_rows(table.slice(0, _ROWS_TRIED)):
+        with contextlib.suppress(Exception):
+            chat = chat_of(row)
+            chats += [] if chat is None else [chat]
+    check_chats(folder, chats)
 
 
 def check_chats(folder: Path, chats: Sequence[Chat]) -> None:

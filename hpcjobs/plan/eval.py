@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,13 +11,13 @@ from hpcjobs.config.schema import Config
 from hpcjobs.config.shape import Shape, shape_of
 from hpcjobs.errors import ConfigError, DataError
 from hpcjobs.metrics import Judge, check_groups, metrics_of
-from hpcjobs.plan.chat_template import check_chats
+from hpcjobs.plan.chat_template import check_first_chats
 from hpcjobs.plan.draft import Draft, draft_run
 from hpcjobs.plan.generation_keys import generation_notes
 from hpcjobs.plan.locate import located
-from hpcjobs.plan.model import checked_model, model_folder
+from hpcjobs.plan.model import checked_model
 from hpcjobs.plan.user_code import metric_code
-from hpcjobs.requests import Chat
+from hpcjobs.requests import Chat, Prompt
 from hpcjobs.run_folder.inputs import table_sha256, user_columns, user_row
 from hpcjobs.run_folder.job_kinds import find_kind
 from hpcjobs.run_folder.json_columns import python_rows
@@ -28,9 +27,6 @@ from hpcjobs.tasks.datasets import expected_work, load_table
 from hpcjobs.tasks.few_shot import Pool, TableRows, is_own, pool_table
 from hpcjobs.tasks.nulls import null_notes
 from hpcjobs.tasks.prompts import Prompts
-
-# Rows whose chats are rendered when planning.
-_ROWS_TRIED = 3
 
 
 def make_plan(job: str, config: Config, folder: Path | None = None) -> Draft:
@@ -56,12 +52,14 @@ def make_plan(job: str, config: Config, folder: Path | None = None) -> Draft:
         raise DataError(f"data set {config.data.title} has no rows")
     check_groups(config.task.group_by, table.schema)
     columns, shots = user_columns(table.column_names), config.task.few_shot
-    few_shot = pool_table(config, table, Prompts(config.task, columns).asked)
-    pool = Pool(shots, TableRows(table if few_shot is None else few_shot), is_own(shots)) if shots.k else None
-    prompts = Prompts(config.task, columns, pool)
+    prompts = Prompts(config.task, columns)
+    few_shot = pool_table(config, table, prompts.asked)
+    if shots.k:
+        pool = Pool(shots, TableRows(table if few_shot is None else few_shot), is_own(shots))
+        prompts = Prompts(config.task, columns, pool)
     _try_first(prompts, table)
-    if (place := model_folder(config)) is not None and config.task.type != "perplexity":
-        check_chats(place, _first_chats(prompts, table))
+    if config.task.type != "perplexity":
+        check_first_chats(config, table, lambda row: _chat(prompts.request(row, 0).prompt))
     size = config.run.chunk_size or default_chunk_size(len(table))
     chunks = plan_chunks(expected_work(table, prompts.columns & set(table.column_names)), size)
     data = PlanData(
@@ -96,14 +94,8 @@ def _lm_eval_plan(job: str, config: Config, folder: Path | None, shape: Shape) -
     )  # fmt: skip
 
 
-def _first_chats(prompts: Prompts, table: pa.Table) -> list[Chat]:
-    """The chats that the first rows ask with; rows whose template fails are errors of their own."""
-    chats = list[Chat]()
-    for row in python_rows(table.slice(0, _ROWS_TRIED)):
-        with contextlib.suppress(Exception):
-            prompt = prompts.request(row, 0).prompt
-            chats += [] if isinstance(prompt, str) else [prompt]
-    return chats
+def _chat(prompt: Prompt) -> Chat | None:
+    return None if isinstance(prompt, str) else prompt
 
 
 def _try_first(prompts: Prompts, table: pa.Table) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,12 +13,12 @@ from hpcjobs.config.resolve import dump, resolve
 from hpcjobs.config.shape import Shape, shape_of
 from hpcjobs.errors import ConfigError, DataError
 from hpcjobs.plan.accelerate_config import with_accelerate_config
-from hpcjobs.plan.chat_template import check_chats
+from hpcjobs.plan.chat_template import check_first_chats
 from hpcjobs.plan.draft import Draft, draft_run
 from hpcjobs.plan.eval import make_plan
 from hpcjobs.plan.locate import located
-from hpcjobs.plan.model import checked_model, model_folder
-from hpcjobs.requests import Chat
+from hpcjobs.plan.model import checked_model
+from hpcjobs.requests import Chat, Row
 from hpcjobs.run_folder.inputs import table_sha256, user_columns
 from hpcjobs.run_folder.json_columns import python_rows
 from hpcjobs.run_folder.plan import Plan, PlanData, PlanTrain
@@ -30,9 +29,6 @@ from hpcjobs.training.batches import fixed, plan_batches
 from hpcjobs.training.data.examples import Examples
 from hpcjobs.training.data.validation_rows import validation_table
 from hpcjobs.training.trackers.base import check_trackers
-
-# Rows whose chats are rendered when planning.
-_ROWS_TRIED = 3
 
 
 def make_train_plan(config: Config, folder: Path | None = None) -> Draft:
@@ -55,8 +51,7 @@ def make_train_plan(config: Config, folder: Path | None = None) -> Draft:
     if not len(table):
         raise DataError(f"data set {config.data.title} has no rows to learn from")
     _try_example(examples, table)
-    if (place := model_folder(config)) is not None:
-        check_chats(place, _first_chats(examples, table))
+    check_first_chats(config, table, lambda row: _learned_chat(examples, row))
     notes += null_notes(examples.prompts, table) if examples.prompts else []
     validation = validation_table(config)
     steps = config.train.max_steps or f"{config.train.epochs or 1.0:g} times over the data"
@@ -77,15 +72,12 @@ def make_train_plan(config: Config, folder: Path | None = None) -> Draft:
     )  # fmt: skip
 
 
-def _first_chats(examples: Examples, table: pa.Table) -> list[Chat]:
-    """The chats of the first rows, as they are learned; rows that cannot be learned are left out later."""
-    chats = list[Chat]()
-    for row in python_rows(table.slice(0, _ROWS_TRIED)):
-        with contextlib.suppress(Exception):
-            example = examples.example(row)
-            if not isinstance(example.context, str) and not isinstance(example.completion, str):
-                chats.append([*example.context, *example.completion])
-    return chats
+def _learned_chat(examples: Examples, row: Row) -> Chat | None:
+    """The chat of a row as it is learned; None if it is a text."""
+    example = examples.example(row)
+    if isinstance(example.context, str) or isinstance(example.completion, str):
+        return None
+    return [*example.context, *example.completion]
 
 
 def check_trainable(config: Config) -> None:

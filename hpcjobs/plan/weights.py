@@ -8,7 +8,7 @@ from typing import Any
 
 from hpcjobs.config import Config, WeightsConfig
 from hpcjobs.engines.weight_files import StoredTensor, stored_tensors
-from hpcjobs.engines.weights import not_whole, weight_problems
+from hpcjobs.engines.weights import not_whole, tied_targets_error, weight_problems
 from hpcjobs.errors import ConfigError
 from hpcjobs.plan.layouts import Layout, layout_of
 from hpcjobs.plan.model import model_folder
@@ -73,10 +73,7 @@ def check_trained(config: Config) -> None:
         )
     tied = [name for name in config.train.lora.target_modules if name.rpartition(".")[2] in _EMBEDDINGS]
     if config.train.lora.rank is not None and tied and _is_tied(folder, model):
-        raise ConfigError(
-            f"train.lora.target_modules: {', '.join(tied)} shares its weights with the embeddings of this model "
-            "(tie_word_embeddings): merged, an adapter there would change both; leave it out"
-        )
+        raise tied_targets_error(tied)
 
 
 def _is_tied(folder: Path, model: Mapping[str, Any]) -> bool:

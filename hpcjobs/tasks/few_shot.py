@@ -82,12 +82,13 @@ class Pool:
         """
         key = None if self._config.same is None else _key(row.get(self._config.same))
         names, found = sorted(asked), list[Row]()
+        question = _keys(row, names)
         for number in self._order(self._groups.get(key, []), sample):
             if len(found) == self._config.k:
                 break
             stored = self._rows[number]
             one = user_row(stored)
-            if not (self._own and stored["id"] == sample) and not (names and _keys(one, names) == _keys(row, names)):
+            if not (self._own and stored["id"] == sample) and not (names and _keys(one, names) == question):
                 found.append(one)
         if len(found) < self._config.k:
             restriction = f" with {self._config.same} = {row.get(self._config.same)!r}" if self._config.same else ""

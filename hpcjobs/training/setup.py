@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from hpcjobs.config import Config, TrainConfig
 from hpcjobs.connector import AccelerateConnector, ConnectorOptions
+from hpcjobs.engines.weights import tied_targets_error
 from hpcjobs.errors import ConfigError
 from hpcjobs.training.checkpoints.state import State
 from hpcjobs.training.fsdp import fsdp_plugin, shard_on_cpus
@@ -113,10 +114,7 @@ def adapted(model: PreTrainedModel, config: Config) -> PreTrainedModel:
     )  # fmt: skip
     whole = peft.get_peft_model(model, how)
     if tied := _tied_targets(whole):
-        raise ConfigError(
-            f"train.lora.target_modules: {', '.join(tied)} shares its weights with the embeddings of this model "
-            "(tie_word_embeddings): merged, an adapter there would change both; leave it out"
-        )
+        raise tied_targets_error(tied)
     return whole
 
 
