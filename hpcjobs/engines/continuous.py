@@ -21,7 +21,7 @@ from hpcjobs.engines.generate import GenerateEngine
 from hpcjobs.engines.intake import Intake, TextThread
 from hpcjobs.engines.loop.engine import LoopEngine
 from hpcjobs.engines.stop_strings import StopStrings
-from hpcjobs.engines.support import runs_loop
+from hpcjobs.engines.support import flash_attention, runs_loop
 from hpcjobs.requests import Completion, Request, SampleError
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 # How long to wait for a token before checking that the manager is alive (seconds).
 _WAIT = 1.0
 _PAGE_TOKENS = 256
+# Tokens of a pass, where attention needs a mask.
+_PASS_TOKENS = 1024
 # After this many crashes the other engine takes over.
 _BREAKDOWNS = 3
 
@@ -95,14 +97,19 @@ class ContinuousEngine:
             manager.destroy()
 
     def _batching(self) -> ContinuousBatchingConfig:
-        """The batching config. On GPUs the manager uses free memory; elsewhere as many pages as the batch needs."""
+        """The batching config: of free memory with flash attention, else as many pages as the batch needs.
+
+        Attention by mask gives the manager one mask of all tokens of a pass by all cached ones. Sized by a GPU's free
+        memory it has more than 2**31 numbers, beyond which the kernels' places wrap around: other tokens, no error.
+        """
         config = transformers.generation.ContinuousBatchingConfig(
             page_size=_PAGE_TOKENS, max_requests_per_batch=self.batch_size, return_logprobs=True,
             auto_switch_to_flash=self.model.dtype != torch.float32,
         )  # fmt: skip
-        if self.model.device.type != "cuda":
+        if not (self.model.device.type == "cuda" and flash_attention(self.model)):
             row = math.ceil(expected_tokens(self._generation.max_new_tokens, self._positions) / _PAGE_TOKENS)
-            config.num_blocks, config.max_batch_tokens = self.batch_size * row + 1, 1024
+            most = (2**31 // _PASS_TOKENS - _PASS_TOKENS) // _PAGE_TOKENS - 2
+            config.num_blocks, config.max_batch_tokens = min(self.batch_size * row + 1, most), _PASS_TOKENS
         return config
 
 

@@ -63,6 +63,16 @@ def runs_loop(model: PreTrainedModel) -> bool:
     return not keeps_state(model) and runs_packed(model)
 
 
+def flash_attention(model: PreTrainedModel) -> bool:
+    """Whether continuous batching has flash attention for the model: on GPUs, in 16 bits, where a kernel is there."""
+    from transformers.utils import import_utils
+
+    if model.device.type != "cuda" or model.dtype.itemsize > 2 or not getattr(model, "_supports_flash_attn", False):
+        return False
+    known = (import_utils.is_flash_attn_3_available, import_utils.is_flash_attn_2_available)
+    return any(available(kernels_fallback_ok=True) for available in known)
+
+
 def _same_logits(model: PreTrainedModel) -> bool:
     """Compare logits of two rows, the second with a prefix copied from the first, with the model's own."""
     import torch

@@ -84,3 +84,15 @@ def test_a_stream_that_is_left_ends_its_thread_and_leaves_the_model_as_it_was(ti
         if thread.name.startswith("tokenizer"):
             thread.join(10)
     assert threading.active_count() <= before
+
+
+def test_without_flash_attention_the_mask_has_no_more_places_than_kernels_can_count(
+    tiny: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On an H100, in float32, a mask of 8,192 x 1,974,528, sized by free memory, gave 118 of 300 rows other texts."""
+    monkeypatch.setattr(type(tiny[0]), "device", property(lambda _: torch.device("cuda")))
+    for rows in (1, 256, 1_000_000):
+        config = engine_of("transformers", tiny, rows)._batching()
+        cached = (config.num_blocks + 2) * config.page_size
+        assert config.max_batch_tokens * (cached + config.max_batch_tokens) <= 2**31
+        assert cached >= min(rows, 256) * 256
