@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 
 
 class SpanBuilder:
-    """Makes spans of at most `longest` input tokens from requests; longer ones are truncated on the left, or refused.
-    """
+    """Makes spans of at most `longest` input tokens from requests; longer ones are cut on the left, or refused."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, longest: int) -> None:
         self._tokenizer, self._longest = tokenizer, longest
