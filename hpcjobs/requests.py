@@ -17,6 +17,7 @@ Target = str | int | list[str] | list[int] | None
 # A row of a data set: its columns, of any type that the file has.
 Row = Mapping[str, object]
 TaskType = Literal["generate", "choice", "perplexity"]
+Truncate = Literal["left", "error"]
 
 
 class GenerationConfig(BaseModel):
@@ -45,6 +46,10 @@ class Request:
     generate: `prompt` is completed `repeats` times, with the engine's generation settings unless the request has its
     own `generation`. choice: each of `pairs` is scored; `options` are the options' texts for people. perplexity: the
     whole `prompt` is scored.
+
+    `truncate` says what becomes of a length that the model cannot take. left: the beginning of a prompt is cut off, and
+    a text without tokens has log-likelihood 0, as in lm-evaluation-harness; error: neither. None is error, but left for
+    the prompts of choice.
     """
 
     index: int
@@ -56,6 +61,7 @@ class Request:
     pairs: tuple[Pair, ...] = ()
     repeats: int = 1
     generation: GenerationConfig | None = None
+    truncate: Truncate | None = None
 
 
 @dataclass(frozen=True, slots=True)

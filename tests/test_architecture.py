@@ -26,7 +26,8 @@ HEAVY = {
     for name in (
         "continuous", "generate", "loop.engine", "loop.kvcache", "loop.packed", "loop.places", "loop.row",
         "out_of_memory", "sampling",
-        "scoring.boundary", "scoring.engine", "scoring.passes", "scoring.sequences", "scoring.spans", "scoring.tree",
+        "scoring.boundary", "scoring.engine", "scoring.logit_parts", "scoring.passes", "scoring.sequences",
+        "scoring.spans", "scoring.tree",
     )
 }  # fmt: skip
 CONTRIBUTING = (PACKAGE.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")

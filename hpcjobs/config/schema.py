@@ -19,7 +19,7 @@ from hpcjobs.config.checks import (
     slurm_minutes,
     slurm_time,
 )
-from hpcjobs.requests import GenerationConfig
+from hpcjobs.requests import GenerationConfig, Truncate
 
 
 class Section(BaseModel):
@@ -136,6 +136,7 @@ class TaskConfig(Section):
     choices: str | tuple[str, ...] | None = None
     delimiter: str | None = None
     few_shot: FewShotConfig = FewShotConfig()
+    truncate: Truncate | None = None
     repeats: Annotated[int, Field(ge=1)] = 1
     generation: GenerationConfig = GenerationConfig()
     extract: Annotated[str, Field(min_length=1), AfterValidator(pattern)] | None = None

@@ -16,7 +16,8 @@ import transformers
 from hpcjobs.config import GenerationConfig
 from hpcjobs.engines.base import Engine, Source
 from hpcjobs.engines.batch_rows import expected_tokens
-from hpcjobs.engines.encoding import NO_NUMBERS, Answer, Encoded, TextCodec, completion_of, context_length
+from hpcjobs.engines.context_length import context_length
+from hpcjobs.engines.encoding import NO_NUMBERS, Answer, Encoded, TextCodec, completion_of
 from hpcjobs.engines.generate import GenerateEngine
 from hpcjobs.engines.intake import Intake, TextThread
 from hpcjobs.engines.loop.engine import LoopEngine

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from hpcjobs.config import GenerationConfig
 from hpcjobs.engines.chat_template import chat_text
+from hpcjobs.engines.context_length import context_length, window_length
 from hpcjobs.engines.end_tokens import added_tokens, end_tokens
 from hpcjobs.engines.generation_keys import stop_strings
 from hpcjobs.engines.stop_strings import stopped_text
@@ -53,7 +54,7 @@ class TextCodec:
         self._stops = stop_strings(vars(model.generation_config))
         self._ends = frozenset(end_tokens(model, tokenizer))
         self._added = added_tokens(tokenizer)
-        self._longest = context_length(model, tokenizer)
+        self._longest, self._window = context_length(model, tokenizer), window_length(model, tokenizer)
 
     def ends(self, generation: GenerationConfig) -> frozenset[int]:
         """The end tokens of an answer: the model's, and each stop string that is a single special token."""
@@ -61,8 +62,11 @@ class TextCodec:
 
     def encode(self, request: Request) -> Encoded | Completion:
         """The encoded prompt, or a failed Completion: no prompt may end the rank."""
+        generation = self.with_stops(request.generation or self._generation)
         try:
             ids = prompt_ids(self.tokenizer, request.prompt)
+            if request.truncate == "left":
+                ids = self._cut(ids, generation.max_new_tokens)
             room = self._longest - len(ids)
             if room < 1:
                 raise ValueError(f"prompt of {len(ids)} tokens leaves no room in the model's {self._longest} positions")
@@ -70,8 +74,16 @@ class TextCodec:
                 raise ValueError("prompt has no tokens")
         except Exception as error:
             return Completion.failed(request.index, SampleError.of(error), time.time())
-        generation = self.with_stops(request.generation or self._generation)
         return Encoded(request, ids, min(room, generation.max_new_tokens), generation, self.ends(generation))
+
+    def _cut(self, ids: list[int], new: int) -> list[int]:
+        """The end of a prompt, with room for `new` tokens; special tokens are cut off like others.
+
+        The rule is lm-evaluation-harness's (0.4.13, `HFLM.generate_until`).
+        """
+        if new >= self._window:
+            raise ValueError(f"{new} new tokens leave no room for a prompt in the model's {self._window} positions")
+        return ids[new - self._window :]
 
     def answer(self, made: Sequence[int], generation: GenerationConfig) -> Answer:
         """The answer in the new tokens `made`, up to the first end token or stop string."""
@@ -142,9 +154,3 @@ def text_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     bare = bool(tokenizer.bos_token) and text.startswith(tokenizer.bos_token)
     ids: list[int] = tokenizer(text, add_special_tokens=not bare).input_ids
     return ids
-
-
-def context_length(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
-    """The model's context length in tokens. (Some tokenizers give 1e30 for unknown.)"""
-    positions = getattr(model.config, "max_position_embeddings", None) or getattr(model.config, "n_positions", None)
-    return int(positions) if positions else min(int(tokenizer.model_max_length), 1 << 20)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from hpcjobs.assets import ASSETS
 from hpcjobs.config import ModelConfig, WeightsConfig
+from hpcjobs.engines.context_length import config_length
 from hpcjobs.engines.weights import not_whole, weight_problems
 from hpcjobs.errors import ConfigError
 
@@ -72,8 +73,7 @@ def most_positions(source: ModelSource) -> int | None:
         config = transformers.AutoConfig.from_pretrained(source.location, **source.pinned)
     except (OSError, ValueError, KeyError) as error:
         raise source.not_loaded(error) from error
-    most = getattr(config, "max_position_embeddings", None)
-    return most if isinstance(most, int) and most > 0 else None
+    return config_length(config)
 
 
 def fresh_model(

@@ -90,7 +90,7 @@ def _rows(
     spec: EngineSpec,
 ) -> int:
     from hpcjobs.engines.batch_rows import batch_rows
-    from hpcjobs.engines.encoding import context_length
+    from hpcjobs.engines.context_length import context_length
 
     if spec.deterministic:
         return AUTO_BATCH

@@ -149,10 +149,12 @@ class Prompts:
                 task="choice",
                 options=tuple(options),
                 pairs=pairs,
+                truncate=self._task.truncate,
             )
         if kind == "perplexity":
             return Request(index=row_index(row), id=sample, prompt=prompt, seed=seed, task="perplexity")
-        return Request(index=row_index(row), id=sample, prompt=prompt, seed=seed, repeats=self._task.repeats)
+        repeats, truncate = self._task.repeats, self._task.truncate
+        return Request(index=row_index(row), id=sample, prompt=prompt, seed=seed, repeats=repeats, truncate=truncate)
 
     def prompt(self, row: Row, sample: str = "") -> Prompt:
         """The prompt of a row, as text or chat: description, few-shot examples, the row itself.
@@ -233,6 +235,8 @@ def check_task(task: TaskConfig) -> None:
         raise ConfigError(f"task.choices is for task.type choice, and task.type is {task.type}")
     if task.type == "perplexity" and task.messages:
         raise ConfigError("task.messages is a chat, and task.type perplexity scores a text: set task.prompt")
+    if task.type == "perplexity" and task.truncate:
+        raise ConfigError("task.truncate has no meaning for task.type perplexity: all of a text is scored, in windows")
     if task.type == "perplexity" and task.few_shot.k:
         raise ConfigError("task.few_shot has no meaning for task.type perplexity")
     if task.repeats > 1 and task.type != "generate":

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class SpanBuilder:
-    """Makes spans of at most `longest` input tokens from requests; longer ones are truncated on the left."""
+    """Makes spans of at most `longest` input tokens from requests; longer ones are cut on the left, or refused."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, longest: int) -> None:
         self._tokenizer, self._longest = tokenizer, longest
@@ -30,13 +30,19 @@ class SpanBuilder:
     def spans(self, request: Request) -> list[Span]:
         """The spans of a request: one per pair, or the windows of a perplexity text. Raises a ValueError."""
         if request.task == "perplexity":
-            return self.windows(_plain(request.prompt))
+            return self.windows(_plain(request.prompt), nothing=request.truncate == "left")
+        if not request.pairs:
+            raise ValueError("there are no options")
         self._contexts = {}  # the options of one question share theirs
-        return [self.pair(pair) for pair in request.pairs]
+        pairs = [self.pair(pair) for pair in request.pairs]
+        if request.truncate == "error":
+            self._check(pairs)
+        return [self._cut(span) for span in pairs]
 
     def pair(self, pair: Pair) -> Span:
-        """The span of one pair. Whitespace at the end of the context moves to the continuation, where words begin with
-        it.
+        """The span of one pair, however long.
+
+        Whitespace at the end of the context moves to the continuation, where words begin with it.
         """
         context, special = self._context(pair.context)
         continuation = pair.continuation
@@ -47,22 +53,25 @@ class SpanBuilder:
             lead = self._lead()
             return self._span(*(([lead], ids) if ids[0] != lead else (ids[:1], ids[1:])))
         bare = context.rstrip()
-        if bare and bare != context:
+        if bare != context and (bare or self._encode("", special)):  # or nothing would be left to condition on
             continuation, context = context[len(bare) :] + continuation, bare
         if context not in self._contexts:
             self._contexts[context] = self._encode(context, special)
         head = self._contexts[context]
+        if not head:
+            raise ValueError(f"context {pair.context!r} has no tokens")
         return self._span(head, self._encode(context + continuation, special)[len(head) :])
 
-    def windows(self, text: str) -> list[Span]:
+    def windows(self, text: str, nothing: bool = False) -> list[Span]:
         """Spans that score each token of a text once; the first token is conditioned on the prefix token only.
 
-        Each later window has as much context as the model's context length allows.
+        Each later window has as much context as the model's context length allows. `nothing`: a text may have no
+        tokens, and has no windows then.
         """
         ids = self._encode(text)
-        if not ids:
+        if not ids and not nothing:
             raise ValueError("the text has no tokens")
-        tokens, end, spans = (self._lead(), *ids), 0, list[Span]()
+        tokens, end, spans = (self._lead(), *ids) if ids else (), 0, list[Span]()
         while end < len(ids):
             begin, end = end, min(len(ids), end + self._longest)
             spans.append(Span(tokens[max(0, end - self._longest) : end + 1], end - begin))
@@ -73,7 +82,15 @@ class SpanBuilder:
             raise ValueError("the continuation has no tokens of its own")
         if len(continuation) > self._longest:
             raise ValueError(f"continuation of {len(continuation)} tokens is longer than {self._longest} positions")
-        return Span((*context, *continuation)[-(self._longest + 1) :], len(continuation))
+        return Span((*context, *continuation), len(continuation))
+
+    def _check(self, spans: Sequence[Span]) -> None:
+        most = max(len(span.inputs) for span in spans)
+        if most > self._longest:
+            raise ValueError(f"prompt and option have {most} tokens, and the model {self._longest} positions")
+
+    def _cut(self, span: Span) -> Span:
+        return Span(span.ids[-(self._longest + 1) :], span.scored)
 
     def _context(self, prompt: Prompt) -> tuple[str, bool | None]:
         """A context as text, and whether to add special tokens; a chat template adds its own."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 
 from hpcjobs.engines.base import BatchSize, Source, rows_at_once, take
-from hpcjobs.engines.encoding import context_length
+from hpcjobs.engines.context_length import window_length
 from hpcjobs.engines.out_of_memory import free_gpu_memory, is_out_of_memory
 from hpcjobs.engines.scoring.boundary import SpanBuilder
 from hpcjobs.engines.scoring.sequences import PlainScorer
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 # Batches per window: shared prefixes are found within a window.
 _WINDOW_BATCHES = 4
+# The most tokens to score per window: each needs some hundred bytes of its own.
+_WINDOW_TOKENS = 1 << 18
 
 
 class Scorer(Protocol):
@@ -56,7 +58,7 @@ class ScoringEngine:
     ) -> None:  # fmt: skip
         self.batch_size = rows_at_once(batch_size)
         self._window, self._fresh = _WINDOW_BATCHES * self.batch_size, fresh
-        self._span_builder = SpanBuilder(tokenizer, context_length(model, tokenizer))
+        self._span_builder = SpanBuilder(tokenizer, window_length(model, tokenizer))
         self._scorer = scorer or scorer_of(model)
 
     def stream(self, requests: Source) -> Iterator[Completion]:
@@ -67,10 +69,15 @@ class ScoringEngine:
             jobs = list[ScoringJob]()
             for request in window:
                 try:
-                    jobs.append(ScoringJob(request, self._span_builder.spans(request)))
+                    job = ScoringJob(request, self._span_builder.spans(request))
+                    if job.spans:
+                        jobs.append(job)
+                    else:
+                        yield _completion(job, time.time())
                 except Exception as error:  # nothing that a prompt does may end the rank
                     yield Completion.failed(request.index, SampleError.of(error), time.time())
-            yield from self._run(jobs)
+            for group in _groups(jobs):
+                yield from self._run(group)
             if self._fresh and len(window) < self._window:
                 self._scorer.forget()
 
@@ -102,6 +109,20 @@ class ScoringEngine:
             middle = len(rest) // 2
             yield from self._run(rest[:middle])
             yield from self._run(rest[middle:])
+
+
+def _groups(jobs: Sequence[ScoringJob]) -> Iterator[list[ScoringJob]]:
+    """The jobs in groups of at most _WINDOW_TOKENS tokens to score; one job at least."""
+    group, tokens = list[ScoringJob](), 0
+    for job in jobs:
+        wanted = sum(span.scored for span in job.spans)
+        if group and tokens + wanted > _WINDOW_TOKENS:
+            yield group
+            group, tokens = [], 0
+        group.append(job)
+        tokens += wanted
+    if group:
+        yield group
 
 
 def scorer_of(model: PreTrainedModel) -> Scorer:
@@ -142,7 +163,6 @@ def _completion(job: ScoringJob, started: float) -> Completion:
         problem = SampleError("ValueError", f"log-likelihoods are not finite: {job.logprobs}")
         return Completion.failed(request.index, problem, started, took)
     scored = [span.scored for span in job.spans]
-    context = len(job.spans[0].ids) - scored[0]
     if request.task == "perplexity":  # its spans are windows of one text
         found = Likelihood((math.fsum(job.logprobs),), (all(job.greedy),), (sum(scored),))
         return Completion(
@@ -163,7 +183,7 @@ def _completion(job: ScoringJob, started: float) -> Completion:
         index=request.index,
         text=text,
         finish_reason="scored",
-        prompt_tokens=context,
+        prompt_tokens=len(job.spans[0].ids) - scored[0],
         completion_tokens=sum(scored),
         error=None,
         started_at=started,

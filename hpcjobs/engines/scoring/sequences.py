@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from hpcjobs.engines.scoring.logit_parts import LogitParts
 from hpcjobs.engines.scoring.passes import pass_tokens
 from hpcjobs.engines.scoring.spans import ScoringJob, judge_tokens
 
@@ -21,6 +22,7 @@ class PlainScorer:
     def __init__(self, model: PreTrainedModel) -> None:
         self._model, self._most = model, pass_tokens(model)
         self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
+        self._parts = LogitParts(model)
 
     def smaller(self) -> bool:
         """Halve the pass size; False if it gets too small."""
@@ -57,6 +59,9 @@ class PlainScorer:
             ids[row, : len(sequence)] = torch.tensor(sequence)
             mask[row, : len(sequence)] = 1
         first = min(job.spans[n].first for _, users in batch for job, n in users)
+        if length - first > self._most and self._keeps_logits and self._parts.works:
+            yield from self._long(ids.to(device), first, batch[0][1])
+            return
         keep = {"logits_to_keep": length - first} if self._keeps_logits else {}
         output = self._model(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False, **keep)
         logits = output.logits[:, -(length - first) :]
@@ -67,3 +72,17 @@ class PlainScorer:
                 for logprob, greedy in judge_tokens(scored, range(span.scored), span.targets):
                     if job.add(number, logprob, greedy):
                         yield job
+
+    def _long(self, ids: torch.Tensor, first: int, users: Sequence[tuple[ScoringJob, int]]) -> Iterator[ScoringJob]:
+        """Score a sequence whose logits take more than a pass; it is alone in its batch."""
+        start = first
+        for logits in self._parts.of(ids, first, self._most):
+            end = start + len(logits)
+            for job, number in users:
+                span = job.spans[number]
+                low = max(start, span.first)
+                rows = range(low - start, len(logits))
+                for logprob, greedy in judge_tokens(logits, rows, span.targets[low - span.first : end - span.first]):
+                    if job.add(number, logprob, greedy):
+                        yield job
+            start = end

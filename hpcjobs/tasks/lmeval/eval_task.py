@@ -47,9 +47,12 @@ def request_of(index: int, name: str, requests: Sequence[PlannedInstance], seed:
     if first["type"] == "generate_until":
         context, arguments = first["arguments"]
         repeats, generation = int(first["repeats"] or 1), generation_of(arguments)
-        return Request(index=index, id=name, prompt=context, seed=own, repeats=repeats, generation=generation)
+        return Request(
+            index=index, id=name, prompt=context, seed=own, repeats=repeats, generation=generation, truncate="left"
+        )
     if first["type"] == "loglikelihood_rolling":
-        return Request(index=index, id=name, prompt=first["arguments"][0], seed=own, task="perplexity")
+        text = first["arguments"][0]
+        return Request(index=index, id=name, prompt=text, seed=own, task="perplexity", truncate="left")
     pairs = tuple(Pair(*one["arguments"]) for one in requests)
     options = tuple(pair.continuation for pair in pairs)
     return Request(

@@ -21,7 +21,7 @@ _MOST_TOKENS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_
 _MOST_TOKENS_DEFAULT = 256
 # The column of inputs/ for `group_by`, if a run has several tasks.
 BY_TASK = ("task",)
-_UNUSED = ("messages", "prompt", "target", "choices", "extract", "normalize", "repeats", "delimiter")
+_UNUSED = ("messages", "prompt", "target", "choices", "extract", "normalize", "repeats", "delimiter", "truncate")
 
 
 def check_task(task: TaskConfig) -> None:
