@@ -24,8 +24,8 @@ MODULES = {
 HEAVY = {
     f"hpcjobs.engines.{name}"
     for name in (
-        "continuous", "generate", "loop.engine", "loop.kvcache", "loop.packed", "loop.places", "loop.row",
-        "out_of_memory", "sampling",
+        "continuous", "continuous_trial", "generate", "loop.engine", "loop.kvcache", "loop.packed", "loop.places",
+        "loop.row", "out_of_memory", "sampling",
         "scoring.boundary", "scoring.engine", "scoring.logit_parts", "scoring.passes", "scoring.sequences",
         "scoring.spans", "scoring.tree",
     )

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 import torch
 import transformers
@@ -17,6 +18,7 @@ from hpcjobs.config import GenerationConfig
 from hpcjobs.engines.base import Engine, Source
 from hpcjobs.engines.batch_rows import expected_tokens
 from hpcjobs.engines.context_length import context_length
+from hpcjobs.engines.continuous_trial import answers_of, follows, trial_prompts
 from hpcjobs.engines.encoding import NO_NUMBERS, Answer, Encoded, TextCodec, completion_of
 from hpcjobs.engines.generate import GenerateEngine
 from hpcjobs.engines.intake import Intake, TextThread
@@ -38,6 +40,8 @@ _PAGE_TOKENS = 256
 _PASS_TOKENS = 1024
 # After this many crashes the other engine takes over.
 _BREAKDOWNS = 3
+# Whether a model's manager gave the right tokens.
+_tried: WeakKeyDictionary[PreTrainedModel, bool] = WeakKeyDictionary()
 
 
 class ContinuousEngine:
@@ -63,6 +67,9 @@ class ContinuousEngine:
             log.info("%s", heat if self._generation.temperature > 0 else why)
             yield from self.other().stream(requests)
             return
+        if self.model.device.type == "cuda" and not self.trusted():
+            yield from self.other().stream(requests)
+            return
         with TextThread(self.codec) as text:
             flow = _Flow(self, text, Intake(requests, text, max(2, self.batch_size // 8)))
             while not flow.ended and flow.breakdowns < _BREAKDOWNS:
@@ -70,6 +77,17 @@ class ContinuousEngine:
                     yield from flow.run(manager)
                 yield from self.other().stream(flow.aside())
             yield from self.other().stream(flow.left())
+
+    def trusted(self) -> bool:
+        """Whether the manager gives the model's own tokens on this device; tried once for a model."""
+        if self.model not in _tried:
+            prompts = trial_prompts(self.model, self._positions)
+            with self._manager() as manager:
+                made = answers_of(manager, prompts) if manager else {}
+            _tried[self.model] = follows(self.model, prompts, made)
+            if not _tried[self.model]:
+                log.warning("%s is run without continuous batching, which is not right here", type(self.model).__name__)
+        return _tried[self.model]
 
     def other(self) -> Engine:
         """The engine for requests that the manager cannot run."""

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 # The largest allowed difference of logits, as a share of their standard deviation, by bytes per number.
-_NEAR = {4: 1e-3, 2: 0.15}
+NEAR = {4: 1e-3, 2: 0.15}
 # The results of tests, by model.
 _tried: WeakKeyDictionary[PreTrainedModel, bool] = WeakKeyDictionary()
 
@@ -93,7 +93,7 @@ def _same_logits(model: PreTrainedModel) -> bool:
         ids = torch.tensor([(one, other)[number]], device=found.device)
         with torch.inference_mode():
             expected = model(input_ids=ids, use_cache=False).logits[0, -1].float()
-        if not (logits.float() - expected).abs().max() <= _NEAR[model.dtype.itemsize] * expected.std():
+        if not (logits.float() - expected).abs().max() <= NEAR[model.dtype.itemsize] * expected.std():
             log.info("the loop engine does not run %s: other logits", type(model).__name__)
             return False
     return True

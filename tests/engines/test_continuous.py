@@ -96,3 +96,28 @@ def test_without_flash_attention_the_mask_has_no_more_places_than_kernels_can_co
         cached = (config.num_blocks + 2) * config.page_size
         assert config.max_batch_tokens * (cached + config.max_batch_tokens) <= 2**31
         assert cached >= min(rows, 256) * 256
+
+
+def test_a_manager_whose_tokens_are_not_the_models_is_not_used(
+    tiny: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A cache that mixes rows, as a kernel's wrong places do."""
+    from transformers.generation.continuous_batching import PagedAttentionCache
+
+    from hpcjobs.engines import continuous, continuous_trial
+
+    monkeypatch.setattr(continuous_trial, "_TOKENS", 1500)
+    update = PagedAttentionCache.update
+
+    def mixed(self: Any, *args: Any, **kwargs: Any) -> Any:
+        keys, values = update(self, *args, **kwargs)
+        return keys, values.roll(1, dims=-2)
+
+    engine = engine_of("transformers", tiny, 8)
+    assert engine.trusted()
+    continuous._tried.clear()
+    with monkeypatch.context() as spoiled:
+        spoiled.setattr(PagedAttentionCache, "update", mixed)
+        assert not engine.trusted()
+    continuous._tried.clear()
+    assert "gave other tokens to a prompt" in caplog.text
