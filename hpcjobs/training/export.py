@@ -42,18 +42,22 @@ def write_model(work: Work, prepared: Prepared, target: Path) -> None:
     """All ranks together: write the current model to the folder `target`. Training is not affected.
 
     Adapters are merged into the base model, which rank 0 loads again in float32 into host memory, so it does not matter
-    how weights are sharded.
+    how weights are sharded. What is stored is rounded once, to `train.save_dtype`.
     """
+    from hpcjobs.engines.loader import torch_dtype
+    from hpcjobs.engines.store import store_model
+
     temporary, end = temporary_name(target), _learned_end(work, prepared)
+    dtype = torch_dtype(work.plan.train.save_dtype or "float32")  # runs of earlier versions have none
     if work.config.train.lora.rank is None:
         _end_with(prepared.state.plain, end)
-        prepared.connector.save_model(prepared.state.model, temporary)
+        prepared.connector.save_model(prepared.state.model, temporary, dtype)
     else:
         adapters = trained_weights(prepared.state)
         if work.rank.is_main:
             merged = merged_model(work.config, adapters)
             _end_with(merged, end)
-            merged.save_pretrained(temporary, safe_serialization=True)
+            store_model(merged, merged.state_dict(), temporary, dtype)
             prepared.connector.tokenizer.save_pretrained(temporary)
     if work.rank.is_main:
         (temporary / "README.md").write_text(model_card(work.paths, work.config, work.plan), encoding="utf-8")
