@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hpcjobs.engines.read_back import prove_loads, prove_stored
 from hpcjobs.run_folder.files import read_json
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ def store_model(
 ) -> Tensors:
     """Write `weights` (by their names in the model) and the model's config to `folder`; returns what its files hold.
 
+    They are read back and compared, and loaded: a StoredError names a weight that is not as it was to be stored.
     Each weight is rounded once, to `dtype` (None: as it is). float16 cannot hold numbers beyond 65504: with such a
     weight all are stored in float32, and the log says so.
     """
@@ -38,6 +40,8 @@ def store_model(
     model.save_pretrained(folder, state_dict=dict(stored), save_original_format=False)
     if dtype is not None:
         _say_dtype(folder / "config.json", str(dtype).removeprefix("torch."))
+    prove_stored(folder, stored)
+    prove_loads(folder, model.is_remote_code())
     return stored
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hpcjobs.assets import ASSETS
+from hpcjobs.config import WeightsConfig
+from hpcjobs.engines.loader import ModelSource, load_model
 from hpcjobs.engines.store import store_model
 
 pytestmark = pytest.mark.model
@@ -85,3 +89,19 @@ def test_a_model_that_float16_cannot_hold_is_stored_in_float32(
     assert {one.dtype for one in stored_tensors(tmp_path).values()} == {stored}
     assert json.loads((tmp_path / "config.json").read_text())["dtype"] == {"F16": "float16", "F32": "float32"}[stored]
     assert ("lm_head.weight has numbers that are infinite in torch.float16" in caplog.text) == (stored == "F32")
+
+
+def test_weights_of_other_names_are_stored_under_the_model_s_own(tmp_path: Path) -> None:
+    """With `weights.rename` save_pretrained puts the names of the base's files back, which load as random numbers."""
+    import transformers
+    from safetensors.torch import load_file, save_file
+
+    base = tmp_path / "base"
+    shutil.copytree(ASSETS / "tiny", base)
+    held = {f"module.{name}": one for name, one in load_file(base / "model.safetensors").items()}
+    save_file(held, base / "model.safetensors", {"format": "pt"})
+    model, _ = load_model(ModelSource(str(base), weights=WeightsConfig(rename={r"^module\.": ""})))
+    store_model(model, model.state_dict(), tmp_path / "m")
+    assert {f"module.{name}" for name in load_file(tmp_path / "m" / "model.safetensors")} == held.keys()
+    _, report = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "m", output_loading_info=True)
+    assert not any(report.values())
