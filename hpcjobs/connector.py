@@ -227,20 +227,19 @@ class AccelerateConnector:
         """
         self.accelerator.backward(getattr(loss, "loss", loss))
 
-    def save_model(self, model: torch.nn.Module, output_dir: str | Path) -> None:
+    def save_model(self, model: torch.nn.Module, output_dir: str | Path, dtype: torch.dtype | None = None) -> None:
         """Save safetensors, config and tokenizer, as `from_pretrained` loads them. Returns when all files are written.
+
+        `dtype` is the type of the stored weights; None: that in which they are trained.
         """
+        from hpcjobs.engines.store import store_model
+
         accelerator = self.accelerator
         accelerator.wait_for_everyone()
         state_dict = accelerator.get_state_dict(model)
         if accelerator.is_main_process:
-            folder, plain = Path(output_dir), accelerator.unwrap_model(model)
-            # Gathered from shards, tied weights are separate tensors: save each once.
-            tied = {name for name, _ in plain.named_parameters(remove_duplicate=False)}
-            tied -= {name for name, _ in plain.named_parameters()}
-            state_dict = {name: tensor for name, tensor in state_dict.items() if name not in tied}
-            plain.save_pretrained(folder, state_dict=state_dict, safe_serialization=True)
-            self.tokenizer.save_pretrained(folder)
+            store_model(accelerator.unwrap_model(model), state_dict, Path(output_dir), dtype)
+            self.tokenizer.save_pretrained(output_dir)
         accelerator.wait_for_everyone()
 
 

@@ -28,14 +28,14 @@ from tests.runs import rank_env, wait_for
 ROWS = [{"question": f"Add: {n}+{n % 7}", "answer": f"{n + n % 7} is it" if n % 3 else str(n)} for n in range(60)]
 
 
-def train_config(data: Path, ranks: int = 1, **train: Any) -> Any:
+def train_config(data: Path, ranks: int = 1, model: str | dict[str, Any] = "tiny", **train: Any) -> Any:
     """A config of twelve samples a step; `train` are keys of that section."""
     section: dict[str, Any] = {
         "init": "random", "max_steps": 8, "global_batch": 12, "learning_rate": 1e-3, "checkpoint_every": 3,
         "micro_batch": 2,
     }  # fmt: skip
     values: dict[str, Any] = {
-        "model": {"name": "tiny"},
+        "model": {"name": model} if isinstance(model, str) else model,
         "data": {"name": str(data)},
         "task": {"messages": ({"role": "user", "content": "{{ question }}"},), "target": "{{ answer }}"},
         "run": {"heartbeat": 0.2, "lease_timeout": 20.0, "rendezvous_timeout": 120.0},

@@ -223,6 +223,7 @@ class TrainConfig(Section):
     eval_every: Annotated[int, Field(ge=1)] | None = None
     then_eval: str | None = None
     then_eval_every: Annotated[int, Field(ge=1)] | None = None
+    save_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
     fsdp: FsdpConfig = FsdpConfig()
     lora: LoraConfig = LoraConfig()

@@ -123,6 +123,8 @@ def load_model(
         raise source.not_loaded(error) from error
     if problems := weight_problems(report, source.weights):
         raise not_whole(source.name, problems)
+    if source.weights.rename:
+        model._weight_conversions = None  # else save_pretrained gives the weights the names of these files again
     if gpus == 1:
         model = model.to(device)
     return model.eval(), tokenizer

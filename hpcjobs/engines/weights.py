@@ -8,7 +8,7 @@ from fnmatch import fnmatch
 from typing import Any
 
 from hpcjobs.config import WeightsConfig
-from hpcjobs.errors import ConfigError
+from hpcjobs.errors import ConfigError, did_you_mean
 
 # Buffers of older checkpoints that today's models compute, beside those that transformers knows.
 _BUFFERS = re.compile(r"(\.masked_bias|\.rotary_emb\.inv_freq|\.position_ids|\.attn\.bias)$")
@@ -29,11 +29,39 @@ def not_whole(name: str, problems: Sequence[str]) -> WeightsError:
     )
 
 
-def tied_targets_error(names: Iterable[str]) -> ConfigError:
+class AdapterError(ConfigError):
+    """Adapters that cannot be trained on this model, or not be merged into it. No restart changes that."""
+
+    fatal = True
+
+
+def tied_targets_error(names: Iterable[str]) -> AdapterError:
     """The error for adapters on modules that share their weights with others."""
-    return ConfigError(
+    return AdapterError(
         f"train.lora.target_modules: {', '.join(names)} shares its weights with the embeddings of this model "
         "(tie_word_embeddings): merged, an adapter there would change both; leave it out"
+    )
+
+
+def check_targets(targets: Sequence[str], layers: Collection[str]) -> None:
+    """Raise an AdapterError unless each target is the name of one of `layers`, or its end, as peft matches them.
+
+    peft itself passes over a target without a layer, as long as another has one.
+    """
+    for target in targets:
+        if not any(name == target or name.endswith(f".{target}") for name in layers):
+            there = sorted({name.rpartition(".")[2] for name in layers} - {""})
+            raise AdapterError(
+                f"train.lora.target_modules: this model has no linear layer {target!r}{did_you_mean(target, there)}; "
+                f"it has {', '.join(there)}"
+            )
+
+
+def quantised_error(name: str, how: object) -> AdapterError:
+    """The error for training a model whose weights are quantised."""
+    return AdapterError(
+        f"model {name!r} is quantised ({how}): its weights cannot be trained, nor adapters be merged into them "
+        "exactly; train the model that it was made from"
     )
 
 

@@ -17,9 +17,10 @@ from hpcjobs.config.checks import ENGINES, checked_name, sbatch_word
 from hpcjobs.config.resolve import dump
 from hpcjobs.config.schema import Config
 from hpcjobs.config.shape import Shape
+from hpcjobs.engines.own_dtype import save_dtype
 from hpcjobs.errors import UsageError
 from hpcjobs.metrics.registry import registered_names
-from hpcjobs.plan.model import fetched
+from hpcjobs.plan.model import fetched, model_folder
 from hpcjobs.plan.weights import check_weights
 from hpcjobs.run_folder.disk import disk_errors, whole_run
 from hpcjobs.run_folder.files import make_folder, write_whole
@@ -52,13 +53,22 @@ class Draft:
         A hub model that is not in the cache is downloaded first. Raises a UsageError if the folder exists, a
         ConfigError if the model cannot be downloaded, and a DiskFullError with the space that the whole run needs.
         """
-        plan = dataclasses.replace(self.plan, model=fetched(self.plan.model, self.config))
-        if plan.model != self.plan.model:
-            check_weights(self.config)  # of a model that was not here before
+        plan = self._with_model()
         inputs = self.table.nbytes if self.table is not None else 0
         need = inputs + whole_run(plan.rows, plan.chunks, inputs)
         with disk_errors(self.paths.root, need=need, next_command="the same command again"):
             self._make(plan)
+
+    def _with_model(self) -> Plan:
+        """The plan, when its model is here, with what could not be told before."""
+        model = fetched(self.plan.model, self.config)
+        if model == self.plan.model:
+            return self.plan
+        check_weights(self.config)
+        train = self.plan.train
+        if train.batches:
+            train = dataclasses.replace(train, save_dtype=save_dtype(self.config, model_folder(self.config)))
+        return dataclasses.replace(self.plan, model=model, train=train)
 
     def _make(self, plan: Plan) -> None:
         make_folder(self.paths.root.parent)

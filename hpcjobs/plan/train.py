@@ -11,13 +11,14 @@ from hpcjobs.config import Config
 from hpcjobs.config.placing import placing
 from hpcjobs.config.resolve import dump, resolve
 from hpcjobs.config.shape import Shape, shape_of
+from hpcjobs.engines.own_dtype import save_dtype
 from hpcjobs.errors import ConfigError, DataError
 from hpcjobs.plan.accelerate_config import with_accelerate_config
 from hpcjobs.plan.chat_template import check_first_chats
 from hpcjobs.plan.draft import Draft, draft_run
 from hpcjobs.plan.eval import make_plan
 from hpcjobs.plan.locate import located
-from hpcjobs.plan.model import checked_model
+from hpcjobs.plan.model import checked_model, model_folder
 from hpcjobs.requests import Chat, Row
 from hpcjobs.run_folder.inputs import table_sha256, user_columns
 from hpcjobs.run_folder.json_columns import python_rows
@@ -65,6 +66,7 @@ def make_train_plan(config: Config, folder: Path | None = None) -> Draft:
         notes=notes,
         then_eval=config.train.then_eval,
         then_eval_shape=str(after.plan.shape) if after else None,
+        save_dtype=save_dtype(config, model_folder(config)),
     )
     return draft_run(
         "train", config, folder, shape, lambda run: Snapshot(), table=table, data=data, model=model, train=details,

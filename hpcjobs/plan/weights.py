@@ -8,7 +8,7 @@ from typing import Any
 
 from hpcjobs.config import Config, WeightsConfig
 from hpcjobs.engines.weight_files import StoredTensor, stored_tensors
-from hpcjobs.engines.weights import not_whole, tied_targets_error, weight_problems
+from hpcjobs.engines.weights import check_targets, not_whole, quantised_error, tied_targets_error, weight_problems
 from hpcjobs.errors import ConfigError
 from hpcjobs.plan.layouts import Layout, layout_of
 from hpcjobs.plan.model import model_folder
@@ -67,13 +67,16 @@ def check_trained(config: Config) -> None:
         return
     model = read_json(folder / "config.json")
     if (how := model.get("quantization_config")) and config.train.init == "pretrained":
-        raise ConfigError(
-            f"model {config.model.name!r} is quantised ({how.get('quant_method', 'quantization_config')}): its weights "
-            "cannot be trained, nor adapters be merged into them exactly; train the model that it was made from"
-        )
-    tied = [name for name in config.train.lora.target_modules if name.rpartition(".")[2] in _EMBEDDINGS]
-    if config.train.lora.rank is not None and tied and _is_tied(folder, model):
+        raise quantised_error(config.model.name, how.get("quant_method", "quantization_config"))
+    lora = config.train.lora
+    if lora.rank is None:
+        return
+    tied = [name for name in lora.target_modules if name.rpartition(".")[2] in _EMBEDDINGS]
+    if tied and _is_tied(folder, model):
         raise tied_targets_error(tied)
+    if layout := layout_of(model):
+        matrices = [name for name, shape in layout.tensors.items() if len(shape) == 2]
+        check_targets(lora.target_modules, {name.removesuffix(".weight") for name in matrices})
 
 
 def _is_tied(folder: Path, model: Mapping[str, Any]) -> bool:

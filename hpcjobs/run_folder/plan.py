@@ -112,7 +112,11 @@ class PlanCode(_Part):
 
 @dataclass(frozen=True, kw_only=True)
 class PlanTrain(_Part):
-    """The batches and steps of a training as text, and the eval that follows, with its shape."""
+    """The batches and steps of a training as text, the type of its stored model, and the eval that follows, with its
+    shape.
+
+    `save_dtype` is None until the base model is here; earlier versions have none.
+    """
 
     global_batch: int | None = None
     batches: str = ""
@@ -120,11 +124,12 @@ class PlanTrain(_Part):
     notes: list[str] = field(default_factory=list)
     then_eval: str | None = None
     then_eval_shape: str | None = None
+    save_dtype: str | None = None
 
     def values(self) -> dict[str, object]:
         """The section as JSON values."""
-        later = () if self.then_eval_shape else ("then_eval_shape",)  # a key that earlier versions do not have
-        return {name: value for name, value in vars(self).items() if name not in later} if self.batches else {}
+        later = {"then_eval_shape", "save_dtype"}  # keys that earlier versions do not have
+        return {name: one for name, one in vars(self).items() if one or name not in later} if self.batches else {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,6 +197,7 @@ class Plan:
     def _train_lines(self) -> list[str]:
         train = self.train
         lines = [f"batch   {train.global_batch} a step: {train.batches}", f"steps   {train.steps}"]
+        lines.append(f"saved   in {train.save_dtype or 'the type of the base model'}")
         shape = f": {train.then_eval_shape}" if train.then_eval_shape else ""
         lines += [f"then    eval of model/ by {train.then_eval}{shape}"] if train.then_eval else []
         return lines + [f"note    {note}" for note in train.notes]

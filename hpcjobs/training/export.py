@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,23 +43,46 @@ def write_model(work: Work, prepared: Prepared, target: Path) -> None:
     """All ranks together: write the current model to the folder `target`. Training is not affected.
 
     Adapters are merged into the base model, which rank 0 loads again in float32 into host memory, so it does not matter
-    how weights are sharded.
+    how weights are sharded. What is stored is rounded once, to `train.save_dtype`.
     """
-    temporary, end = temporary_name(target), _learned_end(work, prepared)
-    if work.config.train.lora.rank is None:
-        _end_with(prepared.state.plain, end)
-        prepared.connector.save_model(prepared.state.model, temporary)
-    else:
-        adapters = trained_weights(prepared.state)
+    from hpcjobs.engines.loader import torch_dtype
+    from hpcjobs.engines.store import store_model
+
+    end = _learned_end(work, prepared)
+    dtype = torch_dtype(work.plan.train.save_dtype or "float32")  # runs of earlier versions have none
+    with _made(work, target) as temporary:
+        if work.config.train.lora.rank is None:
+            _end_with(prepared.state.plain, end)
+            prepared.connector.save_model(prepared.state.model, temporary, dtype)
+        else:
+            adapters = trained_weights(prepared.state)
+            if work.rank.is_main:
+                merged = merged_model(work.config, adapters)
+                _end_with(merged, end)
+                store_model(merged, merged.state_dict(), temporary, dtype)
+                prepared.connector.tokenizer.save_pretrained(temporary)
         if work.rank.is_main:
-            merged = merged_model(work.config, adapters)
-            _end_with(merged, end)
-            merged.save_pretrained(temporary, safe_serialization=True)
-            prepared.connector.tokenizer.save_pretrained(temporary)
-    if work.rank.is_main:
-        (temporary / "README.md").write_text(model_card(work.paths, work.config, work.plan), encoding="utf-8")
-        _name(temporary, target)
+            (temporary / "README.md").write_text(model_card(work.paths, work.config, work.plan), encoding="utf-8")
     prepared.connector.accelerator.wait_for_everyone()
+
+
+@contextlib.contextmanager
+def _made(work: Work, target: Path) -> Iterator[Path]:
+    """A temporary folder, which rank 0 renames to `target` at the end of the block, or removes after an error."""
+    from hpcjobs.engines.read_back import StoredError
+
+    temporary = temporary_name(target)
+    try:
+        yield temporary
+        if work.rank.is_main:
+            _name(temporary, target)
+    except BaseException as error:
+        if work.rank.is_main:
+            shutil.rmtree(temporary, ignore_errors=True)
+        if isinstance(error, StoredError):
+            again = f"hpcjobs resume {work.paths.root}"
+            raise StoredError(f"{error}\nnext: {again} stores it again; its last checkpoint is there") from error
+        raise
 
 
 def _learned_end(work: Work, prepared: Prepared) -> int | None:
@@ -81,14 +105,25 @@ def write_adapter(work: Work, prepared: Prepared, target: Path) -> None:
     """All ranks together: write the current adapter to the folder `target`, in peft's format, which names its base
     model.
     """
-    adapters, temporary = trained_weights(prepared.state), temporary_name(target)
-    if work.rank.is_main:
-        prepared.state.plain.save_pretrained(
-            temporary, state_dict=adapters, safe_serialization=True, save_embedding_layers=False
-        )
-        (temporary / "README.md").write_text(adapter_card(work.paths, work.config, work.plan), encoding="utf-8")
-        _name(temporary, target)
+    from hpcjobs.engines.read_back import prove_stored
+
+    adapters, plain = trained_weights(prepared.state), prepared.state.plain
+    with _made(work, target) as temporary:
+        if work.rank.is_main:
+            plain.save_pretrained(temporary, state_dict=adapters, safe_serialization=True, save_embedding_layers=False)
+            prove_stored(temporary, _by_peft(plain, adapters), "adapter_model.safetensors")
+            (temporary / "README.md").write_text(adapter_card(work.paths, work.config, work.plan), encoding="utf-8")
     prepared.connector.accelerator.wait_for_everyone()
+
+
+def _by_peft(model: PreTrainedModel, adapters: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The adapters by the names that they have in peft's files."""
+    import peft
+
+    named: dict[str, torch.Tensor] = peft.get_peft_model_state_dict(
+        model, state_dict=dict(adapters), save_embedding_layers=False
+    )
+    return named
 
 
 def merged_model(config: Config, adapters: Mapping[str, torch.Tensor]) -> PreTrainedModel:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from hpcjobs.config import Config, TrainConfig
 from hpcjobs.connector import AccelerateConnector, ConnectorOptions
-from hpcjobs.engines.weights import tied_targets_error
+from hpcjobs.engines.weights import AdapterError, check_targets, quantised_error, tied_targets_error
 from hpcjobs.errors import ConfigError
 from hpcjobs.training.checkpoints.state import State
 from hpcjobs.training.fsdp import fsdp_plugin, shard_on_cpus
@@ -99,23 +99,38 @@ def _accelerator(train: TrainConfig) -> Mapping[str, FullyShardedDataParallelPlu
 
 
 def adapted(model: PreTrainedModel, config: Config) -> PreTrainedModel:
-    """The model, with LoRA adapters if the config sets a rank. Raises a ConfigError if peft is missing."""
+    """The model, with LoRA adapters if the config sets a rank.
+
+    Raises a ConfigError if peft is missing, or cannot adapt what the config names.
+    """
     lora = config.train.lora
+    if (quantizer := getattr(model, "hf_quantizer", None)) is not None:
+        raise quantised_error(config.model.name, getattr(quantizer.quantization_config, "quant_method", "unknown"))
     if lora.rank is None:
         return model
     try:
         import peft
     except ImportError:
         raise ConfigError("train.lora needs peft: pip install 'hpcjobs[train]'") from None
+    check_targets(lora.target_modules, _layers(model))
     model.requires_grad_(False)
     how = peft.LoraConfig(
         r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, task_type="CAUSAL_LM",
         target_modules=list(lora.target_modules) or "all-linear", revision=config.model.revision,
     )  # fmt: skip
-    whole = peft.get_peft_model(model, how)
+    try:
+        whole = peft.get_peft_model(model, how)
+    except ValueError as error:  # a kind of layer that it has no adapter for
+        raise AdapterError(f"train.lora: peft cannot adapt this model: {error}") from error
     if tied := _tied_targets(whole):
         raise tied_targets_error(tied)
     return whole
+
+
+def _layers(model: PreTrainedModel) -> set[str]:
+    """The modules whose weight is a matrix."""
+    weights = ((name, getattr(module, "weight", None)) for name, module in model.named_modules())
+    return {name for name, weight in weights if getattr(weight, "ndim", 0) == 2}
 
 
 def _tied_targets(model: PreTrainedModel) -> list[str]:

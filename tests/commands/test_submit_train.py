@@ -51,7 +51,8 @@ def test_a_training_that_is_killed_ends_with_a_model_a_report_and_its_eval(tmp_p
     data, after, folder = tmp_path / "rows.jsonl", tmp_path / "after.yaml", tmp_path / "run"
     data.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     after.write_text(dump_yaml(EVAL))
-    config, more = tmp_path / "train.yaml", {"then_eval": str(after), "then_eval_every": 60}
+    config = tmp_path / "train.yaml"
+    more: dict[str, Any] = {"then_eval": str(after), "then_eval_every": 60}
     train = train_config(data, 2, init="pretrained", max_steps=150, checkpoint_every=20, **more)
     config.write_text(dump_yaml(train.model_dump(mode="json") | {"run": {"heartbeat": 0.2, "lease_timeout": 20.0}}))
     said = hpcjobs("submit", "train", "--config", config, "--run-dir", folder, "--executor", "local", "--yes")

@@ -125,3 +125,32 @@ def test_an_adapter_on_tied_weights_is_refused(targets: tuple[str, ...], fits: b
     else:
         with pytest.raises(ConfigError, match=r"train\.lora\.target_modules: lm_head shares its weights"):
             adapted(base, config)
+
+
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        (("q_proj", "v_prj"), r"no linear layer 'v_prj' \(did you mean 'v_proj'\?\)"),
+        (("input_layernorm",), "no linear layer 'input_layernorm'"),
+        (("conv",), "peft cannot adapt this model"),
+    ],
+)
+def test_a_target_that_peft_would_pass_over_is_refused_at_the_start(targets: tuple[str, ...], message: str) -> None:
+    """Where the plan cannot tell: a kind of model that it has no layout of."""
+    import torch
+    import transformers
+
+    from hpcjobs.config import Config
+    from hpcjobs.training.setup import adapted
+
+    base = transformers.LlamaForCausalLM(
+        transformers.LlamaConfig(
+            vocab_size=64, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2
+        )
+    )
+    base.conv = torch.nn.Bilinear(2, 2, 2)
+    base.conv.weight = torch.nn.Parameter(torch.zeros(2, 2))
+    config = Config.model_validate({"train": {"lora": {"rank": 2, "target_modules": targets}}})
+    with pytest.raises(ConfigError, match=message) as raised:
+        adapted(base, config)
+    assert getattr(raised.value, "fatal", False)

@@ -192,6 +192,25 @@ def test_what_is_allowed_or_renamed_or_unknown_passes(folder: Path) -> None:
     check_weights(config(folder))
 
 
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        (["q_proj", "v_prj"], r"no linear layer 'v_prj' \(did you mean 'v_proj'\?\); it has down_proj, embed_tokens"),
+        (["c_attn"], "no linear layer 'c_attn'; it has .*k_proj"),
+        (["input_layernorm"], "no linear layer 'input_layernorm'"),
+        (["proj"], "no linear layer 'proj'"),
+        (["layers.9.mlp.up_proj"], r"no linear layer 'layers\.9\.mlp\.up_proj'"),
+    ],
+)
+def test_a_target_that_no_layer_has_is_refused(folder: Path, targets: list[str], message: str) -> None:
+    """peft would train the others, and say nothing."""
+    with pytest.raises(ConfigError, match=rf"train\.lora\.target_modules: this model has {message}"):
+        check_trained(config(folder, train__lora__rank=2, train__lora__target_modules=targets))
+    there = ["q_proj", "mlp.up_proj", "model.layers.1.self_attn.k_proj"]
+    check_trained(config(folder, train__lora__rank=2, train__lora__target_modules=there))
+    check_trained(config(folder, train__lora__target_modules=targets))
+
+
 def test_a_base_that_adapters_cannot_be_merged_into_is_refused(folder: Path) -> None:
     lora = {"train__lora__rank": 2, "train__lora__target_modules": ["q_proj", "lm_head"]}
     with pytest.raises(ConfigError, match=r"train\.lora\.target_modules: lm_head shares its weights"):
