@@ -78,7 +78,7 @@ class Loop:
         self._work, self.prepared, self._schedule, self._journal = work, prepared, schedule, journal
         self._validation = validation
         self._accelerator, self._device = prepared.state.accelerator, prepared.connector.state.device
-        self._loss = Loss(prepared.state.plain, self._device)
+        self._loss = Loss(prepared.state.plain, self._device, prepared.packed)
         self._checkpoints = Checkpoints(work.paths, work.config.train.keep)
         self._trackers = Trackers(work)
         self._trained = [weight for weight in prepared.state.model.parameters() if weight.requires_grad]
@@ -209,8 +209,7 @@ class Loop:
         return total, tokens
 
     def _collate(self, part: Sequence[Sequence[int]]) -> Batch:
-        packed = self._work.config.train.packing
-        return collate(part, self._schedule.tokens, self._pad, self._loss.blocks if packed else None)
+        return collate(part, self._schedule.tokens, self._pad, self._work.config.train.packing)
 
     def _update(self) -> float:
         """Clip gradients, run the optimizer and reset them; returns the gradient norm before clipping."""
