@@ -120,6 +120,7 @@ def _train(work: Work, loop: Loop) -> None:
     try:
         if loop.run():
             work.heartbeat.enter(RankState.SAVING)
+            loop.take_best()
             export(work, loop.prepared)
         else:
             work.heartbeat.vitals.ended = f"drained: {work.drain.reason or 'another rank has no time left'}"
