@@ -188,7 +188,8 @@ def _train_text(metrics: MetricsFile, train: TrainFacts) -> str:
     lines.append(f"steps   {counts.accepted} of {counts.rows}, {counts.tokens} tokens")
     speed = f"{train.tokens_per_s:.4g} tokens/s, {train.tokens_per_s_per_rank:.4g} a rank"
     lines.append(f"speed   {speed}; {train.steps_run_again} steps run again")
-    lines += [f"{name:<8}{path}" for name, path in (("model", train.model), ("adapter", train.adapter)) if path]
+    of = f", of step {train.model_step}" if train.model_step not in (None, counts.rows) else ""
+    lines += [f"{name:<8}{path}{of}" for name, path in (("model", train.model), ("adapter", train.adapter)) if path]
     return "\n".join([*lines, *(f"warning: {text}" for text in metrics.warnings)])
 
 

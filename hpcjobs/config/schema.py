@@ -220,6 +220,8 @@ class TrainConfig(Section):
     checkpoint_every: Annotated[int, Field(ge=1)] = 500
     async_checkpoints: Literal["auto"] | bool = "auto"
     keep: Annotated[int, Field(ge=1)] = 2
+    keep_best: bool = False
+    export: Literal["last", "best"] = "last"
     eval_every: Annotated[int, Field(ge=1)] | None = None
     then_eval: str | None = None
     then_eval_every: Annotated[int, Field(ge=1)] | None = None
@@ -235,11 +237,21 @@ class TrainConfig(Section):
             raise ValueError("train.epochs and train.max_steps are both set: a run has one of them")
         if self.validation_fraction and self.validation_split:
             raise ValueError("train.validation_fraction and train.validation_split are both set: leave one out")
+        if self.needs_best and not (self.eval_every and (self.validation_fraction or self.validation_split)):
+            raise ValueError(
+                f"train.{'export best' if self.export == 'best' else 'keep_best'} goes by the validation loss: set "
+                "train.eval_every, and train.validation_fraction or train.validation_split"
+            )
         if self.then_eval_every and self.then_eval is None:
             raise ValueError("train.then_eval_every is for evals by train.then_eval, which is not set")
         if self.min_learning_rate and self.scheduler != "cosine_with_min_lr":
             raise ValueError("train.min_learning_rate is for train.scheduler cosine_with_min_lr")
         return self
+
+    @property
+    def needs_best(self) -> bool:
+        """Whether the checkpoint with the lowest validation loss is kept: also for a model that is made of it."""
+        return self.keep_best or self.export == "best"
 
 
 class ClusterConfig(Section):

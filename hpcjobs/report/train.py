@@ -28,7 +28,9 @@ def headline(facts: RunFacts) -> Headline:
     counts = facts.metrics.counts
     steps = f"{count(counts.accepted)} of {plural(counts.rows, 'step')}"
     if facts.metrics.complete:
-        return Headline(RunState.COMPLETE, "COMPLETE", f"{steps} are done, and model/ is written.")
+        of = facts.metrics.train and facts.metrics.train.model_step
+        which = f", of step {of}, which has the lowest validation loss" if of not in (None, counts.rows) else ""
+        return Headline(RunState.COMPLETE, "COMPLETE", f"{steps} are done, and model/ is written{which}.")
     text = f"{steps} are done; there is no final model."
     return Headline(RunState.INCOMPLETE, "INCOMPLETE", text, command("resume", facts.paths))
 

@@ -81,6 +81,7 @@ class TrainFacts(_Part):
     samples: int | None = None
     checkpoints: list[CheckpointFacts] = field(default_factory=list)
     model: str | None = None
+    model_step: int | None = None
     adapter: str | None = None
 
 

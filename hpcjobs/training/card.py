@@ -36,8 +36,8 @@ def _card(what: str, paths: RunPaths, config: Config, plan: Plan, head: Mapping[
 
 def _rows(paths: RunPaths, config: Config, plan: Plan) -> dict[str, str]:
     """The facts of the training by name; empty if unknown."""
-    facts, curve = TokenFacts.read(paths.token_facts), read_curve(paths).steps
-    last = curve[max(curve)] if curve else None
+    facts = TokenFacts.read(paths.token_facts)
+    model = read_curve(paths).exported(config.train, facts.steps)
     train, base = config.train, plan.model.name
     how = "from random weights of the same shape" if train.init == "random" else "from its weights"
     return {
@@ -48,8 +48,9 @@ def _rows(paths: RunPaths, config: Config, plan: Plan) -> dict[str, str]:
         "steps": f"{facts.steps} of {train.global_batch} {'packed rows' if train.packing else 'samples'}",
         "optimizer": f"AdamW, learning rate {train.learning_rate:g}, {train.scheduler}, seed {config.run.seed}",
         "adapters": f"LoRA of rank {train.lora.rank}, alpha {train.lora.alpha}" if train.lora.rank else "",
-        "last loss": f"{last.loss:.4f}" if last else "",
-        "validation loss": f"{last.eval_loss:.4f}" if last and last.eval_loss is not None else "",
+        "weights": f"of step {model.step}, of the lowest validation loss" if model and train.export == "best" else "",
+        "last loss": f"{model.loss:.4f}" if model else "",
+        "validation loss": f"{model.eval_loss:.4f}" if model and model.eval_loss is not None else "",
         "run": plan.run,
         "code": f"hpcjobs {hpcjobs.__version__}, commit {plan.code.commit or 'unknown'}",
         "config": f"sha256 {plan.config_sha256}",

@@ -15,7 +15,7 @@ from hpcjobs.errors import HpcJobsError
 from hpcjobs.run_folder.journal.journal import Journal
 from hpcjobs.run_folder.rank_state import RankState
 from hpcjobs.training.batches import BatchPlan
-from hpcjobs.training.checkpoints.checkpoint import Checkpoints
+from hpcjobs.training.checkpoints.checkpoint import Checkpoints, proof
 from hpcjobs.training.checkpoints.saver import CheckpointSaver
 from hpcjobs.training.checkpoints.state import capture, restore
 from hpcjobs.training.data.collate import Batch, collate
@@ -78,8 +78,8 @@ class Loop:
         self._work, self.prepared, self._schedule, self._journal = work, prepared, schedule, journal
         self._validation = validation
         self._accelerator, self._device = prepared.state.accelerator, prepared.connector.state.device
-        self._loss = Loss(prepared.state.plain, self._device)
-        self._checkpoints = Checkpoints(work.paths, work.config.train.keep)
+        self._loss = Loss(prepared.state.plain, self._device, prepared.packed)
+        self._checkpoints = Checkpoints(work.paths, work.config.train.keep, work.config.train.needs_best)
         self._trackers = Trackers(work)
         self._trained = [weight for weight in prepared.state.model.parameters() if weight.requires_grad]
         size = sum(weight.numel() * weight.element_size() for weight in self._trained)
@@ -87,6 +87,7 @@ class Loop:
         self._saver = CheckpointSaver(self._checkpoints, beside, gpu, _MOMENTS * size)
         self._times, self.done = Times(), 0
         self._saved: int | None = None  # the last step of which a checkpoint is there, or being written
+        self._best, self._eval_loss = math.inf, math.inf  # the lowest validation loss, and that of the last step
         tokenizer = prepared.connector.tokenizer
         self._pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
 
@@ -102,6 +103,8 @@ class Loop:
             )  # fmt: skip
             self.done = self._saved = self._saver.written = found.step
             log.info("goes on after step %d, from %s", found.step, self._work.paths.checkpoint(found.step).name)
+            best = self._agreed(self._checkpoints.best(found.step))
+            self._best = best.eval_loss if best else math.inf
         self._trackers.start(self.done)
 
     def run(self) -> bool:
@@ -113,7 +116,10 @@ class Loop:
             # Before the checkpoint: a start that resumes from it would not reach this again.
             if self._milestones.due(self.done) and self._agreed(self._milestones.missing(self.done)):
                 self._milestones.reach(self.done)
-            if self.done % self._work.config.train.checkpoint_every == 0:
+            better, self._best = self._eval_loss < self._best, min(self._best, self._eval_loss)
+            if self.done % self._work.config.train.checkpoint_every == 0 or (
+                better and self._work.config.train.needs_best
+            ):
                 self.save()
         if self.done < self._schedule.steps:
             self._work.heartbeat.enter(RankState.DRAINING)
@@ -130,12 +136,29 @@ class Loop:
             snapshot = capture(self.prepared.state)
             if snapshot is not None:
                 facts = {"world_size": self._schedule.batches.world, "attempt": self._work.rank.attempt}
-                self._saver.begin(self.done, facts, snapshot)
+                loss = {"eval_loss": self._eval_loss} if math.isfinite(self._eval_loss) else {}
+                self._saver.begin(self.done, facts | loss, snapshot)
             self._saved = self.done
         if whole:
             self._saver.settle()
         self._agreed(None)  # what follows may end the process: the checkpoint is there before anybody goes on
         self._work.heartbeat.enter(state)
+
+    def take_best(self) -> None:
+        """With `train.export: best`, take the state of the lowest validation loss. No step may follow."""
+        if self._work.config.train.export != "best":
+            return
+        best = self._agreed(self._checkpoints.best(self.done))
+        if best is None or best.step == self.done:
+            return
+        folder = self._work.paths.checkpoint(best.step)
+        if wrong := self._agreed(proof(folder) if self._work.rank.is_main else None):
+            raise TrainError(
+                f"the best checkpoint, {folder}, is not whole, and model/ is not written: {wrong}; next: remove "
+                f"it, and hpcjobs resume {self._work.paths.root} makes the model of the best one that is left"
+            )
+        restore(self.prepared.state, folder, self._work.rank.rank, self._work.config.run.seed)
+        log.info("model/ is of step %d, validation loss %.4f", best.step, best.eval_loss)
 
     def close(self) -> None:
         """Close journal and trackers, and finish a checkpoint that is being written."""
@@ -169,6 +192,7 @@ class Loop:
         norm = self._update()
         self.done = step + 1
         eval_loss = self._validate()
+        self._eval_loss = math.inf if eval_loss is None else eval_loss
         seconds = time.monotonic() - began
         record = StepRecord(
             step=self.done,
@@ -209,8 +233,7 @@ class Loop:
         return total, tokens
 
     def _collate(self, part: Sequence[Sequence[int]]) -> Batch:
-        packed = self._work.config.train.packing
-        return collate(part, self._schedule.tokens, self._pad, self._loss.blocks if packed else None)
+        return collate(part, self._schedule.tokens, self._pad, self._work.config.train.packing)
 
     def _update(self) -> float:
         """Clip gradients, run the optimizer and reset them; returns the gradient norm before clipping."""

@@ -102,9 +102,16 @@ def _train(paths: RunPaths, config: Config, curve: Curve, facts: TokenFacts | No
         "steps_run_again": curve.repeated,
         "checkpoints": [_checkpoint(paths, step) for step in reversed(Checkpoints(paths, config.train.keep).steps())],
         "model": str(paths.model) if paths.model.exists() else None,
+        "model_step": _model_step(paths, config, curve, facts),
         "adapter": str(paths.adapter) if paths.adapter.exists() else None,
         "then_eval": str(paths.eval_of()) if config.train.then_eval else None,
     }
+
+
+def _model_step(paths: RunPaths, config: Config, curve: Curve, facts: TokenFacts | None) -> int | None:
+    """The step of which model/ is; None before there is one."""
+    record = curve.exported(config.train, facts.steps) if facts and paths.model.exists() else None
+    return record.step if record else None
 
 
 def _last(records: list[StepRecord]) -> StepRecord:

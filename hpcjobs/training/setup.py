@@ -12,7 +12,10 @@ from hpcjobs.connector import AccelerateConnector, ConnectorOptions
 from hpcjobs.engines.weights import AdapterError, check_targets, quantised_error, tied_targets_error
 from hpcjobs.errors import ConfigError
 from hpcjobs.training.checkpoints.state import State
+from hpcjobs.training.data.tokens import TokenFacts
 from hpcjobs.training.fsdp import fsdp_plugin, shard_on_cpus
+from hpcjobs.training.loss import PackedBy
+from hpcjobs.training.packed_rows import packed_by
 
 if TYPE_CHECKING:
     import torch
@@ -27,20 +30,25 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Prepared:
-    """The objects that the training loop uses."""
+    """The objects that the training loop uses; `packed` is the way of packed rows, if there are some."""
 
     connector: AccelerateConnector
     state: State
     precision: str
+    packed: PackedBy
 
 
-def prepare(work: Work, steps: int) -> Prepared:
-    """Join the process group, load the model, and prepare it for a training of `steps` steps."""
+def prepare(work: Work, facts: TokenFacts) -> Prepared:
+    """Join the process group, load the model, and prepare it for a training of `facts.steps` steps.
+
+    Raises a PackingError if the rows are to be packed, and the model cannot run such rows.
+    """
     from hpcjobs.training.checkpoints.state import seed_all
 
     train = work.config.train
     connector, precision = make_connector(work)
     connector.load_model_once()
+    packed = packed_by(connector.model, facts.longest) if train.packing else PackedBy.POSITIONS
     seed_all(work.config.run.seed, 0, 0)  # adapters begin the same on all ranks: FSDP keeps a part of each rank's own
     model = adapted(connector.model, work.config)
     seed_all(work.config.run.seed, 0, work.rank.rank)
@@ -57,8 +65,8 @@ def prepare(work: Work, steps: int) -> Prepared:
         log.info("adapters of rank %d: %d of %d weights are trained", train.lora.rank, *counts)
     if work.rank.is_main:
         log.info("%s on %s, precision %s", type(model).__name__, connector.state.device, precision)
-    scheduler = make_scheduler(getattr(optimizer, "optimizer", optimizer), train, steps)
-    return Prepared(connector, State(connector.accelerator, model, optimizer, scheduler), precision)
+    scheduler = make_scheduler(getattr(optimizer, "optimizer", optimizer), train, facts.steps)
+    return Prepared(connector, State(connector.accelerator, model, optimizer, scheduler), precision, packed)
 
 
 def make_connector(work: Work) -> tuple[AccelerateConnector, str]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from hpcjobs.config import TrainConfig
 from hpcjobs.run_folder.journal.journal import broken, journal_lines
 from hpcjobs.run_folder.paths import RunPaths
 
@@ -66,6 +67,18 @@ class Curve:
 
     steps: dict[int, StepRecord] = field(default_factory=dict)
     repeated: int = 0
+
+    @property
+    def best(self) -> StepRecord | None:
+        """The step with the lowest validation loss, the first of equal ones; None without any."""
+        validated = [record for _, record in sorted(self.steps.items()) if record.eval_loss is not None]
+        return min(validated, key=lambda record: record.eval_loss or 0.0, default=None)
+
+    def exported(self, train: TrainConfig, steps: int) -> StepRecord | None:
+        """The step of which the model is: the last one, or after all `steps` the best one where `train` says so."""
+        last = self.steps[max(self.steps)] if self.steps else None
+        ended = last is not None and last.step >= steps
+        return self.best if ended and train.export == "best" else last
 
 
 def read_steps(path: Path) -> Iterator[StepRecord]:

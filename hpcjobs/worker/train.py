@@ -103,7 +103,7 @@ def _prepared(work: Work, facts: TokenFacts) -> Loop:
     tokens = TokenFile(work.paths.tokens)
     batches = plan_batches(work.config.train, work.rank.world_size)
     schedule: Schedule = Schedule(tokens, make_order(work, tokens, facts.longest), facts.steps, batches)
-    prepared = prepare(work, facts.steps)
+    prepared = prepare(work, facts)
     work.heartbeat.vitals.device = str(prepared.connector.state.device)
     validation = None
     if facts.validation:
@@ -120,6 +120,7 @@ def _train(work: Work, loop: Loop) -> None:
     try:
         if loop.run():
             work.heartbeat.enter(RankState.SAVING)
+            loop.take_best()
             export(work, loop.prepared)
         else:
             work.heartbeat.vitals.ended = f"drained: {work.drain.reason or 'another rank has no time left'}"

@@ -42,11 +42,19 @@ class NewestCheckpoint:
     passed_over: list[str]
 
 
-class Checkpoints:
-    """The checkpoints of a run; the newest `keep` are kept. Only rank 0 writes."""
+@dataclass(frozen=True)
+class BestCheckpoint:
+    """The checkpoint with the lowest validation loss."""
 
-    def __init__(self, paths: RunPaths, keep: int) -> None:
-        self._paths, self._keep = paths, keep
+    step: int
+    eval_loss: float
+
+
+class Checkpoints:
+    """The checkpoints of a run: the newest `keep`, and with `keep_best` also the best. Only rank 0 writes."""
+
+    def __init__(self, paths: RunPaths, keep: int, keep_best: bool = False) -> None:
+        self._paths, self._keep, self._keep_best = paths, keep, keep_best
 
     def steps(self) -> list[int]:
         """The steps that have a folder, whole or not, newest first."""
@@ -62,8 +70,19 @@ class Checkpoints:
             passed_over.append(f"{self._paths.checkpoint(step).name}: {wrong}")
         return NewestCheckpoint(None, passed_over)
 
+    def best(self, last: int) -> BestCheckpoint | None:
+        """Of the checkpoints up to step `last` the one with the lowest `eval_loss` among its facts, the first of equal
+        ones; None if none has one."""
+        found = list[BestCheckpoint]()
+        for step in (step for step in self.steps()[::-1] if step <= last):
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                found.append(
+                    BestCheckpoint(step, float(read_json(self._paths.checkpoint(step) / MANIFEST)["eval_loss"]))
+                )
+        return min(found, key=lambda one: one.eval_loss, default=None)
+
     def write(self, step: int, facts: Mapping[str, object], fill: Callable[[Path], None]) -> Path:
-        """Let `fill` write files to a temporary folder, add the manifest, rename it, and remove the oldest checkpoints.
+        """Let `fill` write files to a temporary folder, add the manifest, rename it, and remove what is not kept.
 
         An older checkpoint is removed only after this one was read back and verified. Raises a DiskFullError.
         """
@@ -83,7 +102,7 @@ class Checkpoints:
                 raise
         if wrong := proof(target):
             raise OSError(f"checkpoint {target} was written and is not whole: {wrong}")
-        self._prune()
+        self._prune(step)
         return target
 
     def _size(self) -> int | None:
@@ -104,12 +123,15 @@ class Checkpoints:
             os.rename(temporary, target)
         sync_folder(target.parent)
 
-    def _prune(self) -> None:
-        """Remove all but the newest `keep` checkpoints that have a manifest."""
-        kept = 0
+    def _prune(self, written: int) -> None:
+        """Remove all but the newest `keep` checkpoints that have a manifest, and the best one.
+
+        Those of later steps than the one just `written` are not whole: this start has passed over them.
+        """
+        kept, best = 0, self.best(written) if self._keep_best else None
         for step in self.steps():
             folder = self._paths.checkpoint(step)
-            if kept >= self._keep:
+            if (kept >= self._keep or step > written) and not (best and step == best.step):
                 with contextlib.suppress(OSError):
                     (folder / MANIFEST).unlink()  # what is half removed must not look whole
                 shutil.rmtree(folder, ignore_errors=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -48,6 +49,32 @@ def test_the_newest_stay_and_are_proven(tmp_path: Path) -> None:
     assert manifest["world_size"] == 4
     assert {name: file["size"] for name, file in manifest["files"].items()} == {"weights": 1000, "optimizer": 1000}
     assert sorted(path.name for path in paths.checkpoints.iterdir()) == ["step-00000006", "step-00000009"]
+
+
+def test_the_best_stays_beside_the_newest(tmp_path: Path) -> None:
+    paths = RunPaths(tmp_path)
+    checkpoints = Checkpoints(paths, 2, keep_best=True)
+    losses = {2: 0.5, 4: 0.3, 6: 0.3, 7: None, 8: 0.4, 10: 0.2, 11: None, 12: 0.6}
+    kept = []
+    for step, loss in losses.items():
+        checkpoints.write(step, {} if loss is None else {"eval_loss": loss}, filler(step))
+        kept.append(checkpoints.steps())
+    assert kept == [[2], [4, 2], [6, 4], [7, 6, 4], [8, 7, 4], [10, 8], [11, 10], [12, 11, 10]]
+    best = checkpoints.best(12)
+    assert best
+    assert (best.step, best.eval_loss) == (10, 0.2)
+    assert checkpoints.best(9) is None
+
+
+def test_a_later_one_that_was_passed_over_goes_with_the_next(tmp_path: Path) -> None:
+    """Else it would count as the newest, and the whole ones before it would go."""
+    paths = RunPaths(tmp_path)
+    checkpoints = Checkpoints(paths, 1)
+    checkpoints.write(3, {}, filler(3))
+    shutil.copytree(paths.checkpoint(3), paths.checkpoint(9))
+    flip(paths.checkpoint(9) / "weights")
+    checkpoints.write(4, {}, filler(4))
+    assert checkpoints.steps() == [4]
 
 
 @pytest.mark.parametrize(

@@ -5,15 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pytest
 
 from hpcjobs.run_folder.inputs import Inputs, table_parts
-from hpcjobs.training.data.collate import IGNORED, block_mask, collate
+from hpcjobs.training.data.collate import IGNORED, collate
 from hpcjobs.training.data.encode import Tokens
 from hpcjobs.training.data.tokens import TokenFile, write_tokens
-from hpcjobs.training.loss import Loss
+from hpcjobs.training.loss import Loss, PackedBy
 
 pytestmark = pytest.mark.model
 SAMPLES = [([2, 10, 11, 12], [0, 0, 1, 1]), ([2, 20, 21], [0, 1, 0]), ([2, 30, 31, 32, 33, 3], [0, 0, 0, 1, 0, 1])]
@@ -42,24 +41,18 @@ def test_padded_rows(tokens: TokenFile) -> None:
 
 
 def test_packed_rows(tokens: TokenFile) -> None:
-    batch = collate([[0, 1], [2]], tokens, pad=0, blocks=lambda numbers: block_mask(numbers, additive=False))
+    batch = collate([[0, 1], [2]], tokens, pad=0, packed=True)
     assert batch.inputs["input_ids"].tolist() == [[2, 10, 11, 12, 2, 20, 21], [2, 30, 31, 32, 33, 3, 0]]
     assert batch.inputs["position_ids"].tolist() == [[0, 1, 2, 3, 0, 1, 2], [0, 1, 2, 3, 4, 5, 0]]
-    seen = batch.inputs["attention_mask"][0, 0].int().tolist()
-    assert seen[5] == [0, 0, 0, 0, 1, 1, 0], "a sample sees itself up to here, and nothing before it"
-    assert batch.inputs["attention_mask"][1, 0, 6].any(), "padding sees itself: a row without any would be no number"
-    assert batch.targets == 5
+    assert "attention_mask" not in batch.inputs, "with one, transformers would not look at the positions"
+    assert (batch.targets, batch.tokens) == (5, 13)
 
 
-def test_the_mask_in_its_other_form() -> None:
-    numbers = np.array([[1, 1, 2, 0]], np.int64)
-    seen, added = block_mask(numbers, additive=False), block_mask(numbers, additive=True)
-    assert ((added == 0) == seen).all()
-    assert added.min() < -1e30
-
-
+@pytest.mark.parametrize("way", list(PackedBy))
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_the_loss_is_that_of_each_token_by_itself(tiny: tuple[Any, Any], tokens: TokenFile, attention: str) -> None:
+def test_the_loss_is_that_of_each_token_by_itself(
+    tiny: tuple[Any, Any], tokens: TokenFile, attention: str, way: PackedBy
+) -> None:
     """Against log-softmax by hand on each sample alone."""
     import torch
 
@@ -72,7 +65,7 @@ def test_the_loss_is_that_of_each_token_by_itself(tiny: tuple[Any, Any], tokens:
         with torch.no_grad():
             logits = model(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
         expected += sum(-float(logits[n - 1, ids[n]]) for n in range(1, len(ids)) if learned[n])
-    loss = Loss(model, torch.device("cpu"))
+    loss = Loss(model, torch.device("cpu"), way)
     assert loss(model, collate([[0], [1], [2]], tokens, 0)).item() == pytest.approx(expected, rel=1e-5)
-    assert loss(model, collate([[0, 1], [2]], tokens, 0, loss.blocks)).item() == pytest.approx(expected, rel=1e-5)
-    assert loss(model, collate([[2, 0, 1]], tokens, 0, loss.blocks)).item() == pytest.approx(expected, rel=1e-5)
+    assert loss(model, collate([[0, 1], [2]], tokens, 0, packed=True)).item() == pytest.approx(expected, rel=1e-5)
+    assert loss(model, collate([[2, 0, 1]], tokens, 0, packed=True)).item() == pytest.approx(expected, rel=1e-5)
