@@ -55,7 +55,7 @@ class Intake:
 
     def __init__(self, requests: Source, text: TextThread, ahead: int) -> None:
         self._requests, self._text, self._ahead = requests, text, ahead
-        self._encoding: deque[Future[Encoded | Completion]] = deque()
+        self._encoding: deque[tuple[Request, Future[Encoded | Completion]]] = deque()
         self._ask_below: float | None = None
         self.ended = False
 
@@ -72,13 +72,12 @@ class Intake:
         if self._ask_below is not None and in_hand + len(self._encoding) <= self._ask_below:
             self._ask_below = None
         self._look_ahead(most + self._ahead if most else 0, in_hand)
-        return [self._encoding.popleft().result() for _ in range(min(most, len(self._encoding)))]
+        return [self._encoding.popleft()[1].result() for _ in range(min(most, len(self._encoding)))]
 
     def rest(self) -> Iterator[Request | None]:
-        """The requests that were not taken, for another engine."""
+        """The requests that were not taken, for another engine; it refuses once more what was refused here."""
         while self._encoding:
-            got = self._encoding.popleft().result()
-            yield got.request if isinstance(got, Encoded) else None
+            yield self._encoding.popleft()[0]
         yield from self._requests
         self.ended = True
 
@@ -88,7 +87,7 @@ class Intake:
             if request is _END:
                 self.ended = True
             elif isinstance(request, Request):
-                self._encoding.append(self._text.encode(request))
+                self._encoding.append((request, self._text.encode(request)))
             elif running := in_hand + len(self._encoding):  # a pause
                 self._ask_below = int(running * _ASK_AGAIN)
 

@@ -50,9 +50,12 @@ def test_a_manager_that_never_works_leaves_all_to_the_other_engine(tiny: Any, mo
         raise MemoryError("no pages")
 
     monkeypatch.setattr(ContinuousBatchingManager, "_create_batch_processor", fail)
-    requests = [Request(index=n, id=str(n), prompt=chat) for n, chat in enumerate(MIXED)]
+    prompts: list[Any] = [*MIXED[:6], "", *MIXED[6:]]  # it waits, already refused, when the other engine takes over
+    requests = [Request(index=n, id=str(n), prompt=prompt) for n, prompt in enumerate(prompts)]
     found = by_index(engine_of("transformers", tiny, 2), requests)
-    assert [said(each) for each in found] == [said(each) for each in by_index(engine_of("loop", tiny, 2), requests)]
+    right = by_index(engine_of("loop", tiny, 2), requests)
+    assert [said(each) for each in found] == [said(each) for each in right]
+    assert found[6].error is not None
     assert tried == 3
 
 

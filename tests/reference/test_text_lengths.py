@@ -213,6 +213,48 @@ def test_smaller_passes_give_the_same(folder_of: Any) -> None:
     assert logprobs(small_done) == pytest.approx(logprobs(run(ScoringEngine(model, tokenizer), requests)), NEAR)
 
 
+@pytest.mark.parametrize("batch", [1, 2, "auto"] if WHOLE else [2])
+def test_small_limits_give_the_same(folder_of: Any, batch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tokens kept for later questions, tokens of a window, rows of logits: met many times, below, at and above."""
+    from hpcjobs.engines.scoring import engine as scoring_engine
+    from hpcjobs.engines.scoring import passes, spans, tree
+
+    monkeypatch.setattr(passes, "_LOGITS_BYTES", 1)  # 32 tokens a pass
+    monkeypatch.setattr(scoring_engine, "_WINDOW_TOKENS", 40)
+    monkeypatch.setattr(spans, "_ROWS", 8)
+    folder, requests = folder_of("llama", 32_768), list[Any]()
+    for length in (19, 20, 21, 31, 32, 33, 40, 41) if WHOLE else (19, 20, 21, 33):  # heads that several questions share
+        head = text_of(length - 1, 1)
+        requests += [choice(0, head + text_of(3, seed), ["7", "XQ", text_of(8, seed)]) for seed in (4, 5)]
+        requests += [choice(0, head, ["7", "Z", "7Z"]), rolling(0, head), rolling(0, head + text_of(length, 9))]
+    requests = [_numbered(n, one) for n, one in enumerate(requests)]
+    right = _plainly(folder, requests)
+    for most in (0, 19, 20, 21, 40, 70) if WHOLE else (0, 20, 70):
+        monkeypatch.setattr(tree, "_PREFIX_TOKENS", most)
+        engine = scoring(folder, batch=batch)
+        assert logprobs(run(engine, requests)) == pytest.approx(right, NEAR)
+        assert len(engine._scorer._prefixes) <= most
+
+
+def _numbered(number: int, request: Any) -> Any:
+    from dataclasses import replace
+
+    return replace(request, index=number, id=str(number))
+
+
+def _plainly(folder: Path, requests: list[Any]) -> list[float]:
+    """One forward pass for each option or text."""
+    model, tokenizer = loaded(folder)
+    found = list[float]()
+    for one in requests:
+        parts = [(tokenizer(pair.context).input_ids, pair.context + pair.continuation) for pair in one.pairs]
+        parts = parts or [([1], one.prompt)]
+        for context, whole in parts:
+            ids = tokenizer(whole).input_ids
+            found.append(by_hand(model, context, ids[len(context) if one.pairs else 0 :]))
+    return found
+
+
 @pytest.mark.parametrize("kind", ["llama", "mistral"])
 def test_keys_values_and_logits_are_let_go(folder_of: Any, kind: str) -> None:
     """A long text's logits are never there as a whole, and nothing is left of its keys and values."""
