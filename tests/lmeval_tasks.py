@@ -117,6 +117,29 @@ metric_list:
   - {metric: answered, aggregation: !function utils.of_answered, higher_is_better: true}
   - {metric: place, aggregation: !function utils.most_frequent, higher_is_better: true}
 """,
+    "faulty": """
+task: faulty
+tag: words
+output_type: multiple_choice
+doc_to_text: "Reverse: {{word}}"
+doc_to_choice: options
+doc_to_target: right
+metric_list:
+  - {metric: acc, aggregation: mean, higher_is_better: true}
+  - {metric: f1, aggregation: f1, higher_is_better: true}
+  - {metric: mcc, aggregation: !function utils.no_number, higher_is_better: true}
+""",
+    "part": """
+task: part
+output_type: generate_until
+doc_to_text: "{{word}}"
+doc_to_target: "{{word}}"
+generation_kwargs: {until: ["."], max_gen_toks: 4}
+process_results: !function utils.of_some
+metric_list:
+  - {metric: first, aggregation: mean, higher_is_better: true}
+  - {metric: pairs, aggregation: !function utils.of_pairs, higher_is_better: false}
+""",
     "broken": """
 task: broken
 output_type: generate_until
@@ -149,6 +172,20 @@ def shares(doc, results):
     if doc["right"] == 2:
         return {"share": sum("a" in one for one in answers) / len(answers)}
     return {"share": sum("a" in one for one in answers) / len(answers), "longest": (answers, {"of": doc["word"]})}
+
+
+def no_number(items):
+    return float("nan")
+
+
+def of_some(doc, results):
+    if doc["right"] == 2:
+        raise KeyError(doc["word"])
+    return {"first": float(results[0] < "8"), "pairs": (results[0] < "8", doc["word"])}
+
+
+def of_pairs(items):
+    return sum(one[0] for one in items) / len(items)
 
 
 LABELS = []

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hpcjobs.config import TaskConfig
 from hpcjobs.errors import ConfigError, did_you_mean
 from hpcjobs.run_folder.files import read_json
 from hpcjobs.run_folder.snapshot import Snapshot
@@ -164,10 +165,26 @@ def load_planned(code: Path) -> LoadedTask:
 
     Raises a ConfigError if lm_eval's version or the tasks differ from those planned.
     """
+    planned, data = _read(code)
+    return load_copy(planned, data, code / FOLDER / "include")
+
+
+def load_mended(code: Path, task: TaskConfig) -> tuple[LoadedTask, Path]:
+    """The planned task by the user's files as they are now, and their folder; by code/ if there are none any more."""
+    planned, data = _read(code)
+    for place, name in ((task.include_path, planned.include), (task.name, planned.path)):
+        if place and name and Path(place).exists():
+            levels = len(Path(name).parts)
+            top = Path(place) if not levels else Path(place).parents[levels - 1]
+            return load_copy(planned, data, top), top
+    return load_planned(code), code / FOLDER
+
+
+def _read(code: Path) -> tuple[PlannedTask, TaskData]:
     planned, installed = PlannedTask.read(code), library_version()
     if installed != planned.version:
         raise ConfigError(f"the run was planned with lm_eval {planned.version}, and here is {installed}")
-    return load_copy(planned, TaskData.read(code / FOLDER / "data"), code / FOLDER / "include")
+    return planned, TaskData.read(code / FOLDER / "data")
 
 
 def load_copy(planned: PlannedTask, data: TaskData, copy: Path) -> LoadedTask:

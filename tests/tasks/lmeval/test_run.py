@@ -94,6 +94,7 @@ def _one_process(monkeypatch: pytest.MonkeyPatch) -> None:
         ("vote", {"share,all", "longest,all"}),
         ("last", {"perplexity,none", "acc,none"}),
         ("labels", {"acc,none", "recall,none"}),
+        ("gaps", {"answered,none", "place,none"}),
     ],
 )
 def test_samples_and_values_are_those_of_lm_eval_alone(tmp_path: Path, name: str, metrics: set[str]) -> None:
