@@ -94,6 +94,52 @@ metric_list:
   - {metric: perplexity, aggregation: perplexity, higher_is_better: false}
   - {metric: acc, aggregation: mean, higher_is_better: true}
 """,
+    "labels": """
+task: labels
+output_type: multiple_choice
+process_docs: !function utils.with_labels
+doc_to_text: "{{word}} goes with"
+doc_to_choice: !function utils.labels
+doc_to_target: !function utils.label
+process_results: !function utils.by_label
+metric_list:
+  - {metric: acc, aggregation: mean, higher_is_better: true}
+  - {metric: recall, aggregation: !function utils.recall, higher_is_better: true}
+""",
+    "gaps": """
+task: gaps
+output_type: multiple_choice
+doc_to_text: "{{word}}"
+doc_to_choice: options
+doc_to_target: right
+process_results: !function utils.with_gaps
+metric_list:
+  - {metric: answered, aggregation: !function utils.of_answered, higher_is_better: true}
+  - {metric: place, aggregation: !function utils.most_frequent, higher_is_better: true}
+""",
+    "faulty": """
+task: faulty
+tag: words
+output_type: multiple_choice
+doc_to_text: "Reverse: {{word}}"
+doc_to_choice: options
+doc_to_target: right
+metric_list:
+  - {metric: acc, aggregation: mean, higher_is_better: true}
+  - {metric: f1, aggregation: f1, higher_is_better: true}
+  - {metric: mcc, aggregation: !function utils.no_number, higher_is_better: true}
+""",
+    "part": """
+task: part
+output_type: generate_until
+doc_to_text: "{{word}}"
+doc_to_target: "{{word}}"
+generation_kwargs: {until: ["."], max_gen_toks: 4}
+process_results: !function utils.of_some
+metric_list:
+  - {metric: first, aggregation: mean, higher_is_better: true}
+  - {metric: pairs, aggregation: !function utils.of_pairs, higher_is_better: false}
+""",
     "broken": """
 task: broken
 output_type: generate_until
@@ -126,6 +172,65 @@ def shares(doc, results):
     if doc["right"] == 2:
         return {"share": sum("a" in one for one in answers) / len(answers)}
     return {"share": sum("a" in one for one in answers) / len(answers), "longest": (answers, {"of": doc["word"]})}
+
+
+def no_number(items):
+    return float("nan")
+
+
+def of_some(doc, results):
+    if doc["right"] == 2:
+        raise KeyError(doc["word"])
+    return {"first": float(results[0] < "8"), "pairs": (results[0] < "8", doc["word"])}
+
+
+def of_pairs(items):
+    return sum(one[0] for one in items) / len(items)
+
+
+LABELS = []
+
+
+def with_labels(docs):
+    LABELS.extend(sorted(set(docs["tail"])))
+    return docs
+
+
+def labels(doc):
+    return LABELS
+
+
+def label(doc):
+    return LABELS.index(doc["tail"])
+
+
+def by_label(doc, results):
+    likelihoods = [one[0] for one in results]
+    best = likelihoods.index(max(likelihoods))
+    return {"acc": float(best == label(doc)), "recall": (label(doc), best)}
+
+
+def recall(items):
+    found = [[best == gold for gold, best in items if gold == number] for number in range(len(LABELS))]
+    return sum(sum(one) / max(1, len(one)) for one in found) / len(LABELS)
+
+
+def with_gaps(doc, results):
+    best = max(range(3), key=lambda number: results[number][0])
+    gap = {0: None, 1: float(best == 1), 2: (float(best == 2), doc["word"])}[doc["right"]]
+    return {"answered": gap, "place": best}
+
+
+def of_answered(items):
+    there = [one[0] if isinstance(one, tuple) else one for one in items if one is not None]
+    return sum(there) / len(there)
+
+
+def most_frequent(items):
+    counts = [0, 0, 0]
+    for one in items:
+        counts[one] += 1
+    return counts.index(max(counts))
 
 
 def longest(items):

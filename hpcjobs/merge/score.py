@@ -38,9 +38,12 @@ def rescore(paths: RunPaths, metric_names: Sequence[str], target: str | None) ->
     check_answers(paths, "score")
     if not paths.results.exists():
         raise UsageError(f"{paths.results} does not exist yet; next: hpcjobs merge {paths.root.name}")
-    task = read_config(paths.config).task
+    config = read_config(paths.config)
+    task = config.task
     if task.type == "lm_eval":
-        raise UsageError(f"{paths.root.name} runs an lm_eval task, whose code has scored its samples")
+        from hpcjobs.merge.score_lm_eval import rescore_lm_eval
+
+        return rescore_lm_eval(paths, config, metric_names, target)
     task = task.model_copy(update={"target": target} if target is not None else {})
     task = task.model_copy(update={"metrics": tuple(metric_names) or task.metrics})
     judge = Judge(task)

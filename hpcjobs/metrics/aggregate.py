@@ -30,7 +30,7 @@ class Aggregator:
 
     def add(self, rows: pa.Table) -> None:
         """Add a batch of rows, with all their columns."""
-        scored = {name: _scored(rows, name) for name in self._folds}
+        scored = {metric.name: _scored(rows, metric) for metric in self._metrics}
         for name, fold in self._folds.items():
             fold.add(scored[name].scores, scored[name].statistics)
         for groups in self._groups:
@@ -42,15 +42,28 @@ class Aggregator:
         return {name: fold.summary() for name, fold in self._folds.items()}
 
     def groups(self) -> SummaryGroups:
-        """{column: {value: {metric: summary}}} for `task.group_by`, without columns that have too many values."""
-        return {groups.column: groups.summary() for groups in self._groups if not groups.note}
+        """{column: {value: {metric: summary}}} for `task.group_by`, without columns that have too many values.
+
+        A fold may have `subgroups()`, its summaries of groups of tasks: they are told as the column `group`.
+        """
+        found = {groups.column: groups.summary() for groups in self._groups if not groups.note}
+        inner = dict[str, dict[str, Summary]]()
+        for name, fold in self._folds.items():
+            for group, summary in getattr(fold, "subgroups", dict)().items():
+                inner.setdefault(group, {})[name] = summary
+        return found | ({"group": inner} if inner else {})
 
     def grouped(self, values: dict[str, Any]) -> dict[str, Any]:
-        """The values of metrics.json with `groups` added, if there are any; columns left out are in `warnings`."""
-        if not self._groups:
-            return values
-        notes = [groups.note for groups in self._groups if groups.note and groups.note not in values["warnings"]]
-        return values | {"groups": self.groups(), "warnings": [*values["warnings"], *notes]}
+        """The values of metrics.json with `groups` added, if there are any; columns left out are in `warnings`, and
+        what a fold says of its value (`notes()`).
+        """
+        known = [
+            text for text in values["warnings"] if not text.startswith(tuple(f"{name}: its " for name in self._folds))
+        ]
+        notes = [groups.note for groups in self._groups if groups.note and groups.note not in known]
+        notes += [text for fold in self._folds.values() for text in getattr(fold, "notes", list)()]
+        groups = {"groups": self.groups()} if self._groups else {}
+        return values | groups | {"warnings": [*known, *notes]}
 
 
 def fold_of(metric: Metric) -> Fold:
@@ -58,12 +71,17 @@ def fold_of(metric: Metric) -> Fold:
     return metric.fold() if hasattr(metric, "fold") else MeanFold(bounds_of(metric))
 
 
-def _scored(rows: pa.Table, name: str) -> ScoredBatch:
+def _scored(rows: pa.Table, metric: Metric) -> ScoredBatch:
+    name = metric.name
     scores = struct_field(rows, "scores", name).to_numpy(zero_copy_only=False)
     statistics = None
     if "statistics" in rows.column_names and rows.schema.field("statistics").type.get_field_index(name) >= 0:
         statistics = struct_field(rows, "statistics", name)
-    return ScoredBatch(np.asarray(scores, np.float64), statistics)
+    if not getattr(metric, "skips_errors", False):
+        return ScoredBatch(np.asarray(scores, np.float64), statistics)
+    kept = rows.column("error").combine_chunks().is_null()  # earlier versions wrote 0 there
+    whole = None if statistics is None else pc.if_else(kept, statistics, pa.scalar(None, statistics.type))
+    return ScoredBatch(np.where(kept.to_numpy(zero_copy_only=False), scores, np.nan), whole)
 
 
 def struct_field(rows: pa.Table, column: str, name: str) -> pa.Array:

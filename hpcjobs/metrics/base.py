@@ -32,7 +32,7 @@ class Metric:
     `lower_is_better`: lower values are better. `tasks`: the task types it can score. `normalized`: `task.normalize` is
     applied before it. `binary`: scores are 0 or 1. `bounds`: the least and greatest score; the mean's interval is cut
     there. If the run's value is not a mean, `statistics` is the Arrow type of what `judge` adds to each score, and
-    `fold` makes the value from it.
+    `fold` makes the value from it. `skips_errors`: a sample that ended in an error is in none of its values.
     """
 
     name: str
@@ -43,6 +43,7 @@ class Metric:
     binary: ClassVar[bool] = False
     bounds: ClassVar[tuple[float, float] | None] = None
     statistics: ClassVar[pa.DataType | None] = None
+    skips_errors: ClassVar[bool] = False
 
     def score(self, completion: str, target: Target, row: Row) -> float:
         """The score of one sample. `target` is a text or several correct ones, `row` the input row."""

@@ -14,11 +14,9 @@ import pyarrow as pa
 
 from hpcjobs.config import Config, GenerationConfig, TaskConfig
 from hpcjobs.errors import ConfigError, did_you_mean
-from hpcjobs.requests import Completion, Likelihood
 from hpcjobs.run_folder.plan import PlanData
 from hpcjobs.run_folder.snapshot import Snapshot
 from hpcjobs.tasks.lmeval.codec import encode
-from hpcjobs.tasks.lmeval.dataset_stub import DatasetStub
 from hpcjobs.tasks.lmeval.instances import PlannedDocument, PlannedInstance
 from hpcjobs.tasks.lmeval.judge import LmEvalJudge
 from hpcjobs.tasks.lmeval.prompting import (
@@ -27,44 +25,44 @@ from hpcjobs.tasks.lmeval.prompting import (
     few_shot_seed,
     generation_of,
     request_options,
-    seeded,
     set_few_shot,
     set_generation,
 )
+from hpcjobs.tasks.lmeval.rehearsal import SCORED, Imports, made_up, rehearse
+from hpcjobs.tasks.lmeval.seeded import seeded
+from hpcjobs.tasks.lmeval.task_data import TaskData
 from hpcjobs.tasks.lmeval.tasks import (
     LoadedTask,
     MetricName,
     PlannedTask,
     find,
-    library,
     library_folders,
     library_version,
-    load,
-    smallest_stub,
     snapshot,
+    user_task,
 )
+from hpcjobs.tasks.lmeval.user_files import UserTask
 
 if TYPE_CHECKING:
     from lm_eval.api.task import Task
 
 log = logging.getLogger(__name__)
-_SCORED = {"loglikelihood", "multiple_choice"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LmEvalPlan:
     """What planning needs: the config with everything that the task decides, its rows and its code."""
 
     config: Config
     table: pa.Table
     facts: PlanData
-    _planned: PlannedTask
-    _stub: DatasetStub
+    planned: PlannedTask
+    data: TaskData
+    user: UserTask
 
     def snapshot(self, run: Path) -> Snapshot:
-        """The task's code, for the run folder `run`."""
-        include = self.config.task.include_path
-        return snapshot(Path(include) if include else None, self._planned, self._stub, run)
+        """The task's code and data, for the run folder `run`."""
+        return snapshot(self.user.files(run), self.planned, self.data)
 
 
 def plan_task(config: Config) -> LmEvalPlan:
@@ -78,26 +76,31 @@ def plan_task(config: Config) -> LmEvalPlan:
             f"data.name is {config.data.title!r}, and an lm_eval task reads its own data set: leave data.name out "
             "(data.max_samples limits its rows)"
         )
-    version, full = library_version(), DatasetStub()
+    version, data, imports = library_version(), TaskData(), Imports()
     include = Path(config.task.include_path).expanduser().resolve() if config.task.include_path else None
     with _quiet(), seeded():
-        with full.recording():
+        with data.recording():
             loaded, index = find(str(config.task.name), include)
         for name, task in loaded.tasks.items():
             _check(name, task)
         set_few_shot(loaded, config.task)
         set_generation(loaded, config.task)
         rows = [row for name, task in loaded.tasks.items() for row in _rows(name, task, config, len(loaded.tasks) > 1)]
-        folders = library_folders(loaded, index)
-        stub = smallest_stub(full, loaded, lambda short: _again(short, loaded.name, folders, include))
         metrics = _metrics(loaded, rows)
     asks = _asks({row["task"]: row["requests"][0]["type"] for row in rows})
     generation = [generation_of(one["arguments"][1]) for row in rows for one in row["requests"] if _generates(one)]
     task_config = _filled_in(config.task, loaded, metrics, generation, include)
     facts = PlanData(name=loaded.name, lm_eval=version, asks=asks, tasks=sorted(loaded.tasks))
     kept = [metric for metric in metrics if metric.text in task_config.metrics]
-    planned = PlannedTask(loaded.name, version, sorted(loaded.tasks), folders, kept)
-    return LmEvalPlan(config.model_copy(update={"task": task_config}), _table(rows), facts, planned, stub)
+    user, folders = user_task(loaded, index, include), library_folders(loaded, index)
+    planned = PlannedTask(
+        name=loaded.name, version=version, tasks=sorted(loaded.tasks), library_folders=folders, metrics=kept,
+        include=user.place(include), path=user.place(loaded.path),
+    )  # fmt: skip
+    with _quiet(), imports.forgotten():
+        rehearse(loaded, rows, planned, data, user)
+    whole = config.model_copy(update={"task": task_config})
+    return LmEvalPlan(config=whole, table=_table(rows), facts=facts, planned=planned, data=data, user=user)
 
 
 @contextlib.contextmanager
@@ -118,12 +121,6 @@ def _check(name: str, task: Task) -> None:
         raise ConfigError(f"task.name: {name} asks about images or sound, and hpcjobs gives models text")
     if getattr(task, "UNSAFE_CODE", False):
         raise ConfigError(f"task.name: {name} runs code that the model writes (unsafe_code), which hpcjobs does not")
-
-
-def _again(short: DatasetStub, name: str, folders: Sequence[str], include: Path | None) -> LoadedTask:
-    with short.answering():
-        places = [library() / folder for folder in folders] + ([include] if include else [])
-        return load(name, places, library=False)[0]
 
 
 def _rows(name: str, task: Task, config: Config, several: bool) -> list[PlannedDocument]:
@@ -175,7 +172,7 @@ def _generates(one: PlannedInstance) -> bool:
 
 def _check_requests(name: str, requests: Sequence[PlannedInstance]) -> None:
     types = {one["type"] for one in requests}
-    if not types <= _SCORED and len(requests) > 1:
+    if not types <= SCORED and len(requests) > 1:
         raise ConfigError(
             f"task.name: {name} makes {len(requests)} requests a document ({', '.join(sorted(types))}); hpcjobs runs "
             "one generation or rolling log-likelihood a document, or any number of log-likelihoods"
@@ -235,17 +232,8 @@ def _made_others(task: Task, before: Mapping[str, object], metric: str) -> bool:
 
 def _tried(loaded: LoadedTask, row: PlannedDocument) -> list[tuple[str, str]]:
     """The (metric, filter) pairs of one document with made-up answers; empty if the task's code fails on them."""
-    requests = row["requests"]
-    if requests[0]["type"] in _SCORED:
-        count = len(requests)
-        likelihood = Likelihood(tuple(-1.0 - n for n in range(count)), (False,) * count, (1,) * count)
-    else:
-        likelihood = Likelihood((-1.0,), (False,), (1,))
-    answer = Completion(
-        index=0, text="1", finish_reason="stop", texts=("1",) * int(requests[0]["repeats"] or 1), likelihood=likelihood
-    )
     try:
-        return list(LmEvalJudge(loaded, ()).results(answer, row["task"], row["doc"], requests))
+        return list(LmEvalJudge(loaded, ()).results(made_up(row), row["task"], row["doc"], row["requests"]))
     except Exception as error:
         log.debug("%s cannot score a made-up answer: %s", row["task"], error)
         return []
@@ -266,6 +254,7 @@ def _filled_in(
     changes: dict[str, Any] = {
         "metrics": task.metrics or tuple(known),
         "include_path": str(include) if include else None,
+        "name": str(loaded.path or task.name),
         "few_shot": task.few_shot.model_copy(update=few_shot),
         "group_by": BY_TASK if len(loaded.tasks) > 1 else (),
     }

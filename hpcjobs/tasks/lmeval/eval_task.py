@@ -12,27 +12,28 @@ from hpcjobs.tasks.lmeval.codec import decode
 from hpcjobs.tasks.lmeval.instances import PlannedInstance
 from hpcjobs.tasks.lmeval.judge import LmEvalJudge
 from hpcjobs.tasks.lmeval.prompting import generation_of
-from hpcjobs.tasks.lmeval.tasks import PlannedTask, load_planned
+from hpcjobs.tasks.lmeval.tasks import LoadedTask, PlannedTask, load_planned
 from hpcjobs.tasks.seeds import sample_seed
 
 
 class LmEvalTask:
-    """An lm_eval task as it was planned, with its code from the run's code/."""
+    """An lm_eval task as it was planned, with its code from the run's code/; or as `loaded`."""
 
-    def __init__(self, code: Path, seed: int) -> None:
-        self._judge, self._seed = LmEvalJudge(load_planned(code), PlannedTask.read(code).metrics), seed
+    def __init__(self, code: Path, seed: int, loaded: LoadedTask | None = None) -> None:
+        self._judge = LmEvalJudge(loaded or load_planned(code), PlannedTask.read(code).metrics)
+        self._seed = seed
 
     def request(self, row: Row) -> Request:
         """The request of a row. Several log-likelihoods become one request with a pair for each."""
         return request_of(row_index(row), str(row["id"]), _requests(row), self._seed)
 
     def judge(self, answer: Completion, row: Row) -> dict[str, Score]:
-        """The scores of an answer by metric."""
+        """The scores of an answer by metric; none if it is to be predicted only."""
         return self._judge.judge(answer, str(row["task"]), decode(str(row["doc"])), _requests(row))
 
     def failed(self, row: Row) -> dict[str, Score]:
-        """The scores of a row without an answer."""
-        return self._judge.failed(str(row["task"]))
+        """No scores, by metric: a row without an answer is in no aggregation."""
+        return self._judge.failed()
 
 
 def _requests(row: Row) -> list[PlannedInstance]:

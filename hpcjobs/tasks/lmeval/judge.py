@@ -28,23 +28,24 @@ class LmEvalJudge:
     ) -> dict[str, Score]:
         """The scores by metric; metrics that do not apply to this document are left out, as in lm_eval.
 
-        If the item that lm_eval aggregates is more than a number, or there are several tasks, it is kept in the
-        statistics, as JSON of [the task's number, item].
+        If the item that lm_eval aggregates is not a float, or there are several tasks, it is kept in the statistics, as
+        JSON of [the task's number, item].
         """
         scores: dict[str, Score] = {}
+        if not self._metrics:
+            return scores
         for key, item in self.results(answer, task, doc, requests).items():
             metric = self._metrics.get(key)
             if metric is not None:
                 plain = _plain(item)
-                whole = plain is not None and len(self._places) == 1
+                whole = plain is not None and len(self._places) == 1 and self._is_float(task, metric, item)
                 value = self._alone(task, metric, item) if plain is None else plain
                 scores[metric.text] = Score(value, None if whole else encode([self._places[task], item]))
         return scores
 
-    def failed(self, task: str) -> dict[str, Score]:
-        """The scores of a document without an answer: 0 for each metric."""
-        statistics = None if len(self._places) == 1 else encode([self._places[task], 0.0])
-        return {metric.text: Score(0.0, statistics) for metric in self._metrics.values()}
+    def failed(self) -> dict[str, Score]:
+        """The scores of a document without an answer: none, as no aggregation of lm_eval has an item for it."""
+        return {metric.text: Score(math.nan) for metric in self._metrics.values()}
 
     def results(
         self, answer: Completion, task: str, doc: object, requests: Sequence[PlannedInstance]
@@ -64,6 +65,12 @@ class LmEvalJudge:
             metrics = code.process_results(doc, [instance.filtered_resps[key] for instance in instances])
             found |= {(metric, key): item for metric, item in metrics.items()}
         return found
+
+    def _is_float(self, task: str, metric: MetricName, item: object) -> bool:
+        """Whether the item comes back as it is from a column of floats, as far as its aggregation can tell."""
+        from lm_eval.api.metrics import mean
+
+        return isinstance(item, float) or self._loaded.tasks[task].aggregation().get(metric.aggregation, mean) is mean
 
     def _alone(self, task: str, metric: MetricName, item: object) -> float:
         """The metric's value for this item alone, so that samples can be compared; NaN if it has none."""

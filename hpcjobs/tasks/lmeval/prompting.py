@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
-
-import numpy as np
 
 from hpcjobs.config import Config, GenerationConfig, TaskConfig
 from hpcjobs.engines.loader import ModelSource
 from hpcjobs.errors import ConfigError
+from hpcjobs.tasks.lmeval.seeded import OTHER_SEED
 from hpcjobs.tasks.lmeval.tasks import LoadedTask
 
-# simple_evaluate's seeds, so that the same examples are drawn.
-_RANDOM_SEED, _OTHER_SEED = 0, 1234
 # simple_evaluate's names for the most new tokens; the first that is set counts.
 _MOST_TOKENS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 _MOST_TOKENS_DEFAULT = 256
@@ -38,19 +33,6 @@ def check_task(task: TaskConfig) -> None:
         raise ConfigError("task.few_shot: an lm_eval task has its own pool of examples; only k and seed can be set")
 
 
-@contextlib.contextmanager
-def seeded() -> Iterator[None]:
-    """Within the block, seed Python's and NumPy's global generators as simple_evaluate does; then restore them."""
-    python, arrays = random.getstate(), np.random.get_state()
-    random.seed(_RANDOM_SEED)
-    np.random.seed(_OTHER_SEED)
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(arrays)
-
-
 def set_few_shot(loaded: LoadedTask, task: TaskConfig) -> None:
     """Apply `task.few_shot` to the tasks by simple_evaluate's rule: a task that sets 0 keeps 0."""
     k = task.few_shot.k if "k" in task.few_shot.model_fields_set else None
@@ -65,7 +47,7 @@ def set_few_shot(loaded: LoadedTask, task: TaskConfig) -> None:
 
 def few_shot_seed(task: TaskConfig) -> int:
     """The seed for few-shot examples; simple_evaluate's default if none is set."""
-    return task.few_shot.seed if "seed" in task.few_shot.model_fields_set else _OTHER_SEED
+    return task.few_shot.seed if "seed" in task.few_shot.model_fields_set else OTHER_SEED
 
 
 def set_generation(loaded: LoadedTask, task: TaskConfig) -> None:

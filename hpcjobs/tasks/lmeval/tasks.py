@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hpcjobs.config import TaskConfig
 from hpcjobs.errors import ConfigError, did_you_mean
 from hpcjobs.run_folder.files import read_json
-from hpcjobs.run_folder.snapshot import MAX_BYTES, MAX_FILES, Snapshot
-from hpcjobs.tasks.lmeval.dataset_stub import DatasetStub
+from hpcjobs.run_folder.snapshot import Snapshot
+from hpcjobs.tasks.lmeval.seeded import seed, seeded
+from hpcjobs.tasks.lmeval.task_data import TaskData
+from hpcjobs.tasks.lmeval.user_files import UserFiles, UserTask, with_includes
 
 if TYPE_CHECKING:
     from lm_eval.api.group import Group
@@ -23,17 +25,16 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 # The folder below the run's code/ from which ranks and merge load the task.
 FOLDER = "lm_eval_task"
-_COPIED = {".py", ".yaml", ".yml"}
-_PASSED_OVER = {"__pycache__", ".ipynb_checkpoints"}
 
 
 @dataclass(frozen=True)
 class LoadedTask:
-    """A task, group or tag of lm_eval: its tasks by name, and its groups."""
+    """A task, group or tag of lm_eval: its tasks by name, and its groups. `path` is its YAML file, if named so."""
 
     name: str
     tasks: Mapping[str, Task]
     groups: Mapping[str, Group] = field(default_factory=dict)
+    path: Path | None = None
 
     @property
     def group(self) -> Group | None:
@@ -57,15 +58,21 @@ class MetricName:
         return f"{self.metric},{self.filter}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PlannedTask:
-    """The content of task.json: what ranks and merge need to load the task again."""
+    """The content of task.json: what ranks and merge need to load the task again.
+
+    `include` is the folder of the user's tasks within the copy of the user's files, `path` the task's YAML file there;
+    empty if there is none.
+    """
 
     name: str
     version: str
     tasks: list[str]
     library_folders: list[str]
     metrics: list[MetricName]
+    include: str = "."
+    path: str = ""
 
     @classmethod
     def read(cls, code: Path) -> PlannedTask:
@@ -97,50 +104,96 @@ def library_version() -> str:
 def load(name: str, folders: Sequence[Path], library: bool) -> tuple[LoadedTask, Mapping[str, Entry]]:
     """The task, group or tag from `folders` and, with `library`, from lm_eval's own; and the index of task names.
 
-    Raises a ConfigError, also for errors in the task's own code.
+    `name` may be the path of a YAML file. Raises a ConfigError, also for errors in the task's own code.
     """
     from lm_eval.tasks import TaskManager
 
     manager = TaskManager(include_path=[str(folder) for folder in folders], include_defaults=library)
-    if name not in manager.task_index:
+    path = None if name in manager.task_index else yaml_file(name)
+    if path is None and name not in manager.task_index:
         places = [*map(str, folders), *(["lm_eval"] if library else [])]
         near = did_you_mean(name, manager.all_tasks)
         raise ConfigError(f"task.name: no task, group or tag {name!r} in {' or '.join(places)}{near}")
     try:
-        found = manager.load([name])
+        title = name if path is None else _title(path)
+        found = manager.load([name if path is None else str(path)])
     except Exception as error:  # a task's data set and code may raise anything
         raise ConfigError(f"task.name: lm_eval cannot load {name!r}: {type(error).__name__}: {error}") from error
-    return LoadedTask(name, found["tasks"], found.get("groups", {})), manager.task_index
+    return LoadedTask(title, found["tasks"], found.get("groups", {}), path), manager.task_index
+
+
+def yaml_file(name: str) -> Path | None:
+    """The YAML file that a task's name is the path of, as lm_eval takes it; None if it is none."""
+    path = Path(name).expanduser().resolve()
+    return path if path.suffix in (".yaml", ".yml") and path.is_file() else None
+
+
+def _title(path: Path) -> str:
+    from lm_eval.tasks._index import TaskIndex
+
+    entry = TaskIndex.entry_from_path(path)
+    if entry is None:
+        raise ValueError("the file names no task and no group")
+    return str(entry.name)
 
 
 def find(name: str, include: Path | None) -> tuple[LoadedTask, Mapping[str, Entry]]:
-    """`load` for a name that the user gives. lm_eval's own 14,000 tasks are searched only if `include` does not have
-    it.
+    """`load` for a name that the user gives, with simple_evaluate's seeds. lm_eval's own 14,000 tasks are searched only
+    if the user's files do not have it.
     """
-    if include is not None:
-        if not include.is_dir():
-            raise ConfigError(f"task.include_path: {include} is not a folder")
-        from lm_eval.tasks import TaskManager
-
-        if name in TaskManager(include_path=str(include), include_defaults=False).task_index:
-            try:
-                return load(name, [include], library=False)
-            except ConfigError as error:  # a group of the user's may name tasks of the library
-                log.info("%s; once more with lm_eval's own tasks", error)
+    if include is not None and not include.is_dir():
+        raise ConfigError(f"task.include_path: {include} is not a folder")
+    if _is_own(name, include):
+        try:
+            return load(name, [include] if include else [], library=False)
+        except ConfigError as error:  # a group of the user's may name tasks of the library
+            log.info("%s; once more with lm_eval's own tasks", error)
+            seed()
     return load(name, [include] if include else [], library=True)
 
 
+def _is_own(name: str, include: Path | None) -> bool:
+    from lm_eval.tasks import TaskManager
+
+    if include is not None and name in TaskManager(include_path=str(include), include_defaults=False).task_index:
+        return True
+    return yaml_file(name) is not None
+
+
 def load_planned(code: Path) -> LoadedTask:
-    """The planned task of the run with this code/ folder, without its data set.
+    """The planned task of the run with this code/ folder.
 
     Raises a ConfigError if lm_eval's version or the tasks differ from those planned.
     """
+    planned, data = _read(code)
+    return load_copy(planned, data, code / FOLDER / "include")
+
+
+def load_mended(code: Path, task: TaskConfig) -> tuple[LoadedTask, Path]:
+    """The planned task by the user's files as they are now, and their folder; by code/ if there are none any more."""
+    planned, data = _read(code)
+    for place, name in ((task.include_path, planned.include), (task.name, planned.path)):
+        if place and name and Path(place).exists():
+            levels = len(Path(name).parts)
+            top = Path(place) if not levels else Path(place).parents[levels - 1]
+            return load_copy(planned, data, top), top
+    return load_planned(code), code / FOLDER
+
+
+def _read(code: Path) -> tuple[PlannedTask, TaskData]:
     planned, installed = PlannedTask.read(code), library_version()
     if installed != planned.version:
         raise ConfigError(f"the run was planned with lm_eval {planned.version}, and here is {installed}")
-    folders = [library() / folder for folder in planned.library_folders] + [code / FOLDER / "include"]
-    with DatasetStub.read(code / FOLDER / "data").answering():
-        loaded, _ = load(planned.name, [folder for folder in folders if folder.is_dir()], library=False)
+    return planned, TaskData.read(code / FOLDER / "data")
+
+
+def load_copy(planned: PlannedTask, data: TaskData, copy: Path) -> LoadedTask:
+    """The task from its data and the copy of the user's files, with simple_evaluate's seeds."""
+    folders = [library() / folder for folder in planned.library_folders]
+    folders += [copy / planned.include] if planned.include else []
+    name = str(copy / planned.path) if planned.path else planned.name
+    with seeded(), data.answering():
+        loaded, _ = load(name, [folder for folder in folders if folder.is_dir()], library=False)
     if sorted(loaded.tasks) != planned.tasks:
         raise ConfigError(f"{planned.name} was planned with the tasks {planned.tasks} and has {sorted(loaded.tasks)}")
     return loaded
@@ -163,70 +216,20 @@ def library_folders(loaded: LoadedTask, index: Mapping[str, Entry]) -> list[str]
     return sorted(folders)
 
 
-def smallest_stub(full: DatasetStub, loaded: LoadedTask, again: Callable[[DatasetStub], LoadedTask]) -> DatasetStub:
-    """The stub with the fewest first rows (a power of two) from which `again(stub)` makes the same tasks as `loaded`.
-
-    A task's code may filter its rows, so one row is not always enough; all of them always are.
-    """
-    wanted, rows = _shapes(loaded), 1
-    while rows < full.rows:
-        stub = full.cut(rows)
-        try:
-            if _shapes(again(stub)) == wanted:
-                return stub
-        except Exception as error:  # too few rows for the task's own code
-            log.debug("%d rows are too few for %s: %s", rows, loaded.name, error)
-        rows *= 2
-    return full
+def user_task(loaded: LoadedTask, index: Mapping[str, Entry], include: Path | None) -> UserTask:
+    """The user's files from which the task and its parts come."""
+    top = library()
+    paths = [getattr(index.get(name), "yaml_path", None) for name in (loaded.name, *loaded.tasks, *loaded.groups)]
+    own = [Path(path).resolve() for path in paths if path is not None and not Path(path).is_relative_to(top)]
+    return UserTask(include, loaded.path, with_includes(filter(None, [loaded.path, *own])))
 
 
-def _shapes(loaded: LoadedTask) -> dict[str, tuple[object, ...]]:
-    """What a task has derived from its rows and its filters and metrics depend on."""
-    names = ("features", "multiple_input", "multiple_target")
-    return {name: tuple(getattr(task, each, None) for each in names) for name, task in loaded.tasks.items()}
-
-
-def snapshot(include: Path | None, planned: PlannedTask, stub: DatasetStub, run: Path) -> Snapshot:
+def snapshot(files: UserFiles, planned: PlannedTask, data: TaskData) -> Snapshot:
     """The files from which ranks and merge load the task, below code/. Files that are not YAML or Python are linked."""
-    files = {"task.json": planned.json()} | {f"data/{name}": data for name, data in stub.files().items()}
-    links: dict[str, str] = {}
-    made = len(files)
-    if include is not None:
-        copied, links = _tree(include, run)
-        files |= {f"include/{name}": data for name, data in copied.items()}
+    made = {"task.json": planned.json()} | {f"data/{name}": content for name, content in data.files().items()}
+    copied = {f"include/{name}": content for name, content in files.copied.items()}
     return Snapshot(
-        files={f"{FOLDER}/{name}": data for name, data in files.items()},
-        links={f"{FOLDER}/include/{name}": target for name, target in links.items()},
-        made=made,
+        files={f"{FOLDER}/{name}": content for name, content in (made | copied).items()},
+        links={f"{FOLDER}/include/{name}": target for name, target in files.links.items()},
+        made=len(made),
     )
-
-
-def _tree(folder: Path, run: Path) -> tuple[dict[str, bytes], dict[str, str]]:
-    """(YAML and Python files by name, the other files as links) of a folder, without the run folder."""
-    files, links, size = dict[str, bytes](), dict[str, str](), 0
-    for path, at in _walk(folder, PurePosixPath(), run):
-        if path.suffix in _COPIED:
-            files[str(at)] = path.read_bytes()
-            size += len(files[str(at)])
-        else:
-            links[str(at)] = str(path)
-        if size > MAX_BYTES or len(files) + len(links) > MAX_FILES:
-            raise ConfigError(
-                f"task.include_path: {folder} has more than {MAX_FILES:,} files or {MAX_BYTES // 1_000_000} MB of YAML "
-                "and Python: name the folder of the task alone"
-            )
-    return files, links
-
-
-def _walk(folder: Path, at: PurePosixPath, run: Path) -> Iterable[tuple[Path, PurePosixPath]]:
-    with os.scandir(folder) as entries:
-        found = sorted(entries, key=lambda entry: entry.name)
-    for entry in found:
-        path = folder / entry.name
-        if entry.name in _PASSED_OVER or entry.name.startswith(".") or path.resolve() == run:
-            continue
-        if entry.is_dir():
-            if not (path / "plan.json").exists():  # a run folder
-                yield from _walk(path, at / entry.name, run)
-        elif entry.is_file():
-            yield path.absolute(), at / entry.name

@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -18,14 +17,10 @@ from hpcjobs.config.problems import validate
 from hpcjobs.config.resolve import read_config
 from hpcjobs.errors import ConfigError
 from hpcjobs.merge.eval import merge
-from hpcjobs.metrics import Score
 from hpcjobs.plan.eval import make_plan
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.plan import Plan
 from hpcjobs.tasks.lmeval.codec import decode
-from hpcjobs.tasks.lmeval.fold import LazyTask, LmEvalFold
-from hpcjobs.tasks.lmeval.judge import LmEvalJudge
-from hpcjobs.tasks.lmeval.tasks import MetricName, PlannedTask, load_planned
 from tests.lmeval_tasks import alone, dummy_lm, write_tasks
 from tests.runs import Ranks
 
@@ -98,6 +93,8 @@ def _one_process(monkeypatch: pytest.MonkeyPatch) -> None:
         ("read", {"word_perplexity,none", "byte_perplexity,none", "bits_per_byte,none"}),
         ("vote", {"share,all", "longest,all"}),
         ("last", {"perplexity,none", "acc,none"}),
+        ("labels", {"acc,none", "recall,none"}),
+        ("gaps", {"answered,none", "place,none"}),
     ],
 )
 def test_samples_and_values_are_those_of_lm_eval_alone(tmp_path: Path, name: str, metrics: set[str]) -> None:
@@ -152,16 +149,17 @@ def test_the_planned_code_runs_whatever_becomes_of_the_users(tmp_path: Path) -> 
     assert same_values(ours, theirs["results"]["spell"])
 
 
-def test_a_task_whose_code_drops_its_first_rows_is_planned_with_more_of_them(tmp_path: Path) -> None:
+def test_what_a_yaml_includes_from_other_folders_travels_with_it(tmp_path: Path) -> None:
     folder = write_tasks(tmp_path / "tasks")
-    (folder / "utils.py").write_text((folder / "utils.py").read_text().replace("> 3", "> 5"))
-    make_plan("eval", config_of(folder, "spell"), tmp_path / "run").write()
-    paths = RunPaths(tmp_path / "run")
-    data = paths.code / "lm_eval_task" / "data"
-    assert {path.name for path in data.iterdir()} == {"0.arrow", "1.arrow", "index.json"}
-    rows, ours = run_through(paths, 1)
-    assert 0 < len(rows) < 30
-    assert ours["exact_match,strict-match"]["n"] == len(rows)
+    (folder / "own").mkdir()
+    (folder / "own" / "short.yaml").write_text("include: ../spell.yaml\ntask: short\n")
+    theirs = alone(dummy_lm(), "short", folder / "own", bootstrap_iters=1000)
+    draft = make_plan("eval", config_of(folder / "own", "short"), tmp_path / "run")
+    draft.write()
+    shutil.rmtree(folder)
+    rows, ours = run_through(draft.paths, 1)
+    assert same_samples(rows, theirs["samples"]) == 50
+    assert same_values(ours, theirs["results"]["short"])
 
 
 def test_the_runs_config_says_what_the_task_has_decided(tmp_path: Path) -> None:
@@ -249,16 +247,6 @@ def test_another_lm_eval_than_the_planned_one_does_not_run(tmp_path: Path) -> No
         assert ranks.finish(0) == [2]
     with pytest.raises(ConfigError, match=r"planned with lm_eval 0\.4\.0"):
         merge(paths)
-
-
-def test_a_sample_that_fails_counts_0_where_a_sample_is_a_number(tmp_path: Path) -> None:
-    paths = planned(tmp_path, "last")
-    broken = pq_inputs(paths).to_pylist()
-    judge = LmEvalJudge(load_planned(paths.code), PlannedTask.read(paths.code).metrics)
-    assert judge.failed(broken[0]["task"]) == {"perplexity,none": Score(0.0), "acc,none": Score(0.0)}
-    texts = LmEvalFold(MetricName("bleu", "none", "bleu"), LazyTask(paths.code))
-    texts.add(np.array([0.5, 0.0]), pa.array(['[0,["a","a"]]', None]))
-    assert texts._items[0].all() == [["a", "a"]]
 
 
 def test_a_data_set_beside_the_tasks_own_is_refused(tmp_path: Path) -> None:
