@@ -130,12 +130,53 @@ def _scorers() -> Iterator[tuple[str, str, Callable[[Pair], float]]]:
     for name in ("rouge1", "rouge2", "rougeL", "rougeLsum"):
         scorer = RougeScorer([name])
         yield name, "rouge_score, the best target", _best_rouge(name, scorer)
+    yield (
+        "rougeL(use_stemmer=true)",
+        "rouge_score, the best target",
+        _best_rouge("rougeL", RougeScorer(["rougeL"], True)),
+    )
+    for name in ("rouge2", "rougeLsum"):
+        scorer = RougeScorer([name])
+        yield f"{name}(tokenizer=char)", "rouge_score, a word for each character", _best_rouge(name, scorer, _spelt)
+    for name, options in _BLEU.items():
+        yield name, "sacrebleu `BLEU(...)`", _sentence(sacrebleu.BLEU(effective_order=True, **options))
+    for name, options in _CHRF.items():
+        yield name, "sacrebleu `CHRF(...)`", _sentence(sacrebleu.CHRF(**options))
     yield "json_valid", "pydantic's parser", json_value
     yield "answered", "regex `\\S`", lambda pair: float(bool(re.search(r"\S", pair.answer)))
 
 
-def _best_rouge(name: str, scorer: Any) -> Callable[[Pair], float]:
-    return lambda pair: max(float(scorer.score(one, pair.answer)[name].fmeasure) for one in pair.targets)
+_BLEU: dict[str, dict[str, Any]] = {
+    "bleu(tokenize=zh)": {"tokenize": "zh"},
+    "bleu(tokenize=intl, lowercase=true)": {"tokenize": "intl", "lowercase": True},
+    "bleu(tokenize=char, smooth_method=add-k, smooth_value=2)": {
+        "tokenize": "char", "smooth_method": "add-k", "smooth_value": 2.0,
+    },
+}  # fmt: skip
+_CHRF: dict[str, dict[str, Any]] = {
+    "chrf(word_order=2)": {"word_order": 2},
+    "chrf(char_order=4, beta=1, lowercase=true, whitespace=true)": {
+        "char_order": 4, "beta": 1, "lowercase": True, "whitespace": True,
+    },
+    "chrf(eps_smoothing=true)": {"eps_smoothing": True},
+}  # fmt: skip
+
+
+def _best_rouge(name: str, scorer: Any, spelt: Callable[[str], str] = str) -> Callable[[Pair], float]:
+    return lambda pair: max(float(scorer.score(spelt(one), spelt(pair.answer))[name].fmeasure) for one in pair.targets)
+
+
+def _spelt(text: str) -> str:
+    """A word of ASCII for each character, which rouge-score's own tokenizer keeps."""
+    return "\n".join(" ".join(f"x{ord(letter)}" for letter in line if not letter.isspace()) for line in _lines(text))
+
+
+def _lines(text: str) -> list[str]:
+    return text.lower().split("\n")
+
+
+def _sentence(scorer: Any) -> Callable[[Pair], float]:
+    return lambda pair: float(scorer.sentence_score(pair.answer, pair.targets).score)
 
 
 @cache
@@ -167,14 +208,17 @@ def _corpora(pairs: Sequence[Pair]) -> Iterator[Row]:
     """Values of a whole corpus, of some sizes."""
     import sacrebleu
 
-    for name, theirs in (("bleu", sacrebleu.corpus_bleu), ("chrf", sacrebleu.corpus_chrf)):
+    scorers: dict[str, Any] = {"bleu": sacrebleu.BLEU(), "chrf": sacrebleu.CHRF()}
+    scorers |= {name: sacrebleu.BLEU(**options) for name, options in _BLEU.items()}
+    scorers |= {name: sacrebleu.CHRF(**options) for name, options in _CHRF.items()}
+    for name, scorer in scorers.items():
         ours, right = [], []
         for part in parts(pairs):
             most = max(len(pair.targets) for pair in part)
             streams = [[dict(enumerate(pair.targets)).get(number) for pair in part] for number in range(most)]
             ours.append(corpus_value(find_metric(name), part))
-            right.append(theirs([pair.answer for pair in part], streams).score)
-        yield compared(f"`{name}` of a run", f"sacrebleu `corpus_{name}`", ours, right)
+            right.append(scorer.corpus_score([pair.answer for pair in part], streams).score)
+        yield compared(f"`{name}` of a run", "sacrebleu `corpus_score`", ours, right)
 
 
 def parts(pairs: Sequence[Pair]) -> list[Sequence[Pair]]:
