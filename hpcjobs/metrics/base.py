@@ -70,6 +70,10 @@ class Metric:
         """The score of a sample that ended in an error. `target` may be None."""
         return Score(0.0)
 
+    def refuse(self, target: Target) -> str:
+        """Why no answer can equal this target, such as a text for a metric of numbers; '' if one can."""
+        return ""
+
     def vote(self, text: str) -> Hashable | None:
         """A key that is equal for answers that count as the same in a majority vote; None for an empty answer."""
         return text.strip() or None
