@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator
@@ -76,6 +77,22 @@ def pattern(value: str) -> str:
     except re.error as error:
         raise ValueError(f"is no regular expression of Python: {error}") from None
     return value
+
+
+def metric_name(value: object) -> object:
+    """A metric's name; that of `{bleu: {tokenize: zh}}` is `bleu(tokenize=zh)`. Raises a ValueError for other maps."""
+    if not isinstance(value, Mapping):
+        return value
+    if len(value) != 1 or not isinstance(options := next(iter(value.values())), Mapping):
+        raise ValueError(
+            f"task.metrics: {dict(value)!r} is not one metric with its options: {{bleu: {{tokenize: zh}}}}"
+        )
+    texts = {key: str(one).lower() if isinstance(one, bool) else str(one) for key, one in options.items()}
+    for key, text in texts.items():
+        if re.search(r"[(),=]", text):
+            raise ValueError(f"task.metrics: {key}: {text!r} has one of ( ) , =, which no option needs")
+    name, pairs = next(iter(value)), ", ".join(f"{key}={text}" for key, text in texts.items())
+    return f"{name}({pairs})" if pairs else name
 
 
 Line = Annotated[str, AfterValidator(one_line)]

@@ -14,6 +14,7 @@ from hpcjobs.config.checks import (
     SbatchWord,
     engine_name,
     env_name,
+    metric_name,
     pattern,
     sbatch_key,
     slurm_minutes,
@@ -141,7 +142,7 @@ class TaskConfig(Section):
     generation: GenerationConfig = GenerationConfig()
     extract: Annotated[str, Field(min_length=1), AfterValidator(pattern)] | None = None
     normalize: tuple[Literal["lower", "punctuation", "articles", "whitespace", "numbers"], ...] = ()
-    metrics: tuple[str, ...] = ()
+    metrics: tuple[Annotated[str, BeforeValidator(metric_name)], ...] = ()
     group_by: tuple[str, ...] = ()
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import pyarrow as pa
 
 from hpcjobs.metrics.fold import Fold, MeanFold, finite
+from hpcjobs.metrics.settings import Settings
 from hpcjobs.requests import Completion, Row, Target
 
 
@@ -31,8 +32,9 @@ class Metric:
     A user's own metric subclasses this, or has the same `name` and `score`. `needs_target`: it needs `task.target`.
     `lower_is_better`: lower values are better. `tasks`: the task types it can score. `normalized`: `task.normalize` is
     applied before it. `binary`: scores are 0 or 1. `bounds`: the least and greatest score; the mean's interval is cut
-    there. If the run's value is not a mean, `statistics` is the Arrow type of what `judge` adds to each score, and
-    `fold` makes the value from it. `skips_errors`: a sample that ended in an error is in none of its values.
+    there. `settings`: the class of its options, if it has any. If the run's value is not a mean, `statistics` is the
+    Arrow type of what `judge` adds to each score, and `fold` makes the value from it. `skips_errors`: a sample that
+    ended in an error is in none of its values.
     """
 
     name: str
@@ -44,6 +46,18 @@ class Metric:
     bounds: ClassVar[tuple[float, float] | None] = None
     statistics: ClassVar[pa.DataType | None] = None
     skips_errors: ClassVar[bool] = False
+    settings: ClassVar[type[Settings] | None] = None
+
+    @classmethod
+    def configured(cls, name: str, settings: Settings) -> Self:
+        """The metric with options, under its whole name. Raises what `use` raises."""
+        metric = cls()
+        metric.name = name
+        metric.use(settings)
+        return metric
+
+    def use(self, settings: Settings) -> None:
+        """Use these options. May raise anything: a library that an option needs may be missing."""
 
     def score(self, completion: str, target: Target, row: Row) -> float:
         """The score of one sample. `target` is a text or several correct ones, `row` the input row."""
@@ -57,6 +71,10 @@ class Metric:
     def failed(self, target: Target) -> Score:
         """The score of a sample that ended in an error. `target` may be None."""
         return Score(0.0)
+
+    def refuse(self, target: Target) -> str:
+        """Why no answer can equal this target, such as a text for a metric of numbers; '' if one can."""
+        return ""
 
     def vote(self, text: str) -> Hashable | None:
         """A key that is equal for answers that count as the same in a majority vote; None for an empty answer."""

@@ -6,7 +6,7 @@ import importlib
 import os
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hpcjobs import plugins
@@ -25,6 +25,7 @@ from hpcjobs.metrics.builtin.number_match import NumberMatch
 from hpcjobs.metrics.builtin.perplexity import BitsPerByte, BytePerplexity, Perplexity, WordPerplexity
 from hpcjobs.metrics.builtin.repeats import Majority, PassAtK
 from hpcjobs.metrics.builtin.rouge import Rouge1, Rouge2, RougeL, RougeLsum
+from hpcjobs.metrics.settings import checked_settings, full_name, split_name
 
 _KINDS: tuple[type[Metric], ...] = (
     ExactMatch, Contains, F1, NumberMatch, Bleu, Chrf, Rouge1, Rouge2, RougeL, RougeLsum, JsonValid, Answered,
@@ -71,6 +72,9 @@ def find_metric(name: str, task_type: str | None = None) -> Metric:
         if "generate" not in getattr(base, "tasks", ("generate",)) or isinstance(base, Majority | PassAtK):
             raise ConfigError(f"task.metrics: {name!r}: {base.name} does not judge one answer in words")
         return PassAtK(name, base, int(repeated["k"])) if repeated["k"] else Majority(name, base)
+    metric, options = split_name(name)
+    if options and metric in BUILT_IN:
+        return _configured(BUILT_IN[metric], options)
     if ":" in name:
         return _own_metric(name)
     if name not in BUILT_IN:
@@ -78,10 +82,18 @@ def find_metric(name: str, task_type: str | None = None) -> Metric:
             return _registered_metric(name)
         known = _known(task_type)
         raise ConfigError(
-            f"task.metrics: no metric {name!r}{did_you_mean(name, known)}; there are {', '.join(known)}, "
+            f"task.metrics: no metric {name!r}{did_you_mean(metric, known)}; there are {', '.join(known)}, "
             "and your own as package.module:Class"
         )
     return BUILT_IN[name]()
+
+
+def _configured(kind: type[Metric], options: Mapping[str, str]) -> Metric:
+    settings, name = checked_settings(kind.name, kind.settings, options), full_name(kind.name, options)
+    try:
+        return kind.configured(name, settings)
+    except Exception as error:  # a tokenizer may need a library or a file that is not here
+        raise ConfigError(f"task.metrics: {name!r} cannot be used: {' '.join(str(error).split())}") from None
 
 
 def _registered_metric(name: str) -> Metric:
@@ -98,7 +110,7 @@ def _registered_metric(name: str) -> Metric:
 def registered_names(names: Iterable[str]) -> list[str]:
     """The metrics of a config that installed packages register, including those inside pass@k and majority."""
     bases = [found["base"] if (found := _REPEATED.fullmatch(name)) else name for name in names]
-    others = [name for name in bases if name and name not in BUILT_IN and ":" not in name]
+    others = [name for name in bases if name and split_name(name)[0] not in BUILT_IN and ":" not in name]
     return [name for name in others if name in plugins.registered(plugins.METRICS)]
 
 
@@ -138,7 +150,7 @@ def lower_is_better(name: str) -> bool:
 
     lm-evaluation-harness appends the filter after a comma, and has two more such metrics.
     """
-    metric = name.partition(",")[0]
+    metric = split_name(name)[0].partition(",")[0]
     if metric in BUILT_IN:
         return BUILT_IN[metric].lower_is_better
     if metric in plugins.registered(plugins.METRICS):

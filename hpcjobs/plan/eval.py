@@ -27,6 +27,7 @@ from hpcjobs.tasks.datasets import expected_work, load_table
 from hpcjobs.tasks.few_shot import Pool, TableRows, is_own, pool_table
 from hpcjobs.tasks.nulls import null_notes
 from hpcjobs.tasks.prompts import Prompts
+from hpcjobs.tasks.targets import target_notes
 
 
 def make_plan(job: str, config: Config, folder: Path | None = None) -> Draft:
@@ -43,7 +44,8 @@ def make_plan(job: str, config: Config, folder: Path | None = None) -> Draft:
     if scored and not metrics:
         raise ConfigError("task.metrics is empty: name a metric, or use `submit generate` for answers without scores")
     config = config.model_copy(update={"task": config.task.model_copy(update={"metrics": metrics})})
-    needing = [metric.name for metric in Judge(config.task).metrics if getattr(metric, "needs_target", True)]
+    measures = Judge(config.task).metrics
+    needing = [metric.name for metric in measures if getattr(metric, "needs_target", True)]
     if needing and config.task.target is None:
         raise ConfigError(f"task.target is not set, and {', '.join(needing)} compare with it")
     model = checked_model(config)
@@ -72,7 +74,7 @@ def make_plan(job: str, config: Config, folder: Path | None = None) -> Draft:
     return draft_run(
         job, config, folder, shape, lambda run: metric_code(metrics, run), few_shot=few_shot,
         table=table, chunks=chunks, chunk_size=size, data=data, model=model,
-        notes=[*null_notes(prompts, table), *generation_notes(config)],
+        notes=[*null_notes(prompts, table), *target_notes(prompts, measures, table), *generation_notes(config)],
     )  # fmt: skip
 
 

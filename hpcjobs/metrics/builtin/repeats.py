@@ -20,6 +20,10 @@ class _OverRepeats(Metric):
         self.normalized = getattr(base, "normalized", True)
         self.needs_target = getattr(base, "needs_target", True)
 
+    def refuse(self, target: Target) -> str:
+        """What the base metric says of the target."""
+        return self._base.refuse(target) if isinstance(self._base, Metric) else ""
+
     def _score(self, text: str, target: Target, row: Row) -> float:
         return float(self._base.score(text, target, row))
 

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hpcjobs.metrics.base import Metric, golds
+from hpcjobs.metrics.builtin.bleu import Tokenizer
+from hpcjobs.metrics.settings import Settings
 from hpcjobs.requests import Row, Target
 
 if TYPE_CHECKING:
     from rouge_score.rouge_scorer import RougeScorer
+
+
+class RougeSettings(Settings):
+    """Options of rouge-score: `use_stemmer` (Porter's, English) and `tokenizer`, one of sacrebleu's, for texts in other
+    letters than ASCII's, of which rouge-score's own leaves nothing; it is given the text in lower case.
+    """
+
+    use_stemmer: bool = False
+    tokenizer: Tokenizer | None = None
 
 
 class _Rouge(Metric):
@@ -20,16 +31,38 @@ class _Rouge(Metric):
 
     normalized = False
     bounds = (0.0, 1.0)
+    settings = RougeSettings
+    _chosen = RougeSettings()
+
+    def use(self, settings: Settings) -> None:
+        """Use these options; raises what sacrebleu raises for a tokenizer whose library is not installed."""
+        self._chosen = RougeSettings.model_validate(settings.chosen)
+        self.score("", "", {})
 
     @cached_property
     def _scorer(self) -> RougeScorer:
         from rouge_score.rouge_scorer import RougeScorer  # a second: it imports nltk
 
-        return RougeScorer([self.name])
+        words = None if self._chosen.tokenizer is None else _Words(self._chosen.tokenizer)
+        return RougeScorer([type(self).name], use_stemmer=self._chosen.use_stemmer, tokenizer=words)
 
     def score(self, completion: str, target: Target, row: Row) -> float:
         references = golds(target)
-        return float(self._scorer.score_multi(references, completion)[self.name].fmeasure) if references else 0.0
+        found = self._scorer.score_multi(references, completion) if references else None
+        return float(found[type(self).name].fmeasure) if found else 0.0
+
+
+class _Words:
+    """One of sacrebleu's tokenizers, as rouge-score takes a tokenizer."""
+
+    def __init__(self, name: str) -> None:
+        from sacrebleu.metrics import BLEU
+
+        self._sacrebleu: Any = BLEU(tokenize=name)
+
+    def tokenize(self, text: str) -> list[str]:
+        """The words of a text."""
+        return str(self._sacrebleu.tokenizer(text.lower())).split()
 
 
 class Rouge1(_Rouge):

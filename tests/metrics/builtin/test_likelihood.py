@@ -12,13 +12,8 @@ import pytest
 
 from hpcjobs.metrics import find_metric
 from hpcjobs.metrics.builtin.options import letter
-from hpcjobs.requests import Completion, Likelihood, Target
-
-
-def scored(logprobs: Sequence[float], options: Sequence[str] = (), tokens: int = 1) -> Completion:
-    count = len(logprobs)
-    found = Likelihood(tuple(logprobs), (False,) * count, (tokens,) * count, tuple(options))
-    return Completion(index=0, text="", finish_reason="stop", likelihood=found)
+from hpcjobs.requests import Completion, Target
+from tests.reference.differences import Doc, scored
 
 
 def run_value(name: str, samples: Sequence[tuple[Completion, Target]]) -> dict[str, Any]:
@@ -28,24 +23,6 @@ def run_value(name: str, samples: Sequence[tuple[Completion, Target]]) -> dict[s
     values = np.array([score.value for score in scores])
     fold.add(values, pa.array([score.statistics for score in scores], metric.statistics))
     return dict(fold.summary())
-
-
-class Doc:
-    """What lm_eval's `process_results` asks of a multiple-choice task."""
-
-    OUTPUT_TYPE, multiple_input = "multiple_choice", False
-
-    def __init__(self, options: Sequence[str], right: int | list[int]) -> None:
-        self._options, self._right = list(options), right
-        self.multiple_target = isinstance(right, list)
-        self._metric_fn_list = dict.fromkeys(("acc", "acc_norm", "acc_bytes"))
-        self.config = type("Config", (), {"process_results": None})()
-
-    def doc_to_choice(self, doc: Any) -> list[str]:
-        return self._options
-
-    def doc_to_target(self, doc: Any) -> int | list[int]:
-        return self._right
 
 
 CASES: list[tuple[list[float], list[str], int | list[int]]] = [
