@@ -17,13 +17,14 @@ from hpcjobs.training.progress import read_progress
 @dataclass(frozen=True)
 class Counts:
     """Samples or steps, planned and done. `rate` is per second; None if it is the sum of the ranks' rates. `step` is
-    the last step's record.
+    the last step's record, `warnings` are about its rows.
     """
 
     rows: int
     done: int
     rate: float | None = None
     step: dict[str, float] | None = None
+    warnings: Sequence[str] = ()
 
 
 def count(paths: RunPaths, plan: Plan, live: Sequence[Vitals]) -> Counts:
@@ -46,7 +47,7 @@ def _steps(paths: RunPaths, plan: Plan, live: Sequence[Vitals]) -> Counts:
     last = dataclasses.asdict(progress.last) if progress.last else None
     if last:
         del last["samples"]
-    return Counts(progress.steps, progress.done, progress.rate if live else 0.0, last)
+    return Counts(progress.steps, progress.done, progress.rate if live else 0.0, last, progress.warnings)
 
 
 COUNTS: dict[str, Callable[[RunPaths, Plan, Sequence[Vitals]], Counts]] = {

@@ -92,6 +92,7 @@ def read_status(paths: RunPaths) -> Status:
     if state == RunState.FAILED and not errors and (short := shortage(paths)):
         errors = [short]
     notes += [note for one in now for note in one.notes] + [_loss(rank) for rank in ranks if rank.state in LOST]
+    notes += counts.warnings if metrics is None else []  # they are among those of the merge
     if state == RunState.FAILED and not metrics and plan.kind.has("merge") and _ended(now, ranks):
         notes.append(f"its ranks have ended, and no merge has: next: hpcjobs merge {paths.root}")
     return Status(

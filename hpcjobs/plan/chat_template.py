@@ -56,7 +56,7 @@ def check_first_chats(config: Config, table: pa.Table, chat_of: Callable[[Row], 
 
 def check_chats(folder: Path, chats: Sequence[Chat]) -> None:
     """Render chats with the template of the model in `folder`. Raises a ConfigError if there is none, or it refuses."""
-    template = _template_of(folder)
+    template = template_of(folder)
     if not chats:
         return
     if template is None:
@@ -73,13 +73,13 @@ def check_chats(folder: Path, chats: Sequence[Chat]) -> None:
         raise ConfigError(f"the chat template of model {folder} refuses the first rows: {error}{hint}") from None
 
 
-def render_chat(folder: Path, template: str, chat: Chat) -> str:
-    """The text of a chat and of what the template writes before an answer. Raises a jinja2.TemplateError."""
-    values = {**_special_tokens(folder), "tools": None, "documents": None, "add_generation_prompt": True}
+def render_chat(folder: Path, template: str, chat: Chat, asks: bool = True) -> str:
+    """The text of a chat, and if it `asks` what the template writes before an answer. Raises a jinja2.TemplateError."""
+    values = {**_special_tokens(folder), "tools": None, "documents": None, "add_generation_prompt": asks}
     return _environment().from_string(template).render(messages=chat, **values)
 
 
-def _template_of(folder: Path) -> str | None:
+def template_of(folder: Path) -> str | None:
     """The template as transformers finds it: its own file, else tokenizer_config.json; of several, `default`."""
     file = folder / "chat_template.jinja"
     if file.is_file():

@@ -19,6 +19,7 @@ from hpcjobs.plan.draft import Draft, draft_run
 from hpcjobs.plan.eval import make_plan
 from hpcjobs.plan.locate import located
 from hpcjobs.plan.model import checked_model, model_folder
+from hpcjobs.plan.train_rows import row_notes
 from hpcjobs.requests import Chat, Row
 from hpcjobs.run_folder.inputs import table_sha256, user_columns
 from hpcjobs.run_folder.json_columns import python_rows
@@ -54,6 +55,7 @@ def make_train_plan(config: Config, folder: Path | None = None) -> Draft:
     _try_example(examples, table)
     check_first_chats(config, table, lambda row: _learned_chat(examples, row))
     notes += null_notes(examples.prompts, table) if examples.prompts else []
+    notes += row_notes(config, table, examples)
     validation = validation_table(config)
     steps = config.train.max_steps or f"{config.train.epochs or 1.0:g} times over the data"
     data = PlanData(name=config.data.title, rows=len(table), sha256=table_sha256(table), columns=table.column_names)

@@ -45,6 +45,8 @@ def _rows(paths: RunPaths, config: Config, plan: Plan) -> dict[str, str]:
         "base weights": plan.model.commit or plan.model.weights_sha256 or "",
         "data": f"{plan.data.name}, {plan.rows} rows, sha256 {plan.data.sha256}",
         "samples": f"{facts.train.samples}, {facts.train.tokens} tokens, of which {facts.train.learned} are learned",
+        "truncated samples": f"{facts.train.cut}, to {facts.longest} tokens" if facts.train.cut else "",
+        "rows left out": str(facts.train.left_out or ""),
         "steps": f"{facts.steps} of {train.global_batch} {'packed rows' if train.packing else 'samples'}",
         "optimizer": f"AdamW, learning rate {train.learning_rate:g}, {train.scheduler}, seed {config.run.seed}",
         "adapters": f"LoRA of rank {train.lora.rank}, alpha {train.lora.alpha}" if train.lora.rank else "",

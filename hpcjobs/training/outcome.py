@@ -94,6 +94,7 @@ def _train(paths: RunPaths, config: Config, curve: Curve, facts: TokenFacts | No
     return {
         "samples": facts.train.samples if facts else None,
         "left_out": facts.train.left_out if facts else None,
+        "truncated": facts.train.cut if facts else None,
         "validation_samples": facts.validation.samples if facts and facts.validation else None,
         "epochs": _last(records).epoch if records else 0.0,
         "tokens_per_s": round(tokens / seconds, 2) if seconds else 0.0,
@@ -135,8 +136,4 @@ def _warnings(merged: TrainMerged, facts: TokenFacts | None) -> list[str]:
         warnings.append(f"{len(merged.missing)} of {merged.rows} steps have no record, the first is step {first}")
     elif not merged.model:
         warnings.append("all steps are done, and model/ is not written")
-    if facts:
-        for count in filter(None, (facts.train, facts.validation)):
-            if count.left_out:
-                warnings.append(f"{count.left_out} rows were left out, with nothing to learn: {count.reasons[0]}")
-    return warnings
+    return warnings + (facts.warnings() if facts else [])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from hpcjobs.config.resolve import read_config
@@ -18,24 +18,28 @@ _RECENT = 8
 
 @dataclass(frozen=True)
 class Progress:
-    """Planned steps (0: not known yet), steps done, recent steps per second, and the last step's record."""
+    """Planned steps (0: not known yet), steps done, recent steps per second, the last step's record, and warnings about
+    rows."""
 
     steps: int
     done: int
     rate: float
     last: StepRecord | None
+    warnings: list[str] = field(default_factory=list)
 
 
 def read_progress(paths: RunPaths) -> Progress:
     """The progress of the newest start that has finished a step."""
     recent = _recent(paths)
+    warnings = list[str]()
     try:
-        steps = TokenFacts.read(paths.token_facts).steps
+        facts = TokenFacts.read(paths.token_facts)
+        steps, warnings = facts.steps, facts.warnings()
     except (OSError, ValueError):
         steps = read_config(paths.config).train.max_steps or 0
     seconds = sum(record.seconds for record in recent)
     last = recent[-1] if recent else None
-    return Progress(steps, last.step if last else 0, len(recent) / seconds if seconds else 0.0, last)
+    return Progress(steps, last.step if last else 0, len(recent) / seconds if seconds else 0.0, last, warnings)
 
 
 def _recent(paths: RunPaths) -> list[StepRecord]:

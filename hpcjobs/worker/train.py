@@ -78,8 +78,8 @@ def make_tokens(work: Work) -> TokenFacts:
     facts = TokenFacts(made, validation, train.max_steps or order.steps(train.epochs or 1.0), len(order.units), longest)
     facts.write(paths.token_facts)
     log.info("%d samples, %d tokens in %.1f s", made.samples, made.tokens, time.monotonic() - began)
-    for reason in [*made.reasons, *(validation.reasons if validation else ())]:
-        log.warning("left out: %s", reason)
+    for warning in facts.warnings():
+        log.warning("%s", warning)
     return facts
 
 

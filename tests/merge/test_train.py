@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from hpcjobs.cli.show_run import metrics_text
+from hpcjobs.commands.status import read_status
 from hpcjobs.errors import MergeError
 from hpcjobs.merge.train import merge_train
 from hpcjobs.report import write_report
@@ -50,7 +51,7 @@ def test_a_whole_training(paths: RunPaths) -> None:
     train = values["train"]
     assert (train["tokens_per_s"], train["tokens_per_s_per_rank"]) == (200.0, 100.0)
     assert train["checkpoints"] == [{"step": 8, "bytes": 12}]
-    assert values["warnings"] == ["2 rows were left out, with nothing to learn: row 3 (id 3): why"]
+    assert values["warnings"] == ["2 rows were left out, with nothing to learn: row 3 (id 3): why; and 1 more"]
     assert (train["model"], train["adapter"]) == (str(paths.model), None)
     paths.adapter.mkdir()
     again = values_of(paths)
@@ -108,6 +109,7 @@ def test_a_loss_that_is_no_number_is_null_in_its_line() -> None:
 
 def test_progress_reads_the_end_of_the_newest_journal(paths: RunPaths) -> None:
     assert (read_progress(paths).steps, read_progress(paths).done, read_progress(paths).last) == (8, 0, None)
+    assert read_status(paths).notes == ["2 rows were left out, with nothing to learn: row 3 (id 3): why; and 1 more"]
     journal(paths, [record(step, samples=list(range(30_000))) for step in range(1, 6)])
     progress = read_progress(paths)
     assert (progress.done, progress.rate) == (5, 2.0)

@@ -19,10 +19,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Tokens:
-    """A sample: its token ids, and for each whether it is trained on. The first never is: nothing predicts it."""
+    """A sample: its token ids, and for each whether it is trained on. The first never is: nothing predicts it.
+
+    `cut` tokens at its end were left out.
+    """
 
     ids: list[int]
     learned: list[bool]
+    cut: int = 0
 
 
 # Texts put before a piece that is tokenised by itself: the first that no token of the piece reaches into.
@@ -55,7 +59,7 @@ class Encoder:
         if not any(learned):
             cut = f" within the first {self._most} of its {len(tokens.ids)} tokens (train.max_length)"
             raise ValueError(f"nothing is learned from it{cut if len(tokens.ids) > self._most else ''}")
-        return Tokens(ids, learned)
+        return Tokens(ids, learned, cut=len(tokens.ids) - len(ids))
 
     def _text(self, example: Example) -> Tokens:
         """A text with the tokenizer's special tokens; the completion ends with the end token."""

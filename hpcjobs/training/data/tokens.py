@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -25,31 +25,36 @@ _SCHEMA = pa.schema(
 )
 _ROWS_A_BATCH = 1024
 _POLL_SECONDS = 0.2
-# For how many of the unusable rows the reason is kept.
+# For how many of the rows that are left out, and of those that are cut, it is kept which they are.
 _REASONS_SHOWN = 5
 
 
 @dataclass(frozen=True)
 class TokenCount:
-    """The numbers of samples, tokens and trained tokens of a token file; rows left out, and why the first ones were."""
+    """The numbers of samples, tokens and trained tokens of a token file; rows left out, and why the first ones were;
+    rows that were cut because they are too long, and the first ones with their lengths.
+    """
 
     samples: int
     tokens: int
     learned: int
     left_out: int
     reasons: list[str] = field(default_factory=list)
+    cut: int = 0
+    cut_rows: list[str] = field(default_factory=list)
 
 
 def write_tokens(
     inputs: Inputs, encode: Callable[[Row], Tokens], path: Path, wanted: Callable[[int], bool]
 ) -> TokenCount:
     """Encode the rows of `inputs` whose index is `wanted` into `path`. Rows that cannot be encoded are left out and
-    counted.
+    counted, and so are rows that were cut.
 
     Raises a DataError if none can be.
     """
-    samples = tokens = learned = left_out = 0
+    samples = tokens = learned = left_out = cut = 0
     reasons: list[str] = []
+    cut_rows: list[str] = []
     temporary = temporary_name(path)
     with disk_errors(path):
         with pa.OSFile(str(temporary), "wb") as file, pa.ipc.new_file(file, _SCHEMA) as writer:
@@ -63,6 +68,11 @@ def write_tokens(
                         if len(reasons) < _REASONS_SHOWN:
                             reasons.append(f"row {row['index']} (id {row['id']}): {error}"[:300])
                         continue
+                    if found.cut:
+                        cut += 1
+                        if len(cut_rows) < _REASONS_SHOWN:
+                            whole = len(found.ids) + found.cut
+                            cut_rows.append(f"row {row['index']} (id {row['id']}): {whole} tokens")
                     made.append({"index": row["index"], "id": row["id"], "tokens": found.ids, "learned": found.learned})
                     samples, tokens, learned = samples + 1, tokens + len(found.ids), learned + sum(found.learned)
                 writer.write_batch(pa.RecordBatch.from_pylist(made, schema=_SCHEMA))
@@ -70,7 +80,7 @@ def write_tokens(
         temporary.unlink()
         raise DataError(f"none of {len(inputs)} rows can be learned from: {'; '.join(reasons) or 'there are none'}")
     replace_whole(temporary, path)
-    return TokenCount(samples, tokens, learned, left_out, reasons)
+    return TokenCount(samples, tokens, learned, left_out, reasons, cut, cut_rows)
 
 
 def _batches(inputs: Inputs, wanted: Callable[[int], bool]) -> Iterator[list[Row]]:
@@ -130,9 +140,26 @@ class TokenFacts:
         counts = {"train": TokenCount(**values["train"]), "validation": validation and TokenCount(**validation)}
         return cls(**values | counts)
 
+    def warnings(self) -> list[str]:
+        """What happened to rows that are not learned as they stand."""
+        found = list[str]()
+        for of, count in (("", self.train), ("validation ", self.validation)):
+            if count and count.left_out:
+                what = f"{count.left_out} {of}rows were left out, with nothing to learn"
+                found.append(f"{what}: {_shown(count.reasons, count.left_out)}")
+            if count and count.cut:
+                what = f"{count.cut} {of}rows are longer than {self.longest} tokens (train.max_length)"
+                found.append(f"{what} and were truncated: {_shown(count.cut_rows, count.cut)}")
+        return found
+
     def write(self, path: Path) -> None:
         """Write tokens.json."""
         write_json(path, asdict(self))
+
+
+def _shown(rows: Sequence[str], count: int) -> str:
+    """The first rows, and how many there are beside them."""
+    return "; ".join([*rows, *([f"and {count - len(rows)} more"] if rows and count > len(rows) else [])])
 
 
 def wait_for_tokens(path: Path, timeout: float) -> TokenFacts:

@@ -52,6 +52,25 @@ def test_samples_come_back_over_batches_of_rows(tmp_path: Path) -> None:
     assert made.learned == int(file.targets.sum())
 
 
+def test_rows_that_are_cut_are_counted_and_named(tmp_path: Path) -> None:
+    def shortened(row: Mapping[str, Any]) -> Tokens:
+        whole = encode(row)
+        return Tokens(whole.ids[:8], whole.learned[:8], cut=max(0, len(whole.ids) - 8))
+
+    made = write_tokens(inputs_of(tmp_path, 16), shortened, tmp_path / "tokens.arrow", lambda index: True)
+    assert (made.samples, made.cut, made.left_out) == (13, 7, 3)
+    facts = TokenFacts(made, TokenCount(2, 9, 4, 0, [], 1, ["row 0 (id a): 12 tokens"]), 10, 13, 8)
+    facts.write(tmp_path / "tokens.json")
+    assert TokenFacts.read(tmp_path / "tokens.json") == facts
+    names = "; ".join(f"row {n} (id row-{n}): {n + 2} tokens" for n in (7, 8, 10, 11, 12))
+    left_out = "; ".join(f"row {n} (id row-{n}): row {n} has nothing" for n in (4, 9, 14))
+    assert facts.warnings() == [
+        f"3 rows were left out, with nothing to learn: {left_out}",
+        f"7 rows are longer than 8 tokens (train.max_length) and were truncated: {names}; and 2 more",
+        "1 validation rows are longer than 8 tokens (train.max_length) and were truncated: row 0 (id a): 12 tokens",
+    ]
+
+
 def test_a_file_without_samples_is_an_error_and_not_there(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none of 3 rows can be learned from: row 0 \(id row-0\): no"):
         write_tokens(inputs_of(tmp_path, 3), refuse, tmp_path / "tokens.arrow", lambda index: True)

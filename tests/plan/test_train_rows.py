@@ -1,0 +1,68 @@
+"""Rows that would not be learned as they stand are said before anything is queued, as the ranks count them later."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpcjobs.config.layers import Layer
+from hpcjobs.config.problems import validate
+from hpcjobs.plan.train import make_train_plan
+from hpcjobs.training.data.encode import Encoder
+from hpcjobs.training.data.examples import Examples
+from tests.trainings import train_config
+
+
+def chat(*texts: str) -> dict[str, Any]:
+    roles = ["user", "assistant"] * len(texts)
+    return {"messages": [{"role": role, "content": text} for role, text in zip(roles, texts, strict=False)]}
+
+
+CHATS = [
+    chat("a", "b"), chat("only a question"), chat("1", "2" * 60, "3", "4"), chat("x" * 30, "y"), chat("q" * 20, "r"),
+]  # fmt: skip
+PAIRS = [{"prompt": "1" * n, "completion": f" {'2' * n}"} for n in (3, 30, 9, 40)]
+
+
+def notes_of(folder: Path, rows: list[dict[str, Any]], most: int) -> tuple[list[str], Any]:
+    """The notes of the plan, and its config."""
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = train_config(folder / "rows.jsonl", max_length=most)
+    config = config.model_copy(update={"task": validate(Layer({})).task})
+    return make_train_plan(config, folder / "run").plan.train.notes, config
+
+
+@pytest.mark.model
+@pytest.mark.parametrize(("rows", "most"), [(CHATS, 30), (PAIRS, 40)], ids=["chats", "texts"])
+def test_the_plan_counts_rows_as_the_ranks_do(
+    tmp_path: Path, tiny: tuple[Any, Any], rows: list[dict[str, Any]], most: int
+) -> None:
+    notes, config = notes_of(tmp_path, rows, most)
+    encoder, examples = Encoder(tiny[1], 1000), Examples(config.task, ["index", "id", *rows[0]])
+    longer = []
+    for number, row in enumerate(rows):
+        if row != chat("only a question"):
+            tokens = encoder.encode(examples.example({"index": number, "id": str(number), **row}))
+            longer += [number] if len(tokens.ids) > most else []
+    assert longer, "none is cut, and the test says nothing"
+    [note] = [note for note in notes if "truncated" in note]
+    assert note.startswith(f"of {len(rows)} rows about {len(longer)} are longer than {most} tokens (train.max_length)")
+    assert [part.split(" ")[1] for part in note.partition("truncated: ")[2].split("; ")] == [str(n) for n in longer]
+
+
+def test_a_row_in_which_nobody_answers_is_named(tmp_path: Path) -> None:
+    notes, _ = notes_of(tmp_path, CHATS, 200)
+    assert notes == [
+        "of 5 rows 1 have nothing to learn and would be left out: row 1 (id 1): the assistant has no turn in it"
+    ]
+
+
+def test_the_model_context_is_a_limit_too_and_many_are_counted(tmp_path: Path) -> None:
+    rows = [{"prompt": "1", "completion": "2" * (400 if n % 2 else 3)} for n in range(1200)]
+    notes, _ = notes_of(tmp_path, rows, 1024)
+    [note] = notes
+    assert note.startswith("of the first 1000 rows about 500 are longer than 256 tokens (train.max_length)")
+    assert note.endswith("; and 497 more")
