@@ -19,13 +19,21 @@ from hpcjobs.assets import ASSETS
 from hpcjobs.launch.slurm import clean_environment
 from hpcjobs.run_folder.files import read_json
 from hpcjobs.run_folder.paths import RunPaths
-from tests.plan.test_weights import UP, missing, other_shape, other_type, renamed, truncated
+from tests.plan.test_weights import FILE, UP, missing, other_shape, other_type, read, renamed, truncated, write
 
 pytestmark = pytest.mark.model
+
+
+def changed(folder: Path) -> None:
+    """Other numbers under the same names: what a `latest/` is a day later."""
+    tensors = read(folder / FILE)
+    write(folder / FILE, {name: (dtype, shape, content[::-1]) for name, (dtype, shape, content) in tensors.items()})
+
+
 # Each fault, and what the error names.
 FAULTS: list[tuple[Callable[[Path], None], str]] = [
     (renamed, UP), (missing, UP), (other_shape, UP), (other_type, "transformer.h.0.attn.c_attn.weight"),
-    (truncated, "model.safetensors is cut off"),
+    (truncated, "model.safetensors is cut off"), (changed, "is not what was planned"),
 ]  # fmt: skip
 JOBS = {
     "loop": ["eval", "--set", "model.engine=loop"],
@@ -59,7 +67,7 @@ def test_each_fault_on_each_engine_and_in_training(tmp_path: Path) -> None:
         for job, words in JOBS.items():
             model, faulty = tmp_path / f"{fault.__name__}-{job}", None
             shutil.copytree(ASSETS / "tiny", model)
-            if fault is truncated:
+            if fault in (truncated, changed):
                 faulty = str(shutil.copytree(model, f"{model}-later"))
             fault(Path(faulty or model))
             how = ["--model", str(model), "--name", model.name, "--executor", "debug", "--yes", "--max-samples", "4"]
