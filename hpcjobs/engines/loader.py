@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING
 from hpcjobs.assets import ASSETS
 from hpcjobs.config import ModelConfig, WeightsConfig
 from hpcjobs.engines.context_length import config_length
+from hpcjobs.engines.hub import HubModel, cache_folder, is_hub_id
+from hpcjobs.engines.weight_files import stored_tensors
 from hpcjobs.engines.weights import not_whole, weight_problems
 from hpcjobs.errors import ConfigError
 
@@ -38,6 +41,14 @@ class ModelSource:
         """The name or path for `from_pretrained`."""
         asset = ASSETS / self.name
         return str(asset) if self.name and (asset / "config.json").is_file() else self.name
+
+    @property
+    def folder(self) -> Path | None:
+        """Where its files are on this machine, in the hub's cache too; None if they are not here."""
+        if Path(self.location).is_dir():
+            return Path(self.location)
+        cache = Path(self.cache_dir) if self.cache_dir else cache_folder(os.environ)
+        return HubModel(self.name, self.revision, cache).folder() if is_hub_id(self.name) else None
 
     @property
     def pinned(self) -> dict[str, str | bool | None]:
@@ -120,6 +131,8 @@ def load_model(
             **source.pinned,
         )  # fmt: skip
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        if isinstance(error, SafetensorError) and (folder := source.folder):
+            stored_tensors(folder)  # names the file, and the tensor, that the library does not
         raise source.not_loaded(error) from error
     if problems := weight_problems(report, source.weights):
         raise not_whole(source.name, problems)

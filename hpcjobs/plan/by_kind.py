@@ -7,7 +7,6 @@ from pathlib import Path
 
 from hpcjobs.config import Config
 from hpcjobs.plan.draft import Draft
-from hpcjobs.plan.weights import check_trained, check_weights
 
 # (config, the words behind `--`, the run's folder or None for a made-up name) -> what will be written, all checked.
 Planner = Callable[[Config, Sequence[str], Path | None], Draft]
@@ -16,27 +15,19 @@ Planner = Callable[[Config, Sequence[str], Path | None], Draft]
 def _eval(config: Config, argv: Sequence[str], folder: Path | None) -> Draft:
     from hpcjobs.plan.eval import make_plan
 
-    draft = make_plan("eval", config, folder)
-    check_weights(draft.config)
-    return draft
+    return make_plan("eval", config, folder)
 
 
 def _generate(config: Config, argv: Sequence[str], folder: Path | None) -> Draft:
     from hpcjobs.plan.eval import make_plan
 
-    draft = make_plan("generate", config, folder)
-    check_weights(draft.config)
-    return draft
+    return make_plan("generate", config, folder)
 
 
 def _train(config: Config, argv: Sequence[str], folder: Path | None) -> Draft:
     from hpcjobs.plan.train import make_train_plan
 
-    draft = make_train_plan(config, folder)
-    check_trained(draft.config)
-    if config.train.init == "pretrained":
-        check_weights(draft.config)
-    return draft
+    return make_train_plan(config, folder)
 
 
 def _script(config: Config, argv: Sequence[str], folder: Path | None) -> Draft:

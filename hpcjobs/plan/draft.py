@@ -21,7 +21,7 @@ from hpcjobs.engines.own_dtype import save_dtype
 from hpcjobs.errors import UsageError
 from hpcjobs.metrics.registry import registered_names
 from hpcjobs.plan.model import fetched, model_folder
-from hpcjobs.plan.weights import check_weights
+from hpcjobs.plan.weights import check_trained, check_weights
 from hpcjobs.run_folder.disk import disk_errors, whole_run
 from hpcjobs.run_folder.files import make_folder, write_whole
 from hpcjobs.run_folder.inputs import table_parts
@@ -64,8 +64,8 @@ class Draft:
         model = fetched(self.plan.model, self.config)
         if model == self.plan.model:
             return self.plan
-        check_weights(self.config)
         train = self.plan.train
+        _check_model(self.config, train)
         if train.batches:
             train = dataclasses.replace(train, save_dtype=save_dtype(self.config, model_folder(self.config)))
         return dataclasses.replace(self.plan, model=model, train=train)
@@ -132,8 +132,8 @@ def draft_run(
 ) -> Draft:
     """The draft of a run of kind `job`, in `folder` or under the runs root.
 
-    `own_code` copies the user's code, given the run folder. `details` are further fields of Plan. Raises a UsageError
-    for a bad run name or folder.
+    `own_code` copies the user's code, given the run folder. Raises a UsageError for a bad run name or folder, and for
+    weights that cannot be right: whatever kind of job it is, its model is looked at here.
     """
     root = folder or _root(config) / (config.run.name or _default_name(job, config))
     checked_name(root.name, "run name")
@@ -143,6 +143,8 @@ def draft_run(
             raise ValueError("has a '%', which Slurm would take for a pattern of its own")
     except ValueError as error:  # it stands on #SBATCH lines, for the log files
         raise UsageError(f"run folder {str(root.absolute())!r} {error}") from None
+    if not find_kind(job).program:
+        _check_model(config, train)
     run = config.run.model_copy(update={"name": root.name, "root": str(root.parent.absolute())})
     config = config.model_copy(update={"run": run})
     snapshot = own_code(root.absolute())
@@ -170,6 +172,13 @@ def draft_run(
         validation=validation,
         then_eval=then_eval,
     )
+
+
+def _check_model(config: Config, train: PlanTrain | None) -> None:
+    """Raise a ConfigError if the model's weights cannot be right, or a training cannot have them."""
+    if train is not None and train.batches:
+        check_trained(config)
+    check_weights(config)
 
 
 def _packages(job: str, config: Config) -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,6 +11,7 @@ from pathlib import Path
 from hpcjobs.assets import ASSETS
 from hpcjobs.config import Config
 from hpcjobs.config.path_names import is_path, near_file
+from hpcjobs.engines.fingerprint import weights_fingerprint
 from hpcjobs.engines.hub import HubModel, cache_folder, is_hub_id
 from hpcjobs.engines.registry import check_task, own_model_engine
 from hpcjobs.errors import ConfigError
@@ -83,14 +83,3 @@ def fetched(facts: PlanModel, config: Config) -> PlanModel:
     """
     lacking = facts.cache is not None and not facts.commit
     return replace(facts, commit=_hub_model(config).fetch()) if lacking else facts
-
-
-def weights_fingerprint(folder: Path) -> str:
-    """A SHA-256 of names, sizes and first MiB of the model's files: it detects a swapped model without reading all of
-    it.
-    """
-    digest = hashlib.sha256()
-    for path in sorted(path for path in folder.iterdir() if path.is_file()):
-        with path.open("rb") as file:
-            digest.update(f"{path.name}\0{path.stat().st_size}\0".encode() + file.read(1 << 20))
-    return digest.hexdigest()

@@ -120,7 +120,8 @@ def _eval_after(config: Config) -> _After | None:
         return None
     after, places = resolve("eval", Path(config.train.then_eval), None, [])
     with placing(places, otherwise=config.train.then_eval):
-        draft = make_plan("eval", after.model_copy(update={"model": config.model}))
+        base = {"model": config.model, "train": config.train}  # instead of the model that there will be
+        draft = make_plan("eval", after.model_copy(update=base))
     return _After(dump(located(after)), draft.plan)
 
 

@@ -21,11 +21,11 @@ _EMBEDDINGS = {"lm_head", "embed_out", "output", "embed_tokens", "wte", "embed_i
 def check_weights(config: Config) -> None:
     """Raise a ConfigError that names files or tensors if the model's weights cannot be right.
 
-    A model that is not here yet, or that an engine loads itself, passes. What headers cannot tell is checked when the
-    weights are loaded.
+    A model passes that is not here yet, that an engine loads itself, or whose weights are made up (`train.init:
+    random`). What headers cannot tell is checked when the weights are loaded.
     """
     folder = model_folder(config)
-    if folder is None or not (folder / "config.json").is_file():
+    if folder is None or not (folder / "config.json").is_file() or config.train.init == "random":
         return
     model = read_json(folder / "config.json")
     if (folder / "adapter_config.json").is_file():

@@ -45,6 +45,7 @@ def write_model(work: Work, prepared: Prepared, target: Path) -> None:
     Adapters are merged into the base model, which rank 0 loads again in float32 into host memory, so it does not matter
     how weights are sharded. What is stored is rounded once, to `train.save_dtype`.
     """
+    from hpcjobs.engines.fingerprint import check_planned
     from hpcjobs.engines.loader import torch_dtype
     from hpcjobs.engines.store import store_model
 
@@ -57,6 +58,7 @@ def write_model(work: Work, prepared: Prepared, target: Path) -> None:
         else:
             adapters = trained_weights(prepared.state)
             if work.rank.is_main:
+                check_planned(work.config.model, work.plan.model)  # days may lie between
                 merged = merged_model(work.config, adapters)
                 _end_with(merged, end)
                 store_model(merged, merged.state_dict(), temporary, dtype)

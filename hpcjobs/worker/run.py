@@ -18,6 +18,7 @@ from hpcjobs.distributed.gpus import audit_allocation, own_gpus
 from hpcjobs.distributed.rank import Rank, job_end, refuse_lone_process, slurm_resources
 from hpcjobs.distributed.watchdog import Limits, Watchdog
 from hpcjobs.distributed.work import Work
+from hpcjobs.engines.fingerprint import check_planned
 from hpcjobs.engines.hub import at_commit, go_offline
 from hpcjobs.errors import HpcJobsError, UsageError
 from hpcjobs.run_folder.heartbeat import Heartbeat, Vitals
@@ -95,6 +96,8 @@ def _audit(rank: Rank, config: Config) -> None:
 def _run_job(work: Work) -> None:
     if work.rank.is_main and (message := changed_since(work.plan.code)):
         log.warning("%s", message)
+    if not work.plan.kind.program:
+        check_planned(work.config.model, work.plan.model)
     RANKS[work.plan.kind.name](work)
 
 

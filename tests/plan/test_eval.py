@@ -214,10 +214,15 @@ def test_a_plan_of_no_rows(home: Path) -> None:
     assert len(Inputs(draft.paths.data)) == len(ChunkList.read(draft.paths.chunks(0))) == 0
 
 
+def no_weights(folder: Path, config: dict[str, Any]) -> None:
+    """A model folder whose weights file is whole, and has none."""
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "model.safetensors").write_bytes(b"\x02" + bytes(7) + b"{}")
+
+
 def test_a_models_files_are_known_again(home: Path) -> None:
-    (home / "m").mkdir()
-    (home / "m/config.json").write_text("{}")
-    (home / "m/w.safetensors").write_bytes(b"1")
+    no_weights(home / "m", {})
 
     def fingerprint() -> str:
         plan = make_plan("eval", config_of(model={"engine": "generate", "name": "m"})).plan
@@ -226,7 +231,7 @@ def test_a_models_files_are_known_again(home: Path) -> None:
 
     first = fingerprint()
     assert fingerprint() == first
-    (home / "m/w.safetensors").write_bytes(b"2")
+    (home / "m/other.json").write_text("2")
     assert fingerprint() != first
 
 
@@ -272,8 +277,7 @@ PLAIN = {"model_type": "llama"}
 def test_the_plan_says_which_engine_is_likely(
     home: Path, model: dict[str, Any], given: dict[str, dict[str, Any]], engine: str
 ) -> None:
-    (home / "m").mkdir()
-    (home / "m/config.json").write_text(json.dumps(model))
+    no_weights(home / "m", model)
     plan = make_plan("eval", config_of(model={"engine": "auto", "name": "m"}, **given)).plan
     assert plan.model.likely_engine == engine
     assert f"(engine auto: {engine})" in "\n".join(plan.summary())

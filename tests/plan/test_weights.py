@@ -16,9 +16,14 @@ import pytest
 from hpcjobs.assets import ASSETS
 from hpcjobs.config.layers import dotted_layer
 from hpcjobs.config.problems import validate
+from hpcjobs.config.shape import Shape
 from hpcjobs.errors import ConfigError
 from hpcjobs.launch.slurm import clean_environment
+from hpcjobs.plan.draft import draft_run
 from hpcjobs.plan.weights import check_trained, check_weights
+from hpcjobs.run_folder.job_kinds import KINDS, JobKind
+from hpcjobs.run_folder.snapshot import Snapshot
+from tests.trainings import plan_training
 
 UP = "model.layers.1.mlp.up_proj.weight"
 FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -222,3 +227,25 @@ def test_a_base_that_adapters_cannot_be_merged_into_is_refused(folder: Path) -> 
     (folder / "config.json").write_text(json.dumps(values | {"quantization_config": {"quant_method": "gptq"}}))
     with pytest.raises(ConfigError, match=r"is quantised \(gptq\): its weights cannot be trained"):
         check_trained(config(folder))
+
+
+@pytest.mark.parametrize("job", ["eval", "count"])
+def test_every_kind_of_job_is_checked(
+    folder: Path, tmp_path: Path, job: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One from another package too, and an eval that a training starts: neither goes by `submit`."""
+    monkeypatch.setitem(KINDS, "count", JobKind(name="count"))
+    missing(folder)
+    with pytest.raises(ConfigError, match=f"1 not in its files, and would be random numbers: {UP}"):
+        draft_run(job, config(folder), tmp_path / "run", Shape(1, 1, 0, 1), lambda run: Snapshot())
+    draft_run("script", config(folder), tmp_path / "run", Shape(1, 1, 0, 1), lambda run: Snapshot(), argv=["a.py"])
+
+
+def test_an_eval_after_a_training_from_scratch_needs_no_weights_of_its_base(folder: Path, tmp_path: Path) -> None:
+    missing(folder)
+    after = tmp_path / "after.yaml"
+    task = {"prompt": "{{ question }}", "target": "{{ answer }}", "metrics": ["exact_match"]}
+    after.write_text(json.dumps({"data": {"name": "canned_50_quick"}, "task": task}))
+    assert plan_training(tmp_path / "run", model=str(folder), then_eval=str(after)).plan.is_file()
+    with pytest.raises(ConfigError, match=UP):
+        plan_training(tmp_path / "other", model=str(folder), then_eval=str(after), init="pretrained")

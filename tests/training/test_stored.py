@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from hpcjobs.assets import ASSETS
 from hpcjobs.merge.train import merge_train
 from hpcjobs.run_folder.files import read_json
 from hpcjobs.run_folder.heartbeat import read_heartbeat
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.training.outcome import read_training
 from tests.runs import rank_env
-from tests.trainings import curve_of, plan_training, run_training
+from tests.trainings import TrainingRanks, curve_of, plan_training, run_training
 
 pytestmark = pytest.mark.model
 UP = "model.layers.1.mlp.up_proj.weight"
@@ -56,3 +59,29 @@ def _stored_again(paths: RunPaths) -> None:
     assert {record.attempt for record in curve_of(paths)} == {"a"}
     merge_train(paths)
     assert read_json(paths.metrics)["complete"] is True
+
+
+def test_adapters_are_merged_into_the_base_that_was_planned_alone(tmp_path: Path) -> None:
+    """A base whose files are changed during the training, or before it goes on, is not the one that was adapted."""
+    base = tmp_path / "base"
+    shutil.copytree(ASSETS / "tiny", base)
+    how: dict[str, Any] = {"init": "pretrained", "lora": {"rank": 2}, "max_steps": 12, "checkpoint_every": 5}
+    paths = plan_training(tmp_path / "run", model=str(base), **how)
+    with TrainingRanks(paths, 1) as ranks:
+        ranks.wait_for_step(1)
+        whole = (base / "model.safetensors").read_bytes()
+        (base / "new").write_bytes(whole[:9000] + whole[9400:9800] + whole[9000:9400] + whole[9800:])
+        (base / "new").rename(base / "model.safetensors")  # the rank has the old one mapped into its memory
+        assert ranks.finish() == [2]
+    with TrainingRanks(paths, 1, "b") as ranks:
+        assert ranks.finish() == [2]
+    for attempt in "ab":
+        heartbeat = read_heartbeat(paths.heartbeat(attempt, 0))
+        assert heartbeat is not None
+        assert f"{base} is not what was planned" in (heartbeat.first_error or "")
+    assert not paths.model.exists()
+    shutil.rmtree(base)
+    shutil.copytree(ASSETS / "tiny", base)
+    run_training(paths, 1, "c")
+    assert {record.attempt for record in curve_of(paths)} == {"a"}
+    assert paths.model.exists()
