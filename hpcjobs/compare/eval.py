@@ -16,15 +16,17 @@ from hpcjobs.compare.results import Results
 from hpcjobs.compare.statistics import Differences
 from hpcjobs.config.resolve import read_config
 from hpcjobs.errors import MergeError, UsageError
+from hpcjobs.metrics.registry import lower_is_better
 from hpcjobs.run_folder.job_kinds import check_answers
-from hpcjobs.run_folder.metrics_file import Counts, MetricsFile
+from hpcjobs.run_folder.metrics_file import Counts, MetricsFile, Summary
 from hpcjobs.run_folder.paths import RunPaths
 
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
     """One of the two runs: its results and the content of metrics.json. `target` is what the answers were scored
-    against. An lm_eval task has scored its samples itself: `score` refuses it.
+    against, `lower` are the metrics of which lower values are better. An lm_eval task has scored its samples itself:
+    `score` refuses it.
     """
 
     paths: RunPaths
@@ -34,6 +36,7 @@ class Side:
     model: str
     data: Mapping[str, Any]
     target: str | None
+    lower: frozenset[str] = frozenset()
     lm_eval: bool = False
 
     @classmethod
@@ -57,6 +60,7 @@ class Side:
                 model=known.model["name"],
                 data=known.data,
                 target=target,
+                lower=frozenset(name for name, one in file.metrics.items() if _is_lower(name, one)),
                 lm_eval=config.task.type == "lm_eval",
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -71,6 +75,11 @@ class Side:
         return bool(self.data["sha256"] == other.data["sha256"])
 
 
+def _is_lower(name: str, summary: Summary) -> bool:
+    """As the run says; the files of earlier versions say nothing, and the name must do."""
+    return summary.get("lower_is_better", False) or lower_is_better(name)
+
+
 @dataclass(frozen=True)
 class Comparison:
     """Two runs, their common samples, and the differences B - A of each common metric.
@@ -83,6 +92,11 @@ class Comparison:
     pairs: Pairs
     metrics: dict[str, Differences]
     other_inputs: int | None
+
+    @property
+    def lower(self) -> frozenset[str]:
+        """The metrics of which lower values are better, as either run says."""
+        return self.a.lower | self.b.lower
 
     @property
     def flipped(self) -> list[str]:

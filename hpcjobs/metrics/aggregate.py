@@ -13,6 +13,7 @@ from hpcjobs.config import TaskConfig
 from hpcjobs.metrics.base import Metric, bounds_of
 from hpcjobs.metrics.fold import Fold, MeanFold
 from hpcjobs.metrics.groups import Groups, ScoredBatch, stored_name
+from hpcjobs.metrics.registry import lower_is_better
 from hpcjobs.run_folder.metrics_file import Groups as SummaryGroups
 from hpcjobs.run_folder.metrics_file import Summary
 
@@ -39,7 +40,7 @@ class Aggregator:
 
     def summary(self) -> dict[str, Summary]:
         """Each metric's value with its standard error and confidence intervals."""
-        return {name: fold.summary() for name, fold in self._folds.items()}
+        return {metric.name: _directed(metric, self._folds[metric.name].summary()) for metric in self._metrics}
 
     def groups(self) -> SummaryGroups:
         """{column: {value: {metric: summary}}} for `task.group_by`, without columns that have too many values.
@@ -69,6 +70,12 @@ class Aggregator:
 def fold_of(metric: Metric) -> Fold:
     """The metric's own fold; the mean for a user's class without one."""
     return metric.fold() if hasattr(metric, "fold") else MeanFold(bounds_of(metric))
+
+
+def _directed(metric: Metric, summary: Summary) -> Summary:
+    """The summary, saying so if lower values are better: compare and reports cannot ask the class."""
+    lower = getattr(metric, "lower_is_better", False) or lower_is_better(metric.name)
+    return {**summary, "lower_is_better": True} if lower else summary
 
 
 def _scored(rows: pa.Table, metric: Metric) -> ScoredBatch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import ClassVar, Self
@@ -39,7 +40,7 @@ class Metric:
 
     name: str
     needs_target: bool = True
-    lower_is_better: ClassVar[bool] = False
+    lower_is_better: bool = False
     tasks: ClassVar[tuple[str, ...]] = ("generate",)
     normalized: bool = True
     binary: ClassVar[bool] = False
@@ -69,8 +70,8 @@ class Metric:
         return Score(sum(float(self.score(text, target, row)) for text in texts) / len(texts))
 
     def failed(self, target: Target) -> Score:
-        """The score of a sample that ended in an error. `target` may be None."""
-        return Score(0.0)
+        """The score of a sample that ended in an error: the worst there is. `target` may be None."""
+        return Score(worst_score(self))
 
     def refuse(self, target: Target) -> str:
         """Why no answer can equal this target, such as a text for a metric of numbers; '' if one can."""
@@ -92,6 +93,14 @@ def bounds_of(metric: object) -> tuple[float, float] | None:
     """The least and greatest score of a metric, which may be a user's class; None if unknown."""
     bounds: tuple[float, float] | None = getattr(metric, "bounds", None)
     return (0.0, 1.0) if bounds is None and getattr(metric, "binary", False) else bounds
+
+
+def worst_score(metric: object) -> float:
+    """What an error scores: 0; where lower is better the upper bound, or NaN (not counted) if there is none."""
+    if not getattr(metric, "lower_is_better", False):
+        return 0.0
+    bounds = bounds_of(metric)
+    return math.nan if bounds is None else bounds[1]
 
 
 def texts_of(answer: Completion) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,12 +67,19 @@ class Groups:
 
     def summary(self) -> dict[str, dict[str, Summary]]:
         """{value: {metric: summary}}, sorted by value, null last."""
-        keys = sorted(self._folds, key=lambda key: (key is None, key))
-        return {_label(key): {name: fold.summary() for name, fold in self._folds[key].items()} for key in keys}
+        keys, labels = sorted(self._folds, key=lambda key: (key is None, key)), _labels(self._folds)
+        return {labels[key]: {name: fold.summary() for name, fold in self._folds[key].items()} for key in keys}
 
 
-def _label(key: GroupKey) -> str:
-    return key if isinstance(key, str) else json.dumps(key)
+def _labels(keys: Iterable[GroupKey]) -> dict[GroupKey, str]:
+    """A name for each value; a text that has the name of another value, as "null" of no value, stands in quotes."""
+    labels: dict[str, GroupKey] = {}
+    for key in sorted(keys, key=lambda key: (key is not None, key)):
+        label = key if isinstance(key, str) else json.dumps(key)
+        while label in labels:
+            label = json.dumps(label)
+        labels[label] = key
+    return {key: label for label, key in labels.items()}
 
 
 def check_groups(columns: Sequence[str], inputs: pa.Schema) -> None:

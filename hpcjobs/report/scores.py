@@ -31,6 +31,7 @@ class ScoreRow:
     bar: float | None = None
     whisker: tuple[float, float] | None = None
     options: list[tuple[str, str, int]] = field(default_factory=list)
+    lower_is_better: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ def score_of(name: str, summary: Summary) -> ScoreRow:
         scale=scale,
         bar=_place(value, scale) if drawn else None,
         whisker=(_place(interval[0], scale), _place(interval[1], scale)) if drawn and interval else None,
+        lower_is_better=summary.get("lower_is_better", False),
         options=[(letter, f"{one['value']:.4f}", one["n"]) for letter, one in summary.get("by_option", {}).items()],
     )
 

@@ -20,7 +20,8 @@ class OptionSummary(TypedDict):
 class Summary(TypedDict):
     """A metric: value, standard error and 95% intervals (None if undefined) over `n` samples.
 
-    `by_option`: the same by correct option, for choice. `step`: the step of a training's loss.
+    `by_option`: the same by correct option, for choice. `step`: the step of a training's loss. `lower_is_better` is set
+    if it is so.
     """
 
     value: float | None
@@ -30,6 +31,7 @@ class Summary(TypedDict):
     bootstrap_ci95: NotRequired[list[float] | None]
     by_option: NotRequired[dict[str, OptionSummary]]
     step: NotRequired[int]
+    lower_is_better: NotRequired[bool]
 
 
 # Summaries by column, value and metric.

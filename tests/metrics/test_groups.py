@@ -96,6 +96,25 @@ def test_a_column_with_too_many_values_is_left_out_and_said() -> None:
     assert len(fits.groups()["n"]) == MOST_GROUPS
 
 
+def test_a_text_null_is_not_the_missing_value() -> None:
+    """Case 35: four rows of "null", four of null, four of "x"."""
+    values = ["null", None, "x", '"null"'] * 4
+    scores = [1.0, 0.0, 0.5, 0.25] * 4
+    rows = pa.table(
+        {
+            "scores": pa.StructArray.from_arrays([pa.array(scores)], ["exact_match"]),
+            "input": pa.StructArray.from_arrays([pa.array(values)], ["g"]),
+        }
+    )
+    made = Aggregator(find_metrics(["exact_match"]), TaskConfig(metrics=("exact_match",), group_by=("g",)))
+    made.add(rows)
+    groups = made.groups()["g"]
+    assert sum(group["exact_match"]["n"] for group in groups.values()) == len(rows)
+    assert {value: group["exact_match"]["value"] for value, group in groups.items()} == {
+        "null": 0.0, '"null"': 0.25, '"\\"null\\""': 1.0, "x": 0.5,
+    }  # fmt: skip
+
+
 def test_the_users_own_id_is_found_under_its_stored_name() -> None:
     assert list(aggregator(["id"], table()).groups()["id"]) == ["own"]
 
