@@ -66,7 +66,7 @@ def _merge(paths: RunPaths) -> Merged:
                 writer.write(rows)
         metrics = aggregator.summary()
         rest.write(paths.missing, _missing_lines(missing, inputs, rounds, tally))
-        rest.write(paths.metrics, json_text(aggregator.grouped(_metrics_json(config, plan, tally, missing, metrics))))
+        rest.write(paths.metrics, json_text(aggregator.told(_metrics_json(config, plan, tally, missing, metrics))))
     return Merged(plan.rows, tally.accepted, missing, metrics)
 
 

@@ -76,7 +76,7 @@ def rescore(paths: RunPaths, metric_names: Sequence[str], target: str | None) ->
             writer.write(rows)
         summary["metrics"] = aggregator.summary()
         summary["provenance"] |= {"rescored_at": time.time(), "rescored_with": used}
-        summary = aggregator.grouped(summary)
+        summary = aggregator.told(summary)
         rest.write(paths.metrics, json_text(summary))
     return summary
 

@@ -14,6 +14,7 @@ from hpcjobs.metrics.base import Metric, bounds_of
 from hpcjobs.metrics.fold import Fold, MeanFold
 from hpcjobs.metrics.groups import Groups, ScoredBatch, stored_name
 from hpcjobs.metrics.registry import lower_is_better
+from hpcjobs.metrics.unscored import Unscored, without_unscored
 from hpcjobs.run_folder.metrics_file import Groups as SummaryGroups
 from hpcjobs.run_folder.metrics_file import Summary
 
@@ -24,6 +25,7 @@ class Aggregator:
     def __init__(self, metrics: Sequence[Metric], task: TaskConfig) -> None:
         self._metrics = metrics
         self._folds = self._make()
+        self._unscored = {metric.name: Unscored(metric.name) for metric in metrics if _scores_all(metric)}
         self._groups = [Groups(column, self._make) for column in task.group_by] if metrics else []
 
     def _make(self) -> dict[str, Fold]:
@@ -34,13 +36,24 @@ class Aggregator:
         scored = {metric.name: _scored(rows, metric) for metric in self._metrics}
         for name, fold in self._folds.items():
             fold.add(scored[name].scores, scored[name].statistics)
+        for name, unscored in self._unscored.items():
+            unscored.add(rows, scored[name].missing)
         for groups in self._groups:
             names = [field.name for field in rows.schema.field("input").type]
             groups.add(struct_field(rows, "input", stored_name(groups.column, names)), scored)
 
     def summary(self) -> dict[str, Summary]:
         """Each metric's value with its standard error and confidence intervals."""
-        return {metric.name: _directed(metric, self._folds[metric.name].summary()) for metric in self._metrics}
+        return {metric.name: self._told(metric, self._folds[metric.name].summary()) for metric in self._metrics}
+
+    def _told(self, metric: Metric, summary: Summary) -> Summary:
+        """The summary, saying so if lower values are better (compare and reports cannot ask the class), and how many
+        samples are left out because their score is no number.
+        """
+        if getattr(metric, "lower_is_better", False) or lower_is_better(metric.name):
+            summary = {**summary, "lower_is_better": True}
+        unscored = self._unscored.get(metric.name)
+        return {**summary, "unscored": unscored.count} if unscored and unscored.count else summary
 
     def groups(self) -> SummaryGroups:
         """{column: {value: {metric: summary}}} for `task.group_by`, without columns that have too many values.
@@ -54,14 +67,14 @@ class Aggregator:
                 inner.setdefault(group, {})[name] = summary
         return found | ({"group": inner} if inner else {})
 
-    def grouped(self, values: dict[str, Any]) -> dict[str, Any]:
-        """The values of metrics.json with `groups` added, if there are any; columns left out are in `warnings`, and
-        what a fold says of its value (`notes()`).
+    def told(self, values: dict[str, Any]) -> dict[str, Any]:
+        """The values of metrics.json with `groups` added, if there are any. `warnings` has columns left out, scores
+        that are no numbers, and what a fold says of its value (`notes()`).
         """
-        known = [
-            text for text in values["warnings"] if not text.startswith(tuple(f"{name}: its " for name in self._folds))
-        ]
-        notes = [groups.note for groups in self._groups if groups.note and groups.note not in known]
+        earlier = tuple(f"{name}: its " for name in self._folds)
+        known = [text for text in without_unscored(values["warnings"]) if not text.startswith(earlier)]
+        notes = [line for unscored in self._unscored.values() if (line := unscored.warning())]
+        notes += [groups.note for groups in self._groups if groups.note and groups.note not in known]
         notes += [text for fold in self._folds.values() for text in getattr(fold, "notes", list)()]
         groups = {"groups": self.groups()} if self._groups else {}
         return values | groups | {"warnings": [*known, *notes]}
@@ -72,10 +85,9 @@ def fold_of(metric: Metric) -> Fold:
     return metric.fold() if hasattr(metric, "fold") else MeanFold(bounds_of(metric))
 
 
-def _directed(metric: Metric, summary: Summary) -> Summary:
-    """The summary, saying so if lower values are better: compare and reports cannot ask the class."""
-    lower = getattr(metric, "lower_is_better", False) or lower_is_better(metric.name)
-    return {**summary, "lower_is_better": True} if lower else summary
+def _scores_all(metric: Metric) -> bool:
+    """Whether every sample has a score by it; in a group of lm_eval's, each task has metrics of its own."""
+    return "lm_eval" not in getattr(metric, "tasks", ())
 
 
 def _scored(rows: pa.Table, metric: Metric) -> ScoredBatch:

@@ -56,7 +56,7 @@ class MeanFold:
 
     def add(self, scores: Floats, statistics: pa.Array | None = None) -> None:
         """Add a batch of scores."""
-        for block in self._buffer.add(scores[~np.isnan(scores)]):
+        for block in self._buffer.add(scores[np.isfinite(scores)]):
             self._fold(block[:, 0])
 
     def _fold(self, scores: Floats) -> None:

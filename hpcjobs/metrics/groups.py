@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from hpcjobs.errors import ConfigError, did_you_mean
@@ -25,6 +26,12 @@ class ScoredBatch:
 
     scores: Floats
     statistics: pa.Array | None
+
+    @property
+    def missing(self) -> npt.NDArray[np.bool_]:
+        """Where there is neither a score nor statistics, shape (n,)."""
+        none = ~np.isfinite(self.scores)
+        return none if self.statistics is None else none & np.asarray(self.statistics.is_null(), bool)
 
 
 class Groups:

@@ -21,7 +21,7 @@ class Summary(TypedDict):
     """A metric: value, standard error and 95% intervals (None if undefined) over `n` samples.
 
     `by_option`: the same by correct option, for choice. `step`: the step of a training's loss. `lower_is_better` is set
-    if it is so.
+    if it is so. `unscored`: samples with an answer whose score is no finite number, if there are any; not in `n`.
     """
 
     value: float | None
@@ -32,6 +32,7 @@ class Summary(TypedDict):
     by_option: NotRequired[dict[str, OptionSummary]]
     step: NotRequired[int]
     lower_is_better: NotRequired[bool]
+    unscored: NotRequired[int]
 
 
 # Summaries by column, value and metric.

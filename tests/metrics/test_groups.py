@@ -87,10 +87,10 @@ def test_a_column_with_too_many_values_is_left_out_and_said() -> None:
         made = Aggregator(find_metrics(["exact_match"]), TaskConfig(metrics=("exact_match",), group_by=("n", "same")))
         for start, stop in itertools.pairwise([0, *cuts, count]):
             made.add(rows.slice(start, stop - start))
-        values = made.grouped({"metrics": {}, "warnings": ["gone"]})
+        values = made.told({"metrics": {}, "warnings": ["gone"]})
         assert values["warnings"] == ["gone", "task.group_by: n has more than 1000 different values: left out"]
         assert list(values["groups"]) == ["same"]
-        assert made.grouped(values)["warnings"] == values["warnings"], "said once"
+        assert made.told(values)["warnings"] == values["warnings"], "said once"
     fits = Aggregator(find_metrics(["exact_match"]), TaskConfig(metrics=("exact_match",), group_by=("n",)))
     fits.add(rows.slice(1))
     assert len(fits.groups()["n"]) == MOST_GROUPS
@@ -121,7 +121,7 @@ def test_the_users_own_id_is_found_under_its_stored_name() -> None:
 
 def test_without_groups_nothing_is_added() -> None:
     values: dict[str, Any] = {"metrics": {}, "warnings": []}
-    assert aggregator([], table()).grouped(values) == values
+    assert aggregator([], table()).told(values) == values
 
 
 def test_columns_are_checked_when_planning() -> None:
@@ -157,4 +157,4 @@ def test_a_users_metric_without_a_fold_has_groups() -> None:
     assert means == {"a": 1.0, "b": 3.0}
     fold = MeanFold()
     fold.add(np.array([1.0, np.nan, 3.0]))
-    assert made.summary() == {"plain": fold.summary()}
+    assert made.summary() == {"plain": {**fold.summary(), "unscored": 1}}
