@@ -16,6 +16,8 @@ from hpcjobs.compare.results import Results
 from hpcjobs.compare.statistics import Differences
 from hpcjobs.config.resolve import read_config
 from hpcjobs.errors import MergeError, UsageError
+from hpcjobs.metrics.clusters import ClusterCodes, Codes
+from hpcjobs.metrics.groups import stored_name
 from hpcjobs.metrics.registry import lower_is_better
 from hpcjobs.run_folder.job_kinds import check_answers
 from hpcjobs.run_folder.metrics_file import Counts, MetricsFile, Summary
@@ -38,6 +40,7 @@ class Side:
     target: str | None
     lower: frozenset[str] = frozenset()
     lm_eval: bool = False
+    cluster_by: str | None = None
 
     @classmethod
     def read(cls, paths: RunPaths) -> Side:
@@ -62,6 +65,7 @@ class Side:
                 target=target,
                 lower=frozenset(name for name, one in file.metrics.items() if _is_lower(name, one)),
                 lm_eval=config.task.type == "lm_eval",
+                cluster_by=config.task.cluster_by,
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise MergeError(f"{paths.metrics} is broken: {error!r}; next: hpcjobs merge {paths.root}") from None
@@ -128,12 +132,31 @@ def compare(a: Side, b: Side) -> Comparison:
             f"no id is in both runs: {a.paths.root} has {a.results.rows} samples of {a.data['name']}, "
             f"{b.paths.root} {b.results.rows} of {b.data['name']}"
         )
-    metrics, others = {name: Differences() for name in names}, 0
-    for one, other in pairs.tables(["scores"] if same else ["scores", "input"]):
+    metrics, others, clusters = {name: Differences() for name in names}, 0, PairClusters(a.cluster_by, b.cluster_by)
+    for one, other in pairs.tables(["scores"] if same and not clusters.column else ["scores", "input"]):
+        codes = clusters.of(one, other)
         for name, found in metrics.items():
-            found.add(scores(one, name), scores(other, name))
+            found.add(scores(one, name), scores(other, name), codes)
         others += 0 if same else _other_inputs(one, other)
     return Comparison(a, b, pairs, metrics, None if same else others)
+
+
+class PairClusters:
+    """The clusters of pairs by the column that A names in `task.cluster_by`, else B; taken from A's rows, else B's."""
+
+    def __init__(self, a: str | None, b: str | None) -> None:
+        self.column, self._codes = a or b, ClusterCodes()
+
+    def of(self, one: pa.Table, other: pa.Table) -> Codes | None:
+        """The number of each pair's cluster; None without a column. Raises a UsageError if neither run has it."""
+        if self.column is None:
+            return None
+        for table in (one, other):
+            fields = table.schema.field("input").type if "input" in table.column_names else pa.struct([])
+            place = fields.get_field_index(stored_name(self.column, [field.name for field in fields]))
+            if place >= 0:
+                return self._codes.of(pc.struct_field(table.column("input"), [place]).combine_chunks())
+        raise UsageError(f"task.cluster_by: no column {self.column!r} in the rows of either run")
 
 
 def _other_inputs(one: pa.Table, other: pa.Table) -> int:

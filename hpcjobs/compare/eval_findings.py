@@ -61,6 +61,8 @@ class Findings:
         for letter, side in (("A", found.a), ("B", found.b)):
             yield from _side_warnings(letter, side)
         yield from self._pair_warnings()
+        if (ours := found.a.cluster_by) != (theirs := found.b.cluster_by):
+            yield f"task.cluster_by is {ours} in A and {theirs} in B: the pairs' clusters are by {ours or theirs}"
         if found.a.target != found.b.target:
             yield f"A was scored against the target {found.a.target!r}, B against {found.b.target!r}"
         for name, each in found.metrics.items():
@@ -143,6 +145,7 @@ def _metric_values(found: Differences, lower: bool) -> dict[str, object]:
         "n": found.n, **means, "difference": found.mean, "stderr": found.stderr, "ci95": found.interval(),
         "bootstrap_ci95": found.bootstrap(), "lower": found.worse, "higher": found.better, "unscored": found.unscored,
         "mcnemar": None if test is None else asdict(test), "lower_is_better": lower,
+        "clusters": found.clusters,
     }  # fmt: skip
 
 
@@ -153,7 +156,8 @@ def _metric_lines(name: str, found: Differences, lower: bool) -> Iterator[str]:
     parts = [f"{name:<16} {found.a / found.n:.4f} -> {found.b / found.n:.4f}", f"{found.mean:+.4f}"]
     for label, interval in (("95%", found.interval()), ("bootstrap", found.bootstrap())):
         parts += [f"{label} [{interval[0]:+.4f}, {interval[1]:+.4f}]"] if interval else []
-    yield "  ".join([*parts, f"n={found.n}"])
+    clusters = "" if found.clusters is None else f" in {found.clusters} clusters"
+    yield "  ".join([*parts, f"n={found.n}{clusters}"])
     if test := found.mcnemar():
         test_line = f"{found.worse} from 1 to 0, {found.better} from 0 to 1; McNemar ({test.method})"
         statistic = "" if test.statistic is None else f" {test.statistic:.2f},"

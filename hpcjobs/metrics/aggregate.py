@@ -11,8 +11,9 @@ import pyarrow.compute as pc
 
 from hpcjobs.config import TaskConfig
 from hpcjobs.metrics.base import Metric, bounds_of
+from hpcjobs.metrics.clusters import ClusterCodes, ClusteredFold, Codes
 from hpcjobs.metrics.fold import Fold, MeanFold
-from hpcjobs.metrics.groups import Groups, ScoredBatch, stored_name
+from hpcjobs.metrics.groups import AnyFold, Groups, ScoredBatch, stored_name
 from hpcjobs.metrics.registry import lower_is_better
 from hpcjobs.metrics.unscored import Unscored, without_unscored
 from hpcjobs.run_folder.metrics_file import Groups as SummaryGroups
@@ -23,24 +24,28 @@ class Aggregator:
     """Aggregates rows of results.parquet, in input order, into the `metrics` and `groups` of metrics.json."""
 
     def __init__(self, metrics: Sequence[Metric], task: TaskConfig) -> None:
-        self._metrics = metrics
+        self._metrics, self._cluster_by, self._codes = metrics, task.cluster_by, ClusterCodes()
         self._folds = self._make()
         self._unscored = {metric.name: Unscored(metric.name) for metric in metrics if _scores_all(metric)}
         self._groups = [Groups(column, self._make) for column in task.group_by] if metrics else []
 
-    def _make(self) -> dict[str, Fold]:
-        return {metric.name: fold_of(metric) for metric in self._metrics}
+    def _make(self) -> dict[str, AnyFold]:
+        folds = {metric.name: fold_of(metric) for metric in self._metrics}
+        return {name: ClusteredFold(fold) for name, fold in folds.items()} if self._cluster_by else {**folds}
 
     def add(self, rows: pa.Table) -> None:
         """Add a batch of rows, with all their columns."""
-        scored = {metric.name: _scored(rows, metric) for metric in self._metrics}
+        clusters = self._clusters(rows)
+        scored = {metric.name: _scored(rows, metric, clusters) for metric in self._metrics}
         for name, fold in self._folds.items():
-            fold.add(scored[name].scores, scored[name].statistics)
+            scored[name].feed(fold)
         for name, unscored in self._unscored.items():
             unscored.add(rows, scored[name].missing)
         for groups in self._groups:
-            names = [field.name for field in rows.schema.field("input").type]
-            groups.add(struct_field(rows, "input", stored_name(groups.column, names)), scored)
+            groups.add(input_column(rows, groups.column), scored)
+
+    def _clusters(self, rows: pa.Table) -> Codes | None:
+        return self._codes.of(input_column(rows, self._cluster_by)) if self._cluster_by else None
 
     def summary(self) -> dict[str, Summary]:
         """Each metric's value with its standard error and confidence intervals."""
@@ -90,17 +95,23 @@ def _scores_all(metric: Metric) -> bool:
     return "lm_eval" not in getattr(metric, "tasks", ())
 
 
-def _scored(rows: pa.Table, metric: Metric) -> ScoredBatch:
+def _scored(rows: pa.Table, metric: Metric, clusters: Codes | None) -> ScoredBatch:
     name = metric.name
     scores = struct_field(rows, "scores", name).to_numpy(zero_copy_only=False)
     statistics = None
     if "statistics" in rows.column_names and rows.schema.field("statistics").type.get_field_index(name) >= 0:
         statistics = struct_field(rows, "statistics", name)
     if not getattr(metric, "skips_errors", False):
-        return ScoredBatch(np.asarray(scores, np.float64), statistics)
+        return ScoredBatch(np.asarray(scores, np.float64), statistics, clusters)
     kept = rows.column("error").combine_chunks().is_null()  # earlier versions wrote 0 there
     whole = None if statistics is None else pc.if_else(kept, statistics, pa.scalar(None, statistics.type))
-    return ScoredBatch(np.where(kept.to_numpy(zero_copy_only=False), scores, np.nan), whole)
+    return ScoredBatch(np.where(kept.to_numpy(zero_copy_only=False), scores, np.nan), whole, clusters)
+
+
+def input_column(rows: pa.Table, column: str) -> pa.Array:
+    """A column of the user's rows."""
+    names = [field.name for field in rows.schema.field("input").type]
+    return struct_field(rows, "input", stored_name(column, names))
 
 
 def struct_field(rows: pa.Table, column: str, name: str) -> pa.Array:

@@ -26,8 +26,9 @@ def score_lines(metrics: Mapping[str, Summary], remark: str = "") -> Iterator[st
 
 
 def _left_out(summary: Summary) -> str:
-    """How many samples are not in the value because their score is no number."""
-    return f" ({summary['unscored']} no number)" if summary.get("unscored") else ""
+    """In how many clusters the samples are, and how many are left out because their score is no number."""
+    clusters = f" in {summary['clusters']} clusters" if "clusters" in summary else ""
+    return clusters + (f" ({summary['unscored']} no number)" if summary.get("unscored") else "")
 
 
 def group_lines(groups: Groups) -> Iterator[str]:

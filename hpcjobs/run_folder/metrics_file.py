@@ -22,6 +22,7 @@ class Summary(TypedDict):
 
     `by_option`: the same by correct option, for choice. `step`: the step of a training's loss. `lower_is_better` is set
     if it is so. `unscored`: samples with an answer whose score is no finite number, if there are any; not in `n`.
+    `clusters`: how many clusters of `task.cluster_by` the samples are of.
     """
 
     value: float | None
@@ -33,6 +34,7 @@ class Summary(TypedDict):
     step: NotRequired[int]
     lower_is_better: NotRequired[bool]
     unscored: NotRequired[int]
+    clusters: NotRequired[int]
 
 
 # Summaries by column, value and metric.

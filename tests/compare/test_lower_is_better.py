@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from hpcjobs.compare.eval_findings import find
+from hpcjobs.errors import ConfigError
 from hpcjobs.merge.eval import merge
 from hpcjobs.merge.score import rescore
 from hpcjobs.plan.eval import make_plan
@@ -42,7 +43,7 @@ def folder(ram: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run_of(
-    folder: Path, name: str, distances: list[float], error_in: int | None = None, metric: str = "Distance"
+    folder: Path, name: str, distances: list[float], error_in: int | None = None, metric: str = "Distance", **more: Any
 ) -> RunPaths:
     """A merged run; the prompt of the row `error_in` cannot be made."""
     data = folder / f"{name}.jsonl"
@@ -53,6 +54,7 @@ def run_of(
         "prompt": "{{ q }}{{ 1 // d }}", "target": "{{ gold }}",
         "metrics": [f"own_distance:{metric}"], "group_by": ["g"],
     }  # fmt: skip
+    task |= more
     draft = make_plan("eval", config_of(data, {"task": task}), folder / name)
     draft.write()
     run_ranks(draft.paths, 1)
@@ -116,3 +118,23 @@ def test_the_reports_worst_rows_are_those_with_the_highest_scores(folder: Path) 
     assert "Distance <small>(lower is better)</small>" in page
     assert "Highest scores" in page
     assert "gives most to, and lower is better; 1 row share the highest score" in page
+
+
+def test_in_clusters_the_direction_is_the_same_and_the_error_another(folder: Path) -> None:
+    a, b = (run_of(folder, name, each, cluster_by="g") for name, each in (("a", A), ("b", [5.0, 2.0, 7.0, 4.0])))
+    assert gated(a, b, "0.1") == (1, "gate    Distance: REGRESSION: B is higher by 0.5, more than 0.1")
+    found: Any = find(a, b, [], False, None).values()
+    assert found["metrics"]["Distance"]["clusters"] == 2
+    assert found["metrics"]["Distance"]["stderr"] == pytest.approx(0.5), "both differences are in one of two clusters"
+    merged: Any = read_json(a.metrics)
+    assert merged["metrics"]["Distance"]["clusters"] == 2
+    assert merged["metrics"]["Distance"]["stderr"] == pytest.approx(1.0), "the clusters' means are 5 and 3"
+    assert {value: group["Distance"]["clusters"] for value, group in merged["groups"]["g"].items()} == {"a": 1, "b": 1}
+    plain = run_of(folder, "plain", A)
+    said = [line for line in find(plain, b, [], False, None).warnings() if "cluster" in line]
+    assert said == ["task.cluster_by is None in A and g in B: the pairs' clusters are by g"]
+
+
+def test_a_column_that_is_not_there_is_told_when_planning(folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"task\.cluster_by: no column 'gg' \(did you mean 'g'\?\); its columns: "):
+        run_of(folder, "a", A, cluster_by="gg")
