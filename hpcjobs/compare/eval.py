@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,7 @@ class Side:
     lower: frozenset[str] = frozenset()
     lm_eval: bool = False
     cluster_by: str | None = None
+    revisions: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def read(cls, paths: RunPaths) -> Side:
@@ -66,6 +67,7 @@ class Side:
                 lower=frozenset(name for name, one in file.metrics.items() if _is_lower(name, one)),
                 lm_eval=config.task.type == "lm_eval",
                 cluster_by=config.task.cluster_by,
+                revisions={name: one.get("revision", 1) for name, one in file.metrics.items()},
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise MergeError(f"{paths.metrics} is broken: {error!r}; next: hpcjobs merge {paths.root}") from None
@@ -165,8 +167,8 @@ def _other_inputs(one: pa.Table, other: pa.Table) -> int:
         return 0
     columns = [table.column("input") for table in (one, other)]
     differ = np.zeros(len(one), bool)
-    for place, field in enumerate(columns[0].type):
-        where = columns[1].type.get_field_index(field.name)
+    for place, kind in enumerate(columns[0].type):
+        where = columns[1].type.get_field_index(kind.name)
         if where < 0:
             continue
         values = pc.struct_field(columns[0], [place]), pc.struct_field(columns[1], [where])

@@ -66,6 +66,10 @@ class Findings:
         if found.a.target != found.b.target:
             yield f"A was scored against the target {found.a.target!r}, B against {found.b.target!r}"
         for name, each in found.metrics.items():
+            if (a := found.a.revisions.get(name, 1)) != (b := found.b.revisions.get(name, 1)):
+                old = (found.a if a < b else found.b).paths.root
+                then = f"next: hpcjobs score {old} --metric {name!r}"
+                yield f"{name}: the definition has changed between the scores of A and B; {then}"
             if (name in found.a.lower) != (name in found.b.lower):
                 says = "A" if name in found.a.lower else "B"
                 yield f"{name}: only {says} says that lower is better, which is taken; hpcjobs merge records it"

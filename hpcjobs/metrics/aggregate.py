@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,9 +21,13 @@ from hpcjobs.run_folder.metrics_file import Summary
 
 
 class Aggregator:
-    """Aggregates rows of results.parquet, in input order, into the `metrics` and `groups` of metrics.json."""
+    """Aggregates rows of results.parquet, in input order, into the `metrics` and `groups` of metrics.json.
 
-    def __init__(self, metrics: Sequence[Metric], task: TaskConfig) -> None:
+    `revisions`: the number of the definition that made the scores of a metric, if it was not the first.
+    """
+
+    def __init__(self, metrics: Sequence[Metric], task: TaskConfig, revisions: Mapping[str, int] | None = None) -> None:
+        self._revisions = revisions or {}
         self._metrics, self._cluster_by, self._codes = metrics, task.cluster_by, ClusterCodes()
         self._folds = self._make()
         self._unscored = {metric.name: Unscored(metric.name) for metric in metrics if _scores_all(metric)}
@@ -57,6 +61,8 @@ class Aggregator:
         """
         if getattr(metric, "lower_is_better", False) or lower_is_better(metric.name):
             summary = {**summary, "lower_is_better": True}
+        if metric.name in self._revisions:
+            summary = {**summary, "revision": self._revisions[metric.name]}
         unscored = self._unscored.get(metric.name)
         return {**summary, "unscored": unscored.count} if unscored and unscored.count else summary
 

@@ -33,14 +33,15 @@ class Metric:
     A user's own metric subclasses this, or has the same `name` and `score`. `needs_target`: it needs `task.target`.
     `lower_is_better`: lower values are better. `tasks`: the task types it can score. `normalized`: `task.normalize` is
     applied before it. `binary`: scores are 0 or 1. `bounds`: the least and greatest score; the mean's interval is cut
-    there. `settings`: the class of its options, if it has any. If the run's value is not a mean, `statistics` is the
-    Arrow type of what `judge` adds to each score, and `fold` makes the value from it. `skips_errors`: a sample that
-    ended in an error is in none of its values.
+    there. `revision` rises with each change of what it says of the same answer. `settings`: the class of its options,
+    if it has any. If the run's value is not a mean, `statistics` is the Arrow type of what `judge` adds to each score,
+    and `fold` makes the value from it. `skips_errors`: a sample that ended in an error is in none of its values.
     """
 
     name: str
     needs_target: bool = True
     lower_is_better: bool = False
+    revision: int = 1
     tasks: ClassVar[tuple[str, ...]] = ("generate",)
     normalized: bool = True
     binary: ClassVar[bool] = False

@@ -22,7 +22,8 @@ class Summary(TypedDict):
 
     `by_option`: the same by correct option, for choice. `step`: the step of a training's loss. `lower_is_better` is set
     if it is so. `unscored`: samples with an answer whose score is no finite number, if there are any; not in `n`.
-    `clusters`: how many clusters of `task.cluster_by` the samples are of.
+    `revision`: the number of the metric's definition, if it is not the first. `clusters`: how many clusters of
+    `task.cluster_by` the samples are of.
     """
 
     value: float | None
@@ -35,6 +36,7 @@ class Summary(TypedDict):
     lower_is_better: NotRequired[bool]
     unscored: NotRequired[int]
     clusters: NotRequired[int]
+    revision: NotRequired[int]
 
 
 # Summaries by column, value and metric.

@@ -19,6 +19,7 @@ class _OverRepeats(Metric):
         self.name, self._base = name, base
         self.normalized = getattr(base, "normalized", True)
         self.needs_target = getattr(base, "needs_target", True)
+        self.revision = getattr(base, "revision", 1)
 
     def refuse(self, target: Target) -> str:
         """What the base metric says of the target."""
