@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,15 +16,19 @@ from hpcjobs.compare.results import Results
 from hpcjobs.compare.statistics import Differences
 from hpcjobs.config.resolve import read_config
 from hpcjobs.errors import MergeError, UsageError
+from hpcjobs.metrics.clusters import ClusterCodes, Codes
+from hpcjobs.metrics.groups import stored_name
+from hpcjobs.metrics.registry import lower_is_better
 from hpcjobs.run_folder.job_kinds import check_answers
-from hpcjobs.run_folder.metrics_file import Counts, MetricsFile
+from hpcjobs.run_folder.metrics_file import Counts, MetricsFile, Summary
 from hpcjobs.run_folder.paths import RunPaths
 
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
     """One of the two runs: its results and the content of metrics.json. `target` is what the answers were scored
-    against. An lm_eval task has scored its samples itself: `score` refuses it.
+    against, `lower` are the metrics of which lower values are better. An lm_eval task has scored its samples itself:
+    `score` refuses it.
     """
 
     paths: RunPaths
@@ -34,7 +38,10 @@ class Side:
     model: str
     data: Mapping[str, Any]
     target: str | None
+    lower: frozenset[str] = frozenset()
     lm_eval: bool = False
+    cluster_by: str | None = None
+    revisions: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def read(cls, paths: RunPaths) -> Side:
@@ -57,7 +64,10 @@ class Side:
                 model=known.model["name"],
                 data=known.data,
                 target=target,
+                lower=frozenset(name for name, one in file.metrics.items() if _is_lower(name, one)),
                 lm_eval=config.task.type == "lm_eval",
+                cluster_by=config.task.cluster_by,
+                revisions={name: one.get("revision", 1) for name, one in file.metrics.items()},
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise MergeError(f"{paths.metrics} is broken: {error!r}; next: hpcjobs merge {paths.root}") from None
@@ -69,6 +79,11 @@ class Side:
     def same_data(self, other: Side) -> bool:
         """Whether both runs have the same input rows, by their hash."""
         return bool(self.data["sha256"] == other.data["sha256"])
+
+
+def _is_lower(name: str, summary: Summary) -> bool:
+    """As the run says; the files of earlier versions say nothing, and the name must do."""
+    return summary.get("lower_is_better", False) or lower_is_better(name)
 
 
 @dataclass(frozen=True)
@@ -83,6 +98,11 @@ class Comparison:
     pairs: Pairs
     metrics: dict[str, Differences]
     other_inputs: int | None
+
+    @property
+    def lower(self) -> frozenset[str]:
+        """The metrics of which lower values are better, as either run says."""
+        return self.a.lower | self.b.lower
 
     @property
     def flipped(self) -> list[str]:
@@ -114,12 +134,31 @@ def compare(a: Side, b: Side) -> Comparison:
             f"no id is in both runs: {a.paths.root} has {a.results.rows} samples of {a.data['name']}, "
             f"{b.paths.root} {b.results.rows} of {b.data['name']}"
         )
-    metrics, others = {name: Differences() for name in names}, 0
-    for one, other in pairs.tables(["scores"] if same else ["scores", "input"]):
+    metrics, others, clusters = {name: Differences() for name in names}, 0, PairClusters(a.cluster_by, b.cluster_by)
+    for one, other in pairs.tables(["scores"] if same and not clusters.column else ["scores", "input"]):
+        codes = clusters.of(one, other)
         for name, found in metrics.items():
-            found.add(scores(one, name), scores(other, name))
+            found.add(scores(one, name), scores(other, name), codes)
         others += 0 if same else _other_inputs(one, other)
     return Comparison(a, b, pairs, metrics, None if same else others)
+
+
+class PairClusters:
+    """The clusters of pairs by the column that A names in `task.cluster_by`, else B; taken from A's rows, else B's."""
+
+    def __init__(self, a: str | None, b: str | None) -> None:
+        self.column, self._codes = a or b, ClusterCodes()
+
+    def of(self, one: pa.Table, other: pa.Table) -> Codes | None:
+        """The number of each pair's cluster; None without a column. Raises a UsageError if neither run has it."""
+        if self.column is None:
+            return None
+        for table in (one, other):
+            fields = table.schema.field("input").type if "input" in table.column_names else pa.struct([])
+            place = fields.get_field_index(stored_name(self.column, [field.name for field in fields]))
+            if place >= 0:
+                return self._codes.of(pc.struct_field(table.column("input"), [place]).combine_chunks())
+        raise UsageError(f"task.cluster_by: no column {self.column!r} in the rows of either run")
 
 
 def _other_inputs(one: pa.Table, other: pa.Table) -> int:
@@ -128,8 +167,8 @@ def _other_inputs(one: pa.Table, other: pa.Table) -> int:
         return 0
     columns = [table.column("input") for table in (one, other)]
     differ = np.zeros(len(one), bool)
-    for place, field in enumerate(columns[0].type):
-        where = columns[1].type.get_field_index(field.name)
+    for place, kind in enumerate(columns[0].type):
+        where = columns[1].type.get_field_index(kind.name)
         if where < 0:
             continue
         values = pc.struct_field(columns[0], [place]), pc.struct_field(columns[1], [where])

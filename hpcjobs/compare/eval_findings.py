@@ -33,7 +33,7 @@ class Findings:
             "a": _side_values(found.a), "b": _side_values(found.b), "common": pairs.common, "only_a": pairs.only_a,
             "only_b": pairs.only_b, "in_order": pairs.in_order, "same_data": found.other_inputs is None,
             "other_inputs": found.other_inputs or 0, "warnings": list(self.warnings()),
-            "metrics": {name: _metric_values(each) for name, each in found.metrics.items()},
+            "metrics": {name: _metric_values(each, name in found.lower) for name, each in found.metrics.items()},
             "gates": [asdict(gate) for gate in self.gates],
             "flips_file": None if self.out is None else str(self.out),
         }  # fmt: skip
@@ -47,7 +47,7 @@ class Findings:
         how = "" if found.pairs.in_order else "; they stand in another order, and were joined in memory"
         yield f"paired  {found.pairs.common} samples by id{how}"
         for name, each in found.metrics.items():
-            yield from _metric_lines(name, each)
+            yield from _metric_lines(name, each, name in found.lower)
         if not any(each.worse or each.better or each.unscored for each in found.metrics.values()):
             yield "no difference in any score"
         for gate in self.gates:
@@ -61,9 +61,18 @@ class Findings:
         for letter, side in (("A", found.a), ("B", found.b)):
             yield from _side_warnings(letter, side)
         yield from self._pair_warnings()
+        if (ours := found.a.cluster_by) != (theirs := found.b.cluster_by):
+            yield f"task.cluster_by is {ours} in A and {theirs} in B: the pairs' clusters are by {ours or theirs}"
         if found.a.target != found.b.target:
             yield f"A was scored against the target {found.a.target!r}, B against {found.b.target!r}"
         for name, each in found.metrics.items():
+            if (a := found.a.revisions.get(name, 1)) != (b := found.b.revisions.get(name, 1)):
+                old = (found.a if a < b else found.b).paths.root
+                then = f"next: hpcjobs score {old} --metric {name!r}"
+                yield f"{name}: the definition has changed between the scores of A and B; {then}"
+            if (name in found.a.lower) != (name in found.b.lower):
+                says = "A" if name in found.a.lower else "B"
+                yield f"{name}: only {says} says that lower is better, which is taken; hpcjobs merge records it"
             if each.unscored:
                 yield f"{name}: {each.unscored} pairs lack a finite score on one side, and are left out"
 
@@ -94,7 +103,8 @@ def find(a: RunPaths, b: RunPaths, gates: Sequence[str], allow_incomplete: bool,
     partial = [letter for letter, side in (("A", one), ("B", other)) if not side.complete]
     partial += [f"{name} of some pairs" for name in limits if found.metrics[name].unscored]
     why = f"incomplete: {', '.join(partial)}; --allow-incomplete decides by the pairs that there are"
-    return Findings(found, judge(limits, found.metrics, why if partial and not allow_incomplete else ""), out)
+    undecided = why if partial and not allow_incomplete else ""
+    return Findings(found, judge(limits, found.metrics, undecided, found.lower), out)
 
 
 def _score_with(side: Side, other: Side, metrics: Sequence[str]) -> str:
@@ -132,27 +142,29 @@ def _side_warnings(letter: str, side: Side) -> Iterator[str]:
         yield f"{letter} has {side.counts.errors} samples that ended in an error: they count 0 in every metric"
 
 
-def _metric_values(found: Differences) -> dict[str, object]:
+def _metric_values(found: Differences, lower: bool) -> dict[str, object]:
     test = found.mcnemar()
     means = {name: total / found.n if found.n else None for name, total in (("a", found.a), ("b", found.b))}
     return {
         "n": found.n, **means, "difference": found.mean, "stderr": found.stderr, "ci95": found.interval(),
         "bootstrap_ci95": found.bootstrap(), "lower": found.worse, "higher": found.better, "unscored": found.unscored,
-        "mcnemar": None if test is None else asdict(test),
+        "mcnemar": None if test is None else asdict(test), "lower_is_better": lower,
+        "clusters": found.clusters,
     }  # fmt: skip
 
 
-def _metric_lines(name: str, found: Differences) -> Iterator[str]:
+def _metric_lines(name: str, found: Differences, lower: bool) -> Iterator[str]:
     if found.mean is None:
         yield f"{name:<16} -  n=0"
         return
     parts = [f"{name:<16} {found.a / found.n:.4f} -> {found.b / found.n:.4f}", f"{found.mean:+.4f}"]
     for label, interval in (("95%", found.interval()), ("bootstrap", found.bootstrap())):
         parts += [f"{label} [{interval[0]:+.4f}, {interval[1]:+.4f}]"] if interval else []
-    yield "  ".join([*parts, f"n={found.n}"])
+    clusters = "" if found.clusters is None else f" in {found.clusters} clusters"
+    yield "  ".join([*parts, f"n={found.n}{clusters}"])
     if test := found.mcnemar():
         test_line = f"{found.worse} from 1 to 0, {found.better} from 0 to 1; McNemar ({test.method})"
         statistic = "" if test.statistic is None else f" {test.statistic:.2f},"
-        yield f"{'':<16} {test_line}{statistic} p={test.p_value:.3g}"
+        yield f"{'':<16} {test_line}{statistic} p={test.p_value:.3g}{'; lower is better' * lower}"
     else:
-        yield f"{'':<16} {found.worse} lower, {found.better} higher in B"
+        yield f"{'':<16} {found.worse} lower, {found.better} higher in B{'; lower is better' * lower}"

@@ -78,19 +78,23 @@ def check_gates(
             )
 
 
-def judge(limits: Mapping[str, float], found: Mapping[str, Differences], undecided: str) -> list[Gate]:
-    """Decide the gates by the mean differences. `undecided` is why none can be decided, or ''."""
-    return [_judge(metric, limit, found[metric], undecided) for metric, limit in limits.items()]
+def judge(
+    limits: Mapping[str, float], found: Mapping[str, Differences], undecided: str, lower: Collection[str] = ()
+) -> list[Gate]:
+    """Decide the gates by the mean differences. `undecided` is why none can be decided, or ''; of the metrics in
+    `lower`, lower values are better.
+    """
+    return [_judge(metric, limit, found[metric], undecided, metric in lower) for metric, limit in limits.items()]
 
 
-def _judge(metric: str, limit: float, found: Differences, undecided: str) -> Gate:
+def _judge(metric: str, limit: float, found: Differences, undecided: str, lower: bool) -> Gate:
     blank = Gate(
         metric=metric,
         limit=limit,
         drop=None,
         passed=None,
         why=undecided,
-        worse="higher" if lower_is_better(metric) else "lower",
+        worse="higher" if lower or lower_is_better(metric) else "lower",
     )
     if found.mean is None:
         return replace(blank, why="no pair of samples has a finite score on both sides")

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 
-from hpcjobs.metrics.bootstrap import Floats, Histogram
+from hpcjobs.metrics.bootstrap import Floats, Histogram, percentiles
+from hpcjobs.metrics.clusters import ClusterTotals, Codes, clustered_stderr
+from hpcjobs.metrics.student import t_quantile
 
 # The exact test is used below this many discordant pairs, as Sokal and Rohlf, Biometry, advise for the sign test.
 EXACT_BELOW = 25
-_EXACT_T = 100
 
 
 @dataclass(frozen=True)
@@ -38,43 +38,11 @@ def mcnemar(worse: int, better: int) -> McNemar:
     return McNemar("chi-square", statistic, math.erfc(math.sqrt(statistic / 2)))
 
 
-def t_quantile(degrees: int) -> float:
-    """The two-sided 95% quantile of Student's t distribution with `degrees` >= 1 degrees of freedom.
-
-    Source: Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.3 and 26.7.4 (exact, up to 100 degrees) and
-    26.7.5 (above them; its error is below 1e-9 there).
-    """
-    if degrees > _EXACT_T:
-        x = NormalDist().inv_cdf(0.975)
-        terms = (
-            (x**3 + x) / 4, (5 * x**5 + 16 * x**3 + 3 * x) / 96, (3 * x**7 + 19 * x**5 + 17 * x**3 - 15 * x) / 384,
-            (79 * x**9 + 776 * x**7 + 1482 * x**5 - 1920 * x**3 - 945 * x) / 92160,
-        )  # fmt: skip
-        return x + math.fsum(term / float(degrees) ** power for power, term in enumerate(terms, 1))
-    low, high = 0.0, math.pi / 2
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _within(middle, degrees) < 0.95 else (low, middle)
-    return math.sqrt(degrees) * math.tan(low)
-
-
-def _within(angle: float, degrees: int) -> float:
-    """The probability of |T| <= sqrt(degrees) * tan(angle)."""
-    sine, cosine, odd = math.sin(angle), math.cos(angle), degrees % 2
-    if degrees == 1:
-        return 2 * angle / math.pi
-    term = total = cosine if odd else 1.0
-    for power in range(2 + odd, degrees - 1, 2):
-        term *= cosine**2 * (power - 1) / power
-        total += term
-    return 2 / math.pi * (angle + sine * total) if odd else sine * total
-
-
 class Differences:
     """The differences B - A of paired scores, accumulated in batches: counts, mean, variance, bootstrap.
 
-    `a` and `b` are the sums of the scores. `unscored` counts pairs without a finite score on either side, which are
-    left out. `binary`: every score so far is 0 or 1.
+    With clusters, errors and intervals are those of clusters. `a` and `b` are the sums of the scores. `unscored` counts
+    pairs without a finite score on either side, which are left out. `binary`: every score so far is 0 or 1.
     """
 
     def __init__(self) -> None:
@@ -82,9 +50,13 @@ class Differences:
         self.a = self.b = self._sum = self._squares = 0.0
         self.binary = True
         self._histogram = Histogram()
+        self._clusters: ClusterTotals | None = None
 
-    def add(self, a: Floats, b: Floats) -> None:
-        """Add a batch of scores, pair by pair, each of shape (n,); NaN for none."""
+    def add(self, a: Floats, b: Floats, clusters: Codes | None = None) -> None:
+        """Add a batch of scores, pair by pair, each of shape (n,), NaN for none.
+
+        `clusters` has the number of each pair's cluster, if they have any.
+        """
         with np.errstate(over="ignore", invalid="ignore"):
             scored = np.isfinite(b - a)
             a, b = a[scored], b[scored]
@@ -98,6 +70,9 @@ class Differences:
             self.a, self.b = self.a + float(a.sum()), self.b + float(b.sum())
             self._fold(difference)
         self._histogram.add(difference)
+        if clusters is not None:
+            self._clusters = self._clusters or ClusterTotals(2)
+            self._clusters.add(np.column_stack([difference, np.ones(len(difference))]), clusters[scored])
 
     def _fold(self, difference: Floats) -> None:
         """Joins two sums of squares. Source: Chan, Golub, LeVeque, The American Statistician 37(3), 1983."""
@@ -114,24 +89,41 @@ class Differences:
 
     @property
     def stderr(self) -> float | None:
-        """The standard error of the mean difference (sample variance); None below two pairs."""
+        """The standard error of the mean difference: sample variance, or that of clusters. None below two of them."""
+        if self._clusters is not None:
+            return clustered_stderr(self._clusters.sums)
         return _finite(math.sqrt(self._squares / (self.n - 1) / self.n)) if self.n > 1 else None
 
     def interval(self) -> tuple[float, float] | None:
-        """The 95% interval of the mean difference by the paired t-test; None below two pairs."""
+        """The 95% interval of the mean difference by Student's t; None below two pairs, or clusters."""
         mean, stderr = self.mean, self.stderr
         if mean is None or stderr is None:
             return None
-        half = t_quantile(self.n - 1) * stderr
+        half = t_quantile((self.clusters or self.n) - 1) * stderr
         return mean - half, mean + half
 
     def bootstrap(self) -> tuple[float, float] | None:
-        """The 95% percentile interval of the mean difference over 1000 seeded resamples; None below two pairs."""
-        return self._histogram.interval() if self.n > 1 and self.stderr is not None else None
+        """The 95% percentile interval of the mean difference over 1000 seeded resamples of pairs, or of clusters; None
+        below two of them.
+        """
+        if self.n < 2 or self.stderr is None:
+            return None
+        if self._clusters is None:
+            return self._histogram.interval()
+        totals = self._clusters.resampled()
+        return percentiles(totals[:, 0] / totals[:, 1])
+
+    @property
+    def clusters(self) -> int | None:
+        """The number of clusters; None if the pairs have none."""
+        return None if self._clusters is None else len(self._clusters.sums)
 
     def mcnemar(self) -> McNemar | None:
-        """McNemar's test of the pairs that changed; None unless every score is 0 or 1."""
-        return mcnemar(self.worse, self.better) if self.binary and self.n else None
+        """McNemar's test of the pairs that changed; None unless every score is 0 or 1.
+
+        None with clusters, too: it takes pairs for independent.
+        """
+        return mcnemar(self.worse, self.better) if self.binary and self.n and self._clusters is None else None
 
 
 def _finite(value: float) -> float | None:

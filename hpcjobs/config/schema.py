@@ -144,6 +144,7 @@ class TaskConfig(Section):
     normalize: tuple[Literal["lower", "punctuation", "articles", "whitespace", "numbers"], ...] = ()
     metrics: tuple[Annotated[str, BeforeValidator(metric_name)], ...] = ()
     group_by: tuple[str, ...] = ()
+    cluster_by: Annotated[str, Field(min_length=1)] | None = None
 
 
 class RunConfig(Section):

@@ -55,7 +55,7 @@ def _merge(paths: RunPaths) -> Merged:
     rounds = [Acceptance(paths, number, plan.rows) for number in paths.rounds()]
     import_as_planned(paths, plan.code)
     measures = run_metrics(config.task, paths)
-    aggregator, tally, missing = Aggregator(measures, config.task), Tally(), array("q")
+    aggregator, tally, missing = Aggregator(measures, config.task, plan.code.revisions), Tally(), array("q")
     schema = schema_of(measures, inputs.schema, config.task)
     with FileTransaction() as rest, ResultsWriter(paths.results, schema) as writer:
         kept = _kept(journal_schema(schema), schema)
@@ -66,7 +66,7 @@ def _merge(paths: RunPaths) -> Merged:
                 writer.write(rows)
         metrics = aggregator.summary()
         rest.write(paths.missing, _missing_lines(missing, inputs, rounds, tally))
-        rest.write(paths.metrics, json_text(aggregator.grouped(_metrics_json(config, plan, tally, missing, metrics))))
+        rest.write(paths.metrics, json_text(aggregator.told(_metrics_json(config, plan, tally, missing, metrics))))
     return Merged(plan.rows, tally.accepted, missing, metrics)
 
 

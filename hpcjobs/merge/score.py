@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -14,11 +14,13 @@ from hpcjobs.config.resolve import read_config
 from hpcjobs.errors import ConfigError, UsageError
 from hpcjobs.merge.results import ResultRow, ResultsWriter, schema_of
 from hpcjobs.metrics import Aggregator, Judge, Score
+from hpcjobs.metrics.revisions import revisions
 from hpcjobs.requests import Completion, Likelihood, Row
 from hpcjobs.run_folder.disk import disk_errors, merge_need
 from hpcjobs.run_folder.files import FileTransaction, json_text, read_json
 from hpcjobs.run_folder.inputs import Inputs, user_columns, user_row
 from hpcjobs.run_folder.job_kinds import check_answers
+from hpcjobs.run_folder.metrics_file import Summary
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.tasks.prompts import Prompts
 
@@ -52,7 +54,8 @@ def rescore(paths: RunPaths, metric_names: Sequence[str], target: str | None) ->
         raise ConfigError("no metric to score with: hpcjobs score RUN --metric exact_match")
     if task.target is None and any(getattr(metric, "needs_target", True) for metric in metrics):
         raise ConfigError("the run has no task.target to compare with: give one, --target '{{ answer }}'")
-    inputs, aggregator = Inputs(paths.data), Aggregator(metrics, task)
+    numbers = revisions(task, metrics)
+    inputs, aggregator = Inputs(paths.data), Aggregator(metrics, task, numbers)
     prompts = Prompts(task, user_columns(inputs.columns))
     summary: dict[str, Any] = read_json(paths.metrics)
     used = {"metrics": list(task.metrics), "target": task.target}
@@ -74,11 +77,21 @@ def rescore(paths: RunPaths, metric_names: Sequence[str], target: str | None) ->
             rows = pa.Table.from_arrays(columns, schema=writer.schema)
             aggregator.add(rows)
             writer.write(rows)
+        summary["warnings"] += _redefined(summary["metrics"], numbers)
         summary["metrics"] = aggregator.summary()
         summary["provenance"] |= {"rescored_at": time.time(), "rescored_with": used}
-        summary = aggregator.grouped(summary)
+        summary = aggregator.told(summary)
         rest.write(paths.metrics, json_text(summary))
     return summary
+
+
+def _redefined(earlier: Mapping[str, Summary], numbers: Mapping[str, int]) -> list[str]:
+    """A warning for each metric whose definition is another than when it was scored."""
+    return [
+        f"the definition of {name} has changed since it was scored; its value was {one['value']}"
+        for name, one in earlier.items()
+        if name in numbers and one.get("revision", 1) != numbers[name]
+    ]
 
 
 def _score(row: ResultRow, judge: Judge, prompts: Prompts, inputs: Inputs) -> dict[str, Score]:

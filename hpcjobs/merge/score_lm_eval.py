@@ -65,7 +65,7 @@ def rescore_lm_eval(paths: RunPaths, config: Config, metric_names: Sequence[str]
             summary["warnings"].append(f"{errors} samples ended in an error and are in no metric")
         used = {"metrics": [metric.name for metric in metrics], "target": None, "code": str(code)}
         summary["provenance"] |= {"rescored_at": time.time(), "rescored_with": used}
-        summary = aggregator.grouped(summary)
+        summary = aggregator.told(summary)
         rest.write(paths.metrics, json_text(summary))
     return summary
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import ClassVar, Self
@@ -32,14 +33,15 @@ class Metric:
     A user's own metric subclasses this, or has the same `name` and `score`. `needs_target`: it needs `task.target`.
     `lower_is_better`: lower values are better. `tasks`: the task types it can score. `normalized`: `task.normalize` is
     applied before it. `binary`: scores are 0 or 1. `bounds`: the least and greatest score; the mean's interval is cut
-    there. `settings`: the class of its options, if it has any. If the run's value is not a mean, `statistics` is the
-    Arrow type of what `judge` adds to each score, and `fold` makes the value from it. `skips_errors`: a sample that
-    ended in an error is in none of its values.
+    there. `revision` rises with each change of what it says of the same answer. `settings`: the class of its options,
+    if it has any. If the run's value is not a mean, `statistics` is the Arrow type of what `judge` adds to each score,
+    and `fold` makes the value from it. `skips_errors`: a sample that ended in an error is in none of its values.
     """
 
     name: str
     needs_target: bool = True
-    lower_is_better: ClassVar[bool] = False
+    lower_is_better: bool = False
+    revision: int = 1
     tasks: ClassVar[tuple[str, ...]] = ("generate",)
     normalized: bool = True
     binary: ClassVar[bool] = False
@@ -69,8 +71,8 @@ class Metric:
         return Score(sum(float(self.score(text, target, row)) for text in texts) / len(texts))
 
     def failed(self, target: Target) -> Score:
-        """The score of a sample that ended in an error. `target` may be None."""
-        return Score(0.0)
+        """The score of a sample that ended in an error: the worst there is. `target` may be None."""
+        return Score(worst_score(self))
 
     def refuse(self, target: Target) -> str:
         """Why no answer can equal this target, such as a text for a metric of numbers; '' if one can."""
@@ -92,6 +94,14 @@ def bounds_of(metric: object) -> tuple[float, float] | None:
     """The least and greatest score of a metric, which may be a user's class; None if unknown."""
     bounds: tuple[float, float] | None = getattr(metric, "bounds", None)
     return (0.0, 1.0) if bounds is None and getattr(metric, "binary", False) else bounds
+
+
+def worst_score(metric: object) -> float:
+    """What an error scores: 0; where lower is better the upper bound, or NaN (not counted) if there is none."""
+    if not getattr(metric, "lower_is_better", False):
+        return 0.0
+    bounds = bounds_of(metric)
+    return math.nan if bounds is None else bounds[1]
 
 
 def texts_of(answer: Completion) -> tuple[str, ...]:

@@ -56,7 +56,7 @@ class MeanFold:
 
     def add(self, scores: Floats, statistics: pa.Array | None = None) -> None:
         """Add a batch of scores."""
-        for block in self._buffer.add(scores[~np.isnan(scores)]):
+        for block in self._buffer.add(scores[np.isfinite(scores)]):
             self._fold(block[:, 0])
 
     def _fold(self, scores: Floats) -> None:
@@ -91,17 +91,18 @@ class MeanFold:
         stderr = self.stderr
         interval = resampled = None
         if stderr is not None:
-            interval = wilson(self.mean, self.n) if self.binary else self._within(around(self.mean, stderr))
+            interval = wilson(self.mean, self.n) if self.binary else self.within(around(self.mean, stderr))
             resampled = list(self._histogram.interval())
         return {
             "value": finite(self.mean), "stderr": stderr, "ci95": interval, "bootstrap_ci95": resampled, "n": self.n,
         }  # fmt: skip
 
-    def _within(self, ends: list[float] | None) -> list[float] | None:
-        """An interval cut at the bounds, unless the mean itself is outside of them."""
-        if ends is None or self._bounds is None or not self._bounds[0] <= self.mean <= self._bounds[1]:
+    def within(self, ends: list[float] | None) -> list[float] | None:
+        """An interval cut at the bounds (0 and 1 if every score is one of them), unless the mean is outside of them."""
+        bounds = (0.0, 1.0) if self._bounds is None and self.binary else self._bounds
+        if ends is None or bounds is None or not bounds[0] <= self.mean <= bounds[1]:
             return ends
-        return [max(self._bounds[0], ends[0]), min(self._bounds[1], ends[1])]
+        return [max(bounds[0], ends[0]), min(bounds[1], ends[1])]
 
 
 def nothing() -> Summary:

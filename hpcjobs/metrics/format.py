@@ -16,13 +16,19 @@ def score_lines(metrics: Mapping[str, Summary], remark: str = "") -> Iterator[st
     width = max([16, *map(len, metrics)])
     for name, summary in metrics.items():
         if summary["value"] is None:
-            yield f"{name:<{width}} -         n={summary['n']}{remark}"
+            yield f"{name:<{width}} -         n={summary['n']}{_left_out(summary)}{remark}"
             continue
         of = f"step {summary['step']}" if "step" in summary else f"n={summary['n']}"  # a training's loss is of a step
-        yield f"{name:<{width}} {number_text(summary['value'])}{_interval(summary)}  {of}{remark}"
+        yield f"{name:<{width}} {number_text(summary['value'])}{_interval(summary)}  {of}{_left_out(summary)}{remark}"
         if options := summary.get("by_option"):
             each = (f"{letter} {option['value']:.4f} (n={option['n']})" for letter, option in options.items())
             yield f"{'  right option':<{width}} {', '.join(each)}"
+
+
+def _left_out(summary: Summary) -> str:
+    """In how many clusters the samples are, and how many are left out because their score is no number."""
+    clusters = f" in {summary['clusters']} clusters" if "clusters" in summary else ""
+    return clusters + (f" ({summary['unscored']} no number)" if summary.get("unscored") else "")
 
 
 def group_lines(groups: Groups) -> Iterator[str]:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from hpcjobs.config import TaskConfig
 from hpcjobs.errors import ConfigError
-from hpcjobs.metrics.base import Metric, Score
+from hpcjobs.metrics.base import Metric, Score, worst_score
 from hpcjobs.metrics.extract import extract
 from hpcjobs.metrics.normalize import normalizer
 from hpcjobs.metrics.registry import BUILT_IN, find_metrics
@@ -53,7 +53,7 @@ class Judge:
         }
 
     def failed(self, target: Callable[[], Target] = lambda: None) -> dict[str, Score]:
-        """The scores of a sample that ended in an error: 0 for each metric that has a worst score.
+        """The scores of a sample that ended in an error: the worst of each metric that has a worst score.
 
         `target` returns the target if possible; corpus metrics need it to count the sample as an empty answer.
         """
@@ -61,7 +61,7 @@ class Judge:
             known = target()
         except Exception:  # the template may be what failed
             known = None
-        return {m.name: m.failed(known) if hasattr(m, "failed") else Score(0.0) for m in self.metrics}
+        return {m.name: m.failed(known) if hasattr(m, "failed") else Score(worst_score(m)) for m in self.metrics}
 
 
 def _check(metric: Metric, task: TaskConfig) -> None:

@@ -146,10 +146,12 @@ def _are_bounds(bounds: object) -> bool:
 
 
 def lower_is_better(name: str) -> bool:
-    """Whether lower values of this metric, as named in results, are better; False for a class by path.
+    """Whether lower values of this metric, as named in results, are better; False for a class by path: its runs say so.
 
     lm-evaluation-harness appends the filter after a comma, and has two more such metrics.
     """
+    if (repeated := _REPEATED.fullmatch(name)) and repeated["base"]:
+        return not repeated["k"] and lower_is_better(repeated["base"])
     metric = split_name(name)[0].partition(",")[0]
     if metric in BUILT_IN:
         return BUILT_IN[metric].lower_is_better

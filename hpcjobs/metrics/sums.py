@@ -46,7 +46,7 @@ class SumsFold:
     """
 
     def __init__(self, width: int, value: Callable[[Floats], float], interval: Interval) -> None:
-        self.n, self._width, self._value, self._interval = 0, width, value, interval
+        self.n, self.width, self._value, self._interval = 0, width, value, interval
         self._divide(MOST_BLOCKS)
 
     def limit(self) -> None:
@@ -54,13 +54,13 @@ class SumsFold:
         self._divide(_FEW_BLOCKS)
 
     def _divide(self, most: int) -> None:
-        self._buffer, self._blocks = BlockBuffer(self._width, most // 2), _Blocks(self._width, most)
+        self._buffer, self._blocks = BlockBuffer(self.width, most // 2), _Blocks(self.width, most)
 
     def add(self, scores: Floats, statistics: pa.Array | None = None) -> None:
         """Add a batch of statistics, one list of `width` numbers per sample."""
         if statistics is None:
             return
-        rows = numbers(statistics, self._width)
+        rows = numbers(statistics, self.width)
         rows = rows[np.isfinite(rows).all(axis=1)]
         self.n += len(rows)
         for block in self._buffer.add(rows):
@@ -76,13 +76,17 @@ class SumsFold:
         blocks = self._blocks.sums
         value, stderr, interval, resampled = finite(self._value(blocks.sum(axis=0))), None, None, None
         if len(blocks) > 1 and value is not None:
-            values = np.array([self._value(totals) for totals in resampled_totals(blocks)])
-            values = values[np.isfinite(values)]
-            if len(values) > 1:
-                with np.errstate(over="ignore"):
-                    stderr, resampled = finite(float(values.std(ddof=1))), list(percentiles(values))
-                    interval = self._interval(value, values)
+            stderr, interval, resampled = self.errors(value, resampled_totals(blocks))
         return {"value": value, "stderr": stderr, "ci95": interval, "bootstrap_ci95": resampled, "n": self.n}
+
+    def errors(self, value: float, totals: Floats) -> tuple[float | None, list[float] | None, list[float] | None]:
+        """stderr, ci95 and bootstrap_ci95 of a value, from the sums of resamples, shape (resamples, width)."""
+        values = np.array([self._value(each) for each in totals])
+        values = values[np.isfinite(values)]
+        if len(values) < 2:
+            return None, None, None
+        with np.errstate(over="ignore"):
+            return finite(float(values.std(ddof=1))), self._interval(value, values), list(percentiles(values))
 
 
 class _Blocks:

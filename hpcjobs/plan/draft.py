@@ -19,7 +19,8 @@ from hpcjobs.config.schema import Config
 from hpcjobs.config.shape import Shape
 from hpcjobs.engines.own_dtype import save_dtype
 from hpcjobs.errors import UsageError
-from hpcjobs.metrics.registry import registered_names
+from hpcjobs.metrics.registry import find_metrics, registered_names
+from hpcjobs.metrics.revisions import revisions
 from hpcjobs.plan.model import fetched, model_folder
 from hpcjobs.plan.weights import check_trained, check_weights
 from hpcjobs.run_folder.disk import disk_errors, whole_run
@@ -149,7 +150,9 @@ def draft_run(
     config = config.model_copy(update={"run": run})
     snapshot = own_code(root.absolute())
     packages = _packages(job, config) or None
-    code = dataclasses.replace(code_facts(), snapshot=snapshot.facts(), packages=packages)
+    code = dataclasses.replace(
+        code_facts(), snapshot=snapshot.facts(), packages=packages, revisions=_revisions(job, config) or None
+    )
     plan = Plan(
         run=root.name, job=job, shape=shape, rows=0 if table is None else len(table), chunks=len(chunks or ()),
         config_sha256=hashlib.sha256(dump(config).encode()).hexdigest(), code=code, created_at=time.time(),
@@ -192,6 +195,12 @@ def _packages(job: str, config: Config) -> dict[str, str]:
     for group, names in used.items():
         facts |= plugins.package_facts(group, names) if names else {}
     return facts
+
+
+def _revisions(job: str, config: Config) -> dict[str, int]:
+    """The numbers of the metrics' definitions; none for a job without metrics, or with those of lm_eval."""
+    scored = find_kind(job).scored and config.task.type != "lm_eval"
+    return revisions(config.task, find_metrics(config.task.metrics)) if scored else {}
 
 
 def _root(config: Config) -> Path:

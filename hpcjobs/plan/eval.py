@@ -53,6 +53,7 @@ def make_plan(job: str, config: Config, folder: Path | None = None) -> Draft:
     if not len(table) and config.data.max_samples != 0:
         raise DataError(f"data set {config.data.title} has no rows")
     check_groups(config.task.group_by, table.schema)
+    check_groups([config.task.cluster_by] if config.task.cluster_by else [], table.schema, "task.cluster_by")
     columns, shots = user_columns(table.column_names), config.task.few_shot
     prompts = Prompts(config.task, columns)
     few_shot = pool_table(config, table, prompts.asked)

@@ -19,7 +19,8 @@ from hpcjobs.tasks.few_shot import read_pool
 def content(paths: RunPaths, config: Config, metrics: MetricsFile | None) -> Content:
     """The rows to show."""
     if paths.results.exists():
-        return Content(read_samples(paths.results, config.task, read_pool(paths, config.task.few_shot)))
+        lower = [name for name, one in metrics.metrics.items() if one.get("lower_is_better")] if metrics else []
+        return Content(read_samples(paths.results, config.task, read_pool(paths, config.task.few_shot), lower))
     return Content(notes=["results.parquet is gone: no rows can be shown"] if metrics else [])
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NotRequired, TypedDict
@@ -36,7 +36,7 @@ class ShownRow(TypedDict):
 
 @dataclass(frozen=True, kw_only=True)
 class RowSelection:
-    """Row numbers in results.parquet. `failed_in_all` rows have an error, `worst_in_all` the lowest `metric`."""
+    """Row numbers in results.parquet. `failed_in_all` rows have an error, `worst_in_all` the worst `metric`."""
 
     failed: list[int]
     failed_in_all: int
@@ -51,8 +51,8 @@ class RowSelection:
         return {*self.failed, *self.worst, *self.spread}
 
 
-def pick_rows(path: Path) -> RowSelection:
-    """Select rows; scores and errors are read once, in batches.
+def pick_rows(path: Path, lower: Collection[str] = ()) -> RowSelection:
+    """Select rows; scores and errors are read once, in batches. Of the metrics in `lower`, lower values are better.
 
     The first metric that differs between rows decides which are worst. Rows with an error (shown as failed) and rows
     with the best score are never among the worst.
@@ -68,7 +68,8 @@ def pick_rows(path: Path) -> RowSelection:
         failed_in_all += len(rows)
         for name, ranking in rankings.items():
             scores = pc.struct_field(batch.column("scores"), name).to_numpy(zero_copy_only=False)
-            ranking.add(np.where(wrong, np.nan, scores.astype(float)), start)
+            good = -scores.astype(float) if name in lower else scores.astype(float)
+            ranking.add(np.where(wrong, np.nan, good), start)
         start += batch.num_rows
     spread = np.unique(np.linspace(0, start - 1, min(MOST_SPREAD, start)).round().astype(int)).tolist()
     telling = next((name for name, ranking in rankings.items() if ranking.worst()), "")

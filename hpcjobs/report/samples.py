@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,6 +64,7 @@ class Samples:
     worst: list[Sample]
     lowest: int
     metric: str
+    lower_is_better: bool
     spread: list[Sample]
 
 
@@ -85,9 +86,11 @@ def read_missing(path: Path) -> Missing:
     return Missing([(line["index"], Cut.of(line["id"]), Cut.of(line["reason"])) for line in lines], total)
 
 
-def read_samples(path: Path, task: TaskConfig, pool: Pool | None = None) -> Samples:
-    """The rows of results.parquet to show. `pool` has the few-shot examples of their prompts."""
-    selection, schema = pick_rows(path), pq.read_schema(path)
+def read_samples(path: Path, task: TaskConfig, pool: Pool | None = None, lower: Collection[str] = ()) -> Samples:
+    """The rows of results.parquet to show. `pool` has the few-shot examples of their prompts; of the metrics in
+    `lower`, lower values are better.
+    """
+    selection, schema = pick_rows(path, lower), pq.read_schema(path)
     names = [field.name for field in schema.field("input").type] if "input" in schema.names else []
     prompts = _prompts(task, ["index", "id", *(name.removeprefix("source_") for name in names)], pool)
     rows = {number: _sample(row, prompts) for number, row in read_rows(path, sorted(selection.rows))}
@@ -99,6 +102,7 @@ def read_samples(path: Path, task: TaskConfig, pool: Pool | None = None) -> Samp
         worst=worst,
         lowest=selection.worst_in_all,
         metric=selection.metric,
+        lower_is_better=selection.metric in lower,
         spread=spread,
     )
 

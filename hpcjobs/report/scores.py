@@ -31,6 +31,8 @@ class ScoreRow:
     bar: float | None = None
     whisker: tuple[float, float] | None = None
     options: list[tuple[str, str, int]] = field(default_factory=list)
+    lower_is_better: bool = False
+    unscored: int = 0
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def score_of(name: str, summary: Summary) -> ScoreRow:
     """The row of one metric of metrics.json. A bar runs from 0 to 1, or to 10, 100... for larger values."""
     value, interval = summary["value"], summary["ci95"]
     if value is None:
-        return ScoreRow(name=name, n=summary["n"])
+        return ScoreRow(name=name, n=summary["n"], unscored=summary.get("unscored", 0))
     scale = 1.0
     while value > scale and scale < 1e12:
         scale *= 10
@@ -76,6 +78,8 @@ def score_of(name: str, summary: Summary) -> ScoreRow:
         scale=scale,
         bar=_place(value, scale) if drawn else None,
         whisker=(_place(interval[0], scale), _place(interval[1], scale)) if drawn and interval else None,
+        unscored=summary.get("unscored", 0),
+        lower_is_better=summary.get("lower_is_better", False),
         options=[(letter, f"{one['value']:.4f}", one["n"]) for letter, one in summary.get("by_option", {}).items()],
     )
 

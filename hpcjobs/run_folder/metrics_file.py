@@ -20,7 +20,10 @@ class OptionSummary(TypedDict):
 class Summary(TypedDict):
     """A metric: value, standard error and 95% intervals (None if undefined) over `n` samples.
 
-    `by_option`: the same by correct option, for choice. `step`: the step of a training's loss.
+    `by_option`: the same by correct option, for choice. `step`: the step of a training's loss. `lower_is_better` is set
+    if it is so. `unscored`: samples with an answer whose score is no finite number, if there are any; not in `n`.
+    `revision`: the number of the metric's definition, if it is not the first. `clusters`: how many clusters of
+    `task.cluster_by` the samples are of.
     """
 
     value: float | None
@@ -30,6 +33,10 @@ class Summary(TypedDict):
     bootstrap_ci95: NotRequired[list[float] | None]
     by_option: NotRequired[dict[str, OptionSummary]]
     step: NotRequired[int]
+    lower_is_better: NotRequired[bool]
+    unscored: NotRequired[int]
+    clusters: NotRequired[int]
+    revision: NotRequired[int]
 
 
 # Summaries by column, value and metric.

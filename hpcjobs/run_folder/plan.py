@@ -82,7 +82,8 @@ class PlanSnapshot(_Part):
 class PlanCode(_Part):
     """The version of hpcjobs and Python, the folder, and the user's code that was copied.
 
-    `packages`: for each name that an installed package adds, that package.
+    `packages`: for each name that an installed package adds, that package. `revisions`: the number of a metric's
+    definition, if it is not the first.
     """
 
     hpcjobs: str = ""
@@ -95,6 +96,7 @@ class PlanCode(_Part):
     commit: str | None = None
     dirty: bool | None = None
     packages: dict[str, str] | None = None
+    revisions: dict[str, int] | None = None
     snapshot: PlanSnapshot = field(default_factory=PlanSnapshot)
 
     @classmethod

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpcjobs.compare.statistics import Differences, McNemar, mcnemar, t_quantile
+from hpcjobs.compare.statistics import Differences, McNemar, mcnemar
 
 # Student's sleep data (The probable error of a mean, Biometrika 6, 1908): hours gained with two drugs.
 FIRST = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]
@@ -24,27 +24,6 @@ def differences(a: Sequence[float], b: Sequence[float], size: int = 10**9) -> Di
     for start in range(0, len(a), size):
         found.add(np.array(a[start : start + size], float), np.array(b[start : start + size], float))
     return found
-
-
-@pytest.mark.parametrize(
-    ("degrees", "value"),
-    [
-        # Fisher and Yates, Statistical Tables, table III, 5% (two-sided)
-        (1, 12.706), (2, 4.303), (3, 3.182), (4, 2.776), (5, 2.571), (9, 2.262), (10, 2.228), (20, 2.086),
-        (30, 2.042), (60, 2.000), (120, 1.980),
-    ],
-)  # fmt: skip
-def test_t_is_as_in_the_tables(degrees: int, value: float) -> None:
-    assert t_quantile(degrees) == pytest.approx(value, abs=5.01e-4)
-
-
-def test_t_has_no_step_where_the_method_changes_and_goes_to_the_normal() -> None:
-    values = [t_quantile(degrees) for degrees in range(1, 300)]
-    steps = [later - earlier for earlier, later in itertools.pairwise(values)]
-    assert all(step < 0 for step in steps)
-    assert all(later / earlier < 1 for earlier, later in itertools.pairwise(steps)), "they shrink, also at 100"
-    assert t_quantile(10**7) == pytest.approx(1.959964, abs=1e-6)
-    assert t_quantile(2) == pytest.approx(math.sqrt(2 * 0.95**2 / (1 - 0.95**2)), rel=1e-12), "closed form"
 
 
 def test_students_sleep_data() -> None:

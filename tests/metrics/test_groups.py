@@ -87,13 +87,32 @@ def test_a_column_with_too_many_values_is_left_out_and_said() -> None:
         made = Aggregator(find_metrics(["exact_match"]), TaskConfig(metrics=("exact_match",), group_by=("n", "same")))
         for start, stop in itertools.pairwise([0, *cuts, count]):
             made.add(rows.slice(start, stop - start))
-        values = made.grouped({"metrics": {}, "warnings": ["gone"]})
+        values = made.told({"metrics": {}, "warnings": ["gone"]})
         assert values["warnings"] == ["gone", "task.group_by: n has more than 1000 different values: left out"]
         assert list(values["groups"]) == ["same"]
-        assert made.grouped(values)["warnings"] == values["warnings"], "said once"
+        assert made.told(values)["warnings"] == values["warnings"], "said once"
     fits = Aggregator(find_metrics(["exact_match"]), TaskConfig(metrics=("exact_match",), group_by=("n",)))
     fits.add(rows.slice(1))
     assert len(fits.groups()["n"]) == MOST_GROUPS
+
+
+def test_a_text_null_is_not_the_missing_value() -> None:
+    """Case 35: four rows of "null", four of null, four of "x"."""
+    values = ["null", None, "x", '"null"'] * 4
+    scores = [1.0, 0.0, 0.5, 0.25] * 4
+    rows = pa.table(
+        {
+            "scores": pa.StructArray.from_arrays([pa.array(scores)], ["exact_match"]),
+            "input": pa.StructArray.from_arrays([pa.array(values)], ["g"]),
+        }
+    )
+    made = Aggregator(find_metrics(["exact_match"]), TaskConfig(metrics=("exact_match",), group_by=("g",)))
+    made.add(rows)
+    groups = made.groups()["g"]
+    assert sum(group["exact_match"]["n"] for group in groups.values()) == len(rows)
+    assert {value: group["exact_match"]["value"] for value, group in groups.items()} == {
+        "null": 0.0, '"null"': 0.25, '"\\"null\\""': 1.0, "x": 0.5,
+    }  # fmt: skip
 
 
 def test_the_users_own_id_is_found_under_its_stored_name() -> None:
@@ -102,7 +121,7 @@ def test_the_users_own_id_is_found_under_its_stored_name() -> None:
 
 def test_without_groups_nothing_is_added() -> None:
     values: dict[str, Any] = {"metrics": {}, "warnings": []}
-    assert aggregator([], table()).grouped(values) == values
+    assert aggregator([], table()).told(values) == values
 
 
 def test_columns_are_checked_when_planning() -> None:
@@ -138,4 +157,4 @@ def test_a_users_metric_without_a_fold_has_groups() -> None:
     assert means == {"a": 1.0, "b": 3.0}
     fold = MeanFold()
     fold.add(np.array([1.0, np.nan, 3.0]))
-    assert made.summary() == {"plain": fold.summary()}
+    assert made.summary() == {"plain": {**fold.summary(), "unscored": 1}}

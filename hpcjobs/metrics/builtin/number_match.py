@@ -27,6 +27,7 @@ class NumberMatch(Metric):
     name = "number_match"
     normalized = False
     binary = True
+    revision = 2  # the first took the last number after ####, and knew no fractions, exponents and U+2212
     settings = NumberSettings
 
     def __init__(self) -> None:

@@ -44,10 +44,6 @@ class _LikelihoodMetric(Metric):
         counts = (float(answer.likelihood.logprobs[0]), float(self.units(answer, target)))
         return Score(self.value(counts), counts)
 
-    def failed(self, target: Target) -> Score:
-        """NaN: the sample is not counted."""
-        return Score(math.nan)
-
     def fold(self) -> SumsFold:
         """A fold over the sums."""
         return SumsFold(2, self.value, self.interval)

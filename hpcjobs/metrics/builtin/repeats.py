@@ -19,6 +19,7 @@ class _OverRepeats(Metric):
         self.name, self._base = name, base
         self.normalized = getattr(base, "normalized", True)
         self.needs_target = getattr(base, "needs_target", True)
+        self.revision = getattr(base, "revision", 1)
 
     def refuse(self, target: Target) -> str:
         """What the base metric says of the target."""
@@ -62,6 +63,10 @@ class Majority(_OverRepeats):
 
     Source: Wang et al., 'Self-consistency improves chain of thought reasoning in language models', 2022.
     """
+
+    def __init__(self, name: str, base: Metric) -> None:
+        super().__init__(name, base)
+        self.lower_is_better = bool(getattr(base, "lower_is_better", False))
 
     def check(self, repeats: int) -> None:
         """Raise a ConfigError if there is only one answer per prompt."""

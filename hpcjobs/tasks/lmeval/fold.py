@@ -103,6 +103,11 @@ class LmEvalFold:
     def summary(self) -> Summary:
         """value, stderr, ci95, n of the task; with several tasks those of their group, if it has an aggregation."""
         loaded = self._task.loaded
+        lower = [task.higher_is_better().get(self._name.metric) is False for task in loaded.tasks.values()]
+        made = self._made(loaded)
+        return {**made, "lower_is_better": True} if any(lower) else made
+
+    def _made(self, loaded: LoadedTask) -> Summary:
         found = self._values(loaded)
         if len(found) == 1:
             return _with_interval(*found.values())

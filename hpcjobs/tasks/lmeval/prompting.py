@@ -16,7 +16,9 @@ _MOST_TOKENS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_
 _MOST_TOKENS_DEFAULT = 256
 # The column of inputs/ for `group_by`, if a run has several tasks.
 BY_TASK = ("task",)
-_UNUSED = ("messages", "prompt", "target", "choices", "extract", "normalize", "repeats", "delimiter", "truncate")
+_UNUSED = (
+    "messages", "prompt", "target", "choices", "extract", "normalize", "repeats", "delimiter", "truncate", "cluster_by",
+)  # fmt: skip
 
 
 def check_task(task: TaskConfig) -> None:

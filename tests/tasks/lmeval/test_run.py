@@ -225,6 +225,7 @@ def test_prompts_go_through_the_models_chat_template_as_hflm_does_it(tmp_path: P
         ("spel", {}, "no task, group or tag 'spel'"),
         ("spell", {"metrics": ("exact_match",)}, "it has exact_match,strict-match, bleu,strict-match, "),
         ("spell", {"prompt": "{{ word }}"}, "task.prompt: an lm_eval task brings its own"),
+        ("spell", {"cluster_by": "word"}, "task.cluster_by: an lm_eval task brings its own"),
         ("spell", {"messages": ({"role": "user", "content": "x"},)}, "task.messages: an lm_eval"),
         ("spell", {"chat_template": True}, "no chat template"),
         ("mixed", {}, "spell generate, and blank want log-likelihoods"),
