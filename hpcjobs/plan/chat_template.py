@@ -56,7 +56,7 @@ def check_first_chats(config: Config, table: pa.Table, chat_of: Callable[[Row], 
 
 def check_chats(folder: Path, chats: Sequence[Chat]) -> None:
     """Render chats with the template of the model in `folder`. Raises a ConfigError if there is none, or it refuses."""
-    template = _template_of(folder)
+    template = template_of(folder)
     if not chats:
         return
     if template is None:
@@ -75,11 +75,17 @@ def check_chats(folder: Path, chats: Sequence[Chat]) -> None:
 
 def render_chat(folder: Path, template: str, chat: Chat) -> str:
     """The text of a chat and of what the template writes before an answer. Raises a jinja2.TemplateError."""
-    values = {**_special_tokens(folder), "tools": None, "documents": None, "add_generation_prompt": True}
-    return _environment().from_string(template).render(messages=chat, **values)
+    return chat_renderer(folder, template)(chat)
 
 
-def _template_of(folder: Path) -> str | None:
+def chat_renderer(folder: Path, template: str) -> Callable[[Chat], str]:
+    """`render_chat` for many chats. Raises a jinja2.TemplateError for a template that is none."""
+    values = {**special_tokens(folder), "tools": None, "documents": None, "add_generation_prompt": True}
+    compiled = _environment().from_string(template)
+    return lambda chat: compiled.render(messages=chat, **values)
+
+
+def template_of(folder: Path) -> str | None:
     """The template as transformers finds it: its own file, else tokenizer_config.json; of several, `default`."""
     file = folder / "chat_template.jinja"
     if file.is_file():
@@ -91,7 +97,7 @@ def _template_of(folder: Path) -> str | None:
     return None
 
 
-def _special_tokens(folder: Path) -> dict[str, str]:
+def special_tokens(folder: Path) -> dict[str, str]:
     """The texts of bos_token, eos_token and others, which templates write."""
     values = _json(folder / "special_tokens_map.json") | _json(folder / "tokenizer_config.json")
     texts = {name: token["content"] if isinstance(token, dict) else token for name, token in values.items()}
