@@ -75,8 +75,14 @@ def check_chats(folder: Path, chats: Sequence[Chat]) -> None:
 
 def render_chat(folder: Path, template: str, chat: Chat, asks: bool = True) -> str:
     """The text of a chat, and if it `asks` what the template writes before an answer. Raises a jinja2.TemplateError."""
-    values = {**_special_tokens(folder), "tools": None, "documents": None, "add_generation_prompt": asks}
-    return _environment().from_string(template).render(messages=chat, **values)
+    return chat_renderer(folder, template, asks)(chat)
+
+
+def chat_renderer(folder: Path, template: str, asks: bool = True) -> Callable[[Chat], str]:
+    """`render_chat` for many chats. Raises a jinja2.TemplateError for a template that is none."""
+    values = {**special_tokens(folder), "tools": None, "documents": None, "add_generation_prompt": asks}
+    compiled = _environment().from_string(template)
+    return lambda chat: compiled.render(messages=chat, **values)
 
 
 def template_of(folder: Path) -> str | None:
@@ -91,7 +97,7 @@ def template_of(folder: Path) -> str | None:
     return None
 
 
-def _special_tokens(folder: Path) -> dict[str, str]:
+def special_tokens(folder: Path) -> dict[str, str]:
     """The texts of bos_token, eos_token and others, which templates write."""
     values = _json(folder / "special_tokens_map.json") | _json(folder / "tokenizer_config.json")
     texts = {name: token["content"] if isinstance(token, dict) else token for name, token in values.items()}

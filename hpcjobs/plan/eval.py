@@ -16,6 +16,7 @@ from hpcjobs.plan.draft import Draft, draft_run
 from hpcjobs.plan.generation_keys import generation_notes
 from hpcjobs.plan.locate import located
 from hpcjobs.plan.model import checked_model
+from hpcjobs.plan.prompt_lengths import length_notes
 from hpcjobs.plan.user_code import metric_code
 from hpcjobs.requests import Chat, Prompt
 from hpcjobs.run_folder.inputs import table_sha256, user_columns, user_row
@@ -64,7 +65,10 @@ def make_plan(job: str, config: Config, folder: Path | None = None) -> Draft:
     if config.task.type != "perplexity":
         check_first_chats(config, table, lambda row: _chat(prompts.request(row, 0).prompt))
     size = config.run.chunk_size or default_chunk_size(len(table))
-    chunks = plan_chunks(expected_work(table, prompts.columns & set(table.column_names)), size)
+    work = expected_work(table, prompts.columns & set(table.column_names))
+    chunks, notes = plan_chunks(work, size), [*null_notes(prompts, table), *target_notes(prompts, measures, table)]
+    if config.task.type != "perplexity":
+        notes += length_notes(config, table, work, lambda row: prompts.request(row, 0))
     data = PlanData(
         name=config.data.title,
         rows=len(table),
@@ -75,25 +79,27 @@ def make_plan(job: str, config: Config, folder: Path | None = None) -> Draft:
     return draft_run(
         job, config, folder, shape, lambda run: metric_code(metrics, run), few_shot=few_shot,
         table=table, chunks=chunks, chunk_size=size, data=data, model=model,
-        notes=[*null_notes(prompts, table), *target_notes(prompts, measures, table), *generation_notes(config)],
+        notes=[*notes, *generation_notes(config)],
     )  # fmt: skip
 
 
 def _lm_eval_plan(job: str, config: Config, folder: Path | None, shape: Shape) -> Draft:
     """The plan of an lm_eval task, which brings its own data, prompts and metrics."""
     from hpcjobs.tasks.lmeval.build import plan_task
+    from hpcjobs.tasks.lmeval.eval_task import planned_request
 
     if not find_kind(job).scored:
         raise ConfigError("task.type lm_eval has metrics of its own: use `submit eval`")
     model, task = checked_model(config), plan_task(config)
     size = config.run.chunk_size or default_chunk_size(len(task.table))
-    chunks = plan_chunks(expected_work(task.table, {"requests"}), size)
+    work = expected_work(task.table, {"requests"})
+    chunks = plan_chunks(work, size)
     content, columns = table_sha256(task.table), task.table.column_names
     data = replace(task.facts, rows=len(task.table), sha256=content, columns=columns)
     return draft_run(
         job, task.config, folder, shape, task.snapshot,
         table=task.table, chunks=chunks, chunk_size=size, data=data, model=model,
-        notes=generation_notes(task.config),
+        notes=[*length_notes(task.config, task.table, work, planned_request), *generation_notes(task.config)],
     )  # fmt: skip
 
 

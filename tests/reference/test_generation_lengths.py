@@ -65,7 +65,7 @@ def around(*limits: int) -> list[str]:
     return [text_of(length - 1) for length in sorted(lengths) if length > 0]
 
 
-@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("batch", [1, 3] if WHOLE else [3])
 @pytest.mark.parametrize("engine", ENGINES)
 def test_prompts_around_small_limits(folder_of: Any, engine: str, batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pieces, passes and cache steps of a few tokens, so that a prompt meets each of them many times."""

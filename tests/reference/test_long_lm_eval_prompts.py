@@ -12,6 +12,7 @@ import pytest
 from hpcjobs.config import Config, GenerationConfig
 from hpcjobs.config.layers import Layer
 from hpcjobs.config.problems import validate
+from hpcjobs.errors import ConfigError
 from hpcjobs.plan.eval import make_plan
 from hpcjobs.tasks.lmeval.eval_task import LmEvalTask
 from hpcjobs.tasks.lmeval.fold import LazyTask, LmEvalFold
@@ -88,6 +89,10 @@ def asked(tmp_path: Path, model: Path, new: int, engine: str) -> Any:
 
     draft = make_plan("eval", config_of(write_task(tmp_path / "tasks", new), model), tmp_path / "run")
     draft.write()
+    (note,) = [note for note in draft.plan.notes if "too long" in note]
+    assert note.startswith(
+        "the prompts of 6 of 12 rows are too long for the model's 256 positions ('6', '7', '8', ...)"
+    )
     task = LmEvalTask(draft.paths.code, 0)
     assert draft.table is not None
     rows = [{"index": n, **row} for n, row in enumerate(draft.table.to_pylist())]
@@ -116,10 +121,9 @@ def test_answers_scores_and_values_are_lm_evals(tmp_path: Path, model: Path, eng
         assert fold.summary()["value"] == right > 0
 
 
-def test_as_many_new_tokens_as_positions_are_an_error_here_and_there(tmp_path: Path, model: Path) -> None:
-    *_, done = asked(tmp_path, model, POSITIONS, "loop")
-    assert {one.error.message if one.error else None for one in done} == {
-        f"{POSITIONS} new tokens leave no room for a prompt in the model's {POSITIONS} positions"
-    }
+def test_as_many_new_tokens_as_positions_are_refused_here_and_there(tmp_path: Path, model: Path) -> None:
+    tasks = write_task(tmp_path / "tasks", POSITIONS)
+    with pytest.raises(ConfigError, match="256 new tokens leave no room for a prompt in the model's 256 positions"):
+        make_plan("eval", config_of(tasks, model), tmp_path / "run")
     with pytest.raises(AssertionError, match="must be less than model's maximum sequence length"):
-        alone(harness(model), "long", tmp_path / "tasks", bootstrap_iters=0)
+        alone(harness(model), "long", tasks, bootstrap_iters=0)

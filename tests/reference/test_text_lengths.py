@@ -134,7 +134,9 @@ def _questions() -> list[tuple[str, list[str]]]:
 
 
 @pytest.mark.parametrize("batch", [1, "auto"])
-@pytest.mark.parametrize(("kind", "positions"), [("llama", 32_768), ("gpt2", 1200), ("mistral", 1200)])
+@pytest.mark.parametrize(
+    ("kind", "positions"), [("llama", 32_768), ("gpt2", 1200), *([("mistral", 1200)] if WHOLE else [])]
+)
 def test_options_around_a_pass_have_lm_evals_values(folder_of: Any, kind: str, positions: int, batch: Any) -> None:
     """And, where the model has fewer positions, of contexts whose beginning is cut off."""
     folder = folder_of(kind, positions)

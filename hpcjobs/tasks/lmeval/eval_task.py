@@ -25,7 +25,7 @@ class LmEvalTask:
 
     def request(self, row: Row) -> Request:
         """The request of a row. Several log-likelihoods become one request with a pair for each."""
-        return request_of(row_index(row), str(row["id"]), _requests(row), self._seed)
+        return planned_request(row, self._seed)
 
     def judge(self, answer: Completion, row: Row) -> dict[str, Score]:
         """The scores of an answer by metric; none if it is to be predicted only."""
@@ -34,6 +34,11 @@ class LmEvalTask:
     def failed(self, row: Row) -> dict[str, Score]:
         """No scores, by metric: a row without an answer is in no aggregation."""
         return self._judge.failed()
+
+
+def planned_request(row: Row, seed: int = 0) -> Request:
+    """The request of a row of a planned task. `seed` is the run's seed."""
+    return request_of(row_index(row), str(row["id"]), _requests(row), seed)
 
 
 def _requests(row: Row) -> list[PlannedInstance]:

@@ -1,0 +1,118 @@
+"""Prompts that are too long for the model, found when planning: on the login node, without torch or transformers."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from hpcjobs.config import Config, GenerationConfig
+from hpcjobs.engines.context_length import config_length
+from hpcjobs.errors import ConfigError
+from hpcjobs.plan.chat_template import chat_renderer, special_tokens, template_of
+from hpcjobs.plan.model import model_folder
+from hpcjobs.requests import Prompt, Request, Row
+from hpcjobs.run_folder.files import read_json
+from hpcjobs.run_folder.json_columns import python_rows
+
+# The most rows that are looked at: those with the longest columns.
+_MOST_ROWS = 1000
+_IDS_SHOWN = 3
+# Of a text that is far too long the beginning will do: so many characters for each of the model's positions.
+_CHARACTERS = 16
+
+
+def length_notes(
+    config: Config, table: pa.Table, work: npt.NDArray[np.int64], request_of: Callable[[Row], Request]
+) -> list[str]:
+    """A note on the rows whose prompts are too long, if config.json and tokenizer.json of the model are here.
+
+    `work` is the expected work by row. Rows that `request_of` or the chat template fails on are errors of their own.
+    Raises a ConfigError if the new tokens leave no room for any prompt.
+    """
+    folder = model_folder(config)
+    if folder is None or not (folder / "tokenizer.json").is_file():
+        return []
+    positions = config_length(read_json(folder / "config.json"))
+    if positions is None:
+        return []
+    longest = np.sort(np.argsort(-work, kind="stable")[:_MOST_ROWS])
+    room, long = _Room(folder, positions, config.task.generation), list[Request]()
+    for request in _requests(table, longest.tolist(), request_of):
+        most = room.most(request)
+        with contextlib.suppress(Exception):  # a template may raise anything
+            if room.exceeded(request, most):
+                long.append(request)
+    rows = f"{len(table)} rows" if len(longest) == len(table) else f"the {len(longest)} longest of {len(table)} rows"
+    return [_note(long, rows, positions)] if long else []
+
+
+def _requests(table: pa.Table, places: list[int], request_of: Callable[[Row], Request]) -> Iterator[Request]:
+    for place in places:
+        with contextlib.suppress(Exception):
+            yield request_of(python_rows(table.slice(place, 1))[0])
+
+
+def _note(long: list[Request], rows: str, positions: int) -> str:
+    ids = ", ".join(repr(one.id) for one in long[:_IDS_SHOWN]) + (", ..." if len(long) > _IDS_SHOWN else "")
+    then = "their beginnings are cut off" if _is_cut(long[0]) else "they end in errors; task.truncate: left cuts them"
+    return f"the prompts of {len(long)} of {rows} are too long for the model's {positions} positions ({ids}): {then}"
+
+
+def _is_cut(request: Request) -> bool:
+    return request.truncate == "left" or (request.task == "choice" and request.truncate is None)
+
+
+class _Room:
+    """Counts tokens as the ranks do, and says how many a prompt may have in the model in `folder`."""
+
+    def __init__(self, folder: Path, positions: int, generation: GenerationConfig) -> None:
+        from tokenizers import Tokenizer
+
+        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self._render = chat_renderer(folder, template_of(folder) or "")
+        self._first = special_tokens(folder).get("bos_token")
+        self._positions, self._generation = positions, generation
+
+    def most(self, request: Request) -> int:
+        """The most tokens that are neither cut nor refused, those of an option included. Raises a ConfigError."""
+        if request.task == "choice":
+            return self._positions + 1  # the last token is only predicted
+        if request.truncate != "left":
+            return self._positions - 1
+        new = (request.generation or self._generation).max_new_tokens
+        if new >= self._positions:
+            raise ConfigError(
+                f"{new} new tokens leave no room for a prompt in the model's {self._positions} positions: set "
+                "task.generation.max_new_tokens lower"
+            )
+        return self._positions - new
+
+    def exceeded(self, request: Request, most: int) -> bool:
+        """Whether a prompt, or one with an option, has more than `most` tokens."""
+        if request.task == "choice":
+            return any(self._exceeds(pair.context, pair.continuation, most) for pair in request.pairs)
+        return self._exceeds(request.prompt, "", most)
+
+    def _exceeds(self, prompt: Prompt, option: str, most: int) -> bool:
+        text, special = (prompt, True) if isinstance(prompt, str) else (self._render(prompt), False)
+        special = special and not (self._first and text.startswith(self._first))
+        if option and not text:  # one token stands before it
+            most, special = most - 1, False
+        text += option
+        head = text[: _CHARACTERS * self._positions]
+        if (
+            len(head) < len(text) and self._count(head, special) > most + 2
+        ):  # where it is cut, a token or two may differ
+            return True
+        return self._count(text, special) > most
+
+    def _count(self, text: str, special: bool) -> int:
+        # One text at a time: after use of the tokenizer's own threads it warns of each process that is started.
+        return len(self._tokenizer.encode(text, add_special_tokens=special))
