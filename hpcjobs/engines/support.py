@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
+from hpcjobs.engines.attention import asks_interface
 from hpcjobs.engines.lengths import NEAR, has_fixed_positions
 
 if TYPE_CHECKING:
@@ -103,6 +104,8 @@ def runs_continuous(model: PreTrainedModel) -> bool:
     if not has_fixed_positions(model):  # its rows share their passes
         return False
     kinds = set(getattr(config.get_text_config(), "layer_types", None) or ["full_attention"])
-    return bool(getattr(model, "_supports_attention_backend", False)) and kinds <= {
-        "full_attention", "sliding_attention",
-    }  # fmt: skip
+    return (
+        bool(getattr(model, "_supports_attention_backend", False))
+        and kinds <= {"full_attention", "sliding_attention"}
+        and asks_interface(model)
+    )
