@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hpcjobs.config import Config
 from hpcjobs.plan.draft import Draft
+from hpcjobs.plan.named_engine import check_engine
 from hpcjobs.plan.weights import check_trained, check_weights
 
 # (config, the words behind `--`, the run's folder or None for a made-up name) -> what will be written, all checked.
@@ -17,6 +18,7 @@ def _eval(config: Config, argv: Sequence[str], folder: Path | None) -> Draft:
     from hpcjobs.plan.eval import make_plan
 
     draft = make_plan("eval", config, folder)
+    check_engine(draft.config)
     check_weights(draft.config)
     return draft
 
@@ -25,6 +27,7 @@ def _generate(config: Config, argv: Sequence[str], folder: Path | None) -> Draft
     from hpcjobs.plan.eval import make_plan
 
     draft = make_plan("generate", config, folder)
+    check_engine(draft.config)
     check_weights(draft.config)
     return draft
 

@@ -21,6 +21,7 @@ from hpcjobs.engines.own_dtype import save_dtype
 from hpcjobs.errors import UsageError
 from hpcjobs.metrics.registry import registered_names
 from hpcjobs.plan.model import fetched, model_folder
+from hpcjobs.plan.named_engine import check_engine
 from hpcjobs.plan.weights import check_weights
 from hpcjobs.run_folder.disk import disk_errors, whole_run
 from hpcjobs.run_folder.files import make_folder, write_whole
@@ -64,8 +65,10 @@ class Draft:
         model = fetched(self.plan.model, self.config)
         if model == self.plan.model:
             return self.plan
-        check_weights(self.config)
         train = self.plan.train
+        if not train.batches:
+            check_engine(self.config)
+        check_weights(self.config)
         if train.batches:
             train = dataclasses.replace(train, save_dtype=save_dtype(self.config, model_folder(self.config)))
         return dataclasses.replace(self.plan, model=model, train=train)

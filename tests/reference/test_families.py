@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from hpcjobs.config import Config, GenerationConfig
-from hpcjobs.plan.likely_engine import likely_engine
+from hpcjobs.config import GenerationConfig
+from hpcjobs.plan.likely_engine import may_run
 from hpcjobs.requests import Pair, Request
 from tests.reference.families import BORDER, FAMILIES, SHORT, WINDOW, family
 from tests.reference.family_table import PAGE, page_table, table_of, with_table
@@ -124,11 +124,12 @@ def test_options_are_those_of_each_sequence_alone(both: Both) -> None:
     assert found == pytest.approx(right, rel=1e-4, abs=1e-4)
 
 
-def test_the_plan_names_the_engine_that_the_rank_picks(both: Both) -> None:
-    from hpcjobs.engines.support import runs_loop
+def test_the_plan_tells_which_engines_run_it(both: Both) -> None:
+    from hpcjobs.engines.support import runs_continuous, runs_loop
 
-    likely = likely_engine(Config(), both.model.config.to_dict())
-    assert likely == ("loop" if runs_loop(both.model) else "generate")
+    config = both.model.config.to_dict()
+    assert may_run("loop", config) == runs_loop(both.model)
+    assert may_run("transformers", config) == runs_continuous(both.model)
 
 
 def test_the_page_has_each_family() -> None:
