@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from hpcjobs.engines.support import NEAR
+from hpcjobs.engines.lengths import NEAR
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -12,6 +12,7 @@ from hpcjobs.engines.chat_template import chat_text
 from hpcjobs.engines.context_length import context_length, window_length
 from hpcjobs.engines.end_tokens import added_tokens, end_tokens
 from hpcjobs.engines.generation_keys import stop_strings
+from hpcjobs.engines.lengths import dynamic_factor
 from hpcjobs.engines.stop_strings import stopped_text
 from hpcjobs.requests import Completion, Prompt, Request, SampleError
 
@@ -54,7 +55,8 @@ class TextCodec:
         self._stops = stop_strings(vars(model.generation_config))
         self._ends = frozenset(end_tokens(model, tokenizer))
         self._added = added_tokens(tokenizer)
-        self._longest, self._window = context_length(model, tokenizer), window_length(model, tokenizer)
+        self._longest = int(context_length(model, tokenizer) * dynamic_factor(model))
+        self._window = window_length(model, tokenizer)
 
     def ends(self, generation: GenerationConfig) -> frozenset[int]:
         """The end tokens of an answer: the model's, and each stop string that is a single special token."""

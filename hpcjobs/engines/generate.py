@@ -15,6 +15,7 @@ import transformers
 from hpcjobs.config import GenerationConfig
 from hpcjobs.engines.base import BatchSize, Source, rows_at_once, take
 from hpcjobs.engines.encoding import NO_NUMBERS, Answer, Encoded, TextCodec, completion_of, repeat_seed
+from hpcjobs.engines.lengths import forget_lengths, takes_padding
 from hpcjobs.engines.out_of_memory import free_gpu_memory, is_out_of_memory
 from hpcjobs.engines.processors import processed, without_defaults
 from hpcjobs.engines.sampling import SeededSampler
@@ -38,7 +39,10 @@ class _Row:
 
 
 class GenerateEngine:
-    """Runs length-sorted batches of at most `batch_size`, halved when memory runs out. A bad prompt fails alone."""
+    """Runs length-sorted batches of at most `batch_size`, halved when memory runs out. A bad prompt fails alone.
+
+    Rows are padded on the left; a model that padding would change gets batches of prompts of equal length.
+    """
 
     def __init__(
         self,
@@ -50,6 +54,7 @@ class GenerateEngine:
         self._model, self._codec = model, TextCodec(model, tokenizer, generation)
         self.batch_size = rows_at_once(batch_size)
         self._window = self.batch_size * _WINDOW_BATCHES
+        self._pads = self.batch_size == 1 or takes_padding(model)
 
     def stream(self, requests: Source) -> Iterator[Completion]:
         """Completions batch by batch; the requests of each window are sorted, longest first."""
@@ -63,7 +68,7 @@ class GenerateEngine:
                     yield outcome
                 else:
                     encoded.append(outcome)
-            encoded.sort(key=lambda item: (_how(item), -item.limit, -len(item.ids), item.request.index))
+            encoded.sort(key=lambda item: (self._how(item), -item.limit, -len(item.ids), item.request.index))
             yield from self._answer_all(encoded)
 
     def _answer_all(self, window: Sequence[Encoded]) -> Iterator[Completion]:
@@ -72,7 +77,7 @@ class GenerateEngine:
         answers: dict[int, list[Answer | SampleError]] = {item.request.index: [] for item in window}
         started = {item.request.index: 0.0 for item in window}
         while rows:
-            _, alike = next(groupby(rows[: self.batch_size], key=lambda row: _how(row.encoded)))
+            _, alike = next(groupby(rows[: self.batch_size], key=lambda row: self._how(row.encoded)))
             batch = list(alike)
             rows = rows[len(batch) :]
             began = time.time()
@@ -82,6 +87,11 @@ class GenerateEngine:
                 answers[request.index].append(answer)
                 if len(answers[request.index]) == request.repeats:
                     yield _completion(row.encoded, answers[request.index], started[request.index])
+
+    def _how(self, item: Encoded) -> tuple[float, float, tuple[str, ...], int]:
+        """What the rows of a batch must share: the generation settings, and the length where none may be padded."""
+        generation = item.generation
+        return generation.temperature, generation.top_p, generation.stop, 0 if self._pads else len(item.ids)
 
     def _run(self, batch: Sequence[_Row]) -> list[Answer | SampleError]:
         """The batch's answers. A batch that fails is halved, down to the sample to blame."""
@@ -114,6 +124,7 @@ class GenerateEngine:
         device, rules, watch = self._model.device, _Rules(tokenizer, batch, length), _Numbers()
         own = [self._codec.processors(row.encoded) for row in batch] if self._codec.processes else []
         processors = [watch, *([_RowProcessors(own, prompts, length)] if own else []), *_sampler(batch)]
+        forget_lengths(self._model)
         with without_defaults(self._model):
             output = self._model.generate(
                 input_ids=ids.to(device), attention_mask=mask.to(device), pad_token_id=pad,
@@ -183,11 +194,6 @@ def _sampler(batch: Sequence[_Row]) -> list[SeededSampler]:
         return []
     seeds = [repeat_seed(row.encoded.request, row.number) for row in batch]
     return [SeededSampler(seeds, generation.temperature, generation.top_p)]
-
-
-def _how(item: Encoded) -> tuple[float, float, tuple[str, ...]]:
-    """The generation settings that the rows of a batch must share."""
-    return item.generation.temperature, item.generation.top_p, item.generation.stop
 
 
 def _completion(encoded: Encoded, answers: Sequence[Answer | SampleError], started: float) -> Completion:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from hpcjobs.config import GenerationConfig
 from hpcjobs.engines.base import AUTO_BATCH, BatchSize, Engine
+from hpcjobs.engines.causal import check_model
 from hpcjobs.engines.registry import own_model_engine, registered_engine
 from hpcjobs.errors import UsageError
 from hpcjobs.requests import TaskType
@@ -37,7 +38,8 @@ class EngineSpec:
 def make_engine(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, generation: GenerationConfig, spec: EngineSpec
 ) -> Engine:
-    """An engine for a model. Raises a UsageError if the configured one cannot run it."""
+    """An engine for a model. Raises a UsageError if the configured one cannot run it, or if none can."""
+    check_model(model)
     if spec.task != "generate":
         from hpcjobs.engines.scoring.engine import ScoringEngine
 

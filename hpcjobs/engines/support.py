@@ -6,12 +6,13 @@ import logging
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
+from hpcjobs.engines.attention import asks_interface
+from hpcjobs.engines.lengths import NEAR, has_fixed_positions
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 log = logging.getLogger(__name__)
-# The largest allowed difference of logits, as a share of their standard deviation, by bytes per number.
-NEAR = {4: 1e-3, 2: 0.15}
 # The results of tests, by model.
 _tried: WeakKeyDictionary[PreTrainedModel, bool] = WeakKeyDictionary()
 
@@ -33,12 +34,6 @@ def has_plain_cache(model: PreTrainedModel) -> bool:
     except (AttributeError, KeyError, ValueError, TypeError):  # a config that no such cache can be made from
         return False
     return bool(layers) and all(type(layer) is transformers.cache_utils.DynamicLayer for layer in layers)
-
-
-def has_fixed_positions(model: PreTrainedModel) -> bool:
-    """Whether position embeddings do not depend on the length of the input, so a long row does not change others."""
-    rope = getattr(model.config.get_text_config(), "rope_parameters", None) or {}
-    return rope.get("rope_type") not in ("dynamic", "longrope")
 
 
 def runs_packed(model: PreTrainedModel) -> bool:
@@ -106,7 +101,11 @@ def runs_continuous(model: PreTrainedModel) -> bool:
         return False
     if not hasattr(model, "init_continuous_batching") or getattr(model, "hf_device_map", None):
         return False
+    if not has_fixed_positions(model):  # its rows share their passes
+        return False
     kinds = set(getattr(config.get_text_config(), "layer_types", None) or ["full_attention"])
-    return bool(getattr(model, "_supports_attention_backend", False)) and kinds <= {
-        "full_attention", "sliding_attention",
-    }  # fmt: skip
+    return (
+        bool(getattr(model, "_supports_attention_backend", False))
+        and kinds <= {"full_attention", "sliding_attention"}
+        and asks_interface(model)
+    )

@@ -22,6 +22,7 @@ from hpcjobs.errors import UsageError
 from hpcjobs.metrics.registry import find_metrics, registered_names
 from hpcjobs.metrics.revisions import revisions
 from hpcjobs.plan.model import fetched, model_folder
+from hpcjobs.plan.named_engine import check_engine
 from hpcjobs.plan.weights import check_trained, check_weights
 from hpcjobs.run_folder.disk import disk_errors, whole_run
 from hpcjobs.run_folder.files import make_folder, write_whole
@@ -178,9 +179,11 @@ def draft_run(
 
 
 def _check_model(config: Config, train: PlanTrain | None) -> None:
-    """Raise a ConfigError if the model's weights cannot be right, or a training cannot have them."""
+    """Raise a ConfigError if the model's weights or engine cannot be right, or a training cannot have them."""
     if train is not None and train.batches:
         check_trained(config)
+    else:
+        check_engine(config)
     check_weights(config)
 
 

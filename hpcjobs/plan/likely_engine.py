@@ -1,4 +1,4 @@
-"""Predict what engine `auto` will be, on the login node, from config.json alone."""
+"""Which engines run a model, told on the login node from config.json alone."""
 
 from __future__ import annotations
 
@@ -7,8 +7,14 @@ from typing import Any
 
 from hpcjobs.config import Config
 
-# Model types that cache something other than keys and values, or have their own attention.
-_OTHER = ("mamba", "rwkv", "jamba", "bamba", "zamba", "recurrent", "bloom", "mpt", "falcon_h1", "xlstm")
+# Model types that keep a state, or whose attention is their own: tests/reference/test_families.py tries them.
+_OWN_WAYS = {
+    "bamba", "biogpt", "bloom", "codegen", "diffllama", "falcon", "falcon_h1", "falcon_mamba", "gpt_neo", "gptj",
+    "jamba", "lfm2", "llama4", "llama4_text", "mamba", "mamba2", "minimax", "mpt", "qwen3_next", "recurrent_gemma",
+    "rwkv", "stablelm", "xglm", "xlstm", "zamba", "zamba2",
+}  # fmt: skip
+# Those whose keys and values are of other shapes than the cache of continuous batching.
+_OWN_KEYS = {"deepseek_v2", "deepseek_v3", "jetmoe"}
 
 
 def likely_engine(config: Config, model: Mapping[str, Any]) -> str:
@@ -16,12 +22,27 @@ def likely_engine(config: Config, model: Mapping[str, Any]) -> str:
 
     The rank decides once it has loaded the model: its GPU may not work, for example.
     """
-    text = model.get("text_config", model)
-    kinds = set(text.get("layer_types") or ())
-    window = text.get("sliding_window") if text.get("use_sliding_window", True) and not kinds else None
-    other = model.get("is_encoder_decoder", False) or str(model.get("model_type", "")).startswith(_OTHER)
     gpus = (config.cluster.gpus or 0) + (config.cluster.gpus_per_node or 0) > 0
     greedy = config.task.generation.temperature == 0 and not config.run.deterministic
-    if gpus and greedy and not other and config.model.gpus_per_rank == 1:
+    if gpus and greedy and config.model.gpus_per_rank == 1 and may_run("transformers", model):
         return "transformers"
-    return "generate" if other or window or kinds - {"full_attention"} else "loop"
+    return "loop" if may_run("loop", model) else "generate"
+
+
+def may_run(engine: str, model: Mapping[str, Any]) -> bool:
+    """Whether `loop` or `transformers` may run the model of this config.json. False is certain, True is not."""
+    text = model.get("text_config", model)
+    kind, layers = str(model.get("model_type", "")), set(text.get("layer_types") or ())
+    if kind in _OWN_WAYS or _rope_types(text) & {"dynamic", "longrope"}:
+        return False
+    if engine == "transformers":
+        return kind not in _OWN_KEYS and layers <= {"full_attention", "sliding_attention"}
+    window = text.get("sliding_window") if text.get("use_sliding_window", True) and not layers else None
+    return not window and layers <= {"full_attention"}
+
+
+def _rope_types(model: Mapping[str, Any]) -> set[str]:
+    """The types of rotary embeddings in a config.json, of any age."""
+    rope = model.get("rope_parameters") or model.get("rope_scaling") or {}
+    kinds = [rope, *(part for part in rope.values() if isinstance(part, dict))]
+    return {str(kind.get("rope_type", kind.get("type"))) for kind in kinds}

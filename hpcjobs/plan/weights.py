@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcjobs.config import Config, WeightsConfig
+from hpcjobs.engines.causal import check_config
 from hpcjobs.engines.weight_files import StoredTensor, stored_tensors
 from hpcjobs.engines.weights import check_targets, not_whole, quantised_error, tied_targets_error, weight_problems
 from hpcjobs.errors import ConfigError
@@ -19,7 +20,7 @@ _EMBEDDINGS = {"lm_head", "embed_out", "output", "embed_tokens", "wte", "embed_i
 
 
 def check_weights(config: Config) -> None:
-    """Raise a ConfigError that names files or tensors if the model's weights cannot be right.
+    """Raise a ConfigError that names files or tensors if the model's weights cannot be right, or if it is not causal.
 
     A model passes that is not here yet, that an engine loads itself, or whose weights are made up (`train.init:
     random`). What headers cannot tell is checked when the weights are loaded.
@@ -28,6 +29,7 @@ def check_weights(config: Config) -> None:
     if folder is None or not (folder / "config.json").is_file() or config.train.init == "random":
         return
     model = read_json(folder / "config.json")
+    check_config(config.model.name, model)
     if (folder / "adapter_config.json").is_file():
         raise ConfigError(
             f"model folder {folder} has an adapter_config.json beside its config.json: transformers would load the "
@@ -66,6 +68,7 @@ def check_trained(config: Config) -> None:
     if folder is None or not (folder / "config.json").is_file():
         return
     model = read_json(folder / "config.json")
+    check_config(config.model.name, model)
     if (how := model.get("quantization_config")) and config.train.init == "pretrained":
         raise quantised_error(config.model.name, how.get("quant_method", "quantization_config"))
     lora = config.train.lora

@@ -271,7 +271,10 @@ PLAIN = {"model_type": "llama"}
         ({"text_config": {"layer_types": ["full_attention", "sliding_attention"]}}, {}, "generate"),
         ({"text_config": {"layer_types": ["full_attention"] * 2}}, {}, "loop"),
         ({"model_type": "mamba2"}, {"cluster": {"gpus": 2}}, "generate"),
-        ({"model_type": "t5", "is_encoder_decoder": True}, {}, "generate"),
+        ({"model_type": "gpt_neo"}, {}, "generate"),
+        ({"model_type": "gpt_neox"}, {}, "loop"),
+        (PLAIN | {"rope_scaling": {"type": "dynamic", "factor": 2.0}}, {}, "generate"),
+        (PLAIN | {"rope_parameters": {"full_attention": {"rope_type": "longrope"}}}, {}, "generate"),
     ],
 )
 def test_the_plan_says_which_engine_is_likely(

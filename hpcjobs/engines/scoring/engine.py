@@ -12,12 +12,13 @@ import torch
 
 from hpcjobs.engines.base import BatchSize, Source, rows_at_once, take
 from hpcjobs.engines.context_length import window_length
+from hpcjobs.engines.lengths import has_fixed_positions, longest_window, takes_positions
 from hpcjobs.engines.out_of_memory import free_gpu_memory, is_out_of_memory
 from hpcjobs.engines.scoring.boundary import SpanBuilder
 from hpcjobs.engines.scoring.sequences import PlainScorer
 from hpcjobs.engines.scoring.spans import ScoringJob, Span
 from hpcjobs.engines.scoring.tree import TreeScorer
-from hpcjobs.engines.support import has_fixed_positions, has_plain_cache
+from hpcjobs.engines.support import has_plain_cache
 from hpcjobs.requests import Completion, Likelihood, Request, SampleError
 
 if TYPE_CHECKING:
@@ -28,6 +29,10 @@ log = logging.getLogger(__name__)
 _WINDOW_BATCHES = 4
 # The most tokens to score per window: each needs some hundred bytes of its own.
 _WINDOW_TOKENS = 1 << 18
+# The longest window of a layer, in tokens, that a trial of a model goes beyond.
+_MOST_TRIED = 2048
+# Tokens of the branch that stands between the context and others in that trial.
+_BETWEEN = 100
 
 
 class Scorer(Protocol):
@@ -130,7 +135,8 @@ def scorer_of(model: PreTrainedModel) -> Scorer:
     plain one.
     """
     plain = PlainScorer(model)
-    if not has_plain_cache(model) or not has_fixed_positions(model):
+    apart = has_plain_cache(model) and has_fixed_positions(model) and takes_positions(model)
+    if not apart or longest_window(model) > _MOST_TRIED:
         return plain
     try:
         if agree(TreeScorer(model), plain, model):
@@ -143,13 +149,18 @@ def scorer_of(model: PreTrainedModel) -> Scorer:
 
 
 def agree(one: Scorer, other: Scorer, model: PreTrainedModel) -> bool:
-    """Whether two scorers agree on two branches of one context, up to rounding (nats per token)."""
-    least = 0.01 if model.dtype == torch.float32 else 0.3
+    """Whether two scorers agree on branches of one context, up to rounding (nats per token).
+
+    The context is longer than each window in the config, and between it and two of the branches there is a long one:
+    what goes by place in the cache, a window or a distance, is then far from right.
+    """
+    least = 0.001 if model.dtype == torch.float32 else 0.3
     size = min(64, int(model.config.get_text_config().vocab_size))
-    head = tuple(n % size for n in range(3, 15))
+    head = tuple(n % size for n in range(3, 15 + longest_window(model)))
     sums = []
     for scorer in (one, other):
-        ends = [Span((*head, *(n * step % size for n in range(1, 9))), 8) for step in (3, 5)]
+        branches = [(1, _BETWEEN), (3, 8), (5, 8)]  # in the order of their first tokens, as the tree has them
+        ends = [Span((*head, *(n * step % size for n in range(1, length + 1))), 8) for step, length in branches]
         job = ScoringJob(Request(index=0, id="probe", prompt=""), ends)
         list(scorer.score([job]))
         scorer.forget()

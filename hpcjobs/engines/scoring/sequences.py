@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from hpcjobs.engines.lengths import forget_lengths, has_fixed_positions
 from hpcjobs.engines.scoring.logit_parts import LogitParts
 from hpcjobs.engines.scoring.passes import pass_tokens
 from hpcjobs.engines.scoring.spans import ScoringJob, judge_tokens
@@ -17,10 +18,14 @@ if TYPE_CHECKING:
 
 
 class PlainScorer:
-    """Runs each distinct sequence once, in batches of similar length. Nothing else is shared."""
+    """Runs each distinct sequence once, in batches of similar length. Nothing else is shared.
+
+    Of equal length where positions depend on the longest row.
+    """
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._model, self._most = model, pass_tokens(model)
+        self._pads = has_fixed_positions(model)
         self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
         self._parts = LogitParts(model)
 
@@ -46,9 +51,12 @@ class PlainScorer:
         """As many as fit a pass, the longest first; one at least."""
         start = 0
         while start < len(sequences):
-            size = max(1, self._most // len(sequences[start]))
-            yield list(sequences[start : start + size])
-            start += size
+            length = len(sequences[start])
+            batch = sequences[start : start + max(1, self._most // length)]
+            if not self._pads:
+                batch = [sequence for sequence in batch if len(sequence) == length]
+            yield list(batch)
+            start += len(batch)
 
     @torch.inference_mode()
     def _run(self, batch: Sequence[tuple[tuple[int, ...], list[tuple[ScoringJob, int]]]]) -> Iterator[ScoringJob]:
@@ -63,6 +71,7 @@ class PlainScorer:
             yield from self._long(ids.to(device), first, batch[0][1])
             return
         keep = {"logits_to_keep": length - first} if self._keeps_logits else {}
+        forget_lengths(self._model)
         output = self._model(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False, **keep)
         logits = output.logits[:, -(length - first) :]
         for row, (_, users) in enumerate(batch):
@@ -75,6 +84,7 @@ class PlainScorer:
 
     def _long(self, ids: torch.Tensor, first: int, users: Sequence[tuple[ScoringJob, int]]) -> Iterator[ScoringJob]:
         """Score a sequence whose logits take more than a pass; it is alone in its batch."""
+        forget_lengths(self._model)
         start = first
         for logits in self._parts.of(ids, first, self._most):
             end = start + len(logits)
