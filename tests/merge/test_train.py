@@ -27,7 +27,8 @@ from tests.trainings import journal, plan_training, record
 def paths(tmp_path: Path) -> RunPaths:
     """A planned training of eight steps, tokenised, with nothing done."""
     planned = plan_training(tmp_path / "run", 2)
-    TokenFacts(TokenCount(60, 1000, 300, 2, ["row 3 (id 3): why"]), None, 8, 60, 64).write(planned.token_facts)
+    count = TokenCount(samples=60, tokens=1000, learned=300, left_out=2, reasons=["row 3 (id 3): why"])
+    TokenFacts(count, None, 8, 60, 64).write(planned.token_facts)
     return planned
 
 

@@ -29,7 +29,7 @@ _POLL_SECONDS = 0.2
 _REASONS_SHOWN = 5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TokenCount:
     """The numbers of samples, tokens and trained tokens of a token file; rows left out, and why the first ones were;
     rows that were cut because they are too long, and the first ones with their lengths.
@@ -80,7 +80,9 @@ def write_tokens(
         temporary.unlink()
         raise DataError(f"none of {len(inputs)} rows can be learned from: {'; '.join(reasons) or 'there are none'}")
     replace_whole(temporary, path)
-    return TokenCount(samples, tokens, learned, left_out, reasons, cut, cut_rows)
+    return TokenCount(
+        samples=samples, tokens=tokens, learned=learned, left_out=left_out, reasons=reasons, cut=cut, cut_rows=cut_rows
+    )  # fmt: skip
 
 
 def _batches(inputs: Inputs, wanted: Callable[[int], bool]) -> Iterator[list[Row]]:

@@ -59,7 +59,8 @@ def test_rows_that_are_cut_are_counted_and_named(tmp_path: Path) -> None:
 
     made = write_tokens(inputs_of(tmp_path, 16), shortened, tmp_path / "tokens.arrow", lambda index: True)
     assert (made.samples, made.cut, made.left_out) == (13, 7, 3)
-    facts = TokenFacts(made, TokenCount(2, 9, 4, 0, [], 1, ["row 0 (id a): 12 tokens"]), 10, 13, 8)
+    held = TokenCount(samples=2, tokens=9, learned=4, left_out=0, cut=1, cut_rows=["row 0 (id a): 12 tokens"])
+    facts = TokenFacts(made, held, 10, 13, 8)
     facts.write(tmp_path / "tokens.json")
     assert TokenFacts.read(tmp_path / "tokens.json") == facts
     names = "; ".join(f"row {n} (id row-{n}): {n + 2} tokens" for n in (7, 8, 10, 11, 12))
@@ -82,7 +83,8 @@ def refuse(row: Mapping[str, Any]) -> Tokens:
 
 
 def test_the_facts_are_awaited_for_a_while(tmp_path: Path) -> None:
-    facts = TokenFacts(TokenCount(3, 30, 10, 1, ["why"]), TokenCount(1, 9, 3, 0), 7, 3, 64)
+    count = TokenCount(samples=3, tokens=30, learned=10, left_out=1, reasons=["why"])
+    facts = TokenFacts(count, TokenCount(samples=1, tokens=9, learned=3, left_out=0), 7, 3, 64)
     with pytest.raises(RendezvousError, match=r"has not made the tokens within 0\.3 s"):
         wait_for_tokens(tmp_path / "tokens.json", 0.3)
     facts.write(tmp_path / "tokens.json")
