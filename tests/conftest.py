@@ -55,6 +55,7 @@ SLOW = (
     "tests/commands/test_cancel.py",
     "tests/commands/test_verify.py",
     "tests/compare/test_eval.py",
+    "tests/compare/test_lower_is_better.py",
     "tests/compare/test_world_sizes.py",
     "tests/docs/test_harness.py",
     "tests/docs/test_pages.py",

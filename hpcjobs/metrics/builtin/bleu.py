@@ -14,9 +14,7 @@ if TYPE_CHECKING:
     from sacrebleu.metrics import BLEU
 
 
-Tokenizer = Literal[
-    "13a", "zh", "ja-mecab", "ko-mecab", "intl", "char", "none", "flores101", "flores200", "spm", "spBLEU-1K"
-]
+Tokenizer = Literal["13a", "zh", "ja-mecab", "ko-mecab", "intl", "char", "none", "flores101", "flores200", "spm"]
 
 
 class BleuSettings(Settings):
