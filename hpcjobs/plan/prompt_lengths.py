@@ -19,8 +19,9 @@ from hpcjobs.requests import Prompt, Request, Row
 from hpcjobs.run_folder.files import read_json
 from hpcjobs.run_folder.json_columns import python_rows
 
-# The most rows that are looked at: those with the longest columns.
+# The most rows that are looked at, those with the longest columns, and their characters: some seconds of work.
 _MOST_ROWS = 1000
+_MOST_CHARACTERS = 1 << 23
 _IDS_SHOWN = 3
 # Of a text that is far too long the beginning will do: so many characters for each of the model's positions.
 _CHARACTERS = 16
@@ -40,7 +41,7 @@ def length_notes(
     positions = config_length(read_json(folder / "config.json"))
     if positions is None:
         return []
-    longest = np.sort(np.argsort(-work, kind="stable")[:_MOST_ROWS])
+    longest = _longest(np.minimum(work, _CHARACTERS * positions))
     room, long = _Room(folder, positions, config.task.generation), list[Request]()
     for request in _requests(table, longest.tolist(), request_of):
         most = room.most(request)
@@ -49,6 +50,13 @@ def length_notes(
                 long.append(request)
     rows = f"{len(table)} rows" if len(longest) == len(table) else f"the {len(longest)} longest of {len(table)} rows"
     return [_note(long, rows, positions)] if long else []
+
+
+def _longest(work: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The places of the rows to look at, in order."""
+    order = np.argsort(-work, kind="stable")[:_MOST_ROWS]
+    few = int(np.searchsorted(np.cumsum(work[order]), _MOST_CHARACTERS, "right"))
+    return np.sort(order[: max(1, few)])
 
 
 def _requests(table: pa.Table, places: list[int], request_of: Callable[[Row], Request]) -> Iterator[Request]:

@@ -115,13 +115,23 @@ def test_chats_are_rendered_and_rows_that_fail_left_out(tmp_path: Path) -> None:
     assert notes(config_of(folder), requests) == [said(len(long), 24, ids, ERROR)]
 
 
-def test_the_longest_rows_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prompt_lengths, "_MOST_ROWS", 2)
+@pytest.mark.parametrize(
+    ("limit", "most", "looked_at", "ids"),
+    [
+        ("_MOST_ROWS", 2, "2 of the 2 longest of 5", "'1', '4'"),
+        ("_MOST_CHARACTERS", 767, "1 of the 1 longest of 5", "'1'"),  # of a row 16 for each position are counted
+        ("_MOST_CHARACTERS", 768, "2 of the 2 longest of 5", "'1', '4'"),
+        ("_MOST_CHARACTERS", 1, "1 of the 1 longest of 5", "'1'"),
+    ],
+)
+def test_the_longest_rows_are_looked_at(
+    limit: str, most: int, looked_at: str, ids: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prompt_lengths, limit, most)
     texts = ["no", TEXTS[23], "A", TEXTS[22], TEXTS[23]]
     requests = [Request(index=n, id=str(n), prompt=text) for n, text in enumerate(texts)]
     (note,) = notes(config_of(model(tmp_path)), requests)
-    assert note.startswith("the prompts of 2 of the 2 longest of 5 rows are too long")
-    assert "('1', '4')" in note
+    assert note.startswith(f"the prompts of {looked_at} rows are too long for the model's 24 positions ({ids})")
 
 
 def test_nothing_is_said_of_what_fits_or_of_models_that_are_not_here(tmp_path: Path) -> None:
