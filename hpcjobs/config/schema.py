@@ -198,6 +198,8 @@ class LoraConfig(Section):
 class TrainConfig(Section):
     """Supervised fine-tuning. A step is one global batch, which counts samples, or packed rows with `packing`."""
 
+    model_config = Section.model_config | {"allow_inf_nan": False}
+
     init: Literal["pretrained", "random"] = "pretrained"
     epochs: Annotated[float, Field(gt=0)] | None = None
     max_steps: Annotated[int, Field(ge=1)] | None = None
