@@ -14,8 +14,10 @@ from hpcjobs.plan.train import check_trainable
 from hpcjobs.run_folder.files import write_whole
 from hpcjobs.run_folder.job_kinds import kind_of
 from hpcjobs.run_folder.ledger.rounds import close_round, open_round
+from hpcjobs.run_folder.metrics_file import MetricsFile
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.plan import Plan
+from hpcjobs.run_folder.run_state import RunState
 from hpcjobs.run_folder.submission import Launch
 from hpcjobs.training.batches import plan_batches
 
@@ -33,12 +35,19 @@ def _answers(paths: RunPaths, config: Config, echo: Callable[[str], None], autom
     close_round(paths, rounds[-1], config.run.deterministic)
     merged = merge_and_report(paths)
     if merged.complete:
-        echo(f"{plan.run} is complete: nothing to resume")
+        echo(_nothing_missing(paths, plan.run))
         return None
     open_round(paths, rounds[-1] + 1, merged.missing, plan.chunk_size, config.run.deterministic)
     write_whole(paths.config, dump(config))
     echo(f"resume  {len(merged.missing)} of {plan.rows} samples on {shape}")
     return start_run(paths, config, shape, Start(automatic=automatic))
+
+
+def _nothing_missing(paths: RunPaths, run: str) -> str:
+    verdict = MetricsFile.read(paths.metrics).verdict
+    if verdict.state == RunState.COMPLETE:
+        return f"{run} is complete: nothing to resume"
+    return f"every sample of {run} has its result: nothing to resume; {verdict.why}"
 
 
 def _steps(paths: RunPaths, config: Config, echo: Callable[[str], None], automatic: bool) -> Launch | None:

@@ -50,7 +50,7 @@ def finish_run(run_dir: str, launch: int | None = None) -> None:
             from hpcjobs.commands.then_eval import start_evals
 
             start_evals(paths, log.info)
-        code = exit_code(merged)
+        code = exit_code(paths)
         if code and (fatal := fatal_errors(paths, together(read_launches(paths)))):
             raise HpcJobsError(fatal[0])
     except HpcJobsError as error:

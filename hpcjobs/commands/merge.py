@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 
-from hpcjobs.errors import DiskFullError, IncompleteError
+from hpcjobs.errors import DiskFullError
 from hpcjobs.merge.by_kind import MERGES
 from hpcjobs.run_folder.job_kinds import kind_of
 from hpcjobs.run_folder.merged import Merged
+from hpcjobs.run_folder.metrics_file import MetricsFile
 from hpcjobs.run_folder.paths import RunPaths
 
 log = logging.getLogger(__name__)
@@ -34,6 +35,6 @@ def try_report(paths: RunPaths) -> None:
         log.exception("report.html was not written; the results are whole")
 
 
-def exit_code(merged: Merged) -> int:
-    """0 if complete, 3 if incomplete."""
-    return 0 if merged.complete else IncompleteError.exit_code
+def exit_code(paths: RunPaths) -> int:
+    """The exit code of a run that was merged: 0 complete, 3 incomplete, 1 failed."""
+    return MetricsFile.read(paths.metrics).verdict.exit_code

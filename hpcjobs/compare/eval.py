@@ -19,6 +19,8 @@ from hpcjobs.errors import MergeError, UsageError
 from hpcjobs.run_folder.job_kinds import check_answers
 from hpcjobs.run_folder.metrics_file import Counts, MetricsFile
 from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.run_folder.run_state import RunState
+from hpcjobs.run_folder.verdict import Verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +31,7 @@ class Side:
 
     paths: RunPaths
     results: Results
-    complete: bool
+    verdict: Verdict
     counts: Counts
     model: str
     data: Mapping[str, Any]
@@ -52,7 +54,7 @@ class Side:
             side = cls(
                 paths=paths,
                 results=Results(paths.results),
-                complete=file.complete,
+                verdict=file.verdict,
                 counts=counts,
                 model=known.model["name"],
                 data=known.data,
@@ -65,6 +67,11 @@ class Side:
             counted = f"{side.results.rows} rows, and metrics.json counts {counts.accepted}"
             raise MergeError(f"{paths.results} has {counted}; next: hpcjobs merge {paths.root}")
         return side
+
+    @property
+    def complete(self) -> bool:
+        """Whether the run is a success: every row has its result and its scores, and not too many failed."""
+        return self.verdict.state == RunState.COMPLETE
 
     def same_data(self, other: Side) -> bool:
         """Whether both runs have the same input rows, by their hash."""

@@ -14,6 +14,7 @@ from hpcjobs.config.checks import (
     SbatchWord,
     engine_name,
     env_name,
+    error_limit,
     metric_name,
     pattern,
     sbatch_key,
@@ -159,6 +160,7 @@ class RunConfig(Section):
     heartbeat: Annotated[float, Field(gt=0)] = 5.0
     progress_timeout: Annotated[float, Field(gt=0)] = 1800.0
     auto_resume: Annotated[int, Field(ge=0)] = 3
+    max_errors: Annotated[float | int, AfterValidator(error_limit)] = 0.1
     drain_margin: Annotated[float, Field(ge=0)] | None = None
     rendezvous_timeout: Annotated[float, Field(gt=0)] = 600.0
 

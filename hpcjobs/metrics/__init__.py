@@ -1,7 +1,7 @@
 """Metrics: small classes that score one sample, found by name or as `package.module:Class`."""
 
 from hpcjobs.metrics.aggregate import Aggregator, fold_of
-from hpcjobs.metrics.base import Metric, Score, golds
+from hpcjobs.metrics.base import Metric, Score, golds, leaves_errors_out, metric_errors
 from hpcjobs.metrics.fold import Fold, MeanFold
 from hpcjobs.metrics.groups import check_groups
 from hpcjobs.metrics.judge import Judge
@@ -23,5 +23,7 @@ __all__ = [
     "find_metrics",
     "fold_of",
     "golds",
+    "leaves_errors_out",
+    "metric_errors",
     "metrics_of",
 ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+import math
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -10,20 +11,29 @@ import pyarrow as pa
 
 from hpcjobs.metrics.fold import Fold, MeanFold, finite
 from hpcjobs.metrics.settings import Settings
-from hpcjobs.requests import Completion, Row, Target
+from hpcjobs.requests import Completion, MetricError, Row, SampleError, Target
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A sample's score. `statistics` are numbers or a text, if the run's value is not the mean of the scores."""
+    """A sample's score. `statistics` are numbers or a text, if the run's value is not the mean of the scores.
+
+    `error` is why the metric has none; `value` is NaN then.
+    """
 
     value: float
     statistics: tuple[float, ...] | str | None = None
+    error: SampleError | None = None
 
     @property
     def number(self) -> float | None:
         """The value; None if it is not finite."""
         return finite(self.value)
+
+    @classmethod
+    def none(cls, error: BaseException) -> Score:
+        """No score, because the metric raised `error`."""
+        return cls(math.nan, None, SampleError.of(error))
 
 
 class Metric:
@@ -69,8 +79,11 @@ class Metric:
         return Score(sum(float(self.score(text, target, row)) for text in texts) / len(texts))
 
     def failed(self, target: Target) -> Score:
-        """The score of a sample that ended in an error. `target` may be None."""
-        return Score(0.0)
+        """The score of a sample that has no completion: 0; none if lower is better, as 0 would be the best.
+
+        `target` may be None.
+        """
+        return Score(math.nan if self.lower_is_better else 0.0)
 
     def refuse(self, target: Target) -> str:
         """Why no answer can equal this target, such as a text for a metric of numbers; '' if one can."""
@@ -86,6 +99,27 @@ class Metric:
     def fold(self) -> Fold:
         """A new fold, which makes the run's value from the samples' scores."""
         return MeanFold(bounds_of(self))
+
+
+def metric_errors(scores: Mapping[str, Score]) -> list[MetricError]:
+    """The errors of metrics that have no score of a sample."""
+    failed = ((name, score.error) for name, score in scores.items())
+    return [MetricError(name, error.type, error.message) for name, error in failed if error is not None]
+
+
+def leaves_errors_out(metric: object) -> bool:
+    """Whether samples that have no completion are left out of this metric, which may be a user's class."""
+    return math.isnan(failed_score(metric, None).value)
+
+
+def failed_score(metric: object, target: Target) -> Score:
+    """The score of a sample that has no completion, by any metric."""
+    if isinstance(metric, Metric):
+        return metric.failed(target)
+    if hasattr(metric, "failed"):
+        score: Score = metric.failed(target)
+        return score
+    return Score(math.nan if getattr(metric, "lower_is_better", False) else 0.0)
 
 
 def bounds_of(metric: object) -> tuple[float, float] | None:

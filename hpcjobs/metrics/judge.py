@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from hpcjobs.config import TaskConfig
 from hpcjobs.errors import ConfigError
-from hpcjobs.metrics.base import Metric, Score
+from hpcjobs.metrics.base import Metric, Score, failed_score
 from hpcjobs.metrics.extract import extract
 from hpcjobs.metrics.normalize import normalizer
 from hpcjobs.metrics.registry import BUILT_IN, find_metrics
@@ -35,7 +35,7 @@ class Judge:
         return [metric.name for metric in self.metrics]
 
     def judge(self, answer: Completion, target: Target, row: Row) -> dict[str, Score]:
-        """The score of one answer by each metric. Raises what a user's metric raises.
+        """The score of one answer by each metric. One that raises has none, and its error; the others have theirs.
 
         `task.extract` is applied first; `task.normalize` for metrics that compare texts literally.
         """
@@ -53,7 +53,7 @@ class Judge:
         }
 
     def failed(self, target: Callable[[], Target] = lambda: None) -> dict[str, Score]:
-        """The scores of a sample that ended in an error: 0 for each metric that has a worst score.
+        """The scores of a sample that has no completion: 0 for each metric whose worst score that is.
 
         `target` returns the target if possible; corpus metrics need it to count the sample as an empty answer.
         """
@@ -61,7 +61,11 @@ class Judge:
             known = target()
         except Exception:  # the template may be what failed
             known = None
-        return {m.name: m.failed(known) if hasattr(m, "failed") else Score(0.0) for m in self.metrics}
+        return {metric.name: failed_score(metric, known) for metric in self.metrics}
+
+    def undecided(self, error: BaseException) -> dict[str, Score]:
+        """No score by any metric, for a sample whose target could not be made."""
+        return {metric.name: Score.none(error) for metric in self.metrics}
 
 
 def _check(metric: Metric, task: TaskConfig) -> None:
@@ -95,6 +99,9 @@ def _normal_target(target: Target, normal: Callable[[str], str]) -> Target:
 
 
 def _judged(metric: Metric, answer: Completion, target: Target, row: Row) -> Score:
-    if isinstance(metric, Metric):
-        return metric.judge(answer, target, row)
-    return Metric.judge(metric, answer, target, row)  # a user's own class, with nothing but `score`
+    try:
+        if isinstance(metric, Metric):
+            return metric.judge(answer, target, row)
+        return Metric.judge(metric, answer, target, row)  # a user's own class, with nothing but `score`
+    except Exception as error:  # a user's metric may raise anything
+        return Score.none(error)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, NotRequired, Self, TypedDict
+from typing import Any, NotRequired, Self, TypedDict, cast
 
 from hpcjobs.run_folder.files import read_json
+from hpcjobs.run_folder.verdict import MAX_ERRORS, Verdict, judge_answers, judge_steps
 
 
 class OptionSummary(TypedDict):
@@ -48,12 +49,16 @@ class _Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Counts(_Part):
-    """Rows (steps of a training), with and without a result; `errors` are results with an error."""
+    """Rows (steps of a training), with and without a result.
+
+    `errors` are results without a completion, `metric_errors` those with one that a metric failed to score.
+    """
 
     rows: int
     accepted: int
     missing: int
     errors: int
+    metric_errors: int = 0
     duplicates: int = 0
     foreign: int = 0
     finish_reasons: Mapping[str, int] = field(default_factory=dict)
@@ -112,6 +117,14 @@ class MetricsFile:
     train: TrainFacts | None
     values: dict[str, object]
 
+    @property
+    def verdict(self) -> Verdict:
+        """Whether the run is a success."""
+        if self.train is not None:
+            return judge_steps(self.complete, self.counts)
+        limit = self.values.get("max_errors")
+        return judge_answers(self.counts, scored(self.metrics), MAX_ERRORS if limit is None else cast("float", limit))
+
     @classmethod
     def read(cls, path: Path) -> MetricsFile:
         """Read the file at `path`. Raises an OSError, ValueError, KeyError or TypeError."""
@@ -130,3 +143,14 @@ class MetricsFile:
             train=TrainFacts.of(values["train"]) if "train" in values else None,
             values=values,
         )
+
+
+def scored(metrics: Mapping[str, Summary]) -> dict[str, int]:
+    """How many samples have a score, by metric."""
+    return {name: summary["n"] for name, summary in metrics.items()}
+
+
+def with_verdict(values: dict[str, Any]) -> dict[str, Any]:
+    """The values of metrics.json with the run's `state`, and in `why` what is wrong, for programs that read it."""
+    verdict = MetricsFile.of(values).verdict
+    return values | {"state": str(verdict.state), "why": verdict.why}
