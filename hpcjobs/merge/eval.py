@@ -23,7 +23,7 @@ from hpcjobs.run_folder.disk import Space, bytes_text, disk_errors, merge_need
 from hpcjobs.run_folder.files import FileTransaction, json_text
 from hpcjobs.run_folder.inputs import Inputs
 from hpcjobs.run_folder.journal.table import journal_schema, read_columns
-from hpcjobs.run_folder.ledger.acceptance import Acceptance, unnamed_journals
+from hpcjobs.run_folder.ledger.acceptance import Acceptance, read_rounds, unnamed_journals
 from hpcjobs.run_folder.leftovers import remove_leftovers
 from hpcjobs.run_folder.merged import Merged
 from hpcjobs.run_folder.metrics_file import with_verdict
@@ -52,7 +52,7 @@ def merge(paths: RunPaths) -> Merged:
 
 def _merge(paths: RunPaths) -> Merged:
     config, plan, inputs = read_config(paths.config), Plan.read(paths.plan), Inputs.streamed(paths.data)
-    rounds = [Acceptance(paths, number, plan.rows) for number in paths.rounds()]
+    rounds = read_rounds(paths, plan.rows)
     import_as_planned(paths, plan.code)
     measures = run_metrics(config.task, paths)
     aggregator, tally, missing = Aggregator(measures, config.task), Tally(), array("q")
@@ -68,7 +68,7 @@ def _merge(paths: RunPaths) -> Merged:
         rest.write(paths.missing, _missing_lines(missing, inputs, rounds, tally))
         values = {"complete": not missing, "metrics": metrics} | _facts(config, plan, tally, missing, measures)
         rest.write(paths.metrics, json_text(with_verdict(aggregator.grouped(values))))
-    return Merged(plan.rows, tally.accepted, missing, metrics)
+    return Merged(plan.rows, tally.accepted, missing, metrics, tally.failed)
 
 
 def _kept(journals: pa.Schema, results: pa.Schema) -> pa.Schema:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,10 +16,14 @@ from hpcjobs.metrics import Metric
 
 @dataclass(kw_only=True)
 class Tally:
-    """Counts of records; why samples have no accepted record (`problems`, by index); journals that are not used."""
+    """Counts of records; why samples have no accepted record (`problems`, by index); journals that are not used.
+
+    `failed` are the indexes of samples without a completion.
+    """
 
     accepted: int = 0
     failures: Failures = field(default_factory=Failures)
+    failed: array[int] = field(default_factory=lambda: array("q"))
     prompt_tokens: int = 0
     completion_tokens: int = 0
     finish_reasons: Counter[str] = field(default_factory=Counter)
@@ -32,7 +37,8 @@ class Tally:
     def count(self, rows: pa.Table) -> None:
         """Count accepted rows of results.parquet."""
         self.accepted += len(rows)
-        self.failures.count(rows)
+        without = self.failures.count(rows)
+        self.failed.extend(rows.column("index").to_numpy()[without].tolist())
         self.prompt_tokens += pc.sum(rows.column("prompt_tokens")).as_py() or 0
         self.completion_tokens += pc.sum(rows.column("completion_tokens")).as_py() or 0
         for found in pc.value_counts(rows.column("finish_reason")).to_pylist():
