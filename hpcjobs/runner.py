@@ -25,6 +25,7 @@ from hpcjobs.distributed.rank import lone_launch_hint
 from hpcjobs.errors import HpcJobsError, UsageError
 from hpcjobs.metrics import Fold, Judge, MeanFold, Metric, Score, fold_of, metric_errors
 from hpcjobs.metrics.format import score_lines
+from hpcjobs.plugins import contained
 from hpcjobs.requests import Completion, Request, Row, SampleError, Target, TaskType
 from hpcjobs.run_folder.files import make_folder, write_json, write_whole
 from hpcjobs.run_folder.inputs import row_index, user_columns, user_row
@@ -233,7 +234,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        return _main(args, config_of(args))
+        with contained():
+            return _main(args, config_of(args))
     except HpcJobsError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

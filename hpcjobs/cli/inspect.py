@@ -83,11 +83,13 @@ def score(
     from hpcjobs.cli.show_run import show_scores
     from hpcjobs.commands.merge import try_report
     from hpcjobs.merge.score import rescore
+    from hpcjobs.plugins import contained
     from hpcjobs.run_folder.metrics_file import MetricsFile
     from hpcjobs.run_folder.paths import find_run
 
     paths = find_run(run)
-    summary = rescore(paths, metric or [], target)
+    with contained():
+        summary = rescore(paths, metric or [], target)
     try_report(paths)
     metrics = MetricsFile.of(summary)
     show_scores(paths, metrics, json_)

@@ -80,7 +80,7 @@ def _all_done(paths: RunPaths) -> bool:
 def guard_merge(run_dir: str, launch: int) -> None:
     """`finish_run(run_dir, launch)` in a child process, repeated if a signal ended it. Exits with its exit code."""
     for left in reversed(range(_MERGE_TRIES)):
-        code = guarded(lambda: finish_run(run_dir, launch), lambda code: None)
+        code = guarded(lambda: finish_run(run_dir, launch), lambda code: False)
         if code <= 128 or not left:
             break
         notice(f"the merge was ended by signal {code - 128}: once more")

@@ -6,6 +6,7 @@ import logging
 
 from hpcjobs.errors import DiskFullError
 from hpcjobs.merge.by_kind import MERGES
+from hpcjobs.plugins import contained
 from hpcjobs.run_folder.job_kinds import kind_of
 from hpcjobs.run_folder.merged import Merged
 from hpcjobs.run_folder.metrics_file import MetricsFile
@@ -18,7 +19,8 @@ def merge_and_report(paths: RunPaths) -> Merged:
     """Merge a run and write its report. If only the report fails, that is logged and the results are kept."""
     kind = kind_of(paths)
     kind.check("merge", paths.root.name)
-    merged = MERGES[kind.name](paths)
+    with contained():
+        merged = MERGES[kind.name](paths)
     try_report(paths)
     return merged
 

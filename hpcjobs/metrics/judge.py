@@ -12,6 +12,7 @@ from hpcjobs.metrics.base import Metric, Score, failed_score
 from hpcjobs.metrics.extract import extract
 from hpcjobs.metrics.normalize import normalizer
 from hpcjobs.metrics.registry import BUILT_IN, find_metrics
+from hpcjobs.plugins import contained
 from hpcjobs.requests import Completion, Row, Target
 
 
@@ -100,8 +101,9 @@ def _normal_target(target: Target, normal: Callable[[str], str]) -> Target:
 
 def _judged(metric: Metric, answer: Completion, target: Target, row: Row) -> Score:
     try:
-        if isinstance(metric, Metric):
-            return metric.judge(answer, target, row)
-        return Metric.judge(metric, answer, target, row)  # a user's own class, with nothing but `score`
+        with contained():
+            if isinstance(metric, Metric):
+                return metric.judge(answer, target, row)
+            return Metric.judge(metric, answer, target, row)  # a user's own class, with nothing but `score`
     except Exception as error:  # a user's metric may raise anything
         return Score.none(error)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from hpcjobs.engines.base import Engine
 from hpcjobs.errors import HpcJobsError, JournalError
 from hpcjobs.metrics import Score, metric_errors
+from hpcjobs.plugins import contained
 from hpcjobs.requests import Completion, Likelihood, Request, SampleError
 from hpcjobs.run_folder.inputs import Inputs
 from hpcjobs.run_folder.journal.journal import Journal
@@ -200,7 +201,8 @@ class ChunkRunner:
         try:
             if (times := lease.suspects.count(index)) >= _HANGS:
                 raise HungError(f"{times} ranks have made no progress with it: run.progress_timeout")
-            return self._task.request(row)
+            with contained():
+                return self._task.request(row)
         except Exception as error:  # a template may raise anything; it is this sample's problem alone
             return Completion.failed(index, SampleError.of(error), time.time())
 
@@ -294,7 +296,8 @@ class ChunkRunner:
         if completion.error is not None:
             return self._task.failed(row)
         try:
-            return self._task.judge(completion, row)
+            with contained():
+                return self._task.judge(completion, row)
         except Exception as error:
             return dict.fromkeys(self._task.failed(row), Score.none(error))
 

@@ -20,6 +20,7 @@ from hpcjobs.distributed.watchdog import Limits, Watchdog
 from hpcjobs.distributed.work import Work
 from hpcjobs.engines.hub import at_commit, go_offline
 from hpcjobs.errors import HpcJobsError, UsageError
+from hpcjobs.plugins import contained
 from hpcjobs.run_folder.heartbeat import Heartbeat, Vitals
 from hpcjobs.run_folder.logs import rank_log
 from hpcjobs.run_folder.paths import RunPaths
@@ -95,7 +96,8 @@ def _audit(rank: Rank, config: Config) -> None:
 def _run_job(work: Work) -> None:
     if work.rank.is_main and (message := changed_since(work.plan.code)):
         log.warning("%s", message)
-    RANKS[work.plan.kind.name](work)
+    with contained() if work.plan.kind.unit == "answers" else contextlib.nullcontext():
+        RANKS[work.plan.kind.name](work)
 
 
 @contextlib.contextmanager
