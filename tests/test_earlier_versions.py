@@ -53,6 +53,29 @@ def test_score_gives_the_same_values(shell: Shell) -> None:
     assert json.loads(metrics.read_text())["metrics"] == before
 
 
+def test_score_and_compare_say_where_an_earlier_version_wrote_another_value(shell: Shell) -> None:
+    metrics = shell.runs / "eval" / "metrics.json"
+    values = json.loads(metrics.read_text())
+    right = values["metrics"]["exact_match"]["value"]
+    values["metrics"]["exact_match"]["value"] = 0.75
+    metrics.write_text(json.dumps(values))
+    scored = shell.run("score", "eval", "--metric", "exact_match", "--metric", "number_match")
+    assert scored.code == 0
+    said = f"scored again: exact_match is {right:.4f} (n=12), and hpcjobs 0.1.0 wrote 0.7500 (n=12)"
+    assert said in json.loads(metrics.read_text())["warnings"]
+    assert said in scored.out
+    assert "scored again" not in shell.run("compare", "eval", "eval").err
+    again = shell.run("score", "eval")
+    assert again.out.count("scored again") == 1, "it is told of the earlier version alone"
+    shell.run("score", "eval", "--metric", "number_match")
+    values = json.loads(metrics.read_text())
+    del values["provenance"]["scoring"]
+    metrics.write_text(json.dumps(values))
+    compared = shell.run("compare", "eval", "eval")
+    assert compared.code == 0
+    assert "number_match of A may be other values now" in compared.err
+
+
 @pytest.mark.parametrize("run", ["eval", "cancelled", "train"])
 def test_status_and_report_work(shell: Shell, run: str) -> None:
     status = shell.run("status", run, "--json")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from hpcjobs.compare.results import Results
 from hpcjobs.compare.statistics import Differences
 from hpcjobs.config.resolve import read_config
 from hpcjobs.errors import MergeError, UsageError
+from hpcjobs.metrics import SCORING
 from hpcjobs.run_folder.job_kinds import check_answers
 from hpcjobs.run_folder.metrics_file import Counts, MetricsFile
 from hpcjobs.run_folder.paths import RunPaths
@@ -26,7 +27,7 @@ from hpcjobs.run_folder.verdict import Verdict
 @dataclass(frozen=True, kw_only=True)
 class Side:
     """One of the two runs: its results and the content of metrics.json. `target` is what the answers were scored
-    against. An lm_eval task has scored its samples itself: `score` refuses it.
+    against, `scoring` the version of the rules.
     """
 
     paths: RunPaths
@@ -37,6 +38,8 @@ class Side:
     data: Mapping[str, Any]
     target: str | None
     lm_eval: bool = False
+    scoring: int = SCORING
+    normalize: Sequence[str] = ()
 
     @classmethod
     def read(cls, paths: RunPaths) -> Side:
@@ -60,6 +63,8 @@ class Side:
                 data=known.data,
                 target=target,
                 lm_eval=config.task.type == "lm_eval",
+                scoring=known.scoring,
+                normalize=config.task.normalize,
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise MergeError(f"{paths.metrics} is broken: {error!r}; next: hpcjobs merge {paths.root}") from None

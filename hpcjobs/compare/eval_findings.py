@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from hpcjobs.compare.eval import Comparison, Side, common_metrics, compare
 from hpcjobs.compare.gates import Gate, check_gates, gates_exit_code, judge, parse_gates
 from hpcjobs.compare.statistics import Differences
 from hpcjobs.errors import UsageError
+from hpcjobs.metrics import SCORING, changed_since
 from hpcjobs.metrics.registry import lower_is_better
 from hpcjobs.run_folder.disk import run_of
 from hpcjobs.run_folder.paths import RunPaths
@@ -63,6 +64,10 @@ class Findings:
             yield "A and B are the same run"
         for letter, side in (("A", found.a), ("B", found.b)):
             yield from _side_warnings(letter, side)
+            if earlier := _earlier(side, found.metrics):
+                names = f"{', '.join(earlier)} of {letter}"
+                then = f"hpcjobs score {side.paths.root} scores its answers as they are scored now"
+                yield f"{names} may be other values now, an earlier version of hpcjobs has scored it; next: {then}"
         yield from self._pair_warnings()
         if found.a.target != found.b.target:
             yield f"A was scored against the target {found.a.target!r}, B against {found.b.target!r}"
@@ -142,6 +147,13 @@ def _side_warnings(letter: str, side: Side) -> Iterator[str]:
         yield f"{letter} is {verdict.state}: {verdict.why}{then}"
     if counts.errors:
         yield f"{letter} has {counts.errors} samples that ended in an error: {_errors_count(side)}"
+
+
+def _earlier(side: Side, metrics: Iterable[str]) -> list[str]:
+    """The metrics that an earlier version may have scored otherwise."""
+    if side.scoring < SCORING and side.lm_eval and side.counts.errors:
+        return list(metrics)  # an error counted 0
+    return changed_since(side.scoring, metrics, side.normalize)
 
 
 def _errors_count(side: Side) -> str:

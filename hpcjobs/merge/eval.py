@@ -18,7 +18,7 @@ from hpcjobs.merge.external_sort import MOST_BYTES, MOST_FILES, MOST_ROWS, Spill
 from hpcjobs.merge.prefetch import ahead
 from hpcjobs.merge.results import ROW_GROUP, ResultsWriter, rows_of, schema_of
 from hpcjobs.merge.tally import Tally
-from hpcjobs.metrics import Aggregator, Metric
+from hpcjobs.metrics import SCORING, Aggregator, Metric
 from hpcjobs.run_folder.disk import Space, bytes_text, disk_errors, merge_need
 from hpcjobs.run_folder.files import FileTransaction, json_text
 from hpcjobs.run_folder.inputs import Inputs
@@ -192,5 +192,5 @@ def _facts(
         },
         "warnings": [*plan.notes, *tally.warnings(measures)],
         "provenance": merged_facts(plan, config.run.seed)
-        | {"generation": config.task.generation.model_dump(mode="json")},
+        | {"scoring": SCORING, "generation": config.task.generation.model_dump(mode="json")},
     }  # fmt: skip

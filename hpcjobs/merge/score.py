@@ -12,8 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from hpcjobs.config import Config
 from hpcjobs.config.resolve import read_config
 from hpcjobs.errors import ConfigError, UsageError
+from hpcjobs.merge.earlier import rescored
 from hpcjobs.merge.failures import Failures, Mask, is_of_failures, split_errors
 from hpcjobs.merge.results import ResultRow, ResultsWriter, schema_of
 from hpcjobs.metrics import Aggregator, Judge, Score, metric_errors
@@ -74,14 +76,20 @@ def rescore(paths: RunPaths, metric_names: Sequence[str], target: str | None) ->
             failures.count(rows)
             aggregator.add(rows)
             writer.write(rows)
-        summary["metrics"] = aggregator.summary()
         summary["counts"] |= {"errors": failures.errors, "metric_errors": failures.metric_errors}
         kept = [line for line in summary["warnings"] if not is_of_failures(line)]
         summary["warnings"] = [*kept, *failures.warnings(metrics)]
+        summary = rescored(summary, aggregator.summary(), used["target"] == _scored_against(summary, config))
         summary["provenance"] |= {"rescored_at": time.time(), "rescored_with": used}
         summary = with_verdict(aggregator.grouped(summary))
         rest.write(paths.metrics, json_text(summary))
     return summary
+
+
+def _scored_against(summary: dict[str, Any], config: Config) -> str | None:
+    """The target that the scores so far are of."""
+    target: str | None = summary["provenance"].get("rescored_with", {}).get("target", config.task.target)
+    return target
 
 
 def _scored(table: pa.Table, scores: Sequence[dict[str, Score]], without: Mask, schema: pa.Schema) -> pa.Table:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from hpcjobs.config import Config
 from hpcjobs.errors import ConfigError, UsageError, did_you_mean
+from hpcjobs.merge.earlier import rescored
 from hpcjobs.merge.failures import Failures, is_of_failures
 from hpcjobs.merge.results import ResultRow, ResultsWriter, schema_of
 from hpcjobs.metrics import Aggregator, Metric, Score, metric_errors
@@ -62,11 +63,11 @@ def rescore_lm_eval(paths: RunPaths, config: Config, metric_names: Sequence[str]
             writer.write(rows)
             failures.count(rows)
         summary: dict[str, Any] = read_json(paths.metrics)
-        summary["metrics"] = aggregator.summary()
         summary["counts"] |= {"errors": failures.errors, "metric_errors": failures.metric_errors}
         kept = [line for line in summary["warnings"] if not is_of_failures(line)]
         summary["warnings"] = [*kept, *failures.warnings(metrics)]
         used = {"metrics": [metric.name for metric in metrics], "target": None, "code": str(code)}
+        summary = rescored(summary, aggregator.summary(), same_target=True)
         summary["provenance"] |= {"rescored_at": time.time(), "rescored_with": used}
         summary = with_verdict(aggregator.grouped(summary))
         rest.write(paths.metrics, json_text(summary))

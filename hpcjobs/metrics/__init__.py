@@ -6,11 +6,13 @@ from hpcjobs.metrics.fold import Fold, MeanFold
 from hpcjobs.metrics.groups import check_groups
 from hpcjobs.metrics.judge import Judge
 from hpcjobs.metrics.registry import BUILT_IN, OVER_REPEATS, find_metric, find_metrics, metrics_of
+from hpcjobs.metrics.scoring_version import SCORING, changed_since
 from hpcjobs.metrics.sums import SumsFold
 
 __all__ = [
     "BUILT_IN",
     "OVER_REPEATS",
+    "SCORING",
     "Aggregator",
     "Fold",
     "Judge",
@@ -18,6 +20,7 @@ __all__ = [
     "Metric",
     "Score",
     "SumsFold",
+    "changed_since",
     "check_groups",
     "find_metric",
     "find_metrics",

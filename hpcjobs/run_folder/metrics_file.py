@@ -92,7 +92,10 @@ class TrainFacts(_Part):
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance(_Part):
-    """Where the values come from; `model` and `data` are as in plan.json, times in Unix seconds."""
+    """Where the values come from; `model` and `data` are as in plan.json, times in Unix seconds.
+
+    `scoring` is the version of the rules that made the scores (metrics/scoring_version.py).
+    """
 
     merged_at: float
     model: Mapping[str, Any] = field(default_factory=dict)
@@ -100,6 +103,7 @@ class Provenance(_Part):
     seed: int | None = None
     generation: Mapping[str, object] = field(default_factory=dict)
     merged_with: str | None = None
+    scoring: int = 1
     rescored_at: float | None = None
     rescored_with: Mapping[str, Any] = field(default_factory=dict)
 
