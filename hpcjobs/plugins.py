@@ -1,20 +1,64 @@
-"""Entry points of installed packages: metrics, engines and kinds of jobs.
+"""Code of others: entry points of installed packages (metrics, engines, kinds of jobs), and code that ends its process.
 
 They are not searched for names of hpcjobs' own, since reading the metadata of all packages takes time.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+import os
+import threading
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from hpcjobs.errors import ConfigError
+from hpcjobs.errors import ConfigError, HpcJobsError
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 METRICS, ENGINES, JOBS = "hpcjobs.metrics", "hpcjobs.engines", "hpcjobs.jobs"
+
+
+class ExitError(HpcJobsError):
+    """Code of a user wanted to end the process: the run would have ended as if all were done."""
+
+    def __init__(self, call: str) -> None:
+        super().__init__(f"code that is not hpcjobs' own called {call}; it may raise an error, not end the process")
+
+
+class _Inside(threading.local):
+    """How deep this thread is in code of others, and in which process it went in."""
+
+    depth = 0
+    process = 0
+
+
+_inside, _really_exit = _Inside(), os._exit
+
+
+@contextlib.contextmanager
+def contained() -> Iterator[None]:
+    """A block that runs code of others: raises an ExitError where that calls `sys.exit` or `os._exit`.
+
+    Processes that it forks, and other threads, end as they like.
+    """
+    os._exit = _refuse_exit
+    _inside.depth, _inside.process = _inside.depth + 1, os.getpid()
+    try:
+        yield
+    except SystemExit as end:
+        if type(end) is not SystemExit or os.getpid() != _inside.process:
+            raise  # a signal has ended this rank
+        raise ExitError(f"sys.exit({'' if end.code is None else repr(end.code)})") from end
+    finally:
+        _inside.depth -= 1
+
+
+def _refuse_exit(status: int) -> NoReturn:
+    if _inside.depth and _inside.process == os.getpid():
+        raise ExitError(f"os._exit({status})")
+    _really_exit(status)
 
 
 @functools.cache
@@ -42,7 +86,8 @@ def load(group: str, name: str) -> Any:
     """
     point = registered(group)[name]
     try:
-        return point.load()
+        with contained():
+            return point.load()
     except Exception as error:  # another package's code may raise anything
         raise ConfigError(
             f"{name!r} of {_package(point)} ({group}) cannot be used: {point.value}: {type(error).__name__}: {error}"

@@ -66,7 +66,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class SampleError:
-    """Why a sample has no completion."""
+    """Why a sample has no completion, or no score."""
 
     type: str
     message: str
@@ -75,6 +75,15 @@ class SampleError:
     def of(cls, error: BaseException) -> SampleError:
         """The type and message (at most 2000 characters) of an exception."""
         return cls(type(error).__name__, str(error)[:2000])
+
+
+@dataclass(frozen=True, slots=True)
+class MetricError:
+    """Why a sample that has a completion has no score of a metric."""
+
+    metric: str
+    type: str
+    message: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, NotRequired, TypedDict
 
@@ -22,13 +23,15 @@ from hpcjobs.config.layers import dotted_layer, set_layer
 from hpcjobs.config.resolve import resolve
 from hpcjobs.distributed.rank import lone_launch_hint
 from hpcjobs.errors import HpcJobsError, UsageError
-from hpcjobs.metrics import Fold, Judge, MeanFold, Metric, fold_of
+from hpcjobs.metrics import Fold, Judge, MeanFold, Metric, Score, fold_of, metric_errors
 from hpcjobs.metrics.format import score_lines
+from hpcjobs.plugins import contained
 from hpcjobs.requests import Completion, Request, Row, SampleError, Target, TaskType
 from hpcjobs.run_folder.files import make_folder, write_json, write_whole
 from hpcjobs.run_folder.inputs import row_index, user_columns, user_row
 from hpcjobs.run_folder.json_columns import python_rows
-from hpcjobs.run_folder.metrics_file import Summary
+from hpcjobs.run_folder.metrics_file import Counts, Summary, scored
+from hpcjobs.run_folder.verdict import judge_answers
 from hpcjobs.tasks.datasets import load_table
 from hpcjobs.tasks.few_shot import Pool, TableRows, is_own, pool_table
 from hpcjobs.tasks.prompts import Prompts
@@ -48,6 +51,7 @@ class Scored(TypedDict):
     scores: dict[str, float | None]
     error: dict[str, str] | None
     statistics: NotRequired[dict[str, tuple[float, ...] | str]]
+    metric_errors: NotRequired[list[dict[str, str]]]
 
 
 class Result(Scored):
@@ -133,8 +137,7 @@ def _run(
 def _result(row: Row, completion: Completion, prompts: Prompts, judge: Judge) -> Result:
     """The saved result of a row; it does not depend on the number of processes."""
     values, failed = user_row(row), completion.error
-    target = None if failed else prompts.target(values)
-    scores = judge.failed(lambda: prompts.target(values)) if failed else judge.judge(completion, target, values)
+    target, scores = _judged(values, completion, prompts, judge)
     sums = {name: score.statistics for name, score in scores.items() if score.statistics is not None}
     result: Result = {
         "index": row_index(row), "id": str(row["id"]), "completion": completion.text, "target": target,
@@ -145,7 +148,22 @@ def _result(row: Row, completion: Completion, prompts: Prompts, judge: Judge) ->
     }  # fmt: skip
     if sums:
         result["statistics"] = sums
+    if unscored := metric_errors(scores):
+        result["metric_errors"] = [asdict(error) for error in unscored]
     return result
+
+
+def _judged(
+    values: Row, completion: Completion, prompts: Prompts, judge: Judge
+) -> tuple[Target, dict[str, Score]]:
+    """The target and the scores by metric; without either where the template fails."""
+    if completion.error:
+        return None, judge.failed(lambda: prompts.target(values))
+    try:
+        target = prompts.target(values)
+    except Exception as error:  # a template may raise anything
+        return None, judge.undecided(error)
+    return target, judge.judge(completion, target, values)
 
 
 def save_results(
@@ -164,7 +182,10 @@ def save_results(
     known = {metric.name: metric for metric in metrics}
     names = dict.fromkeys(name for result in results for name in result["scores"])
     folded = {name: _folded(name, results, known.get(name)) for name in names}
-    counts = {"rows": len(results), "errors": sum(result["error"] is not None for result in results)}
+    counts = {
+        "rows": len(results), "errors": sum(result["error"] is not None for result in results),
+        "metric_errors": sum("metric_errors" in result for result in results),
+    }  # fmt: skip
     write_json(folder / "metrics.json", {"metrics": folded, "counts": counts} | dict(facts or {}))
     return folder
 
@@ -213,7 +234,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        return _main(args, config_of(args))
+        with contained():
+            return _main(args, config_of(args))
     except HpcJobsError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -234,8 +256,13 @@ def _main(args: argparse.Namespace, config: Config) -> int:
     summary = json.loads((folder / "metrics.json").read_text())
     for line in score_lines(summary["metrics"]):
         print(line)
-    print(f"{len(results)} results, {summary['counts']['errors']} errors: {folder}")
-    return 0
+    counts = Counts.of(summary["counts"] | {"accepted": len(results), "missing": 0})
+    unscored = f", {counts.metric_errors} metric errors" if counts.metric_errors else ""
+    print(f"{len(results)} results, {counts.errors} errors{unscored}: {folder}")
+    verdict = judge_answers(counts, scored(summary["metrics"]), config.run.max_errors)
+    if verdict.why:
+        print(f"{verdict.state}: {verdict.why}", file=sys.stderr)
+    return verdict.exit_code
 
 
 def _generation(generation: GenerationConfig) -> dict[str, object]:

@@ -44,6 +44,7 @@ LONGEST = (
     "tests/engines/test_generate.py",
     "tests/test_runner.py",
     "tests/slurm/test_cluster.py",
+    "tests/commands/test_carry_on.py",
     "tests/commands/test_verify.py",
     "tests/test_extending.py",
 )
@@ -53,6 +54,7 @@ SLOW = (
     "tests/assets/test_assets.py",
     "tests/benchmarks/test_chaos.py",
     "tests/commands/test_cancel.py",
+    "tests/commands/test_carry_on.py",
     "tests/commands/test_verify.py",
     "tests/compare/test_eval.py",
     "tests/compare/test_lower_is_better.py",

@@ -42,7 +42,7 @@ def test_merge_gives_the_same_table(shell: Shell, run: str, code: int) -> None:
     results = shell.runs / run / "results.parquet"
     before = pq.read_table(results)
     assert shell.run("merge", run).code == code
-    assert pq.read_table(results).equals(before)
+    assert pq.read_table(results).select(before.column_names).equals(before), "columns are added, none is changed"
     assert (shell.runs / run / "report.html").is_file()
 
 
@@ -51,6 +51,29 @@ def test_score_gives_the_same_values(shell: Shell) -> None:
     before = json.loads(metrics.read_text())["metrics"]
     assert shell.run("score", "eval").code == 0
     assert json.loads(metrics.read_text())["metrics"] == before
+
+
+def test_score_and_compare_say_where_an_earlier_version_wrote_another_value(shell: Shell) -> None:
+    metrics = shell.runs / "eval" / "metrics.json"
+    values = json.loads(metrics.read_text())
+    right = values["metrics"]["exact_match"]["value"]
+    values["metrics"]["exact_match"]["value"] = 0.75
+    metrics.write_text(json.dumps(values))
+    scored = shell.run("score", "eval", "--metric", "exact_match", "--metric", "number_match")
+    assert scored.code == 0
+    said = f"scored again: exact_match is {right:.4f} (n=12), and hpcjobs 0.1.0 wrote 0.7500 (n=12)"
+    assert said in json.loads(metrics.read_text())["warnings"]
+    assert said in scored.out
+    assert "scored again" not in shell.run("compare", "eval", "eval").err
+    again = shell.run("score", "eval")
+    assert again.out.count("scored again") == 1, "it is told of the earlier version alone"
+    shell.run("score", "eval", "--metric", "number_match")
+    values = json.loads(metrics.read_text())
+    del values["provenance"]["scoring"]
+    metrics.write_text(json.dumps(values))
+    compared = shell.run("compare", "eval", "eval")
+    assert compared.code == 0
+    assert "number_match of A may be other values now" in compared.err
 
 
 @pytest.mark.parametrize("run", ["eval", "cancelled", "train"])

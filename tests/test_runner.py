@@ -73,12 +73,15 @@ def test_two_real_processes_save_the_same(plain: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.model
-def test_a_row_that_fails_is_saved_as_an_error(tmp_path: Path) -> None:
+def test_a_row_that_fails_is_saved_as_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = tmp_path / "data.jsonl"
     data.write_text(
         '{"question": "Spell: wecu", "answer": "w-e-c-u"}\n{"question": "' + "x" * 400 + '", "answer": "?"}\n'
     )
-    assert runner.main(["--data_file", str(data), "--output_dir", str(tmp_path / "out")]) == 0
+    words = ["--data_file", str(data), "--output_dir", str(tmp_path / "out")]
+    assert runner.main(words) == 1
+    assert "of 2 samples 1 have no completion; run.max_errors is 0.1" in capsys.readouterr().err
+    assert runner.main([*words, "--set", "run.max_errors=1"]) == 0
     good, bad = (json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines())
     assert (good["completion"], good["error"]) == ("w-e-c-u", None)
     assert "no room" in bad["error"]["message"]

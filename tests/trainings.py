@@ -45,12 +45,12 @@ def train_config(data: Path, ranks: int = 1, model: str | dict[str, Any] = "tiny
     return validate(Layer(values))
 
 
-def plan_training(folder: Path, ranks: int = 1, rows: Sequence[Mapping[str, Any]] = ROWS, **train: Any) -> RunPaths:
-    """A planned train run in `folder`; nothing of it has been started."""
+def plan_training(folder: Path, ranks: int = 1, rows: Sequence[Mapping[str, Any]] = ROWS, **keys: Any) -> RunPaths:
+    """A planned train run in `folder`; nothing of it has been started. `keys` are those of train, and `model`."""
     data = folder.with_suffix(".jsonl")
     data.parent.mkdir(parents=True, exist_ok=True)
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    draft = make_train_plan(train_config(data, ranks, **train), folder)
+    draft = make_train_plan(train_config(data, ranks, **keys), folder)
     draft.write()
     return draft.paths
 
@@ -78,9 +78,7 @@ class RankServer:
     def __init__(self) -> None:
         env = clean_environment() | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": os.getcwd()}
         command = [sys.executable, "-m", "tests.rank_server"]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env, text=True
-        )
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env, text=True)
         self._told: dict[int, dict[str, int]] = {}
         self._count = 0
         threading.Thread(target=self._listen, daemon=True).start()

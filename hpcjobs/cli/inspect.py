@@ -65,9 +65,9 @@ def merge(run: RunName, json_: Json = False) -> None:
     from hpcjobs.run_folder.paths import find_run
 
     paths = find_run(run)
-    merged = merge_and_report(paths)
+    merge_and_report(paths)
     show_end(paths, json_)
-    raise typer.Exit(exit_code(merged))
+    raise typer.Exit(exit_code(paths))
 
 
 @app.command()
@@ -83,14 +83,17 @@ def score(
     from hpcjobs.cli.show_run import show_scores
     from hpcjobs.commands.merge import try_report
     from hpcjobs.merge.score import rescore
+    from hpcjobs.plugins import contained
     from hpcjobs.run_folder.metrics_file import MetricsFile
     from hpcjobs.run_folder.paths import find_run
 
     paths = find_run(run)
-    summary = rescore(paths, metric or [], target)
+    with contained():
+        summary = rescore(paths, metric or [], target)
     try_report(paths)
-    show_scores(paths, MetricsFile.of(summary), json_)
-    raise typer.Exit(0 if summary["complete"] else 3)
+    metrics = MetricsFile.of(summary)
+    show_scores(paths, metrics, json_)
+    raise typer.Exit(metrics.verdict.exit_code)
 
 
 @app.command()

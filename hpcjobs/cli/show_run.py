@@ -11,13 +11,14 @@ from typing import Any
 
 import typer
 
-from hpcjobs.commands.status import Status, read_status
+from hpcjobs.commands.status import Status, next_command, read_status
 from hpcjobs.metrics.format import group_lines, number_text, score_lines
 from hpcjobs.run_folder.job_kinds import find_kind
 from hpcjobs.run_folder.logs import Entry
 from hpcjobs.run_folder.metrics_file import MetricsFile, TrainFacts
 from hpcjobs.run_folder.paths import RunPaths, runs_root
 from hpcjobs.run_folder.run_state import RunState
+from hpcjobs.run_folder.verdict import Verdict
 from hpcjobs.training.evals import ModelEval
 
 
@@ -97,9 +98,9 @@ def _status_text(status: Status) -> str:
         last = "last step" if find_kind(status.job).unit == "steps" else "last sample"
         lines.append(f"rank  attempt            host          state       done  errors    rate  {last}")
     for rank in status.ranks:
-        v = rank.vitals
+        v, errors = rank.vitals, rank.vitals.errors + rank.vitals.metric_errors
         lines.append(
-            f"{v.rank:>4}  {v.attempt:<17}  {v.host[:12]:<12}  {rank.state:<9} {v.samples:>6}  {v.errors:>6}  "
+            f"{v.rank:>4}  {v.attempt:<17}  {v.host[:12]:<12}  {rank.state:<9} {v.samples:>6}  {errors:>6}  "
             f"{rank.rate:>6.3g}  {'' if v.last_index is None else v.last_index}"
         )
     if status.step:
@@ -141,7 +142,7 @@ def show_end(paths: RunPaths, as_json: bool) -> None:
     status = read_status(paths)
     if as_json:
         values = status.values()
-        typer.echo(json.dumps({name: values[name] for name in ("run", "folder", "state", "metrics")}))
+        typer.echo(json.dumps({name: values[name] for name in ("run", "folder", "state", "notes", "metrics")}))
     elif status.metrics:
         _print_scores(paths, status.metrics, status)
     else:
@@ -164,10 +165,17 @@ def _print_scores(paths: RunPaths, metrics: MetricsFile, status: Status) -> None
     typer.echo(f"folder  {paths.root}")
     if paths.report.exists():
         typer.echo(f"report  {paths.report}")
-    if not metrics.complete:
-        see = f"see {paths.missing}; " if paths.missing.exists() else ""
-        verb = "resume" if status.over else "status"
-        print_error(f"incomplete: {see}next: hpcjobs {verb} {paths.root}")
+    verdict = metrics.verdict
+    if verdict.state == RunState.COMPLETE:
+        return
+    if metrics.counts.missing and verdict.state == RunState.INCOMPLETE and paths.missing.exists():
+        print_error(f"incomplete: see {paths.missing}; {_next(verdict, paths, status)}")
+    else:
+        print_error(f"{verdict.state}: {verdict.why}; {_next(verdict, paths, status)}")
+
+
+def _next(verdict: Verdict, paths: RunPaths, status: Status) -> str:
+    return next_command(verdict, paths) if status.over else f"next: hpcjobs status {paths.root}"
 
 
 def metrics_text(metrics: MetricsFile) -> str:
@@ -175,16 +183,22 @@ def metrics_text(metrics: MetricsFile) -> str:
     counts = metrics.counts
     if metrics.train:
         return _train_text(metrics, metrics.train)
-    lines = list(score_lines(metrics.metrics, "" if metrics.complete else "  INCOMPLETE"))
+    lines = list(score_lines(metrics.metrics, _remark(metrics)))
     line = f"samples {counts.accepted} of {counts.rows}, missing {counts.missing}, errors {counts.errors}"
+    line += f", metric errors {counts.metric_errors}" if counts.metric_errors else ""
     line += f"; tokens {counts.prompt_tokens} in, {counts.completion_tokens} out"
     lines += [line, *(f"warning: {text}" for text in metrics.warnings)]
     return "\n".join([*lines, *group_lines(metrics.groups)])
 
 
+def _remark(metrics: MetricsFile) -> str:
+    remark = metrics.verdict.remark
+    return f"  {remark}" if remark else ""
+
+
 def _train_text(metrics: MetricsFile, train: TrainFacts) -> str:
     counts = metrics.counts
-    lines = list(score_lines(metrics.metrics, "" if metrics.complete else "  INCOMPLETE"))
+    lines = list(score_lines(metrics.metrics, _remark(metrics)))
     lines.append(f"steps   {counts.accepted} of {counts.rows}, {counts.tokens} tokens")
     speed = f"{train.tokens_per_s:.4g} tokens/s, {train.tokens_per_s_per_rank:.4g} a rank"
     lines.append(f"speed   {speed}; {train.steps_run_again} steps run again")
@@ -206,6 +220,7 @@ def show_runs(runs: Sequence[RunPaths], as_json: bool) -> None:
                         "run": status.run,
                         "job": status.job,
                         "state": status.state,
+                        "why": status.metrics.verdict.why if status.metrics else "",
                         "rows": status.rows,
                         "done": status.done,
                         "folder": status.folder,

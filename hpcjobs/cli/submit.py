@@ -155,6 +155,9 @@ def _wait(paths: RunPaths, json_: bool) -> None:
 @app.command()
 def resume(
     run: RunName,
+    errors: Annotated[
+        bool, typer.Option("--errors", help="Also run again the samples that ended in an error, once that is mended.")
+    ] = False,
     nodes: Nodes = None,
     gpus: Gpus = None,
     gpus_per_node: GpusPerNode = None,
@@ -174,7 +177,7 @@ def resume(
     yes: Yes = False,
     json_: Json = False,
 ) -> None:
-    """Run what is missing, with the same shape or another."""
+    """Run what is missing, with the same shape or another; with --errors also what failed."""
     from hpcjobs.cli.show_plan import echo_launch
     from hpcjobs.commands.resume import resume
     from hpcjobs.commands.submit import Flags
@@ -197,7 +200,7 @@ def resume(
         reservation=reservation,
         executor=executor,
     )
-    launched = resume(paths, flags, sbatch or [], lambda text: typer.echo(text, err=True))
+    launched = resume(paths, flags, sbatch or [], lambda text: typer.echo(text, err=True), errors)
     if launched:
         echo_launch(paths, launched, json_)
     if launched is None or wait:

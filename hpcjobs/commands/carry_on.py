@@ -14,8 +14,10 @@ from hpcjobs.plan.train import check_trainable
 from hpcjobs.run_folder.files import write_whole
 from hpcjobs.run_folder.job_kinds import kind_of
 from hpcjobs.run_folder.ledger.rounds import close_round, open_round
+from hpcjobs.run_folder.metrics_file import MetricsFile
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.plan import Plan
+from hpcjobs.run_folder.run_state import RunState
 from hpcjobs.run_folder.submission import Launch
 from hpcjobs.training.batches import plan_batches
 
@@ -26,19 +28,44 @@ def carry_on(paths: RunPaths, config: Config, echo: Callable[[str], None], autom
     return REST[kind_of(paths).name](paths, config, echo, automatic)
 
 
+def run_errors_again(paths: RunPaths, config: Config, echo: Callable[[str], None]) -> Launch | None:
+    """Launch the samples without a completion once more, and those without a result. None if there are none.
+
+    What they have now stops counting when the round opens; until they are done again they are missing.
+    """
+    executor_of(config)
+    return _next_round(paths, config, echo, errors=True)
+
+
 def _answers(paths: RunPaths, config: Config, echo: Callable[[str], None], automatic: bool) -> Launch | None:
     """Close the round, and launch the samples without a result as the next round."""
+    return _next_round(paths, config, echo, automatic=automatic)
+
+
+def _next_round(
+    paths: RunPaths, config: Config, echo: Callable[[str], None], automatic: bool = False, errors: bool = False
+) -> Launch | None:
     plan, shape = Plan.read(paths.plan), shape_of(config.cluster, config.model.gpus_per_rank)
-    rounds = paths.rounds()
-    close_round(paths, rounds[-1], config.run.deterministic)
+    rounds, deterministic = paths.rounds(), config.run.deterministic
+    close_round(paths, rounds[-1], deterministic)
     merged = merge_and_report(paths)
-    if merged.complete:
-        echo(f"{plan.run} is complete: nothing to resume")
+    failed = merged.failed if errors else ()
+    if merged.complete and not failed:
+        echo(f"no sample of {plan.run} lacks a completion" if errors else _nothing_missing(paths, plan.run))
         return None
-    open_round(paths, rounds[-1] + 1, merged.missing, plan.chunk_size, config.run.deterministic)
+    todo = [*merged.missing, *failed]
+    open_round(paths, rounds[-1] + 1, todo, plan.chunk_size, deterministic, again=bool(failed))
     write_whole(paths.config, dump(config))
-    echo(f"resume  {len(merged.missing)} of {plan.rows} samples on {shape}")
+    which = f", {len(failed)} of them with an error," if failed else ""
+    echo(f"resume  {len(todo)} of {plan.rows} samples{which} on {shape}")
     return start_run(paths, config, shape, Start(automatic=automatic))
+
+
+def _nothing_missing(paths: RunPaths, run: str) -> str:
+    verdict = MetricsFile.read(paths.metrics).verdict
+    if verdict.state == RunState.COMPLETE:
+        return f"{run} is complete: nothing to resume"
+    return f"every sample of {run} has its result: nothing to resume; {verdict.why}"
 
 
 def _steps(paths: RunPaths, config: Config, echo: Callable[[str], None], automatic: bool) -> Launch | None:

@@ -50,7 +50,7 @@ def finish_run(run_dir: str, launch: int | None = None) -> None:
             from hpcjobs.commands.then_eval import start_evals
 
             start_evals(paths, log.info)
-        code = exit_code(merged)
+        code = exit_code(paths)
         if code and (fatal := fatal_errors(paths, together(read_launches(paths)))):
             raise HpcJobsError(fatal[0])
     except HpcJobsError as error:
@@ -80,7 +80,7 @@ def _all_done(paths: RunPaths) -> bool:
 def guard_merge(run_dir: str, launch: int) -> None:
     """`finish_run(run_dir, launch)` in a child process, repeated if a signal ended it. Exits with its exit code."""
     for left in reversed(range(_MERGE_TRIES)):
-        code = guarded(lambda: finish_run(run_dir, launch), lambda code: None)
+        code = guarded(lambda: finish_run(run_dir, launch), lambda code: False)
         if code <= 128 or not left:
             break
         notice(f"the merge was ended by signal {code - 128}: once more")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 
-from hpcjobs.errors import DiskFullError, IncompleteError
+from hpcjobs.errors import DiskFullError
 from hpcjobs.merge.by_kind import MERGES
+from hpcjobs.plugins import contained
 from hpcjobs.run_folder.job_kinds import kind_of
 from hpcjobs.run_folder.merged import Merged
+from hpcjobs.run_folder.metrics_file import MetricsFile
 from hpcjobs.run_folder.paths import RunPaths
 
 log = logging.getLogger(__name__)
@@ -17,7 +19,8 @@ def merge_and_report(paths: RunPaths) -> Merged:
     """Merge a run and write its report. If only the report fails, that is logged and the results are kept."""
     kind = kind_of(paths)
     kind.check("merge", paths.root.name)
-    merged = MERGES[kind.name](paths)
+    with contained():
+        merged = MERGES[kind.name](paths)
     try_report(paths)
     return merged
 
@@ -34,6 +37,6 @@ def try_report(paths: RunPaths) -> None:
         log.exception("report.html was not written; the results are whole")
 
 
-def exit_code(merged: Merged) -> int:
-    """0 if complete, 3 if incomplete."""
-    return 0 if merged.complete else IncompleteError.exit_code
+def exit_code(paths: RunPaths) -> int:
+    """The exit code of a run that was merged: 0 complete, 3 incomplete, 1 failed."""
+    return MetricsFile.read(paths.metrics).verdict.exit_code

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from hpcjobs.commands.carry_on import carry_on
+from hpcjobs.commands.carry_on import carry_on, run_errors_again
 from hpcjobs.commands.submit import Flags, flag_layer, start_run
 from hpcjobs.config import Config
 from hpcjobs.config.layers import Layer, merge_layers
@@ -13,22 +13,30 @@ from hpcjobs.config.resolve import read_config
 from hpcjobs.config.shape import shape_of
 from hpcjobs.errors import UsageError
 from hpcjobs.launch.launch import Start, executor_of
+from hpcjobs.run_folder.job_kinds import check_answers
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.plan import Plan
 from hpcjobs.run_folder.run_state import RunState
 from hpcjobs.run_folder.submission import Launch, read_launches
 
 
-def resume(paths: RunPaths, flags: Flags, sbatch: Sequence[str], echo: Callable[[str], None]) -> Launch | None:
-    """Run what is missing, with another shape if flags set one. None if nothing is missing. Raises a UsageError."""
+def resume(
+    paths: RunPaths, flags: Flags, sbatch: Sequence[str], echo: Callable[[str], None], errors: bool = False
+) -> Launch | None:
+    """Run what is missing, with another shape if flags set one; with `errors` also what has no completion.
+
+    None if there is nothing to run. Raises a UsageError.
+    """
     plan, config = Plan.read(paths.plan), read_config(paths.config)
     plan.kind.check("resume", plan.run)
+    if errors:
+        check_answers(paths, "run again")
     if read_launches(paths) and not _state(paths).over:
         raise UsageError(
             f"{plan.run} is still going: hpcjobs status {plan.run}; for more ranks: hpcjobs join {plan.run}; to start "
             f"it anew: hpcjobs cancel {plan.run}"
         )
-    return carry_on(paths, _reshaped(config, flags, sbatch), echo)
+    return (run_errors_again if errors else carry_on)(paths, _reshaped(config, flags, sbatch), echo)
 
 
 def join(paths: RunPaths, flags: Flags, sbatch: Sequence[str], echo: Callable[[str], None]) -> Launch:

@@ -22,6 +22,7 @@ from hpcjobs.run_folder.process import Identity
 from hpcjobs.run_folder.rank_state import RankState
 from hpcjobs.run_folder.run_state import RunState
 from hpcjobs.run_folder.submission import Launch, together
+from hpcjobs.run_folder.verdict import Verdict
 from hpcjobs.training.evals import ModelEval, evals_of
 
 _STARTING_SECONDS = 30.0
@@ -60,7 +61,7 @@ class Status:
 
     def exit_code(self) -> int:
         """0 complete, 3 incomplete, 1 otherwise: the exit code of `--wait`."""
-        return {RunState.COMPLETE: 0, RunState.INCOMPLETE: 3}.get(self.state, 1)
+        return Verdict(self.state).exit_code
 
     def values(self) -> dict[str, Any]:
         """The status as JSON values."""
@@ -93,6 +94,8 @@ def read_status(paths: RunPaths) -> Status:
         errors = [short]
     notes += [note for one in now for note in one.notes] + [_loss(rank) for rank in ranks if rank.state in LOST]
     notes += counts.warnings if metrics is None else []  # they are among those of the merge
+    if metrics and state.over and metrics.verdict.why:
+        notes.append(f"{metrics.verdict.why}: {next_command(metrics.verdict, paths)}")
     if state == RunState.FAILED and not metrics and plan.kind.has("merge") and _ended(now, ranks):
         notes.append(f"its ranks have ended, and no merge has: next: hpcjobs merge {paths.root}")
     return Status(
@@ -113,6 +116,12 @@ def read_status(paths: RunPaths) -> Status:
         step=counts.step,
         evals=evals_of(paths),
     )
+
+
+def next_command(verdict: Verdict, paths: RunPaths) -> str:
+    """The command that mends the run; without one, how to look."""
+    verb, _, flags = (verdict.verb or "logs").partition(" ")
+    return f"next: hpcjobs {verb} {paths.root}" + (f" {flags}" if flags else "")
 
 
 def _ended(launches: Sequence[Launch], ranks: Sequence[RankView]) -> bool:
@@ -174,12 +183,12 @@ def _state(
     metrics: MetricsFile | None,
 ) -> RunState:
     if metrics and metrics.complete:
-        return RunState.COMPLETE
+        return metrics.verdict.state
     if not launches:
         # ranks, if any, were started by hand
         if any(rank.live for rank in ranks):
             return RunState.RUNNING
-        return RunState.INCOMPLETE if metrics else RunState.ENDED if ranks else RunState.PLANNED
+        return metrics.verdict.state if metrics else RunState.ENDED if ranks else RunState.PLANNED
     work = [job for kind, job in jobs.items() if kind != "merge"]
     if _still_going(
         launches, jobs, ranks
@@ -190,7 +199,7 @@ def _state(
         return RunState.UNKNOWN if unknown and not any(rank.live for rank in ranks) else RunState.RUNNING
     mine = [rank for rank in ranks if any(launch.owns(rank.vitals.attempt) for launch in launches)]
     if metrics:
-        return RunState.FAILED if any(rank.vitals.fatal for rank in mine) else RunState.INCOMPLETE
+        return RunState.FAILED if any(rank.vitals.fatal for rank in mine) else metrics.verdict.state
     if not plan.kind.has("merge"):
         finished = [rank for rank in mine if rank.state == RankState.DONE]
         return RunState.COMPLETE if len(finished) == launches[-1].ranks else RunState.FAILED

@@ -17,6 +17,7 @@ from hpcjobs.errors import LaunchError, UsageError
 from hpcjobs.launch.launch import Start, executor_of, launch
 from hpcjobs.plan.by_kind import PLANNERS
 from hpcjobs.plan.draft import Draft, remove_folder
+from hpcjobs.plugins import contained
 from hpcjobs.run_folder.job_kinds import find_kind
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.submission import Launch
@@ -96,7 +97,7 @@ def draft_of(options: SubmitOptions) -> tuple[Draft, dict[str, str]]:
     upper = [set_layer(options.sets), flag_layer(options.flags, options.sbatch)]
     config, places = resolve(options.job, options.config, options.profile, upper)
     executor = executor_of(config)
-    with placing(places):
+    with placing(places), contained():
         draft = PLANNERS[kind.name](config, options.argv, options.run_dir)
     if executor == "debug" and draft.plan.shape.ranks > 1:
         raise UsageError(f"--executor debug runs one rank, not {draft.plan.shape.ranks}: use --executor local")

@@ -137,7 +137,7 @@ def judge(runs: dict[int, RunPaths], options: SubmitOptions, keep: int) -> Verif
     """
     states, one = {size: read_status(paths) for size, paths in runs.items()}, next(iter(runs.values()))
     folder, deterministic = one.root.parent, read_config(one.config).run.deterministic
-    files = {size: runs[size].results for size in runs if states[size].state.merged}
+    files = {size: runs[size].results for size in runs if states[size].metrics}
     comparison = WorldSizeComparison(files)
     first = list[Mismatch]()
     found = keep_first(comparison.flips() if len(files) > 1 else (), keep, first)

@@ -79,7 +79,8 @@ class VerifyVerdict:
         for size, status in self.runs.items():
             if status.state == RunState.COMPLETE:
                 continue
-            yield f"world size {size}: {status.state}: {status.first_error or 'no rank said why'}"
+            judged = status.metrics.verdict.why if status.metrics else ""
+            yield f"world size {size}: {status.state}: {status.first_error or judged or 'no rank said why'}"
             verb = "resume" if status.state == RunState.INCOMPLETE else "logs --errors"
             yield f"next: hpcjobs {verb} {status.folder}"
         if self.next:

@@ -29,7 +29,8 @@ def wait(paths: RunPaths, show: Callable[[Status], None]) -> int:
     while True:
         status = read_status(paths)
         show(status)
-        if status.over and not status.going and status.state != RunState.FAILED:
+        judged = status.state != RunState.FAILED or (status.metrics and status.metrics.complete)
+        if status.over and not status.going and judged:
             return status.exit_code()
         # A run that is over but still going, or failed, may be between two writes; if unknown, Slurm may just be busy.
         ended = status.over or status.state == RunState.UNKNOWN

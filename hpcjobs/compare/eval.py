@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,24 +16,26 @@ from hpcjobs.compare.results import Results
 from hpcjobs.compare.statistics import Differences
 from hpcjobs.config.resolve import read_config
 from hpcjobs.errors import MergeError, UsageError
+from hpcjobs.metrics import SCORING
 from hpcjobs.metrics.clusters import ClusterCodes, Codes
 from hpcjobs.metrics.groups import stored_name
 from hpcjobs.metrics.registry import lower_is_better
 from hpcjobs.run_folder.job_kinds import check_answers
 from hpcjobs.run_folder.metrics_file import Counts, MetricsFile, Summary
 from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.run_folder.run_state import RunState
+from hpcjobs.run_folder.verdict import Verdict
 
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
     """One of the two runs: its results and the content of metrics.json. `target` is what the answers were scored
-    against, `lower` are the metrics of which lower values are better. An lm_eval task has scored its samples itself:
-    `score` refuses it.
+    against, `lower` are the metrics of which lower values are better, `scoring` the version of the rules.
     """
 
     paths: RunPaths
     results: Results
-    complete: bool
+    verdict: Verdict
     counts: Counts
     model: str
     data: Mapping[str, Any]
@@ -42,6 +44,8 @@ class Side:
     lm_eval: bool = False
     cluster_by: str | None = None
     revisions: Mapping[str, int] = field(default_factory=dict)
+    scoring: int = SCORING
+    normalize: Sequence[str] = ()
 
     @classmethod
     def read(cls, paths: RunPaths) -> Side:
@@ -59,7 +63,7 @@ class Side:
             side = cls(
                 paths=paths,
                 results=Results(paths.results),
-                complete=file.complete,
+                verdict=file.verdict,
                 counts=counts,
                 model=known.model["name"],
                 data=known.data,
@@ -68,6 +72,8 @@ class Side:
                 lm_eval=config.task.type == "lm_eval",
                 cluster_by=config.task.cluster_by,
                 revisions={name: one.get("revision", 1) for name, one in file.metrics.items()},
+                scoring=known.scoring,
+                normalize=config.task.normalize,
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise MergeError(f"{paths.metrics} is broken: {error!r}; next: hpcjobs merge {paths.root}") from None
@@ -75,6 +81,11 @@ class Side:
             counted = f"{side.results.rows} rows, and metrics.json counts {counts.accepted}"
             raise MergeError(f"{paths.results} has {counted}; next: hpcjobs merge {paths.root}")
         return side
+
+    @property
+    def complete(self) -> bool:
+        """Whether the run is a success: every row has its result and its scores, and not too many failed."""
+        return self.verdict.state == RunState.COMPLETE
 
     def same_data(self, other: Side) -> bool:
         """Whether both runs have the same input rows, by their hash."""

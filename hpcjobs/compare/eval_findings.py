@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -10,21 +10,25 @@ from hpcjobs.compare.eval import Comparison, Side, common_metrics, compare
 from hpcjobs.compare.gates import Gate, check_gates, gates_exit_code, judge, parse_gates
 from hpcjobs.compare.statistics import Differences
 from hpcjobs.errors import UsageError
+from hpcjobs.metrics import SCORING, changed_since
+from hpcjobs.metrics.registry import lower_is_better
 from hpcjobs.run_folder.disk import run_of
 from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.run_folder.run_state import RunState
 
 
 @dataclass(frozen=True)
 class Findings:
-    """A comparison with its gates. `out` is the file for all flips."""
+    """A comparison with its gates. `out` is the file for all flips; `failed`: one of the runs has failed."""
 
     comparison: Comparison
     gates: list[Gate]
     out: Path | None
+    failed: bool = False
 
     def exit_code(self) -> int:
-        """0; 1 if a gate finds a regression; else 3 if a gate cannot be decided."""
-        return gates_exit_code(self.gates)
+        """0; 1 if a gate finds a regression, or a run has failed; else 3 if a gate cannot be decided."""
+        return 1 if self.failed else gates_exit_code(self.gates)
 
     def values(self) -> dict[str, object]:
         """The findings as JSON values, without the flips."""
@@ -42,7 +46,7 @@ class Findings:
         """The findings as text, without the flips."""
         found = self.comparison
         for letter, side in (("A", found.a), ("B", found.b)):
-            state = "complete" if side.complete else "INCOMPLETE"
+            state = side.verdict.remark or "complete"
             yield f"{letter:<7} {state}, {_share(side)} samples, model {side.model}  {side.paths.root}"
         how = "" if found.pairs.in_order else "; they stand in another order, and were joined in memory"
         yield f"paired  {found.pairs.common} samples by id{how}"
@@ -60,6 +64,10 @@ class Findings:
             yield "A and B are the same run"
         for letter, side in (("A", found.a), ("B", found.b)):
             yield from _side_warnings(letter, side)
+            if earlier := _earlier(side, found.metrics):
+                names = f"{', '.join(earlier)} of {letter}"
+                then = f"hpcjobs score {side.paths.root} scores its answers as they are scored now"
+                yield f"{names} may be other values now, an earlier version of hpcjobs has scored it; next: {then}"
         yield from self._pair_warnings()
         if (ours := found.a.cluster_by) != (theirs := found.b.cluster_by):
             yield f"task.cluster_by is {ours} in A and {theirs} in B: the pairs' clusters are by {ours or theirs}"
@@ -91,20 +99,23 @@ class Findings:
                 yield f"{other.paths.root} has no {', '.join(lacking)}{then}"
 
 
-def find(a: RunPaths, b: RunPaths, gates: Sequence[str], allow_incomplete: bool, out: Path | None) -> Findings:
+def find(a: RunPaths, b: RunPaths, gate_words: Sequence[str], allow_incomplete: bool, out: Path | None) -> Findings:
     """Compare two runs and decide the gates, each `metric=0.01`. Raises a UsageError before anything is read or
     written.
     """
-    limits, one, other = parse_gates(gates), Side.read(a), Side.read(b)
+    limits, one, other = parse_gates(gate_words), Side.read(a), Side.read(b)
     check_gates(limits, common_metrics(one, other))
     if out is not None:
         check_out(out)
     found = compare(one, other)
     partial = [letter for letter, side in (("A", one), ("B", other)) if not side.complete]
     partial += [f"{name} of some pairs" for name in limits if found.metrics[name].unscored]
-    why = f"incomplete: {', '.join(partial)}; --allow-incomplete decides by the pairs that there are"
+    failed = any(side.verdict.state == RunState.FAILED for side in (one, other))
+    word = "failed or incomplete" if failed else "incomplete"
+    why = f"{word}: {', '.join(partial)}; --allow-incomplete decides by the pairs that there are"
     undecided = why if partial and not allow_incomplete else ""
-    return Findings(found, judge(limits, found.metrics, undecided, found.lower), out)
+    gates = judge(limits, found.metrics, undecided, found.lower)
+    return Findings(found, gates, out, failed and not allow_incomplete)
 
 
 def _score_with(side: Side, other: Side, metrics: Sequence[str]) -> str:
@@ -130,16 +141,40 @@ def _rows(side: Side) -> str:
 
 
 def _side_values(side: Side) -> dict[str, object]:
-    counts = {name: getattr(side.counts, name) for name in ("rows", "accepted", "missing", "errors")}
+    counts = {name: getattr(side.counts, name) for name in ("rows", "accepted", "missing", "errors", "metric_errors")}
+    state = {"state": str(side.verdict.state), "why": side.verdict.why}
     place = {"run": side.paths.root.name, "folder": str(side.paths.root), "complete": side.complete}
-    return place | counts | {"model": side.model, "data": side.data["name"], "data_sha256": side.data["sha256"]}
+    return place | state | counts | {"model": side.model, "data": side.data["name"], "data_sha256": side.data["sha256"]}
 
 
 def _side_warnings(letter: str, side: Side) -> Iterator[str]:
-    if not side.complete:
+    counts, verdict = side.counts, side.verdict
+    if counts.missing:
         yield f"{letter} is incomplete, {_share(side)} samples; next: hpcjobs resume {side.paths.root}"
-    if side.counts.errors:
-        yield f"{letter} has {side.counts.errors} samples that ended in an error: they count 0 in every metric"
+    if verdict.why and not (counts.missing and verdict.state == RunState.INCOMPLETE):
+        verb, _, flags = verdict.verb.partition(" ")
+        then = f"; next: hpcjobs {verb} {side.paths.root} {flags}".rstrip() if verb else ""
+        yield f"{letter} is {verdict.state}: {verdict.why}{then}"
+    if counts.errors:
+        yield f"{letter} has {counts.errors} samples that ended in an error: {_errors_count(side)}"
+
+
+def _earlier(side: Side, metrics: Iterable[str]) -> list[str]:
+    """The metrics that an earlier version may have scored otherwise."""
+    if side.scoring < SCORING and side.lm_eval and side.counts.errors:
+        return list(metrics)  # an error counted 0
+    return changed_since(side.scoring, metrics, side.normalize)
+
+
+def _errors_count(side: Side) -> str:
+    """How errors count in the metrics of a run."""
+    out = [name for name in side.results.metrics if lower_is_better(name)]
+    zero = [name for name in side.results.metrics if name not in out]
+    if side.lm_eval or not zero:
+        return "they are in no metric"
+    if not out:
+        return "they count 0 in every metric"
+    return f"they are left out of {', '.join(out)}, and count 0 in {', '.join(zero)}"
 
 
 def _metric_values(found: Differences, lower: bool) -> dict[str, object]:

@@ -19,7 +19,7 @@ from hpcjobs.run_folder.inputs import row_index
 # What must not depend on the world size. The inputs are the same by the data's hash in the plans.
 COMPARED = (
     "id", "completion", "finish_reason", "prompt_tokens", "completion_tokens", "completions", "choice_logprobs",
-    "scores", "error",
+    "scores", "error", "metric_errors",
 )  # fmt: skip
 _WINDOW = 1024
 

@@ -159,3 +159,12 @@ def checked_name(name: str, what: str) -> str:
             "first a letter or digit, no '..', at most 128 characters"
         )
     return name
+
+
+def error_limit(limit: float) -> float:
+    """`run.max_errors`: a share (float) or a number of samples (int). Raises a ValueError."""
+    if isinstance(limit, int) and limit >= 0:
+        return limit
+    if isinstance(limit, float) and 0 <= limit <= 1:
+        return limit
+    raise ValueError("is a share from 0.0 to 1.0, or a whole number of samples that is 0 or more")

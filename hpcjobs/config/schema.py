@@ -14,6 +14,7 @@ from hpcjobs.config.checks import (
     SbatchWord,
     engine_name,
     env_name,
+    error_limit,
     metric_name,
     pattern,
     sbatch_key,
@@ -160,6 +161,7 @@ class RunConfig(Section):
     heartbeat: Annotated[float, Field(gt=0)] = 5.0
     progress_timeout: Annotated[float, Field(gt=0)] = 1800.0
     auto_resume: Annotated[int, Field(ge=0)] = 3
+    max_errors: Annotated[float | int, AfterValidator(error_limit)] = 0.1
     drain_margin: Annotated[float, Field(ge=0)] | None = None
     rendezvous_timeout: Annotated[float, Field(gt=0)] = 600.0
 
@@ -198,6 +200,8 @@ class LoraConfig(Section):
 
 class TrainConfig(Section):
     """Supervised fine-tuning. A step is one global batch, which counts samples, or packed rows with `packing`."""
+
+    model_config = Section.model_config | {"allow_inf_nan": False}
 
     init: Literal["pretrained", "random"] = "pretrained"
     epochs: Annotated[float, Field(gt=0)] | None = None

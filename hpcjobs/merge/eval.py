@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -18,15 +18,15 @@ from hpcjobs.merge.external_sort import MOST_BYTES, MOST_FILES, MOST_ROWS, Spill
 from hpcjobs.merge.prefetch import ahead
 from hpcjobs.merge.results import ROW_GROUP, ResultsWriter, rows_of, schema_of
 from hpcjobs.merge.tally import Tally
-from hpcjobs.metrics import Aggregator
+from hpcjobs.metrics import SCORING, Aggregator, Metric
 from hpcjobs.run_folder.disk import Space, bytes_text, disk_errors, merge_need
 from hpcjobs.run_folder.files import FileTransaction, json_text
 from hpcjobs.run_folder.inputs import Inputs
 from hpcjobs.run_folder.journal.table import journal_schema, read_columns
-from hpcjobs.run_folder.ledger.acceptance import Acceptance, unnamed_journals
+from hpcjobs.run_folder.ledger.acceptance import Acceptance, read_rounds, unnamed_journals
 from hpcjobs.run_folder.leftovers import remove_leftovers
 from hpcjobs.run_folder.merged import Merged
-from hpcjobs.run_folder.metrics_file import Summary
+from hpcjobs.run_folder.metrics_file import with_verdict
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.plan import Plan
 from hpcjobs.run_folder.provenance import merged_facts
@@ -52,7 +52,7 @@ def merge(paths: RunPaths) -> Merged:
 
 def _merge(paths: RunPaths) -> Merged:
     config, plan, inputs = read_config(paths.config), Plan.read(paths.plan), Inputs.streamed(paths.data)
-    rounds = [Acceptance(paths, number, plan.rows) for number in paths.rounds()]
+    rounds = read_rounds(paths, plan.rows)
     import_as_planned(paths, plan.code)
     measures = run_metrics(config.task, paths)
     aggregator, tally, missing = Aggregator(measures, config.task, plan.code.revisions), Tally(), array("q")
@@ -66,8 +66,9 @@ def _merge(paths: RunPaths) -> Merged:
                 writer.write(rows)
         metrics = aggregator.summary()
         rest.write(paths.missing, _missing_lines(missing, inputs, rounds, tally))
-        rest.write(paths.metrics, json_text(aggregator.told(_metrics_json(config, plan, tally, missing, metrics))))
-    return Merged(plan.rows, tally.accepted, missing, metrics)
+        values = {"complete": not missing, "metrics": metrics} | _facts(config, plan, tally, missing, measures)
+        rest.write(paths.metrics, json_text(with_verdict(aggregator.told(values))))
+    return Merged(plan.rows, tally.accepted, missing, metrics, tally.failed)
 
 
 def _kept(journals: pa.Schema, results: pa.Schema) -> pa.Schema:
@@ -176,19 +177,20 @@ def _reason(index: int, rounds: Sequence[Acceptance], tally: Tally) -> str:
     return "not in any round"
 
 
-def _metrics_json(
-    config: Config, plan: Plan, tally: Tally, missing: Sequence[int], metrics: Mapping[str, Summary]
+def _facts(
+    config: Config, plan: Plan, tally: Tally, missing: Sequence[int], measures: Sequence[Metric]
 ) -> dict[str, object]:
+    """What metrics.json has beside the metrics."""
     return {
-        "complete": not missing,
-        "metrics": metrics,
+        "max_errors": config.run.max_errors,
         "counts": {
-            "rows": plan.rows, "accepted": tally.accepted, "missing": len(missing), "errors": tally.errors,
+            "rows": plan.rows, "accepted": tally.accepted, "missing": len(missing), "errors": tally.failures.errors,
+            "metric_errors": tally.failures.metric_errors,
             "duplicates": tally.duplicates, "foreign": tally.foreign,
             "finish_reasons": dict(sorted(tally.finish_reasons.items())),
             "prompt_tokens": tally.prompt_tokens, "completion_tokens": tally.completion_tokens,
         },
-        "warnings": [*plan.notes, *tally.warnings()],
+        "warnings": [*plan.notes, *tally.warnings(measures)],
         "provenance": merged_facts(plan, config.run.seed)
-        | {"generation": config.task.generation.model_dump(mode="json")},
+        | {"scoring": SCORING, "generation": config.task.generation.model_dump(mode="json")},
     }  # fmt: skip

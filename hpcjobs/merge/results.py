@@ -55,6 +55,8 @@ def schema_of(metrics: Sequence[Metric], inputs: pa.Schema, task: TaskConfig | N
     if folded:
         fields.append(("statistics", pa.struct(folded)))
     fields.append(("error", _ERROR))
+    if metrics:
+        fields.append(("metric_errors", JOURNAL_TYPES["metric_errors"]))
     input_fields = [field for field in inputs if field.name not in ("index", "id")]
     if input_fields:
         fields.append(("input", pa.struct(input_fields)))

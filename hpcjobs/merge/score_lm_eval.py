@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,16 @@ import pyarrow.parquet as pq
 
 from hpcjobs.config import Config
 from hpcjobs.errors import ConfigError, UsageError, did_you_mean
+from hpcjobs.merge.earlier import rescored
+from hpcjobs.merge.failures import Failures, is_of_failures
 from hpcjobs.merge.results import ResultRow, ResultsWriter, schema_of
-from hpcjobs.metrics import Aggregator, Metric, Score
+from hpcjobs.metrics import Aggregator, Metric, Score, metric_errors
 from hpcjobs.requests import Completion, Likelihood, SampleError
 from hpcjobs.run_folder.disk import disk_errors, merge_need
 from hpcjobs.run_folder.files import FileTransaction, json_text, read_json
 from hpcjobs.run_folder.inputs import Inputs
+from hpcjobs.run_folder.journal.table import storable
+from hpcjobs.run_folder.metrics_file import with_verdict
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.tasks.lmeval.eval_task import LmEvalTask
 from hpcjobs.tasks.lmeval.fold import planned_metrics
@@ -34,7 +38,7 @@ _READ = [
 
 @dataclass(frozen=True)
 class _Judged:
-    """The scores of a row, or why there are none."""
+    """The scores of a row, and why it has no completion."""
 
     scores: dict[str, Score]
     error: SampleError | None
@@ -50,22 +54,22 @@ def rescore_lm_eval(paths: RunPaths, config: Config, metric_names: Sequence[str]
     loaded, code = load_mended(paths.code, config.task)
     metrics = _chosen(planned_metrics(paths.code, loaded), metric_names)
     task, inputs = LmEvalTask(paths.code, config.run.seed, loaded), Inputs(paths.data)
-    aggregator, schema, errors = Aggregator(metrics, config.task), schema_of(metrics, inputs.schema, config.task), 0
+    aggregator, schema = Aggregator(metrics, config.task), schema_of(metrics, inputs.schema, config.task)
+    failures = Failures()
     whole = disk_errors(paths.results, need=merge_need(paths), next_command=f"hpcjobs score {paths.root}")
     with whole, FileTransaction() as rest, ResultsWriter(paths.results, schema) as writer:
         for rows in _rows(paths.results, schema, task, inputs):
             aggregator.add(rows)
             writer.write(rows)
-            errors += len(rows) - rows.column("error").null_count
+            failures.count(rows)
         summary: dict[str, Any] = read_json(paths.metrics)
-        summary["metrics"] = aggregator.summary()
-        summary["counts"]["errors"] = errors
-        summary["warnings"] = [line for line in summary["warnings"] if " samples ended in an error" not in line]
-        if errors:
-            summary["warnings"].append(f"{errors} samples ended in an error and are in no metric")
+        summary["counts"] |= {"errors": failures.errors, "metric_errors": failures.metric_errors}
+        kept = [line for line in summary["warnings"] if not is_of_failures(line)]
+        summary["warnings"] = [*kept, *failures.warnings(metrics)]
         used = {"metrics": [metric.name for metric in metrics], "target": None, "code": str(code)}
+        summary = rescored(summary, aggregator.summary(), same_target=True)
         summary["provenance"] |= {"rescored_at": time.time(), "rescored_with": used}
-        summary = aggregator.told(summary)
+        summary = with_verdict(aggregator.told(summary))
         rest.write(paths.metrics, json_text(summary))
     return summary
 
@@ -88,7 +92,8 @@ def _rows(results: Path, schema: pa.Schema, task: LmEvalTask, inputs: Inputs) ->
             name: [{key: getattr(score, part) for key, score in one.scores.items()} for one in judged]
             for name, part in (("scores", "number"), ("statistics", "statistics"))
         }
-        made["error"] = [one.error and {"type": one.error.type, "message": one.error.message} for one in judged]
+        made["error"] = [one.error and asdict(one.error) for one in judged]
+        made["metric_errors"] = [storable([asdict(one) for one in metric_errors(each.scores)]) for each in judged]
         arrays = [
             pa.array(made[field.name], field.type) if field.name in made else table.column(field.name)
             for field in schema
@@ -104,7 +109,7 @@ def _judged(row: ResultRow, task: LmEvalTask, inputs: Inputs) -> _Judged:
     try:
         return _Judged(task.judge(_answer(row), values), None)
     except Exception as error:  # the task's code may raise anything
-        return _Judged(task.failed(values), SampleError.of(error))
+        return _Judged(dict.fromkeys(task.failed(values), Score.none(error)), None)
 
 
 def _answer(row: ResultRow) -> Completion:

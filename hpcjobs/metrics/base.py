@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -11,20 +11,29 @@ import pyarrow as pa
 
 from hpcjobs.metrics.fold import Fold, MeanFold, finite
 from hpcjobs.metrics.settings import Settings
-from hpcjobs.requests import Completion, Row, Target
+from hpcjobs.requests import Completion, MetricError, Row, SampleError, Target
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A sample's score. `statistics` are numbers or a text, if the run's value is not the mean of the scores."""
+    """A sample's score. `statistics` are numbers or a text, if the run's value is not the mean of the scores.
+
+    `error` is why the metric has none; `value` is NaN then.
+    """
 
     value: float
     statistics: tuple[float, ...] | str | None = None
+    error: SampleError | None = None
 
     @property
     def number(self) -> float | None:
         """The value; None if it is not finite."""
         return finite(self.value)
+
+    @classmethod
+    def none(cls, error: BaseException) -> Score:
+        """No score, because the metric raised `error`."""
+        return cls(math.nan, None, SampleError.of(error))
 
 
 class Metric:
@@ -71,7 +80,7 @@ class Metric:
         return Score(sum(float(self.score(text, target, row)) for text in texts) / len(texts))
 
     def failed(self, target: Target) -> Score:
-        """The score of a sample that ended in an error: the worst there is. `target` may be None."""
+        """The score of a sample that has no completion: the worst there is. `target` may be None."""
         return Score(worst_score(self))
 
     def refuse(self, target: Target) -> str:
@@ -88,6 +97,27 @@ class Metric:
     def fold(self) -> Fold:
         """A new fold, which makes the run's value from the samples' scores."""
         return MeanFold(bounds_of(self))
+
+
+def metric_errors(scores: Mapping[str, Score]) -> list[MetricError]:
+    """The errors of metrics that have no score of a sample."""
+    failed = ((name, score.error) for name, score in scores.items())
+    return [MetricError(name, error.type, error.message) for name, error in failed if error is not None]
+
+
+def leaves_errors_out(metric: object) -> bool:
+    """Whether samples that have no completion are left out of this metric, which may be a user's class."""
+    return math.isnan(failed_score(metric, None).value)
+
+
+def failed_score(metric: object, target: Target) -> Score:
+    """The score of a sample that has no completion, by any metric."""
+    if isinstance(metric, Metric):
+        return metric.failed(target)
+    if hasattr(metric, "failed"):
+        score: Score = metric.failed(target)
+        return score
+    return Score(worst_score(metric))
 
 
 def bounds_of(metric: object) -> tuple[float, float] | None:

@@ -8,10 +8,11 @@ from collections.abc import Callable
 
 from hpcjobs.config import TaskConfig
 from hpcjobs.errors import ConfigError
-from hpcjobs.metrics.base import Metric, Score, worst_score
+from hpcjobs.metrics.base import Metric, Score, failed_score
 from hpcjobs.metrics.extract import extract
 from hpcjobs.metrics.normalize import normalizer
 from hpcjobs.metrics.registry import BUILT_IN, find_metrics
+from hpcjobs.plugins import contained
 from hpcjobs.requests import Completion, Row, Target
 
 
@@ -35,7 +36,7 @@ class Judge:
         return [metric.name for metric in self.metrics]
 
     def judge(self, answer: Completion, target: Target, row: Row) -> dict[str, Score]:
-        """The score of one answer by each metric. Raises what a user's metric raises.
+        """The score of one answer by each metric. One that raises has none, and its error; the others have theirs.
 
         `task.extract` is applied first; `task.normalize` for metrics that compare texts literally.
         """
@@ -53,7 +54,7 @@ class Judge:
         }
 
     def failed(self, target: Callable[[], Target] = lambda: None) -> dict[str, Score]:
-        """The scores of a sample that ended in an error: the worst of each metric that has a worst score.
+        """The scores of a sample that has no completion: the worst of each metric that has a worst score.
 
         `target` returns the target if possible; corpus metrics need it to count the sample as an empty answer.
         """
@@ -61,7 +62,11 @@ class Judge:
             known = target()
         except Exception:  # the template may be what failed
             known = None
-        return {m.name: m.failed(known) if hasattr(m, "failed") else Score(worst_score(m)) for m in self.metrics}
+        return {metric.name: failed_score(metric, known) for metric in self.metrics}
+
+    def undecided(self, error: BaseException) -> dict[str, Score]:
+        """No score by any metric, for a sample whose target could not be made."""
+        return {metric.name: Score.none(error) for metric in self.metrics}
 
 
 def _check(metric: Metric, task: TaskConfig) -> None:
@@ -95,6 +100,10 @@ def _normal_target(target: Target, normal: Callable[[str], str]) -> Target:
 
 
 def _judged(metric: Metric, answer: Completion, target: Target, row: Row) -> Score:
-    if isinstance(metric, Metric):
-        return metric.judge(answer, target, row)
-    return Metric.judge(metric, answer, target, row)  # a user's own class, with nothing but `score`
+    try:
+        with contained():
+            if isinstance(metric, Metric):
+                return metric.judge(answer, target, row)
+            return Metric.judge(metric, answer, target, row)  # a user's own class, with nothing but `score`
+    except Exception as error:  # a user's metric may raise anything
+        return Score.none(error)

@@ -100,7 +100,8 @@ def _registered_metric(name: str) -> Metric:
     """The metric that an installed package registers as `name`, which is its name in results too."""
     kind = plugins.load(plugins.METRICS, name)
     try:
-        metric = kind()
+        with plugins.contained():
+            metric = kind()
     except Exception as error:  # another package's code may raise anything
         raise ConfigError(f"task.metrics: {name!r} cannot be used: {type(error).__name__}: {error}") from None
     metric.name = name
@@ -119,8 +120,9 @@ def _own_metric(path: str) -> Metric:
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.append(os.getcwd())  # the console script, unlike `python -m`, does not look in the working folder
     try:
-        kind: Any = getattr(importlib.import_module(module_name), class_name)
-        metric = kind()
+        with plugins.contained():
+            kind: Any = getattr(importlib.import_module(module_name), class_name)
+            metric = kind()
     except Exception as error:  # the user's module may raise anything
         raise ConfigError(f"task.metrics: {path!r} cannot be used: {type(error).__name__}: {error}") from None
     if not isinstance(getattr(metric, "name", None), str):

@@ -19,14 +19,23 @@ class Unscored:
         self._metric, self.count, self._ids = metric, 0, list[str]()
 
     def add(self, rows: pa.Table, without: npt.NDArray[np.bool_]) -> None:
-        """Add a batch; `without` is where the metric has neither a score nor statistics. Errors are not counted."""
+        """Add a batch; `without` is where the metric has neither a score nor statistics. Errors are not counted: the
+        samples' own and the metric's.
+        """
         if "error" in rows.column_names:
             without = without & np.asarray(rows.column("error").is_null().to_numpy(), bool)
-        places = np.flatnonzero(without)
+        places = self._without_reason(rows, np.flatnonzero(without))
         self.count += len(places)
         if "id" in rows.column_names and len(places):
             named = rows.column("id").take(pa.array(places[: MOST_NAMED - len(self._ids)]))
             self._ids += map(repr, named.to_pylist())
+
+    def _without_reason(self, rows: pa.Table, places: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+        """The places of samples that the metric has not failed to score."""
+        if "metric_errors" not in rows.column_names or not len(places):
+            return places
+        errors = rows.column("metric_errors").take(pa.array(places)).to_pylist()
+        return places[[all(one["metric"] != self._metric for one in sample or ()) for sample in errors]]
 
     def warning(self) -> str:
         """The warning in one line; empty if there are none."""

@@ -29,18 +29,27 @@ def headline(facts: RunFacts) -> Headline:
     metrics, paths, launches = facts.metrics, facts.paths, facts.launches
     if metrics is None:
         return _pending(facts)
-    counts = metrics.counts
-    if metrics.complete:
-        rows = plural(counts.rows, "row")
-        text = f"Every one of {rows} has its result." if counts.rows else "There were no rows."
+    counts, verdict = metrics.counts, metrics.verdict
+    if verdict.state == RunState.COMPLETE:
+        text = f"Every one of {plural(counts.rows, 'row')} has its result."
         return Headline(RunState.COMPLETE, "COMPLETE", text + _losses(facts.activities))
-    text = (
-        f"{count(counts.missing)} of {plural(counts.rows, 'sample')} have no result. Every score on this page "
-        f"stands on {count(counts.accepted)} samples alone and is not the score of the run."
-    )
+    text, remark = f"{_sentence(verdict.why)}.", verdict.remark
+    if counts.missing:
+        text = (
+            f"{count(counts.missing)} of {plural(counts.rows, 'sample')} have no result. Every score on this page "
+            f"stands on {count(counts.accepted)} samples alone and is not the score of the run."
+        )
+        remark += f": {count(counts.missing)} of {count(counts.rows)} missing"
+        if verdict.state == RunState.FAILED:
+            text += f" {_sentence(verdict.why)}."
     if launches and metrics.provenance.merged_at < launches[-1].submitted_at:
         text += " The run was started again after this merge, and this page does not show what came of it."
-    return Headline(RunState.INCOMPLETE, "INCOMPLETE", text, command("resume", paths))
+    verb = command(verdict.verb, paths) if verdict.verb else ""
+    return Headline(verdict.state, str(verdict.state).upper(), text, verb, remark)
+
+
+def _sentence(words: str) -> str:
+    return words[:1].upper() + words[1:]
 
 
 def _losses(activities: Sequence[Activity]) -> str:
@@ -71,6 +80,8 @@ def tiles(facts: RunFacts) -> list[Tile]:
     if counts:
         found.append(("accepted", count(counts.accepted), f"of {plural(counts.rows, 'row')}"))
         found += [("missing", count(counts.missing), ""), ("errors", count(counts.errors), "")]
+        if counts.metric_errors:
+            found.append(("metric errors", count(counts.metric_errors), "samples"))
     else:
         found.append(("samples so far", count(samples), f"of {plural(facts.plan.rows, 'row')}"))
     if activities:

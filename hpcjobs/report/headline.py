@@ -11,14 +11,19 @@ from hpcjobs.run_folder.run_state import RunState
 
 @dataclass(frozen=True)
 class Headline:
-    """`kind` is complete, incomplete or pending; `command` is the next command ('' if there is none)."""
+    """`kind` is complete, incomplete, failed or pending; `command` is the next command ('' if there is none).
+
+    `remark` stands beside each score.
+    """
 
     kind: RunState
     word: str
     text: str
     command: str = ""
+    remark: str = ""
 
 
 def command(verb: str, paths: RunPaths) -> str:
-    """The next command, quoted for a shell."""
-    return f"hpcjobs {verb} {shlex.quote(str(paths.root))}"
+    """The next command, quoted for a shell. `verb` may have flags."""
+    name, _, flags = verb.partition(" ")
+    return f"hpcjobs {name} {shlex.quote(str(paths.root))}" + (f" {flags}" if flags else "")

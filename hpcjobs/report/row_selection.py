@@ -28,6 +28,7 @@ class ShownRow(TypedDict):
     finish_reason: str
     completion_tokens: int
     error: dict[str, str] | None
+    metric_errors: NotRequired[list[dict[str, str]]]
     scores: NotRequired[dict[str, float | None] | None]
     input: NotRequired[dict[str, object] | None]
     choice_logprobs: NotRequired[list[float] | None]
@@ -36,7 +37,9 @@ class ShownRow(TypedDict):
 
 @dataclass(frozen=True, kw_only=True)
 class RowSelection:
-    """Row numbers in results.parquet. `failed_in_all` rows have an error, `worst_in_all` the worst `metric`."""
+    """Row numbers in results.parquet. `failed_in_all` rows have an error, their own or a metric's, `worst_in_all`
+    the worst `metric`.
+    """
 
     failed: list[int]
     failed_in_all: int
@@ -61,8 +64,11 @@ def pick_rows(path: Path, lower: Collection[str] = ()) -> RowSelection:
     metrics = metric_names(file)
     failed, failed_in_all, start = list[int](), 0, 0
     rankings = {name: _Ranking() for name in metrics}
-    for batch in file.iter_batches(_BATCH, columns=["error", *(["scores"] if metrics else [])]):
+    wanted = [name for name in ("error", "metric_errors", "scores") if name in file.schema_arrow.names]
+    for batch in file.iter_batches(_BATCH, columns=wanted):
         wrong = np.asarray(pc.is_valid(batch.column("error")))
+        if "metric_errors" in wanted:
+            wrong = wrong | np.asarray(pc.greater(pc.list_value_length(batch.column("metric_errors")), 0))
         rows = np.flatnonzero(wrong) + start
         failed += rows[: MOST_FAILED - len(failed)].tolist()
         failed_in_all += len(rows)

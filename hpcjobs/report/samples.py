@@ -116,8 +116,6 @@ def _prompts(task: TaskConfig, columns: list[str], pool: Pool | None) -> Prompts
 
 def _sample(row: ShownRow, prompts: Prompts | None) -> Sample:
     values = user_row({"index": row["index"], "id": row["id"], **(row.get("input") or {})})
-    failed = row["error"]
-    error = (failed["type"], Cut.of(failed["message"])) if failed else None
     scores = [(name, "none" if value is None else f"{value:.4g}") for name, value in (row.get("scores") or {}).items()]
     own = {name: value for name, value in values.items() if name != "index" and value != row["id"]}
     columns = [(name, Cut.of(_text(value))) for name, value in list(own.items())[:_COLUMNS_SHOWN]]
@@ -131,10 +129,19 @@ def _sample(row: ShownRow, prompts: Prompts | None) -> Sample:
         finish_reason=row["finish_reason"],
         tokens=row["completion_tokens"],
         scores=scores,
-        error=error,
+        error=_error(row),
         options=_options(values, row.get("choice_logprobs") or [], prompts),
         answers=[Cut.of(text) for text in (row.get("completions") or [])[1:]],
     )
+
+
+def _error(row: ShownRow) -> tuple[str, Cut] | None:
+    """Why there is no completion, or no score of it."""
+    if failed := row["error"]:
+        return failed["type"], Cut.of(failed["message"])
+    unscored = row.get("metric_errors") or []
+    texts = [f"{one['type']}: {one['message']}" for one in unscored]
+    return (", ".join(one["metric"] for one in unscored), Cut.of("; ".join(dict.fromkeys(texts)))) if unscored else None
 
 
 def _options(values: Row, logprobs: Sequence[float], prompts: Prompts | None) -> list[Option]:

@@ -45,6 +45,7 @@ class Vitals:
     gpu: str | None = None
     samples: int = 0
     errors: int = 0
+    metric_errors: int = 0
     chunks: int = 0
     open: int = 0
     tokens: int = 0

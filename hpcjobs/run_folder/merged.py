@@ -10,12 +10,16 @@ from hpcjobs.run_folder.metrics_file import Summary
 
 @dataclass(frozen=True)
 class Merged:
-    """The result of a merge. `missing` has the indexes without an accepted result."""
+    """The result of a merge.
+
+    `missing` has the indexes without an accepted result, `failed` those whose result has no completion.
+    """
 
     rows: int
     accepted: int
     missing: Sequence[int]
     metrics: Mapping[str, Summary]
+    failed: Sequence[int] = ()
 
     @property
     def complete(self) -> bool:

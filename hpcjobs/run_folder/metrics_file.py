@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, NotRequired, Self, TypedDict
+from typing import Any, NotRequired, Self, TypedDict, cast
 
 from hpcjobs.run_folder.files import read_json
+from hpcjobs.run_folder.verdict import MAX_ERRORS, Verdict, judge_answers, judge_steps
 
 
 class OptionSummary(TypedDict):
@@ -55,12 +56,16 @@ class _Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Counts(_Part):
-    """Rows (steps of a training), with and without a result; `errors` are results with an error."""
+    """Rows (steps of a training), with and without a result.
+
+    `errors` are results without a completion, `metric_errors` those with one that a metric failed to score.
+    """
 
     rows: int
     accepted: int
     missing: int
     errors: int
+    metric_errors: int = 0
     duplicates: int = 0
     foreign: int = 0
     finish_reasons: Mapping[str, int] = field(default_factory=dict)
@@ -94,7 +99,10 @@ class TrainFacts(_Part):
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance(_Part):
-    """Where the values come from; `model` and `data` are as in plan.json, times in Unix seconds."""
+    """Where the values come from; `model` and `data` are as in plan.json, times in Unix seconds.
+
+    `scoring` is the version of the rules that made the scores (metrics/scoring_version.py).
+    """
 
     merged_at: float
     model: Mapping[str, Any] = field(default_factory=dict)
@@ -102,6 +110,7 @@ class Provenance(_Part):
     seed: int | None = None
     generation: Mapping[str, object] = field(default_factory=dict)
     merged_with: str | None = None
+    scoring: int = 1
     rescored_at: float | None = None
     rescored_with: Mapping[str, Any] = field(default_factory=dict)
 
@@ -118,6 +127,14 @@ class MetricsFile:
     warnings: list[str]
     train: TrainFacts | None
     values: dict[str, object]
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether the run is a success."""
+        if self.train is not None:
+            return judge_steps(self.complete, self.counts)
+        limit = self.values.get("max_errors")
+        return judge_answers(self.counts, scored(self.metrics), MAX_ERRORS if limit is None else cast("float", limit))
 
     @classmethod
     def read(cls, path: Path) -> MetricsFile:
@@ -137,3 +154,14 @@ class MetricsFile:
             train=TrainFacts.of(values["train"]) if "train" in values else None,
             values=values,
         )
+
+
+def scored(metrics: Mapping[str, Summary]) -> dict[str, int]:
+    """How many samples have a score, by metric."""
+    return {name: summary["n"] for name, summary in metrics.items()}
+
+
+def with_verdict(values: dict[str, Any]) -> dict[str, Any]:
+    """The values of metrics.json with the run's `state`, and in `why` what is wrong, for programs that read it."""
+    verdict = MetricsFile.of(values).verdict
+    return values | {"state": str(verdict.state), "why": verdict.why}

@@ -22,7 +22,7 @@ class EvalTask(Protocol):
         ...
 
     def judge(self, answer: Completion, row: Row) -> dict[str, Score]:
-        """The scores of an answer by metric. Raises what a metric raises."""
+        """The scores of an answer by metric. Raises what the task's own code raises."""
         ...
 
     def failed(self, row: Row) -> dict[str, Score]:

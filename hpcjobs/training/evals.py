@@ -17,7 +17,8 @@ class EvalState(StrEnum):
     WAITING = "waiting"  # it was not started yet
     GOING = "going"  # it was started and not merged yet
     COMPLETE = "complete"  # merged, with a result for every sample
-    INCOMPLETE = "incomplete"  # merged, and results are missing
+    INCOMPLETE = "incomplete"  # merged, and results or scores are missing
+    FAILED = "failed"  # merged, and no success: too many samples failed
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def _eval_of(paths: RunPaths, step: int | None, model: Path) -> ModelEval:
     try:
         merged = MetricsFile.read(run.metrics)
         metrics = {name: metric["value"] for name, metric in merged.metrics.items()}
-        state = EvalState.COMPLETE if merged.complete else EvalState.INCOMPLETE
+        state = EvalState(str(merged.verdict.state))
     except (OSError, ValueError, KeyError, TypeError):
         pass  # it has not been merged yet, or never will
     return ModelEval(step, str(model), str(run.root), state, metrics)

@@ -21,6 +21,7 @@ from hpcjobs.training.checkpoints.state import capture, restore
 from hpcjobs.training.data.collate import Batch, collate
 from hpcjobs.training.data.order import BatchOrder, Share
 from hpcjobs.training.data.tokens import TokenFile
+from hpcjobs.training.finite import Finite, not_finite
 from hpcjobs.training.loss import Loss
 from hpcjobs.training.milestones import Milestones
 from hpcjobs.training.setup import Prepared
@@ -81,8 +82,9 @@ class Loop:
         self._loss = Loss(prepared.state.plain, self._device, prepared.packed)
         self._checkpoints = Checkpoints(work.paths, work.config.train.keep, work.config.train.needs_best)
         self._trackers = Trackers(work)
-        self._trained = [weight for weight in prepared.state.model.parameters() if weight.requires_grad]
-        size = sum(weight.numel() * weight.element_size() for weight in self._trained)
+        named = prepared.state.model.named_parameters()
+        self._trained = {name.removeprefix("module."): weight for name, weight in named if weight.requires_grad}
+        size = sum(weight.numel() * weight.element_size() for weight in self._trained.values())
         gpu, beside = self._device.type == "cuda", work.config.train.async_checkpoints
         self._saver = CheckpointSaver(self._checkpoints, beside, gpu, _MOMENTS * size)
         self._times, self.done = Times(), 0
@@ -115,6 +117,7 @@ class Loop:
             going = self._step()
             # Before the checkpoint: a start that resumes from it would not reach this again.
             if self._milestones.due(self.done) and self._agreed(self._milestones.missing(self.done)):
+                self._check_weights()
                 self._milestones.reach(self.done)
             better, self._best = self._eval_loss < self._best, min(self._best, self._eval_loss)
             if self.done % self._work.config.train.checkpoint_every == 0 or (
@@ -131,6 +134,7 @@ class Loop:
         state = self._work.heartbeat.vitals.state
         self._work.heartbeat.enter(RankState.SAVING)  # as long as that takes, nobody hangs
         if self._saved != self.done:
+            self._check_weights()
             self._journal.sync()  # the steps that the checkpoint stands for
             self._saver.settle()
             snapshot = capture(self.prepared.state)
@@ -160,6 +164,11 @@ class Loop:
         restore(self.prepared.state, folder, self._work.rank.rank, self._work.config.run.seed)
         log.info("model/ is of step %d, validation loss %.4f", best.step, best.eval_loss)
 
+    def _check_weights(self) -> None:
+        """All ranks together: raise a NotFiniteError rather than save weights that are no numbers."""
+        bad = self._sum(not_finite(list(self._trained.values())))
+        Finite(self.done, self._saver.written).check_weights(list(self._trained), bad)
+
     def close(self) -> None:
         """Close journal and trackers, and finish a checkpoint that is being written."""
         if self._saver.busy:
@@ -184,14 +193,11 @@ class Loop:
         self._times.steps.append(time.monotonic() - began)
         sums = self._sum([total, mine, 0.0 if self._has_room() else 1.0])
         loss = sums[0] / targets
-        if not math.isfinite(loss):
-            raise TrainError(
-                f"the loss of step {step + 1} is {loss}: lower train.learning_rate, or look at its samples; the last "
-                f"checkpoint is of step {self._saver.written}"
-            )
-        norm = self._update()
+        finite = Finite(step + 1, self._saver.written)
+        finite.check("the loss", loss)
+        norm = self._update(finite)
         self.done = step + 1
-        eval_loss = self._validate()
+        eval_loss = self._validate(finite)
         self._eval_loss = math.inf if eval_loss is None else eval_loss
         seconds = time.monotonic() - began
         record = StepRecord(
@@ -235,23 +241,26 @@ class Loop:
     def _collate(self, part: Sequence[Sequence[int]]) -> Batch:
         return collate(part, self._schedule.tokens, self._pad, self._work.config.train.packing)
 
-    def _update(self) -> float:
+    def _update(self, finite: Finite) -> float:
         """Clip gradients, run the optimizer and reset them; returns the gradient norm before clipping."""
         most = self._work.config.train.clip_norm or math.inf
-        norm = self._accelerator.clip_grad_norm_(self._trained, most)
+        norm = self._accelerator.clip_grad_norm_(list(self._trained.values()), most)
+        full = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+        if self._accelerator.scaler is None:  # with one, such a step is skipped and the scale lowered
+            finite.check("the gradient norm", full)
         self.prepared.state.optimizer.step()
         if not self._accelerator.optimizer_step_was_skipped:
             self.prepared.state.scheduler.step()
         self.prepared.state.optimizer.zero_grad()
-        full = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
-        return float(full)
+        return full
 
-    def _validate(self) -> float | None:
+    def _validate(self, finite: Finite) -> float | None:
         every = self._work.config.train.eval_every
         if self._validation is None or not (self.done == self._schedule.steps or (every and self.done % every == 0)):
             return None
         self._work.heartbeat.enter(RankState.VALIDATING)
         found = self._validation.loss(self._loss, self.prepared.state, self._sum)
+        finite.check("the validation loss", found)
         self._work.heartbeat.enter(RankState.WORKING)
         return found
 

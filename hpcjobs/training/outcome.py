@@ -51,7 +51,7 @@ def read_training(paths: RunPaths) -> Training:
     curve = read_curve(paths)
     steps = facts.steps if facts else config.train.max_steps or 1
     missing = [step for step in range(1, steps + 1) if step not in curve.steps]
-    merged = TrainMerged(steps, steps - len(missing), missing, _metrics(curve), paths.model.exists())
+    merged = TrainMerged(steps, steps - len(missing), missing, _metrics(curve), model=paths.model.exists())
     values = _metrics_json(config, plan, merged, curve, facts) | {"train": _train(paths, config, curve, facts)}
     return Training(merged, curve, values)
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from hpcjobs.engines.base import Engine
 from hpcjobs.errors import HpcJobsError, JournalError
-from hpcjobs.metrics import Score
+from hpcjobs.metrics import Score, metric_errors
+from hpcjobs.plugins import contained
 from hpcjobs.requests import Completion, Likelihood, Request, SampleError
 from hpcjobs.run_folder.inputs import Inputs
 from hpcjobs.run_folder.journal.journal import Journal
@@ -200,7 +201,8 @@ class ChunkRunner:
         try:
             if (times := lease.suspects.count(index)) >= _HANGS:
                 raise HungError(f"{times} ranks have made no progress with it: run.progress_timeout")
-            return self._task.request(row)
+            with contained():
+                return self._task.request(row)
         except Exception as error:  # a template may raise anything; it is this sample's problem alone
             return Completion.failed(index, SampleError.of(error), time.time())
 
@@ -263,15 +265,7 @@ class ChunkRunner:
         self._synced = time.monotonic()
 
     def _scored(self, completion: Completion, lease: Lease) -> Record:
-        row, error = self._inputs[completion.index], completion.error
-        scores = dict[str, Score]()
-        if error is None:
-            try:
-                scores = self._task.judge(completion, row)
-            except Exception as problem:  # a user's metric may raise anything
-                error = SampleError.of(problem)
-        if error is not None:
-            scores = self._task.failed(row)
+        row, scores = self._inputs[completion.index], self._scores(completion)
         rank, likelihood = self._work.rank, completion.likelihood or Likelihood((), (), ())
         return Record(
             index=completion.index,
@@ -279,7 +273,7 @@ class ChunkRunner:
             chunk=lease.chunk,
             generation=lease.generation,
             completion=completion.text,
-            finish_reason=completion.finish_reason,
+            finish_reason=completion.finish_reason if completion.error is None else "error",
             prompt_tokens=completion.prompt_tokens,
             completion_tokens=completion.completion_tokens,
             rank=rank.rank,
@@ -287,7 +281,8 @@ class ChunkRunner:
             seconds=round(completion.seconds, 6),
             started_at=round(completion.started_at, 6),
             scores={name: score.number for name, score in scores.items()},
-            error=error,
+            error=completion.error,
+            metric_errors=metric_errors(scores),
             completions=completion.texts,
             choice_logprobs=likelihood.logprobs,
             choice_greedy=likelihood.greedy,
@@ -295,14 +290,26 @@ class ChunkRunner:
             statistics={name: score.statistics for name, score in scores.items() if score.statistics is not None},
         )
 
+    def _scores(self, completion: Completion) -> dict[str, Score]:
+        """The scores by metric. Where a metric, or the sample's target, raises anything, there is none."""
+        row = self._inputs[completion.index]
+        if completion.error is not None:
+            return self._task.failed(row)
+        try:
+            with contained():
+                return self._task.judge(completion, row)
+        except Exception as error:
+            return dict.fromkeys(self._task.failed(row), Score.none(error))
+
     def _count(self, record: Record, in_hand: _Open) -> None:
         vitals = self._work.heartbeat.vitals
         vitals.samples += 1
         vitals.open += not in_hand.lost
         vitals.tokens += record.completion_tokens
         vitals.last_index = record.index
-        if record.error:
-            vitals.errors += 1
-            vitals.first_error = (
-                vitals.first_error or f"sample {record.id}: {record.error.type}: {record.error.message}"[:400]
-            )
+        vitals.errors += record.error is not None
+        vitals.metric_errors += bool(record.metric_errors)
+        found = [f"{record.error.type}: {record.error.message}"] if record.error else []
+        found += [f"metric {one.metric}: {one.type}: {one.message}" for one in record.metric_errors]
+        if found and not vitals.first_error:
+            vitals.first_error = f"sample {record.id}: {found[0]}"[:400]

@@ -35,7 +35,9 @@ def run_eval(work: Work) -> None:
                 shift.record(completion)
     if work.drain.reason:
         work.heartbeat.vitals.ended = f"drained: {work.drain.reason}"
-    counts = f"{work.heartbeat.vitals.samples} samples, {work.heartbeat.vitals.errors} errors"
+    vitals = work.heartbeat.vitals
+    counts = f"{vitals.samples} samples, {vitals.errors} errors"
+    counts += f", {vitals.metric_errors} with a metric that failed" if vitals.metric_errors else ""
     log.info("%s: %s", f"drained, {work.drain.reason}" if work.drain.reason else "done", counts)
 
 

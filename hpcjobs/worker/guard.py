@@ -31,20 +31,23 @@ _FORWARDED = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT, signal.SIGCONT)
 _PR_SET_PDEATHSIG = 1
 
 
-def guarded(work: Callable[[], None], ended: Callable[[int], None]) -> int:
+def guarded(work: Callable[[], None], ended: Callable[[int], bool]) -> int:
     """Run `work` in a forked child and return its exit code, or 128 + N if signal N ended it.
 
-    If it failed, `ended` is called first, with the exit code, or -N for signal N. Signals that end or warn are
-    forwarded to the child. If this process is killed, the kernel kills the child too (prctl(2), PR_SET_PDEATHSIG; Linux
-    only).
+    If it failed, `ended` is called first, with the exit code, or -N for signal N. A child that ends with 0 amid its
+    work (C code may call `exit`) has failed, too: `ended` is called with 0, and the code is 1 unless that says that it
+    was in order. Signals that end or warn are forwarded to the child. If this process is killed, the kernel
+    kills the child too (prctl(2), PR_SET_PDEATHSIG; Linux only).
     """
-    parent = os.getpid()
+    parent, (heard, told) = os.getpid(), os.pipe()
+    os.set_blocking(heard, False)
     child = os.fork()
     if child == 0:
         code = 1
         try:
             _die_with(parent)
             code = _run(work)
+            os.write(told, b".")
         finally:
             os._exit(code)
 
@@ -53,16 +56,25 @@ def guarded(work: Callable[[], None], ended: Callable[[int], None]) -> int:
             os.kill(child, number)
 
     before = {number: signal.signal(number, forward) for number in _FORWARDED}
+    os.close(told)
     try:
         _, status = os.waitpid(child, 0)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
     code = os.waitstatus_to_exitcode(status)
-    if code:
-        with contextlib.suppress(OSError, HpcJobsError):
-            ended(code)
-    return code if code >= 0 else 128 - code
+    if not code and _said(heard):
+        return 0
+    in_order = False
+    with contextlib.suppress(OSError, HpcJobsError):
+        in_order = ended(code)
+    return int(not in_order) if not code else code if code > 0 else 128 - code
+
+
+def _said(heard: int) -> bool:
+    """Whether the child has said that its work is over."""
+    with os.fdopen(heard, "rb", buffering=0) as pipe:
+        return bool(pipe.read(1))
 
 
 def _run(work: Callable[[], None]) -> int:
@@ -100,18 +112,25 @@ def _die_with(parent: int) -> None:
         os._exit(137)
 
 
-def after_end(paths: RunPaths, code: int) -> None:
-    """Record in a dead rank's heartbeat how it ended, and give back its chunks."""
+def after_end(paths: RunPaths, code: int) -> bool:
+    """Record in a dead rank's heartbeat how it ended, and give back its chunks.
+
+    Returns whether the rank had said itself that it ends.
+    """
     rank = Rank.from_env()
     how = f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    how += "" if code else ", in the middle of its work: something that it runs has ended the process"
     path = paths.heartbeat(rank.attempt, rank.rank)
     vitals = read_heartbeat(path)
-    if vitals and vitals.ended_at is None:
+    in_order = vitals is not None and vitals.ended_at is not None
+    if vitals and not in_order:
         vitals.end(RankState.DEAD, how)
+        vitals.first_error = vitals.first_error or (None if code else f"the process {how}")
         vitals.signal = signal.Signals(-code).name if code < 0 else None
         write_heartbeat(path, vitals)
         notice(f"rank {rank.rank} on {rank.host} was {how}")
     free_chunks(paths, paths.journal(rank.attempt, rank.rank).name, f"its rank was {how}")
+    return in_order
 
 
 def free_chunks(paths: RunPaths, journal: str, why: str) -> int:

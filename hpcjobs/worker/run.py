@@ -21,6 +21,7 @@ from hpcjobs.distributed.work import Work
 from hpcjobs.engines.fingerprint import check_planned
 from hpcjobs.engines.hub import at_commit, go_offline
 from hpcjobs.errors import HpcJobsError, UsageError
+from hpcjobs.plugins import contained
 from hpcjobs.run_folder.heartbeat import Heartbeat, Vitals
 from hpcjobs.run_folder.logs import rank_log
 from hpcjobs.run_folder.paths import RunPaths
@@ -98,7 +99,8 @@ def _run_job(work: Work) -> None:
         log.warning("%s", message)
     if not work.plan.kind.program:
         check_planned(work.config.model, work.plan.model)
-    RANKS[work.plan.kind.name](work)
+    with contained() if work.plan.kind.unit == "answers" else contextlib.nullcontext():
+        RANKS[work.plan.kind.name](work)
 
 
 @contextlib.contextmanager

@@ -55,7 +55,8 @@ def run_of(
         "metrics": [f"own_distance:{metric}"], "group_by": ["g"],
     }  # fmt: skip
     task |= more
-    draft = make_plan("eval", config_of(data, {"task": task}), folder / name)
+    config = config_of(data, {"task": task, "run": {"max_errors": 0.5}})
+    draft = make_plan("eval", config, folder / name)
     draft.write()
     run_ranks(draft.paths, 1)
     merge(draft.paths)

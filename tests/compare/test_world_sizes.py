@@ -298,7 +298,7 @@ def test_flips_are_shown_with_what_differs_and_the_next_command(user: User) -> N
     assert "run folder v/w1 exists" in again.stderr.replace(str(user.folder) + "/", "")
     flips = [json.loads(line) for line in (user.folder / "v" / "flips.jsonl").read_text().splitlines()]
     assert [(flip["id"], flip["differ"], flip["fields"]) for flip in flips] == [
-        ("row-1", [2, 5], ["scores"]), ("row-2", [2, 5], ["error"]),
+        ("row-1", [2, 5], ["scores"]), ("row-2", [2, 5], ["scores", "metric_errors"]),
         ("row-5", [2, 5], ["scores"]), ("row-7", [2, 5], ["scores"]),
     ]  # fmt: skip
 

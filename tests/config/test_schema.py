@@ -69,6 +69,8 @@ def test_1e_4_is_a_float() -> None:
         ('cluster:\n  nodes: "2"\n', ["c.yaml:2", "integer", "'2'"]),
         ("cluster:\n  nodes: 2.0\n", ["c.yaml:2", "integer"]),
         ("cluster:\n  nodes: 0\n", ["c.yaml:2", "greater than or equal to 1"]),
+        ("train:\n  learning_rate: .inf\n", ["c.yaml:2", "finite number"]),
+        ("train:\n  weight_decay: .nan\n", ["c.yaml:2", "finite number"]),
         ("cluster:\n  requeue: yes\n", ["c.yaml:2", "boolean", "'yes'"]),
         ("cluster:\n  time: soon\n", ["c.yaml:2", "cluster.time", "D-H:M:S", "'soon'"]),
         ("cluster:\n  time: [1]\n", ["c.yaml:2", "cluster.time"]),

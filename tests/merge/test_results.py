@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from hpcjobs.merge.results import ResultsWriter, rows_of, schema_of
 from hpcjobs.metrics import find_metrics
-from hpcjobs.requests import SampleError
+from hpcjobs.requests import MetricError, SampleError
 from hpcjobs.run_folder.journal.record import Record
 from hpcjobs.run_folder.journal.table import journal_schema, storable, table_of
 from tests.runs import record_of
@@ -44,18 +44,23 @@ def test_storable_changes_lone_surrogates_alone(text: str) -> None:
 def test_rows_have_what_was_asked_what_came_and_the_scores() -> None:
     records = [
         record_of(0, 5, completion="a\ud800\0", scores={"f1": 0.25, "contains": None}),
-        record_of(1, 6, scores={"f1": 1.0}, error=SampleError("ValueError", "b\udfff")),
+        record_of(
+            1, 6, scores={"f1": 1.0}, error=SampleError("ValueError", "b\udfff"),
+            metric_errors=[MetricError("contains", "KeyError", "c\ud800")],
+        ),
     ]
     table = rows(records, schema_of(find_metrics(["f1", "contains"]), INPUTS))
     common = {"finish_reason": "stop", "prompt_tokens": 2, "completion_tokens": 1}
     assert table.to_pylist() == [
         {
             "index": 0, "id": "row-0", "completion": "a?\0", "scores": {"f1": 0.25, "contains": None}, "error": None,
-            "input": {"question": "q0", "n": [0]}, **common,
+            "metric_errors": [], "input": {"question": "q0", "n": [0]}, **common,
         },
         {
             "index": 1, "id": "row-1", "completion": "answer 1", "scores": {"f1": 1.0, "contains": None},
-            "error": {"type": "ValueError", "message": "b?"}, "input": {"question": "q1", "n": [1]}, **common,
+            "error": {"type": "ValueError", "message": "b?"},
+            "metric_errors": [{"metric": "contains", "type": "KeyError", "message": "c?"}],
+            "input": {"question": "q1", "n": [1]}, **common,
         },
     ]  # fmt: skip
 

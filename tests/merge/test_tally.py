@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+from hpcjobs.merge.failures import Failures
 from hpcjobs.merge.tally import Tally
 from hpcjobs.requests import SampleError
 from hpcjobs.run_folder.journal.table import journal_schema, table_of
@@ -14,13 +15,14 @@ def test_rows_are_counted_batch_by_batch() -> None:
     tally.count(table_of([record_of(0, 0), failed, record_of(2, 0, finish_reason="length")], schema))
     tally.count(table_of([record_of(3, 0)], schema))
     tally.count(schema.empty_table())
-    assert (tally.accepted, tally.errors, tally.prompt_tokens, tally.completion_tokens) == (4, 1, 8, 3)
+    assert (tally.accepted, tally.failures.errors, tally.prompt_tokens, tally.completion_tokens) == (4, 1, 8, 3)
     assert dict(tally.finish_reasons) == {"stop": 2, "error": 1, "length": 1}
 
 
 def test_what_is_to_be_said() -> None:
     assert Tally(accepted=5, duplicates=3, superseded=2).warnings() == []
-    tally = Tally(errors=2, foreign=3, lost_journals={"b-0.jsonl", "a-0.jsonl"}, unnamed_journals=["a-7.jsonl"])
+    failures, lost = Failures(errors=2), {"b-0.jsonl", "a-0.jsonl"}
+    tally = Tally(failures=failures, foreign=3, lost_journals=lost, unnamed_journals=["a-7.jsonl"])
     assert tally.warnings() == [
         "journal a-0.jsonl is gone",
         "journal b-0.jsonl is gone",

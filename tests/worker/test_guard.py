@@ -76,6 +76,8 @@ CASES: dict[str, tuple[Callable[[], None], int, str]] = {
     "exit 3": (leave(3), 3, "3"), "exit text": (leave("no"), 1, "1"), "usage": (fail(UsageError("no")), 2, "2"),
     "incomplete": (fail(IncompleteError("no")), 3, "3"), "interrupt": (fail(KeyboardInterrupt()), 130, "130"),
     "exception": (fail(ValueError("no")), 1, "1"), "SIGKILL": (die_by(signal.SIGKILL), 137, "-9"),
+    "exit 0 at once": (lambda: os._exit(0), 1, "0"), "exit 0 at once, and in order": (lambda: os._exit(0), 0, "0"),
+    "exit 7 at once": (lambda: os._exit(7), 7, "7"),
     "SIGSEGV": (die_by(signal.SIGSEGV), 139, "-11"), "SIGTERM": (die_by(signal.SIGTERM), 143, "-15"),
 }  # fmt: skip
 
@@ -84,8 +86,9 @@ def run_case(case: str, folder: str) -> None:
     sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR2)]
 
-    def ended(code: int) -> None:
+    def ended(code: int) -> bool:
         Path(folder, "ended").write_text(str(code))
+        return case == "exit 0 at once, and in order"
 
     code = guarded(CASES[case][0], ended)
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR2)] == before

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from hpcjobs.assets import ASSETS
 from hpcjobs.merge.train import merge_train
 from hpcjobs.run_folder.heartbeat import read_heartbeat
 from hpcjobs.run_folder.paths import RunPaths
@@ -285,11 +286,52 @@ def test_packed_samples_learn_as_they_would_alone(tmp_path: Path) -> None:
     assert samples_by_step(packed) == samples_by_step(apart)
 
 
-def test_a_loss_that_is_no_number_ends_the_run_for_good(tmp_path: Path) -> None:
-    paths = plan_training(tmp_path / "run", learning_rate=1e30, clip_norm=None, max_steps=30)
+def ended(paths: RunPaths) -> str:
+    """What ended a training of one rank that must fail for good, without a model."""
     with TrainingRanks(paths, 1, "a") as ranks:
         assert ranks.finish() == [1]
     vitals = read_heartbeat(paths.heartbeat("a", 0))
     assert vitals is not None
     assert vitals.fatal
-    assert "lower train.learning_rate" in (vitals.first_error or "")
+    assert not paths.model.exists()
+    return vitals.first_error or ""
+
+
+def test_a_loss_that_is_no_number_ends_the_run_for_good(tmp_path: Path) -> None:
+    paths = plan_training(tmp_path / "run", learning_rate=1e30, clip_norm=None, max_steps=30)
+    assert "lower train.learning_rate" in ended(paths)
+
+
+def test_weights_that_are_no_numbers_are_not_saved_and_the_last_good_checkpoint_is_kept(tmp_path: Path) -> None:
+    """The first step of a warm-up changes nothing, the second all weights; its loss is of the weights before it."""
+    paths = plan_training(
+        tmp_path / "run", learning_rate=1e40, scheduler="constant_with_warmup", warmup_steps=10, max_steps=2,
+        checkpoint_every=1,
+    )  # fmt: skip
+    said = ended(paths)
+    assert "after step 2 model." in said
+    assert "are like it" in said
+    assert "the last checkpoint is of step 1" in said
+    assert Checkpoints(paths, 2).newest().step == 1
+    assert merge_train(paths).complete is False
+
+
+def test_a_validation_loss_that_is_no_number_ends_the_run(tmp_path: Path) -> None:
+    """Case 45: it was written as null and left out of metrics.json."""
+    said = ended(plan_training(tmp_path / "run", learning_rate=1e40, max_steps=1, validation_fraction=0.1))
+    assert "the validation loss of step 1 is nan" in said
+    assert "there is no checkpoint yet" in said
+
+
+def test_a_gradient_norm_that_is_no_number_ends_the_run_before_the_update(tmp_path: Path) -> None:
+    """Hidden states of 1e25 and a head that takes that back: the loss is a number, the square of a gradient is none."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tiny = ASSETS / "tiny"
+    model = AutoModelForCausalLM.from_pretrained(tiny, tie_word_embeddings=False)
+    model.model.norm.weight.data *= 1e25
+    model.lm_head.weight.data *= 1e-25
+    model.save_pretrained(tmp_path / "model")
+    AutoTokenizer.from_pretrained(tiny).save_pretrained(tmp_path / "model")
+    paths = plan_training(tmp_path / "run", model=str(tmp_path / "model"), init="pretrained", max_steps=2)
+    assert "the gradient norm of step 1 is inf" in ended(paths)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import get_origin, get_type_hints
 
-from hpcjobs.requests import SampleError
+from hpcjobs.requests import MetricError, SampleError
 
 _SPARSE = {"sparse": True}
 
@@ -19,7 +19,9 @@ class Record:
 
     This is the one list of a journal's fields: what JSON may hold (below), Arrow's schema (table.py) and the types in
     results.parquet (merge/results.py) are derived from it. Sparse fields are written only if they are
-    not empty. `statistics` are what a metric sums over samples, beside the sample's own score: numbers, or a text.
+    not empty. `error` is why there is no completion, `metric_errors` why a metric has no score of the one that there is
+    (earlier versions wrote both to `error`). `statistics` are what a metric sums over samples, beside the sample's own
+    score: numbers, or a text.
     """
 
     index: int
@@ -36,6 +38,7 @@ class Record:
     started_at: float
     scores: Mapping[str, float | None] = field(default_factory=dict)
     error: SampleError | None = None
+    metric_errors: Sequence[MetricError] = field(default=(), metadata=_SPARSE)
     completions: Sequence[str] = field(default=(), metadata=_SPARSE)
     choice_logprobs: Sequence[float | None] = field(default=(), metadata=_SPARSE)
     choice_greedy: Sequence[bool] = field(default=(), metadata=_SPARSE)
@@ -47,6 +50,7 @@ class Record:
         """
         values = {name: getattr(self, name) for name in self.__slots__}
         values["error"] = {"type": self.error.type, "message": self.error.message} if self.error else None
+        values["metric_errors"] = [asdict(one) for one in self.metric_errors]
         values["scores"] = {name: _finite(value) for name, value in self.scores.items()}
         values["choice_logprobs"] = [_finite(value) for value in self.choice_logprobs]
         values["statistics"] = {
@@ -64,9 +68,10 @@ class Record:
         values = json.loads(line)
         if not isinstance(values, dict):
             raise ValueError("not an object")
-        error = values.pop("error", None)
+        error, others = values.pop("error", None), values.pop("metric_errors", ())
         try:
-            record = cls(**values, error=SampleError(**error) if error else None)
+            failed = tuple(MetricError(**other) for other in others)
+            record = cls(**values, error=SampleError(**error) if error else None, metric_errors=failed)
         except TypeError as problem:
             raise ValueError(str(problem)) from None
         for name, kinds in _JSON_TYPES:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import is_dataclass
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -89,6 +89,7 @@ def table_of(records: Sequence[Record], schema: pa.Schema) -> pa.Table:
     """Records as a table with the given schema, as `read_columns` makes them."""
     columns: dict[str, list[object]] = {name: [getattr(record, name) for record in records] for name in REQUIRED}
     columns |= {name: [list(getattr(record, name)) or None for record in records] for name in _LISTS}
+    columns["metric_errors"] = [[asdict(one) for one in r.metric_errors] or None for r in records]
     columns["error"] = [r.error and {"type": r.error.type, "message": r.error.message} for r in records]
     columns["scores"] = [_named(r.scores, schema.field("scores").type) for r in records]
     columns["statistics"] = [_named(r.statistics, schema.field("statistics").type) or None for r in records]

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hpcjobs.run_folder.journal.record import Record
-from hpcjobs.run_folder.ledger.chunks import ChunkList
+from hpcjobs.run_folder.ledger.chunks import ChunkList, runs_again
 from hpcjobs.run_folder.ledger.claims import Claims, Counted, EmptyClaimError, Listing
 from hpcjobs.run_folder.paths import RunPaths
 
@@ -29,7 +29,8 @@ class Acceptance:
     """Which records of a round are accepted: those named by a chunk's `.closed`, else by its `.done`, else by its
     highest lease.
 
-    The last case is provisional, for unfinished chunks: it becomes final when a resume closes the round.
+    The last case is provisional, for unfinished chunks: it becomes final when a resume closes the round. No record
+    counts of a sample that a later round runs again (`superseded_by`).
     """
 
     def __init__(self, paths: RunPaths, number: int, rows: int) -> None:
@@ -43,7 +44,8 @@ class Acceptance:
             for former in verdict.former
             for index in former.indexes
         }
-        self._members = _Members(self.chunks, rows)
+        self._members, self._rows = _Members(self.chunks, rows), rows
+        self._superseded: Mask | None = None
         self._names = {name: code for code, name in enumerate(self.journals())}
         self._journal = np.full(len(self.chunks), -1, np.int64)
         self._generation = np.full(len(self.chunks), -1, np.int64)
@@ -52,6 +54,12 @@ class Acceptance:
             if 0 <= chunk < len(self.chunks):
                 self._journal[chunk] = self._names.get(verdict.journal or "", -1)
                 self._generation[chunk], self._split[chunk] = verdict.generation, bool(verdict.former)
+
+    def superseded_by(self, later: ChunkList) -> None:
+        """Let no record count of the samples of `later`, which a later round runs again."""
+        if self._superseded is None:
+            self._superseded = np.zeros(self._rows, np.bool_)
+        self._superseded[later.indexes] = True
 
     def journals(self) -> list[str]:
         """The names of the journals that have accepted records."""
@@ -70,6 +78,8 @@ class Acceptance:
         if not len(self.chunks):
             return there
         there &= self._members.chunks_of(index) == chunk
+        if self._superseded is not None:
+            there &= ~self._superseded[np.where(there, index, 0)]
         code = self._names.get(journal, -2)
         counts: Mask = there & (self._journal[chunk] == code) & (self._generation[chunk] == generation)
         for place in np.flatnonzero(there & self._split[chunk]):
@@ -95,6 +105,17 @@ class Acceptance:
             if journal := self._claims.read_lease(closed.chunk, generation).journal:
                 return journal
         return None
+
+
+def read_rounds(paths: RunPaths, rows: int) -> list[Acceptance]:
+    """The rounds of a run, oldest first. Where a round runs samples again, its records of them replace earlier ones."""
+    numbers = paths.rounds()
+    rounds = [Acceptance(paths, number, rows) for number in numbers]
+    for place, (number, later) in enumerate(zip(numbers, rounds, strict=True)):
+        if place and runs_again(paths.chunks(number)):
+            for earlier in rounds[:place]:
+                earlier.superseded_by(later.chunks)
+    return rounds
 
 
 class _Members:

@@ -19,6 +19,8 @@ Ints = npt.NDArray[np.int64]
 # data, which thousands of ranks may share, the taper starts earlier and ends at a small part of a chunk.
 TAPER, MOST_TAPER, ROWS_A_TAPER, SMALLEST = 32, 8192, 1220, 48
 _CHUNKS_READ = 512
+# A key in the file's metadata: in the same file as the chunks, so that both are there at once or not at all.
+_AGAIN = b"hpcjobs.again"
 MOST_CHUNKS = 16_384
 
 
@@ -86,12 +88,21 @@ def read_sizes(path: Path) -> list[int]:
     return ChunkList.read(path).sizes()
 
 
-def write_chunks(path: Path, chunks: Sequence[Sequence[int] | Ints]) -> bool:
-    """Create the chunk list of a round; False if somebody has opened this round already."""
+def runs_again(path: Path) -> bool:
+    """Whether the round with this chunk list replaces what earlier rounds have of its samples."""
+    return _AGAIN in (pq.read_schema(path).metadata or {})
+
+
+def write_chunks(path: Path, chunks: Sequence[Sequence[int] | Ints], again: bool = False) -> bool:
+    """Create the chunk list of a round; False if somebody has opened this round already.
+
+    With `again`, earlier records of these samples do not count from now on.
+    """
     starts = np.cumsum([0, *map(len, chunks)])
     indexes = np.concatenate([np.empty(0, np.int64), *(np.asarray(chunk, np.int64) for chunk in chunks)])
     column = pa.ListArray.from_arrays(pa.array(starts, pa.int32()), pa.array(indexes))
     buffer = pa.BufferOutputStream()
     table = pa.table({"size": pa.array(np.diff(starts), pa.int64()), "indexes": column})
+    table = table.replace_schema_metadata({_AGAIN: b"1"} if again else None)
     pq.write_table(table, buffer, compression="zstd", row_group_size=_CHUNKS_READ)
     return create_once(path, buffer.getvalue().to_pybytes())

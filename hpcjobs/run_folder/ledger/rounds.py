@@ -43,12 +43,17 @@ def _close_chunk(paths: RunPaths, claims: Claims, chunk: int, members: set[int],
             return
 
 
-def open_round(paths: RunPaths, number: int, missing: Iterable[int], chunk_size: int, deterministic: bool) -> None:
-    """Open round `number` with the missing samples. Raises an HpcJobsError if another resume was first."""
+def open_round(
+    paths: RunPaths, number: int, missing: Iterable[int], chunk_size: int, deterministic: bool, again: bool = False
+) -> None:
+    """Open round `number` with the missing samples. Raises an HpcJobsError if another resume was first.
+
+    With `again`, the samples of this round have records, which do not count from now on.
+    """
     make_folder(paths.round(number))
     chunks, path = _next_chunks(paths, number, set(missing), chunk_size, deterministic), paths.chunks(number)
     try:
-        opened = write_chunks(path, chunks)
+        opened = write_chunks(path, chunks, again)
     except DiskFullError:
         if path.exists() and not path.stat().st_size:  # possible only where there are no hard links
             path.unlink()  # a round exists when this file does

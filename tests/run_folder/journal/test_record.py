@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcjobs.requests import Completion, SampleError
+from hpcjobs.requests import Completion, MetricError, SampleError
 from hpcjobs.run_folder.journal.record import Record
 from tests.runs import record_of
 
@@ -22,6 +22,7 @@ RECORDS = st.builds(
     completion_tokens=COUNT, rank=COUNT, attempt=TEXT, seconds=st.floats(0, 1e9), started_at=st.floats(0, 1e10),
     scores=st.dictionaries(TEXT, st.none() | st.floats(allow_nan=False, allow_infinity=False), max_size=3),
     error=st.none() | st.builds(SampleError, TEXT, TEXT),
+    metric_errors=st.lists(st.builds(MetricError, TEXT, TEXT, TEXT), max_size=2).map(tuple),
 )  # fmt: skip
 
 

@@ -46,9 +46,10 @@ def test_an_aggregation_that_raises_or_gives_no_number_costs_its_own_value(tmp_p
 
 def test_a_document_with_an_error_is_in_no_metric(tmp_path: Path) -> None:
     rows, ours = run_through(planned(tmp_path, "part"))
-    good = [row["scores"]["first,none"] for row in rows if row["error"] is None]
+    good = [row["scores"]["first,none"] for row in rows if not row["metric_errors"]]
     assert len(good) == 20
-    assert all(row["scores"]["first,none"] is None for row in rows if row["error"] is not None)
+    assert all(row["scores"]["first,none"] is None for row in rows if row["metric_errors"])
+    assert all(row["error"] is None for row in rows), "each has its completion"
     for name in ("first,none", "pairs,none"):
         assert ours[name]["n"] == 20
         assert ours[name]["value"] == pytest.approx(sum(good) / 20)
@@ -64,6 +65,9 @@ def test_the_zeros_that_earlier_versions_wrote_for_errors_do_not_count(tmp_path:
         fields=list(table.schema.field("scores").type),
     )
     old = table.set_column(table.column_names.index("scores"), "scores", scores)
+    wrong = [{"type": "KeyError", "message": ""} if found else None for found in old["metric_errors"].to_pylist()]
+    error = pa.array(wrong, old.schema.field("error").type)
+    old = old.set_column(old.column_names.index("error"), "error", error).drop_columns(["metric_errors"])
     aggregator = Aggregator(metrics, config.task)
     aggregator.add(old)
     assert {one["n"] for one in aggregator.summary().values()} == {20}
