@@ -9,9 +9,9 @@ from hpcjobs.config import Config
 
 # Model types that keep a state, or whose attention is their own: tests/reference/test_families.py tries them.
 _OWN_WAYS = {
-    "bamba", "biogpt", "bloom", "codegen", "diffllama", "falcon", "falcon_h1", "falcon_mamba", "gpt_neo", "gptj",
-    "jamba", "lfm2", "llama4", "llama4_text", "mamba", "mamba2", "minimax", "mpt", "qwen3_next", "recurrent_gemma",
-    "rwkv", "stablelm", "xglm", "xlstm", "zamba", "zamba2",
+    "bamba", "biogpt", "bloom", "codegen", "diffllama", "doge", "falcon", "falcon_h1", "falcon_mamba", "gpt_neo",
+    "gptj", "jamba", "lfm2", "llama4", "llama4_text", "mamba", "mamba2", "minimax", "mpt", "nemotron_h", "openai-gpt",
+    "qwen3_next", "recurrent_gemma", "rwkv", "stablelm", "xglm", "xlstm", "zamba", "zamba2",
 }  # fmt: skip
 # Those whose keys and values are of other shapes than the cache of continuous batching.
 _OWN_KEYS = {"deepseek_v2", "deepseek_v3", "jetmoe"}
