@@ -119,7 +119,6 @@ metric_list:
 """,
     "faulty": """
 task: faulty
-tag: words
 output_type: multiple_choice
 doc_to_text: "Reverse: {{word}}"
 doc_to_choice: options

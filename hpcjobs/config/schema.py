@@ -124,13 +124,16 @@ class TaskConfig(Section):
     `description` comes before all examples and the prompt; in a chat it is the system message. choice: `choices` is a
     template that gives a list, or one template per option; `delimiter` joins prompt and option, and an example's prompt
     and answer (null: a space, in a chat nothing). lm_eval: `name` is a task of lm-evaluation-harness, `include_path` a
-    folder of task YAMLs; `chat_template` applies the model's chat template to its prompts.
+    folder of task YAMLs; `chat_template` applies the model's chat template to its prompts; `samples` are the documents
+    to ask about, by task; `predict_only` takes answers without scores.
     """
 
     type: Literal["generate", "choice", "perplexity", "lm_eval"] = "generate"
     name: str | None = None
     include_path: str | None = None
     chat_template: bool = False
+    samples: dict[str, Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]] = {}
+    predict_only: bool = False
     description: str | None = None
     messages: tuple[Message, ...] | None = None
     prompt: str | None = None

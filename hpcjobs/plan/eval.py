@@ -40,6 +40,8 @@ def make_plan(job: str, config: Config, folder: Path | None = None) -> Draft:
     config = located(config)
     if config.task.type == "lm_eval":
         return _lm_eval_plan(job, config, folder, shape)
+    if config.task.samples or config.task.predict_only:
+        raise ConfigError(f"task.samples and task.predict_only are for task.type lm_eval; it is {config.task.type}")
     scored = find_kind(job).scored
     metrics = metrics_of(config.task) if scored else ()
     if scored and not metrics:

@@ -83,10 +83,11 @@ def plan_task(config: Config) -> LmEvalPlan:
             loaded, index = find(str(config.task.name), include)
         for name, task in loaded.tasks.items():
             _check(name, task)
+        _check_samples(loaded, config)
         set_few_shot(loaded, config.task)
         set_generation(loaded, config.task)
         rows = [row for name, task in loaded.tasks.items() for row in _rows(name, task, config, len(loaded.tasks) > 1)]
-        metrics = _metrics(loaded, rows)
+        metrics = [] if config.task.predict_only else _metrics(loaded, rows)
     asks = _asks({row["task"]: row["requests"][0]["type"] for row in rows})
     generation = [generation_of(one["arguments"][1]) for row in rows for one in row["requests"] if _generates(one)]
     task_config = _filled_in(config.task, loaded, metrics, generation, include)
@@ -123,13 +124,24 @@ def _check(name: str, task: Task) -> None:
         raise ConfigError(f"task.name: {name} runs code that the model writes (unsafe_code), which hpcjobs does not")
 
 
+def _check_samples(loaded: LoadedTask, config: Config) -> None:
+    """Raise a ConfigError if `task.samples` names another task, or `data.max_samples` is set as well."""
+    if config.task.samples and config.data.max_samples is not None:
+        raise ConfigError("task.samples and data.max_samples: set one of them")
+    for name in config.task.samples:
+        if name not in loaded.tasks:
+            near = did_you_mean(name, loaded.tasks)
+            raise ConfigError(f"task.samples: {loaded.name} has no task {name!r}{near}")
+
+
 def _rows(name: str, task: Task, config: Config, several: bool) -> list[PlannedDocument]:
-    """The task's documents with their requests, in order: the first `data.max_samples`."""
-    limit = config.data.max_samples
+    """The task's documents with their requests, in order: the first `data.max_samples`, or those of `task.samples`."""
+    limit, chosen = config.data.max_samples, config.task.samples.get(name)
     if limit == 0:
         raise ConfigError("data.max_samples is 0: an lm_eval task is planned with one row or more")
+    samples = None if chosen is None else sorted(set(chosen))
     try:
-        task.build_all_requests(limit=limit, rank=0, world_size=1, **request_options(config))
+        task.build_all_requests(limit=limit, samples=samples, rank=0, world_size=1, **request_options(config))
     except ConfigError:
         raise
     except Exception as error:  # templates and functions of the task
@@ -138,7 +150,8 @@ def _rows(name: str, task: Task, config: Config, several: bool) -> list[PlannedD
     for instance in task.instances:
         row = rows.get(instance.doc_id)
         if row is None:
-            own = f"{name}:{instance.doc_id}" if several else str(instance.doc_id)
+            number = instance.doc_id if samples is None else samples[instance.doc_id]
+            own = f"{name}:{number}" if several else str(number)
             row = rows[instance.doc_id] = {"id": own, "task": name, "doc": instance.doc, "requests": []}
         row["requests"].append(
             {
@@ -244,6 +257,8 @@ def _filled_in(
     include: Path | None,
 ) -> TaskConfig:  # fmt: skip
     """The task config with what the task itself decides, so that the run's config shows what was run."""
+    if task.predict_only and task.metrics:
+        raise ConfigError("task.predict_only and task.metrics: set one of them")
     known = [metric.text for metric in metrics]
     for name in task.metrics:
         if name not in known:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,7 @@ from hpcjobs.tasks.lmeval.user_files import UserFiles, UserTask, with_includes
 if TYPE_CHECKING:
     from lm_eval.api.group import Group
     from lm_eval.api.task import Task
+    from lm_eval.tasks import TaskManager
     from lm_eval.tasks._index import Entry
 
 log = logging.getLogger(__name__)
@@ -106,9 +108,7 @@ def load(name: str, folders: Sequence[Path], library: bool) -> tuple[LoadedTask,
 
     `name` may be the path of a YAML file. Raises a ConfigError, also for errors in the task's own code.
     """
-    from lm_eval.tasks import TaskManager
-
-    manager = TaskManager(include_path=[str(folder) for folder in folders], include_defaults=library)
+    manager = _manager(tuple(map(str, folders)), library)
     path = None if name in manager.task_index else yaml_file(name)
     if path is None and name not in manager.task_index:
         places = [*map(str, folders), *(["lm_eval"] if library else [])]
@@ -120,6 +120,22 @@ def load(name: str, folders: Sequence[Path], library: bool) -> tuple[LoadedTask,
     except Exception as error:  # a task's data set and code may raise anything
         raise ConfigError(f"task.name: lm_eval cannot load {name!r}: {type(error).__name__}: {error}") from error
     return LoadedTask(title, found["tasks"], found.get("groups", {}), path), manager.task_index
+
+
+def _manager(folders: tuple[str, ...], library: bool) -> TaskManager:
+    """lm_eval's index of tasks. Its own 14,000 take half a minute: that index is kept for the process's next plan."""
+    from lm_eval.tasks import TaskManager
+
+    if library and not folders:
+        return _library_manager()
+    return TaskManager(include_path=list(folders), include_defaults=library)
+
+
+@functools.cache
+def _library_manager() -> TaskManager:
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager()
 
 
 def yaml_file(name: str) -> Path | None:

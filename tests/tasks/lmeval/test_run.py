@@ -162,6 +162,49 @@ def test_what_a_yaml_includes_from_other_folders_travels_with_it(tmp_path: Path)
     assert same_values(ours, theirs["results"]["short"])
 
 
+def test_a_task_named_by_the_path_of_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_tasks(tmp_path / "tasks", rows=6)
+    (folder / "sub").mkdir()
+    (folder / "sub" / "short.yml").write_text("include: ../spell.yaml\ntask: short\n")
+    theirs = alone(dummy_lm(), str(folder / "sub" / "short.yml"), folder, bootstrap_iters=1000)
+    monkeypatch.chdir(tmp_path)
+    config = config_of(folder, "tasks/sub/short.yml")
+    config = config.model_copy(update={"task": config.task.model_copy(update={"include_path": None})})
+    draft = make_plan("eval", config, tmp_path / "run")
+    draft.write()
+    shutil.rmtree(folder)
+    rows, ours = run_through(draft.paths, 1)
+    assert same_samples(rows, theirs["samples"]) > 0
+    assert same_values(ours, theirs["results"]["short"])
+    assert read_config(draft.paths.config).task.name == str(folder / "sub" / "short.yml")
+    assert Plan.read(draft.paths.plan).data.name == "short"
+
+
+def test_chosen_documents_keep_their_numbers(tmp_path: Path) -> None:
+    folder = write_tasks(tmp_path / "tasks", rows=9)
+    chosen = {"blank": [1, 4, 7]}
+    theirs = alone(dummy_lm(), "both", folder, samples=chosen, bootstrap_iters=1000)
+    draft = make_plan("eval", config_of(folder, "both", samples=chosen), tmp_path / "run")
+    draft.write()
+    rows, ours = run_through(draft.paths, 1)
+    assert [row["id"] for row in rows if row["input"]["task"] == "blank"] == ["blank:1", "blank:4", "blank:7"]
+    assert same_samples(rows, theirs["samples"]) == 3 + 9 * 2
+    for task in ("blank", "last"):
+        assert same_values(ours["task"][task], theirs["results"][task])
+
+
+def test_predicted_only_there_are_answers_and_no_scores(tmp_path: Path) -> None:
+    folder = write_tasks(tmp_path / "tasks", rows=6)
+    theirs = alone(dummy_lm(), "spell", folder, predict_only=True)["samples"]["spell"]
+    draft = make_plan("eval", config_of(folder, "spell", predict_only=True), tmp_path / "run")
+    draft.write()
+    rows, ours = run_through(draft.paths, 1)
+    logged = [sample["resps"][0][0] for sample in theirs if sample["filter"] == "strict-match"]
+    assert [row["completion"] for row in rows] == logged
+    assert ours == {}
+    assert "scores" not in rows[0]
+
+
 def test_the_runs_config_says_what_the_task_has_decided(tmp_path: Path) -> None:
     paths = planned(tmp_path, "spell")
     task = read_config(paths.config).task
@@ -229,6 +272,10 @@ def test_prompts_go_through_the_models_chat_template_as_hflm_does_it(tmp_path: P
         ("spell", {"messages": ({"role": "user", "content": "x"},)}, "task.messages: an lm_eval"),
         ("spell", {"chat_template": True}, "no chat template"),
         ("mixed", {}, "spell generate, and blank want log-likelihoods"),
+        ("both", {"samples": {"blanc": [1]}}, r"both has no task 'blanc' \(did you mean 'blank'"),
+        ("blank", {"samples": {"blank": [1, 4]}}, "in the interval"),
+        ("blank", {"predict_only": True, "metrics": ["acc,none"]}, "predict_only and task.metrics: set one"),
+        ("nowhere.yaml", {}, "no task, group or tag 'nowhere.yaml'"),
         ("broken", {}, "generation_kwargs.num_beams: 4 is nothing that hpcjobs' engines do"),
     ],
 )
@@ -237,6 +284,12 @@ def test_what_cannot_be_planned_is_said_at_once(tmp_path: Path, name: str, task:
     with pytest.raises(ConfigError, match=said):
         make_plan("eval", config_of(folder, name, **task), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_keys_of_lm_eval_tasks_are_refused_elsewhere(tmp_path: Path) -> None:
+    config = validate(Layer({"model": {"engine": "dummy"}, "task": {"prompt": "x", "samples": {"a": [1]}}}))
+    with pytest.raises(ConfigError, match=r"task\.samples and task\.predict_only are for task\.type lm_eval"):
+        make_plan("eval", config, tmp_path / "run")
 
 
 def test_another_lm_eval_than_the_planned_one_does_not_run(tmp_path: Path) -> None:
