@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, SupportsIndex, overload
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -12,6 +12,34 @@ from pydantic import BaseModel, ConfigDict, Field
 Turn = dict[str, Any]
 Chat = list[Turn]
 Prompt = str | Chat
+
+
+class ToolChat(list[Turn]):
+    """A chat with `values` for its template beside the turns: `tools`, `documents`. Its slices have them too."""
+
+    def __init__(self, turns: Iterable[Turn], values: Mapping[str, Any]) -> None:
+        super().__init__(turns)
+        self.values = values
+
+    @overload
+    def __getitem__(self, place: SupportsIndex) -> Turn: ...
+    @overload
+    def __getitem__(self, place: slice) -> ToolChat: ...
+    def __getitem__(self, place: SupportsIndex | slice) -> Turn | ToolChat:
+        found = super().__getitem__(place)
+        return ToolChat(found, self.values) if isinstance(found, list) else found
+
+
+def template_values(chat: Sequence[Turn]) -> Mapping[str, Any]:
+    """What a chat gives its template beside the turns."""
+    return chat.values if isinstance(chat, ToolChat) else {}
+
+
+def turns_like(chat: Sequence[Turn], turns: Iterable[Turn]) -> Chat:
+    """Other turns with the template values of `chat`."""
+    return ToolChat(turns, chat.values) if isinstance(chat, ToolChat) else list(turns)
+
+
 # The correct answers: texts, or option numbers for multiple choice.
 Target = str | int | list[str] | list[int] | None
 # A row of a data set: its columns, of any type that the file has.

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from hpcjobs.requests import Turn
+from hpcjobs.requests import Chat, ToolChat, Turn, template_values, turns_like
 
 
 def chat_text(tokenizer: Any, chat: Sequence[Turn], ask: bool) -> str:
     """The text of a chat; with `ask`, including the generation prompt.
 
     Raises what the template raises, and a ValueError for a turn without content that it renders as "None", or whose
-    `tool_calls` it drops.
+    `tool_calls` it drops, and for the row's `tools` or `documents` that it drops.
     """
     text = _render(tokenizer, chat, ask)
+    for name, value in template_values(chat).items():
+        if value and text == _render(tokenizer, without_value(chat, name), ask):
+            raise ValueError(f"the chat template leaves out the row's {name}: rename or drop that column")
     if any(turn["content"] is None for turn in chat):
         _check_empty_turns(tokenizer, chat, ask, text)
     for number, turn in enumerate(chat):
@@ -24,7 +27,8 @@ def chat_text(tokenizer: Any, chat: Sequence[Turn], ask: bool) -> str:
 
 
 def _render(tokenizer: Any, chat: Sequence[Turn], ask: bool) -> str:
-    return str(tokenizer.apply_chat_template(list(chat), add_generation_prompt=ask, tokenize=False))
+    values = template_values(chat)
+    return str(tokenizer.apply_chat_template(list(chat), add_generation_prompt=ask, tokenize=False, **values))
 
 
 def _check_empty_turns(tokenizer: Any, chat: Sequence[Turn], ask: bool, text: str) -> None:
@@ -35,6 +39,11 @@ def _check_empty_turns(tokenizer: Any, chat: Sequence[Turn], ask: bool, text: st
             )
 
 
+def without_value(chat: Sequence[Turn], name: str) -> Chat:
+    """The chat without one of its template values."""
+    return ToolChat(chat, {key: value for key, value in template_values(chat).items() if key != name})
+
+
 def _without_calls(chat: Sequence[Turn], number: int) -> list[Turn]:
     calls = {"tool_calls": None, "content": chat[number]["content"] or ""}
     return _replaced(chat, number, calls if chat[number]["content"] is None else {"tool_calls": None})
@@ -43,4 +52,4 @@ def _without_calls(chat: Sequence[Turn], number: int) -> list[Turn]:
 def _replaced(chat: Sequence[Turn], number: int, values: dict[str, Any]) -> list[Turn]:
     changed = {**chat[number], **values}
     turn = {key: value for key, value in changed.items() if key != "tool_calls" or value is not None}
-    return [*chat[:number], turn, *chat[number + 1 :]]
+    return turns_like(chat, [*chat[:number], turn, *chat[number + 1 :]])

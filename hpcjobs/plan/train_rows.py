@@ -17,7 +17,7 @@ from hpcjobs.plan.model import model_folder
 from hpcjobs.requests import Row
 from hpcjobs.run_folder.files import read_json
 from hpcjobs.run_folder.json_columns import python_rows
-from hpcjobs.training.data.examples import Example, Examples
+from hpcjobs.training.data.examples import Example, Examples, turns_of
 
 _ROWS = 1000
 _SHOWN = 3
@@ -78,7 +78,7 @@ def _lengths(folder: Path, examples: Iterable[tuple[Row, Example]]) -> Iterator[
 def _text(folder: Path, example: Example) -> str:
     if isinstance(example.context, str) or isinstance(example.completion, str):
         return f"{example.context}{example.completion}"
-    return render_chat(folder, template_of(folder) or "", [*example.context, *example.completion], asks=False)
+    return render_chat(folder, template_of(folder) or "", turns_of(example), asks=False)
 
 
 def _name(row: Row) -> str:

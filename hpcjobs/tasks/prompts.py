@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -14,12 +15,14 @@ from jinja2.sandbox import SandboxedEnvironment
 
 from hpcjobs.config import TaskConfig
 from hpcjobs.errors import ConfigError, did_you_mean
-from hpcjobs.requests import Chat, Pair, Prompt, Request, Row, Target, Turn
+from hpcjobs.requests import Chat, Pair, Prompt, Request, Row, Target, ToolChat, Turn, turns_like
 from hpcjobs.run_folder.inputs import row_index, user_row
 from hpcjobs.tasks.few_shot import Pool
 from hpcjobs.tasks.seeds import sample_seed
 from hpcjobs.tasks.written_columns import lone_column, written_columns
 
+# Columns that go to the chat template beside a chat of the row's own.
+TEMPLATE_COLUMNS = ("tools", "documents")
 _environment = SandboxedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
 
 
@@ -93,6 +96,7 @@ class Prompts:
         check_task(task)
         self._task, self._pool = task, pool
         self._column = None if task.prompt is not None or task.messages else _prompt_column(task, columns)
+        self._beside = [name for name in TEMPLATE_COLUMNS if name in list(columns)] if self._column else []
         self._prompt = _optional(task.prompt, "task.prompt", columns)
         self._messages = [
             (message.role, Template(message.content, f"task.messages.{number}.content", columns))
@@ -109,7 +113,7 @@ class Prompts:
     def columns(self) -> set[str]:
         """The columns in the prompts; their length predicts the work of a sample."""
         if self._column:
-            return {self._column}
+            return {self._column, *self._beside}
         templates = [template for _, template in self._messages] + ([self._prompt] if self._prompt else [])
         return set().union(*(template.columns for template in [*templates, *self._options]))
 
@@ -174,11 +178,11 @@ class Prompts:
         system_texts = [lead.strip(), *(message["content"] for message in turn if message["role"] == "system")]
         system = [{"role": "system", "content": "\n\n".join(filter(None, system_texts))}] if any(system_texts) else []
         solved = [message for shot, answer in examples for message in _solved(shot, answer)]
-        return [*system, *solved, *(message for message in turn if message["role"] != "system")]
+        return turns_like(turn, [*system, *solved, *(message for message in turn if message["role"] != "system")])
 
     def _turn(self, row: Row) -> Prompt:
         if self._column:
-            return chat_or_text(row[self._column])
+            return prompt_of(row, self._column)
         if self._prompt:
             return self._prompt.text(row)
         return [{"role": role, "content": template.text(row)} for role, template in self._messages]
@@ -303,6 +307,29 @@ def chat_or_text(value: object) -> Prompt:
     if isinstance(value, list) and value and all(isinstance(turn, dict) for turn in value):
         return [_turn_of(turn, number) for number, turn in enumerate(value)]
     raise ValueError(f"neither a text nor a chat: {value!r}"[:300])
+
+
+def prompt_of(row: Row, column: str) -> Prompt:
+    """`chat_or_text` of a column. A chat has the row's `tools` and `documents`, as transformers' templates take them.
+
+    They are lists, or their JSON as a text (TRL writes tools so). Raises a ValueError for others.
+    """
+    prompt = chat_or_text(row[column])
+    if isinstance(prompt, str):
+        return prompt
+    values = {name: _listed(row[name], name) for name in TEMPLATE_COLUMNS if row.get(name) is not None}
+    return ToolChat(prompt, values) if values else prompt
+
+
+def _listed(value: object, name: str) -> list[Any]:
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            raise ValueError(f"column {name!r} of a row with a chat is no JSON: {value!r}"[:300]) from None
+    if not isinstance(value, list):
+        raise ValueError(f"column {name!r} of a row with a chat is no list: {value!r}"[:300])
+    return value
 
 
 def _turn_of(turn: Turn, number: int) -> Turn:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from hpcjobs.engines.chat_template import chat_text
 from hpcjobs.engines.encoding import prompt_ids, text_ids
 from hpcjobs.engines.end_tokens import added_tokens
-from hpcjobs.requests import Chat, Turn
-from hpcjobs.training.data.examples import Example
+from hpcjobs.requests import Chat, Turn, turns_like
+from hpcjobs.training.data.examples import Example, turns_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -71,7 +71,7 @@ class Encoder:
         return Tokens([*head, *tail], [False] * len(head) + [True] * len(tail))
 
     def _chat(self, example: Example) -> Tokens:
-        chat = [*example.context, *example.completion]
+        chat = turns_of(example)
         whole = self._render(chat, False)
         ids: list[int] = []
         learned: list[bool] = []
@@ -129,15 +129,15 @@ class Encoder:
     def _turn(self, chat: Chat, number: int, whole: str) -> tuple[int, int]:
         """The range in `whole` of an assistant's turn, after the template's generation prompt."""
         through = self._render(chat[: number + 1], False)
-        before = self._render(chat[:number], True) if number else self._opening(chat[0], through)
+        before = self._render(chat[:number], True) if number else self._opening(chat, through)
         end = _alike(through, whole)  # a template may end the last turn in another way
         if not whole.startswith(before) or not through.startswith(before) or end <= len(before):
             raise ValueError(f"the chat template writes turn {number} in another way when more turns follow it")
         return len(before), end
 
-    def _opening(self, turn: Turn, through: str) -> str:
+    def _opening(self, chat: Chat, through: str) -> str:
         """What the template writes before a first turn of the assistant: its own system message."""
-        user = [{"role": "user", "content": str(turn["content"])}]
+        user = turns_like(chat, [{"role": "user", "content": str(chat[0]["content"])}])
         asking = self._render(user, True).removeprefix(self._render(user, False))
         place = through.find(asking) if asking else -1
         if place < 0:

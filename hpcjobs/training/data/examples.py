@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from hpcjobs.config import TaskConfig
 from hpcjobs.errors import ConfigError
-from hpcjobs.requests import Chat, Prompt, Row
+from hpcjobs.requests import Chat, Prompt, Row, turns_like
 from hpcjobs.run_folder.inputs import user_row
-from hpcjobs.tasks.prompts import Prompts, chat_or_text, first_answer
+from hpcjobs.tasks.prompts import Prompts, chat_or_text, first_answer, prompt_of
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,14 @@ class Example:
 
     context: Prompt
     completion: Prompt
+
+
+def turns_of(example: Example) -> Chat:
+    """All turns of an example whose context and completion are chats."""
+    context, completion = example.context, example.completion
+    assert not isinstance(context, str)
+    assert not isinstance(completion, str)
+    return turns_like(context, [*context, *completion])
 
 
 class Examples:
@@ -60,12 +68,11 @@ class Examples:
 
 def _of_columns(row: Row) -> Example:
     if row.get("messages") is not None:
-        chat = chat_or_text(row["messages"])
+        chat = prompt_of(row, "messages")
         if isinstance(chat, str):
             raise ValueError("column 'messages' has a text, not a chat")
-        empty: Chat = []
-        return Example(empty, chat)
-    context, completion = chat_or_text(row["prompt"]), chat_or_text(row["completion"])
+        return Example(turns_like(chat, []), chat)
+    context, completion = prompt_of(row, "prompt"), chat_or_text(row["completion"])
     if isinstance(context, str) != isinstance(completion, str):
         raise ValueError("of 'prompt' and 'completion' one is a chat and the other a text")
     return Example(context, completion)
