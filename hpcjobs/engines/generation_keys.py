@@ -7,7 +7,10 @@ logits. The table has every key of transformers' GenerationConfig; tests/engines
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
+
+from hpcjobs.run_folder.files import read_json
 
 Use = Literal["used", "no effect", "not used"]
 
@@ -45,6 +48,25 @@ _IDLE: dict[str, tuple[object, ...]] = {
     "num_assistant_tokens_schedule": ("constant",), "assistant_confidence_threshold": (0.4,),
     "assistant_lookbehind": (10,), "target_lookbehind": (10,), "max_length": (20,),
 }  # fmt: skip
+
+
+def generation_values(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """The generation settings of a model folder, and the file that has them.
+
+    Where there is no generation_config.json, transformers takes such keys from config.json, where older models have
+    them (`GenerationConfig.from_model_config`, version 5).
+    """
+    file = folder / "generation_config.json"
+    if file.is_file():
+        return file, dict(read_json(file))
+    file = folder / "config.json"
+    values = read_json(file) if file.is_file() else {}
+    return file, {key: value for key, value in values.items() if key in USES}
+
+
+def is_guided(values: Mapping[str, Any]) -> bool:
+    """Whether classifier-free guidance is asked for, which remembers the steps before."""
+    return values.get("guidance_scale") not in (None, 1)
 
 
 def unused_keys(values: Mapping[str, Any]) -> list[str]:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from hpcjobs.config.schema import Config
-from hpcjobs.engines.generation_keys import unused_keys
+from hpcjobs.engines.generation_keys import generation_values, is_guided, unused_keys
 from hpcjobs.errors import ConfigError
 from hpcjobs.plan.model import model_folder
-from hpcjobs.run_folder.files import read_json
 
 
 def generation_notes(config: Config) -> list[str]:
     """A note with the keys that are not used. Raises a ConfigError for what the engine or sampling cannot do."""
     folder = None if config.task.type in ("choice", "perplexity") else model_folder(config)
-    file = folder / "generation_config.json" if folder is not None else None
-    if file is None or not file.is_file():
+    if folder is None:
         return []
-    values = read_json(file)
-    if config.model.engine == "loop" and values.get("guidance_scale") not in (None, 1):
+    file, values = generation_values(folder)
+    if config.model.engine == "loop" and is_guided(values):
         raise ConfigError(f"{file}: the engine 'loop' has no guidance_scale: set model.engine to auto or generate")
     if values.get("watermarking_config") and config.task.generation.temperature > 0:
         raise ConfigError(f"{file}: watermarking_config is for greedy answers: set task.generation.temperature to 0")

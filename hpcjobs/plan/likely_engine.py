@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hpcjobs.config import Config
+from hpcjobs.engines.generation_keys import is_guided
 
 # Model types that keep a state, or whose attention is their own: tests/reference/test_families.py tries them.
 _OWN_WAYS = {
@@ -17,11 +18,13 @@ _OWN_WAYS = {
 _OWN_KEYS = {"deepseek_v2", "deepseek_v3", "jetmoe"}
 
 
-def likely_engine(config: Config, model: Mapping[str, Any]) -> str:
-    """The engine that `auto` will probably be for generation with the model of this config.json.
+def likely_engine(config: Config, model: Mapping[str, Any], generation: Mapping[str, Any]) -> str:
+    """The engine that `auto` will probably be with the model of this config.json and these generation settings.
 
     The rank decides once it has loaded the model: its GPU may not work, for example.
     """
+    if is_guided(generation):
+        return "generate"
     gpus = (config.cluster.gpus or 0) + (config.cluster.gpus_per_node or 0) > 0
     greedy = config.task.generation.temperature == 0 and not config.run.deterministic
     if gpus and greedy and config.model.gpus_per_rank == 1 and may_run("transformers", model):

@@ -12,6 +12,7 @@ from hpcjobs.assets import ASSETS
 from hpcjobs.config import Config
 from hpcjobs.config.path_names import is_path, near_file
 from hpcjobs.engines.fingerprint import weights_fingerprint
+from hpcjobs.engines.generation_keys import generation_values
 from hpcjobs.engines.hub import HubModel, cache_folder, is_hub_id
 from hpcjobs.engines.registry import check_task, own_model_engine
 from hpcjobs.errors import ConfigError
@@ -42,7 +43,9 @@ def checked_model(config: Config) -> PlanModel:
         if not (folder / "config.json").is_file():
             raise ConfigError(f"model folder {folder} has no config.json: not a saved transformers model")
         if engine == "auto" and config.task.type in ("generate", "lm_eval"):
-            facts = replace(facts, likely_engine=likely_engine(config, read_json(folder / "config.json")))
+            _, generation = generation_values(folder)
+            likely = likely_engine(config, read_json(folder / "config.json"), generation)
+            facts = replace(facts, likely_engine=likely)
         return replace(facts, weights_sha256=weights_fingerprint(folder))
     hub = _hub_model(config)
     commit = hub.cached() if is_hub_id(model.name) else None
