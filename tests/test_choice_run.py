@@ -74,12 +74,13 @@ def test_options_stand_in_table_metrics_and_report(ram: Path) -> None:
         assert row["completion"] == asked["options"][best]
         assert row["scores"]["acc"] == float(best == asked["gold"])
         assert len(row["choice_tokens"]) == len(row["choice_greedy"]) == len(asked["options"])
-    assert rows[-1]["error"]["type"] == "ValueError"
-    assert "none of the 2 options" in rows[-1]["error"]["message"]
+    assert rows[-1]["error"] is None
+    assert [error["type"] for error in rows[-1]["metric_errors"]] == ["ValueError"] * len(rows[-1]["scores"])
+    assert "none of the 2 options" in rows[-1]["metric_errors"][0]["message"]
     values = json.loads(paths.metrics.read_text())
-    assert values["metrics"]["acc"]["n"] == len(rows)
+    assert values["metrics"]["acc"]["n"] == len(ROWS)
     assert sum(one["n"] for one in values["metrics"]["acc"]["by_option"].values()) == len(ROWS)
-    assert {kind: found["acc"]["n"] for kind, found in values["groups"]["kind"].items()} == {"a": 16, "b": 15}
+    assert {kind: found["acc"]["n"] for kind, found in values["groups"]["kind"].items()} == {"a": 15, "b": 15}
     write_report(paths)
     page = paths.report.read_text()
     assert "likeliest" in page

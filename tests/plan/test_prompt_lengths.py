@@ -142,6 +142,8 @@ def test_nothing_is_said_of_what_fits_or_of_models_that_are_not_here(tmp_path: P
     bare = model(tmp_path / "d")
     (bare / "tokenizer.json").unlink()
     assert notes(config_of(bare), long) == []
+    text = Request(index=0, id="0", prompt=TEXTS[23], task="perplexity", truncate="left")
+    assert notes(config_of(model(tmp_path / "e")), [text]) == [], "a text is scored in windows"
 
 
 @pytest.mark.parametrize("new", [POSITIONS - 1, POSITIONS])
