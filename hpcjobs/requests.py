@@ -17,7 +17,7 @@ Prompt = str | Chat
 class ToolChat(list[Turn]):
     """A chat with `values` for its template beside the turns: `tools`, `documents`. Its slices have them too."""
 
-    def __init__(self, turns: Iterable[Turn], values: Mapping[str, Any]) -> None:
+    def __init__(self, turns: Iterable[Turn], values: Mapping[str, object]) -> None:
         super().__init__(turns)
         self.values = values
 
@@ -30,7 +30,7 @@ class ToolChat(list[Turn]):
         return ToolChat(found, self.values) if isinstance(found, list) else found
 
 
-def template_values(chat: Sequence[Turn]) -> Mapping[str, Any]:
+def template_values(chat: Sequence[Turn]) -> Mapping[str, object]:
     """What a chat gives its template beside the turns."""
     return chat.values if isinstance(chat, ToolChat) else {}
 

@@ -50,7 +50,7 @@ _IDLE: dict[str, tuple[object, ...]] = {
 }  # fmt: skip
 
 
-def generation_values(folder: Path) -> tuple[Path, dict[str, Any]]:
+def generation_values(folder: Path) -> tuple[Path, dict[str, object]]:
     """The generation settings of a model folder, and the file that has them.
 
     Where there is no generation_config.json, transformers takes such keys from config.json, where older models have
@@ -64,12 +64,12 @@ def generation_values(folder: Path) -> tuple[Path, dict[str, Any]]:
     return file, {key: value for key, value in values.items() if key in USES}
 
 
-def is_guided(values: Mapping[str, Any]) -> bool:
+def is_guided(values: Mapping[str, object]) -> bool:
     """Whether classifier-free guidance is asked for, which remembers the steps before."""
     return values.get("guidance_scale") not in (None, 1)
 
 
-def unused_keys(values: Mapping[str, Any]) -> list[str]:
+def unused_keys(values: Mapping[str, object]) -> list[str]:
     """The keys of a generation_config.json that say something and are not used, also those that nobody here knows."""
     said = {key: value for key, value in values.items() if value is not None and value is not False}
     return sorted(

@@ -321,7 +321,7 @@ def prompt_of(row: Row, column: str) -> Prompt:
     return ToolChat(prompt, values) if values else prompt
 
 
-def _listed(value: object, name: str) -> list[Any]:
+def _listed(value: object, name: str) -> list[object]:
     if isinstance(value, str):
         try:
             value = json.loads(value)
