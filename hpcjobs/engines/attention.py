@@ -5,23 +5,21 @@ AttentionInterface: https://huggingface.co/docs/transformers/attention_interface
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+
+from hpcjobs.engines.tried import once_a_model
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-log = logging.getLogger(__name__)
 _NAME = "hpcjobs_trial"
-# Whether all layers ask as they should, by model, once tried.
-_tried: WeakKeyDictionary[PreTrainedModel, bool] = WeakKeyDictionary()
 # What the trial that is running was asked: attention module, shape of its keys, shape of its values.
 _asked = list[tuple[int, Any, Any]]()
 
 
+@once_a_model("%s keeps its attention")
 def asks_interface(model: PreTrainedModel) -> bool:
     """Whether each layer takes its attention from transformers' AttentionInterface, once, with the keys and values that
     its config tells: tried with a function that takes note.
@@ -29,13 +27,7 @@ def asks_interface(model: PreTrainedModel) -> bool:
     Some models say that they do (`_supports_attention_backend`) and ask twice (DiffLlama), so that the cache has the
     second values alone and answers are wrong.
     """
-    if model not in _tried:
-        try:
-            _tried[model] = _same_as_told(model, _asked_by(model))
-        except Exception as error:  # a model of any code
-            log.info("%s keeps its attention: %s: %s", type(model).__name__, type(error).__name__, error)
-            _tried[model] = False
-    return _tried[model]
+    return _same_as_told(model, _asked_by(model))
 
 
 def _same_as_told(model: PreTrainedModel, asked: Sequence[tuple[int, torch.Size, torch.Size]]) -> bool:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import inspect
-import logging
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+
+from hpcjobs.engines.tried import once_a_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-log = logging.getLogger(__name__)
 # The largest allowed difference of logits, as a share of their standard deviation, by bytes per number.
 NEAR = {4: 1e-3, 2: 0.15}
-# Whether padding changes nothing, by model, once tried.
-_padded: WeakKeyDictionary[PreTrainedModel, bool] = WeakKeyDictionary()
 # Keys of configs for how far a layer looks back, in tokens.
 _WINDOWS = ("sliding_window", "window_size", "local_attention", "attention_window_size", "attention_chunk_size")
 # The longest window that the trial of padding goes beyond, in tokens: it should take seconds on a CPU.
@@ -73,15 +70,10 @@ def takes_padding(model: PreTrainedModel) -> bool:
     """
     if not has_fixed_positions(model) or getattr(model, "_is_stateful", False):
         return False
-    if model not in _padded:
-        try:
-            _padded[model] = _same_padded(model)
-        except Exception as error:  # a model of any code: then its rows are not padded
-            log.info("%s takes no padding: %s: %s", type(model).__name__, type(error).__name__, error)
-            _padded[model] = False
-    return _padded[model]
+    return _same_padded(model)
 
 
+@once_a_model("%s takes no padding")
 def _same_padded(model: PreTrainedModel) -> bool:
     """Compare the logits of two new tokens after a padded row with those of the row alone."""
     import torch

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import logging
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
 
 from hpcjobs.engines.attention import asks_interface
 from hpcjobs.engines.lengths import NEAR, has_fixed_positions
+from hpcjobs.engines.tried import once_a_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 log = logging.getLogger(__name__)
-# The results of tests, by model.
-_tried: WeakKeyDictionary[PreTrainedModel, bool] = WeakKeyDictionary()
 
 
 def has_plain_cache(model: PreTrainedModel) -> bool:
@@ -40,15 +38,7 @@ def runs_packed(model: PreTrainedModel) -> bool:
     """Whether `loop` can run the model: tested on a few tokens against the model's own forward pass."""
     if not has_plain_cache(model) or not getattr(model, "_supports_attention_backend", False):
         return False
-    if not has_fixed_positions(model):
-        return False
-    if model not in _tried:
-        try:
-            _tried[model] = _same_logits(model)
-        except Exception as error:  # a model of any code: then it is run in the way that all models know
-            log.info("the loop engine does not run %s: %s: %s", type(model).__name__, type(error).__name__, error)
-            _tried[model] = False
-    return _tried[model]
+    return has_fixed_positions(model) and _same_logits(model)
 
 
 def runs_loop(model: PreTrainedModel) -> bool:
@@ -68,6 +58,7 @@ def flash_attention(model: PreTrainedModel) -> bool:
     return any(available(kernels_fallback_ok=True) for available in known)
 
 
+@once_a_model("the loop engine does not run %s")
 def _same_logits(model: PreTrainedModel) -> bool:
     """Compare logits of two rows, the second with a prefix copied from the first, with the model's own."""
     import torch
