@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from hpcjobs.requests import Chat, ToolChat, Turn, template_values, turns_like
+from hpcjobs.requests import Turn, template_values, turns_like, without_value
 
 
 def chat_text(tokenizer: Any, chat: Sequence[Turn], ask: bool) -> str:
@@ -15,15 +15,20 @@ def chat_text(tokenizer: Any, chat: Sequence[Turn], ask: bool) -> str:
     `tool_calls` it drops, and for the row's `tools` or `documents` that it drops.
     """
     text = _render(tokenizer, chat, ask)
-    for name, value in template_values(chat).items():
-        if value and text == _render(tokenizer, without_value(chat, name), ask):
-            raise ValueError(f"the chat template leaves out the row's {name}: rename or drop that column")
+    if name := left_out(chat, text, lambda turns: _render(tokenizer, turns, ask)):
+        raise ValueError(f"the chat template leaves out the row's {name}: rename or drop that column")
     if any(turn["content"] is None for turn in chat):
         _check_empty_turns(tokenizer, chat, ask, text)
     for number, turn in enumerate(chat):
         if turn.get("tool_calls") and text == _render(tokenizer, _without_calls(chat, number), ask):
             raise ValueError(f"the chat template leaves out the tool_calls of turn {number} ({turn['role']})")
     return text
+
+
+def left_out(chat: Sequence[Turn], text: str, render: Callable[[Sequence[Turn]], str]) -> str | None:
+    """The first of the chat's template values, such as its tools, that its `text` has nothing of; None without one."""
+    values = (name for name, value in template_values(chat).items() if value)
+    return next((name for name in values if render(without_value(chat, name)) == text), None)
 
 
 def _render(tokenizer: Any, chat: Sequence[Turn], ask: bool) -> str:
@@ -37,11 +42,6 @@ def _check_empty_turns(tokenizer: Any, chat: Sequence[Turn], ask: bool, text: st
             raise ValueError(
                 f"turn {number} ({turn['role']}) has no content, and the chat template writes it as the word 'None'"
             )
-
-
-def without_value(chat: Sequence[Turn], name: str) -> Chat:
-    """The chat without one of its template values."""
-    return ToolChat(chat, {key: value for key, value in template_values(chat).items() if key != name})
 
 
 def _without_calls(chat: Sequence[Turn], number: int) -> list[Turn]:

@@ -20,9 +20,10 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from hpcjobs.config import Config
+from hpcjobs.engines.chat_template import left_out
 from hpcjobs.errors import ConfigError
 from hpcjobs.plan.model import model_folder
-from hpcjobs.requests import Chat, Row, ToolChat, template_values
+from hpcjobs.requests import Chat, Row, Turn, template_values
 from hpcjobs.run_folder.files import read_json
 from hpcjobs.run_folder.json_columns import python_rows
 
@@ -65,33 +66,24 @@ def check_chats(folder: Path, chats: Sequence[Chat]) -> None:
             "task.prompt to a text instead of task.messages"
         )
     try:
+        render = chat_renderer(folder, template)
         for chat in chats:
-            _check_used(folder, template, chat)
+            if name := left_out(chat, render(chat), render):
+                raise ConfigError(
+                    f"the chat template of model {folder} leaves out the rows' {name}: take a model whose template "
+                    "knows them, or rename or drop that column"
+                )
     except jinja2.TemplateError as error:
         system = any(turn["role"] == "system" for chat in chats for turn in chat)
         hint = "; if it takes no system turn, write that text into the user's" if system else ""
         raise ConfigError(f"the chat template of model {folder} refuses the first rows: {error}{hint}") from None
 
 
-def _check_used(folder: Path, template: str, chat: Chat) -> None:
-    """Render a chat. Raises a ConfigError for the row's tools or documents that the template leaves out."""
-    text, values = render_chat(folder, template, chat), template_values(chat)
-    for name in (name for name, value in values.items() if value):
-        others = ToolChat(chat, {key: value for key, value in values.items() if key != name})
-        if render_chat(folder, template, others) == text:
-            raise ConfigError(
-                f"the chat template of model {folder} leaves out the rows' {name}: take a model whose template knows "
-                "them, or rename or drop that column"
-            )
+def chat_renderer(folder: Path, template: str, asks: bool = True) -> Callable[[Sequence[Turn]], str]:
+    """Gives the text of a chat, and if it `asks` what the template writes before an answer.
 
-
-def render_chat(folder: Path, template: str, chat: Chat, asks: bool = True) -> str:
-    """The text of a chat, and if it `asks` what the template writes before an answer. Raises a jinja2.TemplateError."""
-    return chat_renderer(folder, template, asks)(chat)
-
-
-def chat_renderer(folder: Path, template: str, asks: bool = True) -> Callable[[Chat], str]:
-    """`render_chat` for many chats. Raises a jinja2.TemplateError for a template that is none."""
+    Raises a jinja2.TemplateError, also for a template that is none.
+    """
     values = {**special_tokens(folder), "tools": None, "documents": None, "add_generation_prompt": asks}
     compiled = _environment().from_string(template)
     return lambda chat: compiled.render(messages=list(chat), **{**values, **template_values(chat)})

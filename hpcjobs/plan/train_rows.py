@@ -5,16 +5,17 @@ The ranks count all of them, with the model's own tokenizer (`training.data.toke
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import functools
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import jinja2
 import pyarrow as pa
 
 from hpcjobs.config import Config
-from hpcjobs.plan.chat_template import render_chat, template_of
+from hpcjobs.plan.chat_template import chat_renderer, template_of
 from hpcjobs.plan.model import model_folder
-from hpcjobs.requests import Row
+from hpcjobs.requests import Chat, Row
 from hpcjobs.run_folder.files import read_json
 from hpcjobs.run_folder.json_columns import python_rows
 from hpcjobs.training.data.examples import Example, Examples, turns_of
@@ -65,9 +66,14 @@ def _lengths(folder: Path, examples: Iterable[tuple[Row, Example]]) -> Iterator[
 
     tokenizer, texts = Tokenizer.from_file(str(folder / "tokenizer.json")), list[tuple[Row, str]]()
     tokenizer.no_truncation()
+
+    @functools.cache
+    def render() -> Callable[[Chat], str]:
+        return chat_renderer(folder, template_of(folder) or "", asks=False)
+
     for row, example in examples:
         try:
-            texts.append((row, _text(folder, example)))
+            texts.append((row, _text(example, render)))
         except jinja2.TemplateError:  # the ranks leave it out, and say so
             continue
     made = tokenizer.encode_batch([text for _, text in texts], add_special_tokens=False)
@@ -75,10 +81,10 @@ def _lengths(folder: Path, examples: Iterable[tuple[Row, Example]]) -> Iterator[
         yield row, len(one.ids)
 
 
-def _text(folder: Path, example: Example) -> str:
+def _text(example: Example, render: Callable[[], Callable[[Chat], str]]) -> str:
     if isinstance(example.context, str) or isinstance(example.completion, str):
         return f"{example.context}{example.completion}"
-    return render_chat(folder, template_of(folder) or "", turns_of(example), asks=False)
+    return render()(turns_of(example))
 
 
 def _name(row: Row) -> str:

@@ -11,7 +11,7 @@ import pytest
 
 from hpcjobs.assets import ASSETS
 from hpcjobs.errors import ConfigError
-from hpcjobs.plan.chat_template import check_chats, render_chat
+from hpcjobs.plan.chat_template import chat_renderer, check_chats
 from hpcjobs.requests import Chat
 from tests.fake_slurm import Shell
 from tests.toy_tokenizers import TEMPLATES, toy_tokenizer
@@ -37,7 +37,7 @@ def test_the_text_is_that_of_transformers(name: str, chat: Chat, tmp_path: Path)
     tokenizer.chat_template = (TEMPLATES | OTHERS)[name]
     tokenizer.save_pretrained(tmp_path)
     theirs = tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
-    assert render_chat(tmp_path, tokenizer.chat_template, chat) == theirs
+    assert chat_renderer(tmp_path, tokenizer.chat_template)(chat) == theirs
     check_chats(tmp_path, [chat])
 
 

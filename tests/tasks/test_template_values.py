@@ -13,7 +13,7 @@ from hpcjobs.config import TaskConfig
 from hpcjobs.engines.chat_template import chat_text
 from hpcjobs.engines.encoding import prompt_ids
 from hpcjobs.errors import ConfigError
-from hpcjobs.plan.chat_template import check_chats, render_chat
+from hpcjobs.plan.chat_template import chat_renderer, check_chats
 from hpcjobs.requests import Chat, template_values
 from hpcjobs.tasks.prompts import Prompts
 from hpcjobs.training.data.encode import Encoder
@@ -109,7 +109,7 @@ def test_the_plan_renders_them_too(tmp_path: Path, values: dict[str, Any]) -> No
     assert not isinstance(prompt, str)
     check_chats(tmp_path, [prompt])
     by_hand = tokenizer.apply_chat_template(CHAT, add_generation_prompt=True, tokenize=False, **given(values))
-    assert render_chat(tmp_path, TEMPLATE, prompt) == by_hand
+    assert chat_renderer(tmp_path, TEMPLATE)(prompt) == by_hand
 
 
 @pytest.mark.parametrize("column", ["tools", "documents"])
