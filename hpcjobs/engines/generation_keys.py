@@ -64,9 +64,9 @@ def generation_values(folder: Path) -> tuple[Path, dict[str, object]]:
     return file, {key: value for key, value in values.items() if key in USES}
 
 
-def is_guided(values: Mapping[str, object]) -> bool:
-    """Whether classifier-free guidance is asked for, which remembers the steps before."""
-    return values.get("guidance_scale") not in (None, 1)
+def is_guided(scale: object) -> bool:
+    """Whether this `guidance_scale` asks for classifier-free guidance, which remembers the steps before."""
+    return scale not in (None, 1)
 
 
 def unused_keys(values: Mapping[str, object]) -> list[str]:

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from hpcjobs.engines.generation_keys import processor_keys
+from hpcjobs.engines.generation_keys import is_guided, processor_keys
 
 if TYPE_CHECKING:
     import torch
@@ -50,8 +50,7 @@ def processed(processors: Sequence[LogitsProcessor], tokens: Sequence[int], logi
 
 def keeps_state(model: PreTrainedModel) -> bool:
     """Whether a processor remembers the steps before, so that a step cannot be run again: classifier-free guidance."""
-    scale = getattr(model.generation_config, "guidance_scale", None)
-    return scale is not None and scale != 1
+    return is_guided(getattr(model.generation_config, "guidance_scale", None))
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ def generation_notes(config: Config) -> list[str]:
     if folder is None:
         return []
     file, values = generation_values(folder)
-    if config.model.engine == "loop" and is_guided(values):
+    if config.model.engine == "loop" and is_guided(values.get("guidance_scale")):
         raise ConfigError(f"{file}: the engine 'loop' has no guidance_scale: set model.engine to auto or generate")
     if values.get("watermarking_config") and config.task.generation.temperature > 0:
         raise ConfigError(f"{file}: watermarking_config is for greedy answers: set task.generation.temperature to 0")

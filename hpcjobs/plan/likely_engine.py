@@ -23,7 +23,7 @@ def likely_engine(config: Config, model: Mapping[str, Any], generation: Mapping[
 
     The rank decides once it has loaded the model: its GPU may not work, for example.
     """
-    if is_guided(generation):
+    if is_guided(generation.get("guidance_scale")):
         return "generate"
     gpus = (config.cluster.gpus or 0) + (config.cluster.gpus_per_node or 0) > 0
     greedy = config.task.generation.temperature == 0 and not config.run.deterministic
