@@ -204,6 +204,12 @@ def timed(work: Callable[..., Any], *args: Any) -> float:
     return time.perf_counter() - started
 
 
+def rate(side: str, seconds: float, unit: str, count: int, batch: int | None = None) -> dict[str, Any]:
+    """What a side did, and how fast; `batch` is the engine's own."""
+    rows = {} if batch is None else {"batch": batch}
+    return {"side": side, **rows, "seconds": seconds, f"{unit}/s": count / seconds}
+
+
 def rates(size: str, rows: int, new: int, batches: Sequence[int]) -> Iterator[dict[str, Any]]:
     """Rates of each side, the same prompts in one process; each side has run eight rows before."""
     dtype = torch.bfloat16 if DEVICE == "cuda" else torch.float32
@@ -215,21 +221,12 @@ def rates(size: str, rows: int, new: int, batches: Sequence[int]) -> Iterator[di
     for batch in batches:
         by_generate(model, tokenizer, prompts[:8], new, batch)
         seconds = timed(by_generate, model, tokenizer, prompts, new, batch)
-        yield {
-            "side": f"generate by hand, batches of {batch}",
-            "seconds": seconds,
-            "new tokens/s": rows * new / seconds,
-        }
+        yield rate(f"generate by hand, batches of {batch}", seconds, "new tokens", rows * new)
     for name in ENGINES:
         engine = make_engine(model, tokenizer, GenerationConfig(max_new_tokens=new), EngineSpec(name, "auto"))
         by_engine(engine, generations(prompts[:8]))
         seconds = timed(by_engine, engine, generations(prompts))
-        yield {
-            "side": f"engine {name}",
-            "batch": engine.batch_size,
-            "seconds": seconds,
-            "new tokens/s": rows * new / seconds,
-        }
+        yield rate(f"engine {name}", seconds, "new tokens", rows * new, engine.batch_size)
     shots = " ".join(texts(5, 15, 25, 3))
     for what, heads in {
         "5 shots": [f"{shots} {text}" for text in texts(rows, 3, 15, 4)],
@@ -237,16 +234,11 @@ def rates(size: str, rows: int, new: int, batches: Sequence[int]) -> Iterator[di
     }.items():
         padded(model, tokenizer, heads[:4], 16)
         seconds = timed(padded, model, tokenizer, heads, 16)
-        yield {"side": f"options by hand, {what}", "seconds": seconds, "questions/s": rows / seconds}
+        yield rate(f"options by hand, {what}", seconds, "questions", rows)
         engine = make_engine(model, tokenizer, GenerationConfig(), EngineSpec(task="choice"))
         by_engine(engine, questions(heads[:4]))
         seconds = timed(by_engine, engine, questions(heads))
-        yield {
-            "side": f"options, {what}",
-            "batch": engine.batch_size,
-            "seconds": seconds,
-            "questions/s": rows / seconds,
-        }
+        yield rate(f"options, {what}", seconds, "questions", rows, engine.batch_size)
 
 
 def runs() -> Iterator[dict[str, Any]]:

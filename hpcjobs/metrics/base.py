@@ -112,12 +112,8 @@ def leaves_errors_out(metric: object) -> bool:
 
 def failed_score(metric: object, target: Target) -> Score:
     """The score of a sample that has no completion, by any metric."""
-    if isinstance(metric, Metric):
-        return metric.failed(target)
-    if hasattr(metric, "failed"):
-        score: Score = metric.failed(target)
-        return score
-    return Score(worst_score(metric))
+    score: Score = metric.failed(target) if hasattr(metric, "failed") else Score(worst_score(metric))
+    return score
 
 
 def bounds_of(metric: object) -> tuple[float, float] | None:

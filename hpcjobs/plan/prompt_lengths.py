@@ -117,9 +117,7 @@ class _Room:
             most, special = most - 1, False
         text += option
         head = text[: _CHARACTERS * self._positions]
-        if (
-            len(head) < len(text) and self._count(head, special) > most + 2
-        ):  # where it is cut, a token or two may differ
+        if len(head) < len(text) and self._count(head, special) > most + 2:  # a token or two differ at the cut
             return True
         return self._count(text, special) > most
 
