@@ -26,6 +26,8 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(1)
+    # A forked process makes torch's pool anew; of several threads that load a model at once, one may find none.
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
     out, lock, live = os.fdopen(os.dup(1), "w"), threading.Lock(), dict[int, int]()
 
     def tell(value: dict[str, int]) -> None:
