@@ -139,6 +139,17 @@ metric_list:
   - {metric: first, aggregation: mean, higher_is_better: true}
   - {metric: pairs, aggregation: !function utils.of_pairs, higher_is_better: false}
 """,
+    "picky": """
+task: picky
+output_type: generate_until
+doc_to_text: "{{word}}"
+doc_to_target: "{{word}}"
+generation_kwargs: {until: ["."], max_gen_toks: 4}
+metric_list:
+  - {metric: !function utils.short, aggregation: mean, higher_is_better: true}
+  - {metric: exact_match, aggregation: mean, higher_is_better: true}
+  - {metric: bleu, aggregation: bleu, higher_is_better: true}
+""",
     "broken": """
 task: broken
 output_type: generate_until
@@ -181,6 +192,12 @@ def of_some(doc, results):
     if doc["right"] == 2:
         raise KeyError(doc["word"])
     return {"first": float(results[0] < "8"), "pairs": (results[0] < "8", doc["word"])}
+
+
+def short(references, predictions, **options):
+    if len(references[0]) > 5:
+        raise ValueError("a long one")
+    return float(len(references[0]) < 5)
 
 
 def of_pairs(items):

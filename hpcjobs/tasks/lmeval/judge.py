@@ -6,14 +6,18 @@ import contextlib
 import io
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Number
+from typing import TYPE_CHECKING
 
 from hpcjobs.metrics import Score
 from hpcjobs.requests import Completion, Likelihood
 from hpcjobs.tasks.lmeval.codec import encode
 from hpcjobs.tasks.lmeval.instances import PlannedInstance
 from hpcjobs.tasks.lmeval.tasks import LoadedTask, MetricName
+
+if TYPE_CHECKING:
+    from lm_eval.api.task import Task
 
 
 class LmEvalJudge:
@@ -29,12 +33,38 @@ class LmEvalJudge:
         """The scores by metric; metrics that do not apply to this document are left out, as in lm_eval.
 
         If the item that lm_eval aggregates is not a float, or there are several tasks, it is kept in the statistics, as
-        JSON of [the task's number, item].
+        JSON of [the task's number, item]. A metric that raises has no score, with its error; the others have theirs.
         """
-        scores: dict[str, Score] = {}
         if not self._metrics:
-            return scores
-        for key, item in self.results(answer, task, doc, requests).items():
+            return {}
+        try:
+            return self._scores(task, self.results(answer, task, doc, requests))
+        except Exception:  # of one metric, which costs the others nothing; raised again if there are no others
+            functions = _functions(self._loaded.tasks[task])
+            if len(functions) < 2:
+                raise
+            return self._one_by_one(functions, answer, task, doc, requests)
+
+    def _one_by_one(
+        self, functions: Mapping[str, object], answer: Completion, task: str, doc: object,
+        requests: Sequence[PlannedInstance],
+    ) -> dict[str, Score]:  # fmt: skip
+        code, scores = self._loaded.tasks[task], dict[str, Score]()
+        try:
+            for name, function in functions.items():
+                code._metric_fn_list = {name: function}
+                own = [metric.text for metric in self._metrics.values() if metric.aggregation == name]
+                try:
+                    scores |= self._scores(task, self.results(answer, task, doc, requests))
+                except Exception as error:
+                    scores |= dict.fromkeys(own, Score.none(error))
+        finally:
+            code._metric_fn_list = functions
+        return scores
+
+    def _scores(self, task: str, results: Mapping[tuple[str, str], object]) -> dict[str, Score]:
+        scores = dict[str, Score]()
+        for key, item in results.items():
             metric = self._metrics.get(key)
             if metric is not None:
                 plain = _plain(item)
@@ -80,6 +110,12 @@ class LmEvalJudge:
             warnings.simplefilter("ignore")
             return float(function([item]))
         return math.nan
+
+
+def _functions(task: Task) -> dict[str, object]:
+    """The functions of the metrics that lm_eval calls one after another; empty if the task scores in another way."""
+    asked = getattr(task, "OUTPUT_TYPE", None) == "generate_until" and not callable(task.get_config("process_results"))
+    return dict(getattr(task, "_metric_fn_list", {})) if asked else {}
 
 
 def _responses(answer: Completion, requests: Sequence[PlannedInstance]) -> list[Sequence[object]]:

@@ -12,6 +12,7 @@ import pytest
 
 from hpcjobs.config.resolve import read_config
 from hpcjobs.merge.eval import merge
+from hpcjobs.merge.score import rescore
 from hpcjobs.metrics import Aggregator
 from hpcjobs.plan.eval import make_plan
 from hpcjobs.tasks.lmeval.fold import planned_metrics
@@ -53,6 +54,24 @@ def test_a_document_with_an_error_is_in_no_metric(tmp_path: Path) -> None:
     for name in ("first,none", "pairs,none"):
         assert ours[name]["n"] == 20
         assert ours[name]["value"] == pytest.approx(sum(good) / 20)
+
+
+def test_a_metric_that_raises_costs_the_others_nothing(tmp_path: Path) -> None:
+    paths = planned(tmp_path, "picky")
+    code = tmp_path / "tasks" / "utils.py"
+    code.write_text(code.read_text().replace('raise ValueError("a long one")', "pass"))
+    theirs = alone(dummy_lm(), "picky", tmp_path / "tasks", bootstrap_iters=1000)["results"]["picky"]
+    rows, ours = run_through(paths)
+    long = [row for row in rows if len(json.loads(row["input"]["doc"])["word"]) > 5]
+    assert 0 < len(long) < 30
+    for name in ("exact_match,none", "bleu,none"):
+        assert (ours[name]["value"], ours[name]["n"]) == (theirs[name], 30)
+    assert ours["short,none"]["n"] == 30 - len(long)
+    assert all(row["metric_errors"][0]["metric"] == "short,none" for row in long)
+    warnings = json.loads(paths.metrics.read_text())["warnings"]
+    assert any("short,none failed" in line and "a long one" in line for line in warnings)
+    after = rescore(paths, [], None)["metrics"]["short,none"]
+    assert (after["value"], after["n"]) == (theirs["short,none"], 30)
 
 
 def test_the_zeros_that_earlier_versions_wrote_for_errors_do_not_count(tmp_path: Path) -> None:
