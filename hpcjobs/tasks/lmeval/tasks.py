@@ -108,7 +108,7 @@ def load(name: str, folders: Sequence[Path], library: bool) -> tuple[LoadedTask,
 
     `name` may be the path of a YAML file. Raises a ConfigError, also for errors in the task's own code.
     """
-    manager = _manager(tuple(map(str, folders)), library)
+    manager = task_manager(tuple(map(str, folders)), library)
     path = None if name in manager.task_index else yaml_file(name)
     if path is None and name not in manager.task_index:
         places = [*map(str, folders), *(["lm_eval"] if library else [])]
@@ -122,7 +122,7 @@ def load(name: str, folders: Sequence[Path], library: bool) -> tuple[LoadedTask,
     return LoadedTask(title, found["tasks"], found.get("groups", {}), path), manager.task_index
 
 
-def _manager(folders: tuple[str, ...], library: bool) -> TaskManager:
+def task_manager(folders: tuple[str, ...], library: bool) -> TaskManager:
     """lm_eval's index of tasks. Its own 14,000 take half a minute: that index is kept for the process's next plan."""
     from lm_eval.tasks import TaskManager
 
