@@ -19,9 +19,9 @@ from hpcjobs.config.layers import Layer
 from hpcjobs.config.problems import validate
 from hpcjobs.launch.slurm import clean_environment
 from hpcjobs.plan.train import make_train_plan
+from hpcjobs.run_folder.files import sha256_of
 from hpcjobs.run_folder.heartbeat import read_heartbeat
 from hpcjobs.run_folder.paths import RunPaths
-from hpcjobs.training.checkpoints.checkpoint import sha256_of
 from hpcjobs.training.steps import StepRecord, read_curve, read_steps
 from tests.runs import rank_env, wait_for
 

@@ -34,7 +34,8 @@ def prove_stored(folder: Path, tensors: Mapping[str, torch.Tensor], file: str | 
     time. Of weights that share their memory, one stands for all.
     """
     for path in folder.iterdir():
-        _forget(path)
+        if path.is_file():
+            _forget(path)
     try:
         found = stored_tensors(folder, file)
     except ConfigError as error:

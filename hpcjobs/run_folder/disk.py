@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,10 @@ _RECORD_BYTES = 400.0  # a record of a short answer; only until there are record
 _SAMPLE_BYTES = 1 << 18
 _CLAIM_BYTES = 4096  # a block: what a small file takes on most file systems
 _PAGE_BYTES = 1 << 20  # metrics.json, report.html, logs
+# How Rust prints an errno.
+_OS_ERROR = re.compile(r"os error (\d+)")
+# Bytes that can be written unless the disk is full.
+_PROBE = 1 << 20
 
 
 def is_full(error: OSError) -> bool:
@@ -102,6 +107,23 @@ def disk_errors(path: Path, size: int = 0, need: int | None = None, next_command
         if not is_full(error):
             raise
         raise disk_error(error, path, need_there(path, size) if need is None else need, next_command) from error
+
+
+@contextlib.contextmanager
+def os_errors_of_libraries(folder: Path) -> Iterator[None]:
+    """Turn an error of torch or safetensors, which write to `folder`, into an OSError if the disk is full."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        if match := _OS_ERROR.search(str(error)):
+            raise OSError(int(match[1]), str(error)) from error
+        with (folder / "probe").open("wb") as file:
+            file.write(bytes(_PROBE))
+            os.fsync(file.fileno())
+        (folder / "probe").unlink()
+        raise
 
 
 def run_of(path: Path) -> RunPaths | None:

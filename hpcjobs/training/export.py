@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpcjobs.config import Config, TrainConfig
-from hpcjobs.run_folder.files import FILE_MODE, FOLDER_MODE, sync_folder, temporary_name
+from hpcjobs.run_folder.disk import disk_errors, os_errors_of_libraries
+from hpcjobs.run_folder.files import FILE_MODE, FOLDER_MODE, make_folder, sync_folder, temporary_name
 from hpcjobs.training.card import adapter_card, model_card
 from hpcjobs.training.checkpoints.state import trained_weights
 from hpcjobs.training.data.encode import learned_end
@@ -51,7 +52,7 @@ def write_model(work: Work, prepared: Prepared, target: Path) -> None:
 
     end = _learned_end(work, prepared)
     dtype = torch_dtype(work.plan.train.save_dtype or "float32")  # runs of earlier versions have none
-    with _made(work, target) as temporary:
+    with _made(work, target, _bytes_of(prepared.state.plain.parameters(), dtype)) as temporary:
         if work.config.train.lora.rank is None:
             _end_with(prepared.state.plain, end)
             prepared.connector.save_model(prepared.state.model, temporary, dtype)
@@ -68,16 +69,28 @@ def write_model(work: Work, prepared: Prepared, target: Path) -> None:
     prepared.connector.accelerator.wait_for_everyone()
 
 
+def _bytes_of(weights: Iterable[torch.Tensor], dtype: torch.dtype | None = None) -> int:
+    """The size of `weights` (whole, however they are sharded) in bytes, in their own type or in `dtype`."""
+    return sum(weight.numel() * (dtype or weight.dtype).itemsize for weight in weights)
+
+
 @contextlib.contextmanager
-def _made(work: Work, target: Path) -> Iterator[Path]:
-    """A temporary folder, which rank 0 renames to `target` at the end of the block, or removes after an error."""
+def _made(work: Work, target: Path, need: int) -> Iterator[Path]:
+    """A temporary folder, which rank 0 renames to `target` at the end of the block, or removes after an error.
+
+    Raises a DiskFullError, with `need` (bytes).
+    """
     from hpcjobs.engines.read_back import StoredError
 
     temporary = temporary_name(target)
     try:
-        yield temporary
-        if work.rank.is_main:
-            _name(temporary, target)
+        with disk_errors(target, need=need, next_command=f"hpcjobs resume {work.paths.root}"):
+            if work.rank.is_main:
+                make_folder(temporary)
+            with os_errors_of_libraries(temporary):
+                yield temporary
+            if work.rank.is_main:
+                _name(temporary, target)
     except BaseException as error:
         if work.rank.is_main:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -110,7 +123,7 @@ def write_adapter(work: Work, prepared: Prepared, target: Path) -> None:
     from hpcjobs.engines.read_back import prove_stored
 
     adapters, plain = trained_weights(prepared.state), prepared.state.plain
-    with _made(work, target) as temporary:
+    with _made(work, target, _bytes_of(adapters.values())) as temporary:
         if work.rank.is_main:
             plain.save_pretrained(temporary, state_dict=adapters, safe_serialization=True, save_embedding_layers=False)
             prove_stored(temporary, _by_peft(plain, adapters), "adapter_model.safetensors")
@@ -151,11 +164,13 @@ def merged_model(config: Config, adapters: Mapping[str, torch.Tensor]) -> PreTra
 
 def _name(temporary: Path, target: Path) -> None:
     """Make a finished folder durable and private, and rename it; an existing one is replaced."""
-    for path in temporary.iterdir():
-        path.chmod(FILE_MODE)
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-    temporary.chmod(FOLDER_MODE)
+    for folder, _, names in os.walk(temporary):  # named chat templates have a folder of their own
+        for path in (Path(folder, name) for name in names):
+            path.chmod(FILE_MODE)
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        Path(folder).chmod(FOLDER_MODE)
+        sync_folder(Path(folder))
     shutil.rmtree(target, ignore_errors=True)
     os.rename(temporary, target)
     sync_folder(target.parent)

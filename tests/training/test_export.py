@@ -13,8 +13,9 @@ from hpcjobs.assets import ASSETS
 from hpcjobs.config.resolve import read_config
 from hpcjobs.config.yaml import dump_yaml
 from hpcjobs.merge.train import merge_train
+from hpcjobs.run_folder.files import sha256_of
 from hpcjobs.run_folder.paths import RunPaths
-from hpcjobs.training.checkpoints.checkpoint import MANIFEST, sha256_of
+from hpcjobs.training.checkpoints.checkpoint import MANIFEST
 from hpcjobs.training.evals import model_steps
 from hpcjobs.training.export import merged_model
 from tests.trainings import TrainingRanks, bits, curve_of, logs_of, plan_training, run_training, weights_hash

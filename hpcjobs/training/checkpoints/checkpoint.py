@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import os
-import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpcjobs.run_folder.disk import disk_errors
+from hpcjobs.run_folder.disk import disk_errors, os_errors_of_libraries
 from hpcjobs.run_folder.files import (
     FILE_MODE,
     FOLDER_MODE,
     make_folder,
     read_json,
+    sha256_of,
     sync_folder,
     temporary_name,
     write_json,
@@ -27,11 +26,6 @@ from hpcjobs.run_folder.paths import RunPaths, steps_in
 
 log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
-_BLOCK = 1 << 22
-# How Rust prints an errno.
-_OS_ERROR = re.compile(r"os error (\d+)")
-# Bytes that can be written unless the disk is full.
-_PROBE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -55,6 +49,7 @@ class Checkpoints:
 
     def __init__(self, paths: RunPaths, keep: int, keep_best: bool = False) -> None:
         self._paths, self._keep, self._keep_best = paths, keep, keep_best
+        self._whole: dict[int, bool] = {}  # by step: what was read back already
 
     def steps(self) -> list[int]:
         """The steps that have a folder, whole or not, newest first."""
@@ -64,7 +59,7 @@ class Checkpoints:
         """The newest checkpoint that verifies. Reads all of its files."""
         passed_over: list[str] = []
         for step in self.steps():
-            wrong = proof(self._paths.checkpoint(step))
+            wrong = self._proof(step)
             if wrong is None:
                 return NewestCheckpoint(step, passed_over)
             passed_over.append(f"{self._paths.checkpoint(step).name}: {wrong}")
@@ -93,17 +88,27 @@ class Checkpoints:
         with disk_errors(target, need=self._size(), next_command=f"hpcjobs resume {self._paths.root}"):
             temporary.mkdir(mode=FOLDER_MODE)
             try:
-                _filled(fill, temporary)
+                with os_errors_of_libraries(temporary):
+                    fill(temporary)
                 files = {path.name: _synced(path) for path in sorted(temporary.iterdir())}
                 write_json(temporary / MANIFEST, {"step": step, "files": files} | dict(facts))
                 self._name(temporary, target)
             except BaseException:
                 shutil.rmtree(temporary, ignore_errors=True)
                 raise
-        if wrong := proof(target):
+        if wrong := self._proof(step):
             raise OSError(f"checkpoint {target} was written and is not whole: {wrong}")
         self._prune(step)
         return target
+
+    def _proof(self, step: int) -> str | None:
+        """What is wrong with a checkpoint, read from the disk."""
+        wrong = proof(self._paths.checkpoint(step))
+        self._whole[step] = wrong is None
+        return wrong
+
+    def _is_whole(self, step: int) -> bool:
+        return self._whole[step] if step in self._whole else self._proof(step) is None
 
     def _size(self) -> int | None:
         """The size of the newest checkpoint in bytes, as an estimate of the next; None if there is none."""
@@ -124,9 +129,10 @@ class Checkpoints:
         sync_folder(target.parent)
 
     def _prune(self, written: int) -> None:
-        """Remove all but the newest `keep` checkpoints that have a manifest, and the best one.
+        """Remove all but the newest `keep` whole checkpoints, and the best one.
 
-        Those of later steps than the one just `written` are not whole: this start has passed over them.
+        A damaged one does not count, or whole ones would go in its place. Those of later steps than the one just
+        `written` are not whole: this start has passed over them.
         """
         kept, best = 0, self.best(written) if self._keep_best else None
         for step in self.steps():
@@ -135,22 +141,8 @@ class Checkpoints:
                 with contextlib.suppress(OSError):
                     (folder / MANIFEST).unlink()  # what is half removed must not look whole
                 shutil.rmtree(folder, ignore_errors=True)
-            kept += (folder / MANIFEST).exists()
-
-
-def _filled(fill: Callable[[Path], None], folder: Path) -> None:
-    """Call `fill(folder)`. If the disk is full, raise an OSError; torch and safetensors raise other errors."""
-    try:
-        fill(folder)
-    except OSError:
-        raise
-    except Exception as error:
-        if match := _OS_ERROR.search(str(error)):
-            raise OSError(int(match[1]), str(error)) from error
-        with (folder / "probe").open("wb") as file:
-            file.write(bytes(_PROBE))
-            os.fsync(file.fileno())
-        raise
+            elif kept < self._keep:
+                kept += self._is_whole(step)
 
 
 def manifest_bytes(folder: Path) -> int:
@@ -179,20 +171,6 @@ def proof(folder: Path) -> str | None:
         except OSError as error:
             return f"{name} cannot be read: {error.strerror}"
     return None
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file."""
-    digest = hashlib.sha256()
-    for block in _blocks(path):
-        digest.update(block)
-    return digest.hexdigest()
-
-
-def _blocks(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            yield block
 
 
 def _synced(path: Path) -> dict[str, int | str]:

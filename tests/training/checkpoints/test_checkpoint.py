@@ -77,6 +77,21 @@ def test_a_later_one_that_was_passed_over_goes_with_the_next(tmp_path: Path) -> 
     assert checkpoints.steps() == [4]
 
 
+@pytest.mark.parametrize("keep", [1, 2])
+def test_damaged_ones_do_not_count_among_those_that_stay(tmp_path: Path, keep: int) -> None:
+    """Or whole ones would go in their place: with the newest damaged as well, nothing would be left."""
+    paths = RunPaths(tmp_path)
+    for step in (1, 2, 3):
+        Checkpoints(paths, 3).write(step, {}, filler(step))
+    for step in (2, 3):
+        flip(paths.checkpoint(step) / "weights")
+    Checkpoints(paths, keep).write(4, {}, filler(4))
+    assert Checkpoints(paths, keep).steps() == ([4] if keep == 1 else [4, 3, 2, 1])
+    checkpoints = Checkpoints(paths, keep)
+    checkpoints.write(5, {}, filler(5))
+    assert checkpoints.steps() == ([5] if keep == 1 else [5, 4])
+
+
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
