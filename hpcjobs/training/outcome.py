@@ -47,7 +47,7 @@ class Training:
 def read_training(paths: RunPaths) -> Training:
     """Read the state of a train run, finished or not. Writes nothing. Raises a MergeError for a broken journal."""
     config, plan = read_config(paths.config), Plan.read(paths.plan)
-    facts = TokenFacts.read(paths.token_facts) if paths.token_facts.exists() else None
+    facts = TokenFacts.known(paths)
     curve = read_curve(paths)
     steps = facts.steps if facts else config.train.max_steps or 1
     missing = [step for step in range(1, steps + 1) if step not in curve.steps]

@@ -30,14 +30,17 @@ class Peers:
     """Watches heartbeats of this attempt: rank 0 those of all ranks, the others that of rank 0.
 
     So every loss is detected, and only rank 0 reads all files. A rank is lost if it ended badly, or if its heartbeat
-    has not changed for `timeout` seconds by this process's clock. `interval` is the time between heartbeats (seconds).
+    has not changed for `timeout` seconds by this process's clock. A rank that has none yet may take `start` seconds,
+    as its node may still load an image; on this node it may take `timeout`. `interval` is the time between heartbeats
+    (seconds).
     """
 
     def __init__(
-        self, paths: RunPaths, rank: Rank, timeout: float, heartbeat: Heartbeat, interval: float = 5.0
-    ) -> None:
+        self, paths: RunPaths, rank: Rank, timeout: float, heartbeat: Heartbeat, interval: float = 5.0,
+        start: float = 600.0,
+    ) -> None:  # fmt: skip
         self._paths, self._rank, self._timeout, self._heartbeat = paths, rank, timeout, heartbeat
-        self._interval = interval
+        self._interval, self._start, self._began = interval, max(start, timeout), time.monotonic()
         self._last_beats: dict[int, tuple[int, float]] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="peers", daemon=True)
@@ -94,7 +97,18 @@ class Peers:
                 self._last_beats[vitals.rank] = vitals.beat, now
             elif now - since > self._timeout:
                 return f"rank {vitals.rank} on {vitals.host} (no sign of life for {now - since:.0f} s)"
-        return None
+        return self._never_seen(watched, now - self._began)
+
+    def _never_seen(self, watched: range, waited: float) -> str | None:
+        """A rank that died, or was stopped, before its first heartbeat."""
+        if waited <= self._timeout:
+            return None
+        first = self._rank.rank - self._rank.local_rank
+        here = range(first, first + self._rank.local_world_size)
+        late = [number for number in watched if number in here or waited > self._start]
+        known = {self._rank.rank, *self._last_beats}
+        unseen = [number for number in late if number not in known]
+        return f"rank {unseen[0]} (no sign of life for {waited:.0f} s, since the start)" if unseen else None
 
     def _vitals(self, watched: range) -> list[Vitals]:
         others = (number for number in watched if number != self._rank.rank)

@@ -32,10 +32,9 @@ def read_progress(paths: RunPaths) -> Progress:
     """The progress of the newest start that has finished a step."""
     recent = _recent(paths)
     warnings = list[str]()
-    try:
-        facts = TokenFacts.read(paths.token_facts)
+    if facts := TokenFacts.known(paths):
         steps, warnings = facts.steps, facts.warnings()
-    except (OSError, ValueError):
+    else:
         steps = read_config(paths.config).train.max_steps or 0
     seconds = sum(record.seconds for record in recent)
     last = recent[-1] if recent else None

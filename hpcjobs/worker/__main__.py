@@ -15,6 +15,7 @@ from hpcjobs.errors import HpcJobsError
 from hpcjobs.run_folder.paths import RunPaths, find_run
 from hpcjobs.worker.guard import after_end, guarded
 from hpcjobs.worker.run import run_rank
+from hpcjobs.worker.stopped import StoppedRank
 
 
 def guard_rank(run_dir: str) -> None:
@@ -23,7 +24,9 @@ def guard_rank(run_dir: str) -> None:
         rank = Rank.from_env()
         if rank.launcher != "slurm":  # else an attempt may be named after the process, and the child is another one
             os.environ["HPCJOBS_ATTEMPT"] = rank.attempt
-    code = guarded(lambda: run_rank(run_dir), lambda code: after_end(RunPaths(Path(run_dir)), code))
+    paths = RunPaths(Path(run_dir))
+    stopped = StoppedRank(paths)
+    code = guarded(lambda: run_rank(run_dir), lambda code: after_end(paths, code, stopped.why), stopped.watch)
     if code:
         sys.exit(code)
 

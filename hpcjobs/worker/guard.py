@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from types import FrameType
@@ -31,8 +32,12 @@ _FORWARDED = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT, signal.SIGCONT)
 _PR_SET_PDEATHSIG = 1
 
 
-def guarded(work: Callable[[], None], ended: Callable[[int], bool]) -> int:
+def guarded(
+    work: Callable[[], None], ended: Callable[[int], bool], watch: Callable[[int], None] | None = None
+) -> int:
     """Run `work` in a forked child and return its exit code, or 128 + N if signal N ended it.
+
+    `watch`, called with the child's pid in a thread, may end it.
 
     If it failed, `ended` is called first, with the exit code, or -N for signal N. A child that ends with 0 amid its
     work (C code may call `exit`) has failed, too: `ended` is called with 0, and the code is 1 unless that says that it
@@ -57,6 +62,8 @@ def guarded(work: Callable[[], None], ended: Callable[[int], bool]) -> int:
 
     before = {number: signal.signal(number, forward) for number in _FORWARDED}
     os.close(told)
+    if watch:
+        threading.Thread(target=watch, args=(child,), name="stopped", daemon=True).start()
     try:
         _, status = os.waitpid(child, 0)
     finally:
@@ -112,14 +119,15 @@ def _die_with(parent: int) -> None:
         os._exit(137)
 
 
-def after_end(paths: RunPaths, code: int) -> bool:
-    """Record in a dead rank's heartbeat how it ended, and give back its chunks.
+def after_end(paths: RunPaths, code: int, why: str | None = None) -> bool:
+    """Record in a dead rank's heartbeat how it ended, and give back its chunks. `why` its guard ended it, if it did.
 
     Returns whether the rank had said itself that it ends.
     """
     rank = Rank.from_env()
     how = f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
     how += "" if code else ", in the middle of its work: something that it runs has ended the process"
+    how = f"ended by its guard: {why}" if why else how
     path = paths.heartbeat(rank.attempt, rank.rank)
     vitals = read_heartbeat(path)
     in_order = vitals is not None and vitals.ended_at is not None

@@ -6,12 +6,13 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
+from hpcjobs.run_folder.files import sha256_of
 from hpcjobs.run_folder.inputs import Inputs
 from hpcjobs.run_folder.journal.journal import Journal
 from hpcjobs.run_folder.rank_state import RankState
 from hpcjobs.training.batches import plan_batches
 from hpcjobs.training.data.order import BatchOrder, Ordering
-from hpcjobs.training.data.tokens import TokenFacts, TokenFile, wait_for_tokens, write_tokens
+from hpcjobs.training.data.tokens import TokenFacts, TokenFile, wait_for_tokens, whole_tokens, write_tokens
 from hpcjobs.training.export import export
 
 if TYPE_CHECKING:
@@ -31,7 +32,9 @@ def run_train(work: Work) -> None:
         log.info("a global batch of %d: %s", work.config.train.global_batch, batches)
     loop: Loop | None = None
     try:
-        with Peers(work.paths, work.rank, run.lease_timeout, work.heartbeat, run.heartbeat) as peers:
+        with Peers(
+            work.paths, work.rank, run.lease_timeout, work.heartbeat, run.heartbeat, run.rendezvous_timeout
+        ) as peers:
             facts = make_tokens(work) if work.rank.is_main else _awaited(work)
             try:
                 loop = _prepared(work, facts)
@@ -48,9 +51,9 @@ def run_train(work: Work) -> None:
 
 
 def make_tokens(work: Work) -> TokenFacts:
-    """Rank 0: tokenise the rows, unless an earlier start did; returns the counts."""
-    if work.paths.token_facts.exists():
-        return TokenFacts.read(work.paths.token_facts)
+    """Rank 0: tokenise the rows, unless an earlier start did and its files are whole; returns the counts."""
+    if facts := whole_tokens(work.paths, work.rank.attempt):
+        return facts
     from hpcjobs.engines.loader import ModelSource, load_tokenizer, most_positions
     from hpcjobs.training.data.encode import Encoder
     from hpcjobs.training.data.examples import Examples
@@ -75,7 +78,15 @@ def make_tokens(work: Work) -> TokenFacts:
             lambda n: not held_out or n in held_out,
         )  # fmt: skip
     order = make_order(work, TokenFile(paths.tokens), longest)
-    facts = TokenFacts(made, validation, train.max_steps or order.steps(train.epochs or 1.0), len(order.units), longest)
+    steps = train.max_steps or order.steps(train.epochs or 1.0)
+    files = [paths.tokens] + ([paths.validation_tokens] if validation else [])
+    hashes = {path.name: sha256_of(path) for path in files}
+    if (former := TokenFacts.known(paths)) and former.files not in ({}, hashes):
+        log.warning("the tokens are not those of an earlier start: a library that makes them is another one")
+    facts = TokenFacts(
+        train=made, validation=validation, steps=steps, units=len(order.units), longest=longest, files=hashes,
+        attempt=work.rank.attempt,
+    )  # fmt: skip
     facts.write(paths.token_facts)
     log.info("%d samples, %d tokens in %.1f s", made.samples, made.tokens, time.monotonic() - began)
     for warning in facts.warnings():
@@ -91,7 +102,7 @@ def make_order(work: Work, tokens: TokenFile, longest: int) -> BatchOrder:
 
 
 def _awaited(work: Work) -> TokenFacts:
-    return wait_for_tokens(work.paths.token_facts, work.config.run.progress_timeout)
+    return wait_for_tokens(work.paths, work.rank.attempt, work.config.run.progress_timeout)
 
 
 def _prepared(work: Work, facts: TokenFacts) -> Loop:

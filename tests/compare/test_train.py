@@ -21,7 +21,7 @@ def training(folder: Path, records: list[StepRecord], steps: int = 8, **train: A
     """A planned training of two ranks with these records of rank 0, and the same of rank 1; model/ is written."""
     paths = plan_training(folder, 2, **train)
     count = TokenCount(samples=60, tokens=1000, learned=300, left_out=0)
-    TokenFacts(count, None, steps, 60, 64).write(paths.token_facts)
+    TokenFacts(train=count, validation=None, steps=steps, units=60, longest=64).write(paths.token_facts)
     journal(paths, records)
     journal(paths, [record(**vars(one) | {"rank": 1, "samples": [one.step + 20]}) for one in records])
     paths.model.mkdir()

@@ -28,7 +28,7 @@ def paths(tmp_path: Path) -> RunPaths:
     """A planned training of eight steps, tokenised, with nothing done."""
     planned = plan_training(tmp_path / "run", 2)
     count = TokenCount(samples=60, tokens=1000, learned=300, left_out=2, reasons=["row 3 (id 3): why"])
-    TokenFacts(count, None, 8, 60, 64).write(planned.token_facts)
+    TokenFacts(train=count, validation=None, steps=8, units=60, longest=64).write(planned.token_facts)
     return planned
 
 

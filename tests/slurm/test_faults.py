@@ -98,7 +98,7 @@ def test_a_dead_node_costs_nothing_that_was_finished(site: Site) -> None:
 
 
 def test_a_stopped_rank_that_wakes_up_is_not_believed_twice(site: Site) -> None:
-    site.hpcjobs("submit", "eval", *FOUR, "--name", "s", *slow(200, 0.1, "--set", "run.lease_timeout=2"))
+    site.hpcjobs("submit", "eval", *FOUR, "--name", "s", *slow(200, 0.1, "--set", "run.lease_timeout=6"))
     until_done(site, "s", 40)
     pid = vitals(site, "s", 1).identity["pid"]
     os.kill(pid, signal.SIGSTOP)

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from hpcjobs.config.yaml import dump_yaml
+from hpcjobs.run_folder.files import sha256_of
 from hpcjobs.run_folder.heartbeat import Vitals, read_heartbeats
-from hpcjobs.training.checkpoints.checkpoint import sha256_of
 from tests.slurm.site import Site
 from tests.trainings import ROWS, bits, curve_of, samples_by_step, weights_hash
 

@@ -148,6 +148,38 @@ def test_of_a_killed_rank_the_guard_tells_how_and_frees_its_chunks(ram: Path) ->
     assert outcome(paths)[1:] == undisturbed(ROWS)
 
 
+def test_a_stopped_rank_that_is_alone_is_ended(ram: Path) -> None:
+    """Nobody else holds its job, which would last up to its time limit."""
+    paths = plan_run(ram / "run", ROWS, model=SLOW, run=PATIENT | {"lease_timeout": 1.0})
+    with Ranks(paths, 1, main=guarded_rank) as ranks:
+        ranks.start(0)
+        ranks.wait_for_record(0)
+        os.kill(rank_process(paths).pid, signal.SIGSTOP)
+        assert ranks.finish(0) == [128 + signal.SIGKILL]
+    assert str(told(paths).ended).startswith("ended by its guard: no sign of life for 1 s")
+    claims = Claims(paths.round(0)).list()
+    assert not claims.leased.keys() - claims.settled - {
+        chunk for chunk, generation in claims.leased.items()
+        if Claims(paths.round(0)).read_lease(chunk, generation).released
+    }  # fmt: skip
+    run_ranks(paths, 2, "b")
+    assert outcome(paths)[1:] == undisturbed(ROWS)
+
+
+def test_a_stopped_rank_may_wake_up_while_others_work(ram: Path) -> None:
+    paths = plan_run(ram / "run", ROWS, model=SLOW, run=PATIENT | {"lease_timeout": 0.6, "heartbeat": 0.1})
+    with Ranks(paths, 2, main=guarded_rank) as ranks:
+        ranks.start(0, 1)
+        ranks.wait_for_record(0)
+        ranks.wait_for_record(1)
+        pid = rank_process(paths).pid
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(1.5)
+        os.kill(pid, signal.SIGCONT)
+        assert ranks.finish(0, 1) == [0, 0]
+    assert outcome(paths)[1:] == undisturbed(ROWS)
+
+
 def test_of_a_killed_rank_whose_chunk_must_be_whole_nothing_counts(ram: Path) -> None:
     paths = plan_run(ram / "run", ROWS, run=PATIENT | {"deterministic": True})
     claims = Claims(paths.round(0))

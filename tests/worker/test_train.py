@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import shutil
 import signal
 import time
@@ -13,10 +14,13 @@ from typing import Any
 import pytest
 
 from hpcjobs.assets import ASSETS
+from hpcjobs.distributed.rank import Rank
 from hpcjobs.merge.train import merge_train
-from hpcjobs.run_folder.heartbeat import read_heartbeat
+from hpcjobs.run_folder.files import make_folder
+from hpcjobs.run_folder.heartbeat import Heartbeat, Vitals, read_heartbeat
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.training.checkpoints.checkpoint import Checkpoints, proof
+from hpcjobs.training.peers import Peers
 from tests.trainings import (
     TrainingRanks,
     bits,
@@ -139,21 +143,64 @@ def test_a_stopped_rank_does_not_let_the_others_wait_for_ever(tmp_path: Path) ->
     with TrainingRanks(paths, 2, "a") as ranks:
         ranks.wait_for_step(4)
         ranks.signal(1, signal.SIGSTOP)
-        vitals = _ended(ranks, 0)
-        ranks.signal(1, signal.SIGKILL)
-        assert 0 not in ranks.finish()
-    assert "rank 1 on" in (vitals or "")
-    assert "no sign of life" in (vitals or "")
+        assert ranks.finish() == [1, 128 + signal.SIGKILL], "its guard ends it, or it would hold the job"
+    [vitals, stopped] = [read_heartbeat(paths.heartbeat("a", rank)) for rank in range(2)]
+    assert vitals
+    assert stopped
+    assert re.search(r"rank 1 on .*no sign of life for", vitals.first_error or "")
+    assert re.fullmatch(r"ended by its guard: no sign of life for \d+ s", stopped.ended or "")
+    assert stopped.state == "dead"
 
 
-def _ended(ranks: TrainingRanks, rank: int) -> str | None:
-    from tests.runs import wait_for
+@pytest.mark.parametrize(("world", "here", "said"), [(2, 2, True), (2, 1, False), (3, 2, True)])
+def test_a_rank_that_never_gave_a_sign_is_missed(tmp_path: Path, world: int, here: int, said: bool) -> None:
+    """Killed with its guard, or stopped, before its first heartbeat. Another node may still load its image."""
+    paths = RunPaths(tmp_path)
+    make_folder(paths.heartbeats)
+    rank = Rank(
+        rank=0, world_size=world, local_rank=0, local_world_size=here, node=0, attempt="a", launcher="slurm", host="n",
+    )  # fmt: skip
+    vitals = Vitals(rank=0, attempt="a", host="n", world_size=world, identity={})
+    peers = Peers(paths, rank, 0.05, Heartbeat(paths.heartbeat("a", 0), vitals, 5.0), 0.01, start=60.0)
+    assert peers._silent(range(world)) is None
+    time.sleep(0.1)
+    found = peers._silent(range(world))
+    assert (found or "").startswith("rank 1 (no sign of life for ") == said
+    write_heartbeat_of(paths, 1)
+    assert peers._silent(range(world)) is None
 
-    def look() -> str | None:
-        vitals = read_heartbeat(ranks.paths.heartbeat(ranks.attempt, rank))
-        return vitals.first_error if vitals and vitals.ended_at else None
 
-    return wait_for(look, "the end of a rank that waits for a stopped one", 60)
+def write_heartbeat_of(paths: RunPaths, rank: int) -> None:
+    vitals = Vitals(rank=rank, attempt="a", host="n", world_size=2, identity={})
+    Heartbeat(paths.heartbeat("a", rank), vitals, 5.0).write()
+
+
+@pytest.mark.parametrize("damage", ["truncated", "gone", "flipped", "facts"])
+def test_damaged_tokens_are_made_again(four: RunPaths, tmp_path: Path, damage: str) -> None:
+    """They are derived from the rows. No other rank reads them before (case 51)."""
+    paths = plan_training(tmp_path / "run", 4, **HELD)
+    with TrainingRanks(paths, 4, "a") as ranks:
+        ranks.wait_for_step(4)
+        ranks.signal(0, signal.SIGKILL)
+        ranks.finish()
+    _damage(paths, damage)
+    run_training(paths, 4, "b")
+    assert "the tokens are made again" in logs_of(paths)
+    assert bits(curve_of(paths)) == bits(curve_of(four))
+    assert weights_hash(paths) == weights_hash(four)
+
+
+def _damage(paths: RunPaths, damage: str) -> None:
+    whole = paths.tokens.read_bytes()
+    middle = len(whole) // 2
+    if damage == "truncated":
+        paths.tokens.write_bytes(whole[:middle])
+    elif damage == "gone":
+        paths.tokens.unlink()
+    elif damage == "flipped":
+        paths.tokens.write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
+    else:
+        paths.token_facts.write_text('{"train": ')
 
 
 def test_sigterm_makes_a_checkpoint_of_the_very_step(four: RunPaths, tmp_path: Path) -> None:

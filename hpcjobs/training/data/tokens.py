@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,13 @@ import pyarrow as pa
 from hpcjobs.errors import DataError, RendezvousError
 from hpcjobs.requests import Row
 from hpcjobs.run_folder.disk import disk_errors
-from hpcjobs.run_folder.files import read_json, replace_whole, temporary_name, write_json
+from hpcjobs.run_folder.files import read_json, replace_whole, sha256_of, temporary_name, write_json
 from hpcjobs.run_folder.inputs import Inputs
 from hpcjobs.run_folder.json_columns import python_rows
+from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.training.data.encode import Tokens
 
+log = logging.getLogger(__name__)
 Ints = npt.NDArray[np.int64]
 _SCHEMA = pa.schema(
     {"index": pa.int64(), "id": pa.string(), "tokens": pa.list_(pa.int32()), "learned": pa.list_(pa.bool_())}
@@ -124,15 +127,29 @@ def _learned(marks: pa.ListArray) -> Ints:
     return counted
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TokenFacts:
-    """The content of tokens.json: counts, steps, `units` per epoch, and the most tokens of a sample."""
+    """The content of tokens.json: counts, steps, `units` per epoch, and the most tokens of a sample.
+
+    `files` are the SHA-256 of the token files by name, and `attempt` is whose rank 0 has compared them last: the other
+    ranks of that attempt may read them.
+    """
 
     train: TokenCount
     validation: TokenCount | None
     steps: int
     units: int
     longest: int
+    files: dict[str, str] = field(default_factory=dict)
+    attempt: str = ""
+
+    @classmethod
+    def known(cls, paths: RunPaths) -> TokenFacts | None:
+        """The facts of a run; None before rank 0 has written them, or if the file is damaged."""
+        try:
+            return cls.read(paths.token_facts)
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
 
     @classmethod
     def read(cls, path: Path) -> TokenFacts:
@@ -164,11 +181,42 @@ def _shown(rows: Sequence[str], count: int) -> str:
     return "; ".join([*rows, *([f"and {count - len(rows)} more"] if rows and count > len(rows) else [])])
 
 
-def wait_for_tokens(path: Path, timeout: float) -> TokenFacts:
-    """Wait until rank 0 has written tokens.json, and read it. Raises a RendezvousError after `timeout` seconds."""
+def whole_tokens(paths: RunPaths, attempt: str) -> TokenFacts | None:
+    """For rank 0: the facts of the token files that an earlier start made, now proved whole for this `attempt`.
+
+    None if there are none, or if they are not what was written: they are derived from the rows, and made again.
+    """
+    if not paths.token_facts.exists():
+        return None
+    facts = TokenFacts.known(paths)
+    if facts is None or (wrong := _wrong(paths, facts)):
+        log.warning("%s: the tokens are made again", wrong if facts else f"{paths.token_facts} cannot be read")
+        return None
+    facts = replace(facts, attempt=attempt)
+    facts.write(paths.token_facts)
+    return facts
+
+
+def _wrong(paths: RunPaths, facts: TokenFacts) -> str | None:
+    """Which token file is not what was written."""
+    try:
+        if facts.files:
+            changed = [name for name, digest in facts.files.items() if sha256_of(paths.inputs / name) != digest]
+        else:  # of an earlier version
+            changed = [] if len(TokenFile(paths.tokens)) == facts.train.samples else [paths.tokens.name]
+    except (OSError, ValueError) as error:
+        return f"a token file cannot be read: {error}"
+    return f"{paths.inputs / changed[0]} is not what was written" if changed else None
+
+
+def wait_for_tokens(paths: RunPaths, attempt: str, timeout: float) -> TokenFacts:
+    """Wait until rank 0 of this `attempt` has made or proved the tokens; returns the facts.
+
+    Raises a RendezvousError after `timeout` seconds.
+    """
     deadline = time.monotonic() + timeout
-    while not path.exists():
+    while (facts := TokenFacts.known(paths)) is None or facts.attempt != attempt:
         if time.monotonic() > deadline:
-            raise RendezvousError(f"rank 0 has not made the tokens within {timeout:g} s: {path} is not there")
+            raise RendezvousError(f"rank 0 has not made the tokens within {timeout:g} s: {paths.token_facts}")
         time.sleep(_POLL_SECONDS)
-    return TokenFacts.read(path)
+    return facts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import pyarrow as pa
 import pytest
 
 from hpcjobs.errors import DataError, RendezvousError
+from hpcjobs.run_folder.files import make_folder
 from hpcjobs.run_folder.inputs import Inputs, table_parts
+from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.training.data.encode import Tokens
 from hpcjobs.training.data.tokens import TokenCount, TokenFacts, TokenFile, wait_for_tokens, write_tokens
 from hpcjobs.training.data.validation_rows import validation_rows
@@ -60,7 +63,7 @@ def test_rows_that_are_cut_are_counted_and_named(tmp_path: Path) -> None:
     made = write_tokens(inputs_of(tmp_path, 16), shortened, tmp_path / "tokens.arrow", lambda index: True)
     assert (made.samples, made.cut, made.left_out) == (13, 7, 3)
     held = TokenCount(samples=2, tokens=9, learned=4, left_out=0, cut=1, cut_rows=["row 0 (id a): 12 tokens"])
-    facts = TokenFacts(made, held, 10, 13, 8)
+    facts = TokenFacts(train=made, validation=held, steps=10, units=13, longest=8)
     facts.write(tmp_path / "tokens.json")
     assert TokenFacts.read(tmp_path / "tokens.json") == facts
     names = "; ".join(f"row {n} (id row-{n}): {n + 2} tokens" for n in (7, 8, 10, 11, 12))
@@ -83,12 +86,19 @@ def refuse(row: Mapping[str, Any]) -> Tokens:
 
 
 def test_the_facts_are_awaited_for_a_while(tmp_path: Path) -> None:
+    paths = RunPaths(tmp_path)
+    make_folder(paths.inputs)
     count = TokenCount(samples=3, tokens=30, learned=10, left_out=1, reasons=["why"])
-    facts = TokenFacts(count, TokenCount(samples=1, tokens=9, learned=3, left_out=0), 7, 3, 64)
+    held = TokenCount(samples=1, tokens=9, learned=3, left_out=0)
+    facts = TokenFacts(train=count, validation=held, steps=7, units=3, longest=64)
     with pytest.raises(RendezvousError, match=r"has not made the tokens within 0\.3 s"):
-        wait_for_tokens(tmp_path / "tokens.json", 0.3)
-    facts.write(tmp_path / "tokens.json")
-    assert wait_for_tokens(tmp_path / "tokens.json", 0.3) == facts
+        wait_for_tokens(paths, "b", 0.3)
+    facts.write(paths.token_facts)
+    with pytest.raises(RendezvousError):
+        wait_for_tokens(paths, "b", 0.3)
+    facts = replace(facts, attempt="b")
+    facts.write(paths.token_facts)
+    assert wait_for_tokens(paths, "b", 0.3) == facts
 
 
 @pytest.mark.parametrize(("fraction", "count"), [(0.0, 0), (0.001, 1), (0.1, 10), (0.5, 50), (0.999, 99)])
