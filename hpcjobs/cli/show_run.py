@@ -129,6 +129,8 @@ def eval_lines(evals: Sequence[ModelEval]) -> list[str]:
         scores = ", ".join(f"{name} {value:.4f}" for name, value in one.metrics.items() if value is not None)
         which = "model/" if one.step is None else f"step {one.step}"
         lines.append(f"eval    {which}: {', '.join(filter(None, [one.state, scores]))}  {one.run}")
+        if one.reason:
+            lines.append(f"        {one.reason}")
     return lines
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -16,6 +17,7 @@ from hpcjobs.launch.entry import begin_evals
 from hpcjobs.launch.jobs import known_launches
 from hpcjobs.plan.draft import remove_folder
 from hpcjobs.plan.eval import make_plan
+from hpcjobs.run_folder.files import write_whole
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.submission import Launch, read_launches
 from hpcjobs.training.evals import models_of
@@ -45,7 +47,23 @@ def start_evals(paths: RunPaths, echo: Callable[[str], None]) -> None:
 
 
 def start_eval(paths: RunPaths, step: int | None, echo: Callable[[str], None]) -> Launch:
-    """Submit the eval of the model of `step` (None: the final one). It must not have been started before."""
+    """Submit the eval of the model of `step` (None: the final one). It must not have been started before.
+
+    Why it cannot be started is written down for `status`.
+    """
+    try:
+        started = _started(paths, step)
+    except Exception as error:
+        why = str(error) if isinstance(error, HpcJobsError) else f"{type(error).__name__}: {error}"
+        with contextlib.suppress(OSError):  # the disk may be full
+            write_whole(paths.eval_failure(step), f"{why}; next: hpcjobs resume {paths.root}")
+        raise
+    paths.eval_failure(step).unlink(missing_ok=True)
+    echo(f"eval    {paths.eval_of(step)}: {', '.join(f'{kind} {job}' for kind, job in started.jobs.items())}")
+    return started
+
+
+def _started(paths: RunPaths, step: int | None) -> Launch:
     folder = paths.eval_of(step)
     if folder.exists():  # whoever was at it was cut off before anything was queued
         remove_folder(folder)
@@ -53,10 +71,7 @@ def start_eval(paths: RunPaths, step: int | None, echo: Callable[[str], None]) -
     if (executor := _executor(paths)) not in (None, "slurm"):
         values["cluster.executor"] = executor
     config = validate(merge_layers([file_layer(paths.then_eval), dotted_layer(values, "train.then_eval")]))
-    draft = make_plan("eval", config, folder)
-    started = start(draft)
-    echo(f"eval    {folder}: {', '.join(f'{kind} {job}' for kind, job in started.jobs.items())}")
-    return started
+    return start(make_plan("eval", config, folder))
 
 
 def _model(paths: RunPaths, step: int | None) -> Path:

@@ -14,13 +14,14 @@ from hpcjobs.training.evals import EvalState, evals_of
 @dataclass(frozen=True)
 class EvalRow:
     """One model: its name, the state of its eval, its scores in the table's order, and a relative link to the eval's
-    report.
+    report. `reason` is why the eval could not be started.
     """
 
     model: str
     state: EvalState
     scores: list[str]
     report: str | None
+    reason: str | None
 
 
 @dataclass(frozen=True)
@@ -43,5 +44,5 @@ def eval_table(paths: RunPaths) -> EvalTable | None:
         report = RunPaths(Path(one.run)).report
         link = quote(os.path.relpath(report, paths.root)) if report.exists() else None
         which = "model/, the last" if one.step is None else f"step {one.step}"
-        rows.append(EvalRow(which, one.state, ["–" if s is None else f"{s:.4f}" for s in scores], link))
+        rows.append(EvalRow(which, one.state, ["–" if s is None else f"{s:.4f}" for s in scores], link, one.reason))
     return EvalTable(names, rows)

@@ -82,6 +82,10 @@ class RunPaths:
         """The run folder of the eval of a train run's model: of the final one, or of a step's."""
         return self.root.with_name(f"{self.root.name}-eval" + ("" if step is None else f"-{_step(step)}"))
 
+    def eval_failure(self, step: int | None = None) -> Path:
+        """Why the eval of a train run's model could not be started; there is no such file once it was."""
+        return self.logs / ("then_eval" + ("" if step is None else f"-{_step(step)}") + ".error")
+
     @property
     def checkpoints(self) -> Path:
         """The folder of the checkpoints."""

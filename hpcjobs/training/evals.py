@@ -18,13 +18,13 @@ class EvalState(StrEnum):
     GOING = "going"  # it was started and not merged yet
     COMPLETE = "complete"  # merged, with a result for every sample
     INCOMPLETE = "incomplete"  # merged, and results or scores are missing
-    FAILED = "failed"  # merged, and no success: too many samples failed
+    FAILED = "failed"  # it could not be started; or merged, and no success: too many samples failed
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ModelEval:
     """The eval of one model. `step` is None for the final model, model/. `metrics` are the values of a merged eval, by
-    name.
+    name; `reason` is why it could not be started.
     """
 
     step: int | None
@@ -32,6 +32,7 @@ class ModelEval:
     run: str
     state: EvalState
     metrics: dict[str, float | None]
+    reason: str | None = None
 
 
 def model_steps(paths: RunPaths) -> list[int]:
@@ -56,10 +57,20 @@ def _eval_of(paths: RunPaths, step: int | None, model: Path) -> ModelEval:
     run = RunPaths(paths.eval_of(step))
     state = EvalState.GOING if run.submission.exists() else EvalState.WAITING
     metrics: dict[str, float | None] = {}
+    reason = _failure(paths, step) if state is EvalState.WAITING else None
+    if reason:
+        state = EvalState.FAILED
     try:
         merged = MetricsFile.read(run.metrics)
         metrics = {name: metric["value"] for name, metric in merged.metrics.items()}
         state = EvalState(str(merged.verdict.state))
     except (OSError, ValueError, KeyError, TypeError):
         pass  # it has not been merged yet, or never will
-    return ModelEval(step, str(model), str(run.root), state, metrics)
+    return ModelEval(step=step, model=str(model), run=str(run.root), state=state, metrics=metrics, reason=reason)
+
+
+def _failure(paths: RunPaths, step: int | None) -> str | None:
+    try:
+        return paths.eval_failure(step).read_text(encoding="utf-8") or None
+    except OSError:
+        return None

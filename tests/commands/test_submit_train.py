@@ -20,11 +20,12 @@ from hpcjobs.config.problems import validate
 from hpcjobs.config.yaml import dump_yaml
 from hpcjobs.errors import ConfigError, DataError
 from hpcjobs.launch.slurm import clean_environment
+from hpcjobs.merge.train import merge_train
 from hpcjobs.plan.train import make_train_plan
 from hpcjobs.run_folder.heartbeat import read_heartbeats
 from hpcjobs.run_folder.paths import RunPaths
 from tests.runs import cancelled_at_end, wait_for
-from tests.trainings import ROWS, plan_training, train_config
+from tests.trainings import ROWS, plan_training, run_training, train_config
 
 EVAL: dict[str, Any] = {
     "model": {"name": "nothing"},
@@ -95,6 +96,33 @@ def test_a_training_that_is_killed_ends_with_a_model_a_report_and_its_eval(tmp_p
     assert f"eval    {paths.eval_of(60)}: supervisor" in said
     with cancelled_at_end(RunPaths(paths.eval_of(60))):
         wait_for(lambda: evals_done(folder, 3), "the eval that was missing", 120)
+
+
+@pytest.mark.model
+def test_an_eval_that_cannot_be_started_is_failed_with_its_reason(tmp_path: Path) -> None:
+    """Its data file is gone by then. Once it is back, resume starts the eval (case 52)."""
+    rows, after, folder = tmp_path / "rows.jsonl", tmp_path / "after.yaml", tmp_path / "run"
+    content = "".join(json.dumps(row) + "\n" for row in ROWS)
+    rows.write_text(content)
+    after.write_text(dump_yaml(EVAL | {"data": {"name": str(rows)}, "cluster": {"executor": "local"}}))
+    paths = plan_training(folder, init="pretrained", max_steps=1, then_eval=str(after))
+    rows.unlink()
+    run_training(paths, 1)
+    assert merge_train(paths).complete
+    hpcjobs("resume", folder, code=2)
+    [eval_] = json.loads(hpcjobs("status", folder, "--json"))["evals"]
+    assert eval_["state"] == "failed"
+    assert "rows.jsonl" in eval_["reason"]
+    assert eval_["reason"].endswith(f"; next: hpcjobs resume {folder}")
+    said = hpcjobs("status", folder)
+    assert "eval    model/: failed" in said
+    assert eval_["reason"] in said
+    hpcjobs("report", folder)
+    assert "rows.jsonl" in paths.report.read_text()
+    rows.write_text(content)
+    hpcjobs("resume", folder)
+    with cancelled_at_end(RunPaths(paths.eval_of())):
+        assert json.loads(hpcjobs("status", folder, "--json"))["evals"][0]["state"] in ("going", "complete")
 
 
 def status_of(folder: Path, done: int, state: str | None = None) -> dict[str, Any] | None:
