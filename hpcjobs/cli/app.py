@@ -12,6 +12,7 @@ import typer
 
 import hpcjobs
 from hpcjobs.cli.hints import hint
+from hpcjobs.cli.terminal import filtered
 from hpcjobs.errors import HpcJobsError, UsageError
 
 app = typer.Typer(
@@ -37,6 +38,11 @@ def main(argv: list[str] | None = None) -> int:
     debug = _take(words, "--debug")
     if words[:1] == ["--version"]:
         words = ["version"]
+    with filtered(whole="--json" in words):
+        return _run(words, debug)
+
+
+def _run(words: list[str], debug: bool) -> int:
     try:
         code = app(words, prog_name="hpcjobs", standalone_mode=False)
         return code if isinstance(code, int) else 0
@@ -48,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
         return _report(error, words)
     except Exception as error:
         if debug:
-            raise
+            traceback.print_exc()
         print(f"internal error: {type(error).__name__}: {error}\nnext: the same command with --debug", file=sys.stderr)
         return 1
 

@@ -33,6 +33,7 @@ def logs(
     rank: Annotated[int | None, typer.Option(help="Only this rank.")] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing new lines.")] = False,
     errors: Annotated[bool, typer.Option("--errors", help="Only errors, with their tracebacks.")] = False,
+    raw: Annotated[bool, typer.Option("--raw", help="With the control characters that the logs have.")] = False,
     json_: Json = False,
 ) -> None:
     """The logs of all ranks, merged by time."""
@@ -44,7 +45,7 @@ def logs(
     if rank is not None:
         logs.check_rank(paths, rank)
     for entry in logs.follow(paths, rank, errors) if follow else logs.entries(paths, rank, errors):
-        show_entry(entry, json_)
+        show_entry(entry, json_, raw)
 
 
 @app.command()

@@ -11,6 +11,7 @@ from typing import Any
 
 import typer
 
+from hpcjobs.cli.terminal import cut_lines, raw, visible
 from hpcjobs.commands.status import Status, next_command, read_status
 from hpcjobs.metrics.format import group_lines, number_text, score_lines
 from hpcjobs.run_folder.job_kinds import find_kind
@@ -67,7 +68,7 @@ def progress(paths: RunPaths, as_json: bool) -> Callable[[Status], None]:
         if as_json:
             return
         if sys.stderr.isatty():
-            sys.stderr.write(f"\r\033[K{text}" + ("\n" if status.over else ""))
+            raw(sys.stderr).write(f"\r\033[K{cut_lines(visible(text))}" + ("\n" if status.over else ""))
         elif text != last["text"] and (status.over or time.monotonic() - last["at"] > 10):
             print_error(text)
             last.update(text=text, at=time.monotonic())
@@ -80,7 +81,7 @@ def show_status(paths: RunPaths, watch: bool, as_json: bool) -> None:
     while True:
         status = read_status(paths)
         if watch and sys.stdout.isatty():
-            typer.echo("\033[2J\033[H", nl=False)
+            print("\033[2J\033[H", end="", file=raw(sys.stdout), flush=True)
         typer.echo(json.dumps(status.values()) if as_json else _status_text(status))
         if not watch or status.over:
             return
@@ -134,9 +135,10 @@ def eval_lines(evals: Sequence[ModelEval]) -> list[str]:
     return lines
 
 
-def show_entry(entry: Entry, as_json: bool) -> None:
-    """Show a log entry."""
-    typer.echo(json.dumps(dataclasses.asdict(entry)) if as_json else entry.text)
+def show_entry(entry: Entry, as_json: bool, as_is: bool = False) -> None:
+    """Show a log entry; `as_is` with the control characters that it has."""
+    text = json.dumps(dataclasses.asdict(entry)) if as_json else entry.text
+    typer.echo(text, file=raw(sys.stdout) if as_is else None)
 
 
 def show_end(paths: RunPaths, as_json: bool) -> None:
