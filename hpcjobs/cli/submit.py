@@ -158,6 +158,10 @@ def resume(
     errors: Annotated[
         bool, typer.Option("--errors", help="Also run again the samples that ended in an error, once that is mended.")
     ] = False,
+    allow_changed: Annotated[
+        bool,
+        typer.Option("--allow-changed", help="Go on with weights, inputs or packages other than planned; recorded."),
+    ] = False,
     nodes: Nodes = None,
     gpus: Gpus = None,
     gpus_per_node: GpusPerNode = None,
@@ -200,7 +204,7 @@ def resume(
         reservation=reservation,
         executor=executor,
     )
-    launched = resume(paths, flags, sbatch or [], lambda text: typer.echo(text, err=True), errors)
+    launched = resume(paths, flags, sbatch or [], lambda text: typer.echo(text, err=True), errors, allow_changed)
     if launched:
         echo_launch(paths, launched, json_)
     if launched is None or wait:

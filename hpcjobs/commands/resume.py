@@ -21,11 +21,13 @@ from hpcjobs.run_folder.submission import Launch, read_launches
 
 
 def resume(
-    paths: RunPaths, flags: Flags, sbatch: Sequence[str], echo: Callable[[str], None], errors: bool = False
-) -> Launch | None:
+    paths: RunPaths, flags: Flags, sbatch: Sequence[str], echo: Callable[[str], None], errors: bool = False,
+    allow_changed: bool = False,
+) -> Launch | None:  # fmt: skip
     """Run what is missing, with another shape if flags set one; with `errors` also what has no completion.
 
-    None if there is nothing to run. Raises a UsageError.
+    `allow_changed` sets the key of that name: ranks go on with a model, inputs or packages that have changed. None if
+    there is nothing to run. Raises a UsageError.
     """
     plan, config = Plan.read(paths.plan), read_config(paths.config)
     plan.kind.check("resume", plan.run)
@@ -36,7 +38,10 @@ def resume(
             f"{plan.run} is still going: hpcjobs status {plan.run}; for more ranks: hpcjobs join {plan.run}; to start "
             f"it anew: hpcjobs cancel {plan.run}"
         )
-    return (run_errors_again if errors else carry_on)(paths, _reshaped(config, flags, sbatch), echo)
+    config = _reshaped(config, flags, sbatch)
+    if allow_changed:
+        config = config.model_copy(update={"run": config.run.model_copy(update={"allow_changed": True})})
+    return (run_errors_again if errors else carry_on)(paths, config, echo)
 
 
 def join(paths: RunPaths, flags: Flags, sbatch: Sequence[str], echo: Callable[[str], None]) -> Launch:

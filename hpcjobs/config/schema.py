@@ -52,6 +52,7 @@ class ModelConfig(Section):
     gpus_per_rank: Annotated[int, Field(ge=1)] = 1
     trust_remote_code: bool = False
     weights: WeightsConfig = WeightsConfig()
+    verify_weights: Literal["head", "full"] = "head"
     dummy_delay: Annotated[float, Field(ge=0)] = 0.0
 
     @pydantic.model_validator(mode="after")
@@ -167,6 +168,7 @@ class RunConfig(Section):
     max_errors: Annotated[float | int, AfterValidator(error_limit)] = 0.1
     drain_margin: Annotated[float, Field(ge=0)] | None = None
     rendezvous_timeout: Annotated[float, Field(gt=0)] = 600.0
+    allow_changed: bool = False
 
     @pydantic.model_validator(mode="after")
     def _heartbeat_in_time(self) -> RunConfig:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hpcjobs.config import ModelConfig
 from hpcjobs.engines.loader import ModelSource
-from hpcjobs.engines.weight_files import stored_tensors
-from hpcjobs.engines.weights import WeightsError
+from hpcjobs.engines.weight_files import read_header, stored_tensors
+from hpcjobs.errors import ConfigError
+from hpcjobs.run_folder.files import sha256_of
 from hpcjobs.run_folder.plan import PlanModel
+from hpcjobs.run_folder.planned import ChangedError, differences
+
+# Bytes that are read of a file, and of each tensor in it; and how many places of a file without a header.
+_HEAD, _TENSOR_HEAD, _PLACES = 1 << 20, 1 << 12, 512
+_SHOWN = 5
 
 
 def weights_fingerprint(folder: Path) -> str:
@@ -23,16 +31,69 @@ def weights_fingerprint(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def check_planned(model: ModelConfig, planned: PlanModel) -> None:
-    """Raise a WeightsError if the files of the model's folder are not those that were planned.
+def weight_digests(folder: Path, full: bool = False) -> dict[str, str]:
+    """A SHA-256 by file of a model folder: of its size, its first MiB and the first 4 KiB of each tensor, or of all.
 
-    Where they are damaged, a ConfigError names file and tensor. A hub model has its commit, and passes.
+    Training changes all tensors that it changes at all, so another checkpoint differs although names, shapes and sizes
+    are equal. Hidden files and *.md are left out: nothing is loaded from them.
+    """
+    named = [*folder.iterdir(), *folder.glob("additional_chat_templates/*")]
+    files = [path for path in named if path.is_file() and not path.name.startswith(".") and path.suffix != ".md"]
+    return {str(path.relative_to(folder)): sha256_of(path) if full else _sampled(path) for path in sorted(files)}
+
+
+def _sampled(path: Path) -> str:
+    size = path.stat().st_size
+    digest = hashlib.sha256(f"{size}\0".encode())
+    with path.open("rb") as file:
+        digest.update(file.read(_HEAD))
+        for begin, end in _tensors(path) if size > _HEAD else ():
+            file.seek(begin)
+            digest.update(file.read(min(_TENSOR_HEAD, end - begin)))
+    return digest.hexdigest()
+
+
+def _tensors(path: Path) -> list[tuple[int, int]]:
+    """Where the tensors of a file lie; of other formats, places all over the file."""
+    if path.suffix == ".safetensors":
+        with contextlib.suppress(ConfigError, OSError):  # a damaged one differs already
+            return sorted((tensor.begin, tensor.end) for tensor in read_header(path).values())
+    size = path.stat().st_size
+    return [(place, size) for place in range(_HEAD, size, max(_TENSOR_HEAD, size // _PLACES))]
+
+
+def changed_weights(model: ModelConfig, planned: PlanModel, digests: Mapping[str, str]) -> list[str]:
+    """What differs in the model's folder from what was planned, one line each with both hashes.
+
+    `digests` are those of the plan; runs of earlier versions have none, and one hash of all files. Where a file is
+    damaged, a ConfigError names file and tensor.
     """
     folder = Path(ModelSource.of(model).location)
-    if not planned.weights_sha256 or not folder.is_dir() or weights_fingerprint(folder) == planned.weights_sha256:
-        return
-    stored_tensors(folder)
-    raise WeightsError(
-        f"model folder {folder} is not what was planned: its files have changed since. Put them back and resume the "
-        "run, or submit another one for the model that is there now"
+    if not folder.is_dir():
+        return []
+    if digests:
+        changed = differences(folder, digests, weight_digests(folder, model.verify_weights == "full"))
+    elif planned.weights_sha256 and (now := weights_fingerprint(folder)) != planned.weights_sha256:
+        changed = differences(folder.parent, {folder.name: planned.weights_sha256}, {folder.name: now})
+    else:
+        changed = []
+    if changed and planned.weights_sha256:
+        stored_tensors(folder)
+    return changed
+
+
+def check_planned(model: ModelConfig, planned: PlanModel, digests: Mapping[str, str], allowed: bool = False) -> None:
+    """Raise a ChangedError if the files of the model's folder are not those that were planned, unless that is
+    `allowed`.
+    """
+    if (changed := changed_weights(model, planned, digests)) and not allowed:
+        raise changed_error(changed)
+
+
+def changed_error(changed: Sequence[str]) -> ChangedError:
+    """The error that names what has changed since the run was planned, and what to do."""
+    more = f"\nand {len(changed) - _SHOWN} more" if len(changed) > _SHOWN else ""
+    return ChangedError(
+        "this is not what was planned:\n" + "\n".join(changed[:_SHOWN]) + more + "\nPut it back and resume the run; "
+        "submit another one for what is there now; or accept the mixture: hpcjobs resume RUN --allow-changed"
     )

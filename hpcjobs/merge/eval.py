@@ -29,6 +29,7 @@ from hpcjobs.run_folder.merged import Merged
 from hpcjobs.run_folder.metrics_file import with_verdict
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.plan import Plan
+from hpcjobs.run_folder.planned import allowed_changes
 from hpcjobs.run_folder.provenance import merged_facts
 from hpcjobs.run_folder.snapshot import import_as_planned
 from hpcjobs.tasks.eval_task import run_metrics
@@ -66,7 +67,7 @@ def _merge(paths: RunPaths) -> Merged:
                 writer.write(rows)
         metrics = aggregator.summary()
         rest.write(paths.missing, _missing_lines(missing, inputs, rounds, tally))
-        values = {"complete": not missing, "metrics": metrics} | _facts(config, plan, tally, missing, measures)
+        values = {"complete": not missing, "metrics": metrics} | _facts(paths, config, plan, tally, missing, measures)
         rest.write(paths.metrics, json_text(with_verdict(aggregator.told(values))))
     return Merged(plan.rows, tally.accepted, missing, metrics, tally.failed)
 
@@ -178,7 +179,7 @@ def _reason(index: int, rounds: Sequence[Acceptance], tally: Tally) -> str:
 
 
 def _facts(
-    config: Config, plan: Plan, tally: Tally, missing: Sequence[int], measures: Sequence[Metric]
+    paths: RunPaths, config: Config, plan: Plan, tally: Tally, missing: Sequence[int], measures: Sequence[Metric]
 ) -> dict[str, object]:
     """What metrics.json has beside the metrics."""
     return {
@@ -190,7 +191,7 @@ def _facts(
             "finish_reasons": dict(sorted(tally.finish_reasons.items())),
             "prompt_tokens": tally.prompt_tokens, "completion_tokens": tally.completion_tokens,
         },
-        "warnings": [*plan.notes, *tally.warnings(measures)],
+        "warnings": [*plan.notes, *allowed_changes(paths), *tally.warnings(measures)],
         "provenance": merged_facts(plan, config.run.seed)
         | {"scoring": SCORING, "generation": config.task.generation.model_dump(mode="json")},
     }  # fmt: skip

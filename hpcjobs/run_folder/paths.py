@@ -74,6 +74,16 @@ class RunPaths:
         return self.inputs / "tokens.json"
 
     @property
+    def planned(self) -> Path:
+        """The hashes of inputs and model as they were planned."""
+        return self.inputs / "planned.json"
+
+    @property
+    def versions(self) -> Path:
+        """The versions of the packages that the first rank ran with."""
+        return self.inputs / "versions.json"
+
+    @property
     def then_eval(self) -> Path:
         """The config of the eval that follows a train run, resolved when planning."""
         return self.root / "then_eval.yaml"

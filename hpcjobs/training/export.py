@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from hpcjobs.config import Config, TrainConfig
 from hpcjobs.run_folder.disk import disk_errors, os_errors_of_libraries
 from hpcjobs.run_folder.files import FILE_MODE, FOLDER_MODE, make_folder, sync_folder, temporary_name
+from hpcjobs.run_folder.planned import Planned
 from hpcjobs.training.card import adapter_card, model_card
 from hpcjobs.training.checkpoints.state import trained_weights
 from hpcjobs.training.data.encode import learned_end
@@ -46,7 +47,6 @@ def write_model(work: Work, prepared: Prepared, target: Path) -> None:
     Adapters are merged into the base model, which rank 0 loads again in float32 into host memory, so it does not matter
     how weights are sharded. What is stored is rounded once, to `train.save_dtype`.
     """
-    from hpcjobs.engines.fingerprint import check_planned
     from hpcjobs.engines.loader import torch_dtype
     from hpcjobs.engines.store import store_model
 
@@ -59,7 +59,7 @@ def write_model(work: Work, prepared: Prepared, target: Path) -> None:
         else:
             adapters = trained_weights(prepared.state)
             if work.rank.is_main:
-                check_planned(work.config.model, work.plan.model)  # days may lie between
+                _check_base(work)  # days may lie between
                 merged = merged_model(work.config, adapters)
                 _end_with(merged, end)
                 store_model(merged, merged.state_dict(), temporary, dtype)
@@ -72,6 +72,13 @@ def write_model(work: Work, prepared: Prepared, target: Path) -> None:
 def _bytes_of(weights: Iterable[torch.Tensor], dtype: torch.dtype | None = None) -> int:
     """The size of `weights` (whole, however they are sharded) in bytes, in their own type or in `dtype`."""
     return sum(weight.numel() * (dtype or weight.dtype).itemsize for weight in weights)
+
+
+def _check_base(work: Work) -> None:
+    from hpcjobs.engines.fingerprint import check_planned
+
+    digests, allowed = Planned.read(work.paths).model, work.config.run.allow_changed
+    check_planned(work.config.model, work.plan.model, digests, allowed)
 
 
 @contextlib.contextmanager

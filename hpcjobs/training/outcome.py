@@ -10,6 +10,7 @@ from hpcjobs.run_folder.merged import Merged
 from hpcjobs.run_folder.metrics_file import CheckpointFacts, MetricsFile, Summary
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.plan import Plan
+from hpcjobs.run_folder.planned import allowed_changes
 from hpcjobs.run_folder.provenance import merged_facts
 from hpcjobs.training.checkpoints.checkpoint import MANIFEST, Checkpoints, manifest_bytes
 from hpcjobs.training.data.tokens import TokenFacts
@@ -52,7 +53,7 @@ def read_training(paths: RunPaths) -> Training:
     steps = facts.steps if facts else config.train.max_steps or 1
     missing = [step for step in range(1, steps + 1) if step not in curve.steps]
     merged = TrainMerged(steps, steps - len(missing), missing, _metrics(curve), model=paths.model.exists())
-    values = _metrics_json(config, plan, merged, curve, facts) | {"train": _train(paths, config, curve, facts)}
+    values = _metrics_json(paths, config, plan, merged, curve, facts) | {"train": _train(paths, config, curve, facts)}
     return Training(merged, curve, values)
 
 
@@ -72,7 +73,7 @@ def _metrics(curve: Curve) -> dict[str, Summary]:
 
 
 def _metrics_json(
-    config: Config, plan: Plan, merged: TrainMerged, curve: Curve, facts: TokenFacts | None
+    paths: RunPaths, config: Config, plan: Plan, merged: TrainMerged, curve: Curve, facts: TokenFacts | None
 ) -> dict[str, object]:
     return {
         "complete": merged.complete,
@@ -81,7 +82,7 @@ def _metrics_json(
             "rows": merged.rows, "accepted": merged.accepted, "missing": len(merged.missing), "errors": 0,
             "tokens": sum(record.tokens for record in curve.steps.values()),
         },
-        "warnings": _warnings(merged, facts),
+        "warnings": _warnings(paths, merged, facts),
         "provenance": merged_facts(plan, config.run.seed),
     }  # fmt: skip
 
@@ -127,8 +128,8 @@ def _checkpoint(paths: RunPaths, step: int) -> CheckpointFacts:
         return {"step": step, "bytes": None, "error": f"its {MANIFEST} cannot be read: {error}"}
 
 
-def _warnings(merged: TrainMerged, facts: TokenFacts | None) -> list[str]:
-    warnings = []
+def _warnings(paths: RunPaths, merged: TrainMerged, facts: TokenFacts | None) -> list[str]:
+    warnings = allowed_changes(paths)
     if facts is None and not merged.accepted:
         warnings.append("no step is done, and the rows are not tokenised yet")
     elif merged.missing:

@@ -18,7 +18,6 @@ from hpcjobs.distributed.gpus import audit_allocation, own_gpus
 from hpcjobs.distributed.rank import Rank, job_end, refuse_lone_process, slurm_resources
 from hpcjobs.distributed.watchdog import Limits, Watchdog
 from hpcjobs.distributed.work import Work
-from hpcjobs.engines.fingerprint import check_planned
 from hpcjobs.engines.hub import at_commit, go_offline
 from hpcjobs.errors import HpcJobsError, UsageError
 from hpcjobs.plugins import contained
@@ -29,6 +28,7 @@ from hpcjobs.run_folder.plan import Plan
 from hpcjobs.run_folder.process import Identity
 from hpcjobs.run_folder.provenance import changed_since
 from hpcjobs.run_folder.snapshot import import_as_planned
+from hpcjobs.worker.as_planned import check_as_planned
 from hpcjobs.worker.by_kind import RANKS
 from hpcjobs.worker.signals import SignalHandlers, Terminated
 
@@ -98,7 +98,7 @@ def _run_job(work: Work) -> None:
     if work.rank.is_main and (message := changed_since(work.plan.code)):
         log.warning("%s", message)
     if not work.plan.kind.program:
-        check_planned(work.config.model, work.plan.model)
+        check_as_planned(work)
     with contained() if work.plan.kind.unit == "answers" else contextlib.nullcontext():
         RANKS[work.plan.kind.name](work)
 
