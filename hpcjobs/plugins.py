@@ -8,8 +8,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import signal
 import threading
 from collections.abc import Iterable, Iterator
+from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from hpcjobs.errors import ConfigError, HpcJobsError
@@ -53,6 +55,43 @@ def contained() -> Iterator[None]:
         raise ExitError(f"sys.exit({'' if end.code is None else repr(end.code)})") from end
     finally:
         _inside.depth -= 1
+
+
+class _Limit:
+    """The most seconds that a metric or template may take in this process; None: no limit."""
+
+    seconds: float | None = None
+    running = False
+
+
+def limit_time(seconds: float | None) -> None:
+    """Set how long a block of `timed` may take, in this process."""
+    _Limit.seconds = seconds
+
+
+@contextlib.contextmanager
+def timed(what: str) -> Iterator[None]:
+    """A block that raises a TimeoutError after the seconds of `limit_time`; one within another has the outer's limit.
+
+    It works in the main thread and interrupts Python code; what does not return from C code is ended by the watchdog.
+    """
+    seconds = _Limit.seconds
+    if seconds is None or _Limit.running or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if _Limit.running:
+            raise TimeoutError(f"{what} took more than {seconds:g} s (run.metric_timeout)")
+
+    before, _Limit.running = signal.signal(signal.SIGALRM, stop), True
+    signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)  # again each second: foreign code may swallow the first
+    try:
+        yield
+    finally:
+        _Limit.running = False
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _refuse_exit(status: int) -> NoReturn:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from hpcjobs.commands.merge import exit_code, merge_and_report
-from hpcjobs.errors import ConfigError
+from hpcjobs.errors import ConfigError, DataError
 from hpcjobs.metrics import find_metrics
 from hpcjobs.plugins import ExitError, contained
 from hpcjobs.run_folder.files import read_json
 from hpcjobs.worker.signals import Terminated
-from tests.runs import Ranks, guarded_rank, hpcjobs, plan_run
+from tests.runs import Ranks, guarded_rank, hpcjobs, plan_run, records_in
 
 
 @pytest.mark.parametrize(
@@ -91,6 +92,53 @@ def test_a_metric_that_ends_the_process_costs_that_sample_its_score(
     warnings = read_json(paths.metrics)["warnings"]
     assert any(f"ExitError: code that is not hpcjobs' own called {end}" in line for line in warnings)
     assert any("(first: row-3)" in line for line in warnings)
+
+
+@pytest.mark.parametrize("loop", ["while True: pass", "import time; time.sleep(60)"])
+def test_a_metric_without_end_costs_that_sample_its_score(
+    ram: Path, monkeypatch: pytest.MonkeyPatch, loop: str
+) -> None:
+    """In the rank, and in `score`, which judges the sample again."""
+    (ram / "endless_metric.py").write_text(OWN.format(loop))
+    monkeypatch.chdir(ram)
+    monkeypatch.syspath_prepend(str(ram))
+    monkeypatch.delitem(sys.modules, "endless_metric", raising=False)
+    task = {"prompt": "{{ question }}", "target": None, "metrics": ["endless_metric:Ends"]}
+    paths = plan_run(ram / "run", 12, task=task, run={"metric_timeout": 0.3})
+    with Ranks(paths, 1, main=guarded_rank) as ranks:
+        ranks.start(0)
+        assert ranks.finish(0) == [0]
+    assert merge_and_report(paths).complete
+    assert exit_code(paths) == 3
+    said = "TimeoutError: metric ends took more than 0.3 s (run.metric_timeout)"
+    assert any(said in line and "(first: row-3)" in line for line in read_json(paths.metrics)["warnings"])
+    assert hpcjobs("score", str(paths.root)).returncode == 3
+    assert any(said in line for line in read_json(paths.metrics)["warnings"])
+
+
+ENDLESS = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+
+
+def test_a_template_without_end_is_an_error_of_its_sample(ram: Path) -> None:
+    prompt = "{% if question.startswith('x') %}" + ENDLESS + "{% endif %}{{ question }}"
+    rows = [{"id": f"row-{n}", "question": "x" if n == 3 else "y"} for n in range(12)]
+    (ram / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task = {"prompt": prompt, "target": "{{ question }}", "metrics": ["exact_match"]}
+    data = {"name": str(ram / "rows.jsonl"), "id_column": "id"}
+    paths = plan_run(ram / "run", 12, task=task, data=data, run={"metric_timeout": 0.3})
+    with Ranks(paths, 1, main=guarded_rank) as ranks:
+        ranks.start(0)
+        assert ranks.finish(0) == [0]
+    merge_and_report(paths)
+    assert read_json(paths.metrics)["counts"]["errors"] == 1
+    [said] = [record.error.message for record in records_in(paths.journal("a", 0)) if record.error]
+    assert "task.prompt took more than 0.3 s (run.metric_timeout)" in said
+
+
+def test_a_template_without_end_ends_the_plan(ram: Path) -> None:
+    task = {"prompt": ENDLESS, "target": "{{ question }}", "metrics": ["exact_match"]}
+    with pytest.raises(DataError, match=r"fail on the first row \(id .*\): task.prompt took more than 0\.2 s"):
+        plan_run(ram / "run", 12, task=task, run={"metric_timeout": 0.2})
 
 
 def test_a_rank_that_c_code_ends_with_0_has_not_ended_well(ram: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from hpcjobs.merge.rescoring import answer_of, answered, scored, told_again
 from hpcjobs.merge.results import ResultRow, ResultsWriter, schema_of
 from hpcjobs.metrics import Aggregator, Judge, Score
 from hpcjobs.metrics.revisions import revisions
+from hpcjobs.plugins import limit_time
 from hpcjobs.requests import Completion, Row
 from hpcjobs.run_folder.disk import disk_errors, merge_need
 from hpcjobs.run_folder.files import FileTransaction, json_text, read_json
@@ -39,6 +40,7 @@ def rescore(paths: RunPaths, metric_names: Sequence[str], target: str | None) ->
         raise UsageError(f"{paths.results} does not exist yet; next: hpcjobs merge {paths.root.name}")
     config = read_config(paths.config)
     task = config.task
+    limit_time(config.run.metric_timeout)
     if task.type == "lm_eval":
         from hpcjobs.merge.score_lm_eval import rescore_lm_eval
 

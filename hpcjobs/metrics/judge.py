@@ -12,7 +12,7 @@ from hpcjobs.metrics.base import Metric, Score, failed_score
 from hpcjobs.metrics.extract import extract
 from hpcjobs.metrics.normalize import normalizer
 from hpcjobs.metrics.registry import BUILT_IN, find_metrics
-from hpcjobs.plugins import contained
+from hpcjobs.plugins import contained, timed
 from hpcjobs.requests import Completion, Row, Target
 
 
@@ -101,7 +101,7 @@ def _normal_target(target: Target, normal: Callable[[str], str]) -> Target:
 
 def _judged(metric: Metric, answer: Completion, target: Target, row: Row) -> Score:
     try:
-        with contained():
+        with contained(), timed(f"metric {metric.name}"):
             if isinstance(metric, Metric):
                 return metric.judge(answer, target, row)
             return Metric.judge(metric, answer, target, row)  # a user's own class, with nothing but `score`

@@ -15,6 +15,7 @@ from jinja2.sandbox import SandboxedEnvironment
 
 from hpcjobs.config import TaskConfig
 from hpcjobs.errors import ConfigError, did_you_mean
+from hpcjobs.plugins import timed
 from hpcjobs.requests import Chat, Pair, Prompt, Request, Row, Target, ToolChat, Turn, turns_like
 from hpcjobs.run_folder.inputs import row_index, user_row
 from hpcjobs.tasks.few_shot import Pool
@@ -55,13 +56,15 @@ class Template:
 
     def text(self, row: Row) -> str:
         """The rendered text."""
-        return self._template.render(row)
+        with timed(self._key):
+            return self._template.render(row)
 
     def value(self, row: Row) -> object:
         """The value of a single `{{ expression }}`, with lists as lists; otherwise the rendered text."""
         if self._expression is None:
             return self.text(row)
-        value = self._expression(**row)
+        with timed(self._key):
+            value = self._expression(**row)
         if isinstance(value, jinja2.Undefined):
             raise jinja2.UndefinedError(f"{self._key} is undefined for this row")
         if isinstance(value, Iterable) and not isinstance(value, str | bytes | list | tuple | Mapping):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hpcjobs.metrics import Score
+from hpcjobs.plugins import timed
 from hpcjobs.requests import Completion, Pair, Request, Row
 from hpcjobs.run_folder.inputs import row_index
 from hpcjobs.tasks.lmeval.codec import decode
@@ -29,7 +30,8 @@ class LmEvalTask:
 
     def judge(self, answer: Completion, row: Row) -> dict[str, Score]:
         """The scores of an answer by metric; none if it is to be predicted only."""
-        return self._judge.judge(answer, str(row["task"]), decode(str(row["doc"])), _requests(row))
+        with timed(f"the metrics of {row['task']}"):
+            return self._judge.judge(answer, str(row["task"]), decode(str(row["doc"])), _requests(row))
 
     def failed(self, row: Row) -> dict[str, Score]:
         """No scores, by metric: a row without an answer is in no aggregation."""
