@@ -33,7 +33,7 @@ def changed(folder: Path) -> None:
 # Each fault, and what the error names.
 FAULTS: list[tuple[Callable[[Path], None], str]] = [
     (renamed, UP), (missing, UP), (other_shape, UP), (other_type, "transformer.h.0.attn.c_attn.weight"),
-    (truncated, "model.safetensors is cut off"), (changed, "is not what was planned"),
+    (truncated, "model.safetensors is cut off"), (changed, "this is not what was planned"),
 ]  # fmt: skip
 JOBS = {
     "loop": ["eval", "--set", "model.engine=loop"],

@@ -164,6 +164,7 @@ class RunConfig(Section):
     lease_timeout: Annotated[float, Field(gt=0)] = 120.0
     heartbeat: Annotated[float, Field(gt=0)] = 5.0
     progress_timeout: Annotated[float, Field(gt=0)] = 1800.0
+    metric_timeout: Annotated[float, Field(gt=0)] = 300.0
     auto_resume: Annotated[int, Field(ge=0)] = 3
     max_errors: Annotated[float | int, AfterValidator(error_limit)] = 0.1
     drain_margin: Annotated[float, Field(ge=0)] | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from hpcjobs.config import ModelConfig
@@ -62,17 +62,16 @@ def _tensors(path: Path) -> list[tuple[int, int]]:
     return [(place, size) for place in range(_HEAD, size, max(_TENSOR_HEAD, size // _PLACES))]
 
 
-def changed_weights(model: ModelConfig, planned: PlanModel, digests: Mapping[str, str]) -> list[str]:
+def changed_weights(model: ModelConfig, planned: PlanModel) -> list[str]:
     """What differs in the model's folder from what was planned, one line each with both hashes.
 
-    `digests` are those of the plan; runs of earlier versions have none, and one hash of all files. Where a file is
-    damaged, a ConfigError names file and tensor.
+    Runs of earlier versions have one hash of all files. Where a file is damaged, a ConfigError names file and tensor.
     """
     folder = Path(ModelSource.of(model).location)
     if not folder.is_dir():
         return []
-    if digests:
-        changed = differences(folder, digests, weight_digests(folder, model.verify_weights == "full"))
+    if planned.files:
+        changed = differences(folder, planned.files, weight_digests(folder, model.verify_weights == "full"))
     elif planned.weights_sha256 and (now := weights_fingerprint(folder)) != planned.weights_sha256:
         changed = differences(folder.parent, {folder.name: planned.weights_sha256}, {folder.name: now})
     else:
@@ -82,11 +81,11 @@ def changed_weights(model: ModelConfig, planned: PlanModel, digests: Mapping[str
     return changed
 
 
-def check_planned(model: ModelConfig, planned: PlanModel, digests: Mapping[str, str], allowed: bool = False) -> None:
+def check_planned(model: ModelConfig, planned: PlanModel, allowed: bool = False) -> None:
     """Raise a ChangedError if the files of the model's folder are not those that were planned, unless that is
     `allowed`.
     """
-    if (changed := changed_weights(model, planned, digests)) and not allowed:
+    if (changed := changed_weights(model, planned)) and not allowed:
         raise changed_error(changed)
 
 

@@ -17,7 +17,6 @@ from hpcjobs.config.checks import ENGINES, checked_name, sbatch_word
 from hpcjobs.config.resolve import dump
 from hpcjobs.config.schema import Config
 from hpcjobs.config.shape import Shape
-from hpcjobs.engines.fingerprint import weight_digests
 from hpcjobs.engines.own_dtype import save_dtype
 from hpcjobs.errors import UsageError
 from hpcjobs.metrics.registry import find_metrics, registered_names
@@ -32,7 +31,7 @@ from hpcjobs.run_folder.job_kinds import BUILT_IN, find_kind
 from hpcjobs.run_folder.ledger.chunks import Ints, write_chunks
 from hpcjobs.run_folder.paths import RunPaths, runs_root
 from hpcjobs.run_folder.plan import Plan, PlanData, PlanModel, PlanTrain
-from hpcjobs.run_folder.planned import Planned
+from hpcjobs.run_folder.planned import write_hashes
 from hpcjobs.run_folder.provenance import code_facts
 from hpcjobs.run_folder.snapshot import Snapshot
 
@@ -106,8 +105,7 @@ class Draft:
             write_whole(paths.few_shot, table_parts(self.pool))
         self.snapshot.write(paths.code)
         if not self.plan.kind.program:
-            model, full = model_folder(self.config), self.config.model.verify_weights == "full"
-            Planned.write(paths, weight_digests(model, full) if model else {})
+            write_hashes(paths)
         plan.write(paths.plan)
 
 

@@ -18,6 +18,7 @@ from hpcjobs.plan.locate import located
 from hpcjobs.plan.model import checked_model
 from hpcjobs.plan.prompt_lengths import length_notes
 from hpcjobs.plan.user_code import metric_code
+from hpcjobs.plugins import limit_time
 from hpcjobs.requests import Chat, Prompt
 from hpcjobs.run_folder.inputs import table_sha256, user_columns, user_row
 from hpcjobs.run_folder.job_kinds import find_kind
@@ -63,6 +64,7 @@ def make_plan(job: str, config: Config, folder: Path | None = None) -> Draft:
     if shots.k:
         pool = Pool(shots, TableRows(table if few_shot is None else few_shot), is_own(shots))
         prompts = Prompts(config.task, columns, pool)
+    limit_time(config.run.metric_timeout)
     _try_first(prompts, table)
     if config.task.type != "perplexity":
         check_first_chats(config, table, lambda row: _chat(prompts.request(row, 0).prompt))

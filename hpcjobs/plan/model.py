@@ -11,7 +11,7 @@ from pathlib import Path
 from hpcjobs.assets import ASSETS
 from hpcjobs.config import Config
 from hpcjobs.config.path_names import is_path, near_file
-from hpcjobs.engines.fingerprint import weights_fingerprint
+from hpcjobs.engines.fingerprint import weight_digests, weights_fingerprint
 from hpcjobs.engines.generation_keys import generation_values
 from hpcjobs.engines.hub import HubModel, cache_folder, is_hub_id
 from hpcjobs.engines.registry import check_task, own_model_engine
@@ -46,7 +46,8 @@ def checked_model(config: Config) -> PlanModel:
             _, generation = generation_values(folder)
             likely = likely_engine(config, read_json(folder / "config.json"), generation)
             facts = replace(facts, likely_engine=likely)
-        return replace(facts, weights_sha256=weights_fingerprint(folder))
+        files = weight_digests(folder, model.verify_weights == "full")
+        return replace(facts, weights_sha256=weights_fingerprint(folder), files=files)
     hub = _hub_model(config)
     commit = hub.cached() if is_hub_id(model.name) else None
     if commit is None:

@@ -75,7 +75,7 @@ class RunPaths:
 
     @property
     def planned(self) -> Path:
-        """The hashes of inputs and model as they were planned."""
+        """The hashes of the inputs as they were planned."""
         return self.inputs / "planned.json"
 
     @property

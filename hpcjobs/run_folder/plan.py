@@ -47,7 +47,10 @@ class PlanData(_Part):
 
 @dataclass(frozen=True, kw_only=True)
 class PlanModel(_Part):
-    """The model and its engine, with a hash of its weights, or the cache and commit of a hub model."""
+    """The model and its engine, with a hash of its weights, or the cache and commit of a hub model.
+
+    `files` are hashes of the folder's files by name (engines.fingerprint); earlier versions have none.
+    """
 
     name: str = ""
     engine: str = ""
@@ -55,6 +58,7 @@ class PlanModel(_Part):
     dtype: str = "auto"
     likely_engine: str | None = None
     weights_sha256: str | None = None
+    files: dict[str, str] | None = None
     cache: str | None = None
     commit: str | None = None
 

@@ -7,8 +7,8 @@ compares; a difference ends it, or is recorded where `run.allow_changed` is set.
 from __future__ import annotations
 
 import importlib.metadata
+import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from hpcjobs.errors import HpcJobsError
@@ -17,6 +17,7 @@ from hpcjobs.run_folder.paths import RunPaths
 
 # Packages whose versions change what a model answers or learns.
 PACKAGES = ("torch", "transformers", "tokenizers", "peft", "vllm")
+_VISIBLE_SECONDS = 5.0
 Hashes = Mapping[str, str]
 
 
@@ -26,29 +27,16 @@ class ChangedError(HpcJobsError):
     fatal = True
 
 
-@dataclass(frozen=True, kw_only=True)
-class Planned:
-    """The content of planned.json: SHA-256 by file, of the run's inputs and of the model's folder (see
-    engines.fingerprint). Runs of earlier versions have none.
-    """
-
-    inputs: Hashes = field(default_factory=dict)
-    model: Hashes = field(default_factory=dict)
-
-    @classmethod
-    def read(cls, paths: RunPaths) -> Planned:
-        """Read planned.json."""
-        return cls(**read_json(paths.planned)) if paths.planned.exists() else cls()
-
-    @classmethod
-    def write(cls, paths: RunPaths, model: Hashes) -> None:
-        """Write planned.json for the inputs as they are in the run folder now."""
-        files = sorted(paths.inputs.glob("*.arrow"))
-        write_json(paths.planned, {"inputs": {path.name: sha256_of(path) for path in files}, "model": dict(model)})
+def write_hashes(paths: RunPaths) -> None:
+    """Write planned.json: the SHA-256 of the run's inputs, by file."""
+    write_json(paths.planned, {path.name: sha256_of(path) for path in sorted(paths.inputs.glob("*.arrow"))})
 
 
-def changed_inputs(paths: RunPaths, planned: Hashes) -> list[str]:
-    """What differs among the inputs, one line each with both hashes."""
+def changed_inputs(paths: RunPaths) -> list[str]:
+    """What differs among the inputs, one line each with both hashes. Runs of earlier versions have no hashes."""
+    if not paths.planned.exists():
+        return []
+    planned: dict[str, str] = read_json(paths.planned)
     now = {name: sha256_of(paths.inputs / name) for name in planned if (paths.inputs / name).exists()}
     return differences(paths.inputs, planned, now)
 
@@ -71,12 +59,25 @@ def changed_versions(paths: RunPaths) -> list[str]:
     now = versions()
     if create_once(paths.versions, json_text(now)):
         return []
-    first: dict[str, str] = read_json(paths.versions)
+    first = _read_soon(paths.versions)
     return [
         f"{name}: {first.get(name, 'not installed')} at the first start, now {now.get(name, 'not installed')}"
         for name in PACKAGES
         if first.get(name) != now.get(name)
     ]
+
+
+def _read_soon(path: Path) -> dict[str, str]:
+    """The content of a file that another node has just made, and this one may not see yet."""
+    deadline = time.monotonic() + _VISIBLE_SECONDS
+    while True:
+        try:
+            found: dict[str, str] = read_json(path)
+            return found
+        except FileNotFoundError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
 
 
 def versions() -> dict[str, str]:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from hpcjobs.config import Config, TrainConfig
 from hpcjobs.run_folder.disk import disk_errors, os_errors_of_libraries
 from hpcjobs.run_folder.files import FILE_MODE, FOLDER_MODE, make_folder, sync_folder, temporary_name
-from hpcjobs.run_folder.planned import Planned
 from hpcjobs.training.card import adapter_card, model_card
 from hpcjobs.training.checkpoints.state import trained_weights
 from hpcjobs.training.data.encode import learned_end
@@ -77,8 +76,7 @@ def _bytes_of(weights: Iterable[torch.Tensor], dtype: torch.dtype | None = None)
 def _check_base(work: Work) -> None:
     from hpcjobs.engines.fingerprint import check_planned
 
-    digests, allowed = Planned.read(work.paths).model, work.config.run.allow_changed
-    check_planned(work.config.model, work.plan.model, digests, allowed)
+    check_planned(work.config.model, work.plan.model, work.config.run.allow_changed)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ import logging
 
 from hpcjobs.distributed.work import Work
 from hpcjobs.engines.fingerprint import changed_error, changed_weights
-from hpcjobs.run_folder.planned import Planned, allow, changed_inputs, changed_versions
+from hpcjobs.run_folder.planned import allow, changed_inputs, changed_versions
 
 log = logging.getLogger(__name__)
 
@@ -16,10 +16,10 @@ def check_as_planned(work: Work) -> None:
 
     With `run.allow_changed` it is recorded instead. One rank a node reads the inputs, which are shared.
     """
-    planned, config = Planned.read(work.paths), work.config
-    changed = changed_weights(config.model, work.plan.model, planned.model)
+    config = work.config
+    changed = changed_weights(config.model, work.plan.model)
     if work.rank.local_rank == 0:
-        changed += changed_inputs(work.paths, planned.inputs)
+        changed += changed_inputs(work.paths)
     changed += changed_versions(work.paths)
     if not changed:
         return

@@ -20,7 +20,7 @@ from hpcjobs.distributed.watchdog import Limits, Watchdog
 from hpcjobs.distributed.work import Work
 from hpcjobs.engines.hub import at_commit, go_offline
 from hpcjobs.errors import HpcJobsError, UsageError
-from hpcjobs.plugins import contained
+from hpcjobs.plugins import contained, limit_time
 from hpcjobs.run_folder.heartbeat import Heartbeat, Vitals
 from hpcjobs.run_folder.logs import rank_log
 from hpcjobs.run_folder.paths import RunPaths
@@ -47,6 +47,7 @@ def run_rank(run_dir: str) -> None:
     rank = Rank.from_env()
     plan = Plan.read(paths.plan)
     config = at_commit(read_config(paths.config), plan.model)
+    limit_time(config.run.metric_timeout)
     rank.limit_threads(os.environ, (config.cluster.cpus_per_task or 1) if config.run.deterministic else None)
     os.environ.update(own_gpus(rank, os.environ, config.model.gpus_per_rank))
     if not plan.kind.program:

@@ -69,34 +69,33 @@ def folder(tmp_path: Path) -> Path:
 )
 def test_a_folder_that_changed(folder: Path, change: Callable[[Path], None], message: str, full: bool) -> None:
     model = ModelConfig(name=str(folder), verify_weights="full" if full else "head")
-    planned = PlanModel(name="m", weights_sha256=weights_fingerprint(folder))
-    digests = weight_digests(folder, full)
-    check_planned(model, planned, digests)
+    planned = PlanModel(name="m", weights_sha256=weights_fingerprint(folder), files=weight_digests(folder, full))
+    check_planned(model, planned)
     change(folder)
     with pytest.raises(HpcJobsError, match=message):
-        check_planned(model, planned, digests)
-    check_planned(ModelConfig(name="org/model"), planned, digests)  # of a hub model, which has its commit
+        check_planned(model, planned)
+    check_planned(ModelConfig(name="org/model"), planned)  # of a hub model, which has its commit
 
 
 def test_a_changed_folder_is_no_failure_where_that_is_allowed(folder: Path) -> None:
-    model, digests = ModelConfig(name=str(folder)), weight_digests(folder)
+    planned = PlanModel(name="m", weights_sha256="00", files=weight_digests(folder))
     other_config(folder)
-    check_planned(model, PlanModel(name="m", weights_sha256="00"), digests, allowed=True)
+    check_planned(ModelConfig(name=str(folder)), planned, allowed=True)
 
 
 def test_a_readme_is_none_of_the_model(folder: Path) -> None:
-    digests = weight_digests(folder)
+    planned = PlanModel(name="m", weights_sha256="00", files=weight_digests(folder))
     (folder / "README.md").write_text("other words")
     (folder / ".lock").write_text("")
-    check_planned(ModelConfig(name=str(folder)), PlanModel(name="m", weights_sha256="00"), digests)
+    check_planned(ModelConfig(name=str(folder)), planned)
 
 
 def test_runs_of_earlier_versions_have_one_hash(folder: Path) -> None:
     model, planned = ModelConfig(name=str(folder)), PlanModel(name="m", weights_sha256=weights_fingerprint(folder))
-    check_planned(model, planned, {})
+    check_planned(model, planned)
     other_config(folder)
     with pytest.raises(ChangedError, match="m: planned sha256"):
-        check_planned(model, planned, {})
+        check_planned(model, planned)
     cut_off(folder)
     with pytest.raises(ConfigError, match="is cut off"):
-        check_planned(model, planned, {})
+        check_planned(model, planned)
