@@ -13,7 +13,7 @@ import pytest
 from hpcjobs.config import Config
 from hpcjobs.config.layers import Layer
 from hpcjobs.config.problems import validate
-from hpcjobs.errors import DataError
+from hpcjobs.errors import ConfigError, DataError
 from hpcjobs.plan.eval import make_plan
 from hpcjobs.run_folder.inputs import Inputs, user_columns, user_row
 from hpcjobs.run_folder.json_columns import python_rows
@@ -162,6 +162,16 @@ def test_other_encodings_of_unicode_are_refused(tmp_path: Path, name: str, encod
         load_table(config_of(path).data)
     path.write_bytes(text.encode("utf-8-sig"))
     assert planned(path)[0][0]["q"] == "\xe9"
+
+
+@pytest.mark.parametrize("name", ["loop", "range", "error", "completion", "input", "source_id", "args", "kwargs"])
+def test_a_column_may_have_any_name(tmp_path: Path, name: str) -> None:
+    path = lines(tmp_path, *({"q": "x", "": 1, "a.b": 2, "self": 3, name: one} for one in (["a"], ["b"])))
+    inputs, prompts = planned(path, TASK | {"prompt": f"{{{{ {name}[0] }}}}", "target": f"{{{{ {name} }}}}"})
+    assert [prompts.target(user_row(inputs[number])) for number in (0, 1)] == [["a"], ["b"]]
+    assert [prompts.request(inputs[number], 0).prompt for number in (0, 1)] == ["a", "b"]
+    with pytest.raises(ConfigError, match=r"task\.prompt: `self` is jinja's own name, .* rename the column"):
+        make_plan("eval", config_of(path, TASK | {"prompt": "{{ self }}", "target": "x"}))
 
 
 def test_rows_without_columns_are_rows(tmp_path: Path) -> None:
