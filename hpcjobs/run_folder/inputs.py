@@ -114,8 +114,9 @@ def _canonical(column: pa.Array) -> pa.Array:
     if pa.types.is_struct(kind) and len(list(kind)):
         parts = [_canonical(part) for part in column.flatten()]
         return pa.StructArray.from_arrays(parts, fields=list(kind), mask=column.is_null())
-    if pa.types.is_list(kind) and not column.offset:
-        return pa.ListArray.from_arrays(column.offsets, _canonical(column.values), type=kind, mask=column.is_null())
+    lists = pa.LargeListArray if pa.types.is_large_list(kind) else pa.ListArray
+    if (pa.types.is_list(kind) or lists is pa.LargeListArray) and not column.offset:
+        return lists.from_arrays(column.offsets, _canonical(column.values), type=kind, mask=column.is_null())
     return column
 
 
