@@ -1,7 +1,7 @@
 """Which values of a file's columns Python has no equal of, or results.parquet does not give back: found when planning.
 
-All rows are looked at, some at a time and by Arrow's own loops: a million take about a second. What is refused here
-would otherwise end a rank, or a merge after everything is computed.
+All rows are looked at, by Arrow's own loops: a million take less than a second. What is refused here would otherwise
+end a rank, or a merge after everything is computed.
 """
 
 from __future__ import annotations
@@ -48,8 +48,11 @@ def _plain_column(column: pa.ChunkedArray, field: pa.Field, made: pa.Field, what
     invalid = next(filter(None, map(_invalid, column.chunks)), None)
     if invalid and not _OF_ONE_VALUE.search(invalid):
         raise DataError(f"{name} is damaged: {invalid}")
-    _check(column, field, what, lambda part: _no_plain(part, made))
-    found = pa.chunked_array([plain_array(chunk, made) for chunk in column.chunks], made.type)
+    try:
+        found = pa.chunked_array([plain_array(chunk, made) for chunk in column.chunks], made.type)
+    except (pa.ArrowException, ValueError, IndexError) as error:
+        _check(column, field, what, lambda part: _no_plain(part, made))
+        raise DataError(f"{name}: {error}") from None
     _check(found, made, what, lambda part: _no_value(part, made))
     if invalid:
         raise DataError(f"{name}: {invalid}")
