@@ -76,6 +76,17 @@ def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
         load_table(DataConfig(name=str(path)))
 
 
+def test_values_below_a_null_and_no_numbers_are_no_difference(tmp_path: Path) -> None:
+    runs = pa.RunEndEncodedArray.from_arrays(pa.array([3], pa.int32()), pa.array(["x"]))
+    field = pa.field("a", runs.type, nullable=False)
+    objects = pa.StructArray.from_arrays([runs], fields=[field], mask=pa.array([False, True, False]))
+    path = tmp_path / "d.arrow"
+    table = pa.table({"o": objects, "n": [float("nan")] * 3})
+    with pa.ipc.new_stream(str(path), table.schema) as writer:
+        writer.write_table(table)
+    assert [row["o"] for row in python_rows(load_table(DataConfig(name=str(path))))] == [{"a": "x"}, None, {"a": "x"}]
+
+
 def test_objects_whose_keys_are_never_null_come_back_from_a_run(tmp_path: Path) -> None:
     objects = pa.StructArray.from_arrays(
         [pa.array([1, 0, 3])], fields=[pa.field("a", pa.int64(), nullable=False)], mask=pa.array([False, True, False])
