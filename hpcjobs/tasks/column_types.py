@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from hpcjobs.errors import DataError
 from hpcjobs.run_folder.json_columns import is_json, is_list, json_array, json_field, python_values
-from hpcjobs.tasks.json_limits import half_pair, json_problem
+from hpcjobs.tasks.json_limits import half_pair, json_problem, too_deep
 
 # Arrow's files hold types 64 deep; a deeper value is kept as JSON.
 _DEEPEST_TYPE = 16
@@ -78,12 +78,20 @@ def _column(
         kind = exact_type(values)
         if kind is not None:
             return pa.field(name, kind), pa.array(values, kind, from_pandas=False)
+        for number, value in enumerate(values):
+            if problem := too_deep(value):
+                raise DataError(f"{place(number)}, column {name!a}: {problem}")
+        return json_field(name), json_array(values)
     except UnicodeEncodeError:
-        pass  # the row is named below
+        raise _half_pair(name, rows, place) from None
+
+
+def _half_pair(name: str, rows: Sequence[dict[str, Any]], place: Callable[[int], str]) -> DataError:
+    """Names the first row whose text or key has half a surrogate pair."""
     for number, row in enumerate(rows):
         if name in row and (problem := half_pair(name) or json_problem(row[name])):
-            raise DataError(f"{place(number)}, column {name!a}: {problem}")
-    return json_field(name), json_array(values)
+            return DataError(f"{place(number)}, column {name!a}: {problem}")
+    raise AssertionError("all texts are Unicode")
 
 
 def united(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:

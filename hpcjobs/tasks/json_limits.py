@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from itertools import chain
 from typing import Any
@@ -13,9 +14,24 @@ DEEPEST = 256
 
 def json_problem(value: Any) -> str | None:
     """Why a value that `json.loads` gave cannot be kept; None where it can."""
-    if _deeper(value, DEEPEST):
-        return f"nested more than {DEEPEST} deep"
-    return next(filter(None, map(half_pair, _texts(value))), None)
+    return too_deep(value) or next(filter(None, map(half_pair, _texts(value))), None)
+
+
+def text_problem(text: str) -> str | None:
+    """Why a text, which its column says is JSON, cannot be a value of a row; None where it can."""
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        return "JSON nested too deep for Python"
+    except ValueError as error:
+        return f"not JSON: {error}: {text[:80]!r}"
+    # Only an escape gives half a pair, and each level opens once: most texts need no closer look.
+    return json_problem(value) if "\\u" in text or text.count("[") + text.count("{") > DEEPEST else None
+
+
+def too_deep(value: Any) -> str | None:
+    """Says so of a value of too many levels; None of others."""
+    return f"nested more than {DEEPEST} deep" if _deeper(value, DEEPEST) else None
 
 
 def half_pair(text: str) -> str | None:

@@ -7,7 +7,6 @@ end a rank, or a merge after everything is computed.
 from __future__ import annotations
 
 import io
-import json
 import re
 from collections.abc import Callable, Iterator
 
@@ -19,7 +18,7 @@ import pyarrow.parquet as pq
 from hpcjobs.errors import DataError
 from hpcjobs.run_folder.inputs import table_sha256
 from hpcjobs.run_folder.json_columns import is_json
-from hpcjobs.tasks.json_limits import json_problem
+from hpcjobs.tasks.json_limits import text_problem
 from hpcjobs.tasks.plain_arrays import map_parts, plain_array, plain_field
 
 # What is wrong with some rows of a column, else None.
@@ -79,9 +78,11 @@ def _check_column(part: pa.Table, what: str, row: int) -> None:
 
 def _check(column: pa.ChunkedArray, field: pa.Field, what: str, problem: Problem, row: int = 0) -> None:
     for chunk in column.chunks:
-        if problem(chunk) is not None:
-            place, why = _first(chunk, problem)
-            raise DataError(f"{what}: row {row + place}, column {field.name!r}: {why}")
+        for start in range(0, len(chunk), _ROWS):
+            part = chunk.slice(start, _ROWS)
+            if problem(part) is not None:
+                place, why = _first(part, problem)
+                raise DataError(f"{what}: row {row + start + place}, column {field.name!r}: {why}")
         row += len(chunk)
 
 
@@ -139,7 +140,7 @@ def _no_value(array: pa.Array, field: pa.Field) -> str | None:
     """The problem of some value in rows of a plain column: `to_pylist` raises for it, or gives another one."""
     kind = array.type
     if is_json(field):
-        return next(filter(None, map(json_text_problem, array.drop_null().to_pylist())), None)
+        return next(filter(None, map(text_problem, array.drop_null().to_pylist())), None)
     if pa.types.is_struct(kind):
         return _first_of(array.flatten(), list(kind))
     if pa.types.is_map(kind):
@@ -151,16 +152,6 @@ def _no_value(array: pa.Array, field: pa.Field) -> str | None:
 
 def _first_of(parts: list[pa.Array], fields: list[pa.Field]) -> str | None:
     return next(filter(None, map(_no_value, parts, fields)), None)
-
-
-def json_text_problem(text: str) -> str | None:
-    """Why a text, which its column says is JSON, cannot be a value of a row; None where it can."""
-    try:
-        return json_problem(json.loads(text))
-    except RecursionError:
-        return "JSON nested too deep for Python"
-    except ValueError as error:
-        return f"not JSON: {error}: {text[:80]!r}"
 
 
 def _no_time(array: pa.Array) -> str | None:
