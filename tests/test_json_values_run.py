@@ -21,13 +21,16 @@ from tests.runs import inputs_of, run_ranks, said
 
 VALUES: list[Any] = [
     12, 3.5, "x", None, True, [], {}, [1, 2.5, "y"], {"a": {}}, 2**80, float("nan"), "\u2028", {"b": 1, "a": 2},
-    {"a": 1},
+    {"a": 1}, float("-inf"), -0.0, 2**63, {"": {"a.b": "\x00"}}, 10**400,
 ]  # fmt: skip
+# Names of columns of results.parquet, and some that are none of any language.
+NAMES = ["error", "completion", "scores", "input", "prompt", "index", "source_id", "self", "", "a.b", "\x00", "<b>"]
 
 
 def row_of(number: int) -> dict[str, Any]:
     value = VALUES[number % len(VALUES)]
     row = {"key": f"k{number}", "id": number, "kind": number % 2, "question": f"What is {number}?", "value": value}
+    row |= {name: VALUES[(number + place) % len(VALUES)] for place, name in enumerate(NAMES)}
     return row | {"options": {"A": "a", "B": str(number)} | ({"C": "c"} if number % 3 else {}), "text": str(value)}
 
 

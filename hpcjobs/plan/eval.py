@@ -113,9 +113,10 @@ def _chat(prompt: Prompt) -> Chat | None:
 
 def _try_first(prompts: Prompts, table: pa.Table) -> None:
     """Render the first row now, instead of failing after hours in the queue."""
-    for row in python_rows(table.slice(0, 1)):
+    for name in table.column("id").slice(0, 1).to_pylist():
         try:
+            row = python_rows(table.slice(0, 1))[0]
             prompts.request(row, 0)
             prompts.target(user_row(row))
         except Exception as error:  # a template may raise anything
-            raise DataError(f"the task's templates fail on the first row (id {row['id']!r}): {error}") from None
+            raise DataError(f"the task's templates fail on the first row (id {name!r}): {error}") from None

@@ -101,21 +101,27 @@ def table_parts(table: pa.Table) -> Iterator[memoryview]:
 
 def _canonical_table(part: pa.Table) -> pa.Table:
     """The rows in one chunk, whose bytes depend on the values only, not on chunks and what is below nulls."""
-    taken = part.take(pa.array(range(len(part)), pa.int64())).combine_chunks()
+    taken = part.take(_all(part)).combine_chunks()
     for number, field in enumerate(taken.schema):
         if pa.types.is_nested(field.type) and len(taken):
             taken = taken.set_column(number, field, _canonical(taken.column(number).chunk(0)))
     return taken
 
 
+def _all(rows: pa.Table | pa.Array) -> pa.Array:
+    return pa.array(range(len(rows)), pa.int64())
+
+
 def _canonical(column: pa.Array) -> pa.Array:
-    """A column rebuilt row by row, with nulls inside null objects."""
+    """A column rebuilt row by row, with nulls inside null objects, and nothing below them."""
     kind = column.type
     if pa.types.is_struct(kind) and len(list(kind)):
-        parts = [_canonical(part) for part in column.flatten()]
+        inner = [part.take(_all(part)) if column.null_count else part for part in column.flatten()]
+        parts = [_canonical(part) for part in inner]
         return pa.StructArray.from_arrays(parts, fields=list(kind), mask=column.is_null())
-    if pa.types.is_list(kind) and not column.offset:
-        return pa.ListArray.from_arrays(column.offsets, _canonical(column.values), type=kind, mask=column.is_null())
+    lists = pa.LargeListArray if pa.types.is_large_list(kind) else pa.ListArray
+    if (pa.types.is_list(kind) or lists is pa.LargeListArray) and not column.offset:
+        return lists.from_arrays(column.offsets, _canonical(column.values), type=kind, mask=column.is_null())
     return column
 
 

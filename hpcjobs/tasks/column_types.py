@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any
 
@@ -10,10 +10,10 @@ import pyarrow as pa
 
 from hpcjobs.errors import DataError
 from hpcjobs.run_folder.json_columns import is_json, is_list, json_array, json_field, python_values
+from hpcjobs.tasks.json_limits import half_pair, json_problem, too_deep
 
-# Arrow's files hold types 64 deep; a deeper value is kept as JSON. Python's own json takes a place on its stack for
-# each level, in every process that reads the value again, so there is an end.
-_DEEPEST_TYPE, DEEPEST = 16, 256
+# Arrow's files hold types 64 deep; a deeper value is kept as JSON.
+_DEEPEST_TYPE = 16
 _SCALARS = {bool: pa.bool_(), float: pa.float64(), str: pa.string()}
 _NULL = type(None)
 
@@ -79,42 +79,19 @@ def _column(
         if kind is not None:
             return pa.field(name, kind), pa.array(values, kind, from_pandas=False)
         for number, value in enumerate(values):
-            if _deeper(value, DEEPEST):
-                raise DataError(f"{place(number)}, column {name!r}: nested more than {DEEPEST} deep")
+            if problem := too_deep(value):
+                raise DataError(f"{place(number)}, column {name!a}: {problem}")
         return json_field(name), json_array(values)
     except UnicodeEncodeError:
         raise _half_pair(name, rows, place) from None
 
 
-def _deeper(value: Any, levels: int) -> bool:
-    if not isinstance(value, dict | list):
-        return False
-    inside: Iterable[Any] = value.values() if isinstance(value, dict) else value
-    return levels == 0 or any(_deeper(one, levels - 1) for one in inside)
-
-
 def _half_pair(name: str, rows: Sequence[dict[str, Any]], place: Callable[[int], str]) -> DataError:
     """Names the first row whose text or key has half a surrogate pair."""
     for number, row in enumerate(rows):
-        for text in _texts([name, row[name]] if name in row else []):
-            try:
-                text.encode()
-            except UnicodeEncodeError as error:
-                half = f"\\u{ord(text[error.start]):04x}"
-                return DataError(
-                    f"{place(number)}, column {name!a}: {half} is half of a surrogate pair, and no character "
-                    f"(character {error.start} of the text {text[:80]!a})"
-                )
+        if name in row and (problem := half_pair(name) or json_problem(row[name])):
+            return DataError(f"{place(number)}, column {name!a}: {problem}")
     raise AssertionError("all texts are Unicode")
-
-
-def _texts(value: Any) -> Iterable[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, list):
-        yield from chain.from_iterable(map(_texts, value))
-    elif isinstance(value, dict):
-        yield from chain.from_iterable(map(_texts, chain.from_iterable(value.items())))
 
 
 def united(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:

@@ -13,6 +13,7 @@ import pyarrow as pa
 from hpcjobs.config.schema import ColumnType
 from hpcjobs.errors import DataError
 from hpcjobs.run_folder.json_columns import json_array, json_field
+from hpcjobs.tasks.json_limits import json_problem
 
 _TYPES = {"string": pa.string(), "int64": pa.int64(), "float64": pa.float64(), "bool": pa.bool_()}
 _INTEGER = re.compile(r"\s*[+-]?[0-9]+\s*")
@@ -35,6 +36,8 @@ def csv_values(texts: Sequence[str], kind: ColumnType, place: Callable[[int], st
             values.append(_VALUES[kind](text) if text.strip() else None)
         except (ValueError, KeyError, RecursionError):
             raise DataError(f"{place(number)}: {text[:80]!r} is no {kind}, and data.types says so") from None
+        if kind == "json" and (problem := json_problem(values[-1])):
+            raise DataError(f"{place(number)}: {problem}")
     return json_array(values) if kind == "json" else pa.array(values, _TYPES[kind], from_pandas=False)
 
 

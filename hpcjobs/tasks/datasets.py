@@ -18,9 +18,10 @@ from hpcjobs.config.path_names import is_path, near_file
 from hpcjobs.errors import DataError, did_you_mean
 from hpcjobs.run_folder.inputs import OWN_COLUMN
 from hpcjobs.run_folder.json_columns import is_json
-from hpcjobs.tasks.arrow_rows import check_keepable, plain, roomy
+from hpcjobs.tasks.arrow_rows import roomy
 from hpcjobs.tasks.file_names import files_of, is_pattern, is_saved
 from hpcjobs.tasks.ids import row_ids, slices
+from hpcjobs.tasks.kept_values import check_kept, plain
 from hpcjobs.tasks.read_files import read_files, read_folder
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
@@ -38,8 +39,8 @@ def load_table(config: DataConfig) -> pa.Table:
     for name, values in ours.items():
         if name in table.column_names and _same(table, name, values):
             table = table.drop_columns([name])  # the same values: no need to keep them twice
-    check_keepable(table, config.title)
     table = roomy(table)
+    check_kept(table, config.title)
     table = table.rename_columns([f"source_{c}" if OWN_COLUMN.fullmatch(c) else c for c in table.column_names])
     return table.add_column(0, "index", ours["index"]).add_column(1, "id", ours["id"])
 
@@ -126,7 +127,8 @@ def _of_dataset(loaded: Any, config: DataConfig) -> pa.Table:
         loaded = loaded[split]
     if config.max_samples is not None:
         loaded = loaded.select(range(min(len(loaded), config.max_samples)))
-    return plain(loaded.with_format("arrow")[:] if len(loaded) else loaded.data.table.slice(0, 0))
+    rows = loaded.with_format("arrow")[:] if len(loaded) else loaded.data.table.slice(0, 0)
+    return plain(rows, f"data set {config.title}")
 
 
 def expected_work(table: pa.Table, columns: set[str]) -> npt.NDArray[np.int64]:

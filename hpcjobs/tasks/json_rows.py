@@ -11,19 +11,19 @@ import pyarrow as pa
 from hpcjobs.errors import DataError, did_you_mean
 from hpcjobs.tasks.column_types import rows_table
 from hpcjobs.tasks.file_names import of_split, open_bytes
-from hpcjobs.tasks.jsonl import read_jsonl
+from hpcjobs.tasks.jsonl import BOM, read_jsonl, utf8_text
 
 
 def read_json(path: Path, split: str | None) -> pa.Table:
     """The rows in their order, of an object's list `split` where it is given; JSON Lines by this name are read too."""
     with open_bytes(path) as file:
-        content = file.read()
+        content = file.read().removeprefix(BOM)
     try:
-        found = json.loads(content)
+        found = json.loads(utf8_text(content, path))
     except RecursionError:
         raise DataError(f"{path}: JSON nested too deep for Python") from None
     except ValueError as error:
-        if getattr(error, "msg", "") == "Extra data" and content.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"{":
+        if getattr(error, "msg", "") == "Extra data" and content.lstrip()[:1] == b"{":
             of_split([path], split, str(path))
             return read_jsonl(path)
         raise DataError(f"{path}: not JSON: {error}") from None

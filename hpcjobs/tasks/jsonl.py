@@ -16,7 +16,7 @@ from hpcjobs.tasks.column_types import joined, rows_table, united_schema
 from hpcjobs.tasks.file_names import open_bytes
 
 _BLOCK = 1 << 23
-_BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"
 
 
 def read_jsonl(path: Path) -> pa.Table:
@@ -69,9 +69,14 @@ def _by_python(block: bytes, path: Path, line: int, row: int) -> pa.Table:
 def _lines(block: bytes, path: Path, line: int) -> list[tuple[int, str]]:
     """The lines of a block as texts, numbered from `line` + 1."""
     if not line:
-        block = block.removeprefix(_BOM)
+        block = block.removeprefix(BOM)
+    return list(enumerate(utf8_text(block, path, line).split("\n"), start=line + 1))
+
+
+def utf8_text(block: bytes, path: Path, line: int = 0) -> str:
+    """The text of a block that stands after so many lines; a DataError names the line and the byte that is no UTF-8."""
     try:
-        return list(enumerate(block.decode().split("\n"), start=line + 1))
+        return block.decode()
     except UnicodeDecodeError as error:
         number = line + 1 + block.count(b"\n", 0, error.start)
         start = block.rfind(b"\n", 0, error.start) + 1

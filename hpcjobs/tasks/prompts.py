@@ -45,6 +45,8 @@ class Template:
             self._template = _environment.from_string(text)
         except jinja2.TemplateSyntaxError as error:
             raise ConfigError(f"{key}: not a jinja2 template: {error.message} (its line {error.lineno})") from None
+        if "self" in list(columns) and any(one.name == "self" for one in parsed.find_all(nodes.Name)):
+            raise ConfigError(f"{key}: `self` is jinja's own name, and no column in a template: rename the column")
         for name in sorted(name for name in names - set(_environment.globals) if name not in columns):
             raise ConfigError(
                 f"{key}: the template names column {name!r}, which the data set does not have"
@@ -64,7 +66,7 @@ class Template:
         if self._expression is None:
             return self.text(row)
         with timed(self._key):
-            value = self._expression(**row)
+            value = self._expression(row)  # not as keywords: a column may be called `self`
         if isinstance(value, jinja2.Undefined):
             raise jinja2.UndefinedError(f"{self._key} is undefined for this row")
         if isinstance(value, Iterable) and not isinstance(value, str | bytes | list | tuple | Mapping):

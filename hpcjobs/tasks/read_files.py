@@ -11,12 +11,13 @@ import pyarrow as pa
 
 from hpcjobs.config import DataConfig
 from hpcjobs.errors import DataError
-from hpcjobs.tasks.arrow_rows import plain, read_arrow, read_parquet, same_columns
+from hpcjobs.tasks.arrow_rows import read_arrow, read_parquet, same_columns
 from hpcjobs.tasks.column_types import joined, united_schema
 from hpcjobs.tasks.csv_rows import read_csv
 from hpcjobs.tasks.file_names import files_in, of_split, one_kind, saved_in
 from hpcjobs.tasks.json_rows import read_json
 from hpcjobs.tasks.jsonl import read_jsonl
+from hpcjobs.tasks.kept_values import plain
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _PACKABLE = (".jsonl", ".json", *_DELIMITERS)
@@ -47,7 +48,10 @@ def read_files(files: Sequence[Path], config: DataConfig) -> pa.Table:
     if kind != ".json" or len(files) > 1:
         files = of_split(files, config.split, config.title)
         config = config.model_copy(update={"split": None})
-    parts = [_read(path, kind, config) for path in files]
+    parts, left = list[pa.Table](), config.max_samples
+    for path in files:
+        parts.append(_read(path, kind, config, left))
+        left = None if left is None else max(0, left - len(parts[-1]))
     if len(parts) == 1:
         return parts[0]
     by_rows = kind in (".jsonl", ".json")
@@ -55,7 +59,8 @@ def read_files(files: Sequence[Path], config: DataConfig) -> pa.Table:
     return joined(parts, schema)
 
 
-def _read(path: Path, kind: str, config: DataConfig) -> pa.Table:
+def _read(path: Path, kind: str, config: DataConfig, rows: int | None) -> pa.Table:
+    """The rows of a file; of Parquet and Arrow files the first `rows` alone, since each is looked at."""
     try:
         if path.suffix.lower() in (".gz", ".zst") and kind not in _PACKABLE:
             raise DataError(f"data file {path}: {kind} is packed already; unpack it first")
@@ -65,6 +70,7 @@ def _read(path: Path, kind: str, config: DataConfig) -> pa.Table:
             return read_jsonl(path)
         if kind == ".json":
             return read_json(path, config.split)
-        return plain(read_parquet(path) if kind == ".parquet" else read_arrow(path))
+        table = read_parquet(path) if kind == ".parquet" else read_arrow(path)
     except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
         raise DataError(f"data file {path} cannot be read: {error}") from None
+    return plain(table if rows is None else table.slice(0, rows), f"data file {path}")

@@ -197,13 +197,13 @@ class ChunkRunner:
         self._work.heartbeat.vitals.open -= len(in_hand.whole)
 
     def _request(self, index: int, lease: Lease) -> Request | Completion:
-        row = self._inputs[index]
         try:
+            row = self._inputs[index]
             if (times := lease.suspects.count(index)) >= _HANGS:
                 raise HungError(f"{times} ranks have made no progress with it: run.progress_timeout")
             with contained():
                 return self._task.request(row)
-        except Exception as error:  # a template may raise anything; it is this sample's problem alone
+        except Exception as error:  # a template may raise anything, or this machine lack a row's time zone
             return Completion.failed(index, SampleError.of(error), time.time())
 
     def record(self, completion: Completion) -> None:
@@ -265,11 +265,11 @@ class ChunkRunner:
         self._synced = time.monotonic()
 
     def _scored(self, completion: Completion, lease: Lease) -> Record:
-        row, scores = self._inputs[completion.index], self._scores(completion)
+        (name,), scores = self._inputs.ids(completion.index, completion.index + 1), self._scores(completion)
         rank, likelihood = self._work.rank, completion.likelihood or Likelihood((), (), ())
         return Record(
             index=completion.index,
-            id=str(row["id"]),
+            id=name,
             chunk=lease.chunk,
             generation=lease.generation,
             completion=completion.text,
@@ -292,7 +292,10 @@ class ChunkRunner:
 
     def _scores(self, completion: Completion) -> dict[str, Score]:
         """The scores by metric. Where a metric, or the sample's target, raises anything, there is none."""
-        row = self._inputs[completion.index]
+        try:
+            row = self._inputs[completion.index]
+        except Exception:  # which is the completion's own error
+            row = {}
         if completion.error is not None:
             return self._task.failed(row)
         try:

@@ -14,7 +14,6 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from hpcjobs.config import DataConfig
-from hpcjobs.errors import DataError
 from hpcjobs.run_folder.inputs import table_sha256
 from hpcjobs.tasks.datasets import load_table
 from tests.reference.test_json import back, inputs_of
@@ -88,13 +87,3 @@ def write(table: pa.Table, path: Path, how: int) -> None:
     else:
         with (pa.ipc.new_file if how == 1 else pa.ipc.new_stream)(str(path), table.schema) as writer:
             writer.write_table(table)
-
-
-@pytest.mark.parametrize(
-    "kind",
-    [pa.month_day_nano_interval(), pa.list_(pa.month_day_nano_interval()), pa.struct([]), pa.list_(pa.struct([]))],
-)
-def test_what_parquet_cannot_hold_is_refused_before_anything_is_computed(tmp_path: Path, kind: pa.DataType) -> None:
-    write(pa.table({"fine": [1], "odd": pa.array([None], kind)}), tmp_path / "d.arrow", 1)
-    with pytest.raises(DataError, match=r"column 'odd' holds .*, which results.parquet cannot hold"):
-        load_table(DataConfig(name=str(tmp_path / "d.arrow")))

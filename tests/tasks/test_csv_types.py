@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,23 @@ def test_a_text_of_another_type_is_named(tmp_path: Path, kind: str, text: str) -
     path = csv_of(tmp_path, "", text)
     with pytest.raises(DataError, match=rf"d\.csv: row 1, column 'x': .* is no {kind}, and data\.types says so"):
         load(path, {"x": kind})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"a": ["\\ud800"]}', r"row 1, column 'x': \\ud800 is half of a surrogate pair"),
+        ('{"\\udfff": 1}', r"row 1, column 'x': \\udfff is half of a surrogate pair"),
+        ("[" * 257 + "]" * 257, r"row 1, column 'x': nested more than 256 deep"),
+        ("[" * 100_000, r"row 1, column 'x': .* is no json"),
+    ],
+)
+def test_json_that_cannot_be_kept_is_named(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        load(csv_of(tmp_path, "[]", text), {"x": "json"})
+    assert load(csv_of(tmp_path, '"\\ud83d\\ude00"'), {"x": "json"}) == ["\U0001f600"]
+    deepest = json.loads("[" * 256 + "]" * 256)
+    assert load(csv_of(tmp_path, json.dumps(deepest)), {"x": "json"}) == [deepest]
 
 
 def test_wrong_names_are_refused(tmp_path: Path) -> None:

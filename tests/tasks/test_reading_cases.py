@@ -13,10 +13,11 @@ import pytest
 from hpcjobs.config import Config
 from hpcjobs.config.layers import Layer
 from hpcjobs.config.problems import validate
-from hpcjobs.errors import DataError
+from hpcjobs.errors import ConfigError, DataError
 from hpcjobs.plan.eval import make_plan
 from hpcjobs.run_folder.inputs import Inputs, user_columns, user_row
 from hpcjobs.run_folder.json_columns import python_rows
+from hpcjobs.tasks.datasets import load_table
 from hpcjobs.tasks.prompts import Prompts
 
 TASK = {"prompt": "{{ q }} Reference {{ gold }}", "target": "{{ gold }}", "metrics": ("exact_match",)}
@@ -149,6 +150,28 @@ def test_latin_1_is_refused_with_its_place(tmp_path: Path) -> None:
     path.write_bytes(b"q,a\nhello,x\n\xe9,x\n")
     with pytest.raises(DataError, match=r"data\.csv:3: byte 0xe9, byte 12 of the file, is no UTF-8"):
         planned(path)
+
+
+@pytest.mark.parametrize("name", ["data.json", "data.jsonl", "data.csv"])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "utf-16-le", "utf-16-be"])
+def test_other_encodings_of_unicode_are_refused(tmp_path: Path, name: str, encoding: str) -> None:
+    path = tmp_path / name
+    text = "q,gold\n\xe9,2\n" if name == "data.csv" else '{"q": "\xe9", "gold": 2}\n' * 2
+    path.write_bytes(text.encode(encoding))
+    with pytest.raises(DataError, match=r"data\.(json|jsonl|csv):[12]: .* is no UTF-8|data\.jsonl?.*: not JSON"):
+        load_table(config_of(path).data)
+    path.write_bytes(text.encode("utf-8-sig"))
+    assert planned(path)[0][0]["q"] == "\xe9"
+
+
+@pytest.mark.parametrize("name", ["loop", "range", "error", "completion", "input", "source_id", "args", "kwargs"])
+def test_a_column_may_have_any_name(tmp_path: Path, name: str) -> None:
+    path = lines(tmp_path, *({"q": "x", "": 1, "a.b": 2, "self": 3, name: one} for one in (["a"], ["b"])))
+    inputs, prompts = planned(path, TASK | {"prompt": f"{{{{ {name}[0] }}}}", "target": f"{{{{ {name} }}}}"})
+    assert [prompts.target(user_row(inputs[number])) for number in (0, 1)] == [["a"], ["b"]]
+    assert [prompts.request(inputs[number], 0).prompt for number in (0, 1)] == ["a", "b"]
+    with pytest.raises(ConfigError, match=r"task\.prompt: `self` is jinja's own name, .* rename the column"):
+        make_plan("eval", config_of(path, TASK | {"prompt": "{{ self }}", "target": "x"}))
 
 
 def test_rows_without_columns_are_rows(tmp_path: Path) -> None:
