@@ -5,51 +5,124 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from hpcjobs.requests import Turn, template_values, turns_like, without_value
+from hpcjobs.requests import Chat, Turn, template_values, turns_like, without_value
+
+# Names under which data has a turn's reasoning; templates read the first, gpt-oss's the second.
+_REASONING = ("reasoning_content", "thinking", "reasoning")
+Render = Callable[[Sequence[Turn]], str]
 
 
 def chat_text(tokenizer: Any, chat: Sequence[Turn], ask: bool) -> str:
-    """The text of a chat; with `ask`, including the generation prompt.
+    """The text of a chat; with `ask`, including the generation prompt. Raises what `checked_text` raises."""
+    return checked_text(chat, lambda turns: _render(tokenizer, turns, ask))
 
-    Raises what the template raises, and a ValueError for a turn without content that it renders as "None", or whose
-    `tool_calls` it drops, and for the row's `tools` or `documents` that it drops.
+
+def checked_text(chat: Sequence[Turn], render: Render) -> str:
+    """The text of a chat. A template that reads content in parts alone, and so writes no text, is given parts.
+
+    Raises what the template raises, and a ValueError for what it would drop: a turn's words or `tool_calls`, the row's
+    `tools` or `documents`; and for a turn without content that it writes as "None".
     """
-    text = _render(tokenizer, chat, ask)
-    if name := left_out(chat, text, lambda turns: _render(tokenizer, turns, ask)):
-        raise ValueError(f"the chat template leaves out the row's {name}: rename or drop that column")
-    if any(turn["content"] is None for turn in chat):
-        _check_empty_turns(tokenizer, chat, ask, text)
+    chat, text = _written(chat, render)
+    if name := _left_out(chat, text, render):
+        raise ValueError(
+            f"the chat template leaves out the row's {name}: take a model whose template knows them, or rename or drop "
+            "that column"
+        )
     for number, turn in enumerate(chat):
-        if turn.get("tool_calls") and text == _render(tokenizer, _without_calls(chat, number), ask):
+        if turn.get("content") is None and _writes_none(chat, number, text, render):
+            raise ValueError(
+                f"turn {number} ({turn['role']}) has no content, and the chat template writes it as the word 'None'"
+            )
+        if turn.get("tool_calls") and text == _text_or_none(render, _without_calls(chat, number)):
             raise ValueError(f"the chat template leaves out the tool_calls of turn {number} ({turn['role']})")
     return text
 
 
-def left_out(chat: Sequence[Turn], text: str, render: Callable[[Sequence[Turn]], str]) -> str | None:
+def _written(chat: Sequence[Turn], render: Render) -> tuple[Sequence[Turn], str]:
+    """The chat as the template reads it, its content as texts or in parts, and its text."""
+    try:
+        text = render(chat)
+        if (lost := _unwritten(chat, text, render)) is None:
+            return chat, text
+        raise ValueError(f"the chat template leaves out turn {lost} ({chat[lost]['role']})")
+    except Exception:  # a template may raise anything
+        parts = _in_parts(chat)
+        again = _text_or_none(render, parts)
+        if again is None or _unwritten(parts, again, render) is not None:
+            raise
+        return parts, again
+
+
+def _left_out(chat: Sequence[Turn], text: str, render: Render) -> str | None:
     """The first of the chat's template values, such as its tools, that its `text` has nothing of; None without one."""
     values = (name for name, value in template_values(chat).items() if value)
-    return next((name for name in values if render(without_value(chat, name)) == text), None)
+    return next((name for name in values if _text_or_none(render, without_value(chat, name)) == text), None)
+
+
+def _unwritten(chat: Sequence[Turn], text: str, render: Render) -> int | None:
+    """The first turn whose words the template does not write, whatever they are; None without one.
+
+    Beside `tool_calls` many templates write no words (Llama 3.1), and take such turns to have none.
+    """
+    for number, turn in enumerate(chat):
+        words = _words(turn)
+        if words and words not in text and not turn.get("tool_calls"):
+            other = [{"type": "text", "text": "0"}] if isinstance(turn["content"], list) else "0"
+            if text == _text_or_none(render, _replaced(chat, number, {"content": other})):
+                return number
+    return None
+
+
+def _words(turn: Turn) -> str:
+    content = turn.get("content") or ""
+    return (content[0]["text"] if isinstance(content, list) else str(content)).strip()
+
+
+def _in_parts(chat: Sequence[Turn]) -> Chat:
+    """The chat with each text as a list of one part, as the templates of models with images read it."""
+    parts = [
+        {**turn, "content": [{"type": "text", "text": turn["content"]}]} if turn.get("content") else turn
+        for turn in chat
+    ]
+    return turns_like(chat, parts)
+
+
+def _text_or_none(render: Render, chat: Sequence[Turn]) -> str | None:
+    """The text of a changed chat; None if the template refuses it, and so reads what was changed."""
+    try:
+        return render(chat)
+    except Exception:  # a template may raise anything
+        return None
+
+
+def template_turns(chat: Sequence[Turn]) -> list[Turn]:
+    """The turns as a template gets them: without keys that are null, and with reasoning under the names that it reads.
+
+    As `apply_chat_template` of transformers 5.23 has it; earlier versions give null, and one name only.
+    """
+    return [_with_reasoning({key: value for key, value in turn.items() if value is not None}) for turn in chat]
+
+
+def _with_reasoning(turn: Turn) -> Turn:
+    found = next((turn[name] for name in _REASONING if name in turn), None)
+    return turn if found is None else {"thinking": found, **turn, "reasoning_content": found}
 
 
 def _render(tokenizer: Any, chat: Sequence[Turn], ask: bool) -> str:
-    values = template_values(chat)
-    return str(tokenizer.apply_chat_template(list(chat), add_generation_prompt=ask, tokenize=False, **values))
+    turns, values = template_turns(chat), template_values(chat)
+    return str(tokenizer.apply_chat_template(turns, add_generation_prompt=ask, tokenize=False, **values))
 
 
-def _check_empty_turns(tokenizer: Any, chat: Sequence[Turn], ask: bool, text: str) -> None:
-    for number, turn in enumerate(chat):
-        if turn["content"] is None and text == _render(tokenizer, _replaced(chat, number, {"content": "None"}), ask):
-            raise ValueError(
-                f"turn {number} ({turn['role']}) has no content, and the chat template writes it as the word 'None'"
-            )
+def _writes_none(chat: Sequence[Turn], number: int, text: str, render: Render) -> bool:
+    """Whether a turn without content is written as if it had the content "None"."""
+    none, empty = (_text_or_none(render, _replaced(chat, number, {"content": words})) for words in ("None", ""))
+    return text == none != empty
 
 
 def _without_calls(chat: Sequence[Turn], number: int) -> list[Turn]:
-    calls = {"tool_calls": None, "content": chat[number]["content"] or ""}
-    return _replaced(chat, number, calls if chat[number]["content"] is None else {"tool_calls": None})
+    return _replaced(chat, number, {"tool_calls": None, "content": chat[number].get("content") or ""})
 
 
 def _replaced(chat: Sequence[Turn], number: int, values: dict[str, Any]) -> list[Turn]:
-    changed = {**chat[number], **values}
-    turn = {key: value for key, value in changed.items() if key != "tool_calls" or value is not None}
-    return turns_like(chat, [*chat[:number], turn, *chat[number + 1 :]])
+    return turns_like(chat, [*chat[:number], {**chat[number], **values}, *chat[number + 1 :]])

@@ -9,13 +9,13 @@ import functools
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-import jinja2
 import pyarrow as pa
 
 from hpcjobs.config import Config
-from hpcjobs.plan.chat_template import chat_renderer, template_of
+from hpcjobs.engines.chat_template import Render, checked_text
+from hpcjobs.plan.chat_template import chat_renderer
 from hpcjobs.plan.model import model_folder
-from hpcjobs.requests import Chat, Row
+from hpcjobs.requests import Row
 from hpcjobs.run_folder.files import read_json
 from hpcjobs.run_folder.json_columns import python_rows
 from hpcjobs.training.data.examples import Example, Examples, turns_of
@@ -68,23 +68,23 @@ def _lengths(folder: Path, examples: Iterable[tuple[Row, Example]]) -> Iterator[
     tokenizer.no_truncation()
 
     @functools.cache
-    def render() -> Callable[[Chat], str]:
-        return chat_renderer(folder, template_of(folder) or "", asks=False)
+    def render() -> Render:
+        return chat_renderer(folder, asks=False)
 
     for row, example in examples:
         try:
             texts.append((row, _text(example, render)))
-        except jinja2.TemplateError:  # the ranks leave it out, and say so
+        except Exception:  # a template may raise anything; the ranks leave the row out, and say so
             continue
     made = tokenizer.encode_batch([text for _, text in texts], add_special_tokens=False)
     for (row, _), one in zip(texts, made, strict=True):
         yield row, len(one.ids)
 
 
-def _text(example: Example, render: Callable[[], Callable[[Chat], str]]) -> str:
+def _text(example: Example, render: Callable[[], Render]) -> str:
     if isinstance(example.context, str) or isinstance(example.completion, str):
         return f"{example.context}{example.completion}"
-    return render()(turns_of(example))
+    return checked_text(turns_of(example), render())
 
 
 def _name(row: Row) -> str:

@@ -334,8 +334,10 @@ def _listed(value: object, name: str) -> list[object]:
 
 def _turn_of(turn: Turn, number: int) -> Turn:
     """A turn, with the text parts of its content joined. Raises a ValueError for parts that are not text."""
-    if not isinstance(turn.get("role"), str) or "content" not in turn:
+    if not isinstance(turn.get("role"), str) or ("content" not in turn and not turn.get("tool_calls")):
         raise ValueError(f"turn {number} of the chat has no role and content: {turn!r}"[:300])
+    if "content" not in turn:  # as OpenAI's clients write a turn that only calls tools
+        return dict(turn)
     content = turn["content"]
     if isinstance(content, list):
         content = "".join(_text_part(part, number) for part in content)

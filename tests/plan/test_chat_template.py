@@ -22,10 +22,10 @@ CHATS: list[Chat] = [
     [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y 🙂"}, {"role": "user", "content": "日本"}],
 ]
 OTHERS = {
-    "loop": "{% for m in messages %}{% if m.role == 'system' %}{% continue %}{% endif %}{{ m.content }}{% endfor %}",
+    "loop": "{% for m in messages %}{% if m.role == 'nobody' %}{% continue %}{% endif %}{{ m.content }}{% endfor %}",
     "generation": "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}",
     "json": "{{ messages | tojson(indent=1) }}{{ bos_token }}{{ eos_token }}",
-    "year": "{{ strftime_now('%Y') }}",
+    "year": "{{ strftime_now('%Y') }}{% for m in messages %}{{ m.content }}{% endfor %}",
 }
 
 
@@ -37,7 +37,7 @@ def test_the_text_is_that_of_transformers(name: str, chat: Chat, tmp_path: Path)
     tokenizer.chat_template = (TEMPLATES | OTHERS)[name]
     tokenizer.save_pretrained(tmp_path)
     theirs = tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
-    assert chat_renderer(tmp_path, tokenizer.chat_template)(chat) == theirs
+    assert chat_renderer(tmp_path)(chat) == theirs
     check_chats(tmp_path, [chat])
 
 

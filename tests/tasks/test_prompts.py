@@ -219,6 +219,7 @@ def test_text_parts_are_joined_and_other_parts_refused_by_name() -> None:
 def test_what_else_a_turn_has_is_kept_for_the_template() -> None:
     chat = [
         {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f", "arguments": {}}}]},
+        {"role": "assistant", "tool_calls": [{"function": {"name": "g", "arguments": {}}}]},
         {"role": "tool", "content": "42", "name": "f", "tool_call_id": "1"},
     ]
     assert chat_or_text(chat) == chat

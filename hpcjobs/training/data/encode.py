@@ -137,7 +137,7 @@ class Encoder:
 
     def _opening(self, chat: Chat, through: str) -> str:
         """What the template writes before a first turn of the assistant: its own system message."""
-        user = turns_like(chat, [{"role": "user", "content": str(chat[0]["content"])}])
+        user = turns_like(chat, [{"role": "user", "content": str(chat[0].get("content") or "")}])
         asking = self._render(user, True).removeprefix(self._render(user, False))
         place = through.find(asking) if asking else -1
         if place < 0:
