@@ -259,8 +259,8 @@ def test_runs_without_scores(tmp_path: Path, job: str, sets: list[str], samples:
 
 def test_a_turn_that_only_calls_a_tool_is_shown_by_its_call(tmp_path: Path) -> None:
     data, calls = tmp_path / "calls.jsonl", [{"type": "function", "function": {"name": "weather", "arguments": {}}}]
-    turns = [{"role": "user", "content": "Rain?"}, {"role": "assistant", "tool_calls": calls}]
-    rows = [{"messages": turns}, {"messages": [turns[0], {**turns[1], "content": None}]}]
+    user, call = {"role": "user", "content": "Rain?"}, {"role": "assistant", "tool_calls": calls}
+    rows = [{"messages": [user, call]}, {"messages": [user, {"content": None, **call}]}]
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     paths = run(tmp_path / "run", "generate", ["task.messages=null"], model="", data=str(data))
     assert Page(paths.report).text.count(json.dumps(calls)) >= 2

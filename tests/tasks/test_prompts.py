@@ -9,8 +9,10 @@ import pytest
 from hpcjobs.config import TaskConfig
 from hpcjobs.config.layers import Layer
 from hpcjobs.errors import ConfigError
-from hpcjobs.tasks.prompts import Prompts, Template, chat_or_text
+from hpcjobs.tasks.chats import chat_or_text
+from hpcjobs.tasks.prompts import Prompts
 from hpcjobs.tasks.seeds import sample_seed
+from hpcjobs.tasks.template import Template
 
 
 def prompts_of(columns: list[str], **task: Any) -> Prompts:
@@ -158,8 +160,25 @@ def test_a_target_that_is_no_option(gold: Any) -> None:
 
 def test_options_that_are_no_list() -> None:
     row = {"index": 0, "id": "r", "q": "?", "options": "one", "gold": 0}
-    with pytest.raises(ValueError, match=r"task.choices gives 'one', not a list"):
+    with pytest.raises(ValueError, match=r"task.choices .*gives .one., not a list"):
         prompts_of(list(row), **CHOICE).request(row, 0)
+
+
+@pytest.mark.parametrize("value", [["x", None], [None], [], [["x"]], [{"k": 1}], {"k": 1}, b"x", [b"x"]])
+def test_what_no_answer_can_equal_is_no_target_and_no_option(value: Any) -> None:
+    said = r"\(column 'gold'\) gives .*(targets|options)"
+    row = {"index": 0, "id": "r", "q": "?", "options": ["x", "None", "[]"], "gold": value}
+    for target in (prompts_of(list(row), prompt="{{ q }}", target="{{ gold }}"), prompts_of(list(row), **CHOICE)):
+        with pytest.raises((ValueError, TypeError), match=said if value != b"x" else "bytes"):
+            target.target(row)
+    with pytest.raises((ValueError, TypeError), match=said if value != b"x" else "bytes"):
+        prompts_of(list(row), **CHOICE | {"choices": "{{ gold }}", "target": None}).request(row, 0)
+
+
+def test_a_chat_is_no_text_for_perplexity() -> None:
+    row = {"index": 0, "id": "r", "text": [{"role": "user", "content": "x"}]}
+    with pytest.raises(ValueError, match=r"task\.type perplexity scores a text, and column 'text' has a chat"):
+        prompts_of(list(row), type="perplexity").request(row, 0)
 
 
 def test_the_text_of_a_perplexity_task_is_its_own_target() -> None:

@@ -9,7 +9,8 @@ from hpcjobs.config import TaskConfig
 from hpcjobs.errors import ConfigError
 from hpcjobs.requests import Chat, Prompt, Row, turns_like
 from hpcjobs.run_folder.inputs import user_row
-from hpcjobs.tasks.prompts import Prompts, chat_or_text, first_answer, prompt_of
+from hpcjobs.tasks.chats import chat_or_text, prompt_of
+from hpcjobs.tasks.prompts import Prompts, first_answer
 
 
 @dataclass(frozen=True)
