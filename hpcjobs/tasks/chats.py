@@ -3,24 +3,45 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
-from hpcjobs.requests import Prompt, Row, ToolChat, Turn
+from hpcjobs.requests import Prompt, Row, ToolChat, Turn, template_values
 
 # Columns that go to the chat template beside a chat of the row's own.
 TEMPLATE_COLUMNS = ("tools", "documents")
 
 
-def chat_or_text(value: object) -> Prompt:
+# The beginning of a chat written as a text, and what every turn of one has: in JSON, or as Python prints it.
+_OPENS = re.compile(r"\s*[\[{]\s*[{'\"]")
+_WHO = "user|assistant|system|developer|tool|function|ipython|model|human|gpt|bot"
+_TURN = re.compile(rf"""(["'])(role|from)\1\s*:\s*(["'])({_WHO})\3""")
+_SAYS = re.compile(r"""(["'])(content|value|tool_calls)\1\s*:""")
+
+
+def chat_or_text(value: object, column: str) -> Prompt:
     """A prompt from a column: a text, or a chat whose turns have role and content. Raises a ValueError for others.
 
     Other keys of a turn (`tool_calls`, `name`...) are passed to the chat template, and so is content that is null.
     """
     if isinstance(value, str):
+        _check_no_chat(value, column)
         return value
     if isinstance(value, list) and value and all(isinstance(turn, dict) for turn in value):
         return [_turn_of(turn, number) for number, turn in enumerate(value)]
-    raise ValueError(f"neither a text nor a chat: {value!r}"[:300])
+    raise ValueError(f"column {column!r} has neither a text nor a chat: {value!r}"[:300])
+
+
+def _check_no_chat(text: str, column: str) -> None:
+    """Raise a ValueError for a text that is a chat: as a text it would be asked without the chat template."""
+    if not _OPENS.match(text) or not (turn := _TURN.search(text)) or not _SAYS.search(text):
+        return
+    how = "as JSON text" if turn[1] == '"' else "as Python prints it, which is no JSON"
+    then = f"set data.types: {{{column}: json}}" if turn[1] == '"' else "write the file again with JSON in that column"
+    raise ValueError(
+        f"column {column!r} has a chat {how}: {then}; to ask it as the text that it is, set task.prompt: "
+        f"'{{{{ {column} }}}}'"
+    )
 
 
 def prompt_of(row: Row, column: str) -> Prompt:
@@ -28,11 +49,28 @@ def prompt_of(row: Row, column: str) -> Prompt:
 
     They are lists, or their JSON as a text (TRL writes tools so). Raises a ValueError for others.
     """
-    prompt = chat_or_text(row[column])
+    prompt = chat_or_text(row[column], column)
     if isinstance(prompt, str):
         return prompt
     values = {name: _listed(row[name], name) for name in TEMPLATE_COLUMNS if row.get(name) is not None}
     return ToolChat(prompt, values) if values else prompt
+
+
+def unused_columns(row: Row, prompt: Prompt) -> list[str]:
+    """The row's tools and documents that its prompt has not got, though they are such."""
+    return [
+        name
+        for name in TEMPLATE_COLUMNS
+        if name not in (template_values(prompt) if not isinstance(prompt, str) else {}) and _is_listed(row.get(name))
+    ]
+
+
+def _is_listed(value: object) -> bool:
+    try:
+        found = _listed(value, "")
+    except ValueError:
+        return False
+    return bool(found) and all(isinstance(one, dict) for one in found)
 
 
 def _listed(value: object, name: str) -> list[object]:

@@ -125,7 +125,8 @@ class Prompts:
 
     def _turn(self, row: Row) -> Prompt:
         if self._column:
-            return prompt_of(row, self._column)
+            value = row[self._column]  # of perplexity any text is one, a chat's JSON too
+            return value if self._task.type == "perplexity" and isinstance(value, str) else prompt_of(row, self._column)
         if self._prompt:
             return self._prompt.text(row)
         return [{"role": role, "content": template.text(row)} for role, template in self._messages]

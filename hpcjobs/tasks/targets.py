@@ -11,6 +11,7 @@ from hpcjobs.metrics import Metric
 from hpcjobs.requests import Row, Target
 from hpcjobs.run_folder.inputs import user_row
 from hpcjobs.run_folder.json_columns import python_rows
+from hpcjobs.tasks.chats import unused_columns
 from hpcjobs.tasks.prompts import Prompts
 from hpcjobs.tasks.template import python_texts
 
@@ -43,15 +44,18 @@ class _Seen:
     def __init__(self, prompts: Prompts, table: pa.Table) -> None:
         self.targets: list[tuple[int, Target]] = []
         self._failed: list[str] = []
-        self._of, self._odd = _of(len(table)), dict[str, list[int]]()
+        self._of = _of(len(table))
+        self._odd, self._unused = dict[str, list[int]](), dict[str, list[int]]()
         self._templates = list(prompts.templates.values())
         template = prompts.templates.get("task.target")
         self._lone = template is None or template.lone  # what `nulls` tells, of all rows
         for number, row in enumerate(python_rows(table.slice(0, MOST_LOOKED_AT))):
             try:
                 with python_texts() as texts:
-                    prompts.request(row, 0)
+                    prompt = prompts.request(row, 0).prompt
                     self.targets.append((number, prompts.target(user_row(row))))
+                for name in unused_columns(user_row(row), prompt):
+                    self._unused.setdefault(name, []).append(number)
                 for kind in texts - self._told(user_row(row)):
                     self._odd.setdefault(kind, []).append(number)
             except Exception as error:  # a template may raise anything
@@ -69,6 +73,10 @@ class _Seen:
         for kind, rows in sorted(self._odd.items()):
             what = f"the templates write {kind} as Python does in {len(rows)} {self._of}, the first is row {rows[0]}"
             yield f"{what}: use a part of it, or a filter (join, tojson, default)"
+        for name, rows in self._unused.items():
+            if all(name not in template.columns for template in self._templates):
+                what = f"column {name!r} is not used, in {len(rows)} {self._of}, the first is row {rows[0]}"
+                yield f"{what}: only a chat from the column 'messages' or 'prompt' takes it to the chat template"
         if self._failed:
             yield f"{len(self._failed)} {self._of} end in an error; the first is {self._failed[0]}"
 

@@ -229,10 +229,11 @@ def test_a_template_gives_what_jinja_reads(template: str, value: Any) -> None:
 
 def test_text_parts_are_joined_and_other_parts_refused_by_name() -> None:
     parts = [{"type": "text", "text": "Reverse: "}, {"type": "text", "text": "uzaq"}]
-    assert chat_or_text([{"role": "user", "content": parts}]) == [{"role": "user", "content": "Reverse: uzaq"}]
+    joined = [{"role": "user", "content": "Reverse: uzaq"}]
+    assert chat_or_text([{"role": "user", "content": parts}], "messages") == joined
     image = [{"type": "text", "text": "What?"}, {"type": "image_url", "image_url": {"url": "x"}}]
     with pytest.raises(ValueError, match=r"turn 0 of the chat has a part of type 'image_url'"):
-        chat_or_text([{"role": "user", "content": image}])
+        chat_or_text([{"role": "user", "content": image}], "messages")
 
 
 def test_what_else_a_turn_has_is_kept_for_the_template() -> None:
@@ -241,7 +242,7 @@ def test_what_else_a_turn_has_is_kept_for_the_template() -> None:
         {"role": "assistant", "tool_calls": [{"function": {"name": "g", "arguments": {}}}]},
         {"role": "tool", "content": "42", "name": "f", "tool_call_id": "1"},
     ]
-    assert chat_or_text(chat) == chat
+    assert chat_or_text(chat, "messages") == chat
 
 
 @pytest.mark.parametrize(
@@ -249,4 +250,4 @@ def test_what_else_a_turn_has_is_kept_for_the_template() -> None:
 )
 def test_a_turn_that_is_none_is_refused(turn: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="turn 0 of the chat has"):
-        chat_or_text([turn])
+        chat_or_text([turn], "messages")
