@@ -67,10 +67,9 @@ def unused_columns(row: Row, prompt: Prompt) -> list[str]:
 
 def _is_listed(value: object) -> bool:
     try:
-        found = _listed(value, "")
+        return bool(_listed(value, ""))
     except ValueError:
         return False
-    return bool(found) and all(isinstance(one, dict) for one in found)
 
 
 def _listed(value: object, name: str) -> list[object]:
@@ -81,6 +80,8 @@ def _listed(value: object, name: str) -> list[object]:
             raise ValueError(f"column {name!r} of a row with a chat is no JSON: {value!r}"[:300]) from None
     if not isinstance(value, list):
         raise ValueError(f"column {name!r} of a row with a chat is no list: {value!r}"[:300])
+    if not all(isinstance(one, dict) for one in value):  # as transformers refuses it
+        raise ValueError(f"column {name!r} of a row with a chat has items that are no objects: {value!r}"[:300])
     return value
 
 

@@ -167,7 +167,7 @@ def test_columns_of_other_types_stay_or_are_refused(tmp_path: Path) -> None:
 
 def test_tools_beside_a_text_are_told(tmp_path: Path) -> None:
     path = written(tmp_path, "d.jsonl", [{"prompt": "x", "tools": TOOLS, "documents": "none", "gold": "y"}] * 2)
-    said = "column 'tools' is not used, in 2 of 2 rows, the first is row 0: only a chat from the column 'messages' or"
+    said = "column 'tools' is not used in 2 of 2 rows, the first is row 0: only a chat from the column 'messages' or"
     assert make_plan("eval", config_of(path)).plan.notes == [f"{said} 'prompt' takes it to the chat template"]
     used = config_of(path, prompt="{{ prompt }} {{ tools | tojson }}")
     assert make_plan("eval", used).plan.notes == []
