@@ -9,6 +9,8 @@ from hpcjobs.requests import Chat, Turn, template_values, turns_like, without_va
 
 # Names under which data has a turn's reasoning; templates read the first, gpt-oss's the second.
 _REASONING = ("reasoning_content", "thinking", "reasoning")
+# Where a turn has what the assistant calls; the second is OpenAI's earlier name, which few templates know.
+_CALLS = ("tool_calls", "function_call")
 Render = Callable[[Sequence[Turn]], str]
 
 
@@ -34,8 +36,9 @@ def checked_text(chat: Sequence[Turn], render: Render) -> str:
             raise ValueError(
                 f"turn {number} ({turn['role']}) has no content, and the chat template writes it as the word 'None'"
             )
-        if turn.get("tool_calls") and text == _text_or_none(render, _without_calls(chat, number)):
-            raise ValueError(f"the chat template leaves out the tool_calls of turn {number} ({turn['role']})")
+        for calls in _CALLS:
+            if turn.get(calls) and text == _text_or_none(render, _without(chat, number, calls)):
+                raise ValueError(f"the chat template leaves out the {calls} of turn {number} ({turn['role']})")
     return text
 
 
@@ -76,13 +79,16 @@ def _unwritten(chat: Sequence[Turn], text: str, render: Render) -> int | None:
 
 def _words(turn: Turn) -> str:
     content = turn.get("content") or ""
-    return (content[0]["text"] if isinstance(content, list) else str(content)).strip()
+    parts = [content] if isinstance(content, str) else [part.get("text") for part in content]
+    return next((part.strip() for part in parts if isinstance(part, str)), "")
 
 
 def _in_parts(chat: Sequence[Turn]) -> Chat:
     """The chat with each text as a list of one part, as the templates of models with images read it."""
     parts = [
-        {**turn, "content": [{"type": "text", "text": turn["content"]}]} if turn.get("content") else turn
+        {**turn, "content": [{"type": "text", "text": words}]}
+        if isinstance(words := turn.get("content"), str) and words
+        else turn
         for turn in chat
     ]
     return turns_like(chat, parts)
@@ -120,8 +126,8 @@ def _writes_none(chat: Sequence[Turn], number: int, text: str, render: Render) -
     return text == none != empty
 
 
-def _without_calls(chat: Sequence[Turn], number: int) -> list[Turn]:
-    return _replaced(chat, number, {"tool_calls": None, "content": chat[number].get("content") or ""})
+def _without(chat: Sequence[Turn], number: int, calls: str) -> list[Turn]:
+    return _replaced(chat, number, {calls: None, "content": chat[number].get("content") or ""})
 
 
 def _replaced(chat: Sequence[Turn], number: int, values: dict[str, Any]) -> list[Turn]:

@@ -201,6 +201,8 @@ def check_task(task: TaskConfig) -> None:
         raise ConfigError("task.messages is a chat, and task.type perplexity scores a text: set task.prompt")
     if task.type == "perplexity" and task.truncate:
         raise ConfigError("task.truncate has no meaning for task.type perplexity: all of a text is scored, in windows")
+    if task.type == "perplexity" and task.description:
+        raise ConfigError("task.description has no meaning for task.type perplexity: put it into task.prompt")
     if task.type == "perplexity" and task.few_shot.k:
         raise ConfigError("task.few_shot has no meaning for task.type perplexity")
     if task.repeats > 1 and task.type != "generate":

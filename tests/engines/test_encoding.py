@@ -83,3 +83,17 @@ def test_tool_calls_are_written_or_the_row_is_refused() -> None:
     ignores = "{% for m in messages %}{{ m.content or '' }}<|end|>{% endfor %}"
     with pytest.raises(ValueError, match=r"leaves out the tool_calls of turn 1 \(assistant\)"):
         chat_text(with_template("byte_bpe", ignores), [*TURN, call], ask=False)
+    old = {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": "{}"}}
+    with pytest.raises(ValueError, match=r"leaves out the function_call of turn 1 \(assistant\)"):
+        chat_text(with_template("byte_bpe", knows), [*TURN, old], ask=False)
+
+
+def test_content_in_parts_goes_to_the_template_as_it_is() -> None:
+    """As a user of the connector may give it."""
+    reads = "{% for m in messages %}{% for part in m.content %}{{ part.text or '<image>' }}|{% endfor %}{% endfor %}"
+    parts = [{"type": "image"}, {"type": "text", "text": "What?"}, {"type": "text", "text": "Where?"}]
+    chat = [{"role": "user", "content": parts}]
+    assert chat_text(with_template("byte_bpe", reads), chat, ask=True) == "<image>|What?|Where?|"
+    writes = with_template("byte_bpe", "{% for m in messages %}{{ m.role }}{% endfor %}")
+    with pytest.raises(ValueError, match=r"leaves out turn 0 \(user\)"):
+        chat_text(writes, chat, ask=True)

@@ -196,6 +196,7 @@ def test_the_text_of_a_perplexity_task_is_its_own_target() -> None:
         ({"prompt": "{{ q }}", "choices": ["A"]}, "task.choices is for task.type choice"),
         ({"type": "perplexity", "messages": [{"role": "user", "content": "x"}]}, "scores a text"),
         ({"type": "perplexity", "prompt": "{{ q }}", "few_shot": {"k": 1}}, "no meaning"),
+        ({"type": "perplexity", "prompt": "{{ q }}", "description": "x"}, "task.description has no meaning"),
         ({"type": "choice", "prompt": "{{ q }}", "choices": ["A"], "repeats": 2}, "several answers"),
         ({"type": "choice", "prompt": "{{ q }}", "choices": ["{{ z }}"]}, "task.choices.0"),
         ({"prompt": "{{ q }}", "description": "{{ z }}"}, "task.description"),
