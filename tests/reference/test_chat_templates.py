@@ -7,10 +7,7 @@ ARGS="tests/reference/test_chat_templates.py"` all.
 from __future__ import annotations
 
 import copy
-import importlib.util
 import json
-import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,52 +18,10 @@ from hpcjobs.engines.chat_template import chat_text, checked_text
 from hpcjobs.plan.chat_template import chat_renderer, templates_of
 from hpcjobs.requests import Chat
 from hpcjobs.tasks.prompts import Prompts
+from tests.real_templates import CHATS, NAMES, REAL, TOOLS, USER, attempt
 from tests.toy_tokenizers import TEMPLATES, TOKENIZERS, toy_tokenizer
 
 pytestmark = pytest.mark.model
-
-
-def trl_templates() -> dict[str, Path]:
-    spec = importlib.util.find_spec("trl")
-    assert spec is not None
-    assert spec.origin is not None
-    return {path.stem: path for path in sorted((Path(spec.origin).parent / "chat_templates").glob("*.jinja"))}
-
-
-REAL = trl_templates()
-# No tools; tools in the system turn; parts alone (idefics3, llava); channels (gptoss); words beside calls dropped.
-SOME = ("cohere", "deepseekv3", "gemma3", "gptoss", "idefics3", "llama3_1", "llava_next", "phi3", "qwen2_5", "qwen3_vl")
-NAMES = tuple(REAL) if os.environ.get("HPCJOBS_TEMPLATES") == "whole" else SOME
-
-TOOLS = [
-    {
-        "type": "function",
-        "function": {
-            "name": "weather",
-            "description": "The weather in a city.",
-            "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
-        },
-    }
-]
-FUNCTION = {"name": "weather", "arguments": {"city": "Bergen"}}
-CALL = {"type": "function", "id": "123456789", "function": FUNCTION}
-TEXT_CALL = {**CALL, "function": {**FUNCTION, "arguments": json.dumps(FUNCTION["arguments"])}}
-USER, ASSISTANT = {"role": "user", "content": "Will it rain?"}, {"role": "assistant", "content": "Perhaps."}
-AGAIN = {"role": "user", "content": "Sure?"}
-TOOL = {"role": "tool", "name": "weather", "tool_call_id": "123456789", "content": "rain"}
-CHATS: dict[str, Chat] = {
-    "one turn": [USER],
-    "system": [{"role": "system", "content": "Be brief."}, USER],
-    "three turns": [USER, ASSISTANT, AGAIN],
-    "a call without content": [USER, {"role": "assistant", "tool_calls": [CALL]}, TOOL],
-    "a call with null": [USER, {"role": "assistant", "content": None, "tool_calls": [CALL]}, TOOL],
-    "a call whose arguments are text": [USER, {"role": "assistant", "content": "", "tool_calls": [TEXT_CALL]}, TOOL],
-    "words beside a call": [USER, {**ASSISTANT, "tool_calls": [CALL]}, TOOL],
-    "null keys": [{**USER, "tool_calls": None, "name": None}, {**ASSISTANT, "thinking": None}, AGAIN],
-    "reasoning": [USER, {**ASSISTANT, "reasoning": "Clouds."}, AGAIN],
-    "thinking before a call": [USER, {"role": "assistant", "thinking": "Clouds.", "tool_calls": [CALL]}, TOOL],
-    "system in between": [USER, ASSISTANT, {"role": "system", "content": "Now briefly."}, AGAIN],
-}
 
 
 def by_hand(tokenizer: Any, chat: Chat, tools: Any) -> str | None:
@@ -83,13 +38,6 @@ def ours(tokenizer: Any, folder: Path, chat: Chat, tools: Any) -> str | None:
     asked = attempt(lambda: chat_text(tokenizer, prompt, ask=True))
     assert attempt(lambda: checked_text(prompt, chat_renderer(folder))) == asked
     return asked
-
-
-def attempt(make: Callable[[], str]) -> str | None:
-    try:
-        return make()
-    except Exception:
-        return None
 
 
 def saved(folder: Path, template: Any, name: str = "byte_bpe_bos") -> Any:
