@@ -30,10 +30,16 @@ def cut_off(folder: Path) -> None:
     (folder / FILE).write_bytes((folder / FILE).read_bytes()[:-8])
 
 
+def other_template(folder: Path) -> None:
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates" / "tool_use.jinja").write_text("{{ messages }}")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (other_config, "is not what was planned: its files have changed since"),
+        (other_template, "is not what was planned: its files have changed since"),
         (other_numbers, "is not what was planned: its files have changed since"),
         (cut_off, rf"{FILE} is cut off: .*model\.\S+ is the first of 1 tensors"),
     ],

@@ -122,3 +122,14 @@ def notes_of_row(config: Any, table: Any, task: Any) -> str:
 def test_a_data_set_of_which_no_row_is_learned_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none of 2 rows can be learned from: row 0 \(id 0\): the assistant has no"):
         notes_of(tmp_path, [chat("only a question")] * 2, 200)
+
+
+def test_a_validation_split_is_looked_at_too(tmp_path: Path) -> None:
+    for name, rows in (("train", [chat("a", "b")]), ("test", [chat("a", "b"), chat("only a question")])):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = train_config(tmp_path, max_length=200, validation_split="test", eval_every=1)
+    task, data = validate(Layer({})).task, config.data.model_copy(update={"split": "train"})
+    plan = make_train_plan(config.model_copy(update={"task": task, "data": data}), tmp_path / "run").plan
+    assert plan.train.notes == [
+        "test: of 2 rows 1 have nothing to learn and would be left out: row 1 (id 1): the assistant has no turn in it"
+    ]
