@@ -133,9 +133,12 @@ class Prompts:
 
     def _example(self, row: Row) -> tuple[Prompt, str]:
         """A few-shot example: its prompt, and the first correct answer."""
-        first = first_answer(self.target(row))
+        try:
+            first = first_answer(self.target(row))
+        except ValueError as error:
+            raise ValueError(f"an example of task.few_shot has no answer: {error}") from None
         if first is None:
-            raise ValueError("an example of task.few_shot has no answer: set task.target")
+            raise ValueError("an example of task.few_shot has no answer: task.target gives null for it")
         return self._turn(row), self.options(row)[first] if isinstance(first, int) else str(first)
 
     def options(self, row: Row) -> list[str]:
@@ -168,7 +171,9 @@ class Prompts:
 def _texts(template: Template, value: object, what: str) -> list[str]:
     """The items of a list as texts. Raises a ValueError for what is no list, has no items, or some without a text."""
     if not isinstance(value, list | tuple):
-        raise ValueError(f"{template} gives {value!r}"[:200] + f", not a list of {what}")
+        written = isinstance(value, str) and value.lstrip().startswith("[") and template.lone
+        hint = f": if it is JSON, set data.types: {{{', '.join(template.columns)}: json}}" if written else ""
+        raise ValueError(f"{template} gives {value!r}"[:200] + f", not a list of {what}{hint}")
     if not value:
         raise ValueError(f"{template} gives an empty list of {what}")
     for item in value:

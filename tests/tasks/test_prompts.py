@@ -162,6 +162,8 @@ def test_options_that_are_no_list() -> None:
     row = {"index": 0, "id": "r", "q": "?", "options": "one", "gold": 0}
     with pytest.raises(ValueError, match=r"task.choices .*gives .one., not a list"):
         prompts_of(list(row), **CHOICE).request(row, 0)
+    with pytest.raises(ValueError, match=r"not a list of options: if it is JSON, set data\.types: \{options: json\}"):
+        prompts_of(list(row), **CHOICE).request(row | {"options": '["one"]'}, 0)
 
 
 @pytest.mark.parametrize("value", [["x", None], [None], [], [["x"]], [{"k": 1}], {"k": 1}, b"x", [b"x"]])
