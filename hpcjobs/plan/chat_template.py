@@ -121,9 +121,15 @@ def templates_of(folder: Path) -> dict[str, str]:
 
 def special_tokens(folder: Path) -> dict[str, str]:
     """The texts of bos_token, eos_token and others, which templates write."""
-    values = _json(folder / "special_tokens_map.json") | _json(folder / "tokenizer_config.json")
-    texts = {name: token["content"] if isinstance(token, dict) else token for name, token in values.items()}
-    return {name: text for name, text in texts.items() if name.endswith("_token") and isinstance(text, str)}
+    config = _json(folder / "tokenizer_config.json")
+    values = _json(folder / "special_tokens_map.json") | config | _dict(config.get("extra_special_tokens"))
+    named = {name: value for name, value in values.items() if name.endswith("_token")}
+    texts = {name: _dict(token).get("content", token) for name, token in named.items()}
+    return {name: text for name, text in texts.items() if isinstance(text, str)}
+
+
+def _dict(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _json(path: Path) -> dict[str, Any]:
