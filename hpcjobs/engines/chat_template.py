@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from hpcjobs.requests import Chat, Turn, template_values, turns_like, without_value
+from hpcjobs.requests import Chat, ToolChat, Turn, template_values, turns_like
 
 # Names under which data has a turn's reasoning; templates read the first, gpt-oss's the second.
 _REASONING = ("reasoning_content", "thinking", "reasoning")
@@ -36,9 +36,9 @@ def checked_text(chat: Sequence[Turn], render: Render) -> str:
             raise ValueError(
                 f"turn {number} ({turn['role']}) has no content, and the chat template writes it as the word 'None'"
             )
-        for calls in _CALLS:
-            if turn.get(calls) and text == _text_or_none(render, _without(chat, number, calls)):
-                raise ValueError(f"the chat template leaves out the {calls} of turn {number} ({turn['role']})")
+        for name, others in _other_calls(turn):
+            if text == _text_or_none(render, _replaced(chat, number, {name: others})):
+                raise ValueError(f"the chat template leaves out the {name} of turn {number} ({turn['role']})")
     return text
 
 
@@ -60,7 +60,32 @@ def _written(chat: Sequence[Turn], render: Render) -> tuple[Sequence[Turn], str]
 def _left_out(chat: Sequence[Turn], text: str, render: Render) -> str | None:
     """The first of the chat's template values, such as its tools, that its `text` has nothing of; None without one."""
     values = (name for name, value in template_values(chat).items() if value)
-    return next((name for name in values if _text_or_none(render, without_value(chat, name)) == text), None)
+    return next((name for name in values if _text_or_none(render, _with_other(chat, name)) == text), None)
+
+
+def _with_other(chat: Sequence[Turn], name: str) -> Chat:
+    values = template_values(chat)
+    return ToolChat(chat, {**values, name: _other(values[name])})
+
+
+def _other(value: Any) -> Any:
+    """Another value of the same shape: whatever a template writes of it, it writes otherwise."""
+    if isinstance(value, dict):
+        return {f"{key}0": _other(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_other(one) for one in value]
+    return f"{value}0"
+
+
+def _other_calls(turn: Turn) -> Iterator[tuple[str, Any]]:
+    """For each call of a turn the name of its key, and a value of that key in which this call is another one."""
+    for name in _CALLS:
+        calls: Any = turn.get(name) or []
+        if not isinstance(calls, list):
+            yield name, _other(calls)
+            continue
+        for place, call in enumerate(calls):
+            yield name, [*calls[:place], _other(call), *calls[place + 1 :]]
 
 
 def _unwritten(chat: Sequence[Turn], text: str, render: Render) -> int | None:
@@ -124,10 +149,6 @@ def _writes_none(chat: Sequence[Turn], number: int, text: str, render: Render) -
     """Whether a turn without content is written as if it had the content "None"."""
     none, empty = (_text_or_none(render, _replaced(chat, number, {"content": words})) for words in ("None", ""))
     return text == none != empty
-
-
-def _without(chat: Sequence[Turn], number: int, calls: str) -> list[Turn]:
-    return _replaced(chat, number, {calls: None, "content": chat[number].get("content") or ""})
 
 
 def _replaced(chat: Sequence[Turn], number: int, values: dict[str, Any]) -> list[Turn]:

@@ -77,12 +77,22 @@ def test_a_turn_without_content_is_never_the_word_none() -> None:
 
 
 def test_tool_calls_are_written_or_the_row_is_refused() -> None:
-    call = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f", "arguments": {"a": 1}}}]}
+    calls = [{"function": {"name": "f", "arguments": {"a": 1}}}]
+    call = {"role": "assistant", "content": None, "tool_calls": calls}
     knows = "{% for m in messages %}{{ m.content or '' }}{{ (m.tool_calls or []) | tojson }}<|end|>{% endfor %}"
     assert '"arguments"' in chat_text(with_template("byte_bpe", knows), [*TURN, call], ask=False)
     ignores = "{% for m in messages %}{{ m.content or '' }}<|end|>{% endfor %}"
     with pytest.raises(ValueError, match=r"leaves out the tool_calls of turn 1 \(assistant\)"):
         chat_text(with_template("byte_bpe", ignores), [*TURN, call], ask=False)
+    # As vLLM's template for Mistral does: it marks a call, and writes the turn's words in its place.
+    marks = "{% for m in messages %}{{ '[CALL]' if m.tool_calls }}{{ m.content }}<|end|>{% endfor %}"
+    with pytest.raises(ValueError, match=r"leaves out the tool_calls of turn 1 \(assistant\)"):
+        chat_text(with_template("byte_bpe", marks), [*TURN, call], ask=False)
+    first = "{% for m in messages %}{{ m.content }}{{ m.tool_calls[0] | tojson if m.tool_calls }}<|end|>{% endfor %}"
+    assert '"arguments"' in chat_text(with_template("byte_bpe", first), [*TURN, call], ask=False)
+    two = {**call, "tool_calls": [*calls, {"function": {"name": "g", "arguments": {}}}]}
+    with pytest.raises(ValueError, match=r"leaves out the tool_calls of turn 1 \(assistant\)"):
+        chat_text(with_template("byte_bpe", first), [*TURN, two], ask=False)
     old = {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": "{}"}}
     with pytest.raises(ValueError, match=r"leaves out the function_call of turn 1 \(assistant\)"):
         chat_text(with_template("byte_bpe", knows), [*TURN, old], ask=False)

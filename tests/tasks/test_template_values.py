@@ -114,7 +114,7 @@ def test_the_plan_renders_them_too(tmp_path: Path, values: dict[str, Any]) -> No
 
 @pytest.mark.parametrize("column", ["tools", "documents"])
 def test_a_template_that_leaves_them_out_is_refused(tmp_path: Path, column: str) -> None:
-    template = "{% for turn in messages %}{{ turn.role + ': ' + turn.content }}{% endfor %}"
+    template = "{{ '[some]' if tools or documents }}{% for turn in messages %}{{ turn.content }}{% endfor %}"
     tokenizer = tokenizer_with(next(iter(TOKENIZERS)), template)
     tokenizer.save_pretrained(tmp_path)
     row = {"messages": CHAT[:1], "tools": TOOLS if column == "tools" else None, "documents": DOCUMENTS}
