@@ -82,13 +82,25 @@ def _listed(value: object, name: str) -> list[object]:
         raise ValueError(f"column {name!r} of a row with a chat is no list: {value!r}"[:300])
     if not all(isinstance(one, dict) for one in value):  # as transformers refuses it
         raise ValueError(f"column {name!r} of a row with a chat has items that are no objects: {value!r}"[:300])
+    _check_json(value, f"column {name!r} of a row with a chat")
     return value
+
+
+def _check_json(value: object, where: str) -> None:
+    """Raise a ValueError for a value that no JSON has: transformers would write the name of its type, `<datetime>`."""
+    if isinstance(value, dict | list):
+        for one in value.values() if isinstance(value, dict) else value:
+            _check_json(one, where)
+    elif not isinstance(value, str | int | float | None):
+        kind = "a map, not an object" if isinstance(value, tuple) else f"of type {type(value).__name__}"
+        raise ValueError(f"{where} has a value that is {kind}: no chat template can write {value!r}"[:300])
 
 
 def _turn_of(turn: Turn, number: int) -> Turn:
     """A turn, with the text parts of its content joined. Raises a ValueError for parts that are not text."""
     if not isinstance(turn.get("role"), str) or ("content" not in turn and not turn.get("tool_calls")):
         raise ValueError(f"turn {number} of the chat has no role and content: {turn!r}"[:300])
+    _check_json(turn.get("tool_calls"), f"tool_calls of turn {number} of the chat")
     if "content" not in turn:  # as OpenAI's clients write a turn that only calls tools
         return dict(turn)
     content = turn["content"]

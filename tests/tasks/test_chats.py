@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -124,3 +126,19 @@ def test_texts_and_chats_are_never_mixed() -> None:
     assert prompts.prompt({"prompt": "x", "gold": "y"}) == "text g\n\nx"
     with pytest.raises(ValueError, match=r"an example of task\.few_shot is a text, and the row a chat"):
         prompts.prompt({"prompt": [USER], "gold": "y"})
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(datetime.date(2026, 1, 2), "of type date"), (Decimal("1.5"), "of type Decimal"), (b"x", "of type bytes"),
+     ([("city", "Bergen")], "a map, not an object")],
+)  # fmt: skip
+def test_values_that_no_json_has_are_named(value: object, said: str) -> None:
+    """Parquet has such; transformers writes `<date>` for them."""
+    call = {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": {"when": value}}}]}
+    prompts = Prompts(task_of(), ["messages", "documents"])
+    with pytest.raises(ValueError, match=f"tool_calls of turn 1 of the chat has a value that is {said}"):
+        prompts.prompt({"messages": [USER, call]})
+    with pytest.raises(ValueError, match=f"column 'documents' of a row with a chat has a value that is {said}"):
+        prompts.prompt({"messages": [USER], "documents": [{"text": value}]})
+    assert prompts.prompt({"messages": [{**USER, "sent": value}], "documents": None}) == [{**USER, "sent": value}]
