@@ -35,11 +35,6 @@ def template_values(chat: Sequence[Turn]) -> Mapping[str, object]:
     return chat.values if isinstance(chat, ToolChat) else {}
 
 
-def without_value(chat: Sequence[Turn], name: str) -> Chat:
-    """The chat without one of its template values."""
-    return ToolChat(chat, {key: value for key, value in template_values(chat).items() if key != name})
-
-
 def turns_like(chat: Sequence[Turn], turns: Iterable[Turn]) -> Chat:
     """Other turns with the template values of `chat`."""
     return ToolChat(turns, chat.values) if isinstance(chat, ToolChat) else list(turns)

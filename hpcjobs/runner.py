@@ -112,9 +112,34 @@ def _pool(config: Config, dataset: Sequence[Row]) -> Pool | None:
     shots = config.task.few_shot
     if not shots.k or not dataset:
         return None
-    table = pa.Table.from_pylist([dict(row) for row in dataset])
-    pool = pool_table(config, table, Prompts(config.task, user_columns(table.column_names)).asked)
-    return Pool(shots, TableRows(table if pool is None else pool), is_own(shots))
+    if is_own(shots):
+        return Pool(shots, _Listed(dataset), own=True)
+    columns = list(dataset[0])
+    asked = Prompts(config.task, user_columns(columns)).asked
+    pool = pool_table(config, pa.table({name: pa.array([], pa.null()) for name in columns}), asked)
+    return None if pool is None else Pool(shots, TableRows(pool), own=False)
+
+
+class _Listed:
+    """Rows in memory, with each value as it is: a table would give objects the keys of other rows."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self._rows = rows
+
+    @property
+    def columns(self) -> list[str]:
+        """The column names."""
+        return list(self._rows[0])
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> Row:
+        return self._rows[index]
+
+    def values(self, name: str) -> list[object]:
+        """One column of all rows."""
+        return [row.get(name) for row in self._rows]
 
 
 def _run(

@@ -144,3 +144,15 @@ def test_multiple_choice_with_examples_plain_and_with_the_connector(tiny: tuple[
     kept = ("id", "completion", "scores", "prompt_tokens", "completion_tokens")
     assert [[dict(row)[key] for key in kept] for row in other] == [[dict(row)[key] for key in kept] for row in plain]
     assert plain[0]["prompt_tokens"] > len(rows[0]["q"]) + len(rows[1]["q"])  # an example stands before it
+
+
+def test_examples_are_the_rows_as_they_are() -> None:
+    """Not as a table would have them: with the keys of other rows, or one type for a column."""
+    rows: list[dict[str, Any]] = [
+        {"index": n, "id": str(n), "a": value} for n, value in enumerate([{"x": 1}, {"y": [2.5]}, 12, 2**70, "t"])
+    ]
+    config = validate(Layer({"task": {"prompt": "{{ a }}", "target": "{{ id }}", "few_shot": {"k": 4}}}))
+    pool = runner._pool(config, rows)
+    assert pool is not None
+    shown = pool.examples(rows[4], "4", ["a"])
+    assert [(type(row["a"]), row["a"]) for row in shown] == [(type(row["a"]), row["a"]) for row in rows[:4]]

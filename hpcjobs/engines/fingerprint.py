@@ -25,7 +25,8 @@ def weights_fingerprint(folder: Path) -> str:
     it.
     """
     digest = hashlib.sha256()
-    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+    templates = sorted((folder / "additional_chat_templates").glob("*.jinja"))
+    for path in [*sorted(path for path in folder.iterdir() if path.is_file()), *templates]:
         with path.open("rb") as file:
             digest.update(f"{path.name}\0{path.stat().st_size}\0".encode() + file.read(1 << 20))
     return digest.hexdigest()

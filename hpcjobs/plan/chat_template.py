@@ -6,8 +6,9 @@ What it refuses, such as a system turn, or a model without one, would make an er
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from hpcjobs.config import Config
-from hpcjobs.engines.chat_template import left_out
+from hpcjobs.engines.chat_template import checked_text, template_turns
 from hpcjobs.errors import ConfigError
 from hpcjobs.plan.model import model_folder
 from hpcjobs.requests import Chat, Row, Turn, template_values
@@ -57,55 +58,78 @@ def check_first_chats(config: Config, table: pa.Table, chat_of: Callable[[Row], 
 
 def check_chats(folder: Path, chats: Sequence[Chat]) -> None:
     """Render chats with the template of the model in `folder`. Raises a ConfigError if there is none, or it refuses."""
-    template = template_of(folder)
     if not chats:
         return
-    if template is None:
+    if not templates_of(folder):
+        processor = (folder / "chat_template.json").is_file()
+        hint = " (its chat_template.json is for a processor, not for the tokenizer)" if processor else ""
         raise ConfigError(
             f"model {folder} has no chat template, as base models do, and the task asks with chats (messages): set "
-            "task.prompt to a text instead of task.messages"
+            f"task.prompt to a text instead of task.messages{hint}"
         )
-    try:
-        render = chat_renderer(folder, template)
-        for chat in chats:
-            if name := left_out(chat, render(chat), render):
-                raise ConfigError(
-                    f"the chat template of model {folder} leaves out the rows' {name}: take a model whose template "
-                    "knows them, or rename or drop that column"
-                )
-    except jinja2.TemplateError as error:
-        system = any(turn["role"] == "system" for chat in chats for turn in chat)
-        hint = "; if it takes no system turn, write that text into the user's" if system else ""
-        raise ConfigError(f"the chat template of model {folder} refuses the first rows: {error}{hint}") from None
+    render = chat_renderer(folder)
+    for chat in chats:
+        try:
+            checked_text(chat, render)
+        except Exception as error:  # a template may raise anything
+            system = any(turn["role"] == "system" for turn in chat)
+            hint = "; if it takes no system turn, write that text into the user's" if system else ""
+            raise ConfigError(f"the chat template of model {folder} refuses the first rows: {error}{hint}") from None
 
 
-def chat_renderer(folder: Path, template: str, asks: bool = True) -> Callable[[Sequence[Turn]], str]:
+def chat_renderer(folder: Path, asks: bool = True) -> Callable[[Sequence[Turn]], str]:
     """Gives the text of a chat, and if it `asks` what the template writes before an answer.
 
-    Raises a jinja2.TemplateError, also for a template that is none.
+    What is given raises a jinja2.TemplateError, also for a template that is none, and what else a template raises.
     """
     values = {**special_tokens(folder), "tools": None, "documents": None, "add_generation_prompt": asks}
-    compiled = _environment().from_string(template)
-    return lambda chat: compiled.render(messages=list(chat), **{**values, **template_values(chat)})
+    templates, environment = templates_of(folder), _environment()
+
+    @functools.cache
+    def compiled(name: str) -> jinja2.Template:
+        return environment.from_string(templates[name])
+
+    def render(chat: Sequence[Turn]) -> str:
+        template = compiled(_chosen(templates, chat))
+        return template.render(messages=template_turns(chat), **{**values, **template_values(chat)})
+
+    return render
 
 
-def template_of(folder: Path) -> str | None:
-    """The template as transformers finds it: its own file, else tokenizer_config.json; of several, `default`."""
-    file = folder / "chat_template.jinja"
-    if file.is_file():
-        return file.read_text(encoding="utf-8")
-    for name in ("tokenizer_config.json", "chat_template.json"):
-        if (found := _json(folder / name).get("chat_template")) is not None:
-            named = {one["name"]: one["template"] for one in found} if isinstance(found, list) else {"default": found}
-            return named.get("default")
-    return None
+def _chosen(templates: Mapping[str, str], chat: Sequence[Turn]) -> str:
+    """The name of the template for a chat, by the rule of transformers' `get_chat_template`."""
+    if "tool_use" in templates and template_values(chat).get("tools") is not None:
+        return "tool_use"
+    if "default" not in templates:
+        has = f"only those named {', '.join(sorted(templates))}, none of them default" if templates else "none"
+        raise jinja2.TemplateError(f"of chat templates the model has {has}")
+    return "default"
+
+
+def templates_of(folder: Path) -> dict[str, str]:
+    """The templates by name, as transformers' tokenizers find them: files of their own, else tokenizer_config.json."""
+    files = {"default": folder / "chat_template.jinja"}
+    files |= {file.name.removesuffix(".jinja"): file for file in (folder / "additional_chat_templates").glob("*.jinja")}
+    found = {name: file.read_text(encoding="utf-8") for name, file in files.items() if file.is_file()}
+    if found:
+        return found
+    one = _json(folder / "tokenizer_config.json").get("chat_template")
+    if isinstance(one, list):
+        return {each["name"]: each["template"] for each in one}
+    return {} if one is None else {"default": one}
 
 
 def special_tokens(folder: Path) -> dict[str, str]:
     """The texts of bos_token, eos_token and others, which templates write."""
-    values = _json(folder / "special_tokens_map.json") | _json(folder / "tokenizer_config.json")
-    texts = {name: token["content"] if isinstance(token, dict) else token for name, token in values.items()}
-    return {name: text for name, text in texts.items() if name.endswith("_token") and isinstance(text, str)}
+    config = _json(folder / "tokenizer_config.json")
+    values = _json(folder / "special_tokens_map.json") | config | _dict(config.get("extra_special_tokens"))
+    named = {name: value for name, value in values.items() if name.endswith("_token")}
+    texts = {name: _dict(token).get("content", token) for name, token in named.items()}
+    return {name: text for name, text in texts.items() if isinstance(text, str)}
+
+
+def _dict(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _json(path: Path) -> dict[str, Any]:

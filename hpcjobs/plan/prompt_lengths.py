@@ -11,9 +11,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from hpcjobs.config import Config, GenerationConfig
+from hpcjobs.engines.chat_template import checked_text
 from hpcjobs.engines.context_length import config_length
 from hpcjobs.errors import ConfigError
-from hpcjobs.plan.chat_template import chat_renderer, special_tokens, template_of
+from hpcjobs.plan.chat_template import chat_renderer, special_tokens
 from hpcjobs.plan.model import model_folder
 from hpcjobs.requests import Prompt, Request, Row
 from hpcjobs.run_folder.files import read_json
@@ -86,7 +87,7 @@ class _Room:
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
-        self._render = chat_renderer(folder, template_of(folder) or "")
+        self._render = chat_renderer(folder)
         self._first = special_tokens(folder).get("bos_token")
         self._positions, self._generation = positions, generation
 
@@ -111,7 +112,7 @@ class _Room:
         return self._exceeds(request.prompt, "", most)
 
     def _exceeds(self, prompt: Prompt, option: str, most: int) -> bool:
-        text, special = (prompt, True) if isinstance(prompt, str) else (self._render(prompt), False)
+        text, special = (prompt, True) if isinstance(prompt, str) else (checked_text(prompt, self._render), False)
         special = special and not (self._first and text.startswith(self._first))
         if option and not text:  # one token stands before it
             most, special = most - 1, False

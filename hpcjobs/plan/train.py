@@ -57,6 +57,8 @@ def make_train_plan(config: Config, folder: Path | None = None) -> Draft:
     notes += null_notes(examples.prompts, table) if examples.prompts else []
     notes += row_notes(config, table, examples)
     validation = validation_table(config)
+    if validation is not None:
+        notes += [f"{config.train.validation_split}: {note}" for note in row_notes(config, validation, examples)]
     steps = config.train.max_steps or f"{config.train.epochs or 1.0:g} times over the data"
     data = PlanData(name=config.data.title, rows=len(table), sha256=table_sha256(table), columns=table.column_names)
     after = _eval_after(config)

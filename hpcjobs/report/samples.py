@@ -14,7 +14,7 @@ from hpcjobs.config import TaskConfig
 from hpcjobs.errors import HpcJobsError
 from hpcjobs.report.row_selection import ShownRow, pick_rows, read_rows
 from hpcjobs.report.text import Cut
-from hpcjobs.requests import Row
+from hpcjobs.requests import Row, Turn
 from hpcjobs.run_folder.inputs import user_row
 from hpcjobs.tasks.few_shot import Pool
 from hpcjobs.tasks.prompts import Prompts
@@ -170,7 +170,13 @@ def _turns(values: Row, prompts: Prompts | None, sample: str) -> list[tuple[str,
     except Exception as problem:  # a template may raise anything
         return [("no prompt", Cut.of(f"the template fails on this row: {problem}"))]
     turns = [{"role": "prompt", "content": prompt}] if isinstance(prompt, str) else prompt
-    return [(turn["role"], Cut.of(turn["content"])) for turn in turns]
+    return [(turn["role"], Cut.of(_said(turn))) for turn in turns]
+
+
+def _said(turn: Turn) -> str:
+    """The content of a turn, and its calls of tools as JSON."""
+    calls = json.dumps(turn["tool_calls"], ensure_ascii=False) if turn.get("tool_calls") else None
+    return "\n".join(filter(None, [turn.get("content"), calls]))
 
 
 def _targets(values: Row, prompts: Prompts | None) -> list[Cut]:

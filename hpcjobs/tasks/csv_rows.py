@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from hpcjobs.config.schema import ColumnType
-from hpcjobs.errors import DataError, did_you_mean
+from hpcjobs.errors import DataError
 from hpcjobs.tasks.csv_types import csv_field, csv_values
 from hpcjobs.tasks.file_names import open_bytes
 
@@ -30,9 +30,6 @@ def read_csv(path: Path, delimiter: str, types: Mapping[str, ColumnType]) -> pa.
             header = next(reader)
             if not header or header == _END_ROW:
                 raise DataError(f"data file {path} cannot be read: its first line has no names of columns")
-            for name in types:
-                if name not in header:
-                    raise DataError(f"data.types: {path} has no column {name!r}{did_you_mean(name, header)}")
             return _Columns(path, delimiter, header, types).read(reader)
     except UnicodeDecodeError:
         raise _not_utf8(path) from None

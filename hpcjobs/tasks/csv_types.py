@@ -1,4 +1,4 @@
-"""Texts of a CSV file as values of the type that `data.types` names; an empty text is null, but in a text column."""
+"""Texts as values of the type that `data.types` names; an empty text is null, but in a text column."""
 
 from __future__ import annotations
 
@@ -26,16 +26,18 @@ def csv_field(name: str, kind: ColumnType) -> pa.Field:
     return json_field(name) if kind == "json" else pa.field(name, _TYPES[kind])
 
 
-def csv_values(texts: Sequence[str], kind: ColumnType, place: Callable[[int], str]) -> pa.Array | pa.ChunkedArray:
+def csv_values(
+    texts: Sequence[str | None], kind: ColumnType, place: Callable[[int], str]
+) -> pa.Array | pa.ChunkedArray:
     """The values of some rows; a DataError, at `place(number)`, for a text that is none."""
     if kind == "string":
         return pa.array(texts, pa.string())
     values = list[Any]()
     for number, text in enumerate(texts):
         try:
-            values.append(_VALUES[kind](text) if text.strip() else None)
+            values.append(_VALUES[kind](text) if text and text.strip() else None)
         except (ValueError, KeyError, RecursionError):
-            raise DataError(f"{place(number)}: {text[:80]!r} is no {kind}, and data.types says so") from None
+            raise DataError(f"{place(number)}: {str(text)[:80]!r} is no {kind}, and data.types says so") from None
         if kind == "json" and (problem := json_problem(values[-1])):
             raise DataError(f"{place(number)}: {problem}")
     return json_array(values) if kind == "json" else pa.array(values, _TYPES[kind], from_pandas=False)

@@ -23,6 +23,7 @@ from hpcjobs.tasks.file_names import files_of, is_pattern, is_saved
 from hpcjobs.tasks.ids import row_ids, slices
 from hpcjobs.tasks.kept_values import check_kept, plain
 from hpcjobs.tasks.read_files import read_files, read_folder
+from hpcjobs.tasks.typed_columns import check_named, typed
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
@@ -30,6 +31,16 @@ _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 def load_table(config: DataConfig) -> pa.Table:
     """The rows with `index` (int64, 0..N-1) and `id` (unique text), in their order; else a DataError."""
     table = _read(config)
+    check_named(config.types, table, config.title)
+    return _prepared(table, config)
+
+
+def load_beside(config: DataConfig) -> pa.Table:
+    """`load_table` of a data set that may lack columns of `types`, which are those of another data set."""
+    return _prepared(_read(config), config)
+
+
+def _prepared(table: pa.Table, config: DataConfig) -> pa.Table:
     twice = sorted({name for name in table.column_names if table.column_names.count(name) > 1})
     if twice:
         raise DataError(f"data set {config.title} has two columns of one name: {', '.join(twice)}")
@@ -117,8 +128,6 @@ def _from_hub(config: DataConfig) -> pa.Table:
 
 
 def _of_dataset(loaded: Any, config: DataConfig) -> pa.Table:
-    if config.types:
-        raise DataError(f"data.types is for .csv and .tsv, and {config.title} has types of its own")
     if isinstance(loaded, dict):
         splits = list(loaded)
         split = config.split or (splits[0] if len(splits) == 1 else None)
@@ -128,7 +137,7 @@ def _of_dataset(loaded: Any, config: DataConfig) -> pa.Table:
     if config.max_samples is not None:
         loaded = loaded.select(range(min(len(loaded), config.max_samples)))
     rows = loaded.with_format("arrow")[:] if len(loaded) else loaded.data.table.slice(0, 0)
-    return plain(rows, f"data set {config.title}")
+    return typed(plain(rows, f"data set {config.title}"), config.types, config.title)
 
 
 def expected_work(table: pa.Table, columns: set[str]) -> npt.NDArray[np.int64]:

@@ -16,7 +16,7 @@ from hpcjobs.requests import Row
 from hpcjobs.run_folder.inputs import Inputs, user_columns, user_row
 from hpcjobs.run_folder.json_columns import python_rows, python_values
 from hpcjobs.run_folder.paths import RunPaths
-from hpcjobs.tasks.datasets import load_table, on_hub
+from hpcjobs.tasks.datasets import load_beside, on_hub
 from hpcjobs.tasks.seeds import sample_seed
 
 _Key = str | int | float | None | tuple[str, str]
@@ -163,10 +163,10 @@ def is_own(shots: FewShotConfig) -> bool:
 def _load(config: Config) -> pa.Table:
     shots, data = config.task.few_shot, config.data
     if shots.data:
-        data = DataConfig(name=shots.data, config=data.config if on_hub(shots.data) else None)
+        data = DataConfig(name=shots.data, config=data.config if on_hub(shots.data) else None, types=data.types)
     changes = {"split": shots.split, "config": shots.config or data.config, "max_samples": None, "id_column": None}
     try:
-        return load_table(data.model_copy(update=changes))
+        return load_beside(data.model_copy(update=changes))
     except DataError as error:
         raise DataError(f"task.few_shot: {error}") from None
 

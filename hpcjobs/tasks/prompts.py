@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Any
-
-import jinja2
-import jinja2.meta
-from jinja2 import nodes
-from jinja2.environment import TemplateExpression
-from jinja2.sandbox import SandboxedEnvironment
 
 from hpcjobs.config import TaskConfig
-from hpcjobs.errors import ConfigError, did_you_mean
-from hpcjobs.plugins import timed
-from hpcjobs.requests import Chat, Pair, Prompt, Request, Row, Target, ToolChat, Turn, turns_like
+from hpcjobs.errors import ConfigError
+from hpcjobs.requests import Chat, Pair, Prompt, Request, Row, Target, template_values, turns_like
 from hpcjobs.run_folder.inputs import row_index, user_row
+from hpcjobs.tasks.chats import TEMPLATE_COLUMNS, prompt_of
 from hpcjobs.tasks.few_shot import Pool
 from hpcjobs.tasks.seeds import sample_seed
-from hpcjobs.tasks.written_columns import lone_column, written_columns
-
-# Columns that go to the chat template beside a chat of the row's own.
-TEMPLATE_COLUMNS = ("tools", "documents")
-_environment = SandboxedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+from hpcjobs.tasks.template import Template
 
 
 class _AnyColumn(list[str]):
@@ -32,60 +20,6 @@ class _AnyColumn(list[str]):
 
     def __contains__(self, name: object) -> bool:
         return True
-
-
-class Template:
-    """A jinja2 template over a row. Raises a ConfigError if it does not parse or names a missing column."""
-
-    def __init__(self, text: str, key: str, columns: Sequence[str]) -> None:
-        self._key = key
-        try:
-            parsed = _environment.parse(text)
-            names = jinja2.meta.find_undeclared_variables(parsed)
-            self._template = _environment.from_string(text)
-        except jinja2.TemplateSyntaxError as error:
-            raise ConfigError(f"{key}: not a jinja2 template: {error.message} (its line {error.lineno})") from None
-        if "self" in list(columns) and any(one.name == "self" for one in parsed.find_all(nodes.Name)):
-            raise ConfigError(f"{key}: `self` is jinja's own name, and no column in a template: rename the column")
-        for name in sorted(name for name in names - set(_environment.globals) if name not in columns):
-            raise ConfigError(
-                f"{key}: the template names column {name!r}, which the data set does not have"
-                f"{did_you_mean(name, columns)}; its columns: {', '.join(columns) or 'none'}"
-            )
-        self.columns = names & set(columns)
-        self.written, self.lone = written_columns(parsed) & self.columns, lone_column(parsed) is not None
-        self._expression = _lone_expression(parsed)
-
-    def text(self, row: Row) -> str:
-        """The rendered text."""
-        with timed(self._key):
-            return self._template.render(row)
-
-    def value(self, row: Row) -> object:
-        """The value of a single `{{ expression }}`, with lists as lists; otherwise the rendered text."""
-        if self._expression is None:
-            return self.text(row)
-        with timed(self._key):
-            value = self._expression(row)  # not as keywords: a column may be called `self`
-        if isinstance(value, jinja2.Undefined):
-            raise jinja2.UndefinedError(f"{self._key} is undefined for this row")
-        if isinstance(value, Iterable) and not isinstance(value, str | bytes | list | tuple | Mapping):
-            return list(value)  # of a filter such as map
-        return value
-
-
-def _lone_expression(parsed: nodes.Template) -> TemplateExpression | None:
-    """The expression of a template that is a single `{{ }}`, apart from whitespace; else None.
-
-    As `Environment.compile_expression`, but from jinja's own parse: the dash of `{{- a }}` is not a minus.
-    """
-    parts = [part for node in parsed.body if isinstance(node, nodes.Output) for part in node.nodes]
-    found = [part for part in parts if not (isinstance(part, nodes.TemplateData) and not part.data.strip())]
-    if len(found) != 1 or isinstance(found[0], nodes.TemplateData) or len(parsed.body) != 1:
-        return None
-    result = nodes.Assign(nodes.Name("result", "store", lineno=1), found[0], lineno=1)
-    compiled = _environment.from_string(nodes.Template([result], lineno=1))
-    return TemplateExpression(compiled, undefined_to_none=False)
 
 
 class Prompts:
@@ -161,6 +95,8 @@ class Prompts:
                 truncate=self._task.truncate,
             )
         if kind == "perplexity":
+            if not isinstance(prompt, str):
+                raise ValueError(f"task.type perplexity scores a text, and column {self._column!r} has a chat")
             return Request(index=row_index(row), id=sample, prompt=prompt, seed=seed, task="perplexity")
         repeats, truncate = self._task.repeats, self._task.truncate
         return Request(index=row_index(row), id=sample, prompt=prompt, seed=seed, repeats=repeats, truncate=truncate)
@@ -168,8 +104,9 @@ class Prompts:
     def prompt(self, row: Row, sample: str = "") -> Prompt:
         """The prompt of a row, as text or chat: description, few-shot examples, the row itself.
 
-        `sample` is the row's id, which seeds its examples and excludes itself from them. In a chat, description and
-        system messages are joined into one system message, because many chat templates accept only one.
+        `sample` is the row's id, which seeds its examples and excludes itself from them. In a chat the description
+        joins the system turn that it begins with, and the examples come behind that one; other turns stay where they
+        are.
         """
         turn = self._turn(row)
         if self._task.type == "perplexity" or not (self._pool or self._description):
@@ -178,34 +115,36 @@ class Prompts:
         shown = self._pool.examples(row, sample, self.asked) if self._pool else []
         examples = [self._example(one) for one in shown]
         if isinstance(turn, str):
+            if any(not isinstance(shot, str) for shot, _ in examples):
+                raise ValueError("an example of task.few_shot is a chat, and the row a text")
             shots = [f"{shot}{self._delimiter}{answer}" for shot, answer in examples]
             return lead + self._task.few_shot.separator.join([*shots, turn])
-        system_texts = [lead.strip(), *(message["content"] for message in turn if message["role"] == "system")]
-        system = [{"role": "system", "content": "\n\n".join(filter(None, system_texts))}] if any(system_texts) else []
-        solved = [message for shot, answer in examples for message in _solved(shot, answer)]
-        return turns_like(turn, [*system, *solved, *(message for message in turn if message["role"] != "system")])
+        place = _leading_system(turn)
+        solved = [message for shot, answer in examples for message in _solved(shot, answer, turn)]
+        return turns_like(turn, [*_described(lead, turn[:place]), *solved, *turn[place:]])
 
     def _turn(self, row: Row) -> Prompt:
         if self._column:
-            return prompt_of(row, self._column)
+            value = row[self._column]  # of perplexity any text is one, a chat's JSON too
+            return value if self._task.type == "perplexity" and isinstance(value, str) else prompt_of(row, self._column)
         if self._prompt:
             return self._prompt.text(row)
         return [{"role": role, "content": template.text(row)} for role, template in self._messages]
 
     def _example(self, row: Row) -> tuple[Prompt, str]:
         """A few-shot example: its prompt, and the first correct answer."""
-        first = first_answer(self.target(row))
+        try:
+            first = first_answer(self.target(row))
+        except ValueError as error:
+            raise ValueError(f"an example of task.few_shot has no answer: {error}") from None
         if first is None:
-            raise ValueError("an example of task.few_shot has no answer: set task.target")
+            raise ValueError("an example of task.few_shot has no answer: task.target gives null for it")
         return self._turn(row), self.options(row)[first] if isinstance(first, int) else str(first)
 
     def options(self, row: Row) -> list[str]:
         """The options of a multiple-choice row, as texts."""
         if len(self._options) == 1 and isinstance(self._task.choices, str):
-            value = self._options[0].value(row)
-            if not isinstance(value, list | tuple):
-                raise ValueError(f"task.choices gives {value!r}"[:200] + ", not a list of options")
-            return [str(option) for option in value]
+            return _texts(self._options[0], self._options[0].value(row), "options")
         return [template.text(row) for template in self._options]
 
     def target(self, row: Row) -> Target:
@@ -217,14 +156,35 @@ class Prompts:
             turn = self._turn(row)
             return turn if isinstance(turn, str) else None
         value = self._target.value(row) if self._target else None
-        if value is None:
+        if self._target is None or value is None:
             return None
+        if not isinstance(value, list | tuple):
+            _check_plain(self._target, value, "targets")
+            return option_number(value, self.options(row)) if self._task.type == "choice" else str(value)
+        texts = _texts(self._target, value, "targets")
         if self._task.type == "choice":
             options = self.options(row)
-            if isinstance(value, list | tuple):
-                return [option_number(one, options) for one in value]
-            return option_number(value, options)
-        return [str(item) for item in value] if isinstance(value, list | tuple) else str(value)
+            return [option_number(one, options) for one in value]
+        return texts
+
+
+def _texts(template: Template, value: object, what: str) -> list[str]:
+    """The items of a list as texts. Raises a ValueError for what is no list, has no items, or some without a text."""
+    if not isinstance(value, list | tuple):
+        written = isinstance(value, str) and value.lstrip().startswith("[") and template.lone
+        hint = f": if it is JSON, set data.types: {{{', '.join(template.columns)}: json}}" if written else ""
+        raise ValueError(f"{template} gives {value!r}"[:200] + f", not a list of {what}{hint}")
+    if not value:
+        raise ValueError(f"{template} gives an empty list of {what}")
+    for item in value:
+        _check_plain(template, item, what)
+    return [str(item) for item in value]
+
+
+def _check_plain(template: Template, value: object, what: str) -> None:
+    """Raise a ValueError for what only Python has a text for, which no answer can be meant to equal."""
+    if value is None or isinstance(value, list | tuple | Mapping | bytes):
+        raise ValueError(f"{template} gives {value!r}"[:200] + f" among its {what}, which is no text")
 
 
 def first_answer(target: Target) -> str | int | None:
@@ -246,6 +206,8 @@ def check_task(task: TaskConfig) -> None:
         raise ConfigError("task.messages is a chat, and task.type perplexity scores a text: set task.prompt")
     if task.type == "perplexity" and task.truncate:
         raise ConfigError("task.truncate has no meaning for task.type perplexity: all of a text is scored, in windows")
+    if task.type == "perplexity" and task.description:
+        raise ConfigError("task.description has no meaning for task.type perplexity: put it into task.prompt")
     if task.type == "perplexity" and task.few_shot.k:
         raise ConfigError("task.few_shot has no meaning for task.type perplexity")
     if task.repeats > 1 and task.type != "generate":
@@ -296,61 +258,31 @@ def option_number(value: object, options: Sequence[str]) -> int:
     return number
 
 
-def _solved(prompt: Prompt, answer: str) -> Chat:
-    """A few-shot example as turns of a chat, without its system message."""
-    turns = [message for message in prompt if message["role"] != "system"] if not isinstance(prompt, str) else []
-    return [*turns, {"role": "assistant", "content": answer}]
+def _leading_system(chat: Chat) -> int:
+    """How many system turns a chat begins with."""
+    return next((place for place, turn in enumerate(chat) if turn["role"] != "system"), len(chat))
 
 
-def chat_or_text(value: object) -> Prompt:
-    """A prompt from a column: a text, or a chat whose turns have role and content. Raises a ValueError for others.
+def _described(lead: str, system: Chat) -> Chat:
+    """The first system turns, with the description before the first one's words, because templates take one turn.
 
-    Other keys of a turn (`tool_calls`, `name`...) are passed to the chat template, and so is content that is null.
+    An empty line comes between them unless there is white space (lm-evaluation-harness 0.4.13, `maybe_delimit`).
     """
-    if isinstance(value, str):
-        return value
-    if isinstance(value, list) and value and all(isinstance(turn, dict) for turn in value):
-        return [_turn_of(turn, number) for number, turn in enumerate(value)]
-    raise ValueError(f"neither a text nor a chat: {value!r}"[:300])
+    if not lead or not system:
+        return [{"role": "system", "content": lead}] if lead else system
+    words = system[0].get("content") or ""
+    between = "" if not words or lead[-1].isspace() or words[0].isspace() else "\n\n"
+    return [{**system[0], "content": f"{lead}{between}{words}"}, *system[1:]]
 
 
-def prompt_of(row: Row, column: str) -> Prompt:
-    """`chat_or_text` of a column. A chat has the row's `tools` and `documents`, as transformers' templates take them.
+def _solved(shot: Prompt, answer: str, asked: Chat) -> Chat:
+    """A few-shot example as turns of a chat, without the system turns that it begins with.
 
-    They are lists, or their JSON as a text (TRL writes tools so). Raises a ValueError for others.
+    Raises a ValueError if it needs other tools or documents than the chat that is asked: there is one place for them.
     """
-    prompt = chat_or_text(row[column])
-    if isinstance(prompt, str):
-        return prompt
-    values = {name: _listed(row[name], name) for name in TEMPLATE_COLUMNS if row.get(name) is not None}
-    return ToolChat(prompt, values) if values else prompt
-
-
-def _listed(value: object, name: str) -> list[object]:
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except ValueError:
-            raise ValueError(f"column {name!r} of a row with a chat is no JSON: {value!r}"[:300]) from None
-    if not isinstance(value, list):
-        raise ValueError(f"column {name!r} of a row with a chat is no list: {value!r}"[:300])
-    return value
-
-
-def _turn_of(turn: Turn, number: int) -> Turn:
-    """A turn, with the text parts of its content joined. Raises a ValueError for parts that are not text."""
-    if not isinstance(turn.get("role"), str) or "content" not in turn:
-        raise ValueError(f"turn {number} of the chat has no role and content: {turn!r}"[:300])
-    content = turn["content"]
-    if isinstance(content, list):
-        content = "".join(_text_part(part, number) for part in content)
-    if content is not None and not isinstance(content, str):
-        raise ValueError(f"turn {number} of the chat has content that is neither a text nor parts: {content!r}"[:300])
-    return {**turn, "content": content}
-
-
-def _text_part(part: Any, number: int) -> str:
-    if isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str):
-        return str(part["text"])
-    kind = part.get("type") if isinstance(part, dict) else part
-    raise ValueError(f"turn {number} of the chat has a part of type {kind!r}: only parts of type text are read"[:300])
+    if isinstance(shot, str):
+        raise ValueError("an example of task.few_shot is a text, and the row a chat")
+    for name in TEMPLATE_COLUMNS:
+        if (own := template_values(shot).get(name)) and own != template_values(asked).get(name):
+            raise ValueError(f"an example of task.few_shot has other {name} than the row, and a chat has them once")
+    return [*shot[_leading_system(shot) :], {"role": "assistant", "content": answer}]

@@ -18,6 +18,7 @@ from hpcjobs.tasks.file_names import files_in, of_split, one_kind, saved_in
 from hpcjobs.tasks.json_rows import read_json
 from hpcjobs.tasks.jsonl import read_jsonl
 from hpcjobs.tasks.kept_values import plain
+from hpcjobs.tasks.typed_columns import typed
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _PACKABLE = (".jsonl", ".json", *_DELIMITERS)
@@ -43,8 +44,6 @@ def read_files(files: Sequence[Path], config: DataConfig) -> pa.Table:
     kind = one_kind(files, f"data.name {config.title}")
     if config.config is not None:
         raise DataError(f"data.config {config.config!r} is for data sets of the hub, and {config.title} is a file")
-    if config.types and kind not in _DELIMITERS:
-        raise DataError(f"data.types is for .csv and .tsv, and {config.title} has types of its own")
     if kind != ".json" or len(files) > 1:
         files = of_split(files, config.split, config.title)
         config = config.model_copy(update={"split": None})
@@ -52,8 +51,11 @@ def read_files(files: Sequence[Path], config: DataConfig) -> pa.Table:
     for path in files:
         parts.append(_read(path, kind, config, left))
         left = None if left is None else max(0, left - len(parts[-1]))
-    if len(parts) == 1:
-        return parts[0]
+    table = parts[0] if len(parts) == 1 else _together(parts, files, kind)
+    return table if kind in _DELIMITERS else typed(table, config.types, config.title)
+
+
+def _together(parts: Sequence[pa.Table], files: Sequence[Path], kind: str) -> pa.Table:
     by_rows = kind in (".jsonl", ".json")
     schema = reduce(united_schema, (part.schema for part in parts)) if by_rows else same_columns(parts, files)
     return joined(parts, schema)

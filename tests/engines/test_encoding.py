@@ -69,20 +69,41 @@ def test_a_stop_string_that_is_a_special_token_ends_the_answer(name: str) -> Non
 
 
 def test_a_turn_without_content_is_never_the_word_none() -> None:
-    class Writes:  # as transformers before version 5 does
-        def apply_chat_template(self, chat: list[dict[str, Any]], **how: Any) -> str:
-            return "".join(f"{turn['content']}<|end|>" for turn in chat)
-
+    writes = with_template("byte_bpe", "{% for m in messages %}{{ m.get('content') }}<|end|>{% endfor %}")
     with pytest.raises(ValueError, match=r"turn 1 \(assistant\) has no content, and the chat template writes it as"):
-        chat_text(Writes(), [*TURN, {"role": "assistant", "content": None}], ask=False)
+        chat_text(writes, [*TURN, {"role": "assistant", "content": None}], ask=False)
     kind = with_template("byte_bpe", "{% for m in messages %}{{ m.content or '' }}<|end|>{% endfor %}")
     assert chat_text(kind, [*TURN, {"role": "assistant", "content": None}], ask=False) == "The fox<|end|><|end|>"
 
 
 def test_tool_calls_are_written_or_the_row_is_refused() -> None:
-    call = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f", "arguments": {"a": 1}}}]}
+    calls = [{"function": {"name": "f", "arguments": {"a": 1}}}]
+    call = {"role": "assistant", "content": None, "tool_calls": calls}
     knows = "{% for m in messages %}{{ m.content or '' }}{{ (m.tool_calls or []) | tojson }}<|end|>{% endfor %}"
     assert '"arguments"' in chat_text(with_template("byte_bpe", knows), [*TURN, call], ask=False)
     ignores = "{% for m in messages %}{{ m.content or '' }}<|end|>{% endfor %}"
     with pytest.raises(ValueError, match=r"leaves out the tool_calls of turn 1 \(assistant\)"):
         chat_text(with_template("byte_bpe", ignores), [*TURN, call], ask=False)
+    # As vLLM's template for Mistral does: it marks a call, and writes the turn's words in its place.
+    marks = "{% for m in messages %}{{ '[CALL]' if m.tool_calls }}{{ m.content }}<|end|>{% endfor %}"
+    with pytest.raises(ValueError, match=r"leaves out the tool_calls of turn 1 \(assistant\)"):
+        chat_text(with_template("byte_bpe", marks), [*TURN, call], ask=False)
+    first = "{% for m in messages %}{{ m.content }}{{ m.tool_calls[0] | tojson if m.tool_calls }}<|end|>{% endfor %}"
+    assert '"arguments"' in chat_text(with_template("byte_bpe", first), [*TURN, call], ask=False)
+    two = {**call, "tool_calls": [*calls, {"function": {"name": "g", "arguments": {}}}]}
+    with pytest.raises(ValueError, match=r"leaves out the tool_calls of turn 1 \(assistant\)"):
+        chat_text(with_template("byte_bpe", first), [*TURN, two], ask=False)
+    old = {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": "{}"}}
+    with pytest.raises(ValueError, match=r"leaves out the function_call of turn 1 \(assistant\)"):
+        chat_text(with_template("byte_bpe", knows), [*TURN, old], ask=False)
+
+
+def test_content_in_parts_goes_to_the_template_as_it_is() -> None:
+    """As a user of the connector may give it."""
+    reads = "{% for m in messages %}{% for part in m.content %}{{ part.text or '<image>' }}|{% endfor %}{% endfor %}"
+    parts = [{"type": "image"}, {"type": "text", "text": "What?"}, {"type": "text", "text": "Where?"}]
+    chat = [{"role": "user", "content": parts}]
+    assert chat_text(with_template("byte_bpe", reads), chat, ask=True) == "<image>|What?|Where?|"
+    writes = with_template("byte_bpe", "{% for m in messages %}{{ m.role }}{% endfor %}")
+    with pytest.raises(ValueError, match=r"leaves out turn 0 \(user\)"):
+        chat_text(writes, chat, ask=True)

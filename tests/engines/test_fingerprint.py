@@ -40,6 +40,11 @@ def one_more(folder: Path) -> None:
     (folder / "chat_template.jinja").write_text("{{ messages }}")
 
 
+def other_template(folder: Path) -> None:
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates" / "tool_use.jinja").write_text("{{ messages }}")
+
+
 def pickled(folder: Path) -> None:
     content = bytearray((folder / "pytorch_model.bin").read_bytes())
     content[3_000_000:3_400_000] = bytes(400_000)
@@ -62,10 +67,11 @@ def folder(tmp_path: Path) -> Path:
         (last_tensor, r"model\.safetensors: planned sha256 [0-9a-f]{16}, now sha256 [0-9a-f]{16}\n"),
         (pickled, r"pytorch_model\.bin: planned sha256 [0-9a-f]{16}, now sha256 [0-9a-f]{16}\n"),
         (one_more, r"chat_template\.jinja: planned not there, now sha256 [0-9a-f]{16}\n"),
+        (other_template, r"tool_use\.jinja: planned not there, now sha256 [0-9a-f]{16}\n"),
         (lambda folder: (folder / "tokenizer.json").unlink(), r"tokenizer\.json: planned sha256 .*, now not there\n"),
         (cut_off, rf"{FILE} is cut off: .*model\.\S+ is the first of 1 tensors"),
     ],
-    ids=["config", "last tensor", "pickled", "a template", "a file is gone", "cut off"],
+    ids=["config", "last tensor", "pickled", "a template", "a named template", "a file is gone", "cut off"],
 )
 def test_a_folder_that_changed(folder: Path, change: Callable[[Path], None], message: str, full: bool) -> None:
     model = ModelConfig(name=str(folder), verify_weights="full" if full else "head")

@@ -61,8 +61,15 @@ def test_the_same_table_and_metrics_for_any_number_of_ranks(ram: Path, world: in
 
 
 def expected_warnings(rows: int) -> list[str]:
-    errors = len([row for row in rows_of(rows) if not row["divisor"]])
-    return [f"{errors} samples ended in an error and count 0 in every metric"] if errors else []
+    """The plan's notes, and what the merge counts."""
+    failing = [number for number, row in enumerate(rows_of(rows)) if not row["divisor"]]
+    if not failing:
+        return []
+    first = f"row {failing[0]} (id 'row-{failing[0]}'): integer division or modulo by zero"
+    return [
+        f"{len(failing)} of {rows} rows end in an error; the first is {first}",
+        f"{len(failing)} samples ended in an error and count 0 in every metric",
+    ]
 
 
 def test_the_table_says_what_was_asked_and_what_came(paths: RunPaths) -> None:

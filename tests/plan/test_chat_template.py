@@ -14,7 +14,7 @@ from hpcjobs.errors import ConfigError
 from hpcjobs.plan.chat_template import chat_renderer, check_chats
 from hpcjobs.requests import Chat
 from tests.fake_slurm import Shell
-from tests.toy_tokenizers import TEMPLATES, toy_tokenizer
+from tests.toy_tokenizers import SPECIAL, TEMPLATES, toy_tokenizer
 
 CHATS: list[Chat] = [
     [{"role": "user", "content": "The fox"}],
@@ -22,10 +22,10 @@ CHATS: list[Chat] = [
     [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y 🙂"}, {"role": "user", "content": "日本"}],
 ]
 OTHERS = {
-    "loop": "{% for m in messages %}{% if m.role == 'system' %}{% continue %}{% endif %}{{ m.content }}{% endfor %}",
+    "loop": "{% for m in messages %}{% if m.role == 'nobody' %}{% continue %}{% endif %}{{ m.content }}{% endfor %}",
     "generation": "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}",
     "json": "{{ messages | tojson(indent=1) }}{{ bos_token }}{{ eos_token }}",
-    "year": "{{ strftime_now('%Y') }}",
+    "year": "{{ strftime_now('%Y') }}{% for m in messages %}{{ m.content }}{% endfor %}",
 }
 
 
@@ -37,8 +37,27 @@ def test_the_text_is_that_of_transformers(name: str, chat: Chat, tmp_path: Path)
     tokenizer.chat_template = (TEMPLATES | OTHERS)[name]
     tokenizer.save_pretrained(tmp_path)
     theirs = tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
-    assert chat_renderer(tmp_path, tokenizer.chat_template)(chat) == theirs
+    assert chat_renderer(tmp_path)(chat) == theirs
     check_chats(tmp_path, [chat])
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("extra", [{"image_token": "<|user|>"}, ["<|user|>"]], ids=["named", "listed"])
+def test_the_files_of_earlier_versions_of_transformers_are_read(tmp_path: Path, extra: object) -> None:
+    """`added_tokens_decoder` stands in the tokenizer_config.json of nearly every model on the hub."""
+    from transformers import AutoTokenizer
+
+    tokenizer = copy.deepcopy(toy_tokenizer("byte_bpe_bos"))
+    tokenizer.chat_template = "{{ bos_token }}|{{ eos_token }}|{{ image_token }}|{{ messages[0].content }}"
+    tokenizer.save_pretrained(tmp_path)
+    path = tmp_path / "tokenizer_config.json"
+    flags = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
+    added = {str(number): {"content": text, **flags} for number, text in enumerate(SPECIAL)}
+    values = json.loads(path.read_text()) | {"added_tokens_decoder": added, "extra_special_tokens": extra}
+    path.write_text(json.dumps(values | {"bos_token": {"__type": "AddedToken", "content": "<s>", **flags}}))
+    theirs = AutoTokenizer.from_pretrained(tmp_path).apply_chat_template(CHATS[0], tokenize=False)
+    assert theirs == f"<s>|</s>|{'<|user|>' if isinstance(extra, dict) else ''}|The fox"
+    assert chat_renderer(tmp_path)(CHATS[0]) == theirs
 
 
 def with_template(folder: Path, template: str | None) -> str:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hpcjobs.assets import ASSETS
 from hpcjobs.config.layers import Layer
 from hpcjobs.config.problems import validate
+from hpcjobs.errors import DataError
 from hpcjobs.plan.train import make_train_plan
+from hpcjobs.plan.train_rows import row_notes
+from hpcjobs.tasks.datasets import load_table
 from hpcjobs.training.data.encode import Encoder
 from hpcjobs.training.data.examples import Examples
+from tests.real_templates import CHATS as REAL_CHATS
+from tests.real_templates import NAMES, REAL, attempt
 from tests.trainings import train_config
 
 
@@ -66,3 +73,63 @@ def test_the_model_context_is_a_limit_too_and_many_are_counted(tmp_path: Path) -
     [note] = notes
     assert note.startswith("of the first 1000 rows about 500 are longer than 256 tokens (train.max_length)")
     assert note.endswith("; and 497 more")
+
+
+def copied(folder: Path, template: str) -> Path:
+    """The tiny model with another chat template."""
+    shutil.copytree(ASSETS / "tiny", folder)
+    (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+    return folder
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("name", ["qwen3", *NAMES])
+def test_the_plan_leaves_out_what_the_ranks_leave_out(tmp_path: Path, name: str) -> None:
+    """Such as turns that a template writes in another way when more follow, as those of reasoning models do."""
+    from transformers import AutoTokenizer
+
+    model = copied(tmp_path / "model", REAL[name].read_text(encoding="utf-8"))
+    encoder, task = Encoder(AutoTokenizer.from_pretrained(model), 10000), validate(Layer({})).task
+    answer = {"role": "assistant", "content": "Final."}
+    rows = [{"index": n, "id": str(n), "messages": [*one, answer]} for n, one in enumerate(REAL_CHATS.values())]
+
+    def learns(row: dict[str, Any]) -> bool:
+        return attempt(lambda: str(encoder.encode(task_examples(task).example(row)))) is not None
+
+    ranks = [number for number, row in enumerate(rows) if learns(row)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = train_config(tmp_path / "rows.jsonl", max_length=10000)
+    config = config.model_copy(update={"task": task, "model": config.model.model_copy(update={"name": str(model)})})
+    table = load_table(config.data)
+    planned = [n for n in range(len(rows)) if not notes_of_row(config, table.slice(n, 1), task)]
+    assert planned == ranks
+    assert name != "qwen3" or 0 < len(ranks) < len(rows)
+
+
+def task_examples(task: Any) -> Examples:
+    return Examples(task, ["index", "id", "messages"])
+
+
+def notes_of_row(config: Any, table: Any, task: Any) -> str:
+    """Why a row alone cannot be learned from, by the plan."""
+    try:
+        row_notes(config, table, task_examples(task))
+    except DataError as error:
+        return str(error)
+    return ""
+
+
+def test_a_data_set_of_which_no_row_is_learned_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"none of 2 rows can be learned from: row 0 \(id 0\): the assistant has no"):
+        notes_of(tmp_path, [chat("only a question")] * 2, 200)
+
+
+def test_a_validation_split_is_looked_at_too(tmp_path: Path) -> None:
+    for name, rows in (("train", [chat("a", "b")]), ("test", [chat("a", "b"), chat("only a question")])):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = train_config(tmp_path, max_length=200, validation_split="test", eval_every=1)
+    task, data = validate(Layer({})).task, config.data.model_copy(update={"split": "train"})
+    plan = make_train_plan(config.model_copy(update={"task": task, "data": data}), tmp_path / "run").plan
+    assert plan.train.notes == [
+        "test: of 2 rows 1 have nothing to learn and would be left out: row 1 (id 1): the assistant has no turn in it"
+    ]

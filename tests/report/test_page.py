@@ -257,6 +257,15 @@ def test_runs_without_scores(tmp_path: Path, job: str, sets: list[str], samples:
     assert ("FAILED" in page.source) == (not samples)
 
 
+def test_a_turn_that_only_calls_a_tool_is_shown_by_its_call(tmp_path: Path) -> None:
+    data, calls = tmp_path / "calls.jsonl", [{"type": "function", "function": {"name": "weather", "arguments": {}}}]
+    user, call = {"role": "user", "content": "Rain?"}, {"role": "assistant", "tool_calls": calls}
+    rows = [{"messages": [user, call]}, {"messages": [user, {"content": None, **call}]}]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    paths = run(tmp_path / "run", "generate", ["task.messages=null"], model="", data=str(data))
+    assert Page(paths.report).text.count(json.dumps(calls)) >= 2
+
+
 def test_a_run_without_results_says_so_and_what_to_do(tmp_path: Path) -> None:
     draft, _ = draft_of(order(tmp_path / "planned"))
     draft.write()

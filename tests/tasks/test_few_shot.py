@@ -67,6 +67,14 @@ def test_too_few_rows_are_an_error_that_says_how_many() -> None:
         pool_of(k=1, same="knd")
 
 
+@pytest.mark.parametrize(("answer", "said"), [([], "gives an empty list"), (None, "task.target gives null for it")])
+def test_an_example_without_an_answer_is_named(answer: Any, said: str) -> None:
+    rows = [{"index": n, "id": f"r{n}", "q": "q", "a": answer} for n in range(2)]
+    rows[1]["q"] = "other"
+    with pytest.raises(ValueError, match=rf"an example of task\.few_shot has no answer: .*{said}"):
+        prompts_of(rows, prompt="{{ q }}", few_shot={"k": 1}).request(rows[1], 0)
+
+
 def test_a_text_begins_with_description_and_examples() -> None:
     prompts = prompts_of(prompt="Q: {{ q }}\nA:", description="About {{ kind }} ones.\n\n", few_shot={"k": 2})
     request = prompts.request(ROWS[4], 0)

@@ -9,8 +9,10 @@ import pytest
 from hpcjobs.config import TaskConfig
 from hpcjobs.config.layers import Layer
 from hpcjobs.errors import ConfigError
-from hpcjobs.tasks.prompts import Prompts, Template, chat_or_text
+from hpcjobs.tasks.chats import chat_or_text
+from hpcjobs.tasks.prompts import Prompts
 from hpcjobs.tasks.seeds import sample_seed
+from hpcjobs.tasks.template import Template
 
 
 def prompts_of(columns: list[str], **task: Any) -> Prompts:
@@ -158,8 +160,27 @@ def test_a_target_that_is_no_option(gold: Any) -> None:
 
 def test_options_that_are_no_list() -> None:
     row = {"index": 0, "id": "r", "q": "?", "options": "one", "gold": 0}
-    with pytest.raises(ValueError, match=r"task.choices gives 'one', not a list"):
+    with pytest.raises(ValueError, match=r"task.choices .*gives .one., not a list"):
         prompts_of(list(row), **CHOICE).request(row, 0)
+    with pytest.raises(ValueError, match=r"not a list of options: if it is JSON, set data\.types: \{options: json\}"):
+        prompts_of(list(row), **CHOICE).request(row | {"options": '["one"]'}, 0)
+
+
+@pytest.mark.parametrize("value", [["x", None], [None], [], [["x"]], [{"k": 1}], {"k": 1}, b"x", [b"x"]])
+def test_what_no_answer_can_equal_is_no_target_and_no_option(value: Any) -> None:
+    said = r"\(column 'gold'\) gives .*(targets|options)"
+    row = {"index": 0, "id": "r", "q": "?", "options": ["x", "None", "[]"], "gold": value}
+    for target in (prompts_of(list(row), prompt="{{ q }}", target="{{ gold }}"), prompts_of(list(row), **CHOICE)):
+        with pytest.raises((ValueError, TypeError), match=said if value != b"x" else "bytes"):
+            target.target(row)
+    with pytest.raises((ValueError, TypeError), match=said if value != b"x" else "bytes"):
+        prompts_of(list(row), **CHOICE | {"choices": "{{ gold }}", "target": None}).request(row, 0)
+
+
+def test_a_chat_is_no_text_for_perplexity() -> None:
+    row = {"index": 0, "id": "r", "text": [{"role": "user", "content": "x"}]}
+    with pytest.raises(ValueError, match=r"task\.type perplexity scores a text, and column 'text' has a chat"):
+        prompts_of(list(row), type="perplexity").request(row, 0)
 
 
 def test_the_text_of_a_perplexity_task_is_its_own_target() -> None:
@@ -177,6 +198,7 @@ def test_the_text_of_a_perplexity_task_is_its_own_target() -> None:
         ({"prompt": "{{ q }}", "choices": ["A"]}, "task.choices is for task.type choice"),
         ({"type": "perplexity", "messages": [{"role": "user", "content": "x"}]}, "scores a text"),
         ({"type": "perplexity", "prompt": "{{ q }}", "few_shot": {"k": 1}}, "no meaning"),
+        ({"type": "perplexity", "prompt": "{{ q }}", "description": "x"}, "task.description has no meaning"),
         ({"type": "choice", "prompt": "{{ q }}", "choices": ["A"], "repeats": 2}, "several answers"),
         ({"type": "choice", "prompt": "{{ q }}", "choices": ["{{ z }}"]}, "task.choices.0"),
         ({"prompt": "{{ q }}", "description": "{{ z }}"}, "task.description"),
@@ -210,18 +232,20 @@ def test_a_template_gives_what_jinja_reads(template: str, value: Any) -> None:
 
 def test_text_parts_are_joined_and_other_parts_refused_by_name() -> None:
     parts = [{"type": "text", "text": "Reverse: "}, {"type": "text", "text": "uzaq"}]
-    assert chat_or_text([{"role": "user", "content": parts}]) == [{"role": "user", "content": "Reverse: uzaq"}]
+    joined = [{"role": "user", "content": "Reverse: uzaq"}]
+    assert chat_or_text([{"role": "user", "content": parts}], "messages") == joined
     image = [{"type": "text", "text": "What?"}, {"type": "image_url", "image_url": {"url": "x"}}]
     with pytest.raises(ValueError, match=r"turn 0 of the chat has a part of type 'image_url'"):
-        chat_or_text([{"role": "user", "content": image}])
+        chat_or_text([{"role": "user", "content": image}], "messages")
 
 
 def test_what_else_a_turn_has_is_kept_for_the_template() -> None:
     chat = [
         {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f", "arguments": {}}}]},
+        {"role": "assistant", "tool_calls": [{"function": {"name": "g", "arguments": {}}}]},
         {"role": "tool", "content": "42", "name": "f", "tool_call_id": "1"},
     ]
-    assert chat_or_text(chat) == chat
+    assert chat_or_text(chat, "messages") == chat
 
 
 @pytest.mark.parametrize(
@@ -229,4 +253,4 @@ def test_what_else_a_turn_has_is_kept_for_the_template() -> None:
 )
 def test_a_turn_that_is_none_is_refused(turn: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="turn 0 of the chat has"):
-        chat_or_text([turn])
+        chat_or_text([turn], "messages")

@@ -16,7 +16,11 @@ from hpcjobs.tasks.targets import target_notes
 
 def notes(targets: list[Any], *metrics: str) -> list[str]:
     task = TaskConfig(prompt="{{ a }}", target="{{ a }}", metrics=metrics or ("number_match",))
-    return target_notes(Prompts(task, ["a"]), Judge(task).metrics, pa.table({"id": range(len(targets)), "a": targets}))
+    return target_notes(Prompts(task, ["a"]), Judge(task).metrics, rows_of(targets))
+
+
+def rows_of(targets: list[Any]) -> pa.Table:
+    return pa.table({"index": range(len(targets)), "id": list(map(str, range(len(targets)))), "a": targets})
 
 
 def test_what_is_no_number_in_the_first_row_is_refused() -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hpcjobs.engines.chat_template import chat_text
 from hpcjobs.engines.encoding import prompt_ids, text_ids
 from hpcjobs.engines.end_tokens import added_tokens
-from hpcjobs.requests import Chat, Turn, turns_like
+from hpcjobs.requests import Turn
 from hpcjobs.training.data.examples import Example, turns_of
+from hpcjobs.training.data.pieces import chat_pieces
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -31,15 +32,6 @@ class Tokens:
 
 # Texts put before a piece that is tokenised by itself: the first that no token of the piece reaches into.
 _LEADS = ("\n", "!", "a", "0")
-
-
-@dataclass(frozen=True)
-class _Piece:
-    """The characters `begin`..`end` of a rendered chat."""
-
-    begin: int
-    end: int
-    learned: bool
 
 
 class Encoder:
@@ -75,7 +67,7 @@ class Encoder:
         whole = self._render(chat, False)
         ids: list[int] = []
         learned: list[bool] = []
-        for piece in self._pieces(chat, len(example.context), whole):
+        for piece in chat_pieces(chat, len(example.context), self._render):
             part = self._bare(whole[piece.begin : piece.end], whole[: piece.begin], ids)
             ids += part
             learned += [piece.learned] * len(part)
@@ -112,38 +104,6 @@ class Encoder:
     def _plain(self, text: str) -> list[int]:
         return list(self._tokenizer(text, add_special_tokens=False).input_ids)
 
-    def _pieces(self, chat: Chat, context: int, whole: str) -> Iterator[_Piece]:
-        """The chat as the template renders it, split where an assistant's turn after the `context` begins and ends."""
-        place = 0
-        for number in range(context, len(chat)):
-            if chat[number]["role"] != "assistant":
-                continue
-            begin, end = self._turn(chat, number, whole)
-            if begin > place:
-                yield _Piece(place, begin, False)
-            yield _Piece(begin, end, True)
-            place = end
-        if place < len(whole):
-            yield _Piece(place, len(whole), False)
-
-    def _turn(self, chat: Chat, number: int, whole: str) -> tuple[int, int]:
-        """The range in `whole` of an assistant's turn, after the template's generation prompt."""
-        through = self._render(chat[: number + 1], False)
-        before = self._render(chat[:number], True) if number else self._opening(chat, through)
-        end = _alike(through, whole)  # a template may end the last turn in another way
-        if not whole.startswith(before) or not through.startswith(before) or end <= len(before):
-            raise ValueError(f"the chat template writes turn {number} in another way when more turns follow it")
-        return len(before), end
-
-    def _opening(self, chat: Chat, through: str) -> str:
-        """What the template writes before a first turn of the assistant: its own system message."""
-        user = turns_like(chat, [{"role": "user", "content": str(chat[0]["content"])}])
-        asking = self._render(user, True).removeprefix(self._render(user, False))
-        place = through.find(asking) if asking else -1
-        if place < 0:
-            raise ValueError("the chat begins with the assistant's turn, and where its text begins cannot be told")
-        return through[: place + len(asking)]
-
     def _render(self, chat: Sequence[Turn], asks: bool) -> str:
         return chat_text(self._tokenizer, chat, asks)
 
@@ -164,9 +124,3 @@ def _last_added(ids: Sequence[int], learned: Sequence[bool], added: set[int]) ->
     """The last added token that is trained on, if only whitespace of the template follows it."""
     last = [int(token) for token, learn in zip(ids, learned, strict=True) if learn][-4:]
     return next((token for token in reversed(last) if token in added), None)
-
-
-def _alike(one: str, other: str) -> int:
-    """The length of the common prefix of two texts."""
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other)))

@@ -9,7 +9,8 @@ from hpcjobs.config import TaskConfig
 from hpcjobs.errors import ConfigError
 from hpcjobs.requests import Chat, Prompt, Row, turns_like
 from hpcjobs.run_folder.inputs import user_row
-from hpcjobs.tasks.prompts import Prompts, chat_or_text, first_answer, prompt_of
+from hpcjobs.tasks.chats import chat_or_text, prompt_of
+from hpcjobs.tasks.prompts import Prompts, first_answer
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def _of_columns(row: Row) -> Example:
         if isinstance(chat, str):
             raise ValueError("column 'messages' has a text, not a chat")
         return Example(turns_like(chat, []), chat)
-    context, completion = prompt_of(row, "prompt"), chat_or_text(row["completion"])
+    context, completion = prompt_of(row, "prompt"), chat_or_text(row["completion"], "completion")
     if isinstance(context, str) != isinstance(completion, str):
         raise ValueError("of 'prompt' and 'completion' one is a chat and the other a text")
     return Example(context, completion)
