@@ -49,13 +49,19 @@ Truncate = Literal["left", "error"]
 
 
 class GenerationConfig(BaseModel):
-    """Generation settings, the config's `task.generation`. Temperature 0 is greedy decoding."""
+    """Generation settings, the config's `task.generation`. Temperature 0 is greedy decoding.
+
+    `top_k`, `top_p` and `min_p` are for other temperatures. `repetition_penalty` is for all; None is the model's own.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     max_new_tokens: Annotated[int, Field(ge=1)] = 256
     temperature: Annotated[float, Field(ge=0)] = 0.0
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    top_p: Annotated[float, Field(ge=0, le=1)] = 1.0
+    top_k: Annotated[int, Field(ge=0)] = 0
+    min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
+    repetition_penalty: Annotated[float, Field(gt=0)] | None = None
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
 
 

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 # What texts are cut to where nobody names a length.
 ASSUMED_LENGTH = 2048
 _NAMES = ("n_positions", "max_position_embeddings", "n_ctx")
+# What a config.json has instead, by its model type: the `attribute_map` of transformers' config classes (5.23).
+_FILE_NAMES = {
+    "rwkv": "context_length", "dbrx": "max_seq_len", "kimi_linear": "model_max_length",
+    "bailing_hybrid": "model_max_length",
+}  # fmt: skip
 # More is how tokenizers say that they know none (transformers writes 1e30).
 _MOST = 1 << 40
 _NO_LIMIT = 1 << 20
@@ -39,7 +44,8 @@ def named_length(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> 
 def config_length(config: PreTrainedConfig | Mapping[str, object]) -> int | None:
     """The context length in tokens that a config, or what a config.json holds, names: that of its text model."""
     text = _value(config, "text_config") or config
-    found = (_value(text, name) for name in _NAMES)
+    own = _FILE_NAMES.get(str(_value(text, "model_type")))
+    found = (_value(text, name) for name in (*_NAMES, *([own] if own else [])))
     return next((length for length in found if isinstance(length, int) and length > 0), None)
 
 

@@ -62,7 +62,7 @@ class ContinuousEngine:
     def stream(self, requests: Source) -> Iterator[Completion]:
         """Completions as they finish."""
         if self._generation.temperature > 0 or self.codec.processes:
-            why = "its generation config changes logits, which the manager does for a batch, not for a row"
+            why = "its generation config, or the settings, change logits, which the manager does for a batch, not a row"
             heat = f"temperature {self._generation.temperature:g}: samples have seeds of their own"
             log.info("%s", heat if self._generation.temperature > 0 else why)
             yield from self.other().stream(requests)
@@ -197,7 +197,7 @@ class _Flow:
         for got in self._intake.take(room, len(self._open)):
             if isinstance(got, Completion):
                 yield got
-            elif got.generation.temperature > 0:
+            elif got.generation.temperature > 0 or self._engine.codec.processors(got):
                 self._aside.append(got.request)
             else:
                 self._add(got)

@@ -102,17 +102,20 @@ class TextCodec:
         return generation.model_copy(update={"stop": (*generation.stop, *new)}) if new else generation
 
     def processors(self, encoded: Encoded) -> Sequence[LogitsProcessor]:
-        """The logits processors that `generate` would use for this prompt alone, by the model's generation config."""
+        """The logits processors that `generate` would use for this prompt alone, by the model's generation config and
+        the settings of the request. Most have none.
+        """
         from hpcjobs.engines.processors import row_processors
 
-        return row_processors(self._model, encoded.ids, encoded.limit, sorted(self._ends))
+        penalty = encoded.generation.repetition_penalty
+        return row_processors(self._model, encoded.ids, encoded.limit, sorted(self._ends), penalty)
 
     @property
     def processes(self) -> bool:
-        """Whether the model's generation config has processors at all."""
+        """Whether requests without their own settings have processors."""
         from hpcjobs.engines.processors import row_processors
 
-        return bool(row_processors(self._model, [0], 1, sorted(self._ends)))
+        return bool(row_processors(self._model, [0], 1, sorted(self._ends), self._generation.repetition_penalty))
 
 
 def repeat_seed(request: Request, number: int) -> int:

@@ -18,7 +18,7 @@ from hpcjobs.engines.encoding import NO_NUMBERS, Answer, Encoded, TextCodec, com
 from hpcjobs.engines.lengths import forget_lengths, takes_padding
 from hpcjobs.engines.out_of_memory import free_gpu_memory, is_out_of_memory
 from hpcjobs.engines.processors import processed, without_defaults
-from hpcjobs.engines.sampling import SeededSampler
+from hpcjobs.engines.sampling import Sampling, SeededSampler
 from hpcjobs.engines.stop_strings import StopStrings
 from hpcjobs.requests import Completion, SampleError
 
@@ -88,10 +88,10 @@ class GenerateEngine:
                 if len(answers[request.index]) == request.repeats:
                     yield _completion(row.encoded, answers[request.index], started[request.index])
 
-    def _how(self, item: Encoded) -> tuple[float, float, tuple[str, ...], int]:
+    def _how(self, item: Encoded) -> tuple[Sampling, tuple[str, ...], int]:
         """What the rows of a batch must share: the generation settings, and the length where none may be padded."""
         generation = item.generation
-        return generation.temperature, generation.top_p, generation.stop, 0 if self._pads else len(item.ids)
+        return Sampling.of(generation), generation.stop, 0 if self._pads else len(item.ids)
 
     def _run(self, batch: Sequence[_Row]) -> list[Answer | SampleError]:
         """The batch's answers. A batch that fails is halved, down to the sample to blame."""
@@ -122,8 +122,8 @@ class GenerateEngine:
         ids = torch.tensor([[pad] * (length - len(prompt)) + prompt for prompt in prompts])
         mask = torch.tensor([[0] * (length - len(prompt)) + [1] * len(prompt) for prompt in prompts])
         device, rules, watch = self._model.device, _Rules(tokenizer, batch, length), _Numbers()
-        own = [self._codec.processors(row.encoded) for row in batch] if self._codec.processes else []
-        processors = [watch, *([_RowProcessors(own, prompts, length)] if own else []), *_sampler(batch)]
+        own = [self._codec.processors(row.encoded) for row in batch]
+        processors = [watch, *([_RowProcessors(own, prompts, length)] if any(own) else []), *_sampler(batch)]
         forget_lengths(self._model)
         with without_defaults(self._model):
             output = self._model.generate(
@@ -193,7 +193,7 @@ def _sampler(batch: Sequence[_Row]) -> list[SeededSampler]:
     if generation.temperature == 0:
         return []
     seeds = [repeat_seed(row.encoded.request, row.number) for row in batch]
-    return [SeededSampler(seeds, generation.temperature, generation.top_p)]
+    return [SeededSampler(seeds, Sampling.of(generation))]
 
 
 def _completion(encoded: Encoded, answers: Sequence[Answer | SampleError], started: float) -> Completion:

@@ -29,6 +29,15 @@ def has_fixed_positions(model: PreTrainedModel) -> bool:
     return not any(kind.get("rope_type") in ("dynamic", "longrope") for kind in rope_kinds(model))
 
 
+def position_border(model: PreTrainedModel) -> int | None:
+    """The tokens beyond which the longest row of a batch changes the positions of all (longrope); None if none does.
+
+    Dynamic rotary embeddings have theirs at the positions of the config, beyond which nothing is trained.
+    """
+    longs = [kind for kind in rope_kinds(model) if kind.get("rope_type") == "longrope"]
+    return min((int(kind["original_max_position_embeddings"]) for kind in longs), default=None)
+
+
 def takes_positions(model: PreTrainedModel) -> bool:
     """Whether the model is told the position of each token, instead of counting places (MPT, Bloom, states)."""
     return "position_ids" in inspect.signature(model.forward).parameters

@@ -1,4 +1,4 @@
-"""The logits processors of one row, by the model's generation config: those of `generate` on its prompt alone."""
+"""The logits processors of one row, by generation config and settings: those of `generate` on its prompt alone."""
 
 from __future__ import annotations
 
@@ -14,13 +14,18 @@ if TYPE_CHECKING:
 
 
 def row_processors(
-    model: PreTrainedModel, prompt: Sequence[int], limit: int, ends: Sequence[int]
+    model: PreTrainedModel, prompt: Sequence[int], limit: int, ends: Sequence[int], penalty: float | None = None
 ) -> Sequence[LogitsProcessor]:
-    """The processors of a prompt that gets at most `limit` new tokens; none for most models."""
+    """The processors of a prompt that gets at most `limit` new tokens; none for most models.
+
+    `penalty` is a repetition penalty instead of the model's own.
+    """
     import torch
     import transformers
 
     keys = processor_keys(vars(model.generation_config))
+    if penalty is not None:
+        keys["repetition_penalty"] = penalty
     if not keys:
         return ()
     if "min_new_tokens" in keys:

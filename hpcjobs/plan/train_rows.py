@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from hpcjobs.config import Config
 from hpcjobs.engines.chat_template import checked_text
+from hpcjobs.engines.context_length import config_length
 from hpcjobs.errors import DataError
 from hpcjobs.plan.chat_template import chat_renderer
 from hpcjobs.plan.model import model_folder
@@ -71,8 +72,7 @@ def _learnable(example: Example, render: Rendered | None) -> Example:
 
 def _most(config: Config, folder: Path) -> int:
     """The longest sample: `train.max_length`, or what the model has positions for."""
-    positions = read_json(folder / "config.json").get("max_position_embeddings")
-    return min(config.train.max_length, positions) if isinstance(positions, int) else config.train.max_length
+    return min(config.train.max_length, config_length(read_json(folder / "config.json")) or config.train.max_length)
 
 
 def _lengths(

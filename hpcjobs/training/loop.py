@@ -92,6 +92,7 @@ class Loop:
         self._best, self._eval_loss = math.inf, math.inf  # the lowest validation loss, and that of the last step
         tokenizer = prepared.connector.tokenizer
         self._pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+        self._idle = [[int(schedule.tokens.lengths.argmin())]]  # for passes that count nothing
 
     def resume(self) -> None:
         """Restore the newest checkpoint that verifies, if there is one; rank 0 decides for all."""
@@ -225,17 +226,18 @@ class Loop:
         """Forward and backward over this rank's micro batches: (summed loss, tokens).
 
         DDP and FSDP average over ranks. Scaled by the number of ranks, the gradient is that of the summed loss divided
-        by the trained tokens of the global batch: the same at any world size.
+        by the trained tokens of the global batch: the same at any world size. A rank whose micro batch is empty runs a
+        sample that counts nothing, because the others wait for it.
         """
         model, scale = self.prepared.state.model, self._schedule.batches.world / targets
         total, tokens = 0.0, 0
         for number, part in enumerate(units):
-            batch = self._collate(part)
+            batch, counts = self._collate(part or self._idle), bool(part)
             last = number == len(units) - 1
             with contextlib.nullcontext() if last else self._accelerator.no_sync(model):
                 loss = self._loss(model, batch)
-                self.prepared.connector.backward(loss * scale)
-            total, tokens = total + float(loss.detach()), tokens + batch.tokens
+                self.prepared.connector.backward(loss * (scale * counts))
+            total, tokens = total + counts * float(loss.detach()), tokens + counts * batch.tokens
         return total, tokens
 
     def _collate(self, part: Sequence[Sequence[int]]) -> Batch:
@@ -314,6 +316,5 @@ class Loop:
             return
         devices = [self._device] if self._device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
-            shortest = int(self._schedule.tokens.lengths.argmin())
-            self.prepared.connector.backward(self._loss(model, self._collate([[shortest]])) * 0.0)
+            self.prepared.connector.backward(self._loss(model, self._collate(self._idle)) * 0.0)
         self.prepared.state.optimizer.zero_grad()

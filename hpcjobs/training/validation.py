@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from hpcjobs.training.batches import BatchPlan
 from hpcjobs.training.checkpoints.state import State
 from hpcjobs.training.data.collate import collate
-from hpcjobs.training.data.order import Share
+from hpcjobs.training.data.order import Share, rounds
 from hpcjobs.training.data.tokens import TokenFile
 from hpcjobs.training.loss import Loss
 
@@ -16,8 +15,8 @@ from hpcjobs.training.loss import Loss
 class Validation:
     """The validation samples, split over the ranks, longest first."""
 
-    def __init__(self, tokens: TokenFile, batches: BatchPlan, rank: int, pad: int) -> None:
-        self._tokens, self._pad = tokens, pad
+    def __init__(self, tokens: TokenFile, batches: BatchPlan, rank: int, pad: int, border: int | None = None) -> None:
+        self._tokens, self._pad, self._border = tokens, pad, border
         self._share = Share(rank, batches.world, batches.micro)
 
     def loss(self, loss: Loss, state: State, summed: Callable[[Sequence[float]], list[float]]) -> float:
@@ -38,11 +37,11 @@ class Validation:
         return sums[0] / sums[1]
 
     def _rounds(self) -> list[tuple[list[list[int]], int]]:
-        """(units, 1) per round; a rank without samples in a round runs the first sample with weight 0."""
+        """(units, 1) per round; a rank without samples in a round runs its first sample with weight 0."""
         order = sorted(range(len(self._tokens)), key=lambda n: -int(self._tokens.lengths[n]))
         width = self._share.world * self._share.micro
-        rounds: list[tuple[list[list[int]], Any]] = []
-        for start in range(0, len(order), width):
-            mine = order[start : start + width][self._share.rank :: self._share.world]
-            rounds.append(([[n] for n in mine] or [[order[0]]], int(bool(mine))))
-        return rounds
+        found: list[tuple[list[list[int]], int]] = []
+        for part in rounds(order, self._tokens.lengths, width, self._border):
+            mine = part[self._share.rank :: self._share.world]
+            found.append(([[n] for n in mine or part[:1]], int(bool(mine))))
+        return found

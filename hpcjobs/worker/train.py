@@ -94,11 +94,12 @@ def make_tokens(work: Work) -> TokenFacts:
     return facts
 
 
-def make_order(work: Work, tokens: TokenFile, longest: int) -> BatchOrder:
-    """The sequence of global batches of this run."""
+def make_order(work: Work, tokens: TokenFile, longest: int, border: int | None = None) -> BatchOrder:
+    """The sequence of global batches of this run; `border` is that of the model's positions."""
     train = work.config.train
     pack = longest if train.packing else None
-    return BatchOrder(tokens.lengths, Ordering(work.config.run.seed, train.global_batch, pack, train.group_by_length))
+    how = Ordering(work.config.run.seed, train.global_batch, pack, train.group_by_length, border)
+    return BatchOrder(tokens.lengths, how)
 
 
 def _awaited(work: Work) -> TokenFacts:
@@ -107,19 +108,21 @@ def _awaited(work: Work) -> TokenFacts:
 
 def _prepared(work: Work, facts: TokenFacts) -> Loop:
     """The training loop, set up but not resumed."""
+    from hpcjobs.engines.lengths import position_border
     from hpcjobs.training.loop import Loop, Schedule
     from hpcjobs.training.setup import prepare
     from hpcjobs.training.validation import Validation
 
     tokens = TokenFile(work.paths.tokens)
     batches = plan_batches(work.config.train, work.rank.world_size)
-    schedule: Schedule = Schedule(tokens, make_order(work, tokens, facts.longest), facts.steps, batches)
     prepared = prepare(work, facts)
+    border = position_border(prepared.state.plain)
+    schedule: Schedule = Schedule(tokens, make_order(work, tokens, facts.longest, border), facts.steps, batches)
     work.heartbeat.vitals.device = str(prepared.connector.state.device)
     validation = None
     if facts.validation:
         pad = prepared.connector.tokenizer.pad_token_id or 0
-        validation = Validation(TokenFile(work.paths.validation_tokens), batches, work.rank.rank, pad)
+        validation = Validation(TokenFile(work.paths.validation_tokens), batches, work.rank.rank, pad, border)
     return Loop(work, prepared, schedule, Journal(work.paths.journal(work.rank.attempt, work.rank.rank)), validation)
 
 

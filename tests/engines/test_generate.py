@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -176,14 +177,29 @@ def test_top_p_keeps_the_smallest_set_that_reaches_it() -> None:
     assert nucleus(scores, 0.01).isfinite().sum(dim=-1).tolist() == [1, 1]
 
 
-def test_draws_follow_the_softmax() -> None:
-    from hpcjobs.engines.sampling import SeededSampler
+@every_engine
+@pytest.mark.parametrize("how", [{"top_k": 1}, {"top_p": 0.0}, {"min_p": 1.0}])
+def test_one_token_left_is_the_greedy_one(tiny: Any, kind: str, how: dict[str, Any]) -> None:
+    greedy, free = _run(tiny, QUESTIONS, kind=kind), _run(tiny, QUESTIONS, kind=kind, temperature=3.0)
+    assert [c.text for c in _run(tiny, QUESTIONS, kind=kind, temperature=3.0, **how)] == [c.text for c in greedy]
+    assert [c.text for c in free] != [c.text for c in greedy]
 
-    probabilities = torch.tensor([0.6, 0.3, 0.1])
-    sampler = SeededSampler(range(20_000), temperature=1.0, top_p=1.0)
-    draws = sampler(torch.empty(0), probabilities.log().repeat(20_000, 1)).argmax(dim=-1)
-    shares = torch.bincount(draws, minlength=3) / 20_000
-    assert torch.allclose(shares, probabilities, atol=0.015)
+
+@every_engine
+def test_a_request_has_its_own_repetition_penalty(tiny: Any, kind: str) -> None:
+    """In one batch with others: that of `generate` on its prompt alone."""
+    model, tokenizer = tiny
+    penalties = [None, 1.0, 1.5, 3.0, 0.7, 2.0, None]
+    own = [GenerationConfig(max_new_tokens=24, repetition_penalty=penalty) for penalty in penalties]
+    requests = [replace(one, generation=each) for one, each in zip(_requests(QUESTIONS), own, strict=True)]
+    right = []
+    for chat, penalty in zip(QUESTIONS, penalties, strict=True):
+        ids = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+        with torch.inference_mode():
+            out = model.generate(**ids, max_new_tokens=24, do_sample=False, repetition_penalty=penalty)
+        right.append(tokenizer.decode(out[0, ids["input_ids"].shape[1] :], skip_special_tokens=True))
+    assert [c.text for c in by_index(engine_of(kind, tiny, 4), requests)] == right
+    assert right != [c.text for c in _run(tiny, QUESTIONS, kind=kind, max_new_tokens=24)]
 
 
 @every_engine

@@ -111,6 +111,13 @@ def test_what_is_not_used_is_named_and_what_cannot_be_done_is_refused(tmp_path: 
     assert unused_keys({"use_cache": True, "temperature": 1.0}) == []
 
 
+def test_settings_of_sampling_in_a_greedy_run_are_named() -> None:
+    said = {"top_k": 50, "top_p": 0.9, "min_p": 0.0}
+    notes = generation_notes(Config.model_validate({"task": {"generation": said}}))
+    assert notes == ["not used: task.generation.top_k, task.generation.top_p; task.generation.temperature is 0, greedy"]
+    assert generation_notes(Config.model_validate({"task": {"generation": {**said, "temperature": 0.5}}})) == []
+
+
 def test_keys_in_the_config_of_an_older_model_are_named_and_refused_too(tmp_path: Path, tiny: Any) -> None:
     """As transformers reads them, where there is no generation_config.json."""
     import transformers

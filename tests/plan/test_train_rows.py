@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from hpcjobs.assets import ASSETS
@@ -65,6 +66,36 @@ def test_a_row_in_which_nobody_answers_is_named(tmp_path: Path) -> None:
     assert notes == [
         "of 5 rows 1 have nothing to learn and would be left out: row 1 (id 1): the assistant has no turn in it"
     ]
+
+
+@pytest.mark.model
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        ("gpt2", {"n_positions": 24}), ("gptj", {"n_positions": 24}), ("opt", {"max_position_embeddings": 24}),
+        ("llama", {"max_position_embeddings": 24}), ("bloom", {}), ("rwkv", {"context_length": 24}),
+        ("gemma3", {"text_config": {"max_position_embeddings": 24}}), ("mpt", {"max_seq_len": 24}),
+        ("dbrx", {"max_seq_len": 24}), ("kimi_linear", {"model_max_length": 24}),
+    ],
+)  # fmt: skip
+def test_the_limit_is_that_of_the_ranks_whatever_a_config_calls_it(
+    tmp_path: Path, kind: str, values: dict[str, Any]
+) -> None:
+    """The ranks ask transformers for it; the plan reads the file."""
+    import transformers
+
+    from hpcjobs.engines.loader import ModelSource, most_positions
+
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / name).write_bytes((ASSETS / "tiny" / name).read_bytes())
+    transformers.AutoConfig.for_model(kind, **values).save_pretrained(tmp_path)
+    longest = min(64, most_positions(ModelSource(str(tmp_path))) or 64)
+    assert (longest == 24) == (kind not in ("bloom", "mpt"))  # which have distances, and no positions
+    config = train_config(tmp_path / "rows.jsonl", model=str(tmp_path), max_length=64)
+    config = config.model_copy(update={"task": validate(Layer({})).task})
+    table = pa.table({"index": [0], "id": ["a"], "prompt": ["1"], "completion": ["2" * 100]})
+    [note] = row_notes(config, table, Examples(config.task, table.column_names))
+    assert f"1 are longer than {longest} tokens (train.max_length)" in note
 
 
 def test_the_model_context_is_a_limit_too_and_many_are_counted(tmp_path: Path) -> None:

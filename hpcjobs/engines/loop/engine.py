@@ -22,7 +22,7 @@ from hpcjobs.engines.stop_strings import StopStrings
 from hpcjobs.requests import Completion, SampleError
 
 if TYPE_CHECKING:
-    from transformers import LogitsProcessor, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
 # Prompt tokens per pass, beside one token of each decoding row: enough to use the matrix units.
@@ -92,7 +92,6 @@ class _Flow:
         self._open: dict[int, _Open] = {}
         self._ended: deque[_Open] = deque()
         self._stops: dict[tuple[str, ...], StopStrings] = {}
-        self._processed = engine.codec.processes
         self._pass_tokens = _PASS_TOKENS.get(engine.model.device.type, _PASS_TOKENS["cpu"])
 
     def run(self) -> Iterator[Completion]:
@@ -124,11 +123,8 @@ class _Flow:
         stop = encoded.generation.stop
         if stop not in self._stops:
             self._stops[stop] = StopStrings(self._engine.codec.tokenizer, stop)
-        return Row(encoded=encoded, number=number, stops=self._stops[stop], processors=self._processors(encoded))
-
-    def _processors(self, encoded: Encoded) -> Sequence[LogitsProcessor]:
-        """The logits processors of a row; most models have none."""
-        return self._engine.codec.processors(encoded) if self._processed else ()
+        processors = self._engine.codec.processors(encoded)
+        return Row(encoded=encoded, number=number, stops=self._stops[stop], processors=processors)
 
     def _advance(self, rows: Sequence[Row]) -> list[tuple[Row, Made]]:
         """Run one pass: a token for each row whose prompt is stored. A pass that fails is halved."""

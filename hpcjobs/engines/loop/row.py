@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from hpcjobs.config import GenerationConfig
 from hpcjobs.engines.encoding import Encoded, repeat_seed
 from hpcjobs.engines.loop.packed import Piece
 from hpcjobs.engines.processors import processed
-from hpcjobs.engines.sampling import perturbed
+from hpcjobs.engines.sampling import Sampling, perturbed
 from hpcjobs.engines.stop_strings import StopStrings
 
 if TYPE_CHECKING:
@@ -91,7 +90,7 @@ def choose(rows: Sequence[Row], logits: torch.Tensor) -> list[int | None]:
     largest, tokens = logits.max(dim=-1)
     good = largest.isfinite().tolist()
     chosen: list[int | None] = [token if fine else None for token, fine in zip(tokens.tolist(), good, strict=True)]
-    groups: dict[tuple[float, float], list[int]] = {}
+    groups: dict[Sampling, list[int]] = {}
     changed: dict[int, torch.Tensor] = {}
     for number, row in enumerate(rows):
         if not good[number]:
@@ -100,26 +99,23 @@ def choose(rows: Sequence[Row], logits: torch.Tensor) -> list[int | None]:
             changed[number] = processed(row.processors, row.tokens, logits[number])
             chosen[number] = int(changed[number].argmax())
         if row.generator is not None:
-            groups.setdefault(_heat(row.encoded.generation), []).append(number)
-    for heat, numbers in groups.items():
+            groups.setdefault(Sampling.of(row.encoded.generation), []).append(number)
+    for sampling, numbers in groups.items():
         scores = torch.stack([changed.get(number, logits[number]) for number in numbers])
-        for number, token in zip(numbers, _drawn([rows[number] for number in numbers], scores, *heat), strict=True):
+        drawn = _drawn([rows[number] for number in numbers], scores, sampling)
+        for number, token in zip(numbers, drawn, strict=True):
             chosen[number] = token
     return chosen
 
 
-def _drawn(rows: Sequence[Row], scores: torch.Tensor, temperature: float, top_p: float) -> list[int]:
+def _drawn(rows: Sequence[Row], scores: torch.Tensor, sampling: Sampling) -> list[int]:
     """A sampled token per row. If that fails, generators are reset, so the next try draws the same."""
     generators = [row.generator for row in rows if row.generator is not None]
     states = [generator.get_state() for generator in generators]
     try:
-        tokens: list[int] = perturbed(scores, generators, temperature, top_p).argmax(dim=-1).tolist()
+        tokens: list[int] = perturbed(scores, generators, sampling).argmax(dim=-1).tolist()
     except BaseException:
         for generator, state in zip(generators, states, strict=True):
             generator.set_state(state)
         raise
     return tokens
-
-
-def _heat(generation: GenerationConfig) -> tuple[float, float]:
-    return generation.temperature, generation.top_p

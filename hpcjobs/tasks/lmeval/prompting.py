@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hpcjobs.config import Config, GenerationConfig, TaskConfig
@@ -14,6 +14,8 @@ from hpcjobs.tasks.lmeval.tasks import LoadedTask
 # simple_evaluate's names for the most new tokens; the first that is set counts.
 _MOST_TOKENS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 _MOST_TOKENS_DEFAULT = 256
+# What narrows sampling, with its type.
+_WARPS: Mapping[str, Callable[[Any], Any]] = {"top_k": int, "top_p": float, "min_p": float}
 # The column of inputs/ for `group_by`, if a run has several tasks.
 BY_TASK = ("task",)
 _UNUSED = (
@@ -78,20 +80,20 @@ def generation_of(kwargs: dict[str, Any]) -> GenerationConfig:
     most = next((int(value) for value in given if value is not None), _MOST_TOKENS_DEFAULT)
     temperature, sample = float(left.pop("temperature", 0.0) or 0.0), left.pop("do_sample", None)
     temperature = 0.0 if sample is False else temperature
-    top_p = float(left.pop("top_p", 1.0) or 1.0) if temperature else 1.0
-    neutral: dict[str, Any] = {
-        "num_beams": 1,
-        "repetition_penalty": 1.0,
-        "length_penalty": 1.0,
-        "num_return_sequences": 1,
-    }
+    penalty = left.pop("repetition_penalty", None)
+    neutral: dict[str, Any] = {"num_beams": 1, "length_penalty": 1.0, "num_return_sequences": 1}
+    given_warps = {name: left.pop(name, None) for name in _WARPS}
+    warps = {name: _WARPS[name](value) for name, value in given_warps.items() if temperature and value is not None}
     if not temperature:
-        neutral |= {name: left.get(name) for name in ("top_p", "top_k", "min_p", "typical_p")}  # greedy
+        neutral |= {"typical_p": left.get("typical_p")}  # greedy
     for name, value in left.items():
         if name not in neutral or value != neutral[name]:
             raise ValueError(f"generation_kwargs.{name}: {value!r} is nothing that hpcjobs' engines do")
     stop = tuple(text for text in ([until] if isinstance(until, str) else until) if text)
-    return GenerationConfig(max_new_tokens=most, temperature=temperature, top_p=top_p, stop=stop)
+    penalty = None if penalty is None else float(penalty)
+    return GenerationConfig(
+        max_new_tokens=most, temperature=temperature, stop=stop, repetition_penalty=penalty, **warps
+    )
 
 
 def request_options(config: Config) -> dict[str, object]:

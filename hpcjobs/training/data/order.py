@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -18,13 +19,14 @@ _SORTED_BATCHES = 50
 @dataclass(frozen=True)
 class Ordering:
     """How samples become global batches of `batch` units. `pack` is the most tokens of a packed row; None without
-    packing.
+    packing. Units of more tokens than `border` share no micro batch with others (`engines.lengths.position_border`).
     """
 
     seed: int
     batch: int
     pack: int | None = None
     by_length: bool = False
+    border: int | None = None
 
 
 class BatchOrder:
@@ -61,12 +63,10 @@ class BatchOrder:
         """The micro batches of one rank in a step: lists of units, each a list of samples.
 
         The batch is cut into micro batches from long to short, which are dealt to the ranks in turn, so that those that
-        run at the same time have similar lengths.
+        run at the same time have similar lengths. Each rank has as many; one beside a border may be empty.
         """
-        units = self.batch(step)
-        width = share.world * share.micro
-        rounds = [units[start : start + width] for start in range(0, len(units), width)]
-        return [[self.units[unit] for unit in part[share.rank :: share.world]] for part in rounds]
+        parts = rounds(self.batch(step), self._lengths, share.world * share.micro, self._ordering.border)
+        return [[self.units[unit] for unit in part[share.rank :: share.world]] for part in parts]
 
     def samples(self, step: int) -> list[int]:
         """All samples of a step."""
@@ -83,6 +83,13 @@ class BatchOrder:
         whole = len(mixed) // size
         batches = mixed[: whole * size].reshape(whole, size)
         return np.concatenate([batches[random.permutation(whole)].ravel(), mixed[whole * size :]])
+
+
+def rounds(units: Sequence[int], lengths: Ints, width: int, border: int | None) -> list[list[int]]:
+    """Units, longest first, cut into parts of at most `width`. None has units on both sides of the border."""
+    long = 0 if border is None else int((lengths[list(units)] > border).sum())
+    sides = list(units[:long]), list(units[long:])
+    return [side[start : start + width] for side in sides for start in range(0, len(side), width)]
 
 
 @dataclass(frozen=True)

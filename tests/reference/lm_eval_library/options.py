@@ -84,6 +84,7 @@ WRITES: Mapping[str, Mapping[str, Any]] = {
     "regexes_to_ignore": _metrics("exact_match", regexes_to_ignore=["[a-z]"]),
     "several targets": {"doc_to_target": "{{[answer.value[:12], 'x']}}"},
     "bleu, chrf, ter": _metrics("bleu", "chrf", "ter"),
+    "repetition_penalty": {"generation_kwargs": {"until": ["\n"], "max_gen_toks": 12, "repetition_penalty": 1.3}},
     "until as a text": {"generation_kwargs": {"until": "5", "max_gen_toks": 12}},
     "process_results": {
         "process_results": "!function code.results",
@@ -150,9 +151,9 @@ _REFUSED: Mapping[str, tuple[Mapping[str, Any], str]] = {
         {"generation_kwargs": {"until": ["."], "num_beams": 4}},
         "num_beams: 4 is nothing that hpcjobs' engines do",
     ),
-    "repetition_penalty": (
-        {"generation_kwargs": {"until": ["."], "repetition_penalty": 1.3}},
-        "repetition_penalty: 1.3 is nothing that hpcjobs' engines do",
+    "typical_p": (
+        {"generation_kwargs": {"until": ["."], "do_sample": True, "temperature": 0.7, "typical_p": 0.9}},
+        "typical_p: 0.9 is nothing that hpcjobs' engines do",
     ),
     "unsafe_code": ({"unsafe_code": True}, "runs code that the model writes"),
     "images": ({"doc_to_image": "question"}, "asks about images or sound"),

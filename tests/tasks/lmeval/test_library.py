@@ -41,6 +41,8 @@ OPTIONS = [
     "fewshot_config samples",
     "repeats and majority_vote",
     "filter map",
+    "repetition_penalty",
+    "typical_p",
     "process_results",
     "acc_mutual_info",
     "several inputs",

@@ -39,6 +39,20 @@ def test_the_ranks_share_a_batch_without_rest(
         assert sorted(together) == sorted(order.samples(step))
 
 
+@given(LENGTHS, st.sampled_from([1, 2, 3, 4]), st.integers(1, 12), st.integers(0, 61))
+def test_no_micro_batch_has_samples_on_both_sides_of_a_border(
+    lengths: np.ndarray[tuple[int], np.dtype[np.int64]], world: int, micro: int, border: int
+) -> None:
+    order = BatchOrder(lengths, Ordering(5, 12, border=border))
+    shares = [order.share(0, Share(rank, world, micro)) for rank in range(world)]
+    assert len({len(share) for share in shares}) == 1
+    for part in [part for share in shares for part in share]:
+        assert len({int(lengths[unit[0]]) > border for unit in part}) <= 1
+        assert len(part) <= micro
+    together = [sample for share in shares for part in share for unit in part for sample in unit]
+    assert sorted(together) == sorted(order.samples(0))
+
+
 @given(LENGTHS, st.integers(60, 200))
 def test_packed_rows_are_never_too_long_and_no_two_fit_into_one(
     lengths: np.ndarray[tuple[int], np.dtype[np.int64]], most: int
