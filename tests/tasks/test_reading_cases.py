@@ -170,7 +170,7 @@ def test_a_column_may_have_any_name(tmp_path: Path, name: str) -> None:
     inputs, prompts = planned(path, TASK | {"prompt": f"{{{{ {name}[0] }}}}", "target": f"{{{{ {name} }}}}"})
     assert [prompts.target(user_row(inputs[number])) for number in (0, 1)] == [["a"], ["b"]]
     assert [prompts.request(inputs[number], 0).prompt for number in (0, 1)] == ["a", "b"]
-    with pytest.raises(ConfigError, match=r"task\.prompt: `self` is jinja's own name, .* rename the column"):
+    with pytest.raises(ConfigError, match=r"task\.prompt: self is a word of jinja2's own, .* rename it"):
         make_plan("eval", config_of(path, TASK | {"prompt": "{{ self }}", "target": "x"}))
 
 
