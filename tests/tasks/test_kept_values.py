@@ -20,6 +20,7 @@ from hpcjobs.errors import DataError
 from hpcjobs.merge.eval import merge
 from hpcjobs.plan.draft import Draft
 from hpcjobs.plan.eval import make_plan
+from hpcjobs.report import write_report
 from hpcjobs.run_folder.inputs import table_sha256
 from hpcjobs.run_folder.json_columns import python_rows
 from hpcjobs.tasks.datasets import load_table
@@ -112,3 +113,4 @@ def test_a_row_that_a_rank_cannot_read_is_an_error_of_that_sample_alone(tmp_path
     rows = python_rows(pq.read_table(draft.paths.results, columns=["id", "completion", "error"]))
     assert [row["completion"] for row in rows] == [answer("a"), "", answer("c")]
     assert rows[1]["error"]["type"] == "OverflowError"
+    assert "OverflowError" in write_report(draft.paths).read_text()
