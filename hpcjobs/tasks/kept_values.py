@@ -34,9 +34,12 @@ def plain(table: pa.Table, what: str) -> pa.Table:
     Raises a DataError, with the row, where Python has no such value; with the column, where no file of ours holds it.
     """
     fields, columns = [], []
-    for field, column in zip(table.schema, table.columns, strict=True):
-        fields.append(made := plain_field(field))
-        columns.append(_plain_column(column, field, made, what))
+    try:
+        for field, column in zip(table.schema, table.columns, strict=True):
+            fields.append(made := plain_field(field))
+            columns.append(_plain_column(column, field, made, what))
+    except UnicodeDecodeError as error:
+        raise DataError(f"{what} cannot be read: a name in it is no UTF-8: {error}") from None
     return pa.Table.from_arrays(columns, schema=pa.schema(fields)) if fields else table
 
 

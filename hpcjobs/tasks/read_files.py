@@ -73,6 +73,6 @@ def _read(path: Path, kind: str, config: DataConfig, rows: int | None) -> pa.Tab
         if kind == ".json":
             return read_json(path, config.split)
         table = read_parquet(path) if kind == ".parquet" else read_arrow(path)
-    except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError, pa.ArrowException) as error:
         raise DataError(f"data file {path} cannot be read: {error}") from None
     return plain(table if rows is None else table.slice(0, rows), f"data file {path}")

@@ -114,3 +114,14 @@ def test_a_row_that_a_rank_cannot_read_is_an_error_of_that_sample_alone(tmp_path
     assert [row["completion"] for row in rows] == [answer("a"), "", answer("c")]
     assert rows[1]["error"]["type"] == "OverflowError"
     assert "OverflowError" in write_report(draft.paths).read_text()
+
+
+@pytest.mark.parametrize("name", ["name", "nested"])
+def test_a_name_that_is_no_utf8_is_refused(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "d.arrow"
+    table = pa.table({"name": [1], "q": [{"nested": 1}]})
+    with pa.ipc.new_file(str(path), table.schema) as writer:
+        writer.write_table(table)
+    path.write_bytes(path.read_bytes().replace(name.encode(), b"\xff" * len(name)))
+    with pytest.raises(DataError, match=r"d\.arrow cannot be read: a name in it is no UTF-8"):
+        load_table(DataConfig(name=str(path)))
