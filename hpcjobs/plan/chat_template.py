@@ -43,17 +43,23 @@ class _Generation(Extension):
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
-def check_first_chats(config: Config, table: pa.Table, chat_of: Callable[[Row], Chat | None]) -> None:
-    """`check_chats` with the first rows, if the model is here. Rows that `chat_of` fails on are errors of their own."""
+def check_first_chats(config: Config, table: pa.Table, chat_of: Callable[[Row], Chat | None]) -> list[str]:
+    """`check_chats` with the first rows, if the model is here, and a note if their text depends on the day.
+
+    Rows that `chat_of` fails on are errors of their own.
+    """
     folder = model_folder(config)
     if folder is None:
-        return
+        return []
     chats = list[Chat]()
     for row in python_rows(table.slice(0, _ROWS_TRIED)):
         with contextlib.suppress(Exception):
             chat = chat_of(row)
             chats += [] if chat is None else [chat]
     check_chats(folder, chats)
+    templates = templates_of(folder)
+    dated = any("strftime_now(" in templates[_chosen(templates, chat)] for chat in chats)
+    return ["the chat template writes the day's date: on another day the prompts are others"] if dated else []
 
 
 def check_chats(folder: Path, chats: Sequence[Chat]) -> None:

@@ -66,8 +66,9 @@ def make_plan(job: str, config: Config, folder: Path | None = None) -> Draft:
         prompts = Prompts(config.task, columns, pool)
     limit_time(config.run.metric_timeout)
     _try_first(prompts, table)
+    dated = list[str]()
     if config.task.type != "perplexity":
-        check_first_chats(config, table, lambda row: _chat(prompts.request(row, 0).prompt))
+        dated = check_first_chats(config, table, lambda row: _chat(prompts.request(row, 0).prompt))
     size = config.run.chunk_size or default_chunk_size(len(table))
     work = expected_work(table, prompts.columns & set(table.column_names))
     chunks, notes = plan_chunks(work, size), [*null_notes(prompts, table), *target_notes(prompts, measures, table)]
@@ -83,7 +84,7 @@ def make_plan(job: str, config: Config, folder: Path | None = None) -> Draft:
     return draft_run(
         job, config, folder, shape, lambda run: metric_code(metrics, run), few_shot=few_shot,
         table=table, chunks=chunks, chunk_size=size, data=data, model=model,
-        notes=[*notes, *generation_notes(config)],
+        notes=[*notes, *dated, *generation_notes(config)],
     )  # fmt: skip
 
 

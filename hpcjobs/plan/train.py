@@ -53,7 +53,7 @@ def make_train_plan(config: Config, folder: Path | None = None) -> Draft:
     if not len(table):
         raise DataError(f"data set {config.data.title} has no rows to learn from")
     _try_example(examples, table)
-    check_first_chats(config, table, lambda row: _learned_chat(examples, row))
+    notes += check_first_chats(config, table, lambda row: _learned_chat(examples, row))
     notes += null_notes(examples.prompts, table) if examples.prompts else []
     notes += row_notes(config, table, examples)
     validation = validation_table(config)

@@ -55,13 +55,18 @@ class FirstRows:
             return
         if target is None and not template.lone:  # else `nulls` tells it, of all rows
             yield "task.target is null", "it has no target"
-        if template.lone and isinstance(target, str) and (how := _list_as_text(target)):
+        how, value = _list_as_text(target) if isinstance(target, str) else ("", None)
+        if template.lone and isinstance(value, list) and value and all(isinstance(one, str) for one in value):
             (name,) = template.columns
-            then = f"set data.types: {{{name}: json}}" if how == "JSON" else "write the file again with JSON in it"
-            yield f"the target is a list, but as {how} text", f"no list of right answers until you {then}"
+            yield f"the target is a list, but as {how} text", f"no list of right answers until you {_then(name, how)}"
 
     def _of_texts(self, row: Row, kinds: set[str]) -> Iterator[tuple[str, str]]:
-        templates = self._prompts.templates.values()
+        templates = list(self._prompts.templates.values())
+        for name in sorted({name for one in templates for name in one.opened}):
+            how, _ = _list_as_text(found) if isinstance(found := row[name], str) else ("", None)
+            if how:
+                what = f"column {name!r} is a list or object, but as {how} text"
+                yield what, f"a template takes its characters, not its items, until you {_then(name, how)}"
         told = {"null" for one in templates for name in one.written if row[name] is None}  # by `nulls`
         for kind in sorted(kinds - told):
             then = "use a part of it, or a filter (join, tojson, default)"
@@ -84,14 +89,16 @@ def of_rows(rows: int) -> str:
     return f"of {rows} rows" if rows <= MOST_LOOKED_AT else f"of the first {MOST_LOOKED_AT:,} rows"
 
 
-def _list_as_text(text: str) -> str:
-    """Whose text of a list of texts it is, JSON's or Python's; '' for others, lists of numbers too."""
-    if not text.startswith("["):
-        return ""
-    for how, read in (("JSON", json.loads), ("Python's", ast.literal_eval)):
-        try:
-            found = read(text)
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
-            continue
-        return how if isinstance(found, list) and found and all(isinstance(one, str) for one in found) else ""
-    return ""
+def _then(name: str, how: str) -> str:
+    return f"set data.types: {{{name}: json}}" if how == "JSON" else "write the file again with JSON in it"
+
+
+def _list_as_text(text: str) -> tuple[str, object]:
+    """Whose text of a list or an object it is, JSON's or Python's, and its value; ('', None) for others."""
+    if text.lstrip()[:1] in ("[", "{"):
+        for how, read in (("JSON", json.loads), ("Python's", ast.literal_eval)):
+            try:
+                return how, read(text.strip())
+            except (ValueError, SyntaxError, RecursionError, MemoryError):
+                continue
+    return "", None

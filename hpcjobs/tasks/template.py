@@ -16,7 +16,7 @@ from jinja2.sandbox import SandboxedEnvironment
 from hpcjobs.errors import ConfigError, did_you_mean
 from hpcjobs.plugins import timed
 from hpcjobs.requests import Row
-from hpcjobs.tasks.written_columns import lone_column, written_columns
+from hpcjobs.tasks.written_columns import lone_column, opened_columns, written_columns
 
 _python_texts: ContextVar[set[str] | None] = ContextVar("python_texts", default=None)
 
@@ -87,6 +87,7 @@ class Template:
             )
         self.columns = names & set(columns)
         self.written, self.lone = written_columns(parsed) & self.columns, lone_column(parsed) is not None
+        self.opened = opened_columns(parsed) & self.columns
         self._expression = _lone_expression(parsed)
 
     def __str__(self) -> str:

@@ -7,6 +7,11 @@ from collections.abc import Iterable, Iterator
 from jinja2 import nodes
 
 _LOOKS_AT_NULL = {"default", "d"}
+# Filters that take a list's items, and of a text its characters.
+_TAKES_ITEMS = {
+    "batch", "count", "first", "groupby", "items", "join", "last", "length", "list", "map", "max", "min", "random",
+    "reject", "rejectattr", "reverse", "select", "selectattr", "slice", "sort", "sum", "unique",
+}  # fmt: skip
 
 
 def written_columns(parsed: nodes.Template) -> set[str]:
@@ -25,6 +30,14 @@ def lone_column(parsed: nodes.Template) -> str | None:
     found = [part for part in parts if not (isinstance(part, nodes.TemplateData) and not part.data.strip())]
     one = found[0] if len(found) == 1 and len(parsed.body) == 1 else None
     return one.name if isinstance(one, nodes.Name) else None
+
+
+def opened_columns(parsed: nodes.Template) -> set[str]:
+    """The names whose items a template takes: of a list those, of a text its characters."""
+    taken: list[nodes.Node | None] = [loop.iter for loop in parsed.find_all(nodes.For)]
+    taken += [one.node for one in parsed.find_all(nodes.Getitem) if not isinstance(one.arg, nodes.Slice)]
+    taken += [one.node for one in parsed.find_all(nodes.Filter) if one.name in _TAKES_ITEMS]
+    return {node.name for node in taken if isinstance(node, nodes.Name)}
 
 
 def _names(parts: Iterable[nodes.Node]) -> Iterator[str]:

@@ -7,11 +7,14 @@ import json
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from hpcjobs.assets import ASSETS
+from hpcjobs.config.layers import Layer
+from hpcjobs.config.problems import validate
 from hpcjobs.errors import ConfigError
-from hpcjobs.plan.chat_template import chat_renderer, check_chats
+from hpcjobs.plan.chat_template import chat_renderer, check_chats, check_first_chats
 from hpcjobs.requests import Chat
 from tests.fake_slurm import Shell
 from tests.toy_tokenizers import SPECIAL, TEMPLATES, toy_tokenizer
@@ -103,3 +106,13 @@ def test_submit_ends_with_2_and_leaves_nothing(shell: Shell, job: str) -> None:
     assert said.code == 2
     assert "has no chat template" in said.message
     assert not (shell.runs / "n").exists()
+
+
+@pytest.mark.parametrize("dated", [True, False])
+def test_a_template_that_writes_the_date_is_told(tmp_path: Path, dated: bool) -> None:
+    template = "{{ strftime_now('%d %b') }}" * dated + "{% for m in messages %}{{ m.content }}{% endfor %}"
+    config = validate(Layer({"model": {"name": with_template(tmp_path / "m", template)}}))
+    table = pa.table({"index": [0], "id": ["a"]})
+    notes = check_first_chats(config, table, lambda row: CHATS[0])
+    assert notes == ["the chat template writes the day's date: on another day the prompts are others"] * dated
+    assert check_first_chats(config, table, lambda row: None) == []

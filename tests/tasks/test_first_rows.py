@@ -61,3 +61,26 @@ def test_a_list_of_right_answers_as_text_is_told(text: str, how: str) -> None:
     then = "set data.types: {gold: json}" if how == "JSON" else "write the file again with JSON in it"
     assert asked([{"gold": text}], "Q", "{{ gold }}") == ([f"{said} you {then}"] if how else [])
     assert asked([{"gold": text}], "Q", "{{ gold }}.") == []
+
+
+OPENS = [
+    "{{ o[0] }}", "{{ o | join(', ') }}", "{% for one in o %}{{ one }}{% endfor %}", "{{ (o | list)[0] }}",
+    "{{ o | map('upper') | list | length }}", "{{ o | first }}",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("prompt", OPENS)
+def test_a_list_as_text_whose_characters_a_template_takes_is_told(prompt: str) -> None:
+    """CSV files have lists so; jinja2 takes the bracket for the first item."""
+    said = "in 1 of 1 rows, the first is row 0: a template takes its characters, not its items, until you"
+    json_then, python_then = "set data.types: {o: json}", "write the file again with JSON in it"
+    for text, how, then in (('["a", "b"]', "JSON", json_then), ("{'k': 1}", "Python's", python_then)):
+        what = f"column 'o' is a list or object, but as {how} text"
+        assert asked([{"o": text, "gold": "x"}], prompt, "{{ gold }}") == [f"{what} {said} {then}"]
+    for plain in (["a", "b"], "a, b", "[not JSON"):
+        assert asked([{"o": plain, "gold": "x"}], prompt, "{{ gold }}") == []
+
+
+@pytest.mark.parametrize("prompt", ["{{ o }}", "{{ o[:9] }}", "{{ o | trim }}", "{{ o.strip() }}", "{{ o | upper }}"])
+def test_json_that_is_asked_as_a_text_is_one(prompt: str) -> None:
+    assert asked([{"o": '["a", "b"]', "gold": "x"}], prompt, "{{ gold }}") == []

@@ -73,6 +73,8 @@ def _of_columns(row: Row) -> Example:
         if isinstance(chat, str):
             raise ValueError("column 'messages' has a text, not a chat")
         return Example(turns_like(chat, []), chat)
+    if "prompt" not in row:
+        raise ValueError("column 'messages' is null")
     context, completion = prompt_of(row, "prompt"), chat_or_text(row["completion"], "completion")
     if isinstance(context, str) != isinstance(completion, str):
         raise ValueError("of 'prompt' and 'completion' one is a chat and the other a text")

@@ -132,3 +132,8 @@ def test_examples_by_template_and_by_column() -> None:
 def test_a_task_that_cannot_be_learned_is_refused(task: TaskConfig, columns: list[str], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         Examples(task, columns)
+
+
+def test_a_row_without_its_chat_is_named() -> None:
+    with pytest.raises(ValueError, match="column 'messages' is null"):
+        Examples(TaskConfig(), ["messages"]).example({"index": 0, "id": "a", "messages": None})
