@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -237,7 +237,19 @@ def user_task(loaded: LoadedTask, index: Mapping[str, Entry], include: Path | No
     top = library()
     paths = [getattr(index.get(name), "yaml_path", None) for name in (loaded.name, *loaded.tasks, *loaded.groups)]
     own = [Path(path).resolve() for path in paths if path is not None and not Path(path).is_relative_to(top)]
+    _refuse_copies(own, include)
     return UserTask(include, loaded.path, with_includes(filter(None, [loaded.path, *own])))
+
+
+def _refuse_copies(yamls: Iterable[Path], include: Path | None) -> None:
+    """Raise a ConfigError for a task that lm_eval found in an earlier run's copy, which may be another one by now."""
+    for path in yamls:
+        runs = [folder for folder in path.parents if (folder / "plan.json").is_file()]
+        if include is not None and runs and runs[-1].is_relative_to(include.resolve()):
+            raise ConfigError(
+                f"task.include_path: {include} has run folders, and lm_eval takes the task from the copy in one: {path}"
+                "; keep runs in another folder (--run-dir, HPCJOBS_RUNS), or name the folder of the task alone"
+            )
 
 
 def snapshot(files: UserFiles, planned: PlannedTask, data: TaskData) -> Snapshot:

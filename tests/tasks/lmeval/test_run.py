@@ -180,6 +180,15 @@ def test_a_task_named_by_the_path_of_its_file(tmp_path: Path, monkeypatch: pytes
     assert Plan.read(draft.paths.plan).data.name == "short"
 
 
+def test_a_task_is_never_taken_from_the_copy_in_an_earlier_run(tmp_path: Path) -> None:
+    """lm_eval looks in all folders below include_path, and takes the first file by its path."""
+    folder = write_tasks(tmp_path / "tasks", rows=6)
+    make_plan("eval", config_of(folder, "spell"), folder / "zz").write()
+    make_plan("eval", config_of(folder, "spell"), folder / "aa").write()
+    with pytest.raises(ConfigError, match=r"lm_eval takes the task from the copy in one: .*/aa/code/"):
+        make_plan("eval", config_of(folder, "spell"), tmp_path / "run")
+
+
 def test_chosen_documents_keep_their_numbers(tmp_path: Path) -> None:
     folder = write_tasks(tmp_path / "tasks", rows=9)
     chosen = {"blank": [1, 4, 7]}
