@@ -11,6 +11,7 @@ from hpcjobs.cli.app import app
 from hpcjobs.cli.flags import (
     Json,
     RunName,
+    Yes,
 )
 
 
@@ -56,6 +57,18 @@ def cancel(run: RunName, json_: Json = False) -> None:
 
     ended = cancel(find_run(run))
     typer.echo(json.dumps({"cancelled": ended}) if json_ else f"cancelled: {', '.join(ended) or 'nothing was running'}")
+
+
+@app.command("rm")
+def remove(run: RunName, yes: Yes = False, json_: Json = False) -> None:
+    """Remove a run, its results too. One that is still going is refused: cancel it first."""
+    from hpcjobs.cli.ask import confirm
+    from hpcjobs.commands.remove import remove
+
+    if not yes:
+        confirm(f"Remove {run} and all its results?", "not removed")
+    folder = remove(run)
+    typer.echo(json.dumps({"removed": str(folder)}) if json_ else f"removed {folder}")
 
 
 @app.command()
@@ -108,9 +121,17 @@ def report(run: RunName = "last", json_: Json = False) -> None:
 
 
 @app.command()
-def runs(json_: Json = False) -> None:
+def runs(
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Remove what killed commands have left under the runs root.")
+    ] = False,
+    json_: Json = False,
+) -> None:
     """List the runs under the runs root, oldest first."""
-    from hpcjobs.cli.show_run import show_runs
+    from hpcjobs.cli.show_run import show_pruned, show_runs
     from hpcjobs.run_folder.paths import list_runs, runs_root
+    from hpcjobs.run_folder.removal import prune as prune_root
 
-    show_runs(list_runs(runs_root()), json_)
+    if prune:
+        return show_pruned(prune_root(runs_root()), json_)
+    return show_runs(list_runs(runs_root()), json_)

@@ -131,8 +131,13 @@ class RunPaths:
 
     @property
     def submission(self) -> Path:
-        """The jobs that were queued, with their scripts and commands."""
+        """The jobs that were queued, with their scripts and commands; written from `launches/`."""
         return self.root / "submission.json"
+
+    @property
+    def launches(self) -> Path:
+        """The folder with the records of each launch."""
+        return self.root / "launches"
 
     @property
     def claims(self) -> Path:
@@ -229,7 +234,8 @@ def list_runs(root: Path) -> list[RunPaths]:
     """The runs in the folder `root`, oldest first."""
     if not root.is_dir():
         return []
-    runs = [RunPaths(entry) for entry in root.iterdir() if (entry / "plan.json").is_file()]
+    named = [entry for entry in root.iterdir() if not entry.name.startswith(".")]
+    runs = [RunPaths(entry) for entry in named if (entry / "plan.json").is_file()]
     return sorted(runs, key=lambda run: (run.plan.stat().st_mtime_ns, run.root.name))
 
 
