@@ -22,8 +22,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hpcjobs.errors import DiskFullError
-from hpcjobs.run_folder.files import create_once, json_text, make_folder, read_json
+from hpcjobs.errors import DiskFullError, UsageError
+from hpcjobs.run_folder.disk import disk_errors
+from hpcjobs.run_folder.files import FOLDER_MODE, create_once, json_text, read_json
 from hpcjobs.run_folder.paths import RunPaths
 
 _NAME = re.compile(r"(\d+)\.(?:(?P<fact>json|launched|cancelled|void|process\.json)|(?P<kind>\w+)\.(?P<job>.+))")
@@ -54,8 +55,8 @@ class LaunchFiles:
         return {number: found[number] for number in sorted(found) if "json" in found[number].facts}
 
     def take(self, number: int, values: Mapping[str, object]) -> bool:
-        """Create a launch; False if another command has taken its number."""
-        make_folder(self.folder)
+        """Create a launch; False if another command has taken its number. Raises a UsageError if the run is gone."""
+        self._make()
         return create_once(self._path(number, "json"), json_text(dict(values)))
 
     def note_key(self, number: int, kind: str, key: str, script: str) -> None:
@@ -76,7 +77,7 @@ class LaunchFiles:
 
     def mark(self, number: int, fact: str, why: str = "") -> None:
         """Record that a launch is `launched`, `cancelled` or `void`."""
-        make_folder(self.folder)
+        self._make()
         create_once(self._path(number, fact), why)
 
     def marked(self, number: int, *facts: str) -> bool:
@@ -90,6 +91,14 @@ class LaunchFiles:
     def text(self, number: int, name: str) -> str:
         """The text of a launch's file."""
         return self._path(number, name).read_text(encoding="utf-8", errors="replace")
+
+    def _make(self) -> None:
+        """Make the folder, but no folder of a run that was removed meanwhile."""
+        try:
+            with disk_errors(self.folder):
+                self.folder.mkdir(mode=FOLDER_MODE, exist_ok=True)
+        except FileNotFoundError:
+            raise UsageError(f"{self.folder.parent} is gone: another command has removed this run") from None
 
     def _path(self, number: int, name: str) -> Path:
         return self.folder / f"{number}.{name}"

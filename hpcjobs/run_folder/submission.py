@@ -21,7 +21,7 @@ from hpcjobs.run_folder.process import Identity
 # How long a command on another machine may take to queue its jobs before it is considered dead (seconds).
 _STARTING_SECONDS = 60.0
 # What only launches/ has.
-_OWN = {"by", "host", "key", "launched", "cancelled"}
+_OWN = {"by", "host", "key", "launched", "cancelled", "starting"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +30,8 @@ class Launch:
 
     `jobs` names the Slurm jobs or the local supervisor's process. A Slurm job has a key, recorded before sbatch is
     called: it identifies a job whose id was never received. The ranks of a `joined` launch were added to the current
-    round. `by` is the process that starts it, on `host`, until it is `launched`; `key` is in the environment of local
-    processes.
+    round. `by` is the process that starts it, on `host`, until it is `launched`; `starting`: that process may still be
+    queueing jobs. `key` is in the environment of local processes.
     """
 
     number: int
@@ -53,6 +53,7 @@ class Launch:
     key: str = ""
     launched: bool = True
     cancelled: bool = False
+    starting: bool = False
 
     def with_job(self, kind: str, job_id: str) -> Launch:
         """The launch with the id of one more job."""
@@ -68,16 +69,6 @@ class Launch:
         """The kinds of jobs that were to be queued, and whose ids are not known."""
         return self.keys.keys() - self.jobs.keys()
 
-    @property
-    def starting(self) -> bool:
-        """Whether a command may still be queueing its jobs."""
-        if self.launched or not self.by:
-            return False
-        author = Identity(**self.by)
-        if author.machine == Identity.own().machine:
-            return not author.is_dead()
-        return time.time() - self.submitted_at < _STARTING_SECONDS
-
     def owns(self, attempt: str) -> bool:
         """Whether `attempt` is a start or a requeue of this launch."""
         if self.executor == "slurm":  # `12.0.0`, or `12_3.0.0` of an array
@@ -87,9 +78,14 @@ class Launch:
 
 def read_launches(paths: RunPaths) -> list[Launch]:
     """The launches of a run that count, oldest first; none if it was only planned."""
-    files = LaunchFiles(paths)
-    listing = files.list()
-    found = [_read(files, number, facts) for number, facts in listing.items() if "void" not in facts.facts]
+    files, final = LaunchFiles(paths), set[int]()
+    while True:
+        listing = files.list()
+        found = [_read(files, number, facts) for number, facts in listing.items() if "void" not in facts.facts]
+        ended = {one.number for one in found if not one.launched and not one.starting}
+        if ended <= final:
+            break
+        final |= ended  # the last that their commands wrote may be newer than this listing
     earlier = [one for one in _submitted(paths) if one.number not in listing]
     return sorted([*earlier, *found], key=lambda launch: launch.number)
 
@@ -128,9 +124,9 @@ def record_launch(paths: RunPaths, launch: Launch) -> None:
 def write_submission(paths: RunPaths) -> None:
     """Write submission.json from the records. Whoever writes it last has seen every record that was there by then."""
     launches = None
-    while launches != (now := read_launches(paths)):
+    while launches != (now := [_for_people(one) for one in read_launches(paths)]):
         launches = now
-        write_json(paths.submission, {"launches": [_for_people(one) for one in launches]})
+        write_json(paths.submission, {"launches": launches})
 
 
 def together(launches: Sequence[Launch]) -> list[Launch]:
@@ -157,9 +153,20 @@ def _read(files: LaunchFiles, number: int, facts: LaunchFacts) -> Launch:
             "jobs": named | dict(_named(facts.jobs)),
             "supervisor": supervisor,
             "launched": "launched" in facts.facts,
+            "starting": "launched" not in facts.facts and _lives(values),
             "cancelled": "cancelled" in facts.facts,
         }
     )
+
+
+def _lives(values: Mapping[str, Any]) -> bool:
+    """Whether the process that launches may be alive; on another machine it is given some time."""
+    if not values["by"]:
+        return False
+    author = Identity(**values["by"])
+    if author.machine == Identity.own().machine:
+        return not author.is_dead()
+    return time.time() - float(values["submitted_at"]) < _STARTING_SECONDS
 
 
 def _order(kind: str) -> tuple[bool, int, str]:
@@ -178,7 +185,7 @@ def _named(jobs: Mapping[str, set[str]]) -> list[tuple[str, str]]:
 
 def _first(launch: Launch) -> dict[str, Any]:
     """What is known of a launch before anything is queued."""
-    later = {"jobs", "keys", "scripts", "supervisor", "launched", "cancelled"}
+    later = {"jobs", "keys", "scripts", "supervisor", "launched", "cancelled", "starting"}
     return {name: value for name, value in dataclasses.asdict(launch).items() if name not in later}
 
 
