@@ -25,9 +25,10 @@ def at_once(site: Site, *commands: tuple[str, ...]) -> list[tuple[int, str]]:
 
 
 def in_accounting(site: Site) -> set[str]:
-    """The jobs that accounting knows of this run."""
-    words = ("sacct", "--noheader", "--parsable2", "--allocations", "--format=JobID", "--name=o,o.merge")
-    return set(site.run(*words).stdout.split())
+    """The jobs of this run that accounting knows, and those that wait, which sacct does not show."""
+    accounted = ("sacct", "--noheader", "--parsable2", "--allocations", "--format=JobID", "--name=o,o.merge")
+    queued = ("squeue", "--noheader", "--states=all", "--format=%A", "--name=o,o.merge")
+    return {job_id for words in (accounted, queued) for job_id in site.run(*words).stdout.split()}
 
 
 def recorded(site: Site) -> set[str]:
