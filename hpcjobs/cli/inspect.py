@@ -75,12 +75,13 @@ def remove(run: RunName, yes: Yes = False, json_: Json = False) -> None:
 def merge(run: RunName, json_: Json = False) -> None:
     """Merge the journals, check completeness, aggregate the metrics and write the report. Safe at any time."""
     from hpcjobs.cli.show_run import show_end
-    from hpcjobs.commands.merge import exit_code, merge_and_report
+    from hpcjobs.commands.merge import check_replaced, exit_code, merge_and_report
     from hpcjobs.run_folder.paths import find_run
 
     paths = find_run(run)
-    merge_and_report(paths)
+    merged = merge_and_report(paths)
     show_end(paths, json_)
+    check_replaced(merged)
     raise typer.Exit(exit_code(paths))
 
 

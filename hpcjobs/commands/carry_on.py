@@ -64,6 +64,8 @@ def _next_round(
     deterministic, start = config.run.deterministic, Start(automatic=automatic)
     close_round(paths, seen.round, deterministic)
     merged = merge_and_report(paths)
+    if merged.kept:
+        echo(f"kept    {merged.kept.partition('; next')[0]}")
     failed = merged.failed if errors else ()
     if merged.complete and not failed:
         echo(f"no sample of {plan.run} lacks a completion" if errors else _nothing_missing(paths, plan.run))

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from hpcjobs.commands.auto_resume import fatal_errors, may_go_on
-from hpcjobs.commands.merge import exit_code, merge_and_report
+from hpcjobs.commands.merge import check_replaced, exit_code, merge_and_report
 from hpcjobs.commands.seen import Seen
 from hpcjobs.config.resolve import read_config
 from hpcjobs.distributed.rank import slurm_job
@@ -57,6 +57,7 @@ def finish_run(run_dir: str, launch: int | None = None) -> None:
             from hpcjobs.commands.then_eval import start_evals
 
             start_evals(paths, log.info)
+        check_replaced(merged)
         code = exit_code(paths)
         if code and (fatal := fatal_errors(paths, together(read_launches(paths)))):
             raise HpcJobsError(fatal[0])

@@ -176,6 +176,16 @@ class RunPaths:
         return self.root / "rendezvous"
 
     @property
+    def tables(self) -> Path:
+        """The folder of the merged tables: of the one that stands, and of those that are being made."""
+        return self.root / "tables"
+
+    @property
+    def table(self) -> Path:
+        """The link to the folder of the table that stands."""
+        return self.tables / "current"
+
+    @property
     def results(self) -> Path:
         """The merged results: one row per input, in input order."""
         return self.root / "results.parquet"
