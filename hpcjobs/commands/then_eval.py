@@ -88,7 +88,7 @@ def _due(paths: RunPaths) -> Iterator[int | None]:
     """The models whose eval has not been started. Checked when it is their turn: another process may have started one.
     """
     for step, _ in models_of(paths):
-        if not any(one.jobs for one in known_launches(RunPaths(paths.eval_of(step)))):
+        if not any(one.jobs or one.starting for one in known_launches(RunPaths(paths.eval_of(step)))):
             yield step
 
 
