@@ -11,6 +11,7 @@ from hpcjobs.cli.app import app
 from hpcjobs.cli.flags import (
     Json,
     RunName,
+    Yes,
 )
 
 
@@ -58,16 +59,29 @@ def cancel(run: RunName, json_: Json = False) -> None:
     typer.echo(json.dumps({"cancelled": ended}) if json_ else f"cancelled: {', '.join(ended) or 'nothing was running'}")
 
 
+@app.command("rm")
+def remove(run: RunName, yes: Yes = False, json_: Json = False) -> None:
+    """Remove a run, its results too. One that is still going is refused: cancel it first."""
+    from hpcjobs.cli.ask import confirm
+    from hpcjobs.commands.remove import remove
+
+    if not yes:
+        confirm(f"Remove {run} and all its results?", "not removed")
+    folder = remove(run)
+    typer.echo(json.dumps({"removed": str(folder)}) if json_ else f"removed {folder}")
+
+
 @app.command()
 def merge(run: RunName, json_: Json = False) -> None:
     """Merge the journals, check completeness, aggregate the metrics and write the report. Safe at any time."""
     from hpcjobs.cli.show_run import show_end
-    from hpcjobs.commands.merge import exit_code, merge_and_report
+    from hpcjobs.commands.merge import check_replaced, exit_code, merge_and_report
     from hpcjobs.run_folder.paths import find_run
 
     paths = find_run(run)
-    merge_and_report(paths)
+    merged = merge_and_report(paths)
     show_end(paths, json_)
+    check_replaced(merged)
     raise typer.Exit(exit_code(paths))
 
 
@@ -108,9 +122,17 @@ def report(run: RunName = "last", json_: Json = False) -> None:
 
 
 @app.command()
-def runs(json_: Json = False) -> None:
+def runs(
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Remove what killed commands have left under the runs root.")
+    ] = False,
+    json_: Json = False,
+) -> None:
     """List the runs under the runs root, oldest first."""
-    from hpcjobs.cli.show_run import show_runs
+    from hpcjobs.cli.show_run import show_pruned, show_runs
     from hpcjobs.run_folder.paths import list_runs, runs_root
+    from hpcjobs.run_folder.removal import prune as prune_root
 
-    show_runs(list_runs(runs_root()), json_)
+    if prune:
+        return show_pruned(prune_root(runs_root()), json_)
+    return show_runs(list_runs(runs_root()), json_)

@@ -211,6 +211,14 @@ def _train_text(metrics: MetricsFile, train: TrainFacts) -> str:
     return "\n".join([*lines, *(f"warning: {text}" for text in metrics.warnings)])
 
 
+def show_pruned(names: Sequence[str], as_json: bool) -> None:
+    """Show what was removed from the runs root."""
+    if as_json:
+        typer.echo(json.dumps({"removed": list(names)}))
+    else:
+        typer.echo("\n".join(f"removed {name}" for name in names) or f"nothing to remove in {runs_root()}")
+
+
 def show_runs(runs: Sequence[RunPaths], as_json: bool) -> None:
     """Show runs, one line each."""
     if not runs and not as_json:

@@ -39,7 +39,7 @@ def may_go_on(paths: RunPaths) -> bool:
         one.owns(path.stem.rpartition("-")[0]) and path.stat().st_size for one in last for path in paths.journals()
     ):
         return False
-    if fatal_errors(paths, last) or _cancelled(last):
+    if fatal_errors(paths, last) or any(one.cancelled for one in last) or _cancelled(last):
         return False
     spent = [one for one in starts[-tries:] if one.automatic and not _ran_out_of_time(paths, one)]
     return len(spent) < tries

@@ -8,54 +8,101 @@ import signal
 import time
 
 from hpcjobs.launch import slurm
-from hpcjobs.launch.jobs import known_launches
+from hpcjobs.launch.jobs import find_jobs, local_processes
 from hpcjobs.run_folder.heartbeat import read_heartbeats
+from hpcjobs.run_folder.launch_files import LaunchFiles
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.process import Identity
+from hpcjobs.run_folder.submission import Launch, next_number, read_launches, write_submission
 
 _GRACE_SECONDS = 20.0
 
 
 def cancel(paths: RunPaths) -> list[str]:
-    """End the jobs and local processes recorded in submission.json; returns a text for each."""
-    ended = []
-    for launch in known_launches(paths):
-        if launch.executor == "slurm":
-            states = slurm.job_states(list(launch.jobs.values()))
-            live = [job_id for job_id, state in states.items() if not state.over and state.source != "none"]
-            slurm.cancel(live)
-            ended += [f"job {job_id}" for job_id in live]
-        elif launch.supervisor and (identity := Identity(**launch.supervisor)).machine == Identity.own().machine:
-            ended += _end_session(identity) if _is_ours(paths, identity) else []
-    return ended
+    """End the jobs and local processes of every launch of a run; returns a text for each.
+
+    Each launch is marked before its jobs are looked for: a command that is queueing them sees the mark after it has
+    recorded one, and a job that starts later ends at once. Launches that appear meanwhile are ended, too.
+    """
+    ended: dict[str, None] = {}
+    number = -1
+    while number != (number := next_number(paths)):
+        for launch in _mark_live(paths):
+            ended |= dict.fromkeys(_end(paths, launch))
+    return list(ended)
 
 
-def _is_ours(paths: RunPaths, supervisor: Identity) -> bool:
-    """Whether the process group still belongs to the supervisor: it is alive, or its ranks are."""
-    if not supervisor.is_dead():
-        return True
-    with contextlib.suppress(ProcessLookupError):
-        ranks = [Identity(**vitals.identity) for vitals in read_heartbeats(paths.heartbeats)]
-        live = [rank.pid for rank in ranks if rank.machine == supervisor.machine and not rank.is_dead()]
-        return any(os.getpgid(pid) == supervisor.pid for pid in live)
-    return False
+def _mark_live(paths: RunPaths) -> list[Launch]:
+    """The launches of which something lives or may come, with the jobs that were there after they were marked."""
+    files = LaunchFiles(paths)
+    live = {one.number for one in find_jobs(read_launches(paths)) if not one.launched or _live(paths, one)}
+    for number in live & files.list().keys():
+        files.mark(number, "cancelled")
+    if live:
+        write_submission(paths)
+    return [one for one in find_jobs(read_launches(paths)) if one.number in live]
 
 
-def _end_session(supervisor: Identity) -> list[str]:
-    """Terminate the supervisor's process group, and kill what is left after a grace period."""
-    with contextlib.suppress(ProcessLookupError):  # it may end just now
-        os.killpg(supervisor.pid, signal.SIGTERM)
+def _live(paths: RunPaths, launch: Launch) -> bool:
+    return bool(_live_jobs(launch) if launch.executor == "slurm" else _members(paths, launch))
+
+
+def _end(paths: RunPaths, launch: Launch) -> list[str]:
+    if launch.executor == "slurm":
+        live = _live_jobs(launch)
+        slurm.cancel(live)
+        queueing = [f"the launch by process {launch.by['pid']} on {launch.host}"] if launch.starting else []
+        return [f"job {job_id}" for job_id in live] + queueing
+    if not (members := _members(paths, launch)):
+        return []
+    _end_processes(paths, launch, members)
+    pid = launch.supervisor.get("pid", members[0].pid)
+    return [f"local ranks (process group {pid})"]
+
+
+def _live_jobs(launch: Launch) -> list[str]:
+    states = slurm.job_states(list(launch.jobs.values())) if launch.jobs else {}
+    return [job_id for job_id, state in states.items() if not state.over and state.source != "none"]
+
+
+def _members(paths: RunPaths, launch: Launch) -> list[Identity]:
+    """The living processes of a local launch, wherever they come from.
+
+    Launches of earlier versions have no key: theirs are the supervisor's process group, if that is still its own.
+    """
+    if launch.executor != "local":
+        return []
+    found = local_processes(launch)
+    if launch.key or not launch.supervisor:
+        return found
+    supervisor = Identity(**launch.supervisor)
+    if supervisor.machine != Identity.own().machine:
+        return []
+    for vitals in read_heartbeats(paths.heartbeats) if launch.supervisor else ():
+        rank = Identity(**vitals.identity)
+        with contextlib.suppress(ProcessLookupError):
+            if rank.machine == supervisor.machine and not rank.is_dead() and os.getpgid(rank.pid) == supervisor.pid:
+                found.append(rank)
+    return found
+
+
+def _end_processes(paths: RunPaths, launch: Launch, members: list[Identity]) -> None:
+    """Terminate these processes, and kill what is left after a grace period."""
+    group = None if launch.key else int(launch.supervisor["pid"])
+    _signal(members, group, signal.SIGTERM)
     deadline = time.monotonic() + _GRACE_SECONDS
-    while time.monotonic() < deadline and _group_lives(supervisor.pid):
+    while time.monotonic() < deadline and _members(paths, launch):
         time.sleep(0.1)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(supervisor.pid, signal.SIGKILL)
-    return [f"local ranks (process group {supervisor.pid})"]
+    deadline = time.monotonic() + _GRACE_SECONDS
+    while time.monotonic() < deadline and (members := _members(paths, launch)):  # one may just start another
+        _signal(members, group, signal.SIGKILL)
+        time.sleep(0.05)
 
 
-def _group_lives(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
+def _signal(members: list[Identity], group: int | None, number: signal.Signals) -> None:
+    if group is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(group, number)
+        return
+    for member in members:
+        member.send(number)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from hpcjobs.commands.merge import merge_and_report
+from hpcjobs.commands.seen import Seen
 from hpcjobs.commands.submit import start_run
 from hpcjobs.config import Config
 from hpcjobs.config.resolve import dump
 from hpcjobs.config.shape import shape_of
-from hpcjobs.launch.launch import Start, executor_of
+from hpcjobs.launch.claim import Start
+from hpcjobs.launch.launch import executor_of
 from hpcjobs.plan.train import check_trainable
 from hpcjobs.run_folder.files import write_whole
 from hpcjobs.run_folder.job_kinds import kind_of
@@ -22,43 +24,59 @@ from hpcjobs.run_folder.submission import Launch
 from hpcjobs.training.batches import plan_batches
 
 
-def carry_on(paths: RunPaths, config: Config, echo: Callable[[str], None], automatic: bool = False) -> Launch | None:
-    """Merge, and launch what is missing, with the shape of `config`. None if nothing is missing."""
-    executor_of(config)
-    return REST[kind_of(paths).name](paths, config, echo, automatic)
+def carry_on(
+    paths: RunPaths, config: Config, echo: Callable[[str], None], seen: Seen, automatic: bool = False
+) -> Launch | None:
+    """Merge, and launch what is missing, with the shape of `config`. None if nothing is missing.
 
-
-def run_errors_again(paths: RunPaths, config: Config, echo: Callable[[str], None]) -> Launch | None:
-    """Launch the samples without a completion once more, and those without a result. None if there are none.
-
-    What they have now stops counting when the round opens; until they are done again they are missing.
+    Raises an OvertakenError if another command has launched the run since `seen`.
     """
     executor_of(config)
-    return _next_round(paths, config, echo, errors=True)
+    return REST[kind_of(paths).name](paths, config, echo, seen, automatic)
 
 
-def _answers(paths: RunPaths, config: Config, echo: Callable[[str], None], automatic: bool) -> Launch | None:
+def run_errors_again(paths: RunPaths, config: Config, echo: Callable[[str], None], seen: Seen) -> Launch | None:
+    """Launch the samples without a completion once more, and those without a result. None if there are none.
+
+    What they have now stops counting when the round opens; until they are done again they are missing. Raises an
+    OvertakenError, as `carry_on`.
+    """
+    executor_of(config)
+    return _next_round(paths, config, echo, seen, errors=True)
+
+
+def _answers(
+    paths: RunPaths, config: Config, echo: Callable[[str], None], seen: Seen, automatic: bool
+) -> Launch | None:
     """Close the round, and launch the samples without a result as the next round."""
-    return _next_round(paths, config, echo, automatic=automatic)
+    return _next_round(paths, config, echo, seen, automatic=automatic)
 
 
 def _next_round(
-    paths: RunPaths, config: Config, echo: Callable[[str], None], automatic: bool = False, errors: bool = False
+    paths: RunPaths,
+    config: Config,
+    echo: Callable[[str], None],
+    seen: Seen,
+    automatic: bool = False,
+    errors: bool = False,
 ) -> Launch | None:
     plan, shape = Plan.read(paths.plan), shape_of(config.cluster, config.model.gpus_per_rank)
-    rounds, deterministic = paths.rounds(), config.run.deterministic
-    close_round(paths, rounds[-1], deterministic)
+    deterministic, start = config.run.deterministic, Start(automatic=automatic)
+    close_round(paths, seen.round, deterministic)
     merged = merge_and_report(paths)
+    if merged.kept:
+        echo(f"kept    {merged.kept.partition('; next')[0]}")
     failed = merged.failed if errors else ()
     if merged.complete and not failed:
         echo(f"no sample of {plan.run} lacks a completion" if errors else _nothing_missing(paths, plan.run))
         return None
     todo = [*merged.missing, *failed]
-    open_round(paths, rounds[-1] + 1, todo, plan.chunk_size, deterministic, again=bool(failed))
+    record = seen.claim(paths, executor_of(config), shape, start, new_round=True)
+    open_round(paths, record.round, todo, plan.chunk_size, deterministic, again=bool(failed))
     write_whole(paths.config, dump(config))
     which = f", {len(failed)} of them with an error," if failed else ""
     echo(f"resume  {len(todo)} of {plan.rows} samples{which} on {shape}")
-    return start_run(paths, config, shape, Start(automatic=automatic))
+    return start_run(paths, config, shape, start, record)
 
 
 def _nothing_missing(paths: RunPaths, run: str) -> str:
@@ -68,7 +86,9 @@ def _nothing_missing(paths: RunPaths, run: str) -> str:
     return f"every sample of {run} has its result: nothing to resume; {verdict.why}"
 
 
-def _steps(paths: RunPaths, config: Config, echo: Callable[[str], None], automatic: bool) -> Launch | None:
+def _steps(
+    paths: RunPaths, config: Config, echo: Callable[[str], None], seen: Seen, automatic: bool
+) -> Launch | None:
     """Launch the rest of a training. None if it is complete; evals that are due are then started.
 
     The global batch stays the same at another world size.
@@ -84,11 +104,13 @@ def _steps(paths: RunPaths, config: Config, echo: Callable[[str], None], automat
 
             start_evals(paths, echo)
         return None
+    start = Start(automatic=automatic)
+    record = seen.claim(paths, executor_of(config), shape, start)
     write_whole(paths.config, dump(config))
     echo(f"resume  {merged.accepted} of {merged.rows} steps are done; {shape}: {batches}")
-    return start_run(paths, config, shape, Start(automatic=automatic))
+    return start_run(paths, config, shape, start, record)
 
 
-REST: dict[str, Callable[[RunPaths, Config, Callable[[str], None], bool], Launch | None]] = {
+REST: dict[str, Callable[[RunPaths, Config, Callable[[str], None], Seen, bool], Launch | None]] = {
     "eval": _answers, "generate": _answers, "train": _steps,
 }  # fmt: skip

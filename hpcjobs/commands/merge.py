@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from hpcjobs.errors import DiskFullError
+from hpcjobs.errors import DiskFullError, IncompleteError
 from hpcjobs.merge.by_kind import MERGES
 from hpcjobs.plugins import contained
 from hpcjobs.run_folder.job_kinds import kind_of
@@ -16,12 +16,16 @@ log = logging.getLogger(__name__)
 
 
 def merge_and_report(paths: RunPaths) -> Merged:
-    """Merge a run and write its report. If only the report fails, that is logged and the results are kept."""
+    """Merge a run and write its report. If only the report fails, that is logged and the results are kept.
+
+    A table that is better than what was merged now stays, with its report (`Merged.kept`).
+    """
     kind = kind_of(paths)
     kind.check("merge", paths.root.name)
     with contained():
         merged = MERGES[kind.name](paths)
-    try_report(paths)
+    if not merged.kept:
+        try_report(paths)
     return merged
 
 
@@ -35,6 +39,12 @@ def try_report(paths: RunPaths) -> None:
         log.error("report.html was not written; the results are whole: %s", error)
     except Exception:
         log.exception("report.html was not written; the results are whole")
+
+
+def check_replaced(merged: Merged) -> None:
+    """Raise an IncompleteError if the table was kept, as what was merged has fewer samples."""
+    if merged.kept:
+        raise IncompleteError(merged.kept)
 
 
 def exit_code(paths: RunPaths) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from hpcjobs.commands.carry_on import carry_on, run_errors_again
+from hpcjobs.commands.seen import Seen
 from hpcjobs.commands.submit import Flags, flag_layer, start_run
 from hpcjobs.config import Config
 from hpcjobs.config.layers import Layer, merge_layers
@@ -12,12 +13,14 @@ from hpcjobs.config.problems import validate
 from hpcjobs.config.resolve import read_config
 from hpcjobs.config.shape import shape_of
 from hpcjobs.errors import UsageError
-from hpcjobs.launch.launch import Start, executor_of
+from hpcjobs.launch.claim import Start, claim, withdraw
+from hpcjobs.launch.jobs import known_launches
+from hpcjobs.launch.launch import executor_of
 from hpcjobs.run_folder.job_kinds import check_answers
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.plan import Plan
 from hpcjobs.run_folder.run_state import RunState
-from hpcjobs.run_folder.submission import Launch, read_launches
+from hpcjobs.run_folder.submission import Launch, read_launches, together
 
 
 def resume(
@@ -33,6 +36,7 @@ def resume(
     plan.kind.check("resume", plan.run)
     if errors:
         check_answers(paths, "run again")
+    seen = Seen.now(paths)
     if read_launches(paths) and not _state(paths).over:
         raise UsageError(
             f"{plan.run} is still going: hpcjobs status {plan.run}; for more ranks: hpcjobs join {plan.run}; to start "
@@ -41,23 +45,45 @@ def resume(
     config = _reshaped(config, flags, sbatch)
     if allow_changed:
         config = config.model_copy(update={"run": config.run.model_copy(update={"allow_changed": True})})
-    return (run_errors_again if errors else carry_on)(paths, config, echo)
+    _withdraw_cut_short(paths)
+    return (run_errors_again if errors else carry_on)(paths, config, echo, seen)
+
+
+def _withdraw_cut_short(paths: RunPaths) -> None:
+    """Let launches of killed commands not count, so that a job of theirs that appears only now ends at once."""
+    for one in read_launches(paths):
+        if not one.launched and not one.jobs and not one.supervisor:
+            withdraw(paths, one.number, "cut short; resumed since")
 
 
 def join(paths: RunPaths, flags: Flags, sbatch: Sequence[str], echo: Callable[[str], None]) -> Launch:
     """Add ranks to a running run, through the same ledger; the merge waits for them too. Raises a UsageError."""
     plan, config = Plan.read(paths.plan), read_config(paths.config)
     plan.kind.check("join", plan.run)
+    more, start = _reshaped(config, flags, sbatch), Start(joined=True)
+    shape, executor = shape_of(more.cluster, more.model.gpus_per_rank), executor_of(more)
+    record = None
+    while record is None:  # other joins may take the next number: then what there is by then is looked at again
+        seen = Seen.now(paths)
+        _check_joinable(paths, plan, executor)
+        record = claim(paths, executor, shape, start, seen.number, seen.round)
+    echo(f"join    {shape}")
+    return start_run(paths, more, shape, start, record)
+
+
+def _check_joinable(paths: RunPaths, plan: Plan, executor: str) -> None:
     if (state := _state(paths)) not in (RunState.PENDING, RunState.RUNNING):
         resume = f"hpcjobs resume {plan.run} takes a shape too"
         then = "nothing is left for more ranks" if state == RunState.COMPLETE else resume
         raise UsageError(f"{plan.run} is not going on, it is {state}: {then}")
-    more = _reshaped(config, flags, sbatch)
-    if executor_of(more) != read_launches(paths)[-1].executor:
-        raise UsageError(f"{plan.run} runs by {read_launches(paths)[-1].executor}: ranks that join it do so as well")
-    shape = shape_of(more.cluster, more.model.gpus_per_rank)
-    echo(f"join    {shape}")
-    return start_run(paths, more, shape, Start(joined=True))
+    launches = known_launches(paths)
+    if executor != launches[-1].executor:
+        raise UsageError(f"{plan.run} runs by {launches[-1].executor}: ranks that join it do so as well")
+    if (first := together(launches)[0]).starting:
+        raise UsageError(
+            f"{plan.run} is being launched right now, by process {first.by['pid']} on {first.host}: join it once "
+            f"hpcjobs status {plan.run} shows its jobs"
+        )
 
 
 def _state(paths: RunPaths) -> RunState:

@@ -12,7 +12,7 @@ from hpcjobs.commands.counts import count
 from hpcjobs.config.resolve import read_config
 from hpcjobs.errors import LaunchError
 from hpcjobs.launch import slurm
-from hpcjobs.launch.jobs import known_launches
+from hpcjobs.launch.jobs import known_launches, local_processes
 from hpcjobs.run_folder.disk import shortage
 from hpcjobs.run_folder.liveness import LOST, RankView, view_ranks
 from hpcjobs.run_folder.metrics_file import MetricsFile
@@ -21,11 +21,9 @@ from hpcjobs.run_folder.plan import Plan
 from hpcjobs.run_folder.process import Identity
 from hpcjobs.run_folder.rank_state import RankState
 from hpcjobs.run_folder.run_state import RunState
-from hpcjobs.run_folder.submission import Launch, together
+from hpcjobs.run_folder.submission import Launch, read_launches, together
 from hpcjobs.run_folder.verdict import Verdict
 from hpcjobs.training.evals import ModelEval, evals_of
-
-_STARTING_SECONDS = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +77,7 @@ def read_status(paths: RunPaths) -> Status:
     plan, config, launches = Plan.read(paths.plan), read_config(paths.config), known_launches(paths)
     now = together(launches)
     jobs, notes = _jobs(now)
+    notes += _cut_short(paths, launches)
     ranks = view_ranks(paths, now, config.run.lease_timeout)
     metrics = _fresh_metrics(paths, now[-1] if now else None)
     counts = count(paths, plan, [rank.vitals for rank in ranks if rank.live])
@@ -116,6 +115,15 @@ def read_status(paths: RunPaths) -> Status:
         step=counts.step,
         evals=evals_of(paths),
     )
+
+
+def _cut_short(paths: RunPaths, launches: Sequence[Launch]) -> list[str]:
+    """A message if the newest launch was ended before anything was queued."""
+    newest = read_launches(paths)[-1:]
+    if not newest or newest[0].number in [one.number for one in launches]:
+        return []
+    ways = f"hpcjobs resume {paths.root}, or hpcjobs rm {paths.root}"
+    return [f"its last launch was cut short before anything was started: next: {ways}"]
 
 
 def next_command(verdict: Verdict, paths: RunPaths) -> str:
@@ -195,7 +203,7 @@ def _state(
     ):  # what was merged so far may be a look, or the merge job may go on by itself
         if work and all(job.pending for job in work):
             return RunState.PENDING
-        unknown = any(job.source == "unreachable" for job in work)
+        unknown = any(job.source == "unreachable" for job in work) or any(_unheard(one) for one in launches)
         return RunState.UNKNOWN if unknown and not any(rank.live for rank in ranks) else RunState.RUNNING
     mine = [rank for rank in ranks if any(launch.owns(rank.vitals.attempt) for launch in launches)]
     if metrics:
@@ -203,7 +211,8 @@ def _state(
     if not plan.kind.has("merge"):
         finished = [rank for rank in mine if rank.state == RankState.DONE]
         return RunState.COMPLETE if len(finished) == launches[-1].ranks else RunState.FAILED
-    ended = launches[-1].executor == "local" and any(rank.state == RankState.DRAINED for rank in mine)
+    local = launches[-1].executor == "local"
+    ended = any(one.cancelled for one in launches) or (local and any(rank.state == RankState.DRAINED for rank in mine))
     return RunState.CANCELLED if ended or any(job.cancelled for job in work) else RunState.FAILED
 
 
@@ -211,15 +220,20 @@ def _still_going(launches: Sequence[Launch], jobs: dict[str, slurm.JobState], ra
     """Whether any job or process of these launches is or may be alive, from Slurm or from heartbeats."""
     if not launches:
         return False
-    last, live = launches[-1], any(rank.live for rank in ranks)
-    if last.executor == "slurm":
+    live = any(rank.live for rank in ranks)
+    if any(one.starting or _unheard(one) for one in launches):
+        return True
+    if launches[-1].executor == "slurm":
         if any(not job.over and job.source not in ("none", "unreachable") for job in jobs.values()):
             return True
-        unseen = last.keys.keys() - last.jobs.keys() and time.time() - last.submitted_at < _STARTING_SECONDS
         known = all(job.source not in ("none", "unreachable") for job in jobs.values())
-        return bool(unseen) or any(job.source == "unreachable" for job in jobs.values()) or (live and not known)
-    if last.executor == "local":
-        if not last.supervisor:  # a submit that was killed between its two records has started nothing
-            return time.time() - last.submitted_at < _STARTING_SECONDS
-        return live or any(one.supervisor and not Identity(**one.supervisor).is_dead() for one in launches)
+        return any(job.source == "unreachable" for job in jobs.values()) or (live and not known)
+    if launches[-1].executor == "local":
+        elsewhere = any(one.supervisor and not Identity(**one.supervisor).is_dead() for one in launches)
+        return live or elsewhere or any(local_processes(one) for one in launches)
     return False
+
+
+def _unheard(launch: Launch) -> bool:
+    """Whether nobody knows if it has jobs: its command has ended before it was told, and Slurm does not answer."""
+    return launch.executor == "slurm" and not (launch.launched or launch.jobs or launch.starting)

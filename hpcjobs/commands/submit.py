@@ -8,18 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpcjobs.commands.merge import merge_and_report
+from hpcjobs.commands.seen import Seen
 from hpcjobs.config import Config
 from hpcjobs.config.layers import Layer, dotted_layer, set_layer
 from hpcjobs.config.placing import placing
 from hpcjobs.config.resolve import resolve
 from hpcjobs.config.shape import Shape
 from hpcjobs.errors import LaunchError, UsageError
-from hpcjobs.launch.launch import Start, executor_of, launch
+from hpcjobs.launch.claim import Start
+from hpcjobs.launch.launch import executor_of, launch
 from hpcjobs.plan.by_kind import PLANNERS
-from hpcjobs.plan.draft import Draft, remove_folder
+from hpcjobs.plan.draft import Draft
 from hpcjobs.plugins import contained
 from hpcjobs.run_folder.job_kinds import find_kind
 from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.run_folder.removal import remove_folder
 from hpcjobs.run_folder.submission import Launch
 
 # Flag -> config key; most flags have Slurm's names.
@@ -102,24 +105,33 @@ def draft_of(options: SubmitOptions) -> tuple[Draft, dict[str, str]]:
     if executor == "debug" and draft.plan.shape.ranks > 1:
         raise UsageError(f"--executor debug runs one rank, not {draft.plan.shape.ranks}: use --executor local")
     if draft.paths.root.exists():
-        further = f", or go on with it: hpcjobs resume {draft.paths.root}" if draft.paths.plan.is_file() else ""
-        raise UsageError(f"run folder {draft.paths.root} exists: choose another --name or --run-dir{further}")
+        raise UsageError(f"run folder {draft.paths.root} exists: {_ways_on(draft.paths)}")
     return draft, places
+
+
+def _ways_on(paths: RunPaths) -> str:
+    """What to do where the run's name is taken."""
+    other = "choose another --name or --run-dir"
+    if not paths.plan.is_file():
+        return f"{other}; if a submit that was cut short has left it: hpcjobs rm {paths.root}"
+    return f"{other}, or go on with it: hpcjobs resume {paths.root}; to remove it: hpcjobs rm {paths.root}"
 
 
 def start(draft: Draft) -> Launch:
     """Write the run folder and launch it. If Slurm refuses, neither jobs nor a folder are left."""
     draft.write()
+    paths, shape, options = draft.paths, draft.plan.shape, Start(merge=draft.plan.kind.has("merge"))
+    record = Seen(0, 0).claim(paths, executor_of(draft.config), shape, options)
     try:
-        return start_run(draft.paths, draft.config, draft.plan.shape, Start(merge=draft.plan.kind.has("merge")))
+        return start_run(paths, draft.config, shape, options, record)
     except LaunchError:
-        remove_folder(draft.paths.root)
+        remove_folder(paths.root)
         raise
 
 
-def start_run(paths: RunPaths, config: Config, shape: Shape, start: Start) -> Launch:
-    """Launch a planned run. With the debug executor its rank and the merge run in this process."""
-    record = launch(paths, config, shape, start)
+def start_run(paths: RunPaths, config: Config, shape: Shape, start: Start, record: Launch) -> Launch:
+    """Queue or start a claimed launch. With the debug executor its rank and the merge run in this process."""
+    record = launch(paths, config, shape, start, record)
     if record.executor == "debug":
         from hpcjobs.worker.run import run_rank
 

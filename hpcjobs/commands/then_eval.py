@@ -15,10 +15,10 @@ from hpcjobs.config.problems import validate
 from hpcjobs.errors import HpcJobsError
 from hpcjobs.launch.entry import begin_evals
 from hpcjobs.launch.jobs import known_launches
-from hpcjobs.plan.draft import remove_folder
 from hpcjobs.plan.eval import make_plan
 from hpcjobs.run_folder.files import write_whole
 from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.run_folder.removal import remove_folder
 from hpcjobs.run_folder.submission import Launch, read_launches
 from hpcjobs.training.evals import models_of
 
@@ -88,7 +88,7 @@ def _due(paths: RunPaths) -> Iterator[int | None]:
     """The models whose eval has not been started. Checked when it is their turn: another process may have started one.
     """
     for step, _ in models_of(paths):
-        if not any(one.jobs for one in known_launches(RunPaths(paths.eval_of(step)))):
+        if not any(one.jobs or one.starting for one in known_launches(RunPaths(paths.eval_of(step)))):
             yield step
 
 

@@ -230,6 +230,11 @@ def _from_slurm(env: Mapping[str, str]) -> Rank:
     )
 
 
+def slurm_job() -> str | None:
+    """The id of the Slurm job that this process runs in, of an array the array's; None outside of a job."""
+    return os.environ.get("SLURM_ARRAY_JOB_ID") or os.environ.get("SLURM_JOB_ID")
+
+
 def _tasks_on_node(text: str, node: int) -> int | None:
     """Tasks of a node from Slurm's compressed list: '4(x2),3' is 4, 4, 3."""
     counts: list[int] = []

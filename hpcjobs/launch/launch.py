@@ -8,18 +8,20 @@ import functools
 import secrets
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from hpcjobs.config import Config
 from hpcjobs.config.shape import Shape
 from hpcjobs.errors import DiskFullError, HpcJobsError, LaunchError, UsageError
 from hpcjobs.launch import slurm
+from hpcjobs.launch.claim import Start, check_wanted, withdraw
 from hpcjobs.launch.entry import MERGE, RANK, SUPERVISOR, enter
+from hpcjobs.launch.jobs import LAUNCH_KEY, known_launches
+from hpcjobs.run_folder.launch_files import LaunchFiles
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.process import Identity, process_start
-from hpcjobs.run_folder.submission import Launch, forget_launch, read_launches, record_launch, together
+from hpcjobs.run_folder.submission import Launch, together, write_submission
 
 if TYPE_CHECKING:
     from hpcjobs.launch.sbatch import Executor
@@ -45,68 +47,62 @@ def executor_of(config: Config) -> str:
     return wanted
 
 
-@dataclass(frozen=True)
-class Start:
-    """Options of a launch. `merge`: queue a merge job after the ranks. `automatic`: an automatic resume. `joined`: the
-    ranks join the current round.
+def launch(paths: RunPaths, config: Config, shape: Shape, start: Start, record: Launch) -> Launch:
+    """Queue or start the launch that was claimed (`claim.py`). Raises a LaunchError if Slurm refuses it.
+
+    Each step is recorded before it is done, and again with its outcome. The rank of a debug launch is run by
+    `commands.submit.start_run`.
     """
-
-    merge: bool = True
-    automatic: bool = False
-    joined: bool = False
-
-
-def launch(paths: RunPaths, config: Config, shape: Shape, start: Start) -> Launch:
-    """Start a planned run and record it in submission.json. Raises a LaunchError if Slurm refuses it.
-
-    The debug executor's launch is only recorded: `commands.submit.start_run` runs its rank.
-    """
-    launches, executor, rounds = read_launches(paths), executor_of(config), paths.rounds()
-    record = Launch(
-        number=launches[-1].number + 1 if launches else 0,
-        executor=executor,
-        jobs={},
-        shape=str(shape),
-        ranks=shape.ranks,
-        automatic=start.automatic,
-        round=rounds[-1] if rounds else 0,
-        joined=start.joined,
-    )
     try:
-        return {"slurm": _slurm, "local": _local, "debug": _debug}[executor](paths, config, shape, start, record)
-    except LaunchError:
+        done = {"slurm": _slurm, "local": _local, "debug": _debug}[record.executor](paths, config, shape, start, record)
+    except LaunchError as error:
         with contextlib.suppress(DiskFullError):
-            forget_launch(paths, record.number)
+            withdraw(paths, record.number, str(error))
         raise
+    LaunchFiles(paths).mark(record.number, "launched")
+    write_submission(paths)
+    return done
 
 
 def _slurm(paths: RunPaths, config: Config, shape: Shape, start: Start, record: Launch) -> Launch:
-    from hpcjobs.launch.sbatch import merge_executor
-
-    record = dataclasses.replace(record, commands=("sbatch --parsable SCRIPT",))
     queue = functools.partial(_queue, paths, _PATIENCE if start.automatic else 0.0)
     try:
         for kind, work in _pieces(config, shape, paths, start.joined):
             try:
-                record = queue(record, kind, work, RANK, str(paths.root))
+                record = queue(record, kind, work, RANK, str(paths.root), f"{record.number}.{kind}")
             except LaunchError as error:
                 if not record.jobs:
                     raise
-                note = f"{kind}: {error}; the workers that were taken do all the work"
-                record = dataclasses.replace(record, notes=(note,))
+                note = f"{error}; the workers that were taken do all the work"
+                LaunchFiles(paths).note_refused(record.number, kind, note)
+                record = dataclasses.replace(record, notes=(f"{kind}: {note}",))
                 break
         if start.merge:
-            older = [one for one in together([*read_launches(paths)]) if one.number != record.number]
-            after = [job for one in (older if start.joined else []) for job in one.work_jobs] + record.work_jobs
-            merge = merge_executor(config, after, paths)
-            record = queue(record, "merge", merge, MERGE, str(paths.root), record.number)
-            if start.joined:
-                slurm.cancel(one.jobs["merge"] for one in older if "merge" in one.jobs)
+            record = _queue_merge(paths, config, start, record, queue)
     except BaseException as error:
         _take_back(record.jobs.values(), paths, error)
         if isinstance(error, DiskFullError):
             raise LaunchError(str(error)) from error
         raise
+    return record
+
+
+def _queue_merge(
+    paths: RunPaths, config: Config, start: Start, record: Launch, queue: Callable[..., Launch]
+) -> Launch:
+    """Queue the merge after these ranks, and those that they have joined.
+
+    It takes the place of the merges of those whose jobs are all known. A launch that another command is queueing at the
+    same moment keeps its own (`commands.finish`).
+    """
+    from hpcjobs.launch.sbatch import merge_executor
+
+    older = [one for one in together(known_launches(paths)) if one.number != record.number] if start.joined else []
+    older = [one for one in older if not one.starting and not one.unseen]
+    after = [job for one in older for job in one.work_jobs] + record.work_jobs
+    merge = merge_executor(config, after, paths)
+    record = queue(record, "merge", merge, MERGE, str(paths.root), record.number, "merge")
+    slurm.cancel(one.jobs["merge"] for one in older if "merge" in one.jobs)
     return record
 
 
@@ -117,13 +113,17 @@ def _queue(
 
     Its key is recorded before sbatch is called, so an interrupted submission can be found.
     """
-    executor.name, key = f"{kind}-{record.number}", secrets.token_hex(8)
-    scripts = {**record.scripts, kind: executor.script}
-    record = dataclasses.replace(record, keys={**record.keys, kind: key}, scripts=scripts)
-    record_launch(paths, record)
+    files, number = LaunchFiles(paths), record.number
+    executor.name, key = f"{kind}-{number}", secrets.token_hex(8)
+    files.note_key(number, kind, key, executor.script)
+    write_submission(paths)
+    check_wanted(paths, number)
+    record = dataclasses.replace(record, keys={**record.keys, kind: key})
     record = record.with_job(kind, executor.queue(key, enter, entry, *args, patience=patience))
     try:
-        record_launch(paths, record)
+        files.note_job(number, kind, record.jobs[kind])
+        write_submission(paths)
+        check_wanted(paths, number)  # `cancel` may have looked before the job was there
     except BaseException as error:  # the caller does not know of it yet
         _take_back([record.jobs[kind]], paths, error)
         raise
@@ -154,33 +154,38 @@ def _take_back(job_ids: Iterable[str], paths: RunPaths, why: BaseException) -> N
 
 
 def _local(paths: RunPaths, config: Config, shape: Shape, start: Start, record: Launch) -> Launch:
-    """Start a supervisor in its own session, so that it outlives this terminal."""
-    command = [sys.executable, "-m", SUPERVISOR, str(paths.root), str(record.number)]
-    command += [str(shape.ranks), str(shape.gpus_per_node * shape.nodes)]
-    record = dataclasses.replace(record, commands=(" ".join(command),))
-    try:
-        record_launch(paths, record)
-    except DiskFullError as error:
-        raise LaunchError(str(error)) from error
+    """Start a supervisor in its own session, so that it outlives this terminal.
+
+    It starts nothing before it is told to, when it is recorded: if this process is killed in between, it ends.
+    """
     env = slurm.clean_environment() | {"HPCJOBS_KILL_WAIT": _LOCAL_KILL_WAIT} | config.cluster.env
+    env[LAUNCH_KEY] = record.key
     with (paths.logs / f"supervisor-{record.number}.log").open("ab") as output:
         process = subprocess.Popen(
-            command, start_new_session=True, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=env
-        )
-    identity = Identity(Identity.own().machine, process.pid, process_start(process.pid) or "0")
-    record = dataclasses.replace(record, supervisor=identity.values()).with_job("supervisor", str(process.pid))
+            [*local_command(paths, shape, record.number), "wait"], start_new_session=True, stdin=subprocess.PIPE,
+            stdout=output, stderr=output, env=env,
+        )  # fmt: skip
+    assert process.stdin is not None
     try:
-        record_launch(paths, record)
-    except BaseException:  # nobody would know of it
-        process.kill()
-        raise
-    return record
+        identity = Identity(Identity.own().machine, process.pid, process_start(process.pid) or "0")
+        LaunchFiles(paths).note_process(record.number, identity.values())
+        write_submission(paths)
+        check_wanted(paths, record.number)
+        process.stdin.write(b"go\n")
+    except DiskFullError as error:
+        raise LaunchError(str(error)) from error
+    finally:
+        with contextlib.suppress(BrokenPipeError):  # it has been ended meanwhile
+            process.stdin.close()
+    return dataclasses.replace(record, supervisor=identity.values()).with_job("supervisor", str(process.pid))
+
+
+def local_command(paths: RunPaths, shape: Shape, number: int) -> list[str]:
+    """The command of a supervisor."""
+    command = [sys.executable, "-m", SUPERVISOR, str(paths.root), str(number)]
+    return [*command, str(shape.ranks), str(shape.gpus_per_node * shape.nodes)]
 
 
 def _debug(paths: RunPaths, config: Config, shape: Shape, start: Start, record: Launch) -> Launch:
-    """Record a launch whose single rank the caller runs in this process, where breakpoints work."""
-    if shape.ranks > 1:
-        raise UsageError(f"--executor debug runs one rank in this process, not {shape.ranks}: use --executor local")
-    record = dataclasses.replace(record, commands=(f"python -m hpcjobs.worker {paths.root}",))
-    record_launch(paths, record)
+    """A launch whose single rank the caller runs in this process, where breakpoints work."""
     return record

@@ -85,6 +85,7 @@ def clean_environment(env: Mapping[str, str] | None = None) -> dict[str, str]:
         "MASTER_PORT",
         "GROUP_RANK",
         "HPCJOBS_ATTEMPT",
+        "HPCJOBS_LAUNCH",
         "HPCJOBS_END_TIME",
         "HPCJOBS_KILL_WAIT",
         "ENVIRONMENT",

@@ -20,6 +20,14 @@ from hpcjobs.run_folder.submission import read_launches, together
 _MONTH_MINUTES = 60 * 24 * 30
 
 
+def wait_for_go() -> None:
+    """Wait until the command that has started this process has recorded it. If that was killed, end."""
+    if sys.stdin.readline() != "go\n":
+        print("the command that started this launch was ended before it was recorded: nothing was started")
+        sys.exit(0)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+
+
 def supervise(run_dir: str, launch: int, ranks: int | None = None, gpus: int | None = None) -> None:
     """Start all ranks on this machine, wait until all have ended, then run the merge.
 
@@ -45,4 +53,6 @@ def supervise(run_dir: str, launch: int, ranks: int | None = None, gpus: int | N
 
 
 if __name__ == "__main__":
-    supervise(sys.argv[1], *map(int, sys.argv[2:]))
+    if sys.argv[-1] == "wait":
+        wait_for_go()
+    supervise(sys.argv[1], *(int(word) for word in sys.argv[2:] if word != "wait"))

@@ -17,10 +17,11 @@ from hpcjobs.merge.deduplicate import choose
 from hpcjobs.merge.external_sort import MOST_BYTES, MOST_FILES, MOST_ROWS, Spill
 from hpcjobs.merge.prefetch import ahead
 from hpcjobs.merge.results import ROW_GROUP, ResultsWriter, rows_of, schema_of
+from hpcjobs.merge.standing import better_standing
 from hpcjobs.merge.tally import Tally
 from hpcjobs.metrics import SCORING, Aggregator, Metric
 from hpcjobs.run_folder.disk import Space, bytes_text, disk_errors, merge_need
-from hpcjobs.run_folder.files import FileTransaction, json_text
+from hpcjobs.run_folder.files import json_text
 from hpcjobs.run_folder.inputs import Inputs
 from hpcjobs.run_folder.journal.table import journal_schema, read_columns
 from hpcjobs.run_folder.ledger.acceptance import Acceptance, read_rounds, unnamed_journals
@@ -32,6 +33,7 @@ from hpcjobs.run_folder.plan import Plan
 from hpcjobs.run_folder.planned import allowed_changes
 from hpcjobs.run_folder.provenance import merged_facts
 from hpcjobs.run_folder.snapshot import import_as_planned
+from hpcjobs.run_folder.table_files import TableSwitch
 from hpcjobs.tasks.eval_task import run_metrics
 
 log = logging.getLogger(__name__)
@@ -40,6 +42,7 @@ log = logging.getLogger(__name__)
 def merge(paths: RunPaths) -> Merged:
     """Write results.parquet, missing.jsonl and metrics.json from the journals. Repeating it gives the same files.
 
+    If the table that stands has more samples, it is kept (`Merged.kept`).
     Raises a MergeError for a broken journal line, and a DiskFullError; then all three files stay as they were.
     """
     remove_leftovers(paths.root)
@@ -58,7 +61,7 @@ def _merge(paths: RunPaths) -> Merged:
     measures = run_metrics(config.task, paths)
     aggregator, tally, missing = Aggregator(measures, config.task, plan.code.revisions), Tally(), array("q")
     schema = schema_of(measures, inputs.schema, config.task)
-    with FileTransaction() as rest, ResultsWriter(paths.results, schema) as writer:
+    with TableSwitch(paths) as rest, ResultsWriter(paths.results, schema, rest) as writer:
         kept = _kept(journal_schema(schema), schema)
         with Spill(paths.root, plan.rows, kept, _bucket(paths, plan.rows)) as spill:
             _collect(paths, rounds, journal_schema(schema), spill, tally)
@@ -69,7 +72,11 @@ def _merge(paths: RunPaths) -> Merged:
         rest.write(paths.missing, _missing_lines(missing, inputs, rounds, tally))
         values = {"complete": not missing, "metrics": metrics} | _facts(paths, config, plan, tally, missing, measures)
         rest.write(paths.metrics, json_text(with_verdict(aggregator.told(values))))
-    return Merged(plan.rows, tally.accepted, missing, metrics, tally.failed)
+        if kept := better_standing(paths, plan, tally.accepted, tally.failures.errors):
+            rest.keep()
+    return Merged(
+        rows=plan.rows, accepted=tally.accepted, missing=missing, metrics=metrics, failed=tally.failed, kept=kept
+    )
 
 
 def _kept(journals: pa.Schema, results: pa.Schema) -> pa.Schema:

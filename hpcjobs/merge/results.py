@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from hpcjobs.config import TaskConfig
 from hpcjobs.metrics import Metric
 from hpcjobs.run_folder.disk import disk_errors
-from hpcjobs.run_folder.files import FILE_MODE, replace_whole, temporary_name, write_all
+from hpcjobs.run_folder.files import FILE_MODE, FileTransaction, replace_whole, temporary_name, write_all
 from hpcjobs.run_folder.journal.table import JOURNAL_TYPES
 
 if TYPE_CHECKING:
@@ -121,10 +121,13 @@ class _Sink(io.RawIOBase):
 
 
 class ResultsWriter:
-    """Writes the table in batches to a temporary file, which is renamed at the end if nothing failed."""
+    """Writes the table in batches to a temporary file.
 
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
-        self._path, self._temporary, self.schema = path, temporary_name(path), schema
+    If nothing failed, it becomes one of `files`, or is renamed at the end.
+    """
+
+    def __init__(self, path: Path, schema: pa.Schema, files: FileTransaction | None = None) -> None:
+        self._path, self._temporary, self.schema, self._files = path, temporary_name(path), schema, files
         with disk_errors(path):
             self._sink = _Sink(os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE))
             try:
@@ -164,5 +167,8 @@ class ResultsWriter:
         except BaseException:
             self._give_up()
             raise
-        replace_whole(self._temporary, self._path)
+        if self._files:
+            self._files.add(self._temporary, self._path)
+        else:
+            replace_whole(self._temporary, self._path)
         return None

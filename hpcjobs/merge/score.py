@@ -19,11 +19,12 @@ from hpcjobs.metrics.revisions import revisions
 from hpcjobs.plugins import limit_time
 from hpcjobs.requests import Completion, Row
 from hpcjobs.run_folder.disk import disk_errors, merge_need
-from hpcjobs.run_folder.files import FileTransaction, json_text, read_json
+from hpcjobs.run_folder.files import json_text, read_json
 from hpcjobs.run_folder.inputs import Inputs, user_columns, user_row
 from hpcjobs.run_folder.job_kinds import check_answers
 from hpcjobs.run_folder.metrics_file import Summary
 from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.run_folder.table_files import TableSwitch
 from hpcjobs.tasks.prompts import Prompts
 
 _BATCH = 8192
@@ -61,7 +62,7 @@ def rescore(paths: RunPaths, metric_names: Sequence[str], target: str | None) ->
     whole = disk_errors(paths.results, need=merge_need(paths), next_command=f"hpcjobs score {paths.root}")
     schema = schema_of(metrics, inputs.schema, task)
     failures = Failures()
-    with whole, FileTransaction() as rest, ResultsWriter(paths.results, schema) as writer:
+    with whole, TableSwitch(paths) as rest, ResultsWriter(paths.results, schema, rest) as writer:
         for batch in pq.ParquetFile(paths.results).iter_batches(_BATCH):
             table = pa.Table.from_batches([batch])
             without, _ = split_errors(table)

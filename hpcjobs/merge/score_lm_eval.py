@@ -15,9 +15,10 @@ from hpcjobs.merge.rescoring import answer_of, answered, scored, told_again
 from hpcjobs.merge.results import ResultRow, ResultsWriter, schema_of
 from hpcjobs.metrics import Aggregator, Metric, Score
 from hpcjobs.run_folder.disk import disk_errors, merge_need
-from hpcjobs.run_folder.files import FileTransaction, json_text, read_json
+from hpcjobs.run_folder.files import json_text, read_json
 from hpcjobs.run_folder.inputs import Inputs
 from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.run_folder.table_files import TableSwitch
 from hpcjobs.tasks.lmeval.eval_task import LmEvalTask
 from hpcjobs.tasks.lmeval.fold import planned_metrics
 from hpcjobs.tasks.lmeval.tasks import load_mended
@@ -38,7 +39,7 @@ def rescore_lm_eval(paths: RunPaths, config: Config, metric_names: Sequence[str]
     aggregator, schema = Aggregator(metrics, config.task), schema_of(metrics, inputs.schema, config.task)
     failures = Failures()
     whole = disk_errors(paths.results, need=merge_need(paths), next_command=f"hpcjobs score {paths.root}")
-    with whole, FileTransaction() as rest, ResultsWriter(paths.results, schema) as writer:
+    with whole, TableSwitch(paths) as rest, ResultsWriter(paths.results, schema, rest) as writer:
         for batch in pq.ParquetFile(paths.results).iter_batches(_BATCH):
             table = pa.Table.from_batches([batch])
             without, _ = split_errors(table)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import os
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -18,14 +20,14 @@ from hpcjobs.config.resolve import dump
 from hpcjobs.config.schema import Config
 from hpcjobs.config.shape import Shape
 from hpcjobs.engines.own_dtype import save_dtype
-from hpcjobs.errors import UsageError
+from hpcjobs.errors import DiskFullError, UsageError
 from hpcjobs.metrics.registry import find_metrics, registered_names
 from hpcjobs.metrics.revisions import revisions
 from hpcjobs.plan.model import fetched, model_folder
 from hpcjobs.plan.named_engine import check_engine
 from hpcjobs.plan.weights import check_trained, check_weights
 from hpcjobs.run_folder.disk import disk_errors, whole_run
-from hpcjobs.run_folder.files import make_folder, write_whole
+from hpcjobs.run_folder.files import FOLDER_MODE, make_folder, sync_folder, temporary_name, write_whole
 from hpcjobs.run_folder.inputs import table_parts
 from hpcjobs.run_folder.job_kinds import BUILT_IN, find_kind
 from hpcjobs.run_folder.ledger.chunks import Ints, write_chunks
@@ -74,21 +76,27 @@ class Draft:
         return dataclasses.replace(self.plan, model=model, train=train)
 
     def _make(self, plan: Plan) -> None:
-        make_folder(self.paths.root.parent)
+        """Fill a temporary folder, and rename it when it is whole: a submit that is killed takes no name."""
+        root = self.paths.root
+        make_folder(root.parent)
+        temporary = RunPaths(temporary_name(root.with_name(root.name[:100])))
         try:
-            self.paths.root.mkdir(mode=0o700)
-        except FileExistsError:
-            raise UsageError(
-                f"run {self.paths.root} exists: choose another --name, or go on with it: hpcjobs resume {self.plan.run}"
-            ) from None
-        try:
-            self._fill(plan)
-        except BaseException:
-            remove_folder(self.paths.root)
+            temporary.root.mkdir(mode=FOLDER_MODE)
+            self._fill(temporary, plan)
+            sync_folder(temporary.root)
+            os.rename(temporary.root, root)
+        except BaseException as error:
+            shutil.rmtree(temporary.root, ignore_errors=True)
+            if isinstance(error, OSError) and error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                raise UsageError(
+                    f"run {root} exists: choose another --name, or go on with it: hpcjobs resume {plan.run}"
+                ) from None
+            if isinstance(error, DiskFullError) and error.path and error.path.is_relative_to(temporary.root):
+                error.path = root / error.path.relative_to(temporary.root)
             raise
+        sync_folder(root.parent)
 
-    def _fill(self, plan: Plan) -> None:
-        paths = self.paths
+    def _fill(self, paths: RunPaths, plan: Plan) -> None:
         for folder in (paths.inputs, paths.heartbeats, paths.ranks, paths.logs, paths.rendezvous):
             make_folder(folder)
         write_whole(paths.config, dump(self.config))
@@ -107,13 +115,6 @@ class Draft:
         if not self.plan.kind.program:
             write_hashes(paths)
         plan.write(paths.plan)
-
-
-def remove_folder(folder: Path) -> None:
-    """Remove a run folder for which nothing was queued."""
-    import shutil
-
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def draft_run(

@@ -118,10 +118,24 @@ class FileTransaction:
 
     def __init__(self) -> None:
         self._made: list[tuple[Path, Path]] = []
+        self._kept = False
+
+    def keep(self) -> None:
+        """Let the files stay as they are: those that were written are removed at the end."""
+        self._kept = True
 
     def write(self, path: Path, data: Content) -> None:
         """Write `data` to a temporary file, to be renamed to `path` at the end."""
-        self._made.append((_write_temporary(path, data), path))
+        self.add(_write_temporary(path, data), path)
+
+    def add(self, temporary: Path, path: Path) -> None:
+        """Let a temporary file that is written be renamed to `path` at the end."""
+        self._made.append((temporary, path))
+
+    def _replace(self, made: list[tuple[Path, Path]]) -> None:
+        """Rename the files; what is done leaves the list."""
+        while made:
+            replace_whole(*made.pop(0))
 
     def __enter__(self) -> FileTransaction:
         return self
@@ -130,8 +144,8 @@ class FileTransaction:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            while self._made and not kind:
-                replace_whole(*self._made.pop(0))
+            if not kind and not self._kept:
+                self._replace(self._made)
         finally:
             for temporary, _ in self._made:
                 temporary.unlink(missing_ok=True)

@@ -41,7 +41,16 @@ def remove_leftovers(folder: Path) -> list[str]:
     Only files that nobody can be writing: their process ran on this machine and is dead, or they have not changed for a
     day. Another merge that is running, here or on another node, keeps its files.
     """
-    found = [entry for entry in folder.glob(".*.tmp") if _is_dead(entry) or _is_old(entry)]
+    return _remove([entry for entry in folder.glob(".*.tmp") if _is_dead(entry) or _is_old(entry)])
+
+
+def remove_folders(root: Path) -> list[str]:
+    """The same for temporary run folders in the runs root, where other files are not ours."""
+    found = [entry for entry in root.glob(".*.tmp") if _NAME.fullmatch(entry.name) and entry.is_dir()]
+    return _remove([entry for entry in found if _is_dead(entry) or _is_old(entry)])
+
+
+def _remove(found: list[Path]) -> list[str]:
     for entry in found:
         if entry.is_dir():
             shutil.rmtree(entry, ignore_errors=True)

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from hpcjobs.run_folder.metrics_file import Summary
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Merged:
     """The result of a merge.
 
-    `missing` has the indexes without an accepted result, `failed` those whose result has no completion.
+    `missing` has the indexes without an accepted result, `failed` those whose result has no completion. `kept` is the
+    reason why the table that stands was kept; '' if it was replaced.
     """
 
     rows: int
@@ -20,6 +21,7 @@ class Merged:
     missing: Sequence[int]
     metrics: Mapping[str, Summary]
     failed: Sequence[int] = ()
+    kept: str = ""
 
     @property
     def complete(self) -> bool:

@@ -139,7 +139,10 @@ class MetricsFile:
     @classmethod
     def read(cls, path: Path) -> MetricsFile:
         """Read the file at `path`. Raises an OSError, ValueError, KeyError or TypeError."""
-        return cls.of(read_json(path))
+        try:
+            return cls.of(read_json(path))
+        except FileNotFoundError:  # its folder was replaced at that moment
+            return cls.of(read_json(path))
 
     @classmethod
     def of(cls, values: dict[str, Any]) -> MetricsFile:

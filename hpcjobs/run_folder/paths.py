@@ -131,8 +131,13 @@ class RunPaths:
 
     @property
     def submission(self) -> Path:
-        """The jobs that were queued, with their scripts and commands."""
+        """The jobs that were queued, with their scripts and commands; written from `launches/`."""
         return self.root / "submission.json"
+
+    @property
+    def launches(self) -> Path:
+        """The folder with the records of each launch."""
+        return self.root / "launches"
 
     @property
     def claims(self) -> Path:
@@ -169,6 +174,16 @@ class RunPaths:
     def rendezvous(self) -> Path:
         """The folder in which the ranks of an attempt find rank 0's address."""
         return self.root / "rendezvous"
+
+    @property
+    def tables(self) -> Path:
+        """The folder of the merged tables: of the one that stands, and of those that are being made."""
+        return self.root / "tables"
+
+    @property
+    def table(self) -> Path:
+        """The link to the folder of the table that stands."""
+        return self.tables / "current"
 
     @property
     def results(self) -> Path:
@@ -229,7 +244,8 @@ def list_runs(root: Path) -> list[RunPaths]:
     """The runs in the folder `root`, oldest first."""
     if not root.is_dir():
         return []
-    runs = [RunPaths(entry) for entry in root.iterdir() if (entry / "plan.json").is_file()]
+    named = [entry for entry in root.iterdir() if not entry.name.startswith(".")]
+    runs = [RunPaths(entry) for entry in named if (entry / "plan.json").is_file()]
     return sorted(runs, key=lambda run: (run.plan.stat().st_mtime_ns, run.root.name))
 
 

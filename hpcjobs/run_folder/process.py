@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,9 +28,35 @@ class Identity:
         """True if the process is certainly dead; False if it is alive or runs on another machine."""
         return self.machine == machine_id() and process_start(self.pid) != self.started
 
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to this process, and to no other that has its pid by now. A dead one is no error."""
+        with contextlib.suppress(ProcessLookupError):
+            if not hasattr(os, "pidfd_open"):
+                return None if self.is_dead() else os.kill(self.pid, number)
+            handle = os.pidfd_open(self.pid)
+            try:
+                if not self.is_dead():
+                    signal.pidfd_send_signal(handle, number)
+            finally:
+                os.close(handle)
+
     def values(self) -> dict[str, Any]:
         """The identity as JSON values."""
         return asdict(self)
+
+
+def processes_with(name: str, value: str) -> list[Identity]:
+    """The processes of this machine that were started with `name`=`value` in their environment (proc(5)).
+
+    Where there is no /proc, none.
+    """
+    wanted, machine, found = f"{name}={value}".encode(), machine_id(), []
+    for pid in [int(entry) for entry in os.listdir("/proc") if entry.isdigit()] if os.path.isdir("/proc") else ():
+        started = process_start(pid)
+        with contextlib.suppress(OSError):  # it has ended, or is another user's
+            if started and wanted in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+                found.append(Identity(machine, pid, started))
+    return found
 
 
 def machine_id() -> str:

@@ -1,15 +1,27 @@
-"""submission.json: the jobs that were queued for a run, with their exact scripts."""
+"""The launches of a run: the jobs that were queued for it, with their exact scripts.
+
+What is true stands in `launches/` (launch_files.py). submission.json is written from it, for people and programs; runs
+of earlier versions have only that.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import socket
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from hpcjobs.run_folder.files import read_json, write_json
+from hpcjobs.run_folder.launch_files import LaunchFacts, LaunchFiles
 from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.run_folder.process import Identity
+
+# How long a command on another machine may take to queue its jobs before it is considered dead (seconds).
+_STARTING_SECONDS = 60.0
+# What only launches/ has.
+_OWN = {"by", "host", "key", "launched", "cancelled", "starting"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +30,8 @@ class Launch:
 
     `jobs` names the Slurm jobs or the local supervisor's process. A Slurm job has a key, recorded before sbatch is
     called: it identifies a job whose id was never received. The ranks of a `joined` launch were added to the current
-    round.
+    round. `by` is the process that starts it, on `host`, until it is `launched`; `starting`: that process may still be
+    queueing jobs. `key` is in the environment of local processes.
     """
 
     number: int
@@ -35,6 +48,12 @@ class Launch:
     round: int = 0
     joined: bool = False
     notes: tuple[str, ...] = ()
+    by: Mapping[str, Any] = field(default_factory=dict)
+    host: str = ""
+    key: str = ""
+    launched: bool = True
+    cancelled: bool = False
+    starting: bool = False
 
     def with_job(self, kind: str, job_id: str) -> Launch:
         """The launch with the id of one more job."""
@@ -43,7 +62,12 @@ class Launch:
     @property
     def work_jobs(self) -> list[str]:
         """The ids of the jobs that run ranks."""
-        return [job_id for kind, job_id in self.jobs.items() if kind != "merge"]
+        return [job_id for kind, job_id in self.jobs.items() if not kind.startswith("merge")]
+
+    @property
+    def unseen(self) -> set[str]:
+        """The kinds of jobs that were to be queued, and whose ids are not known."""
+        return self.keys.keys() - self.jobs.keys()
 
     def owns(self, attempt: str) -> bool:
         """Whether `attempt` is a start or a requeue of this launch."""
@@ -53,14 +77,56 @@ class Launch:
 
 
 def read_launches(paths: RunPaths) -> list[Launch]:
-    """The launches of a run, oldest first; none if it was only planned."""
-    if not paths.submission.exists():
-        return []
-    lists = ("commands", "notes")
-    return [
-        Launch(**values | {name: tuple(values.get(name, ())) for name in lists})
-        for values in read_json(paths.submission)["launches"]
-    ]
+    """The launches of a run that count, oldest first; none if it was only planned."""
+    files, final = LaunchFiles(paths), set[int]()
+    while True:
+        listing = files.list()
+        found = [_read(files, number, facts) for number, facts in listing.items() if "void" not in facts.facts]
+        ended = {one.number for one in found if not one.launched and not one.starting}
+        if ended <= final:
+            break
+        final |= ended  # the last that their commands wrote may be newer than this listing
+    earlier = [one for one in _submitted(paths) if one.number not in listing]
+    return sorted([*earlier, *found], key=lambda launch: launch.number)
+
+
+def next_number(paths: RunPaths) -> int:
+    """The number of the next launch."""
+    numbers = [*LaunchFiles(paths).list(), *(one.number for one in _submitted(paths))]
+    return max(numbers, default=-1) + 1
+
+
+def take_launch(paths: RunPaths, launch: Launch) -> bool:
+    """Record a new launch by this process; False if another command has taken its number."""
+    author = dataclasses.replace(launch, by=Identity.own().values(), host=socket.gethostname(), launched=False)
+    if not LaunchFiles(paths).take(launch.number, _first(author)):
+        return False
+    write_submission(paths)
+    return True
+
+
+def record_launch(paths: RunPaths, launch: Launch) -> None:
+    """Record a launch with everything that is known of it. What is there stays as it is."""
+    files = LaunchFiles(paths)
+    files.take(launch.number, _first(launch))
+    for kind, key in launch.keys.items():
+        files.note_key(launch.number, kind, key, launch.scripts.get(kind, ""))
+    if launch.supervisor:
+        files.note_process(launch.number, launch.supervisor)
+    for kind, job_id in launch.jobs.items():
+        files.note_job(launch.number, kind, job_id)
+    for fact in ("launched", "cancelled"):
+        if getattr(launch, fact):
+            files.mark(launch.number, fact)
+    write_submission(paths)
+
+
+def write_submission(paths: RunPaths) -> None:
+    """Write submission.json from the records. Whoever writes it last has seen every record that was there by then."""
+    launches = None
+    while launches != (now := [_for_people(one) for one in read_launches(paths)]):
+        launches = now
+        write_json(paths.submission, {"launches": launches})
 
 
 def together(launches: Sequence[Launch]) -> list[Launch]:
@@ -71,15 +137,71 @@ def together(launches: Sequence[Launch]) -> list[Launch]:
     return list(launches[max(first, 0) :])
 
 
-def forget_launch(paths: RunPaths, number: int) -> None:
-    """Remove the record of a launch that Slurm has refused."""
-    _write(paths, [old for old in read_launches(paths) if old.number != number])
+def _read(files: LaunchFiles, number: int, facts: LaunchFacts) -> Launch:
+    values = files.read(number)
+    queued = {kind: files.read(number, f"{kind}.key.json") for kind in sorted(facts.keys - facts.refused, key=_order)}
+    supervisor = files.read(number, "process.json") if "process.json" in facts.facts else {}
+    named = {"supervisor": str(supervisor["pid"])} if supervisor else {}
+    refused = [f"{kind}: {files.text(number, f'{kind}.refused')}" for kind in sorted(facts.refused)]
+    return Launch(
+        **values
+        | {
+            "commands": tuple(values["commands"]),
+            "notes": (*values["notes"], *refused),
+            "keys": {kind: one["key"] for kind, one in queued.items()},
+            "scripts": {kind: one["script"] for kind, one in queued.items()},
+            "jobs": named | dict(_named(facts.jobs)),
+            "supervisor": supervisor,
+            "launched": "launched" in facts.facts,
+            "starting": "launched" not in facts.facts and _lives(values),
+            "cancelled": "cancelled" in facts.facts,
+        }
+    )
 
 
-def record_launch(paths: RunPaths, launch: Launch) -> None:
-    """Add a launch, or replace the one with the same number."""
-    _write(paths, [old for old in read_launches(paths) if old.number != launch.number] + [launch])
+def _lives(values: Mapping[str, Any]) -> bool:
+    """Whether the process that launches may be alive; on another machine it is given some time."""
+    if not values["by"]:
+        return False
+    author = Identity(**values["by"])
+    if author.machine == Identity.own().machine:
+        return not author.is_dead()
+    return time.time() - float(values["submitted_at"]) < _STARTING_SECONDS
 
 
-def _write(paths: RunPaths, launches: Sequence[Launch]) -> None:
-    write_json(paths.submission, {"launches": [dataclasses.asdict(one) for one in launches]})
+def _order(kind: str) -> tuple[bool, int, str]:
+    """Jobs as they are queued: work, work2, work10, merge."""
+    return kind.startswith("merge"), len(kind), kind
+
+
+def _named(jobs: Mapping[str, set[str]]) -> list[tuple[str, str]]:
+    """(kind, id) of each job; where a kind has several jobs, all but the first are named with their id."""
+    found = []
+    for kind in sorted(jobs, key=_order):
+        first, *more = sorted(jobs[kind], key=lambda job_id: (len(job_id), job_id))
+        found += [(kind, first), *((f"{kind}_{job_id}", job_id) for job_id in more)]
+    return found
+
+
+def _first(launch: Launch) -> dict[str, Any]:
+    """What is known of a launch before anything is queued."""
+    later = {"jobs", "keys", "scripts", "supervisor", "launched", "cancelled", "starting"}
+    return {name: value for name, value in dataclasses.asdict(launch).items() if name not in later}
+
+
+def _for_people(launch: Launch) -> dict[str, Any]:
+    return {name: value for name, value in dataclasses.asdict(launch).items() if name not in _OWN}
+
+
+def _submitted(paths: RunPaths) -> list[Launch]:
+    """The launches in submission.json, which in runs of earlier versions are all."""
+    if not paths.submission.exists():
+        return []
+    known, lists = {one.name for one in dataclasses.fields(Launch)}, ("commands", "notes")
+    return [
+        Launch(
+            **{name: value for name, value in values.items() if name in known}
+            | {name: tuple(values.get(name, ())) for name in lists}
+        )
+        for values in read_json(paths.submission)["launches"]
+    ]

@@ -17,7 +17,7 @@ from hpcjobs.training.data.tokens import TokenFacts
 from hpcjobs.training.steps import Curve, StepRecord, read_curve
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainMerged(Merged):
     """The result of a train run's merge. `rows` are the planned steps, `missing` those without a record; `model`:
     model/ exists.
@@ -52,7 +52,8 @@ def read_training(paths: RunPaths) -> Training:
     curve = read_curve(paths)
     steps = facts.steps if facts else config.train.max_steps or 1
     missing = [step for step in range(1, steps + 1) if step not in curve.steps]
-    merged = TrainMerged(steps, steps - len(missing), missing, _metrics(curve), model=paths.model.exists())
+    accepted, whole = steps - len(missing), paths.model.exists()
+    merged = TrainMerged(rows=steps, accepted=accepted, missing=missing, metrics=_metrics(curve), model=whole)
     values = _metrics_json(paths, config, plan, merged, curve, facts) | {"train": _train(paths, config, curve, facts)}
     return Training(merged, curve, values)
 

@@ -10,16 +10,22 @@ import os
 import sys
 from pathlib import Path
 
-from hpcjobs.distributed.rank import Rank
+from hpcjobs.distributed.rank import Rank, slurm_job
 from hpcjobs.errors import HpcJobsError
+from hpcjobs.run_folder.launch_files import begin_job
 from hpcjobs.run_folder.paths import RunPaths, find_run
-from hpcjobs.worker.guard import after_end, guarded
+from hpcjobs.worker.guard import after_end, guarded, notice
 from hpcjobs.worker.run import run_rank
 from hpcjobs.worker.stopped import StoppedRank
 
 
-def guard_rank(run_dir: str) -> None:
-    """Run `run_rank(run_dir)` in a child process, and exit with its exit code."""
+def guard_rank(run_dir: str, job: str = "") -> None:
+    """Run `run_rank(run_dir)` in a child process, and exit with its exit code.
+
+    `job` is the launch and the kind of a Slurm job, `0.work`. If that was cancelled before it began, nothing runs.
+    """
+    if job and not _wanted(RunPaths(Path(run_dir)), job):
+        return notice(f"{job} was cancelled before it began")
     with contextlib.suppress(HpcJobsError):  # the rank itself says what is wrong
         rank = Rank.from_env()
         if rank.launcher != "slurm":  # else an attempt may be named after the process, and the child is another one
@@ -29,6 +35,15 @@ def guard_rank(run_dir: str) -> None:
     code = guarded(lambda: run_rank(run_dir), lambda code: after_end(paths, code, stopped.why), stopped.watch)
     if code:
         sys.exit(code)
+    return None
+
+
+def _wanted(paths: RunPaths, job: str) -> bool:
+    number, _, kind = job.partition(".")
+    first = False
+    with contextlib.suppress(HpcJobsError):  # the rank itself says what is wrong
+        first = Rank.from_env().is_main
+    return begin_job(paths, int(number), kind, slurm_job(), first)
 
 
 def main(argv: list[str] | None = None) -> int:

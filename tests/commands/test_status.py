@@ -96,7 +96,7 @@ def test_running_and_failed_by_the_supervisor(ram: Path) -> None:
     local_launch(paths, 0, alive=True)
     status = read_status(paths)
     assert (status.state, status.over) == ("running", False)
-    local_launch(paths, 0, alive=False)
+    local_launch(paths, 1, alive=False)
     status = read_status(paths)
     assert (status.state, status.over, status.exit_code()) == ("failed", True, 1)
 

@@ -51,6 +51,7 @@ def cut(paths: RunPaths, lines: int) -> None:
     """Take the last records of the journal away, and merge again."""
     journal = paths.journal("a", 0)
     journal.write_bytes(b"".join(journal.read_bytes().splitlines(keepends=True)[:-lines]))
+    paths.metrics.unlink()
     assert len(merge(paths).missing) == lines
 
 

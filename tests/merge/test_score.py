@@ -89,6 +89,7 @@ def test_a_generate_run_gets_scores(ram: Path) -> None:
 def test_an_incomplete_run_stays_so(paths: RunPaths) -> None:
     journal = paths.journal("a", 0)
     journal.write_bytes(b"".join(journal.read_bytes().splitlines(keepends=True)[:-2]))
+    paths.metrics.unlink()
     assert len(merge(paths).missing) == 2
     told = hpcjobs("score", paths.root, "--metric", "f1")
     assert told.returncode == 3, told.stderr

@@ -197,6 +197,7 @@ def test_every_score_of_an_incomplete_run_is_marked(tmp_path: Path) -> None:
     paths = run(tmp_path / "part", sets=["task.metrics=[exact_match, contains, f1]"])
     path = paths.journals()[0]
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:30]))
+    paths.metrics.unlink()
     merge_and_report(paths)
     page = Page(paths.report)
     assert page.texts["title"][0] == "INCOMPLETE: part"
@@ -214,6 +215,7 @@ def test_every_score_of_an_incomplete_run_is_marked(tmp_path: Path) -> None:
 def test_many_missing_rows_are_counted_not_listed(tmp_path: Path) -> None:
     paths = run(tmp_path / "lost", data="unified", max_samples=60)
     paths.journals()[0].unlink()
+    paths.metrics.unlink()
     merge_and_report(paths)
     page = Page(paths.report)
     assert "60 rows without an accepted result; the first 50 are shown" in page.text

@@ -212,7 +212,7 @@ def test_submission_and_rendezvous_name_their_file(disk: Disk, run: RunPaths) ->
     before = run.submission.read_bytes()
     rendezvous = Rendezvous.of(run.rendezvous, LONE, 1.0)
     disk.fill()
-    with pytest.raises(DiskFullError, match=f"{run.submission} cannot be written"):
+    with pytest.raises(DiskFullError, match=f"{run.launches}/1.json cannot be written"):
         record_launch(run, Launch(number=1, executor="local", jobs={}, shape="1 node", ranks=1))
     with pytest.raises(DiskFullError, match=r"rank-0.json cannot be written"):
         rendezvous.arrive({"gpus": []})

@@ -114,7 +114,7 @@ def test_they_agree_on_real_ranks_that_are_stopped_and_killed(ram: Path) -> None
 def test_they_agree_on_what_srun_has_seen(tmp_path: Path) -> None:
     paths = planned(tmp_path / "run")
     beat(paths, attempt="100.0.0", age=2 * TIMEOUT)
-    record_launch(paths, Launch(number=0, executor="slurm", jobs={"work": "100"}, shape="1 node", ranks=1))
+    record_launch(paths, Launch(number=1, executor="slurm", jobs={"work": "100"}, shape="1 node", ranks=1))
     (paths.logs / "100_0_log.out").write_text("srun: error: n1: task 0: Killed\n")
     timeout, launches = TIMEOUT, read_launches(paths)
     (view,), ((activity,), _) = view_ranks(paths, launches, timeout), read_activities(paths, timeout)

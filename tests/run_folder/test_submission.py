@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from hpcjobs.launch.jobs import known_launches
+from hpcjobs.run_folder.files import read_json, write_json
+from hpcjobs.run_folder.launch_files import LaunchFiles
 from hpcjobs.run_folder.paths import RunPaths
-from hpcjobs.run_folder.submission import Launch, forget_launch, read_launches, record_launch, together
+from hpcjobs.run_folder.submission import _OWN as OWN
+from hpcjobs.run_folder.submission import Launch, next_number, read_launches, record_launch, take_launch, together
 from tests.fake_slurm import FakeSlurm
 
 
@@ -28,25 +32,46 @@ def start(number: int, joined: bool = False, executor: str = "slurm", **jobs: st
     return Launch(number=number, executor=executor, jobs=jobs, shape="1 node", ranks=1, joined=joined)
 
 
-def test_starts_come_back_as_they_were_and_the_same_number_replaces(paths: RunPaths) -> None:
+def test_starts_come_back_as_they_were_and_nobody_rewrites_them(paths: RunPaths) -> None:
     assert read_launches(paths) == []
     first, second = start(0, work="7", merge="8"), start(1, joined=True, join="9")
     for launch in (first, second):
         record_launch(paths, launch)
     assert read_launches(paths) == [first, second]
-    changed = start(1, work="10")
-    record_launch(paths, changed)
-    assert read_launches(paths) == [first, changed]
+    assert not take_launch(paths, start(1, work="10")), "the number is taken"
+    assert read_launches(paths) == [first, second]
+    assert next_number(paths) == 2
+    assert [one["number"] for one in read_json(paths.submission)["launches"]] == [0, 1]
 
 
-def test_a_start_that_was_refused_is_forgotten_and_no_other(paths: RunPaths) -> None:
+def test_a_start_that_was_refused_does_not_count_and_no_other_gets_its_number(paths: RunPaths) -> None:
     launches = [start(number) for number in range(3)]
     for launch in launches:
         record_launch(paths, launch)
-    forget_launch(paths, 1)
+    LaunchFiles(paths).mark(1, "void", "refused")
     assert read_launches(paths) == [launches[0], launches[2]]
-    forget_launch(paths, 7)
-    assert len(read_launches(paths)) == 2
+    LaunchFiles(paths).mark(2, "void", "refused")
+    assert (read_launches(paths), next_number(paths)) == ([launches[0]], 3)
+
+
+def test_a_run_of_an_earlier_version_has_submission_json_alone(paths: RunPaths) -> None:
+    """Its launches are read, and go on being so when a new one is recorded beside them."""
+    old, new = [start(0, work="7"), start(1, joined=True, join="8")], start(2, work="9")
+    values = [{name: value for name, value in asdict(one).items() if name not in OWN} for one in old]
+    write_json(paths.submission, {"launches": values})
+    assert (read_launches(paths), next_number(paths)) == (old, 2)
+    record_launch(paths, new)
+    assert read_launches(paths) == [*old, new]
+    assert [one["number"] for one in read_json(paths.submission)["launches"]] == [0, 1, 2]
+
+
+def test_two_jobs_with_one_key_are_both_known(paths: RunPaths) -> None:
+    """sbatch was called twice, as its first reply was lost, and both jobs have started."""
+    record_launch(paths, start(0, work="99", merge="101"))
+    LaunchFiles(paths).note_job(0, "work", "100")
+    [launch] = read_launches(paths)
+    assert launch.jobs == {"work": "99", "work_100": "100", "merge": "101"}
+    assert launch.work_jobs == ["99", "100"]
 
 
 @pytest.mark.parametrize(
