@@ -6,12 +6,12 @@ from collections import Counter
 from pathlib import Path
 
 from hpcjobs.config import Config
-from hpcjobs.engines.weight_files import stored_tensors
+from hpcjobs.engines.weight_files import TORCH_NAMES, stored_tensors
 from hpcjobs.errors import ConfigError
 from hpcjobs.run_folder.files import read_json
 
-# The types that a model can be stored in: safetensors' names and torch's.
-_NAMES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+# The types that a model can be stored in.
+_TYPES = ("float32", "bfloat16", "float16")
 
 
 def save_dtype(config: Config, folder: Path | None) -> str | None:
@@ -34,12 +34,13 @@ def own_dtype(folder: Path) -> str:
     config = read_json(folder / "config.json")
     for part in (config, config.get("text_config") or {}):
         said = str(part.get("dtype") or part.get("torch_dtype")).removeprefix("torch.")
-        if said in _NAMES.values():
+        if said in _TYPES:
             return said
     sizes: Counter[str] = Counter()
     try:
         for tensor in stored_tensors(folder, config.get("transformers_weights")).values():
-            sizes[_NAMES.get(tensor.dtype, "")] += tensor.end - tensor.begin
+            name = TORCH_NAMES.get(tensor.dtype, "")
+            sizes[name if name in _TYPES else ""] += tensor.end - tensor.begin
     except ConfigError:  # its weights are refused elsewhere, by name
         return "float32"
     return max(sizes, key=lambda name: sizes[name], default="") or "float32"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpcjobs.config import WeightsConfig
-from hpcjobs.engines.weight_files import StoredTensor, stored_tensors
+from hpcjobs.engines.weight_files import TORCH_NAMES, StoredTensor, stored_tensors
 from hpcjobs.engines.weights import weight_problems
 from hpcjobs.errors import ConfigError, HpcJobsError
 
@@ -17,10 +17,6 @@ if TYPE_CHECKING:
 
 # Bytes of a tensor that are compared at once.
 _BLOCK = 1 << 26
-_TYPES = {
-    "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "int64": "I64", "int32": "I32",
-    "int16": "I16", "int8": "I8", "uint8": "U8", "bool": "BOOL",
-}  # fmt: skip
 
 
 class StoredError(HpcJobsError):
@@ -99,8 +95,9 @@ def _difference(stored: StoredTensor | None, tensor: torch.Tensor) -> str | None
     if stored.shape != tuple(tensor.shape):
         return f"is {list(stored.shape)}, not {list(tensor.shape)}"
     wanted = str(tensor.dtype).removeprefix("torch.")
-    if stored.dtype != _TYPES.get(wanted, stored.dtype):
-        return f"is {stored.dtype}, not {_TYPES[wanted]}"
+    found = TORCH_NAMES.get(stored.dtype, stored.dtype)
+    if wanted in TORCH_NAMES.values() and found != wanted:
+        return f"is {found}, not {wanted}"
     content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
     with stored.file.open("rb") as file:
         file.seek(stored.begin)

@@ -14,6 +14,11 @@ from typing import Any
 from hpcjobs.errors import ConfigError
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+# safetensors' names of types, and torch's.
+TORCH_NAMES = {
+    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32",
+    "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool",
+}  # fmt: skip
 _LENGTH = 8
 _LFS = b"version https://git-lfs"
 # safetensors refuses longer headers.

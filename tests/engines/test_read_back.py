@@ -37,7 +37,7 @@ def one_bit(weight: Any) -> Any:
 
 CHANGES: list[tuple[Callable[[Tensors], Tensors], str]] = [
     (lambda held: held | {UP: one_bit(held[UP])}, f"{UP} in {FILE} has other values"),
-    (lambda held: held | {UP: held[UP].float()}, f"{UP} is F32, not BF16"),
+    (lambda held: held | {UP: held[UP].float()}, f"{UP} is float32, not bfloat16"),
     (lambda held: held | {UP: held[UP][1:].clone()}, rf"{UP} is \[23, 16\], not \[24, 16\]"),
     (lambda held: held | {UP: held[UP].T.contiguous()}, rf"{UP} is \[16, 24\], not \[24, 16\]"),
     (lambda held: {name: one for name, one in held.items() if name != UP}, f"{UP} is not there"),

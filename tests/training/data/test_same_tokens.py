@@ -70,8 +70,9 @@ def test_of_a_chat_the_last_turn_learned(name: str, template: str, turns: int) -
     tokens = Encoder(tokenizer, 800).encode(Example(whole[:-1], whole[-1:]))
     asked = prompt_ids(tokenizer, whole[:-1])
     assert tokens.ids[: len(asked)] == asked
-    assert not any(tokens.learned[: len(asked)])
-    assert tokens.learned[len(asked)]
+    assert tokens.learned == [False] * len(asked) + [True] * (len(tokens.ids) - len(asked))
+    written = tokenizer.apply_chat_template(whole, tokenize=False)
+    assert tokenizer.decode(tokens.ids) == tokenizer.decode(tokenizer(written, add_special_tokens=False).input_ids)
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
@@ -93,10 +94,15 @@ def test_of_a_chat_all_turns_learned(name: str, template: str) -> None:
             assert not tokens.learned[len(asked) - 1]
     assert same[0]
     assert all(same) or (template, name) in CROSSING
-    begins = [place for place, learn in enumerate(tokens.learned) if learn and not tokens.learned[place - 1]]
-    for number, begin in zip(range(1, 8, 2), begins, strict=True):
+    learned = [False, *tokens.learned, False]
+    begins = [place for place in range(len(tokens.ids)) if learned[place + 1] and not learned[place]]
+    ends = [place + 1 for place in range(len(tokens.ids)) if learned[place + 1] and not learned[place + 2]]
+    for number, begin, end in zip(range(1, 8, 2), begins, ends, strict=True):
         prompt = tokenizer.decode(prompt_ids(tokenizer, whole[:number]))
         assert tokenizer.decode(tokens.ids[:begin]) == prompt
+        through = tokenizer.apply_chat_template(whole[: number + 1], tokenize=False)
+        said = tokenizer.decode(tokenizer(through, add_special_tokens=False).input_ids)
+        assert tokenizer.decode(tokens.ids[:end]) == said
 
 
 @pytest.mark.parametrize("template", ["chatml", "bos", "default_system"])
