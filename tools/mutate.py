@@ -6,7 +6,8 @@
     python tools/mutate.py hpcjobs/metrics/numbers.py:51
 
 A mutant is killed by a test that fails, or takes several times as long as without it. First come the quick tests that
-run its lines, then the others that run lines of its file; all of the room where none runs its lines. tools/mutants_equivalent.txt names those that no test can kill.
+run its lines, then the others that run lines of its file; all of the room where none runs its lines.
+tools/mutants_equivalent.txt names those that no test can kill.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ EQUIVALENT = Path(__file__).with_name("mutants_equivalent.txt")
 
 @dataclass(frozen=True, kw_only=True)
 class Room:
-    """Files to mutate, as patterns below hpcjobs/, and the files and folders of their tests, as patterns below tests/."""
+    """Patterns of the files to mutate, below hpcjobs/, and of their tests and folders of tests, below tests/."""
 
     code: tuple[str, ...]
     tests: tuple[str, ...]
@@ -68,7 +69,7 @@ def main() -> int:
     os.nice(15)
     with runner() as ready:
         totals = {name: _room(ready, name, options) for name in options.rooms or ROOMS}
-    print(f"\n{'room':12} {'mutants':>7} {'killed':>6} {'(by time)':>9} {'equivalent':>10} {'survived':>8} {'share':>7}")
+    print("\nroom         mutants killed (by time) equivalent survived   share")
     for name, ends in totals.items():
         print(_row(name, ends))
     print(_row("all", sum(totals.values(), Counter())))
@@ -77,7 +78,7 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("rooms", nargs="*", metavar="ROOM", help=f"{', '.join(ROOMS)}, or FILE or FILE:LINE; default all")
+    parser.add_argument("rooms", nargs="*", metavar="ROOM", help=f"{', '.join(ROOMS)}, FILE or FILE:LINE; default all")
     parser.add_argument("--sample", type=int, default=60, help="how many mutants of each room, 0 for all (default 60)")
     parser.add_argument("--seed", type=int, default=0, help="of the sample (default 0)")
     return parser.parse_args()
@@ -121,11 +122,13 @@ def equivalent() -> set[str]:
 
 def _end(ready: Runner, mutant: Mutant, text: str, recorded: dict[str, Test]) -> str:
     quick = dict(sorted(recorded.items(), key=lambda item: item[1].seconds))
-    on_it = {name: test for name, test in quick.items() if not set(mutant.lines).isdisjoint(test.files.get(mutant.path, ()))}
+    lines = set(mutant.lines)
+    on_it = {name: test for name, test in quick.items() if not lines.isdisjoint(test.files.get(mutant.path, ()))}
     ready.write(mutant.path, mutant.text)
     try:
         how = ready.fails(on_it) if on_it else None
-        rest = {name: test for name, test in quick.items() if name not in on_it and (not on_it or mutant.path in test.files)}
+        near = {name: test for name, test in quick.items() if not on_it or mutant.path in test.files}
+        rest = {name: test for name, test in near.items() if name not in on_it}
         how = how or (ready.fails(rest) if rest else None)
     finally:
         ready.write(mutant.path, text)

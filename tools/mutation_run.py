@@ -23,8 +23,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = (
-    "numpy", "pyarrow.parquet", "torch", "transformers", "datasets", "hypothesis", "sacrebleu", "rouge_score.rouge_scorer",
-    "scipy.stats", "pydantic", "jinja2", "typer",
+    "numpy", "pyarrow.parquet", "torch", "transformers", "datasets", "hypothesis", "sacrebleu",
+    "rouge_score.rouge_scorer", "scipy.stats", "pydantic", "jinja2", "typer",
 )  # fmt: skip
 QUICK = "not slow and not slurm and not real"
 LEAST_SECONDS = 15.0
