@@ -53,7 +53,8 @@ def _show_dry(draft: Draft, places: Mapping[str, str], executor: str, scripts: M
             value = (
                 value[int(part)] if isinstance(value, list) else value.get(part) if isinstance(value, dict) else None
             )
-        if not isinstance(value, dict | list) or not value:
+        leaf = not isinstance(value, dict) and not any(other.startswith(f"{key}.") for other in places)
+        if leaf or value == {}:
             typer.echo(f"{key} = {json.dumps(value)}    # {place}")
     for kind, text in scripts.items():
         typer.echo(f"\n# script: {kind}\n{text.rstrip()}")

@@ -10,6 +10,7 @@ from hpcjobs.commands.submit import start_run
 from hpcjobs.config import Config
 from hpcjobs.config.resolve import dump
 from hpcjobs.config.shape import shape_of
+from hpcjobs.engines.fingerprint import check_planned
 from hpcjobs.launch.claim import Start
 from hpcjobs.launch.launch import executor_of
 from hpcjobs.plan.train import check_trainable
@@ -71,6 +72,7 @@ def _next_round(
         echo(f"no sample of {plan.run} lacks a completion" if errors else _nothing_missing(paths, plan.run))
         return None
     todo = [*merged.missing, *failed]
+    check_planned(config.model, plan.model, paths.root, config.run.allow_changed)
     record = seen.claim(paths, executor_of(config), shape, start, new_round=True)
     open_round(paths, record.round, todo, plan.chunk_size, deterministic, again=bool(failed))
     write_whole(paths.config, dump(config))
@@ -104,6 +106,7 @@ def _steps(
 
             start_evals(paths, echo)
         return None
+    check_planned(config.model, plan.model, paths.root, config.run.allow_changed)
     start = Start(automatic=automatic)
     record = seen.claim(paths, executor_of(config), shape, start)
     write_whole(paths.config, dump(config))

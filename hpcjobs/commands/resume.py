@@ -12,6 +12,7 @@ from hpcjobs.config.layers import Layer, merge_layers
 from hpcjobs.config.problems import validate
 from hpcjobs.config.resolve import read_config
 from hpcjobs.config.shape import shape_of
+from hpcjobs.engines.fingerprint import check_planned
 from hpcjobs.errors import UsageError
 from hpcjobs.launch.claim import Start, claim, withdraw
 from hpcjobs.launch.jobs import known_launches
@@ -62,6 +63,7 @@ def join(paths: RunPaths, flags: Flags, sbatch: Sequence[str], echo: Callable[[s
     plan.kind.check("join", plan.run)
     more, start = _reshaped(config, flags, sbatch), Start(joined=True)
     shape, executor = shape_of(more.cluster, more.model.gpus_per_rank), executor_of(more)
+    check_planned(more.model, plan.model, paths.root, more.run.allow_changed)
     record = None
     while record is None:  # other joins may take the next number: then what there is by then is looked at again
         seen = Seen.now(paths)

@@ -14,6 +14,7 @@ from hpcjobs.engines.end_tokens import added_tokens, end_tokens
 from hpcjobs.engines.generation_keys import stop_strings
 from hpcjobs.engines.lengths import dynamic_factor
 from hpcjobs.engines.stop_strings import stopped_text
+from hpcjobs.engines.vocabulary import check_tokens, embedding_rows
 from hpcjobs.requests import Completion, Prompt, Request, SampleError
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class TextCodec:
         self._added = added_tokens(tokenizer)
         self._longest = int(context_length(model, tokenizer) * dynamic_factor(model))
         self._window = window_length(model, tokenizer)
+        self._known = embedding_rows(model)
 
     def ends(self, generation: GenerationConfig) -> frozenset[int]:
         """The end tokens of an answer: the model's, and each stop string that is a single special token."""
@@ -74,6 +76,7 @@ class TextCodec:
                 raise ValueError(f"prompt of {len(ids)} tokens leaves no room in the model's {self._longest} positions")
             if not ids:
                 raise ValueError("prompt has no tokens")
+            check_tokens(ids, self._known, self.tokenizer)
         except Exception as error:
             return Completion.failed(request.index, SampleError.of(error), time.time())
         return Encoded(request, ids, min(room, generation.max_new_tokens), generation, self.ends(generation))

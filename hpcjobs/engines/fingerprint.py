@@ -70,7 +70,7 @@ def changed_weights(model: ModelConfig, planned: PlanModel) -> list[str]:
     """
     folder = Path(ModelSource.of(model).location)
     if not folder.is_dir():
-        return []
+        return differences(folder, planned.files or {}, {})[:1]
     if planned.files:
         changed = differences(folder, planned.files, weight_digests(folder, model.verify_weights == "full"))
     elif planned.weights_sha256 and (now := weights_fingerprint(folder)) != planned.weights_sha256:
@@ -82,18 +82,19 @@ def changed_weights(model: ModelConfig, planned: PlanModel) -> list[str]:
     return changed
 
 
-def check_planned(model: ModelConfig, planned: PlanModel, allowed: bool = False) -> None:
-    """Raise a ChangedError if the files of the model's folder are not those that were planned, unless that is
-    `allowed`.
+def check_planned(model: ModelConfig, planned: PlanModel, run: object, allowed: bool = False) -> None:
+    """Raise a ChangedError if the files of the model's folder are not those that were planned for `run` (its folder or
+    name), unless that is `allowed`.
     """
-    if (changed := changed_weights(model, planned)) and not allowed:
-        raise changed_error(changed)
+    if not allowed and (changed := changed_weights(model, planned)):
+        raise changed_error(changed, run)
 
 
-def changed_error(changed: Sequence[str]) -> ChangedError:
+def changed_error(changed: Sequence[str], run: object) -> ChangedError:
     """The error that names what has changed since the run was planned, and what to do."""
     more = f"\nand {len(changed) - _SHOWN} more" if len(changed) > _SHOWN else ""
     return ChangedError(
-        "this is not what was planned:\n" + "\n".join(changed[:_SHOWN]) + more + "\nPut it back and resume the run; "
-        "submit another one for what is there now; or accept the mixture: hpcjobs resume RUN --allow-changed"
+        "this is not what was planned:\n" + "\n".join(changed[:_SHOWN]) + more + f"\nPut it back, then: hpcjobs resume "
+        f"{run}; or submit another run for what is there now; or accept the mixture: hpcjobs resume {run} "
+        "--allow-changed"
     )

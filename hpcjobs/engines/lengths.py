@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from hpcjobs.engines.tried import once_a_model
@@ -47,7 +48,19 @@ def dynamic_factor(model: PreTrainedModel) -> float:
     """How many times the positions of its config the model can go beyond them, with dynamic rotary embeddings (as vllm
     has it); 1 for all other models.
     """
-    return max((kind.get("factor", 1.0) for kind in rope_kinds(model) if kind.get("rope_type") == "dynamic"), default=1)
+    return _factor(rope_kinds(model))
+
+
+def named_dynamic_factor(config: Mapping[str, Any]) -> float:
+    """`dynamic_factor` by what a config.json holds; older ones name it in `rope_scaling`, by `type`."""
+    text = config.get("text_config") or config
+    rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
+    return _factor([rope, *(part for part in rope.values() if isinstance(part, dict))])
+
+
+def _factor(kinds: Iterable[Mapping[str, Any]]) -> float:
+    dynamic = (kind for kind in kinds if "dynamic" in (kind.get("rope_type"), kind.get("type")))
+    return max((float(kind.get("factor", 1.0)) for kind in dynamic), default=1.0)
 
 
 def forget_lengths(model: PreTrainedModel) -> None:

@@ -12,13 +12,14 @@ from hpcjobs.assets import ASSETS
 from hpcjobs.config import ModelConfig, WeightsConfig
 from hpcjobs.engines.context_length import config_length
 from hpcjobs.engines.hub import HubModel, cache_folder, is_hub_id
+from hpcjobs.engines.vocabulary import embedded_tokens
 from hpcjobs.engines.weight_files import stored_tensors
 from hpcjobs.engines.weights import not_whole, weight_problems
 from hpcjobs.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -78,13 +79,22 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
 
 def most_positions(source: ModelSource) -> int | None:
     """The model's context length in tokens; None if its config does not say. Raises a ConfigError."""
+    return config_length(_config(source))
+
+
+def vocabulary_size(source: ModelSource) -> int | None:
+    """The tokens that the model has embeddings for; None if its config does not say. Raises a ConfigError."""
+    return embedded_tokens(_config(source))
+
+
+def _config(source: ModelSource) -> PreTrainedConfig:
     import transformers
 
     try:
-        config = transformers.AutoConfig.from_pretrained(source.location, **source.pinned)
+        config: PreTrainedConfig = transformers.AutoConfig.from_pretrained(source.location, **source.pinned)
     except (OSError, ValueError, KeyError) as error:
         raise source.not_loaded(error) from error
-    return config_length(config)
+    return config
 
 
 def fresh_model(

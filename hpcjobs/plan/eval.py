@@ -15,7 +15,8 @@ from hpcjobs.plan.chat_template import check_first_chats
 from hpcjobs.plan.draft import Draft, draft_run
 from hpcjobs.plan.generation_keys import generation_notes
 from hpcjobs.plan.locate import located
-from hpcjobs.plan.model import checked_model
+from hpcjobs.plan.model import checked_model, model_folder
+from hpcjobs.plan.model_files import vocabulary_notes
 from hpcjobs.plan.prompt_lengths import length_notes
 from hpcjobs.plan.user_code import metric_code
 from hpcjobs.plugins import limit_time
@@ -72,6 +73,8 @@ def make_plan(job: str, config: Config, folder: Path | None = None) -> Draft:
     size = config.run.chunk_size or default_chunk_size(len(table))
     work = expected_work(table, prompts.columns & set(table.column_names))
     chunks, notes = plan_chunks(work, size), [*null_notes(prompts, table), *target_notes(prompts, measures, table)]
+    if shots.data and not shots.k:
+        notes.append("task.few_shot.data is set, and task.few_shot.k is 0: no examples are shown")
     if config.task.type != "perplexity":
         notes += length_notes(config, table, work, lambda row: prompts.request(row, 0))
     data = PlanData(
@@ -84,7 +87,7 @@ def make_plan(job: str, config: Config, folder: Path | None = None) -> Draft:
     return draft_run(
         job, config, folder, shape, lambda run: metric_code(metrics, run), few_shot=few_shot,
         table=table, chunks=chunks, chunk_size=size, data=data, model=model,
-        notes=[*notes, *dated, *generation_notes(config)],
+        notes=[*notes, *dated, *generation_notes(config), *vocabulary_notes(model_folder(config))],
     )  # fmt: skip
 
 
@@ -104,7 +107,10 @@ def _lm_eval_plan(job: str, config: Config, folder: Path | None, shape: Shape) -
     return draft_run(
         job, task.config, folder, shape, task.snapshot,
         table=task.table, chunks=chunks, chunk_size=size, data=data, model=model,
-        notes=[*length_notes(task.config, task.table, work, planned_request), *generation_notes(task.config)],
+        notes=[
+            *length_notes(task.config, task.table, work, planned_request), *generation_notes(task.config),
+            *vocabulary_notes(model_folder(task.config)),
+        ],
     )  # fmt: skip
 
 

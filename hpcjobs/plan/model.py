@@ -17,6 +17,7 @@ from hpcjobs.engines.hub import HubModel, cache_folder, is_hub_id
 from hpcjobs.engines.registry import check_task, own_model_engine
 from hpcjobs.errors import ConfigError
 from hpcjobs.plan.likely_engine import likely_engine
+from hpcjobs.plan.model_files import check_model_files
 from hpcjobs.run_folder.files import read_json
 from hpcjobs.run_folder.plan import PlanModel
 
@@ -42,6 +43,7 @@ def checked_model(config: Config) -> PlanModel:
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise ConfigError(f"model folder {folder} has no config.json: not a saved transformers model")
+        check_model_files(folder)
         if engine == "auto" and config.task.type in ("generate", "lm_eval"):
             _, generation = generation_values(folder)
             likely = likely_engine(config, read_json(folder / "config.json"), generation)

@@ -13,6 +13,7 @@ import pyarrow as pa
 from hpcjobs.config import Config, GenerationConfig
 from hpcjobs.engines.chat_template import checked_text
 from hpcjobs.engines.context_length import config_length
+from hpcjobs.engines.lengths import named_dynamic_factor
 from hpcjobs.errors import ConfigError
 from hpcjobs.plan.chat_template import chat_renderer, special_tokens
 from hpcjobs.plan.model import model_folder
@@ -39,11 +40,13 @@ def length_notes(
     folder = model_folder(config)
     if folder is None or not (folder / "tokenizer.json").is_file():
         return []
-    positions = config_length(read_json(folder / "config.json"))
+    model = read_json(folder / "config.json")
+    positions = config_length(model)
     if positions is None:
         return []
-    longest = _longest(np.minimum(work, _CHARACTERS * positions))
-    room, long = _Room(folder, positions, config.task.generation), list[Request]()
+    beyond = int(positions * named_dynamic_factor(model))
+    longest = _longest(np.minimum(work, _CHARACTERS * beyond))
+    room, long = _Room(folder, positions, beyond, config.task.generation), list[Request]()
     for request in _requests(table, longest.tolist(), request_of):
         if request.task == "perplexity":  # of any length: it is scored in windows
             continue
@@ -52,7 +55,7 @@ def length_notes(
             if room.exceeded(request, most):
                 long.append(request)
     rows = f"{len(table)} rows" if len(longest) == len(table) else f"the {len(longest)} longest of {len(table)} rows"
-    return [_note(long, rows, positions)] if long else []
+    return [_note(long, rows, positions if _is_cut(long[0]) else beyond)] if long else []
 
 
 def _longest(work: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -79,9 +82,12 @@ def _is_cut(request: Request) -> bool:
 
 
 class _Room:
-    """Counts tokens as the ranks do, and says how many a prompt may have in the model in `folder`."""
+    """Counts tokens as the ranks do, and says how many a prompt may have in the model in `folder`.
 
-    def __init__(self, folder: Path, positions: int, generation: GenerationConfig) -> None:
+    `beyond` are the positions that answers may reach with dynamic rotary embeddings; else `positions`.
+    """
+
+    def __init__(self, folder: Path, positions: int, beyond: int, generation: GenerationConfig) -> None:
         from tokenizers import Tokenizer
 
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -89,14 +95,14 @@ class _Room:
         self._tokenizer.no_padding()
         self._render = chat_renderer(folder)
         self._first = special_tokens(folder).get("bos_token")
-        self._positions, self._generation = positions, generation
+        self._positions, self._beyond, self._generation = positions, beyond, generation
 
     def most(self, request: Request) -> int:
         """The most tokens that are neither cut nor refused, those of an option included. Raises a ConfigError."""
         if request.task == "choice":
             return self._positions + 1  # the last token is only predicted
         if request.truncate != "left":
-            return self._positions - 1
+            return self._beyond - 1
         new = (request.generation or self._generation).max_new_tokens
         if new >= self._positions:
             raise ConfigError(
@@ -117,7 +123,7 @@ class _Room:
         if option and not text:  # one token stands before it
             most, special = most - 1, False
         text += option
-        head = text[: _CHARACTERS * self._positions]
+        head = text[: _CHARACTERS * self._beyond]
         if len(head) < len(text) and self._count(head, special) > most + 2:  # a token or two differ at the cut
             return True
         return self._count(text, special) > most

@@ -19,6 +19,7 @@ from hpcjobs.plan.draft import Draft, draft_run
 from hpcjobs.plan.eval import make_plan
 from hpcjobs.plan.locate import located
 from hpcjobs.plan.model import checked_model, model_folder
+from hpcjobs.plan.model_files import vocabulary_notes
 from hpcjobs.plan.train_rows import row_notes
 from hpcjobs.requests import Chat, Row
 from hpcjobs.run_folder.inputs import table_sha256, user_columns
@@ -55,7 +56,7 @@ def make_train_plan(config: Config, folder: Path | None = None) -> Draft:
     _try_example(examples, table)
     notes += check_first_chats(config, table, lambda row: _learned_chat(examples, row))
     notes += null_notes(examples.prompts, table) if examples.prompts else []
-    notes += row_notes(config, table, examples)
+    notes += row_notes(config, table, examples) + vocabulary_notes(model_folder(config))
     validation = validation_table(config)
     if validation is not None:
         notes += [f"{config.train.validation_split}: {note}" for note in row_notes(config, validation, examples)]

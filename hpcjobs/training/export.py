@@ -76,7 +76,7 @@ def _bytes_of(weights: Iterable[torch.Tensor], dtype: torch.dtype | None = None)
 def _check_base(work: Work) -> None:
     from hpcjobs.engines.fingerprint import check_planned
 
-    check_planned(work.config.model, work.plan.model, work.config.run.allow_changed)
+    check_planned(work.config.model, work.plan.model, work.paths.root, work.config.run.allow_changed)
 
 
 @contextlib.contextmanager

@@ -150,7 +150,7 @@ def _tied_targets(model: PreTrainedModel) -> list[str]:
     return [
         name.removeprefix("base_model.model.")
         for name, module in model.named_modules()
-        if hasattr(module, "lora_A") and owners.get(id(module.base_layer.weight), 0) > 1
+        if hasattr(module, "lora_A") and owners.get(id(getattr(module.base_layer, "weight", None)), 0) > 1
     ]
 
 

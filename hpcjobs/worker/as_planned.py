@@ -24,7 +24,7 @@ def check_as_planned(work: Work) -> None:
     if not changed:
         return
     if not config.run.allow_changed:
-        raise changed_error(changed)
+        raise changed_error(changed, work.paths.root)
     for line in changed:
         log.warning("not as planned, and allowed: %s", line)
     if work.rank.is_main:

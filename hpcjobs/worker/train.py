@@ -54,7 +54,7 @@ def make_tokens(work: Work) -> TokenFacts:
     """Rank 0: tokenise the rows, unless an earlier start did and its files are whole; returns the counts."""
     if facts := whole_tokens(work.paths, work.rank.attempt):
         return facts
-    from hpcjobs.engines.loader import ModelSource, load_tokenizer, most_positions
+    from hpcjobs.engines.loader import ModelSource, load_tokenizer, most_positions, vocabulary_size
     from hpcjobs.training.data.encode import Encoder
     from hpcjobs.training.data.examples import Examples
     from hpcjobs.training.data.validation_rows import validation_rows
@@ -63,7 +63,7 @@ def make_tokens(work: Work) -> TokenFacts:
     train, model, inputs = config.train, config.model, Inputs(work.paths.data)
     source = ModelSource.of(model)
     longest = min(train.max_length, most_positions(source) or train.max_length)
-    encoder = Encoder(load_tokenizer(source), longest)
+    encoder = Encoder(load_tokenizer(source), longest, vocabulary_size(source))
     examples = Examples(config.task, inputs.columns)
     held_out = validation_rows(inputs.ids(0, len(inputs)), train.validation_fraction, config.run.seed)
     made = write_tokens(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -76,32 +77,32 @@ def folder(tmp_path: Path) -> Path:
 def test_a_folder_that_changed(folder: Path, change: Callable[[Path], None], message: str, full: bool) -> None:
     model = ModelConfig(name=str(folder), verify_weights="full" if full else "head")
     planned = PlanModel(name="m", weights_sha256=weights_fingerprint(folder), files=weight_digests(folder, full))
-    check_planned(model, planned)
+    check_planned(model, planned, "run")
     change(folder)
     with pytest.raises(HpcJobsError, match=message):
-        check_planned(model, planned)
-    check_planned(ModelConfig(name="org/model"), planned)  # of a hub model, which has its commit
+        check_planned(model, planned, "run")
+    check_planned(ModelConfig(name="org/model"), replace(planned, files=None), "run")  # a hub model has its commit
 
 
 def test_a_changed_folder_is_no_failure_where_that_is_allowed(folder: Path) -> None:
     planned = PlanModel(name="m", weights_sha256="00", files=weight_digests(folder))
     other_config(folder)
-    check_planned(ModelConfig(name=str(folder)), planned, allowed=True)
+    check_planned(ModelConfig(name=str(folder)), planned, "run", allowed=True)
 
 
 def test_a_readme_is_none_of_the_model(folder: Path) -> None:
     planned = PlanModel(name="m", weights_sha256="00", files=weight_digests(folder))
     (folder / "README.md").write_text("other words")
     (folder / ".lock").write_text("")
-    check_planned(ModelConfig(name=str(folder)), planned)
+    check_planned(ModelConfig(name=str(folder)), planned, "run")
 
 
 def test_runs_of_earlier_versions_have_one_hash(folder: Path) -> None:
     model, planned = ModelConfig(name=str(folder)), PlanModel(name="m", weights_sha256=weights_fingerprint(folder))
-    check_planned(model, planned)
+    check_planned(model, planned, "run")
     other_config(folder)
     with pytest.raises(ChangedError, match="m: planned sha256"):
-        check_planned(model, planned)
+        check_planned(model, planned, "run")
     cut_off(folder)
     with pytest.raises(ConfigError, match="is cut off"):
-        check_planned(model, planned)
+        check_planned(model, planned, "run")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,18 @@ def test_options_count_but_for_their_last_token(
     assert 0 < len(long) < len(requests)
     right = said(len(long), len(requests), ", ".join(map(repr, long)), then)
     assert notes(config_of(model(tmp_path, name)), requests) == [right]
+
+
+@pytest.mark.parametrize("key", ["rope_parameters", "rope_scaling"])
+def test_dynamic_rotary_embeddings_go_beyond_their_positions(tmp_path: Path, key: str) -> None:
+    """As the engines let them; what is cut is cut to the positions, as lm_eval does."""
+    folder = model(tmp_path)
+    values = json.loads((folder / "config.json").read_text())
+    kind = {"rope_type" if key == "rope_parameters" else "type": "dynamic", "factor": 100.0}
+    (folder / "config.json").write_text(json.dumps(values | {key: kind}))
+    requests = [Request(index=n, id=str(n), prompt=text) for n, text in enumerate(TEXTS)]
+    assert notes(config_of(folder), requests) == []
+    assert notes(config_of(folder), [replace(request, truncate="left") for request in requests]) != []
 
 
 def test_chats_are_rendered_and_rows_that_fail_left_out(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from hpcjobs.engines.chat_template import chat_text
 from hpcjobs.engines.scoring.spans import Span
+from hpcjobs.engines.vocabulary import check_tokens
 from hpcjobs.requests import Pair, Prompt, Request
 
 if TYPE_CHECKING:
@@ -18,10 +19,13 @@ if TYPE_CHECKING:
 
 
 class SpanBuilder:
-    """Makes spans of at most `longest` input tokens from requests; longer ones are cut on the left, or refused."""
+    """Makes spans of at most `longest` input tokens from requests; longer ones are cut on the left, or refused.
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, longest: int) -> None:
-        self._tokenizer, self._longest = tokenizer, longest
+    `known` is the number of tokens that the model has embeddings for.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, longest: int, known: int | None = None) -> None:
+        self._tokenizer, self._longest, self._known = tokenizer, longest, known
         bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
         self._prefix: int | None = eos if bos is None else bos
         self._prefix_text = tokenizer.decode([self._prefix]) if self._prefix is not None else None
@@ -105,6 +109,7 @@ class SpanBuilder:
             special = False
         how = {} if special is None else {"add_special_tokens": special}
         ids: list[int] = self._tokenizer(text, **how).input_ids
+        check_tokens(ids, self._known, self._tokenizer)
         return ids
 
     def _lead(self) -> int:

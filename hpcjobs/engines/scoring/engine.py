@@ -19,6 +19,7 @@ from hpcjobs.engines.scoring.sequences import PlainScorer
 from hpcjobs.engines.scoring.spans import ScoringJob, Span
 from hpcjobs.engines.scoring.tree import TreeScorer
 from hpcjobs.engines.support import has_plain_cache
+from hpcjobs.engines.vocabulary import embedding_rows
 from hpcjobs.requests import Completion, Likelihood, Request, SampleError
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class ScoringEngine:
     ) -> None:  # fmt: skip
         self.batch_size = rows_at_once(batch_size)
         self._window, self._fresh = _WINDOW_BATCHES * self.batch_size, fresh
-        self._span_builder = SpanBuilder(tokenizer, window_length(model, tokenizer))
+        self._span_builder = SpanBuilder(tokenizer, window_length(model, tokenizer), embedding_rows(model))
         self._scorer = scorer or scorer_of(model)
 
     def stream(self, requests: Source) -> Iterator[Completion]:

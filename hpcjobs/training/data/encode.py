@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from hpcjobs.engines.chat_template import chat_text
 from hpcjobs.engines.encoding import prompt_ids, text_ids
 from hpcjobs.engines.end_tokens import added_tokens
+from hpcjobs.engines.vocabulary import check_tokens
 from hpcjobs.requests import Turn
 from hpcjobs.training.data.examples import Example, turns_of
 from hpcjobs.training.data.pieces import chat_pieces
@@ -22,12 +23,14 @@ if TYPE_CHECKING:
 class Tokens:
     """A sample: its token ids, and for each whether it is trained on. The first never is: nothing predicts it.
 
-    `cut` tokens at its end were left out.
+    `cut` tokens at its end were left out. `apart`: a token reaches over the border of an earlier answer, which later
+    prompts hold in other tokens than those that answered. No sample is right for both; it has the latter.
     """
 
     ids: list[int]
     learned: list[bool]
     cut: int = 0
+    apart: bool = False
 
 
 # Texts put before a piece that is tokenised by itself: the first that no token of the piece reaches into.
@@ -38,20 +41,21 @@ class Encoder:
     """Tokenises examples with the model's tokenizer and chat template, truncated to `max_length` tokens.
 
     A prompt has the same tokens as at inference (`engines.encoding.prompt_ids`), and the answer those that the
-    tokenizer gives it after that prompt.
+    tokenizer gives it after that prompt. `known` is the number of tokens that the model has embeddings for.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
-        self._tokenizer, self._most = tokenizer, max_length
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int, known: int | None = None) -> None:
+        self._tokenizer, self._most, self._known = tokenizer, max_length, known
 
     def encode(self, example: Example) -> Tokens:
         """The tokens of an example. Raises a ValueError if none of them would be trained on."""
         tokens = self._text(example) if isinstance(example.completion, str) else self._chat(example)
         ids, learned = tokens.ids[: self._most], [False, *tokens.learned[1 : self._most]]
+        check_tokens(ids, self._known, self._tokenizer)
         if not any(learned):
             cut = f" within the first {self._most} of its {len(tokens.ids)} tokens (train.max_length)"
             raise ValueError(f"nothing is learned from it{cut if len(tokens.ids) > self._most else ''}")
-        return Tokens(ids, learned, cut=len(tokens.ids) - len(ids))
+        return Tokens(ids, learned, cut=len(tokens.ids) - len(ids), apart=tokens.apart)
 
     def _text(self, example: Example) -> Tokens:
         """A text with the tokenizer's special tokens; the completion ends with the end token."""
@@ -67,11 +71,14 @@ class Encoder:
         whole = self._render(chat, False)
         ids: list[int] = []
         learned: list[bool] = []
+        apart = False
         for piece in chat_pieces(chat, len(example.context), self._render):
+            if piece.learned:
+                apart = ids != self._plain(whole[: piece.begin])
             part = self._bare(whole[piece.begin : piece.end], whole[: piece.begin], ids)
             ids += part
             learned += [piece.learned] * len(part)
-        return Tokens(ids, learned)
+        return Tokens(ids, learned, apart=apart)
 
     def _bare(self, text: str, before: str, head: Sequence[int] | None = None) -> list[int]:
         """Ids of a text after `before`, whose ids are `head` (None: its ids alone), without special tokens.

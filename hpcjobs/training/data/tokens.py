@@ -35,7 +35,8 @@ _REASONS_SHOWN = 5
 @dataclass(frozen=True, kw_only=True)
 class TokenCount:
     """The numbers of samples, tokens and trained tokens of a token file; rows left out, and why the first ones were;
-    rows that were cut because they are too long, and the first ones with their lengths.
+    rows that were cut because they are too long, and the first ones with their lengths; chats of which an earlier
+    answer has other tokens than the prompts of later ones hold (`Tokens.apart`).
     """
 
     samples: int
@@ -45,6 +46,7 @@ class TokenCount:
     reasons: list[str] = field(default_factory=list)
     cut: int = 0
     cut_rows: list[str] = field(default_factory=list)
+    apart: int = 0
 
 
 def write_tokens(
@@ -55,7 +57,7 @@ def write_tokens(
 
     Raises a DataError if none can be.
     """
-    samples = tokens = learned = left_out = cut = 0
+    samples = tokens = learned = left_out = cut = apart = 0
     reasons: list[str] = []
     cut_rows: list[str] = []
     temporary = temporary_name(path)
@@ -71,6 +73,7 @@ def write_tokens(
                         if len(reasons) < _REASONS_SHOWN:
                             reasons.append(f"row {row['index']} (id {row['id']}): {error}"[:300])
                         continue
+                    apart += found.apart
                     if found.cut:
                         cut += 1
                         if len(cut_rows) < _REASONS_SHOWN:
@@ -84,7 +87,8 @@ def write_tokens(
         raise DataError(f"none of {len(inputs)} rows can be learned from: {'; '.join(reasons) or 'there are none'}")
     replace_whole(temporary, path)
     return TokenCount(
-        samples=samples, tokens=tokens, learned=learned, left_out=left_out, reasons=reasons, cut=cut, cut_rows=cut_rows
+        samples=samples, tokens=tokens, learned=learned, left_out=left_out, reasons=reasons, cut=cut, cut_rows=cut_rows,
+        apart=apart,
     )  # fmt: skip
 
 
@@ -169,6 +173,11 @@ class TokenFacts:
             if count and count.cut:
                 what = f"{count.cut} {of}rows are longer than {self.longest} tokens (train.max_length)"
                 found.append(f"{what} and were truncated: {_shown(count.cut_rows, count.cut)}")
+            if count and count.apart:
+                found.append(
+                    f"{count.apart} {of}chats have an earlier answer that later prompts hold in other tokens, as a "
+                    "token reaches over its border: later answers are learned behind the tokens that it was made of"
+                )
         return found
 
     def write(self, path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from hpcjobs.config import Message, TaskConfig
+from hpcjobs.engines.encoding import prompt_ids
 from hpcjobs.errors import ConfigError
 from hpcjobs.training.data.encode import Encoder, Tokens
 from hpcjobs.training.data.examples import Example, Examples
@@ -137,3 +138,27 @@ def test_a_task_that_cannot_be_learned_is_refused(task: TaskConfig, columns: lis
 def test_a_row_without_its_chat_is_named() -> None:
     with pytest.raises(ValueError, match="column 'messages' is null"):
         Examples(TaskConfig(), ["messages"]).example({"index": 0, "id": "a", "messages": None})
+
+
+def test_turns_that_are_asked_with_other_tokens_later_are_told_of() -> None:
+    """GPT-2 splits a pair of newlines where text follows: one token before the first answer, two once it is history."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer, made.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    made.train_from_iterator(["a\n\n"] * 9, trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet))
+    tokenizer: Any = PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<|end|>")
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ '<' + m.role + '>\n\n' + m.content + eos_token }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<assistant>\n\n' }}{% endif %}"
+    )
+    tokens = Encoder(tokenizer, 256).encode(Example([], chat("a", "b")))
+    asked = prompt_ids(tokenizer, chat("a"))
+    assert tokens.ids[: len(asked)] == asked
+    assert not tokens.apart
+    assert Encoder(tokenizer, 256).encode(Example([], chat("a", "b", "c", "d"))).apart
+    later = Encoder(tokenizer, 256).encode(Example(chat("a", "b", "c"), [{"role": "assistant", "content": "d"}]))
+    asked = prompt_ids(tokenizer, chat("a", "b", "c"))
+    assert later.ids[: len(asked)] == asked

@@ -94,6 +94,7 @@ def test_of_a_chat_all_turns_learned(name: str, template: str) -> None:
             assert not tokens.learned[len(asked) - 1]
     assert same[0]
     assert all(same) or (template, name) in CROSSING
+    assert tokens.apart == (not same[-1])
     learned = [False, *tokens.learned, False]
     begins = [place for place in range(len(tokens.ids)) if learned[place + 1] and not learned[place]]
     ends = [place + 1 for place in range(len(tokens.ids)) if learned[place + 1] and not learned[place + 2]]
