@@ -36,6 +36,8 @@ LONGEST = (
     "tests/commands/test_submit_train.py",
     "tests/training/test_real.py",
     "tests/compare/test_eval.py",
+    "tests/commands/test_killed_commands.py",
+    "tests/commands/test_commands_at_once.py",
     "tests/test_slow_files.py",
     "tests/launch/test_supervisor.py",
     "tests/tasks/lmeval/test_tasks.py",
