@@ -90,10 +90,14 @@ def _switch(paths: RunPaths, made: list[tuple[Path, Path]]) -> None:
 
 
 def _link(folder: Path, target: str, path: Path) -> None:
-    """Let `path` be a symbolic link to `target`, atomically."""
+    """Let `path` be a symbolic link to `target`, atomically but where it is a folder: of a copy that followed links."""
     temporary = temporary_name(folder / path.name)
     os.symlink(target, temporary)
+    copied = temporary_name(folder / path.name)
+    if path.is_dir() and not path.is_symlink():
+        os.rename(path, copied)
     replace_whole(temporary, path)
+    shutil.rmtree(copied, ignore_errors=True)
 
 
 def _take_over(old: Path, new: Path) -> None:

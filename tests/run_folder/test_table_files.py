@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,19 @@ def test_a_merge_that_is_killed_anywhere_leaves_one_whole_table(paths: RunPaths,
     assert table(paths) == new
     assert sorted(entry.name for entry in paths.tables.iterdir())[1:] == ["current"], "older tables are left"
     assert [one for one in os.listdir(paths.root) if one.endswith(".tmp")] == []
+
+
+def test_a_copy_that_followed_the_links_can_be_merged(paths: RunPaths, ram: Path) -> None:
+    """As `scp -r` and `cp -rL` make one: `tables/current` is a folder, and the three files are files."""
+    copied = RunPaths(Path(shutil.copytree(paths.root, ram / "copy")))
+    assert copied.table.is_dir()
+    assert not copied.table.is_symlink()
+    for again in range(2):
+        assert merge(copied).complete, again
+        assert copied.table.is_symlink()
+    merge(paths)
+    assert table(copied) == table(paths)
+    assert sorted(entry.name for entry in copied.tables.iterdir())[1:] == ["current"]
 
 
 def test_plain_files_of_an_earlier_version_are_read_and_replaced(paths: RunPaths) -> None:
