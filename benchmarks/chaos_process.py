@@ -23,6 +23,7 @@ PATIENCE = 180.0
 # Ranks that see each other's deaths; that do not, as on other nodes; and those whose guards give back what they held.
 KINDS = {"plain": rank_main, "elsewhere": rank_elsewhere, "guarded": guarded_rank}
 # How a rank ends that SIGTERM asked to, before or after it had anything to drain: also before Python had a handler.
+_BY_GUARD = 128 + signal.SIGKILL
 _ASKED = (0, 128 + signal.SIGTERM, -signal.SIGTERM)
 
 
@@ -96,6 +97,8 @@ class RankProcess(Life):
         self.process.join(PATIENCE)
         code = self.process.exitcode
         assert code is not None, f"{self} did not end in {PATIENCE} s"
+        if self.guarded and self.woken is not None and code == _BY_GUARD:  # it was the last one, and stood still
+            self.killed = time.time_ns()
         right = self.killed is not None or code == 0 or (self.drained and code in _ASKED)
         assert right, f"{self} ended with {code}"
 

@@ -42,6 +42,7 @@ class SlowFiles:
             setattr(module, name, self._looking(getattr(module, name)))
         os.link = self._naming(os.link)
         os.replace = self._naming(os.replace)
+        os.mkdir = self._making(os.mkdir)
         os.scandir = self._listing(os.scandir)
         self._stat: Callable[[str], os.stat_result] = os.stat.__wrapped__  # type: ignore[attr-defined]
 
@@ -91,6 +92,14 @@ class SlowFiles:
                 self._own.add(name)
 
         return name_it
+
+    def _making(self, real: Callable[..., None]) -> Callable[..., None]:
+        def make(path: Any, *args: Any, **kwargs: Any) -> None:
+            real(path, *args, **kwargs)
+            if name := self._name(path):
+                self._own.add(name)
+
+        return make
 
     def _listing(self, real: Callable[..., Any]) -> Callable[..., Any]:
         slow = self

@@ -51,7 +51,8 @@ def test_a_full_disk_is_said_and_costs_no_step(tmp_path: Path, adapter: bool) ->
         disk.fill(leave=1_200_000)
         with TrainingRanks(paths, 1, "b") as ranks:
             assert ranks.finish() == [1]
-        said = _said(paths, "b")
+        _check_fatal(paths, "b")
+        said = logs_of(paths)
         assert f"{paths.adapter if adapter else paths.model} cannot be written: No space left on device" in said
         assert f"then: hpcjobs resume {paths.root}" in said
         assert "needed: about 2." in said or "needed: about 3." in said
@@ -63,9 +64,8 @@ def test_a_full_disk_is_said_and_costs_no_step(tmp_path: Path, adapter: bool) ->
         assert merge_train(paths).complete
 
 
-def _said(paths: RunPaths, attempt: str) -> str:
-    """Why rank 0 ended; it must say that a restart would not help."""
+def _check_fatal(paths: RunPaths, attempt: str) -> None:
+    """Rank 0 says that a restart would not help."""
     vitals = read_heartbeat(paths.heartbeat(attempt, 0))
     assert vitals, logs_of(paths)
     assert vitals.fatal, json.dumps(vitals.first_error)
-    return vitals.first_error or ""
