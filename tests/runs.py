@@ -262,7 +262,9 @@ def run_ranks(paths: RunPaths, world: int, attempt: str = "a") -> None:
     """Run all ranks of an attempt to their end; each must end well."""
     with Ranks(paths, world, attempt) as ranks:
         ranks.start(*range(world))
-        assert ranks.finish(*range(world)) == [0] * world
+        codes = ranks.finish(*range(world))
+    logs = "\n".join(path.read_text()[-4000:] for path in sorted(paths.logs.glob("*.log")))
+    assert codes == [0] * world, f"ranks ended with {codes}\n{logs}"
 
 
 def next_round(paths: RunPaths, deterministic: bool = False) -> list[int]:

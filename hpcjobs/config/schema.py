@@ -166,7 +166,7 @@ class RunConfig(Section):
     progress_timeout: Annotated[float, Field(gt=0)] = 1800.0
     metric_timeout: Annotated[float, Field(gt=0)] = 300.0
     auto_resume: Annotated[int, Field(ge=0)] = 3
-    max_errors: Annotated[float | int, AfterValidator(error_limit)] = 0.1
+    max_errors: Annotated[int | float, AfterValidator(error_limit)] = 0.1
     drain_margin: Annotated[float, Field(ge=0)] | None = None
     rendezvous_timeout: Annotated[float, Field(gt=0)] = 600.0
     allow_changed: bool = False
