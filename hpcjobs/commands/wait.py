@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING
 
 from hpcjobs.errors import LaunchError
 from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.run_folder.process import Identity
 from hpcjobs.run_folder.run_state import RunState
+from hpcjobs.run_folder.submission import read_launches
 
 if TYPE_CHECKING:
     from hpcjobs.commands.status import Status
 
 _SETTLE_SECONDS = 8.0
+_LOOK_SECONDS = 0.2
 _UNKNOWN_SECONDS = 3600.0
 
 
@@ -42,5 +45,23 @@ def wait(paths: RunPaths, show: Callable[[Status], None]) -> int:
             if not status.over and passed > _UNKNOWN_SECONDS:
                 raise LaunchError(f"{status.run}: {'; '.join(status.notes)}; next: hpcjobs status {status.folder}")
         sys.stdout.flush()
-        time.sleep(pause)
+        _sleep(paths, pause)
         pause = min(pause * 1.3, 5.0)
+
+
+def _sleep(paths: RunPaths, seconds: float) -> None:
+    """Sleep, but not beyond a new metrics.json or the end of a local supervisor: mostly the end of the run."""
+    local = [Identity(**one.supervisor) for one in read_launches(paths)[-1:] if one.supervisor]
+    alive = [one for one in local if not one.is_dead()]
+    before, ends = _written(paths), time.monotonic() + seconds
+    while (left := ends - time.monotonic()) > 0:
+        time.sleep(min(_LOOK_SECONDS, left))
+        if _written(paths) != before or any(one.is_dead() for one in alive):
+            return
+
+
+def _written(paths: RunPaths) -> int:
+    try:
+        return paths.metrics.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from hpcjobs.errors import LaunchError
 from hpcjobs.launch import slurm
 from hpcjobs.run_folder.files import read_json
 from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.run_folder.process import Identity, process_start
 from hpcjobs.run_folder.submission import read_launches
 from tests.fake_slurm import Shell
 
@@ -188,6 +191,35 @@ def test_wait_ends_with_the_runs_code(shell: Shell, queued: RunPaths) -> None:
     seen: list[str] = []
     assert wait(queued, lambda status: seen.append(status.state)) == 3
     assert seen == ["incomplete"]
+
+
+def test_wait_looks_again_as_soon_as_the_merge_has_written_or_the_supervisor_has_ended(
+    shell: Shell, queued: RunPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hpcjobs.commands import wait
+
+    slept: list[float] = []
+
+    def merge(seconds: float) -> None:
+        slept.append(seconds)
+        queued.metrics.write_text("{}")
+
+    monkeypatch.setattr(time, "sleep", merge)
+    wait._sleep(queued, 5.0)
+    assert slept == [wait._LOOK_SECONDS]
+
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as supervisor:
+        identity = Identity(Identity.own().machine, supervisor.pid, process_start(supervisor.pid) or "0")
+        newest = dataclasses.replace(read_launches(queued)[-1], supervisor=identity.values())
+        monkeypatch.setattr(wait, "read_launches", lambda _: [newest])
+
+        def end(seconds: float) -> None:
+            slept.append(seconds)
+            supervisor.communicate()
+
+        monkeypatch.setattr(time, "sleep", end)
+        wait._sleep(queued, 5.0)
+        assert slept == [wait._LOOK_SECONDS] * 2
 
 
 DOWN = "slurm_load_jobs error: Unable to contact slurm controller (connect failure)\n"
