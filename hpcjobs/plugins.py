@@ -25,8 +25,8 @@ METRICS, ENGINES, JOBS = "hpcjobs.metrics", "hpcjobs.engines", "hpcjobs.jobs"
 class ExitError(HpcJobsError):
     """Code of a user wanted to end the process: the run would have ended as if all were done."""
 
-    def __init__(self, call: str) -> None:
-        super().__init__(f"code that is not hpcjobs' own called {call}; it may raise an error, not end the process")
+    def __init__(self, deed: str) -> None:
+        super().__init__(f"code that is not hpcjobs' own {deed}; it may raise an error, not end the process")
 
 
 class _Inside(threading.local):
@@ -41,20 +41,33 @@ _inside, _really_exit = _Inside(), os._exit
 
 @contextlib.contextmanager
 def contained() -> Iterator[None]:
-    """A block that runs code of others: raises an ExitError where that calls `sys.exit` or `os._exit`.
+    """A block that runs code of others: raises an ExitError where that calls `sys.exit` or `os._exit`, or raises what
+    is no Exception, as a CancelledError of asyncio.
 
-    Processes that it forks, and other threads, end as they like.
+    A process that it forks ends with the block, rather than go on as a second rank; other threads end as they like, and
+    Ctrl-C is the user's.
     """
     os._exit = _refuse_exit
-    _inside.depth, _inside.process = _inside.depth + 1, os.getpid()
+    before, process = _inside.process, os.getpid()
+    _inside.depth, _inside.process = _inside.depth + 1, process
     try:
         yield
-    except SystemExit as end:
-        if type(end) is not SystemExit or os.getpid() != _inside.process:
-            raise  # a signal has ended this rank
-        raise ExitError(f"sys.exit({'' if end.code is None else repr(end.code)})") from end
+        _end_fork(process, 0)
+    except BaseException as end:
+        _end_fork(process, end.code if isinstance(end, SystemExit) else 1)
+        if type(end) is SystemExit:
+            raise ExitError(f"called sys.exit({'' if end.code is None else repr(end.code)})") from end
+        if isinstance(end, Exception | KeyboardInterrupt | SystemExit):
+            raise  # a subclass of SystemExit: a signal has ended this rank
+        raise ExitError(f"raised {type(end).__name__}: {end}") from end
     finally:
-        _inside.depth -= 1
+        _inside.depth, _inside.process = _inside.depth - 1, before
+
+
+def _end_fork(process: int, code: object) -> None:
+    """End this process if it is not `process`."""
+    if os.getpid() != process:
+        _really_exit(code if isinstance(code, int) else int(code is not None))
 
 
 class _Limit:
@@ -96,7 +109,7 @@ def timed(what: str) -> Iterator[None]:
 
 def _refuse_exit(status: int) -> NoReturn:
     if _inside.depth and _inside.process == os.getpid():
-        raise ExitError(f"os._exit({status})")
+        raise ExitError(f"called os._exit({status})")
     _really_exit(status)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -45,6 +46,26 @@ def test_a_signal_ends_the_rank_and_a_forked_process_itself() -> None:
         check=False,
     )
     assert alone.returncode == 5, "outside of the block it is as ever"
+
+
+@pytest.mark.parametrize(
+    ("call", "code"), [("pass", 0), ("sys.exit(3)", 3), ("sys.exit('no')", 1), ("raise ValueError", 1)]
+)
+def test_a_forked_process_does_not_go_on_as_a_second_rank(call: str, code: int) -> None:
+    with contained():
+        child = os.fork()
+        if not child:
+            with contained():
+                pass
+            exec(call, {"sys": sys})
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == code
+
+
+def test_what_is_no_exception_is_one_and_ctrl_c_is_not() -> None:
+    with pytest.raises(ExitError, match="raised CancelledError: late"), contained():
+        raise asyncio.CancelledError("late")
+    with pytest.raises(KeyboardInterrupt), contained():
+        raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("end", ["sys.exit(0)", "os._exit(0)"])
