@@ -126,4 +126,5 @@ def _try_first(prompts: Prompts, table: pa.Table) -> None:
             prompts.request(row, 0)
             prompts.target(user_row(row))
         except Exception as error:  # a template may raise anything
-            raise DataError(f"the task's templates fail on the first row (id {name!r}): {error}") from None
+            said = str(error) or type(error).__name__
+            raise DataError(f"the task's templates fail on the first row (id {name!r}): {said}") from None

@@ -65,15 +65,22 @@ _CONSTANTS = {"none": None, "None": None, "true": True, "True": True, "false": F
 _RESERVED = {"and", "else", "if", "in", "is", "not", "or"}
 
 
+# A text longer than any context: a template that makes it is wrong, and all of its rows would be held in memory.
+MOST_CHARACTERS = 1 << 26
+
+
 class Template:
     """A jinja2 template over a row. Raises a ConfigError if it does not parse or names a missing column."""
 
     def __init__(self, text: str, key: str, columns: Sequence[str]) -> None:
         self._key = key
         try:
-            parsed = _environment.parse(text)
-            names = jinja2.meta.find_undeclared_variables(_bare.parse(text))
-            self._template = _environment.from_string(text)
+            with timed(key):  # what is constant is computed here
+                parsed = _environment.parse(text)
+                names = jinja2.meta.find_undeclared_variables(_bare.parse(text))
+                self._template, self._expression = _environment.from_string(text), _lone_expression(parsed)
+        except (MemoryError, RecursionError, TimeoutError) as error:
+            raise ConfigError(f"{key}: cannot be compiled: {type(error).__name__}: {error}") from None
         except jinja2.TemplateSyntaxError as error:
             raise ConfigError(
                 f"{key}: not a jinja2 template: {error.message} (its line {error.lineno}){_unnameable(text, columns)}"
@@ -88,7 +95,6 @@ class Template:
         self.columns = names & set(columns)
         self.written, self.lone = written_columns(parsed) & self.columns, lone_column(parsed) is not None
         self.opened = opened_columns(parsed) & self.columns
-        self._expression = _lone_expression(parsed)
 
     def __str__(self) -> str:
         """The key, and the columns in it, for messages."""
@@ -98,7 +104,10 @@ class Template:
     def text(self, row: Row) -> str:
         """The rendered text."""
         with timed(self._key):
-            return self._template.render(row)
+            text = self._template.render(row)
+        if len(text) > MOST_CHARACTERS:
+            raise ValueError(f"{self._key} gives {len(text):,} characters; the most is {MOST_CHARACTERS:,}")
+        return text
 
     def value(self, row: Row) -> object:
         """The value of a single `{{ expression }}`, with lists as lists; otherwise the rendered text."""

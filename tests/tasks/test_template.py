@@ -9,6 +9,7 @@ import pytest
 
 from hpcjobs.config import TaskConfig
 from hpcjobs.errors import ConfigError
+from hpcjobs.tasks import template
 from hpcjobs.tasks.prompts import Prompts
 from hpcjobs.tasks.template import Template, python_texts
 
@@ -89,3 +90,16 @@ def test_texts_of_python_are_collected() -> None:
         assert kinds == {"a list or object"}
     template.text(row)
     assert kinds == {"a list or object"}
+
+
+def test_a_template_that_makes_too_much_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(template, "MOST_CHARACTERS", 99)
+    row = {"q": "x"}
+    assert len(Template("{{ q * 99 }}", "task.prompt", ["q"]).text(row)) == 99
+    with pytest.raises(ValueError, match=r"task\.prompt gives 100 characters; the most is 99"):
+        Template("{{ q * 100 }}", "task.prompt", ["q"]).text(row)
+
+
+def test_a_template_that_cannot_be_compiled_names_its_key() -> None:
+    with pytest.raises(ConfigError, match=r"task\.prompt: cannot be compiled: RecursionError"):
+        Template("{{ " + "-" * 5000 + "1 }}", "task.prompt", [])
