@@ -170,6 +170,24 @@ def create_once(path: Path, data: bytes | str) -> bool:
         temporary.unlink(missing_ok=True)
 
 
+def name_once(source: Path, path: Path, otherwise: str) -> bool:
+    """Let `path` be a second name of the file `source`, which is never changed; False if there is a `path` already.
+
+    As `create_once`, but nothing is written, and there is no new file: many clusters limit their number. Without
+    `source` or hard links `path` is created with the content `otherwise`.
+    """
+    try:
+        with disk_errors(path):
+            os.link(source, path)
+    except FileExistsError:
+        return os.path.samefile(source, path)  # the reply to our link was lost
+    except OSError as error:
+        if error.errno not in {*_NO_LINKS, errno.ENOENT}:
+            raise
+        return create_once(path, otherwise)
+    return True
+
+
 def _link(temporary: Path, path: Path) -> bool:
     try:
         os.link(temporary, path)

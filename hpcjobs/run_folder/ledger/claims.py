@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcjobs.errors import MergeError
-from hpcjobs.run_folder.files import create_once
+from hpcjobs.run_folder.files import create_once, name_once
 from hpcjobs.run_folder.process import Identity
 
 _VISIBLE_SECONDS = 5.0
@@ -91,6 +91,7 @@ class Claims:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._own: dict[int, Lease] = {}
 
     def list(self) -> Listing:
         """List the folder once."""
@@ -121,12 +122,21 @@ class Claims:
 
     def lease(self, lease: Lease) -> bool:
         """Create a lease; False if another rank was first."""
-        return create_once(self.folder / f"{lease.chunk}.{lease.generation}", _text(asdict(lease)))
+        created = create_once(self.folder / f"{lease.chunk}.{lease.generation}", _text(asdict(lease)))
+        if created:
+            self._own[lease.chunk] = lease
+        return created
 
     def done(self, lease: Lease) -> bool:
-        """Mark the chunk as done: every sample is in a journal. False if it was marked before."""
-        verdict = Counted(lease.chunk, lease.journal, lease.generation, lease.former)
-        return create_once(self.folder / f"{lease.chunk}.done", _text(asdict(verdict)))
+        """Mark the chunk as done: every sample is in a journal. False if it was marked before.
+
+        The file of a lease that was created here says already what counts: then `.done` is a second name of it.
+        """
+        text = _text(asdict(Counted(lease.chunk, lease.journal, lease.generation, lease.former)))
+        held, done = (self.folder / f"{lease.chunk}.{kind}" for kind in (lease.generation, "done"))
+        if self._own.pop(lease.chunk, None) == lease:
+            return name_once(held, done, text)
+        return create_once(done, text)
 
     def close(self, lease: Lease) -> bool:
         """Fix which samples of an unfinished chunk count, so that a late writer cannot change it."""
@@ -154,7 +164,7 @@ class Claims:
     def read_verdict(self, chunk: int, kind: str) -> Counted:
         """The content of `<chunk>.done` or `<chunk>.closed`."""
         values = self._read(f"{chunk}.{kind}")
-        return Counted(**values | {"former": _formers(values["former"])})
+        return Counted(values["chunk"], values["journal"], values["generation"], _formers(values["former"]))
 
     def _is_empty(self, name: str) -> bool:
         path = self.folder / name

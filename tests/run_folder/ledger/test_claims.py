@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
 import threading
 from pathlib import Path
 
 import pytest
 
 from hpcjobs.errors import MergeError
+from hpcjobs.run_folder.files import name_once
 from hpcjobs.run_folder.ledger import claims as claims_module
 from hpcjobs.run_folder.ledger.claims import Claims, Counted, Former
 from tests.runs import finish, lease_of, start_process, wait_for
@@ -45,6 +48,31 @@ def test_the_first_done_stands(tmp_path: Path) -> None:
     assert claims.done(lease_of(3, 1, former=FORMER))
     assert not claims.done(lease_of(3, 2, generation=1))
     assert claims.read_verdict(3, "done") == Counted(3, "a-1.jsonl", 0, FORMER)
+
+
+def test_a_done_chunk_is_one_file_with_two_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second, later = Claims(tmp_path), Claims(tmp_path), lease_of(3, 2, generation=1, former=FORMER)
+    assert first.lease(lease_of(3, 1))
+    assert second.lease(later)
+    assert second.done(later)
+    assert not first.done(lease_of(3, 1))
+    assert (tmp_path / "3.done").samefile(tmp_path / "3.1")
+    assert first.read_verdict(3, "done") == Counted(3, "a-2.jsonl", 1, FORMER)
+    assert name_once(tmp_path / "3.1", tmp_path / "3.done", ""), "only the reply to the link was lost"
+
+    claims = first
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "no hard links here")
+
+    assert claims.lease(lease_of(4))
+    monkeypatch.setattr(os, "link", refuse)
+    assert claims.done(lease_of(4))
+    assert not claims.done(lease_of(4, 7))
+    assert not (tmp_path / "4.done").samefile(tmp_path / "4.0")
+    assert claims.lease(lease_of(5))
+    assert claims.done(lease_of(5, 9)), "of a lease that is not the file's"
+    assert claims.read_verdict(5, "done").journal == "a-9.jsonl"
+    assert claims.read_verdict(4, "done") == Counted(4, "a-0.jsonl", 0, ())
 
 
 def test_a_closing_counts_its_former_samples_alone(tmp_path: Path) -> None:

@@ -381,7 +381,8 @@ def test_claims_that_were_created_and_never_written_stop_nobody(ram: Path) -> No
     run_ranks(paths, 2)
     assert outcome(paths)[0].complete
     assert Claims(paths.round(0)).read_verdict(3, "done").generation == 1
-    (paths.round(0) / "5.done").write_bytes(b"")  # as if its writer had died there, all its samples journalled
+    (paths.round(0) / "5.done").unlink()
+    (paths.round(0) / "5.done").touch()  # as if its writer had died there, all its samples journalled
     merged, content, values = outcome(paths)
     assert merged.complete
     assert (content, values) == undisturbed(ROWS)
