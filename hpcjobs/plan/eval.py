@@ -108,8 +108,8 @@ def _lm_eval_plan(job: str, config: Config, folder: Path | None, shape: Shape) -
         job, task.config, folder, shape, task.snapshot,
         table=task.table, chunks=chunks, chunk_size=size, data=data, model=model,
         notes=[
-            *length_notes(task.config, task.table, work, planned_request), *generation_notes(task.config),
-            *vocabulary_notes(model_folder(task.config)),
+            *task.notes, *length_notes(task.config, task.table, work, planned_request),
+            *generation_notes(task.config), *vocabulary_notes(model_folder(task.config)),
         ],
     )  # fmt: skip
 

@@ -17,6 +17,7 @@ from hpcjobs.errors import ConfigError, did_you_mean
 from hpcjobs.run_folder.plan import PlanData
 from hpcjobs.run_folder.snapshot import Snapshot
 from hpcjobs.tasks.lmeval.codec import encode
+from hpcjobs.tasks.lmeval.import_notes import import_notes
 from hpcjobs.tasks.lmeval.instances import PlannedDocument, PlannedInstance
 from hpcjobs.tasks.lmeval.judge import LmEvalJudge
 from hpcjobs.tasks.lmeval.prompting import (
@@ -41,7 +42,7 @@ from hpcjobs.tasks.lmeval.tasks import (
     snapshot,
     user_task,
 )
-from hpcjobs.tasks.lmeval.user_files import UserTask
+from hpcjobs.tasks.lmeval.user_files import UserTask, with_includes
 
 if TYPE_CHECKING:
     from lm_eval.api.task import Task
@@ -59,6 +60,7 @@ class LmEvalPlan:
     planned: PlannedTask
     data: TaskData
     user: UserTask
+    notes: tuple[str, ...] = ()
 
     def snapshot(self, run: Path) -> Snapshot:
         """The task's code and data, for the run folder `run`."""
@@ -101,7 +103,11 @@ def plan_task(config: Config) -> LmEvalPlan:
     with _quiet(), imports.forgotten():
         rehearse(loaded, rows, planned, data, user)
     whole = config.model_copy(update={"task": task_config})
-    return LmEvalPlan(config=whole, table=_table(rows), facts=facts, planned=planned, data=data, user=user)
+    yamls = [entry.yaml_path for name in loaded.tasks if (entry := index.get(name)) and entry.yaml_path]
+    return LmEvalPlan(
+        config=whole, table=_table(rows), facts=facts, planned=planned, data=data, user=user,
+        notes=tuple(import_notes(with_includes(yamls))),
+    )  # fmt: skip
 
 
 @contextlib.contextmanager

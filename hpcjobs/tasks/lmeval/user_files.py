@@ -48,7 +48,7 @@ class UserTask:
             for path in sorted(folder.iterdir()):
                 if path.is_file() and not path.name.startswith(".") and not _is_yaml(path):
                     found.add(path, at / path.name)
-        for path in [*outside, *(path for yaml in outside for path in _modules(yaml))]:
+        for path in [*outside, *(path for yaml in outside for path in modules_of(yaml))]:
             if path.is_relative_to(self.top):
                 found.add(path, PurePosixPath(self.place(path)))
         return found
@@ -112,7 +112,7 @@ def _content(path: Path) -> Mapping[str, Any]:
     return content
 
 
-def _modules(yaml: Path) -> Iterable[Path]:
+def modules_of(yaml: Path) -> Iterable[Path]:
     """The Python files that a YAML file's `!function` tags name."""
     start = f"{yaml.parent}{os.sep}"
     for text in _texts(_content(yaml)):
