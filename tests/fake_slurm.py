@@ -15,24 +15,24 @@ here={here}
 count=$(find "$here/scripts" -type f | wc -l)
 printf '%s\\n' "$*" >> "$here/sbatch.calls"
 if [ -e "$here/refuse.$count" ]; then
-  echo "$((900 + count))|FAILED||${{@: -1}}" >> "$here/queue"  # Slurm keeps a job of some that it refuses
+  echo "$((900 + count))|FAILED|||${{@: -1}}" >> "$here/queue"  # Slurm keeps a job of some that it refuses
   cat "$here/refuse.$count" >&2; exit 1; fi
 if [ -e "$here/refuse-once.$count" ]; then cat "$here/refuse-once.$count" >&2; rm "$here/refuse-once.$count"; exit 1; fi
 if [ -e "$here/sbatch.out" ]; then cat "$here/sbatch.out"; exit 0; fi
 cp "${{@: -1}}" "$here/scripts/$((100 + count))"
 env -0 > "$here/envs/$((100 + count))"
-echo "$((100 + count))|PENDING||${{@: -1}}" >> "$here/queue"
+echo "$((100 + count))|PENDING|||${{@: -1}}" >> "$here/queue"
 if [ -e "$here/lose.$count" ]; then cat "$here/lose.$count" >&2; exit 1; fi
 echo "$((100 + count));cluster"
 """
-# Jobs by their commands come from what was queued, once squeue has been asked, or jobs were queued, so often.
+# What was queued shows once squeue has been asked, or jobs were queued, so often; what squeue shall print goes before.
 _QUEUE = """
-case "$*" in *'|%o'*)
-  if [ -e "$here/late" ] && [ "$(wc -l < "$here/squeue.calls")" -le "$(cat "$here/late")" ]; then exit 0; fi
-  if [ -e "$here/late-jobs" ] && [ "$(wc -l < "$here/queue")" -lt "$(cat "$here/late-jobs")" ]; then exit 0; fi
-  if [ -e "$here/queue" ]; then cat "$here/queue"; fi
-  exit 0;;
-esac
+shown() { [ -e "$here/squeue.out" ] && grep -q "^$1|" "$here/squeue.out"; }
+if [ -e "$here/squeue.out" ]; then sed -E 's/^([0-9]+([|][^|]*){3})$/\\1|/' "$here/squeue.out"; fi
+if [ -e "$here/late" ] && [ "$(wc -l < "$here/squeue.calls")" -le "$(cat "$here/late")" ]; then exit 0; fi
+if [ -e "$here/late-jobs" ] && [ "$(wc -l < "$here/queue")" -lt "$(cat "$here/late-jobs")" ]; then exit 0; fi
+if [ -e "$here/queue" ]; then while IFS= read -r line; do shown "${line%%|*}" || echo "$line"; done < "$here/queue"; fi
+exit 0
 """
 _OTHER = """#!/bin/bash
 here={here}

@@ -12,7 +12,9 @@ from typing import Any
 import typer
 
 from hpcjobs.cli.terminal import cut_lines, raw, visible
+from hpcjobs.commands.runs import look_at
 from hpcjobs.commands.status import Status, next_command, read_status
+from hpcjobs.errors import HpcJobsError
 from hpcjobs.metrics.format import group_lines, number_text, score_lines
 from hpcjobs.run_folder.job_kinds import find_kind
 from hpcjobs.run_folder.logs import Entry
@@ -53,6 +55,7 @@ def status_line(status: Status) -> str:
         parts.append(f"{live} rank{'s' if live != 1 else ''} live" if live or status.done else "no rank has started")
         if status.rate:
             parts.append(f"{status.rate:.3g}/s, {_duration(status.eta)} left")
+        parts += [f"{_duration(status.age)} ago, as the files have it"] if status.age is not None else []
         parts += [
             f"{job.state.lower()}: {job.reason}" for kind, job in status.jobs.items() if kind == "work" and job.reason
         ]
@@ -220,29 +223,49 @@ def show_pruned(names: Sequence[str], as_json: bool) -> None:
 
 
 def show_runs(runs: Sequence[RunPaths], as_json: bool) -> None:
-    """Show runs, one line each."""
+    """Show runs, one line each; those that cannot be read too, with the file."""
     if not runs and not as_json:
         print_error(f"no runs in {runs_root()}")
-    for paths in runs:
-        status = read_status(paths)
-        if as_json:
-            typer.echo(
-                json.dumps(
-                    {
-                        "run": status.run,
-                        "job": status.job,
-                        "state": status.state,
-                        "why": status.metrics.verdict.why if status.metrics else "",
-                        "rows": status.rows,
-                        "done": status.done,
-                        "folder": status.folder,
-                    }
-                )
-            )
+    unheard = ""
+    for paths, status in look_at(runs):
+        if isinstance(status, HpcJobsError):
+            typer.echo(json.dumps(_damaged(paths, status)) if as_json else _damaged_line(paths, status))
             continue
-        stamp = time.strftime("%Y-%m-%d %H:%M", time.localtime(paths.plan.stat().st_mtime))
-        metrics = status.metrics.metrics if status.metrics else {}
-        scores = "  ".join(
-            f"{name} {number_text(value['value'])}" for name, value in metrics.items() if value["value"] is not None
-        )
-        typer.echo(f"{stamp}  {status.run:<44} {status.job:<8} {status_line(status)}  {scores}")
+        typer.echo(json.dumps(_run_values(status)) if as_json else _run_line(paths, status))
+        if any(job.source == "unreachable" for job in status.jobs.values()):
+            unheard = unheard or status.notes[0]
+    if unheard:
+        print_error(f"note    {unheard}; shown is what the files say; next: scontrol ping")
+
+
+def _run_values(status: Status) -> dict[str, Any]:
+    return {
+        "run": status.run,
+        "job": status.job,
+        "state": status.state,
+        "why": status.metrics.verdict.why if status.metrics else "",
+        "rows": status.rows,
+        "done": status.done,
+        "age": status.age,
+        "folder": status.folder,
+    }
+
+
+def _damaged(paths: RunPaths, error: HpcJobsError) -> dict[str, Any]:
+    return {"run": paths.root.name, "state": "damaged", "why": str(error), "folder": str(paths.root)}
+
+
+def _damaged_line(paths: RunPaths, error: HpcJobsError) -> str:
+    return f"{_stamp(paths)}  {paths.root.name:<44} {'damaged':<8} {error}"
+
+
+def _run_line(paths: RunPaths, status: Status) -> str:
+    metrics = status.metrics.metrics if status.metrics else {}
+    scores = "  ".join(
+        f"{name} {number_text(value['value'])}" for name, value in metrics.items() if value["value"] is not None
+    )
+    return f"{_stamp(paths)}  {status.run:<44} {status.job:<8} {status_line(status)}  {scores}"
+
+
+def _stamp(paths: RunPaths) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(paths.plan.stat().st_mtime))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from hpcjobs.commands.carry_on import carry_on, run_errors_again
+from hpcjobs.commands.going import check_going, check_over
 from hpcjobs.commands.seen import Seen
 from hpcjobs.commands.submit import Flags, flag_layer, start_run
 from hpcjobs.config import Config
@@ -20,7 +21,6 @@ from hpcjobs.launch.launch import executor_of
 from hpcjobs.run_folder.job_kinds import check_answers
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.plan import Plan
-from hpcjobs.run_folder.run_state import RunState
 from hpcjobs.run_folder.submission import Launch, read_launches, together
 
 
@@ -38,11 +38,8 @@ def resume(
     if errors:
         check_answers(paths, "run again")
     seen = Seen.now(paths)
-    if read_launches(paths) and not _state(paths).over:
-        raise UsageError(
-            f"{plan.run} is still going: hpcjobs status {plan.run}; for more ranks: hpcjobs join {plan.run}; to start "
-            f"it anew: hpcjobs cancel {plan.run}"
-        )
+    if read_launches(paths):
+        check_over(paths, plan.run)
     config = _reshaped(config, flags, sbatch)
     if allow_changed:
         config = config.model_copy(update={"run": config.run.model_copy(update={"allow_changed": True})})
@@ -74,10 +71,7 @@ def join(paths: RunPaths, flags: Flags, sbatch: Sequence[str], echo: Callable[[s
 
 
 def _check_joinable(paths: RunPaths, plan: Plan, executor: str) -> None:
-    if (state := _state(paths)) not in (RunState.PENDING, RunState.RUNNING):
-        resume = f"hpcjobs resume {plan.run} takes a shape too"
-        then = "nothing is left for more ranks" if state == RunState.COMPLETE else resume
-        raise UsageError(f"{plan.run} is not going on, it is {state}: {then}")
+    check_going(paths, plan.run)
     launches = known_launches(paths)
     if executor != launches[-1].executor:
         raise UsageError(f"{plan.run} runs by {launches[-1].executor}: ranks that join it do so as well")
@@ -86,12 +80,6 @@ def _check_joinable(paths: RunPaths, plan: Plan, executor: str) -> None:
             f"{plan.run} is being launched right now, by process {first.by['pid']} on {first.host}: join it once "
             f"hpcjobs status {plan.run} shows its jobs"
         )
-
-
-def _state(paths: RunPaths) -> RunState:
-    from hpcjobs.commands.status import read_status
-
-    return read_status(paths).state
 
 
 def _reshaped(config: Config, flags: Flags, sbatch: Sequence[str]) -> Config:

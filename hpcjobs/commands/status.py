@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from hpcjobs.commands.counts import count
+from hpcjobs.commands.damage import is_changed, naming
+from hpcjobs.commands.job_notes import job_notes, jobs_of
 from hpcjobs.config.resolve import read_config
-from hpcjobs.errors import LaunchError
 from hpcjobs.launch import slurm
 from hpcjobs.launch.jobs import known_launches, local_processes
 from hpcjobs.run_folder.disk import shortage
@@ -32,7 +34,8 @@ class Status:
 
     For a train run `rows` and `done` count steps, `rate` is steps per second, `step` is the last step's record, and
     `evals` are the evals of its models. `going`: some job or process of the run is alive, even if only the merge job,
-    which is still writing the report.
+    which is still writing the report. `age`: where Slurm does not answer, how old the newest sign of life in the files
+    is, in seconds; None if it answers or there is none.
     """
 
     run: str
@@ -49,6 +52,7 @@ class Status:
     notes: list[str]
     metrics: MetricsFile | None
     going: bool = False
+    age: float | None = None
     step: dict[str, float] | None = None
     evals: list[ModelEval] = field(default_factory=list)
 
@@ -73,12 +77,19 @@ class Status:
 
 
 def read_status(paths: RunPaths) -> Status:
-    """The status of a run, now."""
-    plan, config, launches = Plan.read(paths.plan), read_config(paths.config), known_launches(paths)
+    """The status of a run, now. Slurm is asked once. Raises a DamagedError that names the file that cannot be read."""
+    with naming(paths), slurm.one_look():
+        return _read(paths)
+
+
+def _read(paths: RunPaths) -> Status:
+    plan, launches = Plan.read(paths.plan), known_launches(paths)
+    if is_changed(paths, plan):  # read only for the error that it may be: reading it takes longer than all the rest
+        read_config(paths.config)
     now = together(launches)
-    jobs, notes = _jobs(now)
+    jobs, notes = jobs_of(now)
     notes += _cut_short(paths, launches)
-    ranks = view_ranks(paths, now, config.run.lease_timeout)
+    ranks = view_ranks(paths, now, functools.cache(lambda: read_config(paths.config).run.lease_timeout))
     metrics = _fresh_metrics(paths, now[-1] if now else None)
     counts = count(paths, plan, [rank.vitals for rank in ranks if rank.live])
     rows, done = counts.rows, counts.done
@@ -91,6 +102,10 @@ def read_status(paths: RunPaths) -> Status:
     errors = [f"rank {rank.vitals.rank} on {rank.vitals.host}: {rank.vitals.first_error}" for rank in failed]
     if state == RunState.FAILED and not errors and (short := shortage(paths)):
         errors = [short]
+    unheard = any(job.source == "unreachable" for job in jobs.values())
+    age = _age(ranks) if unheard else None
+    notes += [_from_files(age)] if unheard else []
+    notes += job_notes(jobs, now, paths, state.over, bool(errors)) if state != RunState.COMPLETE else []
     notes += [note for one in now for note in one.notes] + [_loss(rank) for rank in ranks if rank.state in LOST]
     notes += counts.warnings if metrics is None else []  # they are among those of the merge
     if metrics and state.over and metrics.verdict.why:
@@ -112,6 +127,7 @@ def read_status(paths: RunPaths) -> Status:
         notes=notes,
         metrics=metrics,
         going=_still_going(now, jobs, ranks),
+        age=age,
         step=counts.step,
         evals=evals_of(paths),
     )
@@ -124,6 +140,17 @@ def _cut_short(paths: RunPaths, launches: Sequence[Launch]) -> list[str]:
         return []
     ways = f"hpcjobs resume {paths.root}, or hpcjobs rm {paths.root}"
     return [f"its last launch was cut short before anything was started: next: {ways}"]
+
+
+def _age(ranks: Sequence[RankView]) -> float | None:
+    beats = [rank.vitals.beat_at for rank in ranks]
+    return max(time.time() - max(beats), 0.0) if beats else None
+
+
+def _from_files(age: float | None) -> str:
+    """What the files say where Slurm says nothing."""
+    said = "no rank has started" if age is None else f"the newest sign of life of a rank is {age:.0f} s old"
+    return f"from the files alone: {said}; next: scontrol ping, which says whether slurmctld is up"
 
 
 def next_command(verdict: Verdict, paths: RunPaths) -> str:
@@ -148,30 +175,6 @@ def _loss(rank: RankView) -> str:
         f"rank {vitals.rank} of attempt {vitals.attempt} on {vitals.host} is {rank.state}{how}, "
         f"after at least {vitals.samples} samples"
     )
-
-
-def _jobs(launches: Sequence[Launch]) -> tuple[dict[str, slurm.JobState], list[str]]:
-    """The jobs of the newest launch and of those it joined, by kind. Of merge jobs only the newest counts."""
-    ids: dict[str, str] = {}
-    for launch in launches:
-        for kind, job_id in launch.jobs.items() if launch.executor == "slurm" else ():
-            ids[kind if kind == "merge" or kind not in ids else f"{kind}-{launch.number}"] = job_id
-    if not ids:
-        return {}, []
-    try:
-        states = slurm.job_states(list(ids.values()))
-    except LaunchError as error:
-        unknown = {
-            kind: slurm.JobState(job_id=job_id, state="UNKNOWN", source="unreachable") for kind, job_id in ids.items()
-        }
-        return unknown, [f"{error}: the state of the jobs is not known"]
-    jobs = {kind: states[job_id] for kind, job_id in ids.items()}
-    notes = [
-        f"job {job.job_id} ({kind}) is known neither to squeue nor to sacct: it ended long ago, or accounting is down"
-        for kind, job in jobs.items()
-        if job.source == "none"
-    ]
-    return jobs, notes
 
 
 def _fresh_metrics(paths: RunPaths, launch: Launch | None) -> MetricsFile | None:

@@ -43,7 +43,7 @@ def wait(paths: RunPaths, show: Callable[[Status], None]) -> int:
             if status.over and passed > _SETTLE_SECONDS:
                 return status.exit_code()
             if not status.over and passed > _UNKNOWN_SECONDS:
-                raise LaunchError(f"{status.run}: {'; '.join(status.notes)}; next: hpcjobs status {status.folder}")
+                raise LaunchError(f"{status.run}: {'; '.join(status.notes)}")
         sys.stdout.flush()
         _sleep(paths, pause)
         pause = min(pause * 1.3, 5.0)

@@ -100,7 +100,7 @@ def read_activities(paths: RunPaths, timeout: float, script: bool = False) -> tu
     `timeout` is `run.lease_timeout`: seconds without a heartbeat after which a rank is silent. Ranks of a `script` or a
     training, which have no per-sample times, count as working once they are ready.
     """
-    ranks = view_ranks(paths, together(read_launches(paths)), timeout)
+    ranks = view_ranks(paths, together(read_launches(paths)), lambda: timeout)
     found = {rank.vitals.name: _of_rank(rank, script) for rank in ranks}
     notes = []
     for path in [] if script else paths.journals():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from hpcjobs.run_folder.heartbeat import Vitals, read_heartbeats
@@ -31,10 +31,11 @@ class RankView:
     rate: float
 
 
-def view_ranks(paths: RunPaths, launches: Sequence[Launch], timeout: float) -> list[RankView]:
+def view_ranks(paths: RunPaths, launches: Sequence[Launch], timeout: Callable[[], float]) -> list[RankView]:
     """All ranks of all attempts, ordered by start and rank.
 
-    `launches` are the newest launch and those it joined; `timeout` is `run.lease_timeout` in seconds. If a rank was
+    `launches` are the newest launch and those it joined; `timeout` gives `run.lease_timeout` in seconds; it is
+    called only if a rank may be alive, since it has to read the config. If a rank was
     lost and nothing recorded how, srun's messages are searched.
     """
     ranks = [_view(vitals, launches, timeout) for vitals in read_heartbeats(paths.heartbeats)]
@@ -44,7 +45,7 @@ def view_ranks(paths: RunPaths, launches: Sequence[Launch], timeout: float) -> l
     return ranks
 
 
-def _view(vitals: Vitals, launches: Sequence[Launch], timeout: float) -> RankView:
+def _view(vitals: Vitals, launches: Sequence[Launch], timeout: Callable[[], float]) -> RankView:
     state, now = _state(vitals, launches, timeout), time.time()
     live = vitals.ended_at is None and state not in {*ENDED, RankState.OVER, RankState.SILENT}
     end = now if live else vitals.ended_at or vitals.beat_at
@@ -52,14 +53,14 @@ def _view(vitals: Vitals, launches: Sequence[Launch], timeout: float) -> RankVie
     return RankView(vitals, state, live, rate)
 
 
-def _state(vitals: Vitals, launches: Sequence[Launch], timeout: float) -> RankState:
+def _state(vitals: Vitals, launches: Sequence[Launch], timeout: Callable[[], float]) -> RankState:
     if vitals.state in ENDED or vitals.ended_at is not None:
         return vitals.state
     if Identity(**vitals.identity).is_dead():
         return RankState.DEAD
     if launches and not any(launch.owns(vitals.attempt) for launch in launches):
         return RankState.OVER
-    return RankState.SILENT if time.time() - vitals.beat_at > timeout else vitals.state
+    return RankState.SILENT if time.time() - vitals.beat_at > timeout() else vitals.state
 
 
 def _unexplained(rank: RankView) -> bool:

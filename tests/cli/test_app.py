@@ -360,6 +360,7 @@ def test_submit_and_resume_speak_json_on_slurm(shell: Shell) -> None:
     }  # fmt: skip
     [value] = values(shell.run("submit", "eval", *DUMMY, "--name", "b", "--plan-only", "--json"))
     assert value["planned"] is True
+    shell.slurm.answer("squeue", "100|CANCELLED|None|n1\n101|CANCELLED|None|\n")
     [value] = values(shell.run("resume", "a", "--json"))
     assert value["jobs"]["work"] == "102"
 

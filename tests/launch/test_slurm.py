@@ -256,16 +256,3 @@ def test_a_machine_without_slurm(fake: FakeSlurm, tmp_path: Path, monkeypatch: p
     assert not slurm.available()
     with pytest.raises(LaunchError, match=r"sbatch is not here: this machine has no Slurm"):
         slurm.submit(Path("job.sh"), "job")
-
-
-@pytest.mark.parametrize(
-    ("state", "over"),
-    [
-        ("COMPLETED", True), ("FAILED", True), ("TIMEOUT", True), ("OUT_OF_MEMORY", True), ("NODE_FAIL", True),
-        ("CANCELLED by 1000", True), ("DEADLINE", True), ("BOOT_FAIL", True),
-        ("RUNNING", False), ("PENDING", False), ("COMPLETING", False), ("REQUEUED", False), ("SUSPENDED", False),
-        ("PREEMPTED", False), ("UNKNOWN", False), ("", False),
-    ],
-)  # fmt: skip
-def test_which_states_are_the_end(state: str, over: bool) -> None:
-    assert JobState(job_id="7", state=state).over is over

@@ -46,7 +46,7 @@ def judged(paths: RunPaths) -> dict[tuple[str, int], tuple[str, bool]]:
     timeout, launches = read_config(paths.config).run.lease_timeout, together(read_launches(paths))
     views, status = (
         {(rank.vitals.attempt, rank.vitals.rank): (str(rank.state), rank.live) for rank in ranks}
-        for ranks in (view_ranks(paths, launches, timeout), read_status(paths).ranks)
+        for ranks in (view_ranks(paths, launches, lambda: timeout), read_status(paths).ranks)
     )
     report = {(a.attempt, a.rank): (str(a.state), a.live) for a in read_activities(paths, timeout)[0]}
     assert views == status == report
@@ -117,6 +117,6 @@ def test_they_agree_on_what_srun_has_seen(tmp_path: Path) -> None:
     record_launch(paths, Launch(number=1, executor="slurm", jobs={"work": "100"}, shape="1 node", ranks=1))
     (paths.logs / "100_0_log.out").write_text("srun: error: n1: task 0: Killed\n")
     timeout, launches = TIMEOUT, read_launches(paths)
-    (view,), ((activity,), _) = view_ranks(paths, launches, timeout), read_activities(paths, timeout)
+    (view,), ((activity,), _) = view_ranks(paths, launches, lambda: timeout), read_activities(paths, timeout)
     assert (view.state, view.live, view.vitals.ended) == ("dead", False, "srun: Killed")
     assert (activity.state, activity.live, activity.ended) == ("dead", False, "srun: Killed")

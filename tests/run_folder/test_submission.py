@@ -132,7 +132,8 @@ def test_jobs_whose_ids_were_never_heard_are_found_by_their_keys(paths: RunPaths
         paths, Launch(number=1, executor="slurm", jobs={}, shape="1 node", ranks=1, keys={"work": "cc", "merge": "dd"})
     )
     (fake.here / "queue").write_text(
-        "101|RUNNING|n1|/r/.submission-bb.sh\n102|PENDING||/r/.submission-cc.sh\n103|COMPLETED|n1|/other/.submission-ee.sh\n"
+        "101|RUNNING||n1|/r/.submission-bb.sh\n102|PENDING|||/r/.submission-cc.sh\n"
+        "103|COMPLETED||n1|/other/.submission-ee.sh\n"
     )
     first, second = known_launches(paths)
     assert (first.jobs, second.jobs) == ({"work": "100", "merge": "101"}, {"work": "102"})
