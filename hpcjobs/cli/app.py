@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 import traceback
@@ -21,6 +22,12 @@ app = typer.Typer(
     "RUN is a run folder, a name under the runs root (HPCJOBS_RUNS, default runs/), or 'last'.\n\n"
     "Exit codes: 0 done, 1 failed, 2 wrong usage or config, 3 finished but incomplete, 130 interrupted.",
 )  # fmt: skip
+
+_NAMES_ONE = {
+    "--data": "for several files write --set 'data.name=[A, B]'",
+    "--model": "a run has one model",
+    "--config": "a run has one config file; --set changes single keys",
+}
 
 # What typer raises for wrong usage: click's class, or that of the copy of click in newer versions.
 _WrongWords: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
@@ -44,6 +51,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(words: list[str], debug: bool) -> int:
     try:
+        _check_given_once(words)
         code = app(words, prog_name="hpcjobs", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except SystemExit:  # typer's answer to a reader that leaves
@@ -66,6 +74,16 @@ def _take(words: list[str], flag: str) -> bool:
         return False
     words.remove(flag)
     return True
+
+
+def _check_given_once(words: Sequence[str]) -> None:
+    """Raise a UsageError if an option that names what runs has two values: only the last would, without a word."""
+    before = list(words[: words.index("--")] if "--" in words else words)
+    for flag, advice in _NAMES_ONE.items():
+        given = [after for word, after in itertools.pairwise(before) if word == flag]
+        given += [word.partition("=")[2] for word in before if word.startswith(f"{flag}=")]
+        if len(set(given)) > 1:
+            raise UsageError(f"{flag} is given {len(given)} times, {' and '.join(given)}: {advice}")
 
 
 def _report(error: BaseException, words: Sequence[str] = ()) -> int:

@@ -176,6 +176,14 @@ def test_wrong_flags_are_wrong_usage(shell: Shell, words: list[str], message: st
     assert "internal error" not in said.err
     assert shell.left() == []
 
+def test_an_option_that_names_one_thing_is_not_given_two(shell: Shell) -> None:
+    said = shell.run("submit", "eval", "--data", "a.jsonl", "--nodes", "1", "--data=b.jsonl")
+    assert said.code == 2
+    assert "--data is given 2 times, a.jsonl and b.jsonl: for several files write --set 'data.name=[A, B]'" in said.err
+    assert "--model is given" in shell.run("submit", "eval", "--model", "x", "--model", "y").err
+    assert "is given" not in shell.run("submit", "eval", "--data", "a.jsonl", "--data", "a.jsonl").err
+    assert "is given" not in shell.run("submit", "script", "--dry-run", "--", "x.py", "--data", "a", "--data", "b").err
+
 
 @pytest.mark.parametrize(
     ("words", "message"),
