@@ -28,32 +28,37 @@ REMOVED = (ast.AugAssign, ast.Raise, ast.Continue, ast.Break, ast.Delete, ast.As
 
 @dataclass(frozen=True, kw_only=True)
 class Mutant:
-    """One change of a file: where it is, the code there before and after, and the whole text with it."""
+    """One change of a file: where it is, the code there before and after, its statement, and the whole text with it."""
 
     path: str
     scope: str
     lines: range
     before: str
     after: str
+    statement: str
     text: str
 
     @property
     def key(self) -> str:
-        """Names the change also when lines above it move: `path scope: before -> after`."""
-        return f"{self.path} {self.scope}: {self.before} -> {self.after}"
+        """Names the change also when lines above it move: `path scope: before -> after | statement`."""
+        return f"{self.path} {self.scope}: {self}"
+
+    def __str__(self) -> str:
+        change = f"{self.before} -> {self.after}"
+        return change if self.before == self.statement else f"{change} | {self.statement}"
 
 
 def mutants(path: str, text: str) -> Iterator[Mutant]:
     """Every mutant of a file, in the order of its lines."""
     tree = ast.parse(text)
-    for site in _sites(tree, (), range(1, 2)):
+    for site in _sites(tree, (), range(1, 2), tree):
         for new in _changes(site.node):
             changed = site.put(new)
             whole = ast.unparse(tree)
             site.put(site.node)
             yield Mutant(
                 path=path, scope=".".join(site.scope) or "module", lines=site.lines,
-                before=_short(site.node), after=_short(changed), text=whole,
+                before=_short(site.node), after=_short(changed), statement=_short(site.statement), text=whole,
             )  # fmt: skip
 
 
@@ -67,6 +72,7 @@ class _Site:
     place: int | None
     scope: tuple[str, ...]
     lines: range
+    statement: ast.AST
 
     def put(self, new: ast.AST) -> ast.AST:
         if self.place is None:
@@ -76,23 +82,25 @@ class _Site:
         return new
 
 
-def _sites(parent: ast.AST, scope: tuple[str, ...], lines: range) -> Iterator[_Site]:
+def _sites(parent: ast.AST, scope: tuple[str, ...], lines: range, statement: ast.AST) -> Iterator[_Site]:
     for field, value in ast.iter_fields(parent):
         if field in {"annotation", "returns", "decorator_list", "format_spec", "type_params"}:
             continue
         for place, node in enumerate(value) if isinstance(value, list) else [(None, value)]:
             if not isinstance(node, ast.AST) or isinstance(node, SKIPPED) or _only_words(node):
                 continue
-            here, own = _head(node) if isinstance(node, ast.stmt) else lines, scope
+            here, inside, own = (_head(node), node, scope) if isinstance(node, ast.stmt) else (lines, statement, scope)
             if isinstance(node, ast.FunctionDef | ast.ClassDef):
                 own = (*scope, node.name)
-            yield _Site(node=node, parent=parent, field=field, place=place, scope=own, lines=here)
+            yield _Site(node=node, parent=parent, field=field, place=place, scope=own, lines=here, statement=inside)
             if not isinstance(node, ast.Raise):
-                yield from _sites(node, own, here)
+                yield from _sites(node, own, here, inside)
 
 
 def _only_words(node: ast.AST) -> bool:
-    """Whether a node only tells people or type checkers something."""
+    """Whether a node only tells people or type checkers something, or asserts something, as strict=True of zip."""
+    if isinstance(node, ast.keyword) and node.arg == "strict":
+        return True
     if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
         return True
     if not isinstance(node, ast.Expr):
@@ -163,8 +171,8 @@ def _slices(node: ast.Slice) -> Iterator[ast.Slice]:
 def _calls(node: ast.Call) -> Iterator[ast.Call]:
     if isinstance(node.func, ast.Name) and node.func.id in TWINS:
         yield _with(node, func=ast.Name(TWINS[node.func.id]))
-    first = node.args[:2]
-    if len(first) == 2 and not any(isinstance(one, ast.Starred) for one in first) and not _same(*first):
+    first, same = node.args[:2], isinstance(node.func, ast.Name) and node.func.id in {"max", "min"}
+    if len(first) == 2 and not same and not any(isinstance(one, ast.Starred) for one in first) and not _same(*first):
         yield _with(node, args=[first[1], first[0], *node.args[2:]])
 
 

@@ -79,6 +79,7 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rooms", nargs="*", metavar="ROOM", help=f"{', '.join(ROOMS)}, FILE or FILE:LINE; default all")
+    parser.add_argument("--tests", nargs="+", metavar="PATH", help="run these tests and no others")
     parser.add_argument("--sample", type=int, default=60, help="how many mutants of each room, 0 for all (default 60)")
     parser.add_argument("--seed", type=int, default=0, help="of the sample (default 0)")
     return parser.parse_args()
@@ -86,6 +87,7 @@ def _options() -> argparse.Namespace:
 
 def _room(ready: Runner, name: str, options: argparse.Namespace) -> Counter[str]:
     paths, tests, line = _files(name)
+    tests = options.tests or tests
     texts = {path: (ROOT / path).read_text(encoding="utf-8") for path in paths}
     every = [each for path, text in texts.items() for each in mutants(path, text) if line is None or line in each.lines]
     if options.sample and len(every) > options.sample:
@@ -97,7 +99,7 @@ def _room(ready: Runner, name: str, options: argparse.Namespace) -> Counter[str]
         begin = time.monotonic()
         end = "equivalent" if mutant.key in known else _end(ready, mutant, texts[mutant.path], recorded)
         ends[end] += 1
-        print(f"{end:10} {mutant.path}:{mutant.lines.start} {mutant.scope}: {mutant.before} -> {mutant.after}"
+        print(f"{end:10} {mutant.path}:{mutant.lines.start} {mutant.scope}: {mutant}"
               f"  ({time.monotonic() - begin:.0f} s)", flush=True)  # fmt: skip
     return ends
 
