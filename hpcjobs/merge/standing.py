@@ -24,8 +24,9 @@ def better_standing(paths: RunPaths, plan: Plan, accepted: int, errors: int = 0)
         again = bool(rounds) and runs_again(paths.chunks(rounds[-1]))
         now, before = (accepted - errors, counts.accepted - counts.errors) if again else (accepted, counts.accepted)
         if now < before:
+            rows = plan.rows if answers else counts.rows  # of a training its steps
             return (
-                f"{now} of {plan.rows or counts.rows} are there now, fewer than the {before} of the table that stands, "
+                f"{now} of {rows} are there now, fewer than the {before} of the table that stands, "
                 f"which is kept: journals are gone, or other ones count; next: hpcjobs resume {paths.root} runs what "
                 f"is missing; to have the smaller table all the same, remove {paths.metrics} first"
             )

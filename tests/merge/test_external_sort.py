@@ -82,13 +82,46 @@ def test_more_buckets_than_sixteen_bits_count_are_sorted_too(ram: Path) -> None:
     rows = 40_000
     with Spill(ram, rows, SCHEMA, 1) as spill:
         spill.add(table(record_of(rows - 1, 0), record_of(5, 0)))
-        assert [indexes.start for indexes, part in spill.buckets(rows) if len(part)] == [5, rows - 1]
+        spill._write()
+        assert [spill._read(number)["index"].to_pylist() for number in (5, 6, rows - 1)] == [[5], [], [rows - 1]]
+
+
+def test_nothing_to_sort_is_written_as_nothing(ram: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spilling, "_BUFFER_BYTES", -1)
+    with sorting(ram) as spill:
+        spill.add(table())
+        assert [len(rows) for _, rows in spill.buckets(ROWS)] == [0, 0, 0]
+
+
+def test_rows_wait_in_memory_until_there_are_more_bytes_than_the_limit(
+    ram: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = table(made(1)), table(made(7))
+    for limit, first in ((2 * one.nbytes, 3), (2 * one.nbytes - 1, 2)):
+        monkeypatch.setattr(spilling, "_BUFFER_BYTES", limit)
+        with Spill(ram, 6, SCHEMA, 5) as spill:
+            (folder,) = ram.iterdir()
+            for rows, before, after in ((one, [], ["0"]), (other, ["0"], ["0", "1"])):
+                for _ in range(first - 1):
+                    spill.add(rows)
+                    assert sorted(os.listdir(folder)) == before, "what is written waits no longer"
+                spill.add(rows)
+                assert sorted(os.listdir(folder)) == after
+            assert [len(rows) for _, rows in spill.buckets(6)] == [first, first]
+
+
+def test_a_folder_that_somebody_has_removed_is_no_error_at_the_end(ram: Path) -> None:
+    with sorting(ram):
+        (folder,) = ram.iterdir()
+        folder.rmdir()
 
 
 def test_an_error_leaves_no_files(ram: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(RuntimeError, match="merge failed"):
         fail_half_way(ram)
     assert os.listdir(ram) == []
+    assert len(os.listdir("/proc/self/fd")) == before, "a file is still open"
 
 
 def fail_half_way(folder: Path) -> None:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,6 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hpcjobs.config import TaskConfig
+from hpcjobs.errors import DiskFullError
 from hpcjobs.merge.results import ResultsWriter, rows_of, schema_of
 from hpcjobs.metrics import find_metrics
 from hpcjobs.requests import MetricError, SampleError
@@ -92,6 +96,49 @@ def test_the_table_is_there_only_when_all_of_it_is(tmp_path: Path) -> None:
         fail_half_way(path, schema)
     assert path.read_bytes() == first
     assert os.listdir(tmp_path) == ["results.parquet"]
+
+
+def test_the_disk_has_it_all_before_it_is_there_and_no_handle_stays_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, schema, synced = tmp_path / "results.parquet", schema_of([], INPUTS), list[int]()
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.append(os.fstat(handle).st_size))
+    before = len(os.listdir("/proc/self/fd"))
+    with ResultsWriter(path, schema) as writer:
+        writer.write(rows([record_of(0, 0)], schema))
+    assert path.stat().st_size in synced
+    with pytest.raises(RuntimeError, match="half way"):
+        fail_half_way(tmp_path / "other.parquet", schema)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_table_that_cannot_be_finished_leaves_the_one_that_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some network file systems tell only when the file is synced that they are full."""
+    path, schema = tmp_path / "results.parquet", schema_of([], INPUTS)
+    path.write_bytes(b"stands")
+
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(DiskFullError), ResultsWriter(path, schema) as writer:
+        writer.write(rows([record_of(0, 0)], schema))
+    assert (os.listdir(tmp_path), path.read_bytes()) == (["results.parquet"], b"stands")
+
+
+def test_each_type_of_task_has_its_columns() -> None:
+    likelihoods = {"choice_logprobs", "choice_greedy", "choice_tokens"}
+    kinds: dict[str, tuple[dict[str, Any], set[str]]] = {
+        "one": ({}, set()), "several": ({"repeats": 2}, {"completions"}), "choice": ({"type": "choice"}, likelihoods),
+        "text": ({"type": "perplexity"}, likelihoods), "lm_eval": ({"type": "lm_eval"}, likelihoods | {"completions"}),
+    }  # fmt: skip
+    for name, (changes, columns) in kinds.items():
+        task = TaskConfig().model_copy(update=changes)
+        assert {*schema_of([], INPUTS, task).names} & (likelihoods | {"completions"}) == columns, name
+    assert schema_of(find_metrics(["bleu", "f1"]), INPUTS).field("statistics").type.names == ["bleu"]
+    assert "statistics" not in schema_of(find_metrics(["f1"]), INPUTS).names
 
 
 def fail_half_way(path: Path, schema: pa.Schema) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,18 @@ def test_a_step_that_was_run_again_counts_once_and_the_last_time(paths: RunPaths
     assert values["train"]["steps_run_again"] == 2
     assert [read_curve(paths).steps[step].loss for step in (3, 4, 5)] == [1 / 3, 9.0, 10.0]
     assert values["warnings"][0] == "1 of 8 steps have no record, the first is step 8"
+
+
+def test_more_steps_that_stand_are_kept_and_what_a_killed_merge_left_is_removed(paths: RunPaths) -> None:
+    old = paths.root / ".metrics.json.0123456789ab-1-1.abcdef.tmp"
+    old.touch()
+    os.utime(old, (1, 1))
+    journal(paths, [record(step) for step in range(1, 7)])
+    assert (merge_train(paths).kept, old.exists()) == ("", False)
+    before = paths.metrics.read_bytes()
+    paths.journal("a", 0).write_bytes(b"".join(record(step).line() for step in range(1, 5)))
+    assert merge_train(paths).kept.startswith("4 of 8 are there now, fewer than the 6 of the table that stands")
+    assert paths.metrics.read_bytes() == before
 
 
 def test_a_resume_at_another_world_size_counts_each_step_by_its_own_ranks(paths: RunPaths) -> None:

@@ -48,10 +48,10 @@ class Acceptance:
         self._superseded: Mask | None = None
         self._names = {name: code for code, name in enumerate(self.journals())}
         self._journal = np.full(len(self.chunks), -1, np.int64)
-        self._generation = np.full(len(self.chunks), -1, np.int64)
+        self._generation = np.zeros(len(self.chunks), np.int64)
         self._split = np.zeros(len(self.chunks), np.bool_)
         for chunk, verdict in self._verdicts.items():
-            if 0 <= chunk < len(self.chunks):
+            if chunk < len(self.chunks):
                 self._journal[chunk] = self._names.get(verdict.journal or "", -1)
                 self._generation[chunk], self._split[chunk] = verdict.generation, bool(verdict.former)
 
@@ -69,19 +69,19 @@ class Acceptance:
     def accepts(self, journal: str, record: Record) -> bool:
         """Whether this record of this journal is the accepted one of its sample in this round."""
         one = (np.array([value], np.int64) for value in (record.index, record.chunk, record.generation))
-        return bool(self.counting(journal, *one)[0])
+        return bool(self.counting(journal, *one).item())
 
     def counting(self, journal: str, index: Ints, chunk: Ints, generation: Ints) -> Mask:
         """The mask of a journal's records that are accepted in this round. Arguments are arrays of equal length."""
+        if journal not in self._names or not len(self.chunks):
+            return np.zeros(len(chunk), np.bool_)
         there = (chunk >= 0) & (chunk < len(self.chunks))
-        chunk = np.where(there, chunk, 0)
-        if not len(self.chunks):
-            return there
+        chunk = chunk * there
         there &= self._members.chunks_of(index) == chunk
         if self._superseded is not None:
-            there &= ~self._superseded[np.where(there, index, 0)]
-        code = self._names.get(journal, -2)
-        counts: Mask = there & (self._journal[chunk] == code) & (self._generation[chunk] == generation)
+            there &= ~self._superseded[index * there]
+        ours = self._journal[chunk] == self._names[journal]
+        counts: Mask = there & ours & (self._generation[chunk] == generation)
         for place in np.flatnonzero(there & self._split[chunk]):
             if former := self._formers.get((int(chunk[place]), int(index[place]))):
                 counts[place] = (former.journal, former.generation) == (journal, generation[place])
@@ -89,7 +89,7 @@ class Acceptance:
 
     def chunk_of(self, index: int) -> int | None:
         """The chunk of a sample, None if the sample is not in this round."""
-        chunk = int(self._members.chunks_of(np.array([index]))[0])
+        chunk = int(self._members.chunks_of(np.array([index])).item())
         return chunk if chunk >= 0 else None
 
     def holder(self, chunk: int, index: int) -> str | None:
@@ -138,7 +138,7 @@ class _Members:
             return np.full(len(index), -1, np.int32)
         if self._sorted is None:
             there = (index >= 0) & (index < len(self._chunk))
-            place = np.where(there, index, 0)
+            place = index * there
         else:
             place = np.searchsorted(self._sorted, index).clip(max=len(self._sorted) - 1)
             there = self._sorted[place] == index

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from hpcjobs.run_folder.journal.record import Record
-from hpcjobs.run_folder.ledger.acceptance import Acceptance, unnamed_journals
-from hpcjobs.run_folder.ledger.chunks import write_chunks
+from hpcjobs.run_folder.ledger.acceptance import Acceptance, read_rounds, unnamed_journals
+from hpcjobs.run_folder.ledger.chunks import ChunkList, write_chunks
 from hpcjobs.run_folder.ledger.claims import Claims, Former
 from hpcjobs.run_folder.paths import RunPaths
 from tests.runs import lease_of, record_of, write_journal
@@ -84,12 +85,110 @@ def test_a_closed_chunk_that_nobody_had_begun_has_no_holder(paths: RunPaths) -> 
     assert Acceptance(paths, 0, 5).holder(1, 0) is None
 
 
+def test_the_holder_of_a_closed_chunk_is_the_last_that_had_a_journal(paths: RunPaths) -> None:
+    claims = Claims(paths.round(0))
+    claims.lease(lease_of(2, 3))
+    claims.lease(lease_of(2, 3, generation=1, journal=""))  # given back
+    closer = lease_of(2, attempt="closer", journal="", generation=2)
+    claims.lease(closer)
+    claims.close(closer)
+    assert Acceptance(paths, 0, 5).holder(2, 4) == "a-3.jsonl"
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_only_a_round_that_runs_samples_again_replaces_what_earlier_ones_have(paths: RunPaths, again: bool) -> None:
+    for number, chunks in enumerate([CHUNKS, [[1], [4]], [[4]]]):
+        paths.round(number).mkdir(exist_ok=True)
+        write_chunks(paths.chunks(number), chunks, again and number > 0)
+        for chunk in range(len(chunks)):
+            lease = lease_of(chunk, attempt="abc"[number])
+            Claims(paths.round(number)).lease(lease)
+            Claims(paths.round(number)).done(lease)
+    first, second, third = read_rounds(paths, 5)
+    assert [first.accepts("a-0.jsonl", record_of(index, chunk)) for index, chunk in ((3, 0), (1, 0), (0, 1), (4, 2))] \
+        == [True, not again, True, not again]
+    assert [second.accepts("b-0.jsonl", record_of(index, chunk)) for index, chunk in ((1, 0), (4, 1))] \
+        == [True, not again]
+    assert third.accepts("c-0.jsonl", record_of(4, 0))
+    assert not first.accepts("a-0.jsonl", record_of(9, 0)), "a sample that the run does not have"
+
+
+def test_the_first_round_replaces_nothing_whatever_it_says(paths: RunPaths) -> None:
+    paths.chunks(0).unlink()
+    write_chunks(paths.chunks(0), [[0]], again=True)
+    Claims(paths.round(0)).lease(lease_of(0))
+    (only,) = read_rounds(paths, 1)
+    assert only.accepts("a-0.jsonl", record_of(0, 0))
+    assert not only.accepts("a-0.jsonl", record_of(1, 0))
+
+
+def test_of_a_closed_or_unclaimed_chunk_no_journal_counts_as_the_holder(paths: RunPaths) -> None:
+    claims = Claims(paths.round(0))
+    claims.lease(lease_of(2, 0))
+    closer = lease_of(0, attempt="closer", journal="", former=(Former("a-5.jsonl", 0, (3,)),))
+    claims.lease(closer)
+    claims.close(closer)
+    found = Acceptance(paths, 0, 5)
+    assert found.journals() == ["a-0.jsonl", "a-5.jsonl"]
+    records = [record_of(3, 0), record_of(1, 0), record_of(0, 1), record_of(4, 2)]
+    assert [found.accepts("a-0.jsonl", record) for record in records] == [False, False, False, True]
+    assert [found.accepts("a-5.jsonl", record) for record in records] == [True, False, False, False]
+    assert not any(found.accepts("closer", record) or found.accepts("", record) for record in records)
+
+
+def test_a_chunk_that_nobody_claimed_is_no_journals(paths: RunPaths) -> None:
+    held = tuple(Former(f"a-{rank}.jsonl", 0, (index,)) for rank, index in ((7, 3), (8, 1)))
+    Claims(paths.round(0)).lease(lease_of(0, 9, generation=2, former=held))
+    found = Acceptance(paths, 0, 5)
+    assert found.journals() == ["a-7.jsonl", "a-8.jsonl", "a-9.jsonl"]
+    assert not any(found.accepts(name, record_of(0, 1)) for name in found.journals())
+
+
+def test_what_an_earlier_holder_had_done_counts_in_its_chunk_and_until_it_is_run_again(paths: RunPaths) -> None:
+    Claims(paths.round(0)).lease(lease_of(0, 1, generation=1, former=FORMER))
+    found = Acceptance(paths, 0, 5)
+    assert found.accepts("a-9.jsonl", record_of(1, 0, 9))
+    assert not found.accepts("a-9.jsonl", record_of(1, 7, 9)), "there is no chunk 7"
+    assert not found.accepts("a-9.jsonl", record_of(1, 2, 9)), "it is not in chunk 2"
+    found.superseded_by(ChunkList(np.array([1]), np.array([0, 1])))
+    assert not found.accepts("a-9.jsonl", record_of(1, 0, 9))
+    assert found.accepts("a-1.jsonl", record_of(3, 0, 1, generation=1))
+
+
+def test_claims_of_chunks_that_the_round_does_not_have_are_nothing(paths: RunPaths) -> None:
+    for chunk in (0, 3, 77):
+        Claims(paths.round(0)).lease(lease_of(chunk))
+    found = Acceptance(paths, 0, 5)
+    assert [found.accepts("a-0.jsonl", record_of(3, chunk)) for chunk in (0, 3, 77)] == [True, False, False]
+
+
+def held_bytes(paths: RunPaths, rows: int) -> int:
+    tracemalloc.start()
+    try:
+        found = Acceptance(paths, 0, rows)
+        held = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert found.chunk_of(7) == 0
+    return held
+
+
+def test_memory_is_of_what_a_round_has(tmp_path: Path) -> None:
+    """A few bytes a sample of the round; nothing for the million that a resume of ten does not run."""
+    few, all_of_it = RunPaths(tmp_path / "few"), RunPaths(tmp_path / "all")
+    for paths, samples in ((few, range(10)), (all_of_it, range(200_000))):
+        paths.round(0).mkdir(parents=True)
+        write_chunks(paths.chunks(0), [samples])
+    assert held_bytes(few, 1_000_000) < 200_000
+    assert held_bytes(all_of_it, 200_000) < 10 * 200_000
+
+
 def test_records_that_do_not_fit_the_layout_do_not_count(paths: RunPaths) -> None:
     claims = Claims(paths.round(0))
     for chunk in range(3):
         claims.lease(lease_of(chunk))
         claims.done(lease_of(chunk))
-    strangers = [record_of(3, 1), record_of(2, 0), record_of(-1, 0), record_of(5, 0), record_of(0, 7)]
+    strangers = [record_of(3, 1), record_of(2, 0), record_of(-1, 0), record_of(5, 0), record_of(0, 7), record_of(2, -1)]
     assert accepted(paths, strangers) == []
     assert accepted(paths, [record_of(0, 1)]) == [(0, 0, 0)]
     assert not Acceptance(paths, 0, 5).accepts("b-0.jsonl", record_of(0, 1))
