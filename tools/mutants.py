@@ -23,7 +23,9 @@ TWINS = {"min": "max", "max": "min", "any": "all", "all": "any"}
 # What only says something to people: the words of an error, the log, types and imports.
 LOGS = {"log", "logger", "logging", "warnings"}
 SKIPPED = (ast.Import, ast.ImportFrom, ast.arguments)
-REMOVED = (ast.AugAssign, ast.Raise, ast.Continue, ast.Break, ast.Delete, ast.Assert)
+REMOVED = (ast.AugAssign, ast.Raise, ast.Continue, ast.Break, ast.Delete)
+# Functions whose first two arguments may change places.
+COMMUTING = {"min", "max", "equal", "and_", "or_"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +44,11 @@ class Mutant:
     def key(self) -> str:
         """Names the change also when lines above it move: `path scope: before -> after | statement`."""
         return f"{self.path} {self.scope}: {self}"
+
+    @property
+    def place(self) -> str:
+        """Names every change of its statement."""
+        return f"{self.path} {self.scope}: {self.statement}"
 
     def __str__(self) -> str:
         change = f"{self.before} -> {self.after}"
@@ -171,8 +178,9 @@ def _slices(node: ast.Slice) -> Iterator[ast.Slice]:
 def _calls(node: ast.Call) -> Iterator[ast.Call]:
     if isinstance(node.func, ast.Name) and node.func.id in TWINS:
         yield _with(node, func=ast.Name(TWINS[node.func.id]))
-    first, same = node.args[:2], isinstance(node.func, ast.Name) and node.func.id in {"max", "min"}
-    if len(first) == 2 and not same and not any(isinstance(one, ast.Starred) for one in first) and not _same(*first):
+    first, name = node.args[:2], ast.unparse(node.func).rpartition(".")[2]
+    plain = len(first) == 2 and not any(isinstance(one, ast.Starred) for one in first)
+    if plain and name not in COMMUTING and not _same(*first):
         yield _with(node, args=[first[1], first[0], *node.args[2:]])
 
 

@@ -97,7 +97,7 @@ def _room(ready: Runner, name: str, options: argparse.Namespace) -> Counter[str]
     ends = Counter[str]()
     for mutant in sorted(every, key=lambda one: (one.path, one.lines.start)):
         begin = time.monotonic()
-        end = "equivalent" if mutant.key in known else _end(ready, mutant, texts[mutant.path], recorded)
+        end = "equivalent" if known & {mutant.key, mutant.place} else _end(ready, mutant, texts[mutant.path], recorded)
         ends[end] += 1
         print(f"{end:10} {mutant.path}:{mutant.lines.start} {mutant.scope}: {mutant}"
               f"  ({time.monotonic() - begin:.0f} s)", flush=True)  # fmt: skip
@@ -117,7 +117,7 @@ def _files(name: str) -> tuple[list[str], list[str], int | None]:
 
 
 def equivalent() -> set[str]:
-    """The keys of the mutants that do the same as the code; the reason stands above each."""
+    """The keys of the mutants that do the same as the code, and statements of which all do; each below its reason."""
     lines = EQUIVALENT.read_text(encoding="utf-8").splitlines()
     return {line for line in lines if line and not line.startswith("#")}
 

@@ -154,3 +154,16 @@ def test_a_corpus_metric_is_resampled_by_cluster() -> None:
     assert one["stderr"] is not None
     assert other["stderr"] is not None
     assert one["stderr"] > 5 * other["stderr"]
+
+
+def test_a_batch_without_any_score_of_a_corpus_metric_changes_nothing() -> None:
+    counts = pa.array([[-1.0, 1.0], [-3.0, 1.0], [-2.0, 1.0]], pa.list_(pa.float64()))
+    found = []
+    for empty in (True, False):
+        clustered = ClusteredFold(find_metrics(["perplexity"])[0].fold())
+        if empty:
+            clustered.add(np.full(2, np.nan), None, np.array([5, 6]))
+        clustered.add(np.ones(3), counts, np.array([0, 1, 0]))
+        found.append(clustered.summary())
+    assert found[0] == found[1]
+    assert found[0]["clusters"] == 2

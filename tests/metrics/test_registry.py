@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
 
+from hpcjobs import plugins
 from hpcjobs.config import TaskConfig
 from hpcjobs.errors import ConfigError
 from hpcjobs.metrics import BUILT_IN, Judge, Score, find_metric, find_metrics, golds
 from hpcjobs.metrics.base import bounds_of
+from hpcjobs.metrics.registry import _are_bounds, lower_is_better, metrics_of, registered_names
 from hpcjobs.requests import Completion, Target
 
 
@@ -159,6 +162,54 @@ def test_the_bounds_of_an_own_class(own: str) -> None:
     assert bounds_of(find_metric("exact_match")) == (0.0, 1.0)
 
 
+@pytest.fixture
+def installed(own: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package that registers four of these classes as metrics."""
+    kinds = {"chars": "Length", "ter": "Plain", "broken": "Breaks", "none": "NoScore"}
+    points = {name: EntryPoint(name, f"{own}:{kind}", plugins.METRICS) for name, kind in kinds.items()}
+    monkeypatch.setattr(plugins, "registered", lambda group: points)
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_metric_of_an_installed_package_has_the_name_that_it_is_registered_as() -> None:
+    found = find_metrics(["chars", "pass@2(chars)"])
+    assert [metric.name for metric in found] == ["chars", "pass@2(chars)"]
+    assert found[0].score("abc", None, {"bonus": 2}) == 5
+    assert registered_names(["chars", "f1", "pass@2(chars)", "majority", "pass@2", "os:Own", "bleu(tokenize=zh)"]) \
+        == ["chars", "chars"]
+    with pytest.raises(ConfigError, match="'broken' cannot be used: RuntimeError: no license"):
+        find_metric("broken")
+    with pytest.raises(ConfigError, match="'none' has no method score"):
+        find_metric("none")
+    with pytest.raises(ConfigError, match=r"no metric 'char' \(did you mean 'chars'\?\)"):
+        find_metric("char")
+    assert not lower_is_better("ter"), "it says so itself; lm-evaluation-harness's of that name is another"
+
+
+@pytest.mark.parametrize(
+    ("name", "lower"),
+    [
+        ("exact_match", False), ("perplexity", True), ("bits_per_byte", True), ("ter", True), ("ter,none", True),
+        ("brier_score", True), ("acc,none", False), ("word_perplexity,none", True), ("majority(f1)", False),
+        ("majority(perplexity)", True), ("pass@2(perplexity)", False), ("pass@2", False), ("bleu(tokenize=zh)", False),
+        ("os:Own", False),
+    ],
+)  # fmt: skip
+def test_where_lower_values_are_better(name: str, lower: bool) -> None:
+    assert lower_is_better(name) is lower
+
+
+@pytest.mark.parametrize(
+    ("bounds", "right"),
+    [
+        (None, True), ((0, 1), True), ([0, 1.5], True), ((0, 0), False), ((0, 1, 2), False), ((0,), False),
+        ("01", False), ((0, "1"), False), (("0", 1), False), (3, False),
+    ],
+)  # fmt: skip
+def test_bounds_are_a_pair_of_a_less_and_a_greater_number(bounds: object, right: bool) -> None:
+    assert _are_bounds(bounds) is right
+
+
 @pytest.mark.parametrize(
     ("path", "words"),
     [
@@ -176,6 +227,13 @@ def test_an_own_class_that_cannot_be_used(own: str, path: str, words: list[str])
         find_metric(path.format(own=own))
     for word in ["task.metrics", *words]:
         assert word in str(error.value)
+
+
+def test_how_often_a_pattern_matched_is_added_once_where_there_are_metrics() -> None:
+    answered = {(): (), ("f1",): ("f1", "answered"), ("answered", "f1"): ("answered", "f1")}
+    for names, found in answered.items():
+        assert metrics_of(TaskConfig(metrics=names, extract="(.*)")) == found
+        assert metrics_of(TaskConfig(metrics=names)) == names
 
 
 def test_an_unknown_metric_is_told_those_for_its_type_of_task() -> None:

@@ -31,8 +31,23 @@ def test_t_has_no_step_where_the_method_changes_and_goes_to_the_normal() -> None
     assert t_quantile(2) == pytest.approx(math.sqrt(2 * 0.95**2 / (1 - 0.95**2)), rel=1e-12), "closed form"
 
 
-@pytest.mark.parametrize("degrees", [1, 2, 3, 10, 99, 100, 101, 1000, 10**6])
+@pytest.mark.parametrize("degrees", [*range(1, 21), 50, 99, 100, 1000, 10**4, 10**5, 10**6, 10**9])
 def test_t_is_scipys(degrees: int) -> None:
     from scipy import stats
 
-    assert t_quantile(degrees) == pytest.approx(float(stats.t.ppf(0.975, degrees)), rel=1e-9)
+    assert t_quantile(degrees) == pytest.approx(float(stats.t.ppf(0.975, degrees)), rel=1e-14)
+
+
+def test_above_100_degrees_the_error_is_that_of_the_next_two_terms() -> None:
+    """Each coefficient of 26.7.5 to its last digit: what is left is its fifth term and one in the sixth power.
+
+    The fifth is that of Fisher and Cornish's expansion.
+    """
+    from scipy import stats
+
+    x = float(stats.norm.ppf(0.975))
+    fifth = (27 * x**11 + 339 * x**9 + 930 * x**7 - 1782 * x**5 - 765 * x**3 + 17955 * x) / 368_640
+    for degrees in (101, 110, 130, 150):
+        error = float(stats.t.ppf(0.975, degrees)) - t_quantile(degrees)
+        assert 0 < error < 1e-10
+        assert (error - fifth / degrees**5) * float(degrees) ** 6 == pytest.approx(0.63, abs=0.03)
