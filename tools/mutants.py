@@ -25,7 +25,7 @@ LOGS = {"log", "logger", "logging", "warnings"}
 SKIPPED = (ast.Import, ast.ImportFrom, ast.arguments)
 REMOVED = (ast.AugAssign, ast.Raise, ast.Continue, ast.Break, ast.Delete)
 # Functions whose first two arguments may change places.
-COMMUTING = {"min", "max", "equal", "and_", "or_"}
+COMMUTING = {"min", "max", "equal", "and_", "or_", "suppress"}
 
 
 @dataclass(frozen=True, kw_only=True)

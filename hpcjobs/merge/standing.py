@@ -19,7 +19,7 @@ def better_standing(paths: RunPaths, plan: Plan, accepted: int, errors: int = 0)
     if answers and not paths.results.exists():
         return ""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        counts, before = MetricsFile.read(paths.metrics).counts, 0
+        counts = MetricsFile.read(paths.metrics).counts
         rounds = paths.rounds() if answers else []
         again = bool(rounds) and runs_again(paths.chunks(rounds[-1]))
         now, before = (accepted - errors, counts.accepted - counts.errors) if again else (accepted, counts.accepted)

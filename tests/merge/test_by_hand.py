@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from hpcjobs.merge import eval as merging
 from hpcjobs.merge.eval import merge
 from hpcjobs.merge.standing import better_standing
 from hpcjobs.requests import SampleError
+from hpcjobs.run_folder.disk import Space
 from hpcjobs.run_folder.files import read_json
 from hpcjobs.run_folder.ledger.chunks import ChunkList, write_chunks
 from hpcjobs.run_folder.ledger.claims import Claims
@@ -168,3 +170,45 @@ def test_a_bucket_is_whole_row_groups_of_not_too_many_bytes_rows_and_files(
         monkeypatch.setattr(merging, name, value)
     (paths.ranks / "a-0.jsonl").write_bytes(b"x" * size)
     assert merging._bucket(paths, rows) == bucket
+
+
+def test_two_records_that_differ_in_their_time_alone_are_of_two_writers(paths: RunPaths) -> None:
+    records = settle_by_hand(paths)
+    write_journal(paths, [*records, replace(records[4], seconds=9.0), replace(records[5], started_at=9.0)])
+    assert sorted(merge(paths).missing) == sorted(record.index for record in records[4:6])
+    assert set(missing_lines(paths).values()) == {"its journal has two records that differ"}
+
+
+def test_what_a_killed_merge_left_is_removed(paths: RunPaths) -> None:
+    old = paths.root / ".results.parquet.0123456789ab-1-1.abcdef.tmp"
+    old.touch()
+    os.utime(old, (1, 1))
+    merge(paths)
+    assert not old.exists()
+
+
+@pytest.mark.parametrize(("free", "said"), [(5, True), (6, False), (7, False)])
+def test_a_disk_that_may_be_too_small_is_said_before(
+    paths: RunPaths, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, free: int, said: bool
+) -> None:
+    real = Space.of(paths.root)
+    monkeypatch.setattr(merging, "merge_need", lambda paths: 6)
+    monkeypatch.setattr(Space, "of", lambda path: replace(real, free=free))
+    merge(paths)
+    assert ("the merge may need 6" in caplog.text) is said
+
+
+def test_a_metric_of_the_users_is_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "only_there.py").write_text(
+        "class Own:\n    name = 'own'\n    def score(self, completion, target, row):\n        return 1.0\n"
+    )
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    paths = plan_run(tmp_path / "run", 3, task={"metrics": ["only_there:Own"]})
+    write_journal(paths, [replace(one, scores={"own": 0.5}) for one in settle_by_hand(paths)])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "only_there")
+    sys.path[:] = [one for one in sys.path if not one.startswith(str(tmp_path))]
+    assert merge(paths).metrics["own"]["value"] == 0.5
+    sys.modules.pop("only_there", None)

@@ -11,7 +11,7 @@ import pytest
 from hpcjobs.errors import MergeError
 from hpcjobs.run_folder.files import name_once
 from hpcjobs.run_folder.ledger import claims as claims_module
-from hpcjobs.run_folder.ledger.claims import Claims, Counted, Former
+from hpcjobs.run_folder.ledger.claims import Claims, Counted, EmptyClaimError, Former
 from tests.runs import finish, lease_of, start_process, wait_for
 
 FORMER = (Former("a-1.jsonl", 0, (4, 2)), Former("a-2.jsonl", 1, (7,)))
@@ -132,6 +132,26 @@ def test_a_claim_that_never_gets_whole_is_named(
         (tmp_path / "0.0").write_bytes(content)
     with pytest.raises(MergeError, match=f"{tmp_path}/0.0: broken claim file"):
         Claims(tmp_path).read_lease(0, 0)
+
+
+def test_an_empty_claim_is_nobodys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its creator died between creating and writing it, which is possible without hard links."""
+    monkeypatch.setattr(claims_module, "_VISIBLE_SECONDS", 0.1)
+    (tmp_path / "3.2").touch()
+    (tmp_path / "3.done").touch()
+    claims = Claims(tmp_path)
+    lease = claims.read_lease(3, 2)
+    assert (lease.chunk, lease.generation, lease.journal, lease.former) == (3, 2, "", ())
+    assert (lease.attempt, lease.host, lease.identity.machine) == ("nobody", "nowhere", "")
+    with pytest.raises(EmptyClaimError, match=f"{tmp_path}/3.done is empty"):
+        claims.read_verdict(3, "done")
+
+
+def test_whether_a_chunk_was_ever_leased(tmp_path: Path) -> None:
+    claims = Claims(tmp_path)
+    assert not claims.is_leased(1)
+    claims.lease(lease_of(1))
+    assert claims.is_leased(1)
 
 
 def take_all(folder: str, rank: int, chunks: int) -> None:
