@@ -72,3 +72,16 @@ def test_few_values_are_kept_where_few_are_asked_for() -> None:
     histogram.add(np.arange(1000.0))
     assert len(histogram.values) == 16
     assert histogram.counts @ histogram.values / 1000 == pytest.approx(499.5)
+
+
+def test_anybody_can_draw_the_same_resamples() -> None:
+    """1000 of them, from the seed 0: a run that is merged again, now or in a year, has the same interval."""
+    scores = np.array([0.0, 0.25, 0.25, 1.0, 3.0])
+    histogram = Histogram()
+    histogram.add(scores)
+    draw = np.random.default_rng(0)
+    means = draw.multinomial(5, [0.2, 0.4, 0.2, 0.2], 1000) @ np.array([0.0, 0.25, 1.0, 3.0]) / 5
+    assert histogram.interval() == pytest.approx(np.percentile(means, [2.5, 97.5]), rel=1e-12)
+    rows = np.column_stack([scores, np.ones(5)])
+    picked = np.random.default_rng(0).integers(0, 5, (1000, 5))
+    assert resampled_totals(rows) == pytest.approx(rows[picked].sum(axis=1), rel=1e-12)

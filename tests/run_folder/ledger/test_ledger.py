@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import random
 import signal
 import subprocess
 import sys
@@ -280,6 +281,54 @@ def test_whether_a_chunk_is_still_ours_is_asked_of_its_own_files(paths: RunPaths
     assert [book.superseded(lease) for lease in leases.values()] == [True, True, True, False]
 
 
+def test_what_is_left_is_known_in_chunks_and_samples(paths: RunPaths) -> None:
+    book = ledger(paths, 0, 1)
+    assert (book.samples_left(), book.near_end(1), book.near_end(2)) == (9, False, True)
+    leases = [lease for _ in range(3) if (lease := book.claim())]
+    assert [lease.chunk for lease in leases] == [0, 1, 2]
+    assert book.near_end(1), "four chunks are left of its walk: a batch of one is better than more"
+    assert book.samples_left() == 9, "in progress is not done"
+    assert book.done(leases[1])
+    assert (book.samples_left(), book.over()) == (7, False)
+
+
+def test_a_chunk_that_was_leased_before_is_not_walked_to(paths: RunPaths) -> None:
+    Claims(paths.round(0)).lease(lease_of(0, 7, identity=replace(Identity.own(), machine="another")))
+    book, claims = counted(paths, 0, 1, [0.0])
+    assert claimed(book) == [1, 2, 3, 4, 5, 6]
+    assert claims.attempts == 6, "it tried to lease what it had seen leased"
+
+
+def test_claims_of_chunks_that_the_round_does_not_have_are_nothing_to_a_rank(paths: RunPaths) -> None:
+    claims = Claims(paths.round(0))
+    for chunk in (len(CHUNKS), 99):
+        claims.lease(lease_of(chunk, 7))
+        claims.done(lease_of(chunk, 7))
+    claims.close(lease_of(len(CHUNKS), 7))
+    book = ledger(paths, 0, 1)
+    assert (claimed(book), book.samples_left()) == (list(range(len(CHUNKS))), 9)
+
+
+def test_a_lease_that_was_given_back_with_its_reason_says_so_and_a_lost_one_too(
+    paths: RunPaths, caplog: pytest.LogCaptureFixture
+) -> None:
+    claims = Claims(paths.round(0))
+    claims.lease(lease_of(0, 1, generation=0, journal="", released="drained: the end", suspects=(1, 1)))
+    claims.lease(lease_of(1, 2, identity=ended_process(), suspects=(3,)))
+    with caplog.at_level("INFO"):
+        book = ledger(paths, 0, 9)
+        leases = {lease.chunk: lease for _ in CHUNKS if (lease := book.claim())}
+    assert [(leases[chunk].generation, leases[chunk].suspects) for chunk in (0, 1)] == [(1, (1, 1)), (1, (3,))]
+    assert "took chunk 0, which rank 1 of attempt a on here gave back: drained: the end" in caplog.text
+    assert "took over chunk 1 from rank 2 of attempt a on here: lost" in caplog.text
+
+
+def test_in_a_static_run_nothing_is_taken_over(paths: RunPaths) -> None:
+    Claims(paths.round(0)).lease(lease_of(1, 1, identity=ended_process()))
+    book = ledger(paths, 0, 2, Rules(static=True))
+    assert claimed(book) == [0, 2, 4, 6]
+
+
 # From here on: real ranks and real signals.
 
 
@@ -473,6 +522,24 @@ def test_a_large_folder_is_not_listed_again_and_again(tmp_path: Path, chunks: in
     clock[0] += 40.0
     assert book.claim() is None
     assert book.over()
+
+
+@pytest.mark.parametrize(
+    ("entries", "looks_in_vain", "pause"),
+    [
+        (2047, 100, 0.0), (2048, 4, 2.048), (4000, 1, 1.0), (4000, 2, 2.0), (4000, 4, 4.0), (4000, 9, 4.0),
+        (30_000, 4, 30.0), (90_000, 8, 30.0), (90_000, 0, 0.0),
+    ],
+)  # fmt: skip
+def test_the_pause_grows_with_the_folder_and_with_looks_in_vain(
+    paths: RunPaths, monkeypatch: pytest.MonkeyPatch, entries: int, looks_in_vain: int, pause: float
+) -> None:
+    drawn = list[tuple[float, float]]()
+    monkeypatch.setattr(random, "uniform", lambda low, high: drawn.append((low, high)) or 1.0)  # type: ignore[func-returns-value]
+    book = ledger(paths, 0, 1)
+    book._entries, book._in_vain = entries, looks_in_vain
+    assert book._pause() == pytest.approx(pause)
+    assert drawn in ([], [(0.75, 1.25)]), "ranks do not all look at once"
 
 
 def test_idle_ranks_share_the_watch_and_forget_no_chunk(tmp_path: Path) -> None:
