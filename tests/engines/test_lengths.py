@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from hpcjobs.engines.lengths import (
     forget_lengths,
     has_fixed_positions,
     longest_window,
+    named_dynamic_factor,
+    position_border,
     takes_padding,
     takes_positions,
 )
@@ -65,3 +68,53 @@ def test_what_goes_by_place_in_the_cache_shows_in_the_trial_of_branches(name: st
 
 def test_who_counts_places_takes_no_positions() -> None:
     assert [takes_positions(family(name)) for name in ("mpt", "llama")] == [False, True]
+
+
+def named(**config: Any) -> Any:
+    """What these questions ask of a model: its config."""
+    text = SimpleNamespace(**config)
+    return SimpleNamespace(config=SimpleNamespace(get_text_config=lambda: text))
+
+
+@pytest.mark.parametrize(
+    ("rope", "fixed", "border", "factor"),
+    [
+        (None, True, None, 1.0),
+        ({"rope_type": "linear", "factor": 3.0}, True, None, 1.0),
+        ({"rope_type": "dynamic", "factor": 3.0}, False, None, 3.0),
+        ({"rope_type": "dynamic"}, False, None, 1.0),
+        ({"rope_type": "longrope", "original_max_position_embeddings": 64, "factor": 2.0}, False, 64, 1.0),
+        (
+            {
+                "a": {"rope_type": "longrope", "original_max_position_embeddings": 64},
+                "b": {"rope_type": "longrope", "original_max_position_embeddings": 32},
+            },
+            False, 32, 1.0,
+        ),
+        ({"a": {"rope_type": "default"}, "b": {"rope_type": "dynamic", "factor": 4.0}}, False, None, 4.0),
+    ],
+)  # fmt: skip
+def test_what_the_rope_says_of_long_rows(rope: Any, fixed: bool, border: int | None, factor: float) -> None:
+    model = named(rope_parameters=rope)
+    assert (has_fixed_positions(model), position_border(model), dynamic_factor(model)) == (fixed, border, factor)
+    assert named_dynamic_factor({"rope_parameters": rope}) == factor
+    assert named_dynamic_factor({"text_config": {"rope_parameters": rope}}) == factor
+
+
+def test_what_older_configs_call_it() -> None:
+    assert named_dynamic_factor({"rope_scaling": {"type": "dynamic", "factor": 2.0}}) == 2.0
+    assert named_dynamic_factor({"rope_scaling": {"type": "linear", "factor": 2.0}}) == 1.0
+    assert named_dynamic_factor({"rope_scaling": None}) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("config", "window"),
+    [
+        ({}, 0), ({"sliding_window": 8}, 8), ({"sliding_window": None, "window_size": 5, "attention_chunk_size": 9}, 9),
+        ({"sliding_window": 8, "layer_types": ["full_attention", "sliding_attention"]}, 8),
+        ({"attention_chunk_size": 8, "layer_types": ["full_attention", "chunked_attention"]}, 8),
+        ({"sliding_window": 8, "layer_types": ["full_attention"] * 2}, 0), ({"window_size": [8, 8]}, 0),
+    ],
+)  # fmt: skip
+def test_the_longest_window_by_the_config(config: dict[str, Any], window: int) -> None:
+    assert longest_window(named(**config)) == window

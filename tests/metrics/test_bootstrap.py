@@ -85,3 +85,14 @@ def test_anybody_can_draw_the_same_resamples() -> None:
     rows = np.column_stack([scores, np.ones(5)])
     picked = np.random.default_rng(0).integers(0, 5, (1000, 5))
     assert resampled_totals(rows) == pytest.approx(rows[picked].sum(axis=1), rel=1e-12)
+
+
+@pytest.mark.parametrize("drawn", [1, 7, 1000, 1 << 20])
+def test_how_many_are_drawn_at_a_time_changes_nothing(monkeypatch: pytest.MonkeyPatch, drawn: int) -> None:
+    histogram, rows = Histogram(), np.arange(60.0).reshape(30, 2)
+    histogram.add(np.arange(30.0))
+    means, totals = histogram.means(), resampled_totals(rows)
+    monkeypatch.setattr("hpcjobs.metrics.bootstrap._DRAWN", drawn)
+    assert len(means) == len(totals) == 1000
+    assert histogram.means() == pytest.approx(means, rel=1e-12)
+    assert resampled_totals(rows) == pytest.approx(totals, rel=1e-12)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +13,7 @@ from hpcjobs import plugins
 from hpcjobs.config import TaskConfig
 from hpcjobs.errors import ConfigError
 from hpcjobs.metrics import BUILT_IN, Judge, Score, find_metric, find_metrics, golds
-from hpcjobs.metrics.base import bounds_of
+from hpcjobs.metrics.base import bounds_of, failed_score, leaves_errors_out
 from hpcjobs.metrics.registry import _are_bounds, lower_is_better, metrics_of, registered_names
 from hpcjobs.requests import Completion, Target
 
@@ -242,3 +244,28 @@ def test_an_unknown_metric_is_told_those_for_its_type_of_task() -> None:
     with pytest.raises(ConfigError, match=r"no metric 'foo'; there are exact_match.*majority, and your") as told:
         find_metrics(["foo"], "generate")
     assert "acc_norm" not in str(told.value)
+
+
+class Plain:
+    """A user's class with nothing but a score."""
+
+    def score(self, completion: str, target: Target, row: object) -> float:
+        return 0.0
+
+
+def a_class(**values: object) -> object:
+    return type("Own", (Plain,), values)()
+
+
+@pytest.mark.parametrize(
+    ("metric", "bounds", "worst"),
+    [
+        (a_class(), None, 0.0), (a_class(binary=True), (0, 1), 0.0), (a_class(bounds=(2, 5)), (2, 5), 0.0),
+        (a_class(lower_is_better=True), None, math.nan), (a_class(lower_is_better=True, bounds=(2, 5)), (2, 5), 5.0),
+        (a_class(lower_is_better=True, binary=True), (0, 1), 1.0),
+    ],
+)  # fmt: skip
+def test_an_error_has_the_worst_score_or_none_where_there_is_no_worst(metric: Any, bounds: Any, worst: float) -> None:
+    assert bounds_of(metric) == bounds
+    assert failed_score(metric, None).value == pytest.approx(worst, nan_ok=True)
+    assert leaves_errors_out(metric) == math.isnan(worst)

@@ -284,7 +284,9 @@ def test_whether_a_chunk_is_still_ours_is_asked_of_its_own_files(paths: RunPaths
 def test_what_is_left_is_known_in_chunks_and_samples(paths: RunPaths) -> None:
     book = ledger(paths, 0, 1)
     assert (book.samples_left(), book.near_end(1), book.near_end(2)) == (9, False, True)
-    leases = [lease for _ in range(3) if (lease := book.claim())]
+    leases = [lease for _ in range(2) if (lease := book.claim())]
+    assert not book.near_end(1), "five chunks are left of its walk"
+    leases += [lease for _ in range(1) if (lease := book.claim())]
     assert [lease.chunk for lease in leases] == [0, 1, 2]
     assert book.near_end(1), "four chunks are left of its walk: a batch of one is better than more"
     assert book.samples_left() == 9, "in progress is not done"
@@ -542,6 +544,25 @@ def test_the_pause_grows_with_the_folder_and_with_looks_in_vain(
     assert drawn in ([], [(0.75, 1.25)]), "ranks do not all look at once"
 
 
+def test_looks_in_vain_are_those_since_a_rank_last_got_a_chunk(paths: RunPaths) -> None:
+    claims = Claims(paths.round(0))
+    for chunk in range(1, len(CHUNKS)):
+        claims.lease(lease_of(chunk, 7, identity=replace(Identity.own(), machine="another")))
+    claims.done(lease_of(1, 7))
+    claims.close(lease_of(2, 7))
+    book = ledger(paths, 1, 2, timeout=1e9)
+    assert book._entries == len(CHUNKS) - 1 + 2, "leases, and what is done or closed"
+    book._in_vain = 5
+    assert book.claim() is not None, "chunk 0 is free"
+    assert book._in_vain == 0
+    for count in (1, 2):
+        assert book.claim() is None
+        assert book._in_vain == count
+    claims.lease(lease_of(3, 7, generation=1, released="given back"))
+    assert book.claim() is not None
+    assert book._in_vain == 0
+
+
 def test_idle_ranks_share_the_watch_and_forget_no_chunk(tmp_path: Path) -> None:
     """Each chunk that others hold is watched by some of many idle ranks; after many looks in vain by each of them."""
     paths, world, held = wide(tmp_path, 40), 240, list(range(40))
@@ -556,12 +577,13 @@ def test_idle_ranks_share_the_watch_and_forget_no_chunk(tmp_path: Path) -> None:
         assert sorted(book._watched(held)) == held
 
 
-def test_a_lost_lease_is_found_among_many_that_are_held(tmp_path: Path) -> None:
-    """The only idle rank looks at everything, however much it is."""
+@pytest.mark.parametrize("world", [50, 100, 101])
+def test_a_lost_lease_is_found_among_many_that_are_held(tmp_path: Path, world: int) -> None:
+    """The only idle rank looks at everything, however much it is; also where more chunks are held than ranks were."""
     paths = wide(tmp_path, 100)
     for chunk in range(100):
         holder = ended_process() if chunk == 60 else Identity("elsewhere", 1, "1")
         Claims(paths.round(0)).lease(lease_of(chunk, chunk, identity=holder))
-    lease = ledger(paths, 0, 101).claim()
+    lease = ledger(paths, 0, world).claim()
     assert lease is not None
     assert (lease.chunk, lease.generation) == (60, 1)
