@@ -12,7 +12,8 @@ import pytest
 from hpcjobs.compare.statistics import Differences
 from hpcjobs.config import TaskConfig
 from hpcjobs.metrics import Aggregator, MeanFold, find_metrics
-from hpcjobs.metrics.clusters import ClusterCodes, ClusteredFold
+from hpcjobs.metrics.bootstrap import resampled_totals
+from hpcjobs.metrics.clusters import ClusterCodes, ClusteredFold, ClusterTotals
 from hpcjobs.metrics.fold import wilson
 from hpcjobs.metrics.format import score_lines
 
@@ -167,3 +168,13 @@ def test_a_batch_without_any_score_of_a_corpus_metric_changes_nothing() -> None:
         found.append(clustered.summary())
     assert found[0] == found[1]
     assert found[0]["clusters"] == 2
+
+
+def test_neighbours_of_many_clusters_are_joined_in_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hpcjobs.metrics.clusters.MOST_BLOCKS", 4)
+    rows = np.arange(18.0).reshape(9, 2)
+    for count, sizes in ((4, [1] * 4), (5, [2, 2, 1]), (9, [4, 4, 1])):
+        totals = ClusterTotals(2)
+        totals.add(rows[:count], np.arange(count))
+        starts = np.cumsum([0, *sizes[:-1]])
+        assert (totals.resampled() == resampled_totals(np.add.reduceat(rows[:count], starts))).all()
