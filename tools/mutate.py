@@ -58,9 +58,12 @@ ROOMS = {
     "encoding": Room(
         code=("engines/encoding.py", "engines/lengths.py", "engines/stop_strings.py", "training/data/*.py"),
         tests=(
-            "engines/test_encoding.py", "engines/test_lengths.py", "engines/test_dummy.py", "training/data",
+            "engines/test_encoding.py",
+            "engines/test_lengths.py",
+            "engines/test_dummy.py",
+            "training/data",
             "reference/test_detokenisation.py",
-        ),  # fmt: skip
+        ),
     ),
     "scoring": Room(code=("engines/scoring/*.py",), tests=("engines/scoring", "engines/test_causal.py")),
 }

@@ -15,6 +15,7 @@ from hpcjobs.errors import ConfigError
 from hpcjobs.metrics import BUILT_IN, Judge, Score, find_metric, find_metrics, golds
 from hpcjobs.metrics.base import bounds_of, failed_score, leaves_errors_out
 from hpcjobs.metrics.registry import _are_bounds, lower_is_better, metrics_of, registered_names
+from hpcjobs.metrics.revisions import revisions
 from hpcjobs.requests import Completion, Target
 
 
@@ -177,8 +178,8 @@ def test_a_metric_of_an_installed_package_has_the_name_that_it_is_registered_as(
     found = find_metrics(["chars", "pass@2(chars)"])
     assert [metric.name for metric in found] == ["chars", "pass@2(chars)"]
     assert found[0].score("abc", None, {"bonus": 2}) == 5
-    assert registered_names(["chars", "f1", "pass@2(chars)", "majority", "pass@2", "os:Own", "bleu(tokenize=zh)"]) \
-        == ["chars", "chars"]
+    names = ["chars", "lines", "f1", "pass@2(chars)", "majority", "pass@2", "os:Own", "bleu(tokenize=zh)"]
+    assert registered_names(names) == ["chars", "chars"]
     with pytest.raises(ConfigError, match="'broken' cannot be used: RuntimeError: no license"):
         find_metric("broken")
     with pytest.raises(ConfigError, match="'none' has no method score"):
@@ -229,6 +230,16 @@ def test_an_own_class_that_cannot_be_used(own: str, path: str, words: list[str])
         find_metric(path.format(own=own))
     for word in ["task.metrics", *words]:
         assert word in str(error.value)
+
+
+def test_what_numbers_are_normalized_to_is_part_of_the_definition_of_what_compares_literally() -> None:
+    own: list[Any] = [a_class(name="own"), a_class(name="raw", normalized=False), a_class(name="new", revision=3)]
+    metrics = [*find_metrics(["exact_match", "f1", "bleu"]), *own]
+    numbers = revisions(TaskConfig(normalize=("numbers",)), metrics)
+    plain = revisions(TaskConfig(normalize=("lower",)), metrics)
+    changed = {name: number for name, number in numbers.items() if plain.get(name) != number}
+    assert changed == {"exact_match": 2, "own": 2}
+    assert revisions(TaskConfig(), own) == {"new": 3}
 
 
 def test_how_often_a_pattern_matched_is_added_once_where_there_are_metrics() -> None:

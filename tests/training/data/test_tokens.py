@@ -15,7 +15,7 @@ from hpcjobs.run_folder.files import make_folder
 from hpcjobs.run_folder.inputs import Inputs, table_parts
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.training.data.encode import Tokens
-from hpcjobs.training.data.tokens import TokenCount, TokenFacts, TokenFile, wait_for_tokens, write_tokens
+from hpcjobs.training.data.tokens import TokenCount, TokenFacts, TokenFile, _learned, wait_for_tokens, write_tokens
 from hpcjobs.training.data.validation_rows import validation_rows
 
 
@@ -53,6 +53,13 @@ def test_samples_come_back_over_batches_of_rows(tmp_path: Path) -> None:
         assert file.targets[number] == sum(learned)
     assert made.tokens == int(file.lengths.sum())
     assert made.learned == int(file.targets.sum())
+
+
+def test_learned_tokens_are_counted_in_a_part_of_a_chunk_too() -> None:
+    marks = pa.array([[True, False], [True, True, True], [], [False, True]])
+    assert _learned(marks).tolist() == [1, 3, 0, 1]
+    assert _learned(marks.slice(1)).tolist() == [3, 0, 1]
+    assert _learned(marks.slice(1, 2)).tolist() == [3, 0]
 
 
 def test_rows_that_are_cut_are_counted_and_named(tmp_path: Path) -> None:
