@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -33,6 +35,16 @@ def test_a_row_becomes_a_request_and_its_answer_scores(tmp_path: Path) -> None:
     assert eval_task.judge(Completion(index=4, text="5", finish_reason="stop"), ROW) == {"exact_match": Score(0.0)}
     assert eval_task.failed(ROW) == {"exact_match": Score(0.0)}
     assert [metric.name for metric in run_metrics(config.task, RunPaths(tmp_path))] == ["exact_match"]
+
+
+def test_a_task_of_the_harness_is_made_of_what_the_run_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module: Any = ModuleType("hpcjobs.tasks.lmeval.eval_task")
+    module.LmEvalTask = lambda code, seed: ("task", code, seed)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    config = config_of()
+    config = config.model_copy(update={"task": config.task.model_copy(update={"type": "lm_eval"})})
+    made: Any = eval_task_of(config, [], RunPaths(tmp_path))
+    assert made == ("task", RunPaths(tmp_path).code, 5)
 
 
 def test_what_a_template_raises_is_raised_to_the_one_who_asks(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from hpcjobs.plan.eval import make_plan
 from hpcjobs.run_folder.inputs import Inputs, user_columns
 from hpcjobs.tasks.few_shot import Pool, TableRows, is_own, pool_table, read_pool
 from hpcjobs.tasks.prompts import Prompts
+from hpcjobs.tasks.seeds import sample_seed
 
 ROWS: list[dict[str, Any]] = [
     {"index": n, "id": f"r{n}", "q": f"q{n}", "a": f"a{n}", "kind": ("even", "odd")[n % 2]} for n in range(12)
@@ -40,6 +43,19 @@ def test_the_first_rows_are_the_same_for_all_but_never_the_sample_itself() -> No
     pool = pool_of(k=3)
     assert [ids(pool, n) for n in (0, 2, 9)] == [["r1", "r2", "r3"], ["r0", "r1", "r3"], ["r0", "r1", "r2"]]
     assert ids(pool_of(k=3, own=False), 0) == ["r0", "r1", "r2"]
+
+
+def test_anybody_can_draw_the_same_examples() -> None:
+    """One more than asked for is drawn by seed and id; then the row itself, and what is too much, is passed over.
+
+    A run that goes on under a later version asks with the same examples.
+    """
+    pool = pool_of(k=3, sampling="random", seed=7)
+    assert sample_seed(7, "r4") == int(hashlib.sha256(b"7\0r4").hexdigest()[:14], 16)
+    for number in range(12):
+        name = f"r{number}"
+        drawn = random.Random(sample_seed(7, name)).sample(range(12), 4)
+        assert ids(pool, number) == [f"r{n}" for n in drawn if n != number][:3]
 
 
 def test_a_draw_depends_on_seed_and_sample_alone() -> None:

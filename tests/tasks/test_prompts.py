@@ -10,7 +10,7 @@ from hpcjobs.config import TaskConfig
 from hpcjobs.config.layers import Layer
 from hpcjobs.errors import ConfigError
 from hpcjobs.tasks.chats import chat_or_text
-from hpcjobs.tasks.prompts import Prompts
+from hpcjobs.tasks.prompts import Prompts, first_answer
 from hpcjobs.tasks.seeds import sample_seed
 from hpcjobs.tasks.template import Template
 
@@ -254,3 +254,8 @@ def test_what_else_a_turn_has_is_kept_for_the_template() -> None:
 def test_a_turn_that_is_none_is_refused(turn: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="turn 0 of the chat has"):
         chat_or_text([turn], "messages")
+
+
+def test_of_several_correct_answers_the_first_is_shown() -> None:
+    targets: list[Any] = [["x", "y"], [3, 1], [], "x", 0, None]
+    assert [first_answer(target) for target in targets] == ["x", 3, None, "x", 0, None]

@@ -115,7 +115,9 @@ def test_keys_and_values_are_dropped_when_all_below_is_computed() -> None:
     assert (leaves[1].kv, stem.kv, root.open) == (None, None, 0)
 
 
-def test_a_window_of_questions_leaves_only_the_heads_that_they_share(tiny: tuple[Any, Any]) -> None:
+def test_a_window_of_questions_leaves_only_the_heads_that_they_share(
+    tiny: tuple[Any, Any], caplog: pytest.LogCaptureFixture
+) -> None:
     from hpcjobs.engines.scoring.engine import ScoringEngine
     from hpcjobs.engines.scoring.tree import TreeScorer
 
@@ -124,9 +126,12 @@ def test_a_window_of_questions_leaves_only_the_heads_that_they_share(tiny: tuple
         Request(index=n, id=str(n), prompt=LONG, task="choice", options=(f" {n}",), pairs=(Pair(LONG + str(n), " x"),))
         for n in range(3)
     ]
-    list(ScoringEngine(*tiny, scorer=scorer).stream(iter(requests)))
-    (kept,) = scorer._prefixes.sequences
-    assert len(kept) <= len(tiny[1](LONG + "0").input_ids)
+    for _ in range(2):  # the second time behind the head that is kept
+        done = list(ScoringEngine(*tiny, scorer=scorer).stream(iter(requests)))
+        assert [one.error for one in done] == [None] * 3
+        (kept,) = scorer._prefixes.sequences
+        assert len(kept) <= len(tiny[1](LONG + "0").input_ids)
+    assert "failed" not in caplog.text
     scorer.forget()
     assert len(scorer._prefixes) == 0
 
@@ -190,6 +195,27 @@ def test_only_models_that_may_share_a_cache_are_tried(
     assert len(tried) == 1
     monkeypatch.setattr(engine, "longest_window", lambda model: engine._MOST_TRIED)
     assert not isinstance(engine.scorer_of(tiny[0]), PlainScorer)
+
+
+def test_parts_are_for_what_is_more_than_a_pass_and_not_for_its_context(tiny: tuple[Any, Any]) -> None:
+    from hpcjobs.engines.scoring.sequences import PlainScorer
+
+    scorer, used = PlainScorer(tiny[0]), list[int]()
+    of = scorer._parts.of
+
+    def counted(ids: Any, first: int, most: int) -> Any:
+        used.append(ids.shape[1] - first)
+        return of(ids, first, most)
+
+    assert scorer._parts.works
+    scorer._parts.of = counted  # type: ignore[method-assign]
+    right = scored(tiny, scorer, " yes").likelihood
+    scorer._most = right.tokens[0]
+    assert scored(tiny, scorer, " yes").likelihood == right
+    assert used == [], "one option's logits are as many as a pass has"
+    scorer._most = 1
+    assert scored(tiny, scorer, " yes").likelihood.logprobs == pytest.approx(right.logprobs, abs=1e-3)
+    assert used == [right.tokens[0]]
 
 
 def test_a_sequence_of_more_logits_than_a_pass_is_scored_in_parts(tiny: tuple[Any, Any]) -> None:
