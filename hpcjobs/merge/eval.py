@@ -127,7 +127,6 @@ def _sift(journal: str, table: pa.Table, acceptance: Acceptance, tally: Tally) -
     own = np.asarray(pc.and_(pc.equal(table.column("attempt"), attempt), own_rank).to_numpy(), np.bool_)
     counts = acceptance.counting(journal, *(table.column(name).to_numpy() for name in ("index", "chunk", "generation")))
     tally.foreign += int((~own).sum())  # a file under another one's name
-    tally.superseded += int((own & ~counts).sum())
     counts &= own
     return table if counts.all() else table.filter(pa.array(counts))
 

@@ -29,7 +29,6 @@ class Tally:
     finish_reasons: Counter[str] = field(default_factory=Counter)
     duplicates: int = 0
     foreign: int = 0
-    superseded: int = 0
     problems: dict[int, str] = field(default_factory=dict)
     lost_journals: set[str] = field(default_factory=set)
     unnamed_journals: list[str] = field(default_factory=list)

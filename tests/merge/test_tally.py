@@ -20,7 +20,7 @@ def test_rows_are_counted_batch_by_batch() -> None:
 
 
 def test_what_is_to_be_said() -> None:
-    assert Tally(accepted=5, duplicates=3, superseded=2).warnings() == []
+    assert Tally(accepted=5, duplicates=3).warnings() == []
     failures, lost = Failures(errors=2), {"b-0.jsonl", "a-0.jsonl"}
     tally = Tally(failures=failures, foreign=3, lost_journals=lost, unnamed_journals=["a-7.jsonl"])
     assert tally.warnings() == [

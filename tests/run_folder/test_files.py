@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -17,12 +18,15 @@ from pathlib import Path
 import pytest
 
 from hpcjobs.run_folder.files import (
+    FileTransaction,
     _create_exclusive,
     _link,
     create_once,
     make_folder,
+    name_once,
     read_json,
     replace_whole,
+    sync_folder,
     write_all,
     write_json,
     write_whole,
@@ -201,3 +205,109 @@ def test_every_new_folder_is_private(tmp_path: Path) -> None:
     make_folder(tmp_path / "a" / "b")
     for folder in ("a", "a/b", "a/b/c"):
         assert stat.S_IMODE((tmp_path / folder).stat().st_mode) == 0o700
+
+
+def called(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is asked of the disk, in order: syncs of files and folders, renames, links."""
+    calls, sync, rename, link = list[str](), os.fsync, os.replace, os.link
+
+    def fsync(handle: int) -> None:
+        calls.append("sync folder" if stat.S_ISDIR(os.fstat(handle).st_mode) else "sync file")
+        sync(handle)
+
+    def replaced(source: Path, target: Path) -> None:
+        calls.append("rename")
+        rename(source, target)
+
+    def linked(source: Path, target: Path) -> None:
+        calls.append("link")
+        link(source, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", replaced)
+    monkeypatch.setattr(os, "link", linked)
+    return calls
+
+
+def test_content_is_durable_before_its_name_and_the_name_at_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls, open_before = called(monkeypatch), len(os.listdir("/proc/self/fd"))
+    parts: list[bytes | str] = [b"x", "é"]
+    write_whole(tmp_path / "a", iter(parts))
+    assert (calls, (tmp_path / "a").read_text()) == (["sync file", "rename", "sync folder"], "xé")
+    calls.clear()
+    assert create_once(tmp_path / "b", "content")
+    assert calls == ["sync file", "link"]
+    calls.clear()
+    assert _create_exclusive(tmp_path / "a", tmp_path / "c")
+    assert (calls, (tmp_path / "c").read_text()) == (["sync file"], "xé")
+    assert len(os.listdir("/proc/self/fd")) == open_before, "a file is still open"
+    assert sorted(os.listdir(tmp_path)) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(("number", "fine"), [(errno.EINVAL, True), (errno.ENOTSUP, True), (errno.EIO, False)])
+def test_a_folder_that_cannot_be_synced_is_no_error_and_a_disk_error_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, fine: bool
+) -> None:
+    def refuse(handle: int) -> None:
+        raise OSError(number, "no")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    before = len(os.listdir("/proc/self/fd"))
+    with contextlib.nullcontext() if fine else pytest.raises(OSError, match="no"):
+        sync_folder(tmp_path)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("end", ["done", "kept", "raised"])
+def test_files_are_replaced_together_or_not_at_all(tmp_path: Path, end: str) -> None:
+    (tmp_path / "a").write_text("old")
+    with contextlib.suppress(RuntimeError), FileTransaction() as files:
+        files.write(tmp_path / "a", "new")
+        files.write(tmp_path / "b", b"new")
+        assert ((tmp_path / "a").read_text(), (tmp_path / "b").exists()) == ("old", False)
+        if end == "kept":
+            files.keep()
+        if end == "raised":
+            raise RuntimeError
+    assert sorted(os.listdir(tmp_path)) == (["a", "b"] if end == "done" else ["a"])
+    assert (tmp_path / "a").read_text() == ("new" if end == "done" else "old")
+
+
+def test_a_file_that_cannot_be_renamed_leaves_none_behind(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    with pytest.raises(IsADirectoryError):
+        write_together(*(tmp_path / name for name in "abc"))
+    assert sorted(os.listdir(tmp_path)) == ["a", "b"]
+
+
+def write_together(*paths: Path) -> None:
+    with FileTransaction() as files:
+        for path in paths:
+            files.write(path, "new")
+
+
+@pytest.mark.parametrize("number", [None, errno.EPERM, errno.ENOTSUP, errno.EIO])
+def test_a_second_name_is_given_once_or_the_file_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int | None
+) -> None:
+    source, path, other = (tmp_path / name for name in ("source", "path", "other"))
+    for file in (source, other):
+        file.write_text("same")
+
+    def refuse(source: Path, target: Path) -> None:
+        raise OSError(number, "no links")
+
+    if number is not None:
+        monkeypatch.setattr(os, "link", refuse)
+    if number == errno.EIO:
+        with pytest.raises(OSError, match="no links"):
+            name_once(source, path, "otherwise")
+        return
+    assert name_once(source, path, "otherwise")
+    assert (path.read_text(), path.samefile(source)) == (("same", True) if number is None else ("otherwise", False))
+    assert name_once(other, path, "otherwise") is False
+    assert name_once(source, path, "otherwise") is (number is None), "the reply to our own link was lost"
+    assert name_once(tmp_path / "gone", tmp_path / "new", "otherwise")
+    assert (tmp_path / "new").read_text() == "otherwise"
