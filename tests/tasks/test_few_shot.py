@@ -56,6 +56,10 @@ def test_anybody_can_draw_the_same_examples() -> None:
         name = f"r{number}"
         drawn = random.Random(sample_seed(7, name)).sample(range(12), 4)
         assert ids(pool, number) == [f"r{n}" for n in drawn if n != number][:3]
+    many = [{"id": f"r{n}", "q": f"q{n}", "a": "a"} for n in range(50)]
+    drawn = random.Random(sample_seed(7, "other")).sample(range(50), 5)
+    shown = pool_of(many, k=4, sampling="random", seed=7).examples({"q": "x", "a": "y"}, "other")
+    assert [row["q"] for row in shown] == [f"q{n}" for n in drawn[:4]]
 
 
 def test_a_draw_depends_on_seed_and_sample_alone() -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import gzip
-import json
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 from hpcjobs.errors import DataError
-from hpcjobs.tasks.arrow_json import reads_as_python
 from hpcjobs.tasks.arrow_rows import roomy
 from hpcjobs.tasks.csv_types import csv_values
 from hpcjobs.tasks.file_names import (
@@ -129,19 +127,3 @@ def test_an_integer_is_of_64_bits(text: str) -> None:
 def test_what_is_no_integer_of_64_bits_is_refused(text: str) -> None:
     with pytest.raises(DataError, match="is no int64"):
         csv_values([text], "int64", str)
-
-
-@pytest.mark.parametrize(
-    ("lines", "surely"),
-    [
-        ([{"a": 1, "b": "x"}], True),
-        ([{"a": {"b": 1, "c": "x"}}], True),
-        ([{"a": {"b": 1}}, {"a": {"b": None}}], False),
-        ([{"a": {"b": 1, "c": None}}, {"a": {"b": 2, "c": 3}}], False),
-        ([{"a": [{"b": 1}, {"b": None}]}], False),
-        ([{"a": {"b": {"c": None, "d": 1}, "e": 1}}], False),
-    ],
-)
-def test_a_null_of_a_nested_object_may_be_a_key_that_is_not_there(lines: list[dict[str, object]], surely: bool) -> None:
-    block = "".join(json.dumps(line) + "\n" for line in lines).encode()
-    assert reads_as_python(block, pa.Table.from_pylist(lines)) is surely
