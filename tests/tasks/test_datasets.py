@@ -16,7 +16,7 @@ from hpcjobs.errors import DataError
 from hpcjobs.plan.locate import locate
 from hpcjobs.run_folder.inputs import user_columns, user_row
 from hpcjobs.run_folder.json_columns import python_rows
-from hpcjobs.tasks.datasets import expected_work, load_table
+from hpcjobs.tasks.datasets import expected_work, load_table, on_hub
 
 ROWS: list[dict[str, Any]] = [
     {"q": "one", "n": 1},
@@ -221,3 +221,29 @@ def test_expected_work_is_the_length_of_the_prompts_columns() -> None:
     table = pa.table({"a": ["xx", "", None], "b": [[1, 2], [], None], "c": ["long " * 9] * 3})
     assert expected_work(table, {"a", "b"}).tolist() == [2 + len("[1, 2]"), len("[]"), 2 * len("None")]
     assert expected_work(table, set()).tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("columns", "kept"),
+    [
+        ({"index": [0, 1], "q": ["a", "b"]}, []), ({"index": [1, 0]}, ["source_index"]),
+        ({"index": [0, None]}, ["source_index"]), ({"index": [0.0, 1.0]}, ["source_index"]),
+        ({"index": [False, True]}, ["source_index"]), ({"index": ["0", "1"]}, ["source_index"]),
+        ({"index": pa.array([0, 1], pa.int8())}, []), ({"id": ["0", "1"]}, []), ({"id": ["1", "0"]}, []),
+        ({"id": [0, 1]}, ["source_id"]),
+    ],
+)  # fmt: skip
+def test_a_column_that_is_ours_in_all_values_and_its_type_is_not_kept_twice(
+    tmp_path: Path, columns: dict[str, Any], kept: list[str]
+) -> None:
+    pq.write_table(pa.table(columns), tmp_path / "data.parquet")
+    table = load(tmp_path / "data.parquet")
+    assert [name for name in table.column_names if name.startswith("source_")] == kept
+    assert table.column("index").to_pylist() == [0, 1]
+
+
+def test_what_can_only_be_a_name_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "owner" / "here").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert [name for name in ("someone/name", "owner/here", "./owner/name", "owner/*", "a b", asset_names()[0])
+            if on_hub(name)] == ["someone/name"]  # fmt: skip
