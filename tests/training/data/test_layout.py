@@ -7,6 +7,7 @@ import pytest
 
 from hpcjobs.config import TaskConfig
 from hpcjobs.errors import ConfigError
+from hpcjobs.training.data.collate import IGNORED
 from hpcjobs.training.data.examples import Example, Examples, turns_of
 from hpcjobs.training.data.order import BatchOrder, Ordering, Share, rounds
 from hpcjobs.training.data.packing import packs
@@ -137,3 +138,9 @@ def test_what_a_row_teaches() -> None:
     for change in ({"type": "perplexity"}, {"repeats": 2}):
         with pytest.raises(ConfigError, match="submit train learns answers"):
             Examples(TaskConfig(prompt="p").model_copy(update=change), ["q"])
+
+
+def test_the_label_that_is_ignored_is_torchs() -> None:
+    import torch
+
+    assert torch.nn.CrossEntropyLoss().ignore_index == IGNORED
