@@ -9,7 +9,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from hpcjobs.distributed.rendezvous import Rendezvous
+from hpcjobs.distributed.rendezvous import Rendezvous, place_of
 from hpcjobs.errors import HpcJobsError
 from hpcjobs.run_folder.rank_state import RankState
 from hpcjobs.run_folder.snapshot import program_command
@@ -31,7 +31,7 @@ def run_script(work: Work) -> None:
     if rank.world_size > 1 and not rank.master:
         rendezvous = Rendezvous.of(work.paths.rendezvous, rank, work.config.run.rendezvous_timeout)
         listener = rendezvous.publish() if rank.is_main else None
-        master = ("127.0.0.1", listener.getsockname()[1]) if listener else rendezvous.find()
+        master = place_of(listener) if listener else rendezvous.find()
         env |= {"TORCHELASTIC_USE_AGENT_STORE": "True"} | _interface(master[0], rank.world_size, rank.local_world_size)
         # hpcjobs is the nearest launcher: Rank.from_env in the program must not read Slurm's variables again.
         env |= {"TORCHELASTIC_RUN_ID": rank.attempt} | rank.exports(master, use_cpu=not work.plan.shape.gpus_per_node)
