@@ -18,13 +18,14 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="another uid can only 
 
 
 def as_user(
-    uid: int, command: Sequence[str], gid: int | None = None, env: Mapping[str, str] | None = None, umask: int = 0o022
+    uid: int, command: Sequence[str], gid: int | None = None, more: Mapping[str, str] | None = None, umask: int = 0o022
 ) -> subprocess.CompletedProcess[str]:
     """Run `command` as another user, in a mount namespace where Python and this repository can be read by all."""
     gid = uid if gid is None else gid
     words = ["setpriv", "--reuid", str(uid), "--regid", str(gid), "--clear-groups", "--", *command]
     lines = [*_opened(), f"umask {umask:o}", "cd /", f"exec {shlex.join(words)}"]
-    env = {**os.environ, "PYTHONPATH": str(REPO), "PYTHONDONTWRITEBYTECODE": "1", "HOME": "/nonexistent", **(env or {})}
+    env = {**os.environ, "PYTHONPATH": str(REPO), "PYTHONDONTWRITEBYTECODE": "1", "HOME": "/nonexistent"}
+    env |= {"LOGNAME": f"user{uid}", **(more or {})}
     words = ["unshare", "--mount", "sh", "-ec", "\n".join(lines)]
     return subprocess.run(words, env=env, capture_output=True, text=True, timeout=120, check=False)
 

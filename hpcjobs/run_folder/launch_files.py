@@ -24,7 +24,7 @@ from typing import Any
 
 from hpcjobs.errors import DiskFullError, UsageError
 from hpcjobs.run_folder.disk import disk_errors
-from hpcjobs.run_folder.files import FOLDER_MODE, create_once, json_text, read_json
+from hpcjobs.run_folder.files import create_once, json_text, new_folder, read_json
 from hpcjobs.run_folder.paths import RunPaths
 
 _NAME = re.compile(r"(\d+)\.(?:(?P<fact>json|launched|cancelled|void|process\.json)|(?P<kind>\w+)\.(?P<job>.+))")
@@ -96,7 +96,9 @@ class LaunchFiles:
         """Make the folder, but no folder of a run that was removed meanwhile."""
         try:
             with disk_errors(self.folder):
-                self.folder.mkdir(mode=FOLDER_MODE, exist_ok=True)
+                if not self.folder.is_dir():
+                    with contextlib.suppress(FileExistsError):  # another command is as quick
+                        new_folder(self.folder)
         except FileNotFoundError:
             raise UsageError(f"{self.folder.parent} is gone: another command has removed this run") from None
 

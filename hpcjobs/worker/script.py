@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from hpcjobs.distributed.rendezvous import Rendezvous, place_of
 from hpcjobs.errors import HpcJobsError
+from hpcjobs.run_folder.files import user_umask
 from hpcjobs.run_folder.rank_state import RankState
 from hpcjobs.run_folder.snapshot import program_command
 
@@ -42,7 +43,7 @@ def run_script(work: Work) -> None:
     command = [sys.executable, *words]
     log.info("command: %s", " ".join(command))
     work.heartbeat.enter(RankState.WORKING)
-    with subprocess.Popen(command, env=env, cwd=work.plan.code.cwd) as child:
+    with subprocess.Popen(command, env=env, cwd=work.plan.code.cwd, umask=user_umask()) as child:
         try:
             if listener is not None:
                 _host(listener, rank.world_size, work.config.run.rendezvous_timeout)
