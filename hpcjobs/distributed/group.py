@@ -33,11 +33,11 @@ def join_group(rank: Rank, rendezvous: Rendezvous | None, timeout: float, backen
     use_cpu = not torch.cuda.is_available()
     if rank.world_size == 1:  # torch would want an address to meet nobody at, where a launcher names a world of one
         return work_alone(rank) if rank.launcher == "torchrun" and not rank.master else PartialState(cpu=use_cpu)
-    master = rank.master or _meet(rank, rendezvous, use_cpu)
+    master = rank.master or _meet(rank, rendezvous, use_cpu, backend)
     os.environ.update(rank.exports(master, use_cpu))
     _choose_interface(master[0])
     try:
-        if rendezvous and not rank.master:
+        if rendezvous and not rank.master and backend != "nccl":
             _enter(rank, StoreClient(*master, rendezvous.secret()), rendezvous.secret(), timeout, backend)
         state = PartialState(cpu=use_cpu, backend=backend, timeout=timedelta(seconds=timeout))
     except (RuntimeError, ValueError, OSError) as error:  # torch's DistError and its kin, or a store that has gone
@@ -48,18 +48,31 @@ def join_group(rank: Rank, rendezvous: Rendezvous | None, timeout: float, backen
     return state
 
 
-def _meet(rank: Rank, rendezvous: Rendezvous | None, use_cpu: bool) -> tuple[str, int]:
+def _meet(rank: Rank, rendezvous: Rendezvous | None, use_cpu: bool, backend: str) -> tuple[str, int]:
     if rendezvous is None:
         raise RendezvousError(
             f"{rank.world_size} ranks under {rank.launcher} need a run folder to meet in, or MASTER_ADDR"
         )
     rendezvous.arrive({"gpus": [] if use_cpu else [_gpu_id(rank)]})
+    if backend == "nccl":
+        return _meet_at_torchs(rank, rendezvous)
     if not rank.is_main:
         return rendezvous.find()
     listener = rendezvous.publish()
     _stores.append(StoreServer(listener, rendezvous.secret()))  # at once: others may come long before the last one
     check_gpus(rendezvous.arrivals())
     return place_of(listener)
+
+
+def _meet_at_torchs(rank: Rank, rendezvous: Rendezvous) -> tuple[str, int]:
+    """The same at torch's own store: NCCL asks it from threads of its own, in which Python code could hang at the end.
+    """
+    if not rank.is_main:
+        os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "True"
+        return rendezvous.find()
+    listener = rendezvous.publish()
+    check_gpus(rendezvous.arrivals())
+    return host_store(listener, rank.world_size, rendezvous.timeout)
 
 
 def _enter(rank: Rank, client: StoreClient, secret: str, timeout: float, backend: str) -> None:
@@ -70,8 +83,7 @@ def _enter(rank: Rank, client: StoreClient, secret: str, timeout: float, backend
     store = torch_store(client, timeout)
     _stores.append(store)  # torch calls it from C++, which does not keep the Python object
     dist.init_process_group(backend, store=store, rank=rank.rank, world_size=rank.world_size, timeout=limit)
-    if backend == "gloo":  # NCCL's sockets ask for the random number of its unique id, which was in the store
-        _check_peers(rank, secret.encode())
+    _check_peers(rank, secret.encode())
 
 
 def _check_peers(rank: Rank, secret: bytes) -> None:
@@ -98,7 +110,7 @@ def _check_peers(rank: Rank, secret: bytes) -> None:
 
 
 def host_store(listener: socket.socket, world_size: int, timeout: float) -> tuple[str, int]:
-    """Serve torch's TCPStore on the socket that was published, for a program that calls `init_process_group()` itself.
+    """Serve torch's TCPStore on the socket that was published, for NCCL and for programs that meet themselves.
 
     Returns its address and port. It asks for no secret: torch has none.
     """

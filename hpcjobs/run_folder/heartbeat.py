@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from hpcjobs.masking import masked
 from hpcjobs.run_folder.disk import disk_errors
 from hpcjobs.run_folder.files import open_file
 from hpcjobs.run_folder.rank_state import RankState
@@ -130,6 +131,7 @@ class Heartbeat:
 
 
 def _padded(values: dict[str, Any]) -> bytes:
+    values |= {name: values[name] and masked(values[name]) for name in ("first_error", "ended")}
     text = json.dumps(values).encode()
     for most in (80, 20):  # a character may be twelve bytes
         if len(text) >= SIZE:

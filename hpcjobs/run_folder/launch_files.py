@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcjobs.errors import DiskFullError, UsageError
+from hpcjobs.masking import masked
 from hpcjobs.run_folder.disk import disk_errors
 from hpcjobs.run_folder.files import create_once, json_text, new_folder, read_json
 from hpcjobs.run_folder.paths import RunPaths
@@ -69,7 +70,7 @@ class LaunchFiles:
 
     def note_refused(self, number: int, kind: str, why: str) -> None:
         """Record that a job was not queued."""
-        create_once(self._path(number, f"{kind}.refused"), why)
+        create_once(self._path(number, f"{kind}.refused"), masked(why))
 
     def note_process(self, number: int, identity: Mapping[str, Any]) -> bool:
         """Record the supervisor; False if there is one already."""
@@ -78,7 +79,7 @@ class LaunchFiles:
     def mark(self, number: int, fact: str, why: str = "") -> None:
         """Record that a launch is `launched`, `cancelled` or `void`."""
         self._make()
-        create_once(self._path(number, fact), why)
+        create_once(self._path(number, fact), masked(why))
 
     def marked(self, number: int, *facts: str) -> bool:
         """Whether a launch has one of these marks."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpcjobs.errors import UsageError
+from hpcjobs.masking import masked
 from hpcjobs.run_folder.disk import disk_message, is_full, need_there
 from hpcjobs.run_folder.files import open_file, write_all
 from hpcjobs.run_folder.heartbeat import read_heartbeats
@@ -138,6 +139,7 @@ class _Lines(logging.Formatter):
         text = record.getMessage()
         if record.exc_info:
             text += "\n" + self.formatException(record.exc_info)
+        text = masked(text)
         return f"{stamp}.{int(record.msecs):03d}Z rank {self._rank} {record.levelname} {text}"
 
 

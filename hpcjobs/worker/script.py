@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from hpcjobs.distributed.rendezvous import Rendezvous, place_of
 from hpcjobs.errors import HpcJobsError
+from hpcjobs.masking import reveal
 from hpcjobs.run_folder.files import user_umask
 from hpcjobs.run_folder.rank_state import RankState
 from hpcjobs.run_folder.snapshot import program_command
@@ -43,6 +44,7 @@ def run_script(work: Work) -> None:
     command = [sys.executable, *words]
     log.info("command: %s", " ".join(command))
     work.heartbeat.enter(RankState.WORKING)
+    command = _revealed(command, work.plan.run)
     with subprocess.Popen(command, env=env, cwd=work.plan.code.cwd, umask=user_umask()) as child:
         try:
             if listener is not None:
@@ -54,6 +56,18 @@ def run_script(work: Work) -> None:
     if code:
         name = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         raise HpcJobsError(f"{' '.join(work.plan.argv)} ended with {name} on rank {rank.rank} ({rank.host})")
+
+
+def _revealed(command: list[str], run: str) -> list[str]:
+    """The command with the secrets that its plan does not have."""
+    try:
+        return reveal(command, os.environ)
+    except KeyError as absent:
+        name = absent.args[0]
+        raise HpcJobsError(
+            f"the command needs a secret that is not in this job's environment: {name}; next: export {name}=... in the "
+            f"shell, then hpcjobs resume {run}"
+        ) from None
 
 
 def _host(listener: object, world_size: int, timeout: float) -> None:
