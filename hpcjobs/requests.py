@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal, SupportsIndex, overload
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from hpcjobs.masking import masked
+
 # `role`, `content` (a text, or None), and what else a chat template knows, such as `tool_calls` or `name`.
 Turn = dict[str, Any]
 Chat = list[Turn]
@@ -107,8 +109,8 @@ class SampleError:
 
     @classmethod
     def of(cls, error: BaseException) -> SampleError:
-        """The type and message (at most 2000 characters) of an exception."""
-        return cls(type(error).__name__, str(error)[:2000])
+        """The type and message (at most 2000 characters, without secrets) of an exception."""
+        return cls(type(error).__name__, masked(str(error))[:2000])
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,8 @@ import unicodedata
 from collections.abc import Iterator
 from typing import Any, TextIO
 
+from hpcjobs.masking import without_values
+
 # Longer lines are cut, on a terminal alone: some terminals take minutes for a line of megabytes.
 LONGEST = 4000
 # Printable ASCII, tab and newline need no look.
@@ -55,8 +57,8 @@ class Shown:
         self.raw, self._cut = raw, cut
 
     def write(self, text: str) -> int:
-        """Write the text, visible; returns its length."""
-        shown = visible(text)
+        """Write the text, visible and without secrets of the environment; returns its length."""
+        shown = visible(without_values(text))
         self.raw.write(cut_lines(shown) if self._cut else shown)
         return len(text)
 

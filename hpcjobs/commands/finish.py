@@ -17,6 +17,7 @@ from hpcjobs.errors import HpcJobsError, LaunchError
 from hpcjobs.launch import slurm
 from hpcjobs.launch.claim import OvertakenError
 from hpcjobs.launch.jobs import known_launches
+from hpcjobs.run_folder.files import stay_private
 from hpcjobs.run_folder.heartbeat import read_heartbeats
 from hpcjobs.run_folder.launch_files import begin_job
 from hpcjobs.run_folder.merged import Merged
@@ -132,6 +133,7 @@ def guard_merge(run_dir: str, launch: int, kind: str = "") -> None:
 
     `kind` is that of the Slurm job. If that was cancelled before it began, nothing runs.
     """
+    stay_private(Path(run_dir))
     if kind and not begin_job(RunPaths(Path(run_dir)), launch, kind, slurm_job()):
         return notice("the launch was cancelled before its merge began")
     for left in reversed(range(_MERGE_TRIES)):

@@ -11,13 +11,13 @@ from pydantic import AfterValidator
 
 from hpcjobs import plugins
 from hpcjobs.errors import UsageError, did_you_mean
+from hpcjobs.masking import is_secret_name
 
 BuiltInEngine = Literal["auto", "transformers", "loop", "generate", "dummy"]
 ENGINES: tuple[str, ...] = get_args(BuiltInEngine)
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-_SECRET = re.compile(r"token(?!iz)|secret|password|passwd|api_?key|credential", re.IGNORECASE)
 _SBATCH_KEY = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # Options that hpcjobs sets itself: through `cluster.sbatch` they would contradict the plan.
@@ -115,7 +115,7 @@ def env_name(key: str) -> str:
     """`key`, if it is the name of an environment variable and does not look like a secret; else a ValueError."""
     if not _ENV_NAME.fullmatch(key):
         raise ValueError(f"{key!r} is not the name of an environment variable")
-    if _SECRET.search(key):
+    if is_secret_name(key):
         raise ValueError(
             f"{key} looks like a secret, and scripts and config files are kept: export it in the shell "
             "that submits, sbatch hands the environment on"

@@ -9,6 +9,7 @@ from pathlib import Path
 from hpcjobs.assets import shipped
 from hpcjobs.config.checks import checked_name
 from hpcjobs.config.layers import Layer, file_layer, merge_layers
+from hpcjobs.config.literal_secrets import check_no_secrets
 from hpcjobs.config.problems import validate
 from hpcjobs.config.schema import Config
 from hpcjobs.config.yaml import dump_yaml
@@ -54,7 +55,9 @@ def resolve(
     if config is not None or default.is_file():
         layers.append(file_layer(config or default))
     merged = merge_layers([*layers, *upper])
-    return validate(merged), merged.places
+    resolved = validate(merged)
+    check_no_secrets(resolved, merged.places)
+    return resolved, merged.places
 
 
 def dump(config: Config) -> str:

@@ -170,6 +170,7 @@ class RunConfig(Section):
     drain_margin: Annotated[float, Field(ge=0)] | None = None
     rendezvous_timeout: Annotated[float, Field(gt=0)] = 600.0
     allow_changed: bool = False
+    shared: Literal["group"] | None = None
 
     @pydantic.model_validator(mode="after")
     def _heartbeat_in_time(self) -> RunConfig:

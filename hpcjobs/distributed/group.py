@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import logging
 import os
 import socket
@@ -9,7 +10,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from hpcjobs.distributed.rank import Rank, assert_world
-from hpcjobs.distributed.rendezvous import Rendezvous, check_gpus, interface_towards
+from hpcjobs.distributed.rendezvous import Rendezvous, check_gpus, interface_towards, place_of
+from hpcjobs.distributed.store import StoreClient, StoreServer, torch_store
 from hpcjobs.errors import RendezvousError
 
 if TYPE_CHECKING:
@@ -31,12 +33,14 @@ def join_group(rank: Rank, rendezvous: Rendezvous | None, timeout: float, backen
     use_cpu = not torch.cuda.is_available()
     if rank.world_size == 1:  # torch would want an address to meet nobody at, where a launcher names a world of one
         return work_alone(rank) if rank.launcher == "torchrun" and not rank.master else PartialState(cpu=use_cpu)
-    master = rank.master or _meet(rank, rendezvous, use_cpu)
+    master = rank.master or _meet(rank, rendezvous, use_cpu, backend)
     os.environ.update(rank.exports(master, use_cpu))
     _choose_interface(master[0])
     try:
+        if rendezvous and not rank.master and backend != "nccl":
+            _enter(rank, StoreClient(*master, rendezvous.secret()), rendezvous.secret(), timeout, backend)
         state = PartialState(cpu=use_cpu, backend=backend, timeout=timedelta(seconds=timeout))
-    except (RuntimeError, ValueError) as error:  # torch's DistError and its kin
+    except (RuntimeError, ValueError, OSError) as error:  # torch's DistError and its kin, or a store that has gone
         raise RendezvousError(
             f"rank {rank.rank} on {rank.host}: no process group within {timeout:g} s: {error}"
         ) from error
@@ -44,12 +48,25 @@ def join_group(rank: Rank, rendezvous: Rendezvous | None, timeout: float, backen
     return state
 
 
-def _meet(rank: Rank, rendezvous: Rendezvous | None, use_cpu: bool) -> tuple[str, int]:
+def _meet(rank: Rank, rendezvous: Rendezvous | None, use_cpu: bool, backend: str) -> tuple[str, int]:
     if rendezvous is None:
         raise RendezvousError(
             f"{rank.world_size} ranks under {rank.launcher} need a run folder to meet in, or MASTER_ADDR"
         )
     rendezvous.arrive({"gpus": [] if use_cpu else [_gpu_id(rank)]})
+    if backend == "nccl":
+        return _meet_at_torchs(rank, rendezvous)
+    if not rank.is_main:
+        return rendezvous.find()
+    listener = rendezvous.publish()
+    _stores.append(StoreServer(listener, rendezvous.secret()))  # at once: others may come long before the last one
+    check_gpus(rendezvous.arrivals())
+    return place_of(listener)
+
+
+def _meet_at_torchs(rank: Rank, rendezvous: Rendezvous) -> tuple[str, int]:
+    """The same at torch's own store: NCCL asks it from threads of its own, in which Python code could hang at the end.
+    """
     if not rank.is_main:
         os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "True"
         return rendezvous.find()
@@ -58,19 +75,55 @@ def _meet(rank: Rank, rendezvous: Rendezvous | None, use_cpu: bool) -> tuple[str
     return host_store(listener, rank.world_size, rendezvous.timeout)
 
 
+def _enter(rank: Rank, client: StoreClient, secret: str, timeout: float, backend: str) -> None:
+    """Make torch's process group over the run's own store; accelerate takes the group that is there."""
+    import torch.distributed as dist
+
+    limit = timedelta(seconds=timeout)
+    store = torch_store(client, timeout)
+    _stores.append(store)  # torch calls it from C++, which does not keep the Python object
+    dist.init_process_group(backend, store=store, rank=rank.rank, world_size=rank.world_size, timeout=limit)
+    _check_peers(rank, secret.encode())
+
+
+def _check_peers(rank: Rank, secret: bytes) -> None:
+    """Raise a RendezvousError unless each of gloo's connections leads to the rank that it should.
+
+    gloo takes whoever connects first with the right small number. What one rank proves to another is good for that
+    pair alone, so that it cannot be passed on.
+    """
+    import torch
+    import torch.distributed as dist
+
+    def proofs(pairs: list[tuple[int, int]]) -> bytes:
+        return b"".join(hmac.digest(secret, b"gloo|%d|%d" % pair, "sha256") for pair in pairs)
+
+    others = range(rank.world_size)
+    sent = torch.frombuffer(bytearray(proofs([(rank.rank, other) for other in others])), dtype=torch.uint8)
+    got = torch.zeros_like(sent)
+    dist.all_to_all_single(got, sent)
+    if not hmac.compare_digest(bytes(got.tolist()), proofs([(other, rank.rank) for other in others])):
+        raise RendezvousError(
+            f"rank {rank.rank} on {rank.host}: a connection of the process group leads to no rank of this run: "
+            "another user of the node has come between; next: hpcjobs resume, with --exclusive"
+        )
+
+
 def host_store(listener: socket.socket, world_size: int, timeout: float) -> tuple[str, int]:
-    """Serve torch's TCPStore on the socket that was published; every rank is its client. Returns its address and port.
+    """Serve torch's TCPStore on the socket that was published, for NCCL and for programs that meet themselves.
+
+    Returns its address and port. It asks for no secret: torch has none.
     """
     import torch.distributed as dist
 
-    port = listener.getsockname()[1]
+    address, port = place_of(listener)
     store = dist.TCPStore(  # type: ignore[attr-defined]
-        "127.0.0.1", port, world_size, True, timedelta(seconds=timeout), wait_for_workers=False,
+        address, port, world_size, True, timedelta(seconds=timeout), wait_for_workers=False,
         master_listen_fd=listener.detach(),
     )  # fmt: skip
     _stores.append(store)
     os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "True"
-    return "127.0.0.1", port
+    return address, port
 
 
 def _choose_interface(master: str) -> None:

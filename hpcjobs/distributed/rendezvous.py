@@ -1,8 +1,9 @@
 """How ranks find rank 0: it listens, then publishes its addresses in the run folder. Host names need not resolve.
 
 A fixed port may be taken, a port derived from the job id may belong to another job, and a name that does not resolve
-makes torch wait for half an hour. Rank 0 listens on a free port and keeps that socket until torch's store takes it
-over, so that no other process can get the port in between.
+makes torch wait for half an hour. Rank 0 listens on a free port and keeps that socket until a store takes it over, so
+that no other process can get the port in between. It listens where the ranks of this job can reach it and nowhere
+else, and publishes a secret with the address: only who may read the run folder is served (`store.py`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import contextlib
 import fcntl
 import json
 import os
+import secrets
 import socket
 import struct
 import time
@@ -35,6 +37,7 @@ class _Place(TypedDict):
     port: int
     host: str
     machine: str
+    secret: str
 
 
 class Arrival(TypedDict):
@@ -59,15 +62,17 @@ class Rendezvous:
         return cls(make_folder(folder / rank.attempt), rank, timeout)
 
     def publish(self) -> socket.socket:
-        """Rank 0: listen on a free port and publish addresses and port. The socket stays open until torch's store has
+        """Rank 0: listen on a free port and publish addresses, port and secret. The socket stays open until a store has
         it.
         """
-        listener = socket.create_server(("", 0), backlog=max(128, self.rank.world_size), reuse_port=False)
+        narrow = narrow_address(self.rank)
+        listener = socket.create_server((narrow or "", 0), backlog=max(128, self.rank.world_size), reuse_port=False)
         place = {
             "port": listener.getsockname()[1],
-            "addresses": own_addresses(self.rank),
+            "addresses": [narrow] if narrow else own_addresses(self.rank),
             "machine": machine_id(),
             "host": self.rank.host,
+            "secret": secrets.token_hex(32),
         }
         write_json(self.folder / "master.json", place)
         return listener
@@ -101,6 +106,12 @@ class Rendezvous:
             place: _Place = read_json(self.folder / "master.json")
             return place
         return None
+
+    def secret(self) -> str:
+        """The secret that rank 0 has published. Raises a RendezvousError before that."""
+        if place := self.published():
+            return place["secret"]
+        raise RendezvousError(f"rank 0 has published no secret in {self.folder}")
 
     def _may_reach(self, address: str, place: _Place) -> bool:
         return not address.startswith("127.") or place["machine"] == machine_id()
@@ -151,14 +162,36 @@ def answers(address: str, port: int, timeout: float) -> bool:
         return False
 
 
+def narrow_address(rank: Rank) -> str | None:
+    """The one address to listen at: loopback if all ranks are on this node, else that by which Slurm has started them.
+
+    None if that is not known, or is loopback on a cluster whose nodes are one machine: then it takes all addresses.
+    """
+    if rank.local_world_size == rank.world_size:
+        return "127.0.0.1"
+    address = route_address(rank.launch_address) if rank.launch_address else None
+    return None if address is None or address.startswith("127.") else address
+
+
+def place_of(listener: socket.socket) -> tuple[str, int]:
+    """Where rank 0 itself reaches its listener: address and port."""
+    address, port = listener.getsockname()
+    return "127.0.0.1" if address == "0.0.0.0" else address, port
+
+
+def route_address(towards: str) -> str | None:
+    """This machine's address on the route to another."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((towards, 9))  # sends nothing; asks for the route's own address
+        address: str = probe.getsockname()[0]
+        return address
+    return None
+
+
 def own_addresses(rank: Rank) -> list[str]:
     """This machine's IPv4 addresses, most reachable first, loopback last."""
-    found: list[str] = []
-    if rank.launch_address:
-        with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.connect((rank.launch_address, 9))  # sends nothing; asks for the route's own address
-            found.append(probe.getsockname()[0])
-    found += interfaces().values()
+    route = route_address(rank.launch_address) if rank.launch_address else None
+    found = [*([route] if route else []), *interfaces().values()]
     unique = list(dict.fromkeys(found))
     return sorted(unique, key=lambda address: address.startswith("127.")) or ["127.0.0.1"]
 
@@ -176,8 +209,5 @@ def interfaces() -> dict[str, str]:
 
 def interface_towards(address: str) -> str | None:
     """The network interface that leads to `address`, for gloo and NCCL."""
-    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect((address, 9))
-        own = probe.getsockname()[0]
-        return next((name for name, ip in interfaces().items() if ip == own), None)
-    return None
+    own = route_address(address)
+    return next((name for name, ip in interfaces().items() if ip == own), None) if own else None

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpcjobs.distributed.drain import TIME_LIMIT, Drain
-from hpcjobs.run_folder.files import FILE_MODE
+from hpcjobs.run_folder.files import open_file
 from hpcjobs.run_folder.heartbeat import Heartbeat
 from hpcjobs.run_folder.rank_state import RankState
 
@@ -87,7 +87,7 @@ class Watchdog:
     def _report(self, state: RankState) -> None:
         """Report a rank without progress, with its stack traces, and end it if it holds samples."""
         with contextlib.suppress(OSError):  # a full disk must not end this thread
-            with open(os.open(self._stacks, os.O_WRONLY | os.O_CREAT | os.O_APPEND, FILE_MODE), "w") as file:
+            with open(open_file(self._stacks, os.O_WRONLY | os.O_APPEND), "w") as file:
                 faulthandler.dump_traceback(file, all_threads=True)
         index = self._heartbeat.vitals.last_index
         since = "since it began" if index is None else f"since sample {index}"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import os
 import subprocess
 import sys
 
 from hpcjobs.launch.slurm import clean_environment
+from hpcjobs.run_folder.files import open_file
 from hpcjobs.run_folder.paths import RunPaths
 
 # Entry points of jobs, as `module:function`: a rank under its guard, and the merge after the ranks.
@@ -28,7 +30,7 @@ def begin_evals(paths: RunPaths, apart: bool) -> subprocess.Popen[bytes]:
 
     `apart`: in a session of its own, so that it outlives this process.
     """
-    with (paths.logs / "then_eval.log").open("ab") as output:
+    with os.fdopen(open_file(paths.logs / "then_eval.log", os.O_WRONLY | os.O_APPEND), "ab") as output:
         return subprocess.Popen(
             [sys.executable, "-m", THEN_EVAL, str(paths.root)], env=clean_environment(),
             stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=apart,

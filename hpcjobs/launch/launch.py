@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import os
 import secrets
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from hpcjobs.launch import slurm
 from hpcjobs.launch.claim import Start, check_wanted, withdraw
 from hpcjobs.launch.entry import MERGE, RANK, SUPERVISOR, enter
 from hpcjobs.launch.jobs import LAUNCH_KEY, known_launches
+from hpcjobs.run_folder.files import open_file
 from hpcjobs.run_folder.launch_files import LaunchFiles
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.process import Identity, process_start
@@ -160,7 +162,8 @@ def _local(paths: RunPaths, config: Config, shape: Shape, start: Start, record: 
     """
     env = slurm.clean_environment() | {"HPCJOBS_KILL_WAIT": _LOCAL_KILL_WAIT} | config.cluster.env
     env[LAUNCH_KEY] = record.key
-    with (paths.logs / f"supervisor-{record.number}.log").open("ab") as output:
+    log = open_file(paths.logs / f"supervisor-{record.number}.log", os.O_WRONLY | os.O_APPEND)
+    with os.fdopen(log, "ab") as output:
         process = subprocess.Popen(
             [*local_command(paths, shape, record.number), "wait"], start_new_session=True, stdin=subprocess.PIPE,
             stdout=output, stderr=output, env=env,

@@ -17,6 +17,7 @@ from hpcjobs.config.shape import Shape
 from hpcjobs.distributed.drain import WARNING_SECONDS
 from hpcjobs.errors import LaunchError
 from hpcjobs.launch import slurm
+from hpcjobs.run_folder.files import private_umask
 from hpcjobs.run_folder.paths import RunPaths
 
 _MERGE_MINUTES = 60
@@ -94,8 +95,9 @@ class Executor(submitit.SlurmExecutor):  # type: ignore[misc]
         draft = Path(self.folder) / f".submission-{key}.sh"
         delayed = utils.DelayedSubmission(entry, *args)
         delayed.set_timeout(self.parameters["time"], self.max_num_timeout)
-        delayed.dump(self._pickle)
-        draft.write_text(self.script)
+        with private_umask(Path(self.folder)):
+            delayed.dump(self._pickle)
+            draft.write_text(self.script)
         try:
             job_id = slurm.submit(draft, key, patience)
         except LaunchError:

@@ -12,6 +12,7 @@ import submitit
 from hpcjobs.config.resolve import read_config
 from hpcjobs.config.shape import shape_of
 from hpcjobs.launch.entry import MERGE, RANK, enter
+from hpcjobs.run_folder.files import stay_private
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.plan import Plan
 from hpcjobs.run_folder.process import Identity
@@ -35,6 +36,7 @@ def supervise(run_dir: str, launch: int, ranks: int | None = None, gpus: int | N
     supervisor merges, once the earlier ones have ended.
     """
     paths = RunPaths(Path(run_dir))
+    stay_private(paths.root)
     config, plan = read_config(paths.config), Plan.read(paths.plan)
     shape = shape_of(config.cluster, config.model.gpus_per_rank, script=plan.kind.program)
     os.environ["HPCJOBS_ATTEMPT"] = f"local{launch}t{os.getpid()}"

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from hpcjobs.run_folder.files import FOLDER_MODE, temporary_name
+from hpcjobs.run_folder.files import new_folder, temporary_name
 
 # Limits per bucket and for the number of files, which are open at the same time; most systems allow 1,024.
 MOST_ROWS, MOST_BYTES, MOST_FILES = 1 << 17, 1 << 25, 400
@@ -36,7 +36,7 @@ class Spill:
         self._bytes = 0
         self._folder = temporary_name(folder / "merge") if self._count > 1 else None
         if self._folder:
-            self._folder.mkdir(mode=FOLDER_MODE)
+            new_folder(self._folder)
         self._files: dict[int, tuple[pa.NativeFile, pa.RecordBatchWriter]] = {}
 
     def add(self, table: pa.Table) -> None:

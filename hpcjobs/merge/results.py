@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from hpcjobs.config import TaskConfig
 from hpcjobs.metrics import Metric
 from hpcjobs.run_folder.disk import disk_errors
-from hpcjobs.run_folder.files import FILE_MODE, FileTransaction, replace_whole, temporary_name, write_all
+from hpcjobs.run_folder.files import FileTransaction, open_file, replace_whole, temporary_name, write_all
 from hpcjobs.run_folder.journal.table import JOURNAL_TYPES
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ class ResultsWriter:
     def __init__(self, path: Path, schema: pa.Schema, files: FileTransaction | None = None) -> None:
         self._path, self._temporary, self.schema, self._files = path, temporary_name(path), schema, files
         with disk_errors(path):
-            self._sink = _Sink(os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE))
+            self._sink = _Sink(open_file(self._temporary, os.O_WRONLY | os.O_EXCL))
             try:
                 self._writer = pq.ParquetWriter(self._sink, schema, compression="zstd")
             except BaseException:

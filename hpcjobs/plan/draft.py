@@ -27,7 +27,14 @@ from hpcjobs.plan.model import fetched, model_folder
 from hpcjobs.plan.named_engine import check_engine
 from hpcjobs.plan.weights import check_trained, check_weights
 from hpcjobs.run_folder.disk import disk_errors, whole_run
-from hpcjobs.run_folder.files import FOLDER_MODE, make_folder, sync_folder, temporary_name, write_whole
+from hpcjobs.run_folder.files import (
+    FOLDER_MODE,
+    SHARED_FOLDER_MODE,
+    make_folder,
+    sync_folder,
+    temporary_name,
+    write_whole,
+)
 from hpcjobs.run_folder.inputs import table_parts
 from hpcjobs.run_folder.job_kinds import BUILT_IN, find_kind
 from hpcjobs.run_folder.ledger.chunks import Ints, write_chunks
@@ -77,11 +84,15 @@ class Draft:
 
     def _make(self, plan: Plan) -> None:
         """Fill a temporary folder, and rename it when it is whole: a submit that is killed takes no name."""
-        root = self.paths.root
+        root, shared = self.paths.root, self.config.run.shared
+        absent = [folder for folder in root.parents if not folder.exists()]
         make_folder(root.parent)
+        for folder in [] if shared else absent:  # below a group's project folder too, only a shared run is the group's
+            folder.chmod(FOLDER_MODE)
         temporary = RunPaths(temporary_name(root.with_name(root.name[:100])))
         try:
             temporary.root.mkdir(mode=FOLDER_MODE)
+            temporary.root.chmod(SHARED_FOLDER_MODE if shared else FOLDER_MODE)
             self._fill(temporary, plan)
             sync_folder(temporary.root)
             os.rename(temporary.root, root)

@@ -7,34 +7,89 @@ and leaves no partial file.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
 import os
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from hpcjobs.run_folder.disk import disk_errors
 from hpcjobs.run_folder.leftovers import own_mark
+from hpcjobs.run_folder.trust import is_shared
 
 Part = bytes | memoryview | str
 Content = bytes | str | Iterable[Part]  # whole, or in parts that never are in memory together
 FOLDER_MODE = 0o700
 FILE_MODE = 0o600
+# In a run of `run.shared: group`. Setgid: whatever is made below it has its group.
+SHARED_FOLDER_MODE = 0o2770
+SHARED_FILE_MODE = 0o660
+_UMASK = "HPCJOBS_UMASK"
 # Errors of file systems without hard links (some FUSE mounts, SMB, a few object stores).
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 
 
 def make_folder(path: Path) -> Path:
-    """Create `path` and its parents with mode 0700. An existing folder is left as it is."""
+    """Create `path` and its parents with mode 0700, in a shared folder with its mode. An existing one stays as it is.
+    """
     if not path.parent.is_dir():  # mkdir(parents=True) would give the parents the umask's mode
         make_folder(path.parent)
-    with disk_errors(path):
-        path.mkdir(mode=FOLDER_MODE, exist_ok=True)
+    with disk_errors(path), contextlib.suppress(FileExistsError):
+        new_folder(path)
+        return path
+    path.mkdir(exist_ok=True)  # raises if it is a file
     return path
+
+
+def new_folder(path: Path) -> None:
+    """Create a folder that nobody else may enter, or only the group of a shared one. Raises a FileExistsError."""
+    path.mkdir(mode=FOLDER_MODE)
+    if is_shared(path.parent):
+        path.chmod(SHARED_FOLDER_MODE)  # mkdir would leave out what the umask has
+
+
+def open_file(path: Path, flags: int) -> int:
+    """A handle on a file that is made if need be, as `new_folder` makes folders."""
+    handle = os.open(path, flags | os.O_CREAT, FILE_MODE)
+    if is_shared(path.parent):
+        with contextlib.suppress(PermissionError):  # another user's, which has its mode
+            os.fchmod(handle, SHARED_FILE_MODE)
+    return handle
+
+
+def hide(path: Path) -> None:
+    """Let nobody else read a file or folder that a library has made, or only the group of a shared folder."""
+    shared, is_folder = is_shared(path.parent), path.is_dir()
+    if shared:
+        path.chmod(SHARED_FOLDER_MODE if is_folder else SHARED_FILE_MODE)
+    else:
+        path.chmod(FOLDER_MODE if is_folder else FILE_MODE)
+
+
+@contextlib.contextmanager
+def private_umask(folder: Path) -> Iterator[None]:
+    """Within the block, files that libraries and programs make are private, or the group's if `folder` is shared."""
+    before = os.umask(0o007 if is_shared(folder) else 0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def stay_private(folder: Path) -> None:
+    """The same for the rest of this process and those that it starts; `user_umask` is the one before."""
+    os.environ.setdefault(_UMASK, f"{os.umask(0o077):o}")
+    os.umask(0o007 if is_shared(folder) else 0o077)
+
+
+def user_umask() -> int:
+    """The umask of the user, for programs of theirs; -1 (unchanged) where `stay_private` was not called."""
+    return int(os.environ.get(_UMASK, "-1"), 8)
 
 
 def sync_folder(folder: Path) -> None:
@@ -68,7 +123,7 @@ def _write_temporary(path: Path, data: Content) -> Path:
     parts: Iterable[Part] = [data] if isinstance(data, bytes | str) else data
     size, temporary = len(data) if isinstance(data, bytes | str) else 0, temporary_name(path)
     with disk_errors(path, size):
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE)
+        handle = open_file(temporary, os.O_WRONLY | os.O_EXCL)
         try:
             for part in parts:
                 write_all(handle, part.encode() if isinstance(part, str) else part)
@@ -207,7 +262,7 @@ def _create_exclusive(temporary: Path, path: Path) -> bool:
     A full disk, like a crash in between, leaves an empty file: others may have seen it already.
     """
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE)
+        handle = open_file(path, os.O_WRONLY | os.O_EXCL)
     except FileExistsError:
         return False
     try:

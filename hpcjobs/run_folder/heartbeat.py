@@ -16,8 +16,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from hpcjobs.masking import masked
 from hpcjobs.run_folder.disk import disk_errors
-from hpcjobs.run_folder.files import FILE_MODE
+from hpcjobs.run_folder.files import open_file
 from hpcjobs.run_folder.rank_state import RankState
 
 log = logging.getLogger(__name__)
@@ -77,7 +78,7 @@ class Heartbeat:
         self.vitals = vitals
         self._path, self._interval = path, interval
         with disk_errors(path, SIZE):
-            self._handle = os.open(path, os.O_WRONLY | os.O_CREAT, FILE_MODE)
+            self._handle = open_file(path, os.O_WRONLY)
         self._stop, self._lock, self._complained = threading.Event(), threading.Lock(), False
         self._thread = threading.Thread(target=self._write_periodically, name="heartbeat", daemon=True)
 
@@ -130,6 +131,7 @@ class Heartbeat:
 
 
 def _padded(values: dict[str, Any]) -> bytes:
+    values |= {name: values[name] and masked(values[name]) for name in ("first_error", "ended")}
     text = json.dumps(values).encode()
     for most in (80, 20):  # a character may be twelve bytes
         if len(text) >= SIZE:

@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from hpcjobs.errors import DiskFullError, UsageError
+from hpcjobs.masking import masked
 from hpcjobs.run_folder.disk import disk_errors
-from hpcjobs.run_folder.files import FOLDER_MODE, create_once, json_text, read_json
+from hpcjobs.run_folder.files import create_once, json_text, new_folder, read_json
 from hpcjobs.run_folder.paths import RunPaths
 
 _NAME = re.compile(r"(\d+)\.(?:(?P<fact>json|launched|cancelled|void|process\.json)|(?P<kind>\w+)\.(?P<job>.+))")
@@ -69,7 +70,7 @@ class LaunchFiles:
 
     def note_refused(self, number: int, kind: str, why: str) -> None:
         """Record that a job was not queued."""
-        create_once(self._path(number, f"{kind}.refused"), why)
+        create_once(self._path(number, f"{kind}.refused"), masked(why))
 
     def note_process(self, number: int, identity: Mapping[str, Any]) -> bool:
         """Record the supervisor; False if there is one already."""
@@ -78,7 +79,7 @@ class LaunchFiles:
     def mark(self, number: int, fact: str, why: str = "") -> None:
         """Record that a launch is `launched`, `cancelled` or `void`."""
         self._make()
-        create_once(self._path(number, fact), why)
+        create_once(self._path(number, fact), masked(why))
 
     def marked(self, number: int, *facts: str) -> bool:
         """Whether a launch has one of these marks."""
@@ -96,7 +97,9 @@ class LaunchFiles:
         """Make the folder, but no folder of a run that was removed meanwhile."""
         try:
             with disk_errors(self.folder):
-                self.folder.mkdir(mode=FOLDER_MODE, exist_ok=True)
+                if not self.folder.is_dir():
+                    with contextlib.suppress(FileExistsError):  # another command is as quick
+                        new_folder(self.folder)
         except FileNotFoundError:
             raise UsageError(f"{self.folder.parent} is gone: another command has removed this run") from None
 

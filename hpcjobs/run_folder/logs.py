@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpcjobs.errors import UsageError
+from hpcjobs.masking import masked
 from hpcjobs.run_folder.disk import disk_message, is_full, need_there
-from hpcjobs.run_folder.files import FILE_MODE, write_all
+from hpcjobs.run_folder.files import open_file, write_all
 from hpcjobs.run_folder.heartbeat import read_heartbeats
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.plan import Plan
@@ -138,6 +139,7 @@ class _Lines(logging.Formatter):
         text = record.getMessage()
         if record.exc_info:
             text += "\n" + self.formatException(record.exc_info)
+        text = masked(text)
         return f"{stamp}.{int(record.msecs):03d}Z rank {self._rank} {record.levelname} {text}"
 
 
@@ -172,7 +174,7 @@ class _LogFile(logging.Handler):
 
     def _open(self) -> None:
         if self._handle < 0:
-            self._handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, FILE_MODE)
+            self._handle = open_file(self._path, os.O_WRONLY | os.O_APPEND)
 
     def _complain(self, error: OSError) -> None:
         if not self._complained:

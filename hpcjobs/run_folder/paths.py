@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpcjobs.errors import UsageError
+from hpcjobs.run_folder.trust import check_trusted
 
 _STEP = re.compile(r"step-(\d{8,})")
 
@@ -256,10 +257,13 @@ def find_run(name: str) -> RunPaths:
         runs = list_runs(root)
         if not runs:
             raise UsageError(f"no run in {root} yet; next: hpcjobs submit eval")
+        check_trusted(runs[-1].root)
         return runs[-1]
     for folder in (Path(name), root / name):
         if (folder / "plan.json").is_file():
-            return RunPaths(folder.resolve())
+            root = folder.resolve()
+            check_trusted(root)
+            return RunPaths(root)
     known = ", ".join(run.root.name for run in list_runs(root)[-5:]) or "none"
     why = "HPCJOBS_RUNS" if os.environ.get("HPCJOBS_RUNS") else "runs/ here, as HPCJOBS_RUNS is not set"
     where = f"{root.absolute()}, the runs root ({why})"

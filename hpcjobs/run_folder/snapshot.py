@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hpcjobs.run_folder.files import FILE_MODE, make_folder, sync_folder, write_all
+from hpcjobs.run_folder.files import make_folder, open_file, sync_folder, write_all
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.plan import PlanCode, PlanSnapshot
 
@@ -76,7 +76,7 @@ def _parent_of(path: Path) -> Path:
 
 
 def _create(path: Path, content: bytes) -> None:
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE)
+    handle = open_file(path, os.O_WRONLY | os.O_EXCL)
     try:
         write_all(handle, content)
         os.fsync(handle)

@@ -18,9 +18,10 @@ from pathlib import Path
 
 from hpcjobs.run_folder.disk import disk_errors
 from hpcjobs.run_folder.files import (
-    FOLDER_MODE,
     FileTransaction,
+    hide,
     make_folder,
+    new_folder,
     replace_whole,
     sync_folder,
     temporary_name,
@@ -70,7 +71,7 @@ def _switch(paths: RunPaths, made: list[tuple[Path, Path]]) -> None:
     remove_leftovers(paths.tables)
     before = paths.table.resolve() if paths.table.is_symlink() else None
     folder = temporary_name(paths.tables / "table")
-    folder.mkdir(mode=FOLDER_MODE)
+    new_folder(folder)
     for path in _files(paths):
         if path.is_file() and path not in [name for _, name in made]:
             _take_over(path.resolve(), folder / path.name)
@@ -105,6 +106,7 @@ def _take_over(old: Path, new: Path) -> None:
         os.link(old, new)
     except OSError:
         shutil.copyfile(old, new)
+        hide(new)
 
 
 def _remove_others(paths: RunPaths, new: Path, before: Path | None) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from hpcjobs.config import Config, TrainConfig
 from hpcjobs.run_folder.disk import disk_errors, os_errors_of_libraries
-from hpcjobs.run_folder.files import FILE_MODE, FOLDER_MODE, make_folder, sync_folder, temporary_name
+from hpcjobs.run_folder.files import hide, make_folder, sync_folder, temporary_name
 from hpcjobs.training.card import adapter_card, model_card
 from hpcjobs.training.checkpoints.state import trained_weights
 from hpcjobs.training.data.encode import learned_end
@@ -171,10 +171,10 @@ def _name(temporary: Path, target: Path) -> None:
     """Make a finished folder durable and private, and rename it; an existing one is replaced."""
     for folder, _, names in os.walk(temporary):  # named chat templates have a folder of their own
         for path in (Path(folder, name) for name in names):
-            path.chmod(FILE_MODE)
+            hide(path)
             with path.open("rb") as file:
                 os.fsync(file.fileno())
-        Path(folder).chmod(FOLDER_MODE)
+        hide(Path(folder))
         sync_folder(Path(folder))
     shutil.rmtree(target, ignore_errors=True)
     os.rename(temporary, target)

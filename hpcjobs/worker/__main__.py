@@ -12,6 +12,7 @@ from pathlib import Path
 
 from hpcjobs.distributed.rank import Rank, slurm_job
 from hpcjobs.errors import HpcJobsError
+from hpcjobs.run_folder.files import stay_private
 from hpcjobs.run_folder.launch_files import begin_job
 from hpcjobs.run_folder.paths import RunPaths, find_run
 from hpcjobs.worker.guard import after_end, guarded, notice
@@ -24,6 +25,7 @@ def guard_rank(run_dir: str, job: str = "") -> None:
 
     `job` is the launch and the kind of a Slurm job, `0.work`. If that was cancelled before it began, nothing runs.
     """
+    stay_private(Path(run_dir))
     if job and not _wanted(RunPaths(Path(run_dir)), job):
         return notice(f"{job} was cancelled before it began")
     with contextlib.suppress(HpcJobsError):  # the rank itself says what is wrong

@@ -28,6 +28,7 @@ from hpcjobs.run_folder.plan import Plan
 from hpcjobs.run_folder.process import Identity
 from hpcjobs.run_folder.provenance import changed_since
 from hpcjobs.run_folder.snapshot import import_as_planned
+from hpcjobs.run_folder.trust import check_trusted
 from hpcjobs.worker.as_planned import check_as_planned
 from hpcjobs.worker.by_kind import RANKS
 from hpcjobs.worker.signals import SignalHandlers, Terminated
@@ -43,6 +44,7 @@ def run_rank(run_dir: str) -> None:
     paths = RunPaths(Path(run_dir))
     if not paths.plan.is_file():
         raise UsageError(f"{run_dir} is not a run folder: it has no plan.json (on this node)")
+    check_trusted(paths.root)
     refuse_lone_process()
     rank = Rank.from_env()
     plan = Plan.read(paths.plan)

@@ -9,8 +9,10 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from hpcjobs.distributed.rendezvous import Rendezvous
+from hpcjobs.distributed.rendezvous import Rendezvous, place_of
 from hpcjobs.errors import HpcJobsError
+from hpcjobs.masking import reveal
+from hpcjobs.run_folder.files import user_umask
 from hpcjobs.run_folder.rank_state import RankState
 from hpcjobs.run_folder.snapshot import program_command
 
@@ -31,7 +33,7 @@ def run_script(work: Work) -> None:
     if rank.world_size > 1 and not rank.master:
         rendezvous = Rendezvous.of(work.paths.rendezvous, rank, work.config.run.rendezvous_timeout)
         listener = rendezvous.publish() if rank.is_main else None
-        master = ("127.0.0.1", listener.getsockname()[1]) if listener else rendezvous.find()
+        master = place_of(listener) if listener else rendezvous.find()
         env |= {"TORCHELASTIC_USE_AGENT_STORE": "True"} | _interface(master[0], rank.world_size, rank.local_world_size)
         # hpcjobs is the nearest launcher: Rank.from_env in the program must not read Slurm's variables again.
         env |= {"TORCHELASTIC_RUN_ID": rank.attempt} | rank.exports(master, use_cpu=not work.plan.shape.gpus_per_node)
@@ -42,7 +44,8 @@ def run_script(work: Work) -> None:
     command = [sys.executable, *words]
     log.info("command: %s", " ".join(command))
     work.heartbeat.enter(RankState.WORKING)
-    with subprocess.Popen(command, env=env, cwd=work.plan.code.cwd) as child:
+    command = _revealed(command, work.plan.run)
+    with subprocess.Popen(command, env=env, cwd=work.plan.code.cwd, umask=user_umask()) as child:
         try:
             if listener is not None:
                 _host(listener, rank.world_size, work.config.run.rendezvous_timeout)
@@ -53,6 +56,18 @@ def run_script(work: Work) -> None:
     if code:
         name = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         raise HpcJobsError(f"{' '.join(work.plan.argv)} ended with {name} on rank {rank.rank} ({rank.host})")
+
+
+def _revealed(command: list[str], run: str) -> list[str]:
+    """The command with the secrets that its plan does not have."""
+    try:
+        return reveal(command, os.environ)
+    except KeyError as absent:
+        name = absent.args[0]
+        raise HpcJobsError(
+            f"the command needs a secret that is not in this job's environment: {name}; next: export {name}=... in the "
+            f"shell, then hpcjobs resume {run}"
+        ) from None
 
 
 def _host(listener: object, world_size: int, timeout: float) -> None:

@@ -84,3 +84,33 @@ def test_two_ranks_on_one_gpu_are_refused(tmp_path: Path) -> None:
     ).arrive({"gpus": ["GPU-1"]})
     with pytest.raises(RendezvousError, match="GPU GPU-1 on n1 has two ranks, 0 and 1"):
         check_gpus(rendezvous.arrivals())
+
+
+# A rank of a group of two whose other member, after the store, turns out not to have the run's secret.
+PEER = """
+import sys
+from pathlib import Path
+from hpcjobs.distributed.group import _check_peers, join_group
+from hpcjobs.distributed.rank import Rank
+from hpcjobs.distributed.rendezvous import Rendezvous
+
+rank = Rank.from_env()
+state = join_group(rank, Rendezvous.of(Path(sys.argv[1]), rank, 60.0), 60.0)
+print(state.num_processes, flush=True)
+_check_peers(rank, b"the run's" if rank.is_main else b"a stranger's")
+"""
+
+
+def test_ranks_meet_and_a_connection_that_leads_to_no_rank_of_the_run_is_found(tmp_path: Path) -> None:
+    env = clean_environment() | {"OMP_NUM_THREADS": "1", "SLURM_NTASKS": "2", "SLURM_JOB_ID": "9"}
+    each = [{"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank), "SLURM_TASKS_PER_NODE": "2"} for rank in (0, 1)]
+    command = [sys.executable, "-c", PEER, str(tmp_path)]
+    ranks = [
+        subprocess.Popen(command, env=env | own, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for own in each
+    ]
+    for number, one in enumerate(ranks):
+        out, said = one.communicate(timeout=120)
+        assert out == "2\n", said
+        assert f"rank {number} on" in said
+        assert "leads to no rank of this run" in said

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from hpcjobs.errors import JournalError, MergeError
 from hpcjobs.run_folder.disk import disk_message, is_full, need_there
-from hpcjobs.run_folder.files import FILE_MODE, write_all
+from hpcjobs.run_folder.files import open_file, write_all
 from hpcjobs.run_folder.journal.parse_lines import lines_of
 from hpcjobs.run_folder.journal.record import Record
 
@@ -39,7 +39,7 @@ class Journal:
         self.path = path
         self._failure: str | None = None
         try:
-            self._handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, FILE_MODE)
+            self._handle = open_file(path, os.O_WRONLY | os.O_EXCL | os.O_APPEND)
         except FileExistsError:
             raise JournalError(f"{path} exists: another process is this rank of this attempt") from None
         except OSError as error:

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from hpcjobs.run_folder.disk import disk_errors, os_errors_of_libraries
 from hpcjobs.run_folder.files import (
-    FILE_MODE,
-    FOLDER_MODE,
+    hide,
     make_folder,
+    new_folder,
     read_json,
     sha256_of,
     sync_folder,
@@ -86,7 +86,7 @@ class Checkpoints:
         remove_leftovers(self._paths.checkpoints)
         temporary = temporary_name(target)
         with disk_errors(target, need=self._size(), next_command=f"hpcjobs resume {self._paths.root}"):
-            temporary.mkdir(mode=FOLDER_MODE)
+            new_folder(temporary)
             try:
                 with os_errors_of_libraries(temporary):
                     fill(temporary)
@@ -175,7 +175,7 @@ def proof(folder: Path) -> str | None:
 
 def _synced(path: Path) -> dict[str, int | str]:
     """Make a file private and durable; returns its entry of the manifest."""
-    path.chmod(FILE_MODE)
+    hide(path)
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

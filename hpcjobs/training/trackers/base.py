@@ -1,18 +1,14 @@
-"""The interface of trackers, and masking of secrets."""
+"""The interface of trackers, and their errors."""
 
 from __future__ import annotations
 
 import importlib.util
-import os
-import re
 from collections.abc import Sequence
 from typing import Protocol
 
 from hpcjobs.errors import ConfigError
+from hpcjobs.masking import masked
 from hpcjobs.training.steps import StepRecord
-
-_SECRET_NAME = re.compile(r"KEY|TOKEN|PASSWORD|SECRET", re.IGNORECASE)
-_LOGIN = re.compile(r"//[^/@\s]+@")
 
 
 class Tracker(Protocol):
@@ -45,12 +41,4 @@ def _is_there(name: str) -> bool:
 
 def error_message(error: BaseException) -> str:
     """An error of a library for the log, with secrets masked."""
-    return masked(f"{type(error).__name__}: {error}")[:600]
-
-
-def masked(text: str) -> str:
-    """`text` on one line, without secrets from the environment and without logins in URLs."""
-    for name, value in os.environ.items():
-        if len(value) > 3 and _SECRET_NAME.search(name):
-            text = text.replace(value, "***")
-    return _LOGIN.sub("//***@", " ".join(text.split()))
+    return masked(" ".join(f"{type(error).__name__}: {error}".split()))[:600]

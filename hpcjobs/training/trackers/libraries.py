@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hpcjobs.masking import masked
 from hpcjobs.run_folder.files import make_folder
 from hpcjobs.training.steps import StepRecord
-from hpcjobs.training.trackers.base import Tracker, error_message, masked
+from hpcjobs.training.trackers.base import Tracker, error_message
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

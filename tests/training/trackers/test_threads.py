@@ -14,9 +14,10 @@ import pytest
 from hpcjobs.config.layers import Layer
 from hpcjobs.config.problems import validate
 from hpcjobs.errors import ConfigError
+from hpcjobs.masking import masked
 from hpcjobs.plan.train import make_train_plan
 from hpcjobs.training.steps import StepRecord
-from hpcjobs.training.trackers.base import check_trackers, masked
+from hpcjobs.training.trackers.base import check_trackers
 from hpcjobs.training.trackers.threads import TrackerThread
 from tests.trainings import ROWS, record, train_config
 
