@@ -63,7 +63,9 @@ def test_a_config_that_holds_one_is_refused(monkeypatch: pytest.MonkeyPatch, key
     assert not any(secret in str(error.value) for secret in ("abc12345", "me:word", TOKEN))
 
 
-def test_a_shell_may_read_one_and_a_prompt_may_speak_of_one() -> None:
+def test_a_shell_may_read_one_and_a_prompt_may_speak_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SORT_KEY", "answer")
+    resolve("eval", None, None, [set_layer(["task.prompt='the answer {{ answer }}'"])])
     resolve("eval", None, None, [set_layer(["cluster.setup=[export HUB_KEY=$(cat key), export A_TOKEN=$B]"])])
     resolve("eval", None, None, [set_layer(["task.prompt='Is PASSWORD=hunter22 safe?'"])])
 

@@ -15,8 +15,9 @@ _TECHNICAL = ("cluster.", "model.", "data.", "run.")
 
 def check_no_secrets(config: Config, places: Mapping[str, str]) -> None:
     """Raise a ConfigError if a value has that of a secret variable of this shell, or spells out one of its own."""
+    secrets = {value: name for value, name in secret_values().items() if not _may_be_a_word(value)}
     for key, text in _texts("", config.model_dump(mode="json")):
-        name = next((name for value, name in secret_values().items() if value in text), None)
+        name = next((name for value, name in secrets.items() if value in text), None)
         literal = key.startswith(_TECHNICAL) and without_literals(text) != text
         if name or literal:
             what = f"has the value of {name}" if name else f"spells out a secret ({masked(text)})"
@@ -24,6 +25,11 @@ def check_no_secrets(config: Config, places: Mapping[str, str]) -> None:
                 f"{_place(key, places)}: {key} {what}, and config files and scripts are kept: export it in the shell "
                 "that submits, which sbatch hands on to the job, and write $NAME where a shell reads it"
             )
+
+
+def _may_be_a_word(value: str) -> bool:
+    """`SORT_KEY=answer`, and `{{ answer }}` is in a prompt."""
+    return value.isalpha() and len(value) < 16
 
 
 def _texts(key: str, value: Any) -> Iterator[tuple[str, str]]:
