@@ -13,12 +13,11 @@ until ln "{jobs}/.new.$$" "{jobs}/$n" 2>/dev/null; do n=$((n + 1)); done
 rm "{jobs}/.new.$$"; echo "$n"
 """
 _SQUEUE = """#!/bin/bash
-for word; do case "$word" in --format=*) layout="${{word#--format=}}";; esac; done
 cd "{jobs}"
 for n in *; do
   [ -e "$n" ] || continue
   IFS='|' read -r state script < "$n"
-  case "$layout" in *%o*) echo "$n|$state||$script";; *) echo "$n|$state|None|";; esac
+  echo "$n|$state|None||$script"
 done
 """
 _SCANCEL = """#!/bin/bash

@@ -51,7 +51,7 @@ def run(command: Sequence[str], seconds: float = TIMEOUT) -> subprocess.Complete
     except FileNotFoundError:
         raise LaunchError(f"{command[0]} is not here: this machine has no Slurm") from None
     except subprocess.TimeoutExpired:
-        raise LaunchError(f"{command[0]} did not answer within {seconds:.3g} s") from None
+        raise LaunchError(f"{command[0]} did not answer within {round(seconds, 1):g} s") from None
 
 
 def words(text: str) -> str:

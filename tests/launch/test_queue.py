@@ -77,7 +77,7 @@ def test_a_controller_that_hangs_costs_one_deadline(fake: FakeSlurm) -> None:
     begun = time.monotonic()
     with slurm.one_look(0.5):
         for job in ("7", "8", "9"):
-            with pytest.raises(LaunchError, match=r"squeue did not answer within 0\.5 s"):
+            with pytest.raises(LaunchError, match=r"squeue did not answer within 0\.\d s"):
                 slurm.job_states([job])
         with pytest.raises(LaunchError, match="did not answer"):
             slurm.find_submitted(["key"])

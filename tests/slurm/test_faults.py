@@ -249,7 +249,7 @@ def test_without_accounting_and_for_a_minute_without_a_controller(site: Site) ->
     site.cluster.stop_ctld()
     status = site.status("d")
     assert status["state"] == "running"
-    assert any("squeue does not answer" in note for note in status["notes"])
+    assert any("the state of the jobs is not known" in note for note in status["notes"])
     command = [sys.executable, "-m", "hpcjobs", "submit", "eval", "--name", "late", *FOUR, *slow(10, 0.0)]
     with subprocess.Popen(command, env=site.env, cwd=site.folder, stderr=subprocess.PIPE, text=True) as late:
         site.until("all samples", lambda: site.look("d").done == 400, timeout=120)
