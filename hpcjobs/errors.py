@@ -31,6 +31,12 @@ class DataError(UsageError):
     """The data set cannot be read or used. The message names the row."""
 
 
+class NewerPlanError(HpcJobsError):
+    """A run was planned by a later version of hpcjobs, which this one cannot read. The message names that version."""
+
+    fatal = True
+
+
 class LaunchError(HpcJobsError):
     """Slurm or the local launcher refused the job or failed."""
 

@@ -14,7 +14,7 @@ import typer
 from hpcjobs.cli.terminal import cut_lines, raw, visible
 from hpcjobs.commands.runs import look_at
 from hpcjobs.commands.status import Status, next_command, read_status
-from hpcjobs.errors import HpcJobsError
+from hpcjobs.errors import HpcJobsError, NewerPlanError
 from hpcjobs.metrics.format import group_lines, number_text, score_lines
 from hpcjobs.run_folder.job_kinds import find_kind
 from hpcjobs.run_folder.logs import Entry
@@ -252,11 +252,15 @@ def _run_values(status: Status) -> dict[str, Any]:
 
 
 def _damaged(paths: RunPaths, error: HpcJobsError) -> dict[str, Any]:
-    return {"run": paths.root.name, "state": "damaged", "why": str(error), "folder": str(paths.root)}
+    return {"run": paths.root.name, "state": _unread(error), "why": str(error), "folder": str(paths.root)}
 
 
 def _damaged_line(paths: RunPaths, error: HpcJobsError) -> str:
-    return f"{_stamp(paths)}  {paths.root.name:<44} {'damaged':<8} {error}"
+    return f"{_stamp(paths)}  {paths.root.name:<44} {_unread(error):<8} {error}"
+
+
+def _unread(error: HpcJobsError) -> str:
+    return "newer" if isinstance(error, NewerPlanError) else "damaged"
 
 
 def _run_line(paths: RunPaths, status: Status) -> str:

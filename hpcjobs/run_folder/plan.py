@@ -8,7 +8,9 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
+import hpcjobs
 from hpcjobs.config.shape import Shape
+from hpcjobs.errors import NewerPlanError
 from hpcjobs.run_folder.files import read_json, write_json
 from hpcjobs.run_folder.job_kinds import JobKind, find_kind
 
@@ -138,6 +140,21 @@ class PlanTrain(_Part):
         return {name: one for name, one in vars(self).items() if one or name not in later} if self.batches else {}
 
 
+# The format of plan.json. One above it is for runs that earlier programs must not touch.
+VERSION = 1
+
+
+def _check_version(path: Path, values: dict[str, Any]) -> None:
+    version = values.get("version", 1)
+    if isinstance(version, int) and version <= VERSION:
+        return
+    needs = values.get("code", {}).get("hpcjobs", "a later version")
+    raise NewerPlanError(
+        f"{path} has format {version}, and hpcjobs {hpcjobs.__version__} reads up to {VERSION}: the run needs hpcjobs "
+        f"{needs} or later, which planned it"
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """The content of plan.json: shape, chunking, and the hashes of data, model, config and code.
@@ -159,18 +176,20 @@ class Plan:
     argv: list[str] = field(default_factory=list)
     train: PlanTrain = field(default_factory=PlanTrain)
     notes: list[str] = field(default_factory=list)
-    version: int = 1
+    version: int = VERSION
 
     @classmethod
     def read(cls, path: Path) -> Plan:
-        """Read plan.json."""
+        """Read plan.json. Raises a NewerPlanError if it is of a later format; further keys in this one do no harm."""
         values = read_json(path)
+        _check_version(path, values)
         parts = {
             "shape": Shape(**values["shape"]), "data": PlanData.of(values["data"]),
             "model": PlanModel.of(values["model"]), "code": PlanCode.of(values["code"]),
             "train": PlanTrain.of(values.get("train", {})),
         }  # fmt: skip
-        return cls(**values | parts)
+        known = {one.name for one in fields(cls)}
+        return cls(**{name: value for name, value in (values | parts).items() if name in known})
 
     def write(self, path: Path) -> None:
         """Write plan.json."""

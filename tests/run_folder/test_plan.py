@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from hpcjobs.errors import NewerPlanError
 from hpcjobs.run_folder.plan import Plan, PlanCode, PlanData, PlanModel
 
 OLD = Path(__file__).parents[1] / "old_runs" / "0.1.tar.xz"
@@ -50,3 +51,19 @@ def test_what_another_version_knows_besides_is_passed_over() -> None:
     code = PlanCode.of({"hpcjobs": "9", "phase_of_moon": "new", "snapshot": {"files": 2, "also_new": 1}})
     assert (code.hpcjobs, code.hpcjobs_sha256, code.snapshot.files) == ("9", None, 2)
     assert code.values()["snapshot"] == {"files": 2}
+
+
+def test_a_newer_plan_is_refused_with_the_version_that_it_needs(tmp_path: Path) -> None:
+    values = json.loads(OLD_PLANS[min(OLD_PLANS)])
+    values |= {"version": 2, "shape": "of another kind", "code": {"hpcjobs": "7.8.9"}}
+    path = tmp_path / "plan.json"
+    path.write_text(json.dumps(values))
+    with pytest.raises(NewerPlanError, match=r"plan\.json has format 2, .* the run needs hpcjobs 7\.8\.9 or later"):
+        Plan.read(path)
+
+
+def test_a_key_that_a_later_version_adds_to_this_format_is_passed_over(tmp_path: Path) -> None:
+    values = json.loads(OLD_PLANS[min(OLD_PLANS)])
+    path = tmp_path / "plan.json"
+    path.write_text(json.dumps(values | {"moon": {"phase": "new"}}))
+    assert Plan.read(path).run == values["run"]
