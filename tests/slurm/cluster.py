@@ -289,6 +289,13 @@ class Cluster:
         ping = ("scontrol", "ping")
         self._wait("slurmctld", lambda: " is UP" in self.run(*ping, check=False).stdout, "slurmctld")
 
+    def pause_ctld(self) -> None:
+        """SIGSTOP: slurmctld takes connections, and answers none."""
+        self._daemons["slurmctld"].send_signal(signal.SIGSTOP)
+
+    def continue_ctld(self) -> None:
+        self._daemons["slurmctld"].send_signal(signal.SIGCONT)
+
     def stop_dbd(self) -> None:
         self._terminate("slurmdbd")
 
