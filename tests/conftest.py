@@ -111,6 +111,15 @@ def ram(tmp_path: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every user can enter, unlike pytest's own, which it closes at each start."""
+    with tempfile.TemporaryDirectory(prefix="hpcjobs-test-") as folder:
+        path = Path(folder)
+        path.chmod(0o755)
+        yield path
+
+
 @pytest.fixture(scope="session")
 def tiny() -> tuple[Any, Any]:
     """The asset model and its tokenizer, on CPU."""

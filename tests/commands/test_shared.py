@@ -55,10 +55,8 @@ for verb in ("status", "logs", "resume", "cancel", "merge", "score", "report", "
 
 
 @needs_root
-def test_a_stranger_reads_and_changes_nothing_of_a_run(tmp_path: Path) -> None:
-    root, before = _planned(tmp_path / "run"), _modes(tmp_path / "run")
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)  # pytest's own folders: what protects is the run's
+def test_a_stranger_reads_and_changes_nothing_of_a_run(open_folder: Path) -> None:
+    root, before = _planned(open_folder / "run"), _modes(open_folder / "run")
     done = as_user(STRANGER, [sys.executable, "-c", EVERY_VERB, str(root)])
     assert [line.split()[1] for line in done.stdout.splitlines()] in (["1"] * 8, ["2"] * 8), done.stdout
     assert done.stderr.count("ermission denied") == 8, done.stderr
@@ -91,26 +89,24 @@ print(*codes)
 
 
 @needs_root
-def test_two_users_of_a_group_work_on_one_run(tmp_path: Path) -> None:
-    for folder in tmp_path.parents[:2]:
-        folder.chmod(0o755)
-    os.chown(tmp_path, 0, GROUP)
-    tmp_path.chmod(0o2770)
+def test_two_users_of_a_group_work_on_one_run(open_folder: Path) -> None:
+    os.chown(open_folder, 0, GROUP)
+    open_folder.chmod(0o2770)
 
     def ann_or_bob(uid: int, *words: str) -> str:
-        done = as_user(uid, [*HPCJOBS, *words], GROUP, {"HPCJOBS_RUNS": str(tmp_path)}, umask=0o077)
+        done = as_user(uid, [*HPCJOBS, *words], GROUP, {"HPCJOBS_RUNS": str(open_folder)}, umask=0o077)
         assert done.returncode == 0, (words, done.stdout, done.stderr)
         return done.stdout
 
     ann_or_bob(ANN, "submit", "eval", "--name", "ours", "--set", "run.shared=group", *SMALL)
-    journal = next((tmp_path / "ours/ranks").iterdir())
+    journal = next((open_folder / "ours/ranks").iterdir())
     journal.unlink()
     ann_or_bob(BOB, "resume", "ours", "--wait", "--yes")
     for uid in (ANN, BOB):
-        done = as_user(uid, [sys.executable, "-c", MOST_VERBS], GROUP, {"HPCJOBS_RUNS": str(tmp_path)}, umask=0o077)
+        done = as_user(uid, [sys.executable, "-c", MOST_VERBS], GROUP, {"HPCJOBS_RUNS": str(open_folder)}, umask=0o077)
         assert set(done.stdout.splitlines()[-1].split()) == {"0"}, done.stdout + done.stderr
-    assert {path: oct(mode) for path, mode in _modes(tmp_path / "ours").items() if mode not in (0o2770, 0o660)} == {}
-    owners = {path.stat().st_uid for path in (tmp_path / "ours").rglob("*")}
+    assert {path: oct(mode) for path, mode in _modes(open_folder / "ours").items() if mode not in (0o2770, 0o660)} == {}
+    owners = {path.stat().st_uid for path in (open_folder / "ours").rglob("*")}
     assert owners == {ANN, BOB}
     ann_or_bob(BOB, "rm", "ours", "--yes")
-    assert not (tmp_path / "ours").exists()
+    assert not (open_folder / "ours").exists()

@@ -171,6 +171,7 @@ def test_a_resume_that_cannot_be_changes_nothing(shell: Shell, queued: RunPaths,
 
 def test_resume_from_gpus_in_total_keeps_them_a_node(shell: Shell) -> None:
     assert shell.run("submit", "eval", *DUMMY, "--name", "a", "--nodes", "2", "--gpus", "8").code == 0
+    shell.slurm.answer("squeue", "100|FAILED|None|n1\n101|FAILED|None|n1\n")
     assert "3 nodes x 4 GPUs" in shell.run("resume", "a", "--nodes", "3").err
 
 
@@ -260,7 +261,6 @@ def test_where_nobody_knows_whether_a_job_is_queued_its_folder_stays_and_finds_i
     assert json.loads(shell.run("status", "a", "--json").out)["state"] in ("running", "unknown")
 
     shell.slurm.mend("squeue")
-    shell.slurm.answer("squeue", "100|PENDING|Priority|\n")
     found = json.loads(shell.run("status", "a", "--json").out)
     assert (found["state"], found["jobs"]["work"]["job_id"]) == ("pending", "100")
     assert shell.run("resume", "a").code == 2, "it is going"
@@ -332,6 +332,7 @@ def test_a_join_that_is_refused_leaves_the_run_as_it_was(shell: Shell, queued: R
     ("squeue", "words"), [("", "is not going on"), ("100|FAILED|None|n1\n101|FAILED|None|n1\n", "it is failed")]
 )
 def test_what_is_over_cannot_be_joined(shell: Shell, queued: RunPaths, squeue: str, words: str) -> None:
+    shell.slurm.show_late(jobs=99)
     shell.slurm.answer("squeue", squeue)
     said = shell.run("join", "a")
     assert said.code == 2
@@ -348,6 +349,6 @@ def test_waiting_for_a_slurm_that_does_not_answer_has_an_end(
     monkeypatch.setattr(wait, "_UNKNOWN_SECONDS", 0.2)
     shell.slurm.fail("squeue", DOWN)
     seen: list[str] = []
-    with pytest.raises(LaunchError, match=r"Unable to contact.*next: hpcjobs status"):
+    with pytest.raises(LaunchError, match=r"Unable to contact.*next: scontrol ping"):
         wait.wait(queued, lambda status: seen.append(status.state))
     assert set(seen) == {"unknown"}
