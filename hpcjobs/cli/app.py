@@ -63,8 +63,17 @@ def _run(words: list[str], debug: bool) -> int:
     except Exception as error:
         if debug:
             traceback.print_exc()
+        if damage := _damage(words):
+            return _report(HpcJobsError(damage))
         print(f"internal error: {type(error).__name__}: {error}\nnext: the same command with --debug", file=sys.stderr)
         return 1
+
+
+def _damage(words: Sequence[str]) -> str | None:
+    """What is damaged of the runs that the words name."""
+    from hpcjobs.commands.damage import explanation
+
+    return explanation([*(word for word in words[1:] if not word.startswith("-")), "last"])
 
 
 def _take(words: list[str], flag: str) -> bool:

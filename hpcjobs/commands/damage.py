@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from hpcjobs.errors import HpcJobsError
 from hpcjobs.run_folder.ledger.chunks import read_sizes
 from hpcjobs.run_folder.ledger.claims import Claims
 from hpcjobs.run_folder.metrics_file import MetricsFile
-from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.run_folder.paths import RunPaths, find_run
 from hpcjobs.run_folder.plan import Plan
 from hpcjobs.run_folder.submission import read_launches
 
@@ -36,6 +36,15 @@ def naming(paths: RunPaths) -> Iterator[None]:
     except _WRONG as error:
         path, why = _culprit(paths) or (paths.root, _words(error))
         raise DamagedError(f"{path} cannot be read: {why}") from error
+
+
+def explanation(names: Iterable[str]) -> str | None:
+    """What cannot be read of the first damaged one of these runs; names of no runs are passed over."""
+    for name in names:
+        with contextlib.suppress(HpcJobsError, OSError):
+            if found := _culprit(find_run(name)):
+                return f"{found[0]} cannot be read: {found[1]}"
+    return None
 
 
 def is_changed(paths: RunPaths, plan: Plan) -> bool:

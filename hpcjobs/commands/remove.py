@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from hpcjobs.commands.damage import DamagedError, naming
 from hpcjobs.commands.seen import Seen
 from hpcjobs.commands.status import read_status
 from hpcjobs.errors import UsageError
@@ -26,8 +27,14 @@ def remove(name: str) -> Path:
 
 def _remove_run(paths: RunPaths) -> None:
     """Claim the next launch, so that no resume begins meanwhile, and remove the folder."""
-    seen = Seen.now(paths)
-    status = read_status(paths)
+    try:
+        with naming(paths):
+            seen, status = Seen.now(paths), read_status(paths)
+    except DamagedError as error:
+        raise UsageError(
+            f"{error}: so what of the run still lives is not known; next: end its jobs, which squeue --me lists, then "
+            f"rm -r {paths.root}"
+        ) from error
     if not status.over or status.going:
         raise UsageError(
             f"{status.run} is still going ({status.state}): next: hpcjobs cancel {paths.root}, then hpcjobs rm "

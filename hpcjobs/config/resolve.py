@@ -66,5 +66,7 @@ def dump(config: Config) -> str:
 
 
 def read_config(path: Path) -> Config:
-    """The config in a run folder. Raises a ConfigError."""
+    """The config in a run folder. Raises a ConfigError, also for an empty file, which would be all defaults."""
+    if path.is_file() and not path.read_bytes().strip():
+        raise ConfigError(f"{path} cannot be read: it is empty")
     return validate(file_layer(path))

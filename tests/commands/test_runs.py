@@ -93,6 +93,25 @@ def test_runs_that_cannot_be_read_are_named_and_cost_no_other(shell: Shell) -> N
     assert "bad0/plan.json cannot be read" in shell.run("status", "bad0").message
 
 
+DAMAGE = {
+    "plan.json": b"", "config.yaml": b"", "submission.json": b'{"launches": [', "claims/0/chunks.parquet": b"PAR1",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_verb_on_a_damaged_run_names_the_file(shell: Shell, name: str) -> None:
+    shell.slurm.answer("squeue", "31|FAILED|None|n1\n32|FAILED|None|n1\n")
+    (shell.runs / "r3" / name).write_bytes(DAMAGE[name])
+    for verb in ("status", "merge", "score", "report", "cancel", "resume", "join", "logs"):
+        said = shell.run(verb, "r3")
+        assert "internal error" not in said.err, (verb, said)
+        nothing_read = said.code == 0 or "does not exist yet" in said.err
+        assert nothing_read or (name.rpartition("/")[0] or name) in said.err, (verb, said)
+    said = shell.run("rm", "r3", "--yes")
+    assert said.code == 2
+    assert said.err.rstrip().endswith(f"then rm -r {shell.runs}/r3")
+
+
 @pytest.mark.parametrize("verb", ["resume", "join"])
 def test_where_slurm_is_silent_nothing_more_is_started(shell: Shell, verb: str) -> None:
     shell.slurm.fail("squeue", "slurm_load_jobs error: Unable to contact slurm controller\n")
