@@ -266,6 +266,8 @@ def test_only_rank_reads_the_environment_of_ranks() -> None:
     allowed = {"hpcjobs.distributed.rank"}
     # gloo's interface is chosen once the group's sizes have been exported by Rank itself
     allowed |= {"hpcjobs.distributed.group"}
+    # whether the shell is a job's: there SBATCH_* are not the user's
+    allowed |= {"hpcjobs.config.shell"}
     for name, path in MODULES.items():
         found = [
             (key, line)

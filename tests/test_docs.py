@@ -16,9 +16,9 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from hpcjobs.cli.app import app
-from hpcjobs.config.checks import _OWN_SBATCH
 from hpcjobs.config.layers import text_layer
 from hpcjobs.config.problems import validate
+from hpcjobs.config.sbatch_options import OWN
 from hpcjobs.config.schema import Config
 from hpcjobs.metrics import BUILT_IN, OVER_REPEATS
 from hpcjobs.run_folder.rank_state import RankState
@@ -122,7 +122,7 @@ def test_the_config_page_names_no_key_that_is_not_there() -> None:
 def test_the_refused_sbatch_options_and_the_metrics_are_those_of_the_code() -> None:
     section = CONFIG_PAGE.partition("Refused there")[2].partition("\n## ")[0]
     refused = {word for line in section.splitlines() for word in re.findall(r"`([a-z-]+)`", line.partition(" | ")[0])}
-    assert refused == set(_OWN_SBATCH)
+    assert refused == set(OWN)
     table = CONFIG_PAGE.partition("\n## Metrics")[2].partition("\n## ")[0]
     firsts = [line.partition(" | ")[0] for line in table.splitlines() if line.startswith("| `")]
     named = {name for first in firsts for name in re.findall(r"`([^`]+)`", first)}

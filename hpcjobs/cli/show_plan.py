@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -12,18 +13,20 @@ import typer
 
 from hpcjobs.assets import shipped
 from hpcjobs.cli.show_run import print_error
+from hpcjobs.config.checks import minutes_and_seconds
+from hpcjobs.config.shell import shell_layer
 from hpcjobs.plan.draft import Draft
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.submission import Launch
 
 
-def show_plan(draft: Draft, places: Mapping[str, str] | None, as_json: bool) -> None:
-    """Show a plan; for --dry-run (`places` given) also where values came from, and the exact scripts."""
+def show_plan(draft: Draft, places: Mapping[str, str], dry: bool, as_json: bool) -> None:
+    """Show a plan; with `dry` (--dry-run) also where values came from (`places`), and the exact scripts."""
     from hpcjobs.launch.launch import executor_of
 
     executor = executor_of(draft.config)
     scripts: dict[str, str] = {}
-    if places is not None and executor == "slurm":
+    if dry and executor == "slurm":
         from hpcjobs.launch.sbatch import scripts as scripts_of
 
         scripts = scripts_of(draft.config, draft.plan.shape, draft.paths, draft.plan.kind.has("merge"))
@@ -36,13 +39,29 @@ def show_plan(draft: Draft, places: Mapping[str, str] | None, as_json: bool) -> 
             )
         )
         return
-    out = typer.echo if places is not None else print_error
-    for line in [*draft.plan.summary(), f"by      {executor}", f"folder  {draft.paths.root}"]:
+    out = typer.echo if dry else print_error
+    shell = _of_the_shell(draft, places) if executor == "slurm" else []
+    for line in [*draft.plan.summary(), f"by      {executor}", *shell, f"folder  {draft.paths.root}"]:
         out(line)
     if executor == "local" and draft.plan.shape.nodes > 1:
         out(f"note    the local executor has this machine only: all {draft.plan.shape.ranks} ranks run here")
-    if places is not None:
+    if dry:
         _show_dry(draft, places, executor, scripts)
+
+
+def _of_the_shell(draft: Draft, places: Mapping[str, str]) -> list[str]:
+    """Lines that say which SBATCH_* of the shell count and which do not, and a time that may be meant otherwise."""
+    cluster = draft.config.cluster.model_dump(mode="json")
+    lines = []
+    for key, place in sorted(places.items(), key=lambda pair: pair[1]):
+        if place.startswith("SBATCH_"):
+            name = key.removeprefix("cluster.")
+            value = cluster["sbatch"].get(name.removeprefix("sbatch."), cluster.get(name))
+            lines.append(f"shell   {place}: {key} = {json.dumps(value)}")
+    lines += [f"note    {note}" for note in shell_layer(os.environ)[1]]
+    if short := minutes_and_seconds(draft.config.cluster.time):
+        lines.append(f"note    cluster.time {draft.config.cluster.time} is {short}, as Slurm reads it")
+    return lines
 
 
 def _show_dry(draft: Draft, places: Mapping[str, str], executor: str, scripts: Mapping[str, str]) -> None:

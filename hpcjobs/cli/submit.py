@@ -118,7 +118,7 @@ def submit(
         run_dir=run_dir,
     )
     draft, places = draft_of(options)
-    show_plan(draft, places if dry_run else None, json_ and dry_run)
+    show_plan(draft, places, dry_run, json_ and dry_run)
     if not dry_run:
         _go(draft, plan_only, wait, yes, json_)
 

@@ -18,19 +18,7 @@ ENGINES: tuple[str, ...] = get_args(BuiltInEngine)
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-_SBATCH_KEY = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-# Options that hpcjobs sets itself: through `cluster.sbatch` they would contradict the plan.
-_OWN_SBATCH = {
-    "nodes": "cluster.nodes", "ntasks": "cluster.ntasks_per_node", "ntasks-per-node": "cluster.ntasks_per_node",
-    "gpus": "cluster.gpus", "gpus-per-node": "cluster.gpus_per_node", "cpus-per-task": "cluster.cpus_per_task",
-    "mem": "cluster.mem", "time": "cluster.time", "partition": "cluster.partition",
-    "account": "cluster.account", "qos": "cluster.qos", "constraint": "cluster.constraint",
-    "reservation": "cluster.reservation", "exclusive": "cluster.exclusive", "requeue": "cluster.requeue",
-    "job-name": "run.name", "output": "nothing", "error": "nothing", "dependency": "nothing", "array": "cluster.array",
-    "open-mode": "nothing", "wrap": "nothing", "parsable": "nothing", "chdir": "nothing", "signal": "nothing",
-    "no-kill": "nothing", "no-requeue": "cluster.requeue", "gpus-per-task": "cluster.gpus", "clusters": "nothing",
-}  # fmt: skip
 
 
 def one_line(value: str) -> str:
@@ -100,17 +88,6 @@ SbatchWord = Annotated[str, AfterValidator(sbatch_word)]
 Name = Annotated[str, AfterValidator(_name)]
 
 
-def sbatch_key(key: str) -> str:
-    """`key`, if it may be set through `cluster.sbatch`; else a ValueError that names the config key to use."""
-    owner = _OWN_SBATCH.get(key.replace("_", "-"))
-    if owner:
-        hint = f"set {owner} instead" if owner != "nothing" else "hpcjobs sets it itself"
-        raise ValueError(f"sbatch option {key!r} is not for cluster.sbatch: {hint}")
-    if not _SBATCH_KEY.fullmatch(key):
-        raise ValueError(f"sbatch option {key!r} is not a long option's name")
-    return key
-
-
 def env_name(key: str) -> str:
     """`key`, if it is the name of an environment variable and does not look like a secret; else a ValueError."""
     if not _ENV_NAME.fullmatch(key):
@@ -149,6 +126,12 @@ def slurm_minutes(time: str | int) -> int:
     if total < 1:
         raise ValueError(f"time {time!r} is no time at all")
     return total
+
+
+def minutes_and_seconds(time: str | int) -> str:
+    """What a time of the form M:S is, which is easily taken for hours and minutes; empty for other forms."""
+    match = re.fullmatch(r"(\d+):(\d+)", str(time).strip(), re.ASCII)
+    return f"{int(match[1])} min {int(match[2])} s (for hours and minutes: {match[1]}:{match[2]}:00)" if match else ""
 
 
 def checked_name(name: str, what: str) -> str:

@@ -17,6 +17,8 @@ from hpcjobs.errors import ConfigError
 # Only one of each pair may be set: a higher layer that sets one removes the other from lower layers.
 EITHER_OR = (
     ("task.prompt", "task.messages"), ("cluster.gpus", "cluster.gpus_per_node"), ("train.epochs", "train.max_steps"),
+    ("cluster.mem", "cluster.sbatch.mem-per-cpu"), ("cluster.mem", "cluster.sbatch.mem-per-gpu"),
+    ("cluster.sbatch.mem-per-cpu", "cluster.sbatch.mem-per-gpu"),
 )  # fmt: skip
 
 
@@ -144,7 +146,7 @@ def _get(values: Mapping[str, Any], dotted: str) -> Any:
 
 
 def _drop(layer: Layer, dotted: str) -> None:
-    section, key = dotted.split(".")
-    if isinstance(layer.values.get(section), dict):
-        layer.values[section].pop(key, None)
+    section, _, key = dotted.rpartition(".")
+    if isinstance(values := _get(layer.values, section), dict):
+        values.pop(key, None)
         layer.places.pop(dotted, None)

@@ -12,6 +12,7 @@ from hpcjobs.config.layers import Layer, file_layer, merge_layers
 from hpcjobs.config.literal_secrets import check_no_secrets
 from hpcjobs.config.problems import validate
 from hpcjobs.config.schema import Config
+from hpcjobs.config.shell import shell_layer
 from hpcjobs.config.yaml import dump_yaml
 from hpcjobs.errors import ConfigError, did_you_mean
 
@@ -45,19 +46,30 @@ def resolve(
 ) -> tuple[Config, dict[str, str]]:
     """The config of a job kind (eval, train...), and where each value came from (dotted key -> place).
 
-    Order: built-in defaults < profile < user's config < `config` (default: the one shipped for the job kind) < `upper`.
-    Raises a ConfigError.
+    Order: built-in defaults < SBATCH_* of the shell < profile < user's config < `config` (default: the one shipped for
+    the job kind) < `upper`. Raises a ConfigError.
     """
-    layers = [file_layer(profile_file(profile))] if profile else []
+    shell, _ = shell_layer(os.environ)
+    layers = [shell, *([file_layer(profile_file(profile))] if profile else [])]
     if user_config().is_file():
         layers.append(file_layer(user_config()))
     default = defaults_folder() / f"{job}.yaml"
-    if config is not None or default.is_file():
-        layers.append(file_layer(config or default))
+    if config is not None:
+        layers.append(file_layer(config))
+    elif default.is_file():
+        layers.append(_without(file_layer(default), shell))
     merged = merge_layers([*layers, *upper])
     resolved = validate(merged)
     check_no_secrets(resolved, merged.places)
     return resolved, merged.places
+
+
+def _without(layer: Layer, other: Layer) -> Layer:
+    """The layer without keys of `cluster` that `other` has: what ships is nobody's choice."""
+    taken = other.values.get("cluster", {})
+    kept = {key: value for key, value in layer.values.get("cluster", {}).items() if key not in taken}
+    places = {key: place for key, place in layer.places.items() if key not in other.places}
+    return Layer(layer.values | {"cluster": kept}, places)
 
 
 def dump(config: Config) -> str:

@@ -17,10 +17,10 @@ from hpcjobs.config.checks import (
     error_limit,
     metric_name,
     pattern,
-    sbatch_key,
     slurm_minutes,
     slurm_time,
 )
+from hpcjobs.config.sbatch_options import check_memory, check_no_gpus, sbatch_key
 from hpcjobs.requests import GenerationConfig, Truncate
 
 
@@ -293,6 +293,13 @@ class ClusterConfig(Section):
     env: dict[Annotated[str, AfterValidator(env_name)], Line] = {}
     sbatch: dict[Annotated[str, AfterValidator(sbatch_key)], SbatchWord | int | bool] = {}
     srun_args: tuple[Line, ...] = ()
+    gpu_flag: Literal["gpus-per-node", "gres"] = "gpus-per-node"
+
+    @pydantic.model_validator(mode="after")
+    def _one_way_to_ask(self) -> ClusterConfig:
+        check_no_gpus(self.sbatch)
+        check_memory(self.mem, self.sbatch)
+        return self
 
     @property
     def minutes(self) -> int:

@@ -11,7 +11,7 @@ from hpcjobs.errors import LaunchError
 
 TIMEOUT = 60.0
 # Variables to keep; all others of an enclosing job would be read as options by sbatch (submitit#1782).
-_KEEP = {"SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS"}
+_KEEP = {"SLURM_CONF", "SLURM_CONF_SERVER"}
 # The first are of an enclosing job or launcher. The others are options of Slurm's commands in the user's shell: they
 # would filter or change what is parsed here (squeue(1), sacct(1), scancel(1), sinfo(1)). SBATCH_* are options, too:
 # `config.shell` has made a layer of the config of them.

@@ -116,6 +116,8 @@ def work_executor(config: Config, shape: Shape, paths: RunPaths) -> Executor:
         srun.append(f"--cpus-per-task={cluster.cpus_per_task}")  # not inherited from sbatch since Slurm 22.05
     if cluster.container:
         srun.append(f"--container-image={cluster.container}")
+    if {"export", "export-file"} & cluster.sbatch.keys():
+        srun.append("--export=ALL")  # else srun, too, hands on only that, and the ranks have nothing of this script
     more: dict[str, Any] = {"no-kill": True, "requeue" if cluster.requeue else "no-requeue": True}
     if cluster.exclusive:
         more["exclusive"] = True
@@ -127,9 +129,10 @@ def work_executor(config: Config, shape: Shape, paths: RunPaths) -> Executor:
         **common | {"setup": [_ENDS_AT, _KILL_WAIT, *common["setup"]]},
         job_name=paths.root.name, time=cluster.minutes, nodes=shape.nodes,
         ntasks_per_node=shape.ranks_per_node, cpus_per_task=cluster.cpus_per_task,
-        gpus_per_node=shape.gpus_per_node or None, signal_delay_s=WARNING_SECONDS,
+        gpus_per_node=None if cluster.gpu_flag == "gres" else shape.gpus_per_node or None,
+        signal_delay_s=WARNING_SECONDS,
         srun_args=[*srun, *cluster.srun_args],
-        additional_parameters=_additional(cluster) | more,
+        additional_parameters=_additional(cluster) | _gres(cluster, shape) | more,
     )  # fmt: skip
     return executor
 
@@ -164,6 +167,14 @@ def _additional(cluster: ClusterConfig, merge: bool = False) -> dict[str, Any]:
     given = {key.replace("_", "-"): value for key, value in cluster.sbatch.items()}
     values |= {key: value for key, value in given.items() if not merge or key in _FOR_MERGE}
     return {key: value for key, value in values.items() if value is not None and value is not False}
+
+
+def _gres(cluster: ClusterConfig, shape: Shape) -> dict[str, str]:
+    """The option gres, where the site wants GPUs by it: beside other resources of the user's, such as local disks."""
+    if cluster.gpu_flag != "gres" or not shape.gpus_per_node:
+        return {}
+    others = cluster.sbatch.get("gres")
+    return {"gres": ",".join([f"gpu:{shape.gpus_per_node}", *([str(others)] if others else [])])}
 
 
 def setup_lines(cluster: ClusterConfig) -> list[str]:

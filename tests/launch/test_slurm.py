@@ -48,9 +48,9 @@ def test_sbatch_is_not_told_of_an_enclosing_job(fake: FakeSlurm, monkeypatch: py
     inside = {
         "SLURM_JOB_ID": "7", "SLURM_NTASKS": "9", "SBATCH_PARTITION": "x", "SRUN_DEBUG": "3", "SLURM_CPU_BIND": "y",
         "SUBMITIT_EXECUTOR": "slurm", "PMI_RANK": "0", "TORCHELASTIC_RUN_ID": "z", "RANK": "3", "WORLD_SIZE": "4",
-        "MASTER_PORT": "1", "ENVIRONMENT": "BATCH",
+        "MASTER_PORT": "1", "ENVIRONMENT": "BATCH", "SLURM_CLUSTERS": "east",
     }  # fmt: skip
-    kept = {"SLURM_CONF": "/etc/other.conf", "SLURM_CLUSTERS": "east", "HF_HOME": "/hf", "MY_RANK": "5"}
+    kept = {"SLURM_CONF": "/etc/other.conf", "HF_HOME": "/hf", "MY_RANK": "5"}
     for name, value in (inside | kept).items():
         monkeypatch.setenv(name, value)
     slurm.submit(Path("job.sh"), "job")

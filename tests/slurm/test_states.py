@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import shutil
 import subprocess
@@ -158,3 +159,22 @@ def test_notices_of_the_site_among_the_lines_are_passed_over(site: Site) -> None
         said = hpcjobs(site, site_wide, *words)
         assert said.returncode == 0, said.stderr
         assert "complete" in said.stdout
+
+
+def test_defaults_of_the_users_shell_reach_the_jobs(site: Site) -> None:
+    """Cases 10, 11 and 14."""
+    program = 'import os\nprint("ENVCHECK", *(os.environ.get(name) for name in ("MYVAR", "RANK")), flush=True)\n'
+    (site.folder / "envprog.py").write_text(program)
+    shell = {"SBATCH_PARTITION": "urgent", "SBATCH_EXPORT": "NONE"}
+    how = ("--nodes", "1", "--ntasks-per-node", "2", "--set", 'cluster.env={MYVAR: "1"}', "--yes", "--wait")
+    done = hpcjobs(site, shell, "submit", "script", "--executor", "slurm", "--name", "e", *how, "--", "envprog.py")
+    assert done.returncode == 0, done.stderr
+    assert 'shell   SBATCH_PARTITION: cluster.partition = "urgent"' in done.stderr
+    logs = "".join(path.read_text() for path in (site.folder / "runs/e/logs").glob("*_log.out"))
+    assert {line for line in logs.splitlines() if line.startswith("ENVCHECK")} == {"ENVCHECK 1 0", "ENVCHECK 1 1"}
+    job = json.loads((site.folder / "runs/e/submission.json").read_text())["launches"][0]["jobs"]["work"]
+    assert "Partition=urgent" in site.run("scontrol", "show", "job", job).stdout
+    how = ("--nodes", "1", "--gpus", "2", "--set", "cluster.gpu_flag=gres", "--set", "model.dummy_delay=0", "--wait")
+    done = hpcjobs(site, {}, "submit", "eval", "--executor", "slurm", "--name", "g", "--yes", *DUMMY, *how)
+    assert done.returncode == 0, done.stderr
+    assert "#SBATCH --gres=gpu:2\n" in (site.folder / "runs/g/logs").glob("*_submission.sh").__next__().read_text()
