@@ -126,7 +126,8 @@ def test_a_verify_without_config_or_world_sizes_is_wrong_usage(shell: Shell) -> 
 def test_all_runs_are_queued_before_the_first_is_waited_for(shell: Shell) -> None:
     """The jobs of this Slurm end at once: each run has failed, and the command says so."""
     jobs = range(100, 106)
-    shell.slurm.answer("sacct", "".join(f"{job}|FAILED|1:0||None|n1|\n" for job in jobs))
+    shell.slurm.show_late(jobs=99)
+    shell.slurm.answer("sacct", "".join(f"{job}|FAILED|n1|1:0\n" for job in jobs))
     flags = ("--nodes", "2", "--partition", "p", "--time", "7", "--set", "cluster.gpus_per_node=4")
     done = shell.run("verify", "c.yaml", "--world-sizes", "1,2,4", "--run-dir", "v", *flags)
     assert done.code == 1, done
