@@ -12,6 +12,7 @@ OWN = {
     "ntasks-per-gpu": "cluster.ntasks_per_node",
     "gpus": "cluster.gpus", "gpus-per-node": "cluster.gpus_per_node", "gpus-per-task": "cluster.gpus",
     "gpus-per-socket": "cluster.gpus_per_node",
+    "tres-per-task": "cluster.cpus_per_task or cluster.gpus",
     "cpus-per-task": "cluster.cpus_per_task", "cpus-per-gpu": "cluster.cpus_per_task",
     "mem": "cluster.mem", "time": "cluster.time", "partition": "cluster.partition",
     "account": "cluster.account", "qos": "cluster.qos", "constraint": "cluster.constraint",
@@ -32,7 +33,7 @@ _MORE = {
     "mem-per-cpu", "mem-per-gpu", "mincpus", "network", "nice", "nodefile", "nodelist", "oom-kill-step", "overcommit",
     "oversubscribe", "power", "prefer", "priority", "profile", "propagate", "reboot", "resv-ports", "segment",
     "sockets-per-node", "spread-job", "stepmgr", "switches", "thread-spec", "threads-per-core", "time-min", "tmp",
-    "tres-bind", "tres-per-task", "umask", "use-min-nodes", "wait-all-nodes", "wckey", "x11",
+    "tres-bind", "umask", "use-min-nodes", "wait-all-nodes", "wckey", "x11",
 }  # fmt: skip
 LONG = OWN.keys() | _MORE
 # Short forms (sbatch(1)); `-s` and others with a value too.
@@ -81,11 +82,11 @@ def _long(word: str) -> str:
 
 def asks_for_gpus(option: str, value: object) -> bool:
     """Whether an option of sbatch asks for GPUs by another name than --gpus."""
-    return option in ("gres", "tres-per-task") and _GPUS.search(str(value)) is not None
+    return option == "gres" and _GPUS.search(str(value)) is not None
 
 
 def check_no_gpus(options: Mapping[str, object]) -> None:
-    """Raise a ValueError if a `gres` or `tres` option asks for GPUs, of which the plan would not know."""
+    """Raise a ValueError if the option gres asks for GPUs, of which the plan would not know."""
     for key, value in options.items():
         if asks_for_gpus(key, value):
             raise ValueError(

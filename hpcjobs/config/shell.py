@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from hpcjobs.config.layers import Layer, dotted_layer
-from hpcjobs.config.sbatch_options import OWN, asks_for_gpus
+from hpcjobs.config.sbatch_options import LONG, OWN, asks_for_gpus
 from hpcjobs.errors import ConfigError
 
 # Variable -> option (sbatch(1), INPUT ENVIRONMENT VARIABLES), where the name does not say it.
@@ -13,10 +13,13 @@ _OPTIONS = {
     "SBATCH_ARRAY_INX": "array", "SBATCH_MEM_PER_NODE": "mem", "SBATCH_NO_KILL": "no-kill", "SBATCH_TIMELIMIT": "time",
     "SBATCH_WAIT_ALL_NODES": "wait-all-nodes", "SBATCH_BURST_BUFFER": "bb", "SBATCH_REQ_SWITCH": "switches",
     "SBATCH_COMMENT": "comment", "SBATCH_CONTAINER_ID": "container-id",
+    "SBATCH_CPU_FREQ_REQ": "cpu-freq", "SBATCH_KILL_INVALID_DEP": "kill-on-invalid-dep",
 }  # fmt: skip
 # Options of clusters that are keys of `cluster`, and give no other shape.
 _KEYS = {"account", "constraint", "mem", "partition", "qos", "reservation", "time"}
+_BOOLEAN = {"exclusive", "requeue", "no-requeue"}
 _FLAGS = {"contiguous", "get-user-env", "ignore-pbs", "overcommit", "reboot", "spread-job", "use-min-nodes"}
+_SWITCHES = _FLAGS | _BOOLEAN
 
 
 def shell_layer(env: Mapping[str, str]) -> tuple[Layer, list[str]]:
@@ -31,13 +34,13 @@ def shell_layer(env: Mapping[str, str]) -> tuple[Layer, list[str]]:
     places: dict[str, str] = {}
     notes: list[str] = []
     for name, value in sorted(env.items()):
-        if not name.startswith("SBATCH_") or name in ("SBATCH_DEBUG", "SBATCH_CLUSTERS"):
-            continue
         option = _OPTIONS.get(name, name.removeprefix("SBATCH_").lower().replace("_", "-"))
+        if not name.startswith("SBATCH_") or option not in LONG or (not value and option not in _SWITCHES):
+            continue  # sbatch does not know it either
         if (key := _key(option)) and _is_plain(option, value):
             values[key], places[key] = _value(option, value), name
         else:
-            owner = "cluster.gpus" if "gres" in option or "tres" in option else OWN.get(option, "")
+            owner = "cluster.gpus" if option == "gres" else OWN.get(option, "")
             use = f": set {owner}" if owner.startswith(("cluster.", "run.")) else ""
             notes.append(f"{name}={value} of the shell is not used{use}")
     return dotted_layer(values, places), notes
@@ -54,13 +57,13 @@ def _key(option: str) -> str | None:
     """The config key of an option; None if hpcjobs sets the option itself."""
     if option in _KEYS:
         return f"cluster.{option}"
-    if option in ("exclusive", "requeue", "no-requeue"):
+    if option in _BOOLEAN:
         return f"cluster.{option.removeprefix('no-')}"
     return None if option in OWN else f"cluster.sbatch.{option}"
 
 
 def _value(option: str, value: str) -> object:
-    if option in ("exclusive", "requeue", "no-requeue"):
+    if option in _BOOLEAN:
         return option != "no-requeue"
     return True if option in _FLAGS and value.lower() in ("", "1", "yes", "true") else value
 

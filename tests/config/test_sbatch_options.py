@@ -57,7 +57,6 @@ def test_letters_and_beginnings_are_what_sbatch_takes_them_for(key: str, said: s
 def test_what_asks_for_gpus_or_for_memory_twice_is_refused() -> None:
     for value in ("gpu:2", "tmpdisk:9,gpu:a100:1", "mps:9"):
         assert "cluster.sbatch.gres asks for GPUs: set cluster.gpus" in refusal("gres", value)
-    assert "cluster.sbatch.tres-per-task asks for GPUs" in refusal("tres-per-task", "gres/gpu:1")
     assert refusal("gres", "lscratch:100") == refusal("gres", "gpuless:1") == ""
     config = {"cluster.mem": "4G", "cluster.sbatch.mem-per-cpu": "1G"}
     with pytest.raises(ConfigError, match=r"cluster\.mem and cluster\.sbatch\.mem-per-cpu: sbatch takes one"):
@@ -90,7 +89,7 @@ def test_gpus_are_asked_for_by_gres_where_the_site_wants_it(tmp_path: Path) -> N
 SHELL = {
     "SBATCH_PARTITION": "urgent", "SBATCH_TIMELIMIT": "30", "SBATCH_NO_REQUEUE": "1", "SBATCH_EXCLUSIVE": "user",
     "SBATCH_GRES": "gpu:2", "SBATCH_ARRAY_INX": "1-4", "SBATCH_NICE": "5", "SBATCH_MEM_PER_CPU": "1G",
-    "SBATCH_OUTPUT": "x.log",
+    "SBATCH_OUTPUT": "x.log", "SBATCH_OPTS": "-x", "SBATCH_QOS": "", "SBATCH_CPU_FREQ_REQ": "low",
 }  # fmt: skip
 
 
@@ -102,12 +101,12 @@ def test_defaults_of_the_shell_count_where_the_config_is_silent(
     config, places = resolve("eval", None, None, [])
     cluster = config.cluster
     assert (cluster.partition, cluster.time, cluster.requeue, cluster.exclusive) == ("urgent", "30", False, False)
-    assert cluster.sbatch == {"nice": "5", "mem-per-cpu": "1G"}
+    assert (cluster.sbatch, cluster.qos) == ({"nice": "5", "mem-per-cpu": "1G", "cpu-freq": "low"}, None)
     assert (places["cluster.partition"], places["cluster.sbatch.nice"]) == ("SBATCH_PARTITION", "SBATCH_NICE")
     own = tmp_path / "own.yaml"
     own.write_text("cluster: {partition: long, time: 99, mem: 4G}\n")
-    cluster = resolve("eval", own, None, [])[0].cluster
-    assert (cluster.partition, cluster.time, cluster.mem, cluster.sbatch) == ("long", 99, "4G", {"nice": "5"})
+    cluster, taken = resolve("eval", own, None, [])[0].cluster, {"nice": "5", "cpu-freq": "low"}
+    assert (cluster.partition, cluster.time, cluster.mem, cluster.sbatch) == ("long", 99, "4G", taken)
     notes = shell_layer(os.environ)[1]
     assert notes == [
         "SBATCH_ARRAY_INX=1-4 of the shell is not used: set cluster.array",

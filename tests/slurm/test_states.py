@@ -174,7 +174,7 @@ def test_defaults_of_the_users_shell_reach_the_jobs(site: Site) -> None:
     assert {line for line in logs.splitlines() if line.startswith("ENVCHECK")} == {"ENVCHECK 1 0", "ENVCHECK 1 1"}
     job = json.loads((site.folder / "runs/e/submission.json").read_text())["launches"][0]["jobs"]["work"]
     assert "Partition=urgent" in site.run("scontrol", "show", "job", job).stdout
-    how = ("--nodes", "1", "--gpus", "2", "--set", "cluster.gpu_flag=gres", "--set", "model.dummy_delay=0", "--wait")
-    done = hpcjobs(site, {}, "submit", "eval", "--executor", "slurm", "--name", "g", "--yes", *DUMMY, *how)
+    gres = ("--nodes", "1", "--gpus", "2", "--set", "cluster.gpu_flag=gres", "--set", "model.dummy_delay=0", "--wait")
+    done = hpcjobs(site, {}, "submit", "eval", "--executor", "slurm", "--name", "g", "--yes", *DUMMY, *gres)
     assert done.returncode == 0, done.stderr
     assert "#SBATCH --gres=gpu:2\n" in (site.folder / "runs/g/logs").glob("*_submission.sh").__next__().read_text()

@@ -63,18 +63,19 @@ def test_a_folder_of_several_splits_needs_one_named(tmp_path: Path) -> None:
 
 
 def test_the_data_files_of_a_folder_are_those_that_nobody_has_hidden(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
     for name in ("b.jsonl", "a/c.csv", ".hidden.jsonl", "__pycache__/d.jsonl", "a/.cache/e.jsonl", "notes.md",
                  "dataset_info.json", "state.json", "f.jsonl.gz"):  # fmt: skip
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    (tmp_path / "folder.jsonl").mkdir()
-    assert [str(path.relative_to(tmp_path)) for path in files_in(tmp_path)] == ["a/c.csv", "b.jsonl", "f.jsonl.gz"]
-    assert is_saved(tmp_path)
-    assert not is_saved(tmp_path / "a")
-    assert saved_in(tmp_path.parent) == tmp_path
-    assert saved_in(tmp_path / "a") is None
-    (tmp_path / "a" / "dataset_infos.json").touch()
-    assert not is_saved(tmp_path / "a"), "it stands beside data files too"
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    (folder / "folder.jsonl").mkdir()
+    assert [str(path.relative_to(folder)) for path in files_in(folder)] == ["a/c.csv", "b.jsonl", "f.jsonl.gz"]
+    assert is_saved(folder)
+    assert not is_saved(folder / "a")
+    assert saved_in(tmp_path) == folder
+    assert saved_in(folder / "a") is None
+    (folder / "a" / "dataset_infos.json").touch()
+    assert not is_saved(folder / "a"), "it stands beside data files too"
 
 
 def test_a_pattern_is_files_in_order_and_a_name_itself(tmp_path: Path) -> None:
