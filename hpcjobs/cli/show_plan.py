@@ -14,7 +14,7 @@ import typer
 from hpcjobs.assets import shipped
 from hpcjobs.cli.show_run import print_error
 from hpcjobs.config.checks import minutes_and_seconds
-from hpcjobs.config.shell import shell_layer
+from hpcjobs.config.shell import shell_notes
 from hpcjobs.plan.draft import Draft
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.submission import Launch
@@ -51,14 +51,13 @@ def show_plan(draft: Draft, places: Mapping[str, str], dry: bool, as_json: bool)
 
 def _of_the_shell(draft: Draft, places: Mapping[str, str]) -> list[str]:
     """Lines that say which SBATCH_* of the shell count and which do not, and a time that may be meant otherwise."""
-    cluster = draft.config.cluster.model_dump(mode="json")
-    lines = []
-    for key, place in sorted(places.items(), key=lambda pair: pair[1]):
-        if place.startswith("SBATCH_"):
-            name = key.removeprefix("cluster.")
-            value = cluster["sbatch"].get(name.removeprefix("sbatch."), cluster.get(name))
-            lines.append(f"shell   {place}: {key} = {json.dumps(value)}")
-    lines += [f"note    {note}" for note in shell_layer(os.environ)[1]]
+    config, taken = draft.config.model_dump(mode="json"), sorted((place, key) for key, place in places.items())
+    lines = [
+        f"shell   {place}: {key} = {json.dumps(_value_at(config, key))}"
+        for place, key in taken
+        if place.startswith("SBATCH_")
+    ]
+    lines += [f"note    {note}" for note in shell_notes(os.environ)]
     if short := minutes_and_seconds(draft.config.cluster.time):
         lines.append(f"note    cluster.time {draft.config.cluster.time} is {short}, as Slurm reads it")
     return lines
@@ -66,12 +65,9 @@ def _of_the_shell(draft: Draft, places: Mapping[str, str]) -> list[str]:
 
 def _show_dry(draft: Draft, places: Mapping[str, str], executor: str, scripts: Mapping[str, str]) -> None:
     typer.echo("\n# config: where each value came from (all others are built-in defaults)")
+    config = draft.config.model_dump(mode="json")
     for key, place in sorted(places.items()):
-        value: Any = draft.config.model_dump(mode="json")
-        for part in key.split("."):
-            value = (
-                value[int(part)] if isinstance(value, list) else value.get(part) if isinstance(value, dict) else None
-            )
+        value = _value_at(config, key)
         leaf = not isinstance(value, dict) and not any(other.startswith(f"{key}.") for other in places)
         if leaf or value == {}:
             typer.echo(f"{key} = {json.dumps(value)}    # {place}")
@@ -79,6 +75,13 @@ def _show_dry(draft: Draft, places: Mapping[str, str], executor: str, scripts: M
         typer.echo(f"\n# script: {kind}\n{text.rstrip()}")
     if not scripts:
         typer.echo(f"\n# command ({executor})\n{sys.executable} -m hpcjobs.supervisor {draft.paths.root} 0")
+
+
+def _value_at(value: Any, key: str) -> Any:
+    """The value of a dotted key; None if there is none."""
+    for part in key.split("."):
+        value = value[int(part)] if isinstance(value, list) else value.get(part) if isinstance(value, dict) else None
+    return value
 
 
 def echo_plan(draft: Draft, as_json: bool) -> None:

@@ -49,7 +49,7 @@ def resolve(
     Order: built-in defaults < SBATCH_* of the shell < profile < user's config < `config` (default: the one shipped for
     the job kind) < `upper`. Raises a ConfigError.
     """
-    shell, _ = shell_layer(os.environ)
+    shell = shell_layer(os.environ)
     layers = [shell, *([file_layer(profile_file(profile))] if profile else [])]
     if user_config().is_file():
         layers.append(file_layer(user_config()))

@@ -45,7 +45,6 @@ SHORT = {
     "s": "oversubscribe", "S": "core-spec", "t": "time", "V": "version", "v": "verbose", "w": "nodelist",
     "W": "wait", "x": "exclude",
 }  # fmt: skip
-# Values that ask for GPUs, or for parts of them.
 _GPUS = re.compile(r"\b(gpus?|mps|shard)\b")
 _KEY = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
@@ -80,19 +79,18 @@ def _long(word: str) -> str:
     return word if word in LONG or len(found) != 1 else found[0]
 
 
-def asks_for_gpus(option: str, value: object) -> bool:
-    """Whether an option of sbatch asks for GPUs by another name than --gpus."""
-    return option == "gres" and _GPUS.search(str(value)) is not None
+def asks_for_gpus(gres: object) -> bool:
+    """Whether a value of sbatch's option gres asks for GPUs, or for parts of them."""
+    return _GPUS.search(str(gres)) is not None
 
 
 def check_no_gpus(options: Mapping[str, object]) -> None:
     """Raise a ValueError if the option gres asks for GPUs, of which the plan would not know."""
-    for key, value in options.items():
-        if asks_for_gpus(key, value):
-            raise ValueError(
-                f"cluster.sbatch.{key} asks for GPUs: set cluster.gpus or cluster.gpus_per_node instead, and "
-                "cluster.gpu_flag: gres where the site wants --gres"
-            )
+    if asks_for_gpus(options.get("gres", "")):
+        raise ValueError(
+            "cluster.sbatch.gres asks for GPUs: set cluster.gpus or cluster.gpus_per_node instead, and "
+            "cluster.gpu_flag: gres where the site wants --gres"
+        )
 
 
 def check_memory(mem: str | None, options: Mapping[str, object]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from hpcjobs.config.layers import Layer, dotted_layer
 from hpcjobs.config.sbatch_options import LONG, OWN, asks_for_gpus
@@ -22,44 +22,54 @@ _FLAGS = {"contiguous", "get-user-env", "ignore-pbs", "overcommit", "reboot", "s
 _SWITCHES = _FLAGS | _BOOLEAN
 
 
-def shell_layer(env: Mapping[str, str]) -> tuple[Layer, list[str]]:
-    """The layer of the SBATCH_* variables in `env`, and a note for each that is not taken.
+def shell_layer(env: Mapping[str, str]) -> Layer:
+    """The layer of the SBATCH_* variables in `env`.
 
     Empty in a job: there they are not the user's. Raises a ConfigError for other clusters.
     """
-    if "SLURM_JOB_ID" in env:
-        return Layer({}), []
-    check_one_cluster(env)
-    values: dict[str, object] = {}
-    places: dict[str, str] = {}
-    notes: list[str] = []
-    for name, value in sorted(env.items()):
-        option = _OPTIONS.get(name, name.removeprefix("SBATCH_").lower().replace("_", "-"))
-        if not name.startswith("SBATCH_") or option not in LONG or (not value and option not in _SWITCHES):
-            continue  # sbatch does not know it either
-        if (key := _key(option)) and _is_plain(option, value):
+    if "SLURM_JOB_ID" not in env:
+        _check_one_cluster(env)
+    values, places = dict[str, object](), dict[str, str]()
+    for name, option, value in _set_options(env):
+        if _is_taken(option, value):
+            key = _key(option)
             values[key], places[key] = _value(option, value), name
-        else:
-            owner = "cluster.gpus" if option == "gres" else OWN.get(option, "")
+    return dotted_layer(values, places)
+
+
+def shell_notes(env: Mapping[str, str]) -> list[str]:
+    """A note for each SBATCH_* variable in `env` that `shell_layer` leaves out."""
+    notes: list[str] = []
+    for name, option, value in _set_options(env):
+        if not _is_taken(option, value):
+            owner = "cluster.gpus" if option == "gres" else OWN[option]
             use = f": set {owner}" if owner.startswith(("cluster.", "run.")) else ""
             notes.append(f"{name}={value} of the shell is not used{use}")
-    return dotted_layer(values, places), notes
+    return notes
 
 
-def _is_plain(option: str, value: str) -> bool:
-    """Whether a key of hpcjobs' means the same: not GPUs by another option, nor nodes exclusive for one user's jobs."""
+def _set_options(env: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
+    """(variable, option, value) of what sbatch would take from the shell; nothing in a job."""
+    for name, value in sorted(env.items()) if "SLURM_JOB_ID" not in env else ():
+        option = _OPTIONS.get(name, name.removeprefix("SBATCH_").lower().replace("_", "-"))
+        if name.startswith("SBATCH_") and option in LONG and (value or option in _SWITCHES):
+            yield name, option, value
+
+
+def _is_taken(option: str, value: str) -> bool:
+    """Whether a key means the same: not what hpcjobs sets, GPUs by gres, or nodes exclusive for one user's jobs."""
     if option == "exclusive":
         return value.lower() in ("", "1", "yes", "true", "exclusive")
-    return not asks_for_gpus(option, value)
+    if option == "gres":
+        return not asks_for_gpus(value)
+    return option in _KEYS | _BOOLEAN or option not in OWN
 
 
-def _key(option: str) -> str | None:
-    """The config key of an option; None if hpcjobs sets the option itself."""
-    if option in _KEYS:
-        return f"cluster.{option}"
-    if option in _BOOLEAN:
+def _key(option: str) -> str:
+    """The config key of an option that is taken."""
+    if option in _KEYS | _BOOLEAN:
         return f"cluster.{option.removeprefix('no-')}"
-    return None if option in OWN else f"cluster.sbatch.{option}"
+    return f"cluster.sbatch.{option}"
 
 
 def _value(option: str, value: str) -> object:
@@ -68,7 +78,7 @@ def _value(option: str, value: str) -> object:
     return True if option in _FLAGS and value.lower() in ("", "1", "yes", "true") else value
 
 
-def check_one_cluster(env: Mapping[str, str]) -> None:
+def _check_one_cluster(env: Mapping[str, str]) -> None:
     """Raise a ConfigError where the shell sends Slurm's commands to other clusters than the one here."""
     for name in ("SBATCH_CLUSTERS", "SLURM_CLUSTERS"):
         if value := env.get(name):

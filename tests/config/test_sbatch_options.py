@@ -14,7 +14,7 @@ from hpcjobs.config.problems import validate
 from hpcjobs.config.resolve import resolve
 from hpcjobs.config.sbatch_options import LONG, OWN, SHORT
 from hpcjobs.config.shape import shape_of
-from hpcjobs.config.shell import shell_layer
+from hpcjobs.config.shell import shell_notes
 from hpcjobs.errors import ConfigError
 from hpcjobs.launch.sbatch import scripts
 from hpcjobs.run_folder.paths import RunPaths
@@ -107,7 +107,7 @@ def test_defaults_of_the_shell_count_where_the_config_is_silent(
     own.write_text("cluster: {partition: long, time: 99, mem: 4G}\n")
     cluster, taken = resolve("eval", own, None, [])[0].cluster, {"nice": "5", "cpu-freq": "low"}
     assert (cluster.partition, cluster.time, cluster.mem, cluster.sbatch) == ("long", 99, "4G", taken)
-    notes = shell_layer(os.environ)[1]
+    notes = shell_notes(os.environ)
     assert notes == [
         "SBATCH_ARRAY_INX=1-4 of the shell is not used: set cluster.array",
         "SBATCH_EXCLUSIVE=user of the shell is not used: set cluster.exclusive",
