@@ -78,16 +78,20 @@ def _damage(words: Sequence[str]) -> str | None:
 
 def _take(words: list[str], flag: str) -> bool:
     """Remove `flag` from the words before `--`; returns whether it was there."""
-    end = words.index("--") if "--" in words else len(words)
-    if flag not in words[:end]:
+    if flag not in _own(words):
         return False
     words.remove(flag)
     return True
 
 
+def _own(words: Sequence[str]) -> Sequence[str]:
+    """The words before `--`: those behind it are the program's."""
+    return words[: words.index("--")] if "--" in words else words
+
+
 def _check_given_once(words: Sequence[str]) -> None:
     """Raise a UsageError if an option that names what runs has two values: only the last would, without a word."""
-    before = list(words[: words.index("--")] if "--" in words else words)
+    before = _own(words)
     for flag, advice in _NAMES_ONE.items():
         given = [after for word, after in itertools.pairwise(before) if word == flag]
         given += [word.partition("=")[2] for word in before if word.startswith(f"{flag}=")]

@@ -214,8 +214,8 @@ def read_json(path: Path) -> Any:
 def create_once(path: Path, data: bytes | str) -> bool:
     """Create `path` whole; False if it exists already. Of several creators exactly one gets True.
 
-    A hard link is atomic on NFS too and never shows half a file. If the reply to a link is lost, the link count tells
-    who created it.
+    A hard link is atomic on NFS too and never shows half a file. If the reply to a link is lost, it is asked whether
+    the name is that of our file.
     """
     temporary = _write_temporary(path, data)
     try:
@@ -233,26 +233,28 @@ def name_once(source: Path, path: Path, otherwise: str) -> bool:
     """
     try:
         with disk_errors(path):
-            os.link(source, path)
-    except FileExistsError:
-        return os.path.samefile(source, path)  # the reply to our link was lost
+            return _named(source, path)
     except OSError as error:
         if error.errno not in {*_NO_LINKS, errno.ENOENT}:
             raise
         return create_once(path, otherwise)
-    return True
 
 
 def _link(temporary: Path, path: Path) -> bool:
     try:
-        os.link(temporary, path)
-    except FileExistsError:
-        # NFS may repeat a request that had succeeded: two names on our file means that we are the creator.
-        return os.stat(temporary).st_nlink == 2
+        return _named(temporary, path)
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
         return _create_exclusive(temporary, path)
+
+
+def _named(source: Path, path: Path) -> bool:
+    """Make `path` a name of the file `source`; False if it is one of another file."""
+    try:
+        os.link(source, path)
+    except FileExistsError:
+        return os.path.samefile(source, path)  # NFS may repeat a request that had succeeded
     return True
 
 
