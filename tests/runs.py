@@ -37,7 +37,7 @@ from hpcjobs.run_folder.inputs import user_row
 from hpcjobs.run_folder.journal.journal import read_journal
 from hpcjobs.run_folder.journal.record import Record
 from hpcjobs.run_folder.json_columns import python_rows
-from hpcjobs.run_folder.ledger.chunks import ChunkList
+from hpcjobs.run_folder.ledger.chunks import ChunkList, write_chunks
 from hpcjobs.run_folder.ledger.claims import Claims, Lease
 from hpcjobs.run_folder.ledger.rounds import close_round, open_round
 from hpcjobs.run_folder.merged import Merged
@@ -329,6 +329,15 @@ def record_of(index: int, chunk: int, rank: int = 0, attempt: str = "a", **more:
         "seconds": 0.5, "started_at": 1.0, "scores": {"exact_match": 1.0, "contains": 1.0},
     }  # fmt: skip
     return Record(**values | more)
+
+
+def round_by_hand(folder: Path, chunks: Sequence[Sequence[int]]) -> RunPaths:
+    """A run folder with round 0, its chunks, and nothing else."""
+    paths = RunPaths(folder)
+    for each in (paths.round(0), paths.ranks, paths.heartbeats):
+        each.mkdir(parents=True)
+    write_chunks(paths.chunks(0), chunks)
+    return paths
 
 
 def write_journal(paths: RunPaths, records: Sequence[Record], name: str = "a-0.jsonl") -> Path:

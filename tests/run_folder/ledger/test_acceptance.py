@@ -11,7 +11,7 @@ from hpcjobs.run_folder.ledger.acceptance import Acceptance, read_rounds, unname
 from hpcjobs.run_folder.ledger.chunks import ChunkList, write_chunks
 from hpcjobs.run_folder.ledger.claims import Claims, Former
 from hpcjobs.run_folder.paths import RunPaths
-from tests.runs import lease_of, record_of, write_journal
+from tests.runs import lease_of, record_of, round_by_hand, write_journal
 
 CHUNKS = [[3, 1], [0], [4]]  # sample 2 is of another round
 FORMER = (Former("a-9.jsonl", 0, (1,)),)
@@ -19,11 +19,7 @@ FORMER = (Former("a-9.jsonl", 0, (1,)),)
 
 @pytest.fixture
 def paths(tmp_path: Path) -> RunPaths:
-    found = RunPaths(tmp_path)
-    for folder in (found.round(0), found.ranks):
-        folder.mkdir(parents=True)
-    write_chunks(found.chunks(0), CHUNKS)
-    return found
+    return round_by_hand(tmp_path, CHUNKS)
 
 
 def accepted(paths: RunPaths, records: list[Record]) -> list[tuple[int, int, int]]:

@@ -17,7 +17,7 @@ from hpcjobs.run_folder.ledger.chunks import ChunkList, runs_again, write_chunks
 from hpcjobs.run_folder.ledger.claims import Claims, Counted, Former
 from hpcjobs.run_folder.ledger.rounds import close_round, open_round
 from hpcjobs.run_folder.paths import RunPaths
-from tests.runs import lease_of, record_of, write_journal
+from tests.runs import lease_of, record_of, round_by_hand, write_journal
 
 CHUNKS = [[3, 1], [0, 2], [4], [6, 5]]
 
@@ -25,10 +25,7 @@ CHUNKS = [[3, 1], [0, 2], [4], [6, 5]]
 @pytest.fixture
 def paths(tmp_path: Path) -> RunPaths:
     """Chunk 0 is done; of 1 one of two samples is; 2 was never begun; 3 was given back by one and taken by another."""
-    found = RunPaths(tmp_path)
-    for folder in (found.round(0), found.ranks):
-        folder.mkdir(parents=True)
-    write_chunks(found.chunks(0), CHUNKS)
+    found = round_by_hand(tmp_path, CHUNKS)
     claims = Claims(found.round(0))
     for chunk in (0, 1):
         claims.lease(lease_of(chunk, chunk))

@@ -11,7 +11,7 @@ import pytest
 
 from hpcjobs.distributed.rank import Rank
 from hpcjobs.run_folder.heartbeat import Heartbeat, Vitals
-from hpcjobs.run_folder.ledger.chunks import ChunkList, write_chunks
+from hpcjobs.run_folder.ledger.chunks import ChunkList
 from hpcjobs.run_folder.ledger.claims import Claims, Former, Lease, Listing
 from hpcjobs.run_folder.ledger.ledger import Ledger, Rules
 from hpcjobs.run_folder.ledger.takeover import LeaseWatch, release, whole_samples
@@ -26,6 +26,7 @@ from tests.runs import (
     plan_run,
     record_of,
     records_in,
+    round_by_hand,
     run_ranks,
     undisturbed,
     wait_for,
@@ -39,11 +40,7 @@ ROWS, SLOW = 97, {"engine": "dummy", "dummy_delay": 0.01}
 @pytest.fixture
 def paths(tmp_path: Path) -> RunPaths:
     """A run folder with seven chunks and nothing else."""
-    found = RunPaths(tmp_path)
-    for folder in (found.round(0), found.ranks, found.heartbeats):
-        folder.mkdir(parents=True)
-    write_chunks(found.chunks(0), CHUNKS)
-    return found
+    return round_by_hand(tmp_path, CHUNKS)
 
 
 def ledger(paths: RunPaths, rank: int, world: int, rules: Rules = Rules(), timeout: float = 60.0) -> Ledger:  # noqa: B008
@@ -441,11 +438,7 @@ def test_claims_that_were_created_and_never_written_stop_nobody(ram: Path) -> No
 
 def wide(tmp_path: Path, chunks: int) -> RunPaths:
     """A round of `chunks` chunks of one sample."""
-    found = RunPaths(tmp_path)
-    for folder in (found.round(0), found.ranks, found.heartbeats):
-        folder.mkdir(parents=True)
-    write_chunks(found.chunks(0), [[number] for number in range(chunks)])
-    return found
+    return round_by_hand(tmp_path, [[number] for number in range(chunks)])
 
 
 class Counted(Claims):
