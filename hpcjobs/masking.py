@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 MASK = "***"
 _NAME = re.compile(
@@ -50,9 +50,9 @@ def masked(text: str) -> str:
     return without_literals(without_values(text))
 
 
-def without_values(text: str) -> str:
-    """The text without values of secrets in this process's environment."""
-    for value in secret_values():
+def without_values(text: str, secrets: Iterable[str] | None = None) -> str:
+    """The text without values of secrets: `secrets`, or those in this process's environment."""
+    for value in secret_values() if secrets is None else secrets:
         text = text.replace(value, MASK)
     return text
 

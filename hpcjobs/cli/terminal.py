@@ -7,13 +7,14 @@ written in Python (`\\x1b`), and lines of absurd length are cut on a terminal. J
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import sys
 import unicodedata
 from collections.abc import Iterator
 from typing import Any, TextIO
 
-from hpcjobs.masking import without_values
+from hpcjobs.masking import secret_values, without_values
 
 # Longer lines are cut, on a terminal alone: some terminals take minutes for a line of megabytes.
 LONGEST = 4000
@@ -55,10 +56,13 @@ class Shown:
 
     def __init__(self, raw: TextIO, cut: bool) -> None:
         self.raw, self._cut = raw, cut
+        self._secrets, self._variables = list(secret_values()), len(os.environ)
 
     def write(self, text: str) -> int:
         """Write the text, visible and without secrets of the environment; returns its length."""
-        shown = visible(without_values(text))
+        if len(os.environ) != self._variables:  # a command's secrets have been put there; to look each time costs
+            self._secrets, self._variables = list(secret_values()), len(os.environ)
+        shown = visible(without_values(text, self._secrets))
         self.raw.write(cut_lines(shown) if self._cut else shown)
         return len(text)
 
