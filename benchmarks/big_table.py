@@ -24,6 +24,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.processes import hpcjobs
 from benchmarks.synthetic import plan_synthetic, settle, write_data, write_journals
 
 HERE = Path(__file__).parents[1]
@@ -123,13 +124,14 @@ class _Peak(threading.Thread):
 def finished(folder: Path, rows: int, ranks: int) -> None:
     """The verbs on a run whose ranks have ended."""
     run = folder / "runs" / "big"
-    # In a process of its own: a child counts what its parent held when it was forked.
+    # In a process of its own, whose memory counts for no other (benchmarks.processes).
     maker = multiprocessing.get_context("spawn").Process(target=_make, args=(folder / "data.parquet", run, rows, ranks))
     maker.start()
     maker.join()
     for verb in ("status", "merge", "report", "status", "runs"):
-        seconds, peak = _timed([verb, *([str(run)] if verb != "runs" else [])], folder / "runs")
-        print(f"{verb:<8} {seconds:6.1f} s  {peak / 1e6:5.0f} MB", flush=True)
+        words = [verb, *([str(run)] if verb != "runs" else [])]
+        took = hpcjobs(words, os.environ | {"HPCJOBS_RUNS": str(folder / "runs")})
+        print(f"{verb:<8} {took.seconds:6.1f} s  {took.peak / 1e6:5.0f} MB", flush=True)
 
 
 def _make(data: Path, run: Path, rows: int, ranks: int) -> None:
@@ -138,14 +140,6 @@ def _make(data: Path, run: Path, rows: int, ranks: int) -> None:
     settle(paths, ranks)
     size = write_journals(paths, ranks)
     print(f"{rows:,} rows in {ranks} journals of {size / 1e9:.2f} GB", flush=True)
-
-
-def _timed(words: list[str], runs: Path) -> tuple[float, int]:
-    began = time.perf_counter()
-    env = os.environ | {"HPCJOBS_RUNS": str(runs)}
-    process = subprocess.Popen([sys.executable, "-m", "hpcjobs", *words], stdout=subprocess.DEVNULL, env=env)
-    _, _, usage = os.wait4(process.pid, 0)
-    return time.perf_counter() - began, usage.ru_maxrss * 1024
 
 
 if __name__ == "__main__":

@@ -11,14 +11,11 @@ and peak memory (ru_maxrss), and fails unless every run is listed and each damag
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
-import sys
 import tempfile
-import time
-from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.processes import Took, hpcjobs
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.submission import Launch, record_launch
 from tests.runs import plan_run, run_ranks
@@ -36,27 +33,9 @@ DAMAGE = {
 _FIRST_JOB = 1_000_000  # ids that Slurm has never given
 
 
-@dataclass(frozen=True)
-class Listing:
-    """What a process that lists runs took."""
-
-    lines: list[str]
-    seconds: float
-    peak: int
-
-
-def list_runs(site: Site, root: Path) -> Listing:
+def list_runs(site: Site, root: Path) -> Took:
     """`hpcjobs runs`, as a process."""
-    env = site.env | {"HPCJOBS_RUNS": str(root)}
-    with tempfile.TemporaryFile() as out:
-        started = time.perf_counter()
-        spawn = [(os.POSIX_SPAWN_DUP2, out.fileno(), 1)]
-        pid = os.posix_spawn(sys.executable, [sys.executable, "-m", "hpcjobs", "runs"], env, file_actions=spawn)
-        _, status, usage = os.wait4(pid, 0)
-        seconds = time.perf_counter() - started
-        assert status == 0, f"runs ended with {os.waitstatus_to_exitcode(status)}"
-        out.seek(0)
-        return Listing(out.read().decode().splitlines(), seconds, usage.ru_maxrss * 1024)
+    return hpcjobs(["runs"], site.env | {"HPCJOBS_RUNS": str(root)})
 
 
 def make_finished(root: Path, runs: int, damaged: int, rows: int) -> None:
@@ -83,12 +62,13 @@ def submit(site: Site, live: int) -> None:
         site.until("a rank", lambda name=f"live{number:02}": any(r.live for r in site.look(name).ranks))  # type: ignore[misc]
 
 
-def check(said: Listing, runs: int, live: int, damaged: int) -> None:
+def check(said: Took, runs: int, live: int, damaged: int) -> None:
     """Every run is listed, the live ones as running, each damaged one with its file."""
-    assert len(said.lines) == runs, f"{len(said.lines)} of {runs} runs are listed"
-    named = [line for line in said.lines if " damaged " in line and " cannot be read: " in line]
+    lines = said.output.splitlines()
+    assert len(lines) == runs, f"{len(lines)} of {runs} runs are listed"
+    named = [line for line in lines if " damaged " in line and " cannot be read: " in line]
     assert len(named) == damaged, f"{len(named)} of {damaged} damaged runs are named"
-    working = [line for line in said.lines if "  live" in line and "1 rank live" in line]
+    working = [line for line in lines if "  live" in line and "1 rank live" in line]
     assert len(working) == live, f"{len(working)} of {live} live runs are shown as such"
 
 
@@ -103,7 +83,8 @@ def measure(site: Site, few: Path, args: argparse.Namespace) -> None:
             site.cluster.continue_ctld()
         check(said, args.runs, args.live, args.damaged)
         for listing in (small, said):
-            print(f"{what}: {len(listing.lines)} runs, {listing.seconds:.2f} s, {listing.peak / 2**20:.0f} MB")
+            runs = len(listing.output.splitlines())
+            print(f"{what}: {runs} runs, {listing.seconds:.2f} s, {listing.peak / 2**20:.0f} MB")
 
 
 def main() -> None:
