@@ -214,8 +214,8 @@ def read_json(path: Path) -> Any:
 def create_once(path: Path, data: bytes | str) -> bool:
     """Create `path` whole; False if it exists already. Of several creators exactly one gets True.
 
-    A hard link is atomic on NFS too and never shows half a file. If the reply to a link is lost, it is asked whether
-    the name is that of our file.
+    A hard link is atomic on NFS too and never shows half a file. If the reply to a link is lost, the link count tells
+    who created it: the name itself may not show yet.
     """
     temporary = _write_temporary(path, data)
     try:
@@ -233,29 +233,35 @@ def name_once(source: Path, path: Path, otherwise: str) -> bool:
     """
     try:
         with disk_errors(path):
-            return _named(source, path)
+            os.link(source, path)
+    except FileExistsError:
+        return _same_file(source, path)
     except OSError as error:
         if error.errno not in {*_NO_LINKS, errno.ENOENT}:
             raise
         return create_once(path, otherwise)
+    return True
 
 
 def _link(temporary: Path, path: Path) -> bool:
     try:
-        return _named(temporary, path)
+        os.link(temporary, path)
+    except FileExistsError:
+        # NFS may repeat a request that had succeeded: two names on our file means that we are the creator.
+        return os.stat(temporary).st_nlink == 2
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
         return _create_exclusive(temporary, path)
-
-
-def _named(source: Path, path: Path) -> bool:
-    """Make `path` a name of the file `source`; False if it is one of another file."""
-    try:
-        os.link(source, path)
-    except FileExistsError:
-        return os.path.samefile(source, path)  # NFS may repeat a request that had succeeded
     return True
+
+
+def _same_file(source: Path, path: Path) -> bool:
+    """Whether both are names of one file; False where one does not show, as another machine has made it just now."""
+    try:
+        return os.path.samefile(source, path)
+    except FileNotFoundError:
+        return False
 
 
 def _create_exclusive(temporary: Path, path: Path) -> bool:

@@ -177,4 +177,5 @@ def test_defaults_of_the_users_shell_reach_the_jobs(site: Site) -> None:
     gres = ("--nodes", "1", "--gpus", "2", "--set", "cluster.gpu_flag=gres", "--set", "model.dummy_delay=0", "--wait")
     done = hpcjobs(site, {}, "submit", "eval", "--executor", "slurm", "--name", "g", "--yes", *DUMMY, *gres)
     assert done.returncode == 0, done.stderr
-    assert "#SBATCH --gres=gpu:2\n" in (site.folder / "runs/g/logs").glob("*_submission.sh").__next__().read_text()
+    scripts = [path.read_text() for path in (site.folder / "runs/g/logs").glob("*_submission.sh")]
+    assert sum("#SBATCH --gres=gpu:2\n" in one for one in scripts) == 1, "of the ranks, not of the merge"
