@@ -16,7 +16,7 @@ from hpcjobs.config import Config
 from hpcjobs.config.shape import Shape
 from hpcjobs.errors import DiskFullError, HpcJobsError, LaunchError, UsageError
 from hpcjobs.launch import slurm
-from hpcjobs.launch.claim import Start, check_wanted, withdraw
+from hpcjobs.launch.claim import OvertakenError, Start, check_wanted, withdraw
 from hpcjobs.launch.entry import MERGE, RANK, SUPERVISOR, enter
 from hpcjobs.launch.jobs import LAUNCH_KEY, known_launches
 from hpcjobs.run_folder.files import open_file
@@ -57,9 +57,10 @@ def launch(paths: RunPaths, config: Config, shape: Shape, start: Start, record: 
     """
     try:
         done = {"slurm": _slurm, "local": _local, "debug": _debug}[record.executor](paths, config, shape, start, record)
-    except LaunchError as error:
-        with contextlib.suppress(DiskFullError):
-            withdraw(paths, record.number, str(error))
+    except (LaunchError, OvertakenError) as error:
+        if isinstance(error, LaunchError) or not LaunchFiles(paths).list()[record.number].jobs:
+            with contextlib.suppress(DiskFullError):
+                withdraw(paths, record.number, str(error))
         raise
     LaunchFiles(paths).mark(record.number, "launched")
     write_submission(paths)
