@@ -146,6 +146,14 @@ class TrainingRanks:
 
         return wait_for(look, f"the ranks to end: {logs_of(self.paths)}", 180)
 
+    def guard(self, rank: int) -> int:
+        """The process of a rank's guard."""
+        return rank_server().pid(self._numbers[rank])
+
+    def code(self, rank: int) -> int | None:
+        """The exit code of a rank's guard; None as long as it lives."""
+        return rank_server().code(self._numbers[rank])
+
     def signal(self, rank: int, number: signal.Signals) -> None:
         """Send a signal to the rank itself, not to its guard."""
         os.kill(self.pid(rank), number)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from hpcjobs.config.resolve import read_config
 from hpcjobs.distributed.drain import PREEMPTION, TIME_LIMIT
@@ -25,21 +25,19 @@ _FAIR_SHARE = 0.05
 def may_go_on(paths: RunPaths) -> bool:
     """Whether an incomplete run is to be resumed automatically.
 
-    Not if `run.auto_resume` starts are used up, if the last start finished no sample (the next would not either), if
-    its ranks met an error that would happen again (such as a full disk), or if its job was cancelled. A start that ran
-    out of time after a fair share of its work does not count, so a job may chain itself as often as its time limit
-    requires.
+    Not if `run.auto_resume` starts are used up, if the last start finished no sample (the next would not either, unless
+    a rank of it was killed: that is tried once more), if its ranks met an error that would happen again (such as a full
+    disk), or if its job was cancelled. A start that ran out of time after a fair share of its work does not count, so a
+    job may chain itself as often as its time limit requires.
     """
     launches, tries = known_launches(paths), read_config(paths.config).run.auto_resume
     starts = [one for one in launches if not one.joined]
     if not starts or not tries or starts[-1].executor == "debug":
         return False
     last = together(launches)
-    if not any(
-        one.owns(path.stem.rpartition("-")[0]) and path.stat().st_size for one in last for path in paths.journals()
-    ):
+    if fatal_errors(paths, last) or any(one.cancelled for one in last) or _any_job(last, lambda job: job.cancelled):
         return False
-    if fatal_errors(paths, last) or any(one.cancelled for one in last) or _cancelled(last):
+    if not (_has_worked(paths, last) or (not starts[-1].automatic and _was_killed(paths, last))):
         return False
     spent = [one for one in starts[-tries:] if one.automatic and not _ran_out_of_time(paths, one)]
     return len(spent) < tries
@@ -62,10 +60,28 @@ def _ran_out_of_time(paths: RunPaths, launch: Launch) -> bool:
     return in_time and sum(v.samples for v in vitals) >= _FAIR_SHARE * sum(sizes)
 
 
-def _cancelled(launches: Sequence[Launch]) -> bool:
+def _has_worked(paths: RunPaths, launches: Sequence[Launch]) -> bool:
+    """Whether a rank of these launches has finished a sample, or a step."""
+    journals = [(path.stem.rpartition("-")[0], path) for path in paths.journals()]
+    return any(one.owns(attempt) and path.stat().st_size for one in launches for attempt, path in journals)
+
+
+def _was_killed(paths: RunPaths, launches: Sequence[Launch]) -> bool:
+    """Whether a rank of these launches was killed, or lost with its node: not for lack of memory, nor after an error."""
+    mine = [v for v in read_heartbeats(paths.heartbeats) if any(one.owns(v.attempt) for one in launches)]
+    told = [v for v in mine if (v.first_error or "").startswith("LostRankError")]
+    if any(v.state == RankState.FAILED and v not in told for v in mine):
+        return False
+    return (bool(told) or any(v.signal == "SIGKILL" for v in mine)) and not _any_job(
+        launches, lambda job: job.state.startswith("OUT_OF_ME")
+    )
+
+
+def _any_job(launches: Sequence[Launch], test: Callable[[slurm.JobState], bool]) -> bool:
+    """Whether a rank job of these launches passes `test`; not where Slurm does not answer."""
     work = [job_id for one in launches if one.executor == "slurm" for job_id in one.work_jobs]
     try:
-        return any(state.cancelled for state in slurm.job_states(work).values()) if work else False
+        return any(test(state) for state in slurm.job_states(work).values()) if work else False
     except LaunchError as error:
-        log.warning("%s: whether the job was cancelled is not known", error)
+        log.warning("%s: how the job has ended is not known", error)
         return False

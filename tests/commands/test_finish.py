@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from hpcjobs.commands.auto_resume import fatal_errors, may_go_on
 from hpcjobs.commands.finish import finish_run
 from hpcjobs.distributed.drain import PREEMPTION
 from hpcjobs.run_folder.files import read_json
-from hpcjobs.run_folder.heartbeat import Heartbeat, Vitals, write_heartbeat
+from hpcjobs.run_folder.heartbeat import Heartbeat, Vitals, read_heartbeat, write_heartbeat
 from hpcjobs.run_folder.ledger.chunks import ChunkList
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.process import Identity
@@ -94,6 +95,32 @@ def test_it_goes_on_where_the_next_start_may_be_better(
     paths = plan(ram / "run")
     launched(paths, 0)
     ranks_of(paths, 0, **last)
+    assert may_go_on(paths) is goes_on
+
+
+@pytest.mark.parametrize(
+    ("how", "job", "automatic", "goes_on"),
+    [
+        ({"signal": "SIGKILL"}, "FAILED", False, True), ({"signal": "SIGKILL"}, "FAILED", True, False),
+        ({"signal": "SIGKILL"}, "OUT_OF_MEMORY", False, False), ({"signal": "SIGSEGV"}, "FAILED", False, False),
+        ({"first_error": "LostRankError: rank 1 (no sign of life for 9 s) was lost"}, "NODE_FAIL", False, True),
+        ({"first_error": "ValueError: no such column"}, "FAILED", False, False),
+        ({"signal": "SIGKILL", "state": RankState.FAILED}, "FAILED", False, False),
+    ],
+)  # fmt: skip
+def test_a_rank_that_was_killed_before_it_did_anything_is_tried_once_more(
+    ram: Path, fake: FakeSlurm, how: dict[str, Any], job: str, automatic: bool, goes_on: bool
+) -> None:
+    """An error would come again, and so would the out-of-memory killer."""
+    paths = plan(ram / "run", tries=3)
+    for number in range(1 + automatic):
+        launched(paths, number, number > 0)
+        ranks_of(paths, number, samples=0)
+    path = paths.heartbeat(f"{100 + automatic}.0.0", 0)
+    vitals = read_heartbeat(path)
+    assert vitals
+    write_heartbeat(path, dataclasses.replace(vitals, **{"state": RankState.DEAD} | how))
+    fake.answer("sacct", f"100|{job}|n1|0:9\n101|{job}|n1|0:9\n200|RUNNING|n1|0:0\n")
     assert may_go_on(paths) is goes_on
 
 
