@@ -11,6 +11,10 @@ times working ranks of the old round, with or without the loss of a dead rank's 
 undisturbed. Results must be complete, and bytes, metrics and counts those of a run that nothing happened to; merging
 twice, and once more after stopped ranks woke, gives the same. The last T trials are of the tiny model.
 
+Each eighth trial is of commands: one to four of join, resume, cancel, merge, score, report and status at the same
+moment, some of them killed in the middle, and submit too, on a queue of this process (chaos_commands.py). Each job must
+be in the records, the results are as above, and `rm` leaves nothing of the run.
+
 With --slurm each trial is a run on a cluster of three nodes that is started for it, by the commands that a user
 types; to the faults come the loss of a node, preemption, `cancel`, `join`, a controller that is away, a killed merge
 job and a time limit of one minute (chaos_faults.py).
@@ -34,16 +38,19 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.chaos_commands import run_command_trial
 from benchmarks.chaos_setting import Setting
 from benchmarks.chaos_trial import run_trial
 from tests.runs import MEMORY
 
 COLUMNS = (
     "trials", "lost", "duplicated", "wrong", "over bound", "kills", "stops", "drains", "takeovers", "releases",
-    "joins", "resumes", "torn", "deleted", "recomputed",
+    "joins", "resumes", "torn", "deleted", "recomputed", "commands", "cut short", "unrecorded", "burnt",
 )  # fmt: skip
 SLURM_COLUMNS = (*COLUMNS, "nodes", "preemptions", "cancels", "controllers", "merges")
 TINY_IN_200 = 3
+# One trial of so many is of commands.
+COMMANDS_EACH = 8
 Told = tuple[Counter[str], list[str], str]
 
 
@@ -64,6 +71,8 @@ def file_trial(options: Options) -> Callable[[Path, int], Told]:
 
     def attempt(folder: Path, number: int) -> Told:
         rng = random.Random(f"{options.seed}-{number}")
+        if number < options.tiny and number % COMMANDS_EACH == COMMANDS_EACH - 1:
+            return run_command_trial(folder, rng)
         setting = Setting.draw_tiny(rng) if number >= options.tiny else Setting.draw(rng, options.work)
         return *run_trial(folder, rng, setting), str(setting)
 

@@ -42,7 +42,8 @@ class Launched:
         self.paths, self.counts, self.problems = RunPaths(folder / "runs" / RUN), Counter[str](), list[str]()
         self.env, self._folder, self._setting = env | {"HPCJOBS_RUNS": str(folder / "runs")}, folder, setting
         template = setting.plan(folder / "template")
-        self._submit = ("submit", "train", "--config", str(template.config), "--name", RUN, "--yes", *how)
+        where = ("--config", str(template.config), "--run-dir", str(self.paths.root), "--name", RUN)
+        self._submit = ("submit", "train", *where, "--yes", *how)
 
     def submit(self, within: float | None = None) -> None:
         """Submit; `within`: the command is killed after so many seconds."""

@@ -4,9 +4,12 @@ commands at once.
 
 from __future__ import annotations
 
+import fcntl
+import os
 from pathlib import Path
 
 _SBATCH = """#!/bin/bash
+if [ "$1" = --test-only ]; then exit 0; fi
 cd "{jobs}" || exit 1
 n=100; echo "PENDING|${{@: -1}}" > "{jobs}/.new.$$"
 until ln "{jobs}/.new.$$" "{jobs}/$n" 2>/dev/null; do n=$((n + 1)); done
@@ -21,6 +24,7 @@ for n in *; do
 done
 """
 _SCANCEL = """#!/bin/bash
+exec 9> "{jobs}/.lock"; flock 9
 for n; do
   IFS='|' read -r state script < "{jobs}/$n" || continue
   case "$state" in PENDING|RUNNING) echo "CANCELLED|$script" > "{jobs}/.$n.$$"; mv "{jobs}/.$n.$$" "{jobs}/$n";; esac
@@ -55,6 +59,18 @@ class QueueSlurm:
         for job_id in jobs or self.live():
             script = (self.jobs / job_id).read_text().partition("|")[2]
             (self.jobs / job_id).write_text(f"{state}|{script}")
+
+    def become(self, state: str, job_id: str) -> bool:
+        """Let a job that is not over have this state, beside commands that cancel jobs; False if it is over."""
+        with (self.jobs / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            now, _, script = (self.jobs / job_id).read_text().partition("|")
+            if now not in ("PENDING", "RUNNING"):
+                return False
+            new = self.jobs / f".{job_id}.new"
+            new.write_text(f"{state}|{script}")
+            os.replace(new, self.jobs / job_id)
+        return True
 
     def forget(self) -> None:
         """As if no job had ever been queued."""

@@ -67,7 +67,8 @@ def _has_worked(paths: RunPaths, launches: Sequence[Launch]) -> bool:
 
 
 def _was_killed(paths: RunPaths, launches: Sequence[Launch]) -> bool:
-    """Whether a rank of these launches was killed, or lost with its node: not for lack of memory, nor after an error."""
+    """Whether a rank of these launches was killed, or lost with its node; not for lack of memory, nor after an error.
+    """
     mine = [v for v in read_heartbeats(paths.heartbeats) if any(one.owns(v.attempt) for one in launches)]
     told = [v for v in mine if (v.first_error or "").startswith("LostRankError")]
     if any(v.state == RankState.FAILED and v not in told for v in mine):

@@ -18,6 +18,7 @@ from hpcjobs.errors import UsageError
 from hpcjobs.launch.claim import Start, claim, withdraw
 from hpcjobs.launch.jobs import known_launches
 from hpcjobs.launch.launch import executor_of
+from hpcjobs.launch.startable import check_startable
 from hpcjobs.run_folder.job_kinds import check_answers
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.plan import Plan
@@ -43,6 +44,8 @@ def resume(
     config = _reshaped(config, flags, sbatch)
     if allow_changed:
         config = config.model_copy(update={"run": config.run.model_copy(update={"allow_changed": True})})
+    if executor_of(config) == "slurm":
+        check_startable(config, shape_of(config.cluster, config.model.gpus_per_rank), paths)
     _withdraw_cut_short(paths)
     return (run_errors_again if errors else carry_on)(paths, config, echo, seen)
 
@@ -61,6 +64,8 @@ def join(paths: RunPaths, flags: Flags, sbatch: Sequence[str], echo: Callable[[s
     more, start = _reshaped(config, flags, sbatch), Start(joined=True)
     shape, executor = shape_of(more.cluster, more.model.gpus_per_rank), executor_of(more)
     check_planned(more.model, plan.model, paths.root, more.run.allow_changed)
+    if executor == "slurm":
+        check_startable(more, shape, paths)
     record = None
     while record is None:  # other joins may take the next number: then what there is by then is looked at again
         seen = Seen.now(paths)

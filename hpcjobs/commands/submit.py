@@ -17,6 +17,7 @@ from hpcjobs.config.shape import Shape
 from hpcjobs.errors import LaunchError, UsageError
 from hpcjobs.launch.claim import Start
 from hpcjobs.launch.launch import executor_of, launch
+from hpcjobs.launch.startable import check_startable
 from hpcjobs.plan.by_kind import PLANNERS
 from hpcjobs.plan.draft import Draft
 from hpcjobs.plugins import contained
@@ -106,6 +107,8 @@ def draft_of(options: SubmitOptions) -> tuple[Draft, dict[str, str]]:
         raise UsageError(f"--executor debug runs one rank, not {draft.plan.shape.ranks}: use --executor local")
     if draft.paths.root.exists():
         raise UsageError(f"run folder {draft.paths.root} exists: {_ways_on(draft.paths)}")
+    if executor == "slurm":
+        check_startable(draft.config, draft.plan.shape, draft.paths)
     return draft, places
 
 

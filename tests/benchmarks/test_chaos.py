@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from benchmarks.chaos import Options, file_trial, run_trials
 from benchmarks.chaos_audit import Audit
+from benchmarks.chaos_commands import run_command_trial
 from benchmarks.chaos_life import Life
 from hpcjobs.run_folder.ledger.chunks import write_chunks
 from hpcjobs.run_folder.ledger.claims import Claims, Lease
@@ -24,6 +26,12 @@ def test_whatever_happens_to_ranks_the_results_are_those_of_an_undisturbed_run()
     assert total["trials"] == 6
     assert not {name: total[name] for name in ("lost", "duplicated", "wrong", "over bound") if total[name]}
     assert min(total[name] for name in ("kills", "stops", "drains", "joins", "resumes")) > 0, "nothing was injected"
+
+
+def test_commands_at_once_and_cut_short_leave_no_trace(ram: Path) -> None:
+    counts, problems, _ = run_command_trial(ram / "trial", random.Random(2))
+    assert problems == []
+    assert min(counts["commands"], counts["cut short"]) > 0, "nothing was cut short"
 
 
 def audit_of(paths: RunPaths, rows: int, lives: Sequence[Life] = (), deterministic: bool = False) -> Audit:
