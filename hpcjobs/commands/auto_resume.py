@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from hpcjobs.config.resolve import read_config
-from hpcjobs.distributed.drain import PREEMPTION, TIME_LIMIT
+from hpcjobs.distributed.drain import ASKS_AGAIN, PREEMPTION, TIME_LIMIT
 from hpcjobs.errors import LaunchError
 from hpcjobs.launch import slurm
 from hpcjobs.launch.jobs import known_launches
@@ -41,6 +41,32 @@ def may_go_on(paths: RunPaths) -> bool:
         return False
     spent = [one for one in starts[-tries:] if one.automatic and not _ran_out_of_time(paths, one)]
     return len(spent) < tries
+
+
+def goes_on(paths: RunPaths) -> bool:
+    """Whether a program is to be started again by itself: all its ranks have ended, none badly, and some before they
+    were done.
+
+    Starts that were warned are as many as it takes. Of those that asked for another one at most `run.auto_resume` come
+    in a row.
+    """
+    launches, tries = known_launches(paths), read_config(paths.config).run.auto_resume
+    last = launches[-1:]
+    if not last or last[0].executor == "debug" or last[0].cancelled or _any_job(last, lambda job: job.cancelled):
+        return False
+    mine = [v for v in read_heartbeats(paths.heartbeats) if last[0].owns(v.attempt)]
+    newest = [v for v in mine if v.attempt == max(mine, key=lambda one: one.started_at).attempt]
+    if len(newest) != last[0].ranks or {v.state for v in newest} - {RankState.DONE, RankState.DRAINED}:
+        return False
+    if all(v.state == RankState.DONE for v in newest):
+        return False
+    asked = 0
+    for one in reversed(launches):
+        ends = [v.ended or "" for v in read_heartbeats(paths.heartbeats) if one.owns(v.attempt)]
+        if not any(ASKS_AGAIN in end for end in ends):
+            break
+        asked += 1
+    return asked <= tries
 
 
 def fatal_errors(paths: RunPaths, launches: Sequence[Launch]) -> list[str]:

@@ -7,12 +7,15 @@ import os
 import signal
 import time
 
+from hpcjobs.config.resolve import read_config
+from hpcjobs.errors import HpcJobsError
 from hpcjobs.launch import slurm
 from hpcjobs.launch.jobs import find_jobs, local_processes
 from hpcjobs.run_folder.heartbeat import read_heartbeats
+from hpcjobs.run_folder.job_kinds import kind_of
 from hpcjobs.run_folder.launch_files import LaunchFiles
 from hpcjobs.run_folder.paths import RunPaths
-from hpcjobs.run_folder.process import Identity
+from hpcjobs.run_folder.process import Identity, children_of
 from hpcjobs.run_folder.submission import Launch, next_number, read_launches, write_submission
 
 _GRACE_SECONDS = 20.0
@@ -25,11 +28,52 @@ def cancel(paths: RunPaths) -> list[str]:
     recorded one, and a job that starts later ends at once. Launches that appear meanwhile are ended, too.
     """
     ended: dict[str, None] = {}
+    _warn(paths)
     number = -1
     while number != (number := next_number(paths)):
         for launch in _mark_live(paths):
             ended |= dict.fromkeys(_end(paths, launch))
     return list(ended)
+
+
+def _warn(paths: RunPaths) -> None:
+    """Send a program that is to be warned (`cluster.warn`) its signal, and give it the time that it has before a limit.
+
+    It is cancelled as soon as it has ended. A config that cannot be read is no reason not to cancel.
+    """
+    warn = None
+    with contextlib.suppress(HpcJobsError):
+        warn = read_config(paths.config).cluster.warn if kind_of(paths).program else None
+    launches = find_jobs(read_launches(paths)) if warn else []
+    if warn is None or not (live := [one for one in launches if _live(paths, one)]):
+        return
+    files = LaunchFiles(paths)
+    for launch in live:
+        files.mark(launch.number, "cancelled")  # what is warned must not start again
+        if launch.executor == "slurm":
+            jobs = [job for job in _live_jobs(launch) if job in launch.work_jobs]
+            slurm.send(jobs, warn.signal)
+        else:
+            _warn_here(paths, launch, warn.signal)
+    deadline = time.monotonic() + warn.before
+    while time.monotonic() < deadline and any(_works(paths, launch) for launch in live):
+        time.sleep(0.5)
+
+
+def _works(paths: RunPaths, launch: Launch) -> bool:
+    """Whether a rank of this launch has not ended."""
+    mine = [one for one in read_heartbeats(paths.heartbeats) if launch.owns(one.attempt)]
+    return any(one.ended_at is None and not Identity(**one.identity).is_dead() for one in mine)
+
+
+def _warn_here(paths: RunPaths, launch: Launch, name: str) -> None:
+    """The signal for the ranks of this machine, and for their programs."""
+    for vitals in read_heartbeats(paths.heartbeats):
+        rank = Identity(**vitals.identity)
+        if launch.owns(vitals.attempt) and vitals.ended_at is None and not rank.is_dead():
+            for pid in (rank.pid, *children_of(rank.pid)):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.Signals[f"SIG{name}"])
 
 
 def _mark_live(paths: RunPaths) -> list[Launch]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from hpcjobs.commands.merge import merge_and_report
 from hpcjobs.commands.seen import Seen
-from hpcjobs.commands.submit import start_run
+from hpcjobs.commands.submit import ends_with_job, start_run
 from hpcjobs.config import Config
 from hpcjobs.config.resolve import dump
 from hpcjobs.config.shape import shape_of
@@ -114,6 +114,23 @@ def _steps(
     return start_run(paths, config, shape, start, record)
 
 
+def _program(
+    paths: RunPaths, config: Config, echo: Callable[[str], None], seen: Seen, automatic: bool
+) -> Launch | None:
+    """Start a program again, in the same run folder. None if all ranks of it have ended well."""
+    from hpcjobs.commands.status import read_status
+
+    plan, shape = Plan.read(paths.plan), shape_of(config.cluster, 1, script=True)
+    if read_status(paths).state == RunState.COMPLETE:
+        echo(f"{plan.run} is complete: nothing to resume")
+        return None
+    start = Start(merge=ends_with_job(plan.kind, config), automatic=automatic)
+    record = seen.claim(paths, executor_of(config), shape, start)
+    write_whole(paths.config, dump(config))
+    echo(f"resume  {' '.join(plan.argv)} starts again on {shape}")
+    return start_run(paths, config, shape, start, record)
+
+
 REST: dict[str, Callable[[RunPaths, Config, Callable[[str], None], Seen, bool], Launch | None]] = {
-    "eval": _answers, "generate": _answers, "train": _steps,
+    "eval": _answers, "generate": _answers, "train": _steps, "script": _program,
 }  # fmt: skip

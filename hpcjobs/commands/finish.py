@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from hpcjobs.commands.auto_resume import fatal_errors, may_go_on
+from hpcjobs.commands.auto_resume import fatal_errors, goes_on, may_go_on
 from hpcjobs.commands.merge import check_replaced, exit_code, merge_and_report
 from hpcjobs.commands.seen import Seen
 from hpcjobs.config.resolve import read_config
@@ -19,6 +19,7 @@ from hpcjobs.launch.claim import OvertakenError
 from hpcjobs.launch.jobs import known_launches
 from hpcjobs.run_folder.files import stay_private
 from hpcjobs.run_folder.heartbeat import read_heartbeats
+from hpcjobs.run_folder.job_kinds import kind_of
 from hpcjobs.run_folder.launch_files import begin_job
 from hpcjobs.run_folder.merged import Merged
 from hpcjobs.run_folder.paths import RunPaths
@@ -49,6 +50,10 @@ def finish_run(run_dir: str, launch: int | None = None) -> None:
     if launch is not None and (other := judge_after(paths, launch)) is not None:
         how = "has come after" if other > launch else "is still at work"
         log.info("start %d of this run %s: its merge judges", other, how)
+        return
+    if kind_of(paths).program:
+        if goes_on(paths):
+            _go_on(paths, seen)
         return
     try:
         merged = _merge_all_that_shows(paths)

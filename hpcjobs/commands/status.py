@@ -98,7 +98,7 @@ def _read(paths: RunPaths) -> Status:
         rows, done = metrics.counts.rows, metrics.counts.accepted
     eta = (rows - done) / rate if rate and plan.kind.unit != "none" else None
     state = _state(plan, now, jobs, ranks, metrics)
-    failed = sorted((rank for rank in ranks if rank.vitals.first_error), key=lambda rank: not rank.vitals.fatal)
+    failed = sorted((rank for rank in ranks if rank.vitals.first_error), key=_by_weight)
     errors = [f"rank {rank.vitals.rank} on {rank.vitals.host}: {rank.vitals.first_error}" for rank in failed]
     if state == RunState.FAILED and not errors and (short := shortage(paths)):
         errors = [short]
@@ -110,6 +110,9 @@ def _read(paths: RunPaths) -> Status:
     notes += counts.warnings if metrics is None else []  # they are among those of the merge
     if metrics and state.over and metrics.verdict.why:
         notes.append(f"{metrics.verdict.why}: {next_command(metrics.verdict, paths)}")
+    if state == RunState.INCOMPLETE and plan.kind.program:
+        why = next((rank.vitals.ended for rank in ranks if rank.state == RankState.DRAINED), None)
+        notes.append(f"its program was not done{f' ({why})' if why else ''}: next: hpcjobs resume {paths.root}")
     if state == RunState.FAILED and not metrics and plan.kind.has("merge") and _ended(now, ranks):
         notes.append(f"its ranks have ended, and no merge has: next: hpcjobs merge {paths.root}")
     return Status(
@@ -131,6 +134,11 @@ def _read(paths: RunPaths) -> Status:
         step=counts.step,
         evals=evals_of(paths),
     )
+
+
+def _by_weight(rank: RankView) -> tuple[bool, bool]:
+    """What would come again first; that another rank was lost is no cause of its own."""
+    return not rank.vitals.fatal, (rank.vitals.first_error or "").startswith("LostRankError")
 
 
 def _cut_short(paths: RunPaths, launches: Sequence[Launch]) -> list[str]:
@@ -211,12 +219,21 @@ def _state(
     mine = [rank for rank in ranks if any(launch.owns(rank.vitals.attempt) for launch in launches)]
     if metrics:
         return RunState.FAILED if any(rank.vitals.fatal for rank in mine) else metrics.verdict.state
-    if not plan.kind.has("merge"):
-        finished = [rank for rank in mine if rank.state == RankState.DONE]
-        return RunState.COMPLETE if len(finished) == launches[-1].ranks else RunState.FAILED
-    local = launches[-1].executor == "local"
+    states = _newest_states(mine) if plan.kind.program else []
+    whole = len(states) == launches[-1].ranks
+    if whole and set(states) == {RankState.DONE}:
+        return RunState.COMPLETE
+    local = launches[-1].executor == "local" and not plan.kind.program
     ended = any(one.cancelled for one in launches) or (local and any(rank.state == RankState.DRAINED for rank in mine))
-    return RunState.CANCELLED if ended or any(job.cancelled for job in work) else RunState.FAILED
+    if ended or any(job.cancelled for job in work):
+        return RunState.CANCELLED
+    return RunState.INCOMPLETE if whole and set(states) <= {RankState.DONE, RankState.DRAINED} else RunState.FAILED
+
+
+def _newest_states(ranks: Sequence[RankView]) -> list[RankState]:
+    """How the ranks of the newest attempt are."""
+    newest = max((rank.vitals for rank in ranks), key=lambda vitals: vitals.started_at, default=None)
+    return [rank.state for rank in ranks if newest and rank.vitals.attempt == newest.attempt]
 
 
 def _still_going(launches: Sequence[Launch], jobs: dict[str, slurm.JobState], ranks: Sequence[RankView]) -> bool:

@@ -21,7 +21,7 @@ from hpcjobs.launch.startable import check_startable
 from hpcjobs.plan.by_kind import PLANNERS
 from hpcjobs.plan.draft import Draft
 from hpcjobs.plugins import contained
-from hpcjobs.run_folder.job_kinds import find_kind
+from hpcjobs.run_folder.job_kinds import JobKind, find_kind, kind_of
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.removal import remove_folder
 from hpcjobs.run_folder.submission import Launch
@@ -77,8 +77,11 @@ class SubmitOptions:
     run_dir: Path | None
 
 
-def flag_layer(flags: Flags, sbatch: Sequence[str]) -> Layer:
-    """The config layer of the flags that were given. Raises a UsageError."""
+def flag_layer(flags: Flags, sbatch: Sequence[str], program: bool = False) -> Layer:
+    """The config layer of the flags that were given. Raises a UsageError.
+
+    sbatch's `signal` is `cluster.warn` for a `program`.
+    """
     given = {name: value for name, value in vars(flags).items() if value is not None}
     values: dict[str, object] = {FLAGS[name]: value for name, value in given.items()}
     places = {FLAGS[name]: f"--{name.replace('_', '-')}" for name in given}
@@ -86,6 +89,13 @@ def flag_layer(flags: Flags, sbatch: Sequence[str]) -> Layer:
         key, equals, value = word.partition("=")
         if not key or "." in key:
             raise UsageError(f"--sbatch {word!r}: write it as key=value, such as comment=nightly")
+        if program and key.removeprefix("--") == "signal":
+            signal, _, before = value.partition("@")
+            if not signal or ":" in signal or not (before or "60").isdigit():
+                raise UsageError(f"--sbatch {word}: a program is warned by NAME@SECONDS, such as signal=USR1@120")
+            values |= {"cluster.warn.signal": signal, "cluster.warn.before": int(before or 60)}
+            places |= dict.fromkeys(("cluster.warn.signal", "cluster.warn.before"), "--sbatch signal")
+            continue
         dotted = f"cluster.sbatch.{key.removeprefix('--')}"
         values[dotted], places[dotted] = (value if equals else True), f"--sbatch {key}"
     return dotted_layer(values, places)
@@ -98,7 +108,7 @@ def draft_of(options: SubmitOptions) -> tuple[Draft, dict[str, str]]:
         files = [word for word in options.argv if word.endswith((".yaml", ".yml"))]
         meant = f"; did you mean --config {files[0]}?" if files else ""
         raise UsageError(f"submit {options.job} takes no words after its options: {' '.join(options.argv)}{meant}")
-    upper = [set_layer(options.sets), flag_layer(options.flags, options.sbatch)]
+    upper = [set_layer(options.sets), flag_layer(options.flags, options.sbatch, kind.program)]
     config, places = resolve(options.job, options.config, options.profile, upper)
     executor = executor_of(config)
     with placing(places), contained():
@@ -108,7 +118,7 @@ def draft_of(options: SubmitOptions) -> tuple[Draft, dict[str, str]]:
     if draft.paths.root.exists():
         raise UsageError(f"run folder {draft.paths.root} exists: {_ways_on(draft.paths)}")
     if executor == "slurm":
-        check_startable(draft.config, draft.plan.shape, draft.paths)
+        check_startable(draft.config, draft.plan.shape, draft.paths, kind.program)
     return draft, places
 
 
@@ -123,13 +133,18 @@ def _ways_on(paths: RunPaths) -> str:
 def start(draft: Draft) -> Launch:
     """Write the run folder and launch it. If Slurm refuses, neither jobs nor a folder are left."""
     draft.write()
-    paths, shape, options = draft.paths, draft.plan.shape, Start(merge=draft.plan.kind.has("merge"))
+    paths, shape, options = draft.paths, draft.plan.shape, Start(merge=ends_with_job(draft.plan.kind, draft.config))
     record = Seen(0, 0).claim(paths, executor_of(draft.config), shape, options)
     try:
         return start_run(paths, draft.config, shape, options, record)
     except LaunchError:
         remove_folder(paths.root)
         raise
+
+
+def ends_with_job(kind: JobKind, config: Config) -> bool:
+    """Whether a job follows the ranks: the merge, or what starts a program again that was warned."""
+    return kind.has("merge") or (kind.program and config.cluster.warn is not None)
 
 
 def start_run(paths: RunPaths, config: Config, shape: Shape, start: Start, record: Launch) -> Launch:
@@ -140,6 +155,6 @@ def start_run(paths: RunPaths, config: Config, shape: Shape, start: Start, recor
 
         os.environ.update(config.cluster.env)
         run_rank(str(paths.root))
-        if start.merge:
+        if start.merge and not kind_of(paths).program:
             merge_and_report(paths)
     return record

@@ -17,6 +17,7 @@ from hpcjobs.config.checks import (
     error_limit,
     metric_name,
     pattern,
+    signal_name,
     slurm_minutes,
     slurm_time,
 )
@@ -267,6 +268,14 @@ class TrainConfig(Section):
         return self.keep_best or self.export == "best"
 
 
+class WarnConfig(Section):
+    """The signal that a program gets before its time limit, before it is preempted or cancelled; `before` in seconds.
+    """
+
+    signal: Annotated[str, AfterValidator(signal_name)] = "USR1"
+    before: Annotated[int, Field(ge=1, le=65535)] = 120
+
+
 class ClusterConfig(Section):
     """The resources to request, with Slurm's names; `sbatch` has any other option."""
 
@@ -294,6 +303,8 @@ class ClusterConfig(Section):
     sbatch: dict[Annotated[str, AfterValidator(sbatch_key)], SbatchWord | int | bool] = {}
     srun_args: tuple[Line, ...] = ()
     gpu_flag: Literal["gpus-per-node", "gres"] = "gpus-per-node"
+    on_rank_failure: Literal["end", "go_on"] = "end"
+    warn: WarnConfig | None = None
 
     @pydantic.model_validator(mode="after")
     def _one_way_to_ask(self) -> ClusterConfig:

@@ -13,6 +13,8 @@ _RESERVE_SECONDS = 2.0
 _SLACK_SECONDS = 75.0
 _MOST_MARGIN_SECONDS = 30.0
 TIME_LIMIT, PREEMPTION = "the time limit", "warned by SIGUSR2: the job is to be preempted"
+# What ends a program's rank that wants to be started again.
+ASKS_AGAIN = "it asks to be started again"
 # How long before the time limit Slurm is asked to send SIGUSR2.
 WARNING_SECONDS = 90
 

@@ -16,7 +16,7 @@ import secrets
 import socket
 import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NotRequired, TypedDict
@@ -28,6 +28,9 @@ from hpcjobs.run_folder.process import machine_id
 
 _POLL_SECONDS = 0.1
 _SIOCGIFADDR = 0x8915
+_ALL_HERE = "all-here.json"
+# How much longer than rank 0 the others wait for those that are missing: it names them.
+_PATIENCE_SECONDS = 10.0
 
 
 class _Place(TypedDict):
@@ -67,6 +70,41 @@ class Rendezvous:
         """
         narrow = narrow_address(self.rank)
         listener = socket.create_server((narrow or "", 0), backlog=max(128, self.rank.world_size), reuse_port=False)
+        self._publish(listener, narrow)
+        return listener
+
+    @contextlib.contextmanager
+    def meeting_place(self) -> Iterator[tuple[str, int]]:
+        """Address and port where the ranks of a program may meet: reserved by rank 0 for the block, and not served.
+
+        All ranks come here first. Then nobody listens at the port, and it stays bound with SO_REUSEADDR: who asks for
+        any free port does not get it, and who asks for it by number, as torch's store does, can. Raises a
+        RendezvousError after `timeout` seconds.
+        """
+        if not self.rank.is_main:
+            master = self.find()
+            self.arrive({})
+            self._await_all()
+            yield master
+            return
+        narrow = narrow_address(self.rank)
+        with _bound(narrow or "", 0) as kept:
+            with _bound(narrow or "", kept.getsockname()[1]) as listener:
+                listener.listen(max(128, self.rank.world_size))
+                self._publish(listener, narrow)
+                self.arrive({})
+                self.arrivals()
+            write_json(self.folder / _ALL_HERE, {})
+            yield place_of(kept)
+
+    def _await_all(self) -> None:
+        deadline = time.monotonic() + self.timeout + _PATIENCE_SECONDS
+        while not (self.folder / _ALL_HERE).exists():
+            if time.monotonic() > deadline:
+                raise RendezvousError(f"rank 0 has not said within {self.timeout:g} s that all ranks are here")
+            time.sleep(_POLL_SECONDS)
+
+    def _publish(self, listener: socket.socket, narrow: str | None) -> None:
         place = {
             "port": listener.getsockname()[1],
             "addresses": [narrow] if narrow else own_addresses(self.rank),
@@ -75,7 +113,6 @@ class Rendezvous:
             "secret": secrets.token_hex(32),
         }
         write_json(self.folder / "master.json", place)
-        return listener
 
     def find(self) -> tuple[str, int]:
         """The address and port at which rank 0 answers. Raises a RendezvousError after `timeout` seconds."""
@@ -137,6 +174,14 @@ class Rendezvous:
                 )
             time.sleep(_POLL_SECONDS)
         return [json.loads((self.folder / name).read_bytes()) for name in sorted(wanted)]
+
+
+def _bound(address: str, port: int) -> socket.socket:
+    """A socket that shares its port with whoever asks for that by number, as long as only one listens."""
+    bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound.bind((address, port))
+    return bound
 
 
 def check_gpus(arrivals: list[Arrival]) -> None:

@@ -20,6 +20,7 @@ from hpcjobs.launch.claim import OvertakenError, Start, check_wanted, withdraw
 from hpcjobs.launch.entry import MERGE, RANK, SUPERVISOR, enter
 from hpcjobs.launch.jobs import LAUNCH_KEY, known_launches
 from hpcjobs.run_folder.files import open_file
+from hpcjobs.run_folder.job_kinds import kind_of
 from hpcjobs.run_folder.launch_files import LaunchFiles
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.process import Identity, process_start
@@ -137,14 +138,15 @@ def _pieces(config: Config, shape: Shape, paths: RunPaths, joined: bool) -> Iter
     """The work as one job, or as job arrays of the size that Slurm allows, each with its name."""
     from hpcjobs.launch.sbatch import work_executor
 
+    program = kind_of(paths).program
     name, left = "join" if joined else "work", shape.workers
     if left == 1:
-        yield name, work_executor(config, shape, paths)
+        yield name, work_executor(config, shape, paths, program)
         return
     most, number = slurm.most_array_tasks(), 1
     while left:
         size = min(left, most)
-        yield f"{name}{number if number > 1 else ''}", work_executor(config, shape, paths).as_array(size)
+        yield f"{name}{number if number > 1 else ''}", work_executor(config, shape, paths, program).as_array(size)
         left, number = left - size, number + 1
 
 

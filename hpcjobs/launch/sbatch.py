@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from hpcjobs.config.shape import Shape
 from hpcjobs.distributed.drain import WARNING_SECONDS
 from hpcjobs.errors import LaunchError
 from hpcjobs.launch import slurm
+from hpcjobs.launch.partitions import most_minutes
 from hpcjobs.run_folder.files import private_umask
 from hpcjobs.run_folder.paths import RunPaths
 
@@ -50,6 +52,8 @@ class Executor(submitit.SlurmExecutor):  # type: ignore[misc]
         return 2
 
     name, array = "work-0", False
+    # Whether Slurm is asked for a signal before the time limit; submitit asks always.
+    warned = True
 
     @property
     def script(self) -> str:
@@ -74,7 +78,7 @@ class Executor(submitit.SlurmExecutor):  # type: ignore[misc]
             text: str = super()._make_submission_file_text(command, uid)
         finally:
             self.parameters["setup"] = setup
-        return text
+        return text if self.warned else re.sub(r"^#SBATCH --signal=.*\n", "", text, flags=re.MULTILINE)
 
     @property
     def _pickle(self) -> Path:
@@ -108,8 +112,11 @@ class Executor(submitit.SlurmExecutor):  # type: ignore[misc]
         return job_id
 
 
-def work_executor(config: Config, shape: Shape, paths: RunPaths) -> Executor:
-    """The job of the ranks. With --no-kill it goes on with its remaining nodes, and a dead rank ends no other."""
+def work_executor(config: Config, shape: Shape, paths: RunPaths, program: bool = False) -> Executor:
+    """The job of the ranks. With --no-kill it goes on with its remaining nodes, and a dead rank ends no other.
+
+    Slurm warns ranks before the time limit; a `program` of the user's gets only the signals that its user asks for.
+    """
     cluster = config.cluster
     srun = ["--no-kill", "--kill-on-bad-exit=0", "--wait=0", "--open-mode=append"]
     if cluster.cpus_per_task:
@@ -121,9 +128,12 @@ def work_executor(config: Config, shape: Shape, paths: RunPaths) -> Executor:
     more: dict[str, Any] = {"no-kill": True, "requeue" if cluster.requeue else "no-requeue": True}
     if cluster.exclusive:
         more["exclusive"] = True
-    if cluster.minutes < _SHORT_MINUTES:
+    if program and cluster.warn:
+        more["signal"] = f"{cluster.warn.signal}@{cluster.warn.before}"
+    elif cluster.minutes < _SHORT_MINUTES:
         more["signal"] = "CONT@1"
     executor = _executor(paths)
+    executor.warned = not program or cluster.warn is not None
     common = _common(cluster, paths)
     executor.update_parameters(
         **common | {"setup": [_ENDS_AT, _KILL_WAIT, *common["setup"]]},
@@ -138,14 +148,22 @@ def work_executor(config: Config, shape: Shape, paths: RunPaths) -> Executor:
 
 
 def merge_executor(config: Config, after: Sequence[str], paths: RunPaths) -> Executor:
-    """The merge job. It starts however the ranks ended (afterany), and decides from the journals."""
+    """The merge job. It starts however the ranks ended (afterany), and decides from the journals.
+
+    Where the partition allows less than an hour it asks for that, or it would wait for ever.
+    """
     executor = _executor(paths)
     executor.update_parameters(
-        **_common(config.cluster, paths), job_name=f"{paths.root.name}.merge", time=_MERGE_MINUTES, nodes=1,
-        ntasks_per_node=1, dependency=":".join(["afterany", *after]), use_srun=False,
+        **_common(config.cluster, paths), job_name=f"{paths.root.name}.merge", time=_merge_minutes(config.cluster),
+        nodes=1, ntasks_per_node=1, dependency=":".join(["afterany", *after]), use_srun=False,
         additional_parameters=_additional(config.cluster, merge=True) | {"requeue": True},
     )  # fmt: skip
     return executor
+
+
+def _merge_minutes(cluster: ClusterConfig) -> int:
+    most = most_minutes(cluster.partition) if slurm.available() else None
+    return min(_MERGE_MINUTES, most or _MERGE_MINUTES)
 
 
 def _executor(paths: RunPaths) -> Executor:
@@ -184,11 +202,13 @@ def setup_lines(cluster: ClusterConfig) -> list[str]:
     return [*modules, *exports, *cluster.setup]
 
 
-def scripts(config: Config, shape: Shape, paths: RunPaths, with_merge: bool) -> dict[str, str]:
+def scripts(
+    config: Config, shape: Shape, paths: RunPaths, with_merge: bool, program: bool = False
+) -> dict[str, str]:
     """The exact scripts by job: work and merge. The merge job's dependency is a placeholder until the work job has an
     id.
     """
-    work = work_executor(config, shape, paths)
+    work = work_executor(config, shape, paths, program)
     texts = {"work": (work.as_array(shape.workers) if shape.workers > 1 else work).script}
     if with_merge:
         merge = merge_executor(config, ["WORK_JOB_ID"], paths)

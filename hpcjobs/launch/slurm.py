@@ -135,3 +135,12 @@ def cancel(job_ids: Iterable[str]) -> None:
         done = run(["scancel", *ids])
         if done.returncode and "Invalid job id" not in done.stderr:
             raise LaunchError(f"scancel {' '.join(ids)}: {words(done.stderr)}")
+
+
+def send(job_ids: Iterable[str], signal: str) -> None:
+    """Send a signal to every process of the steps of these jobs, not to their batch scripts."""
+    ids = [job_id for job_id in job_ids if job_id.isdigit()]
+    if ids:
+        done = run(["scancel", f"--signal={signal}", *ids])
+        if done.returncode and "Invalid job id" not in done.stderr:
+            raise LaunchError(f"scancel --signal={signal} {' '.join(ids)}: {words(done.stderr)}")

@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 import tempfile
 
-from hpcjobs.config import Config
+from hpcjobs.config import ClusterConfig, Config
 from hpcjobs.config.shape import Shape
 from hpcjobs.errors import LaunchError, UsageError
+from hpcjobs.launch.partitions import most_minutes
 from hpcjobs.launch.programs import run, words
 from hpcjobs.run_folder.paths import RunPaths
 
@@ -34,14 +35,14 @@ _NEVER = {
 _SECONDS = 20.0
 
 
-def check_startable(config: Config, shape: Shape, paths: RunPaths) -> None:
+def check_startable(config: Config, shape: Shape, paths: RunPaths, program: bool = False) -> None:
     """Raise a UsageError, with Slurm's words and the keys to change, if these ranks can never start.
 
     Where Slurm does not answer in time, or knows no --test-only, nothing is said.
     """
     from hpcjobs.launch.sbatch import work_executor
 
-    executor = work_executor(config, shape, paths)
+    executor = work_executor(config, shape, paths, program)
     script = (executor.as_array(shape.workers) if shape.workers > 1 else executor).script
     with tempfile.NamedTemporaryFile("w", suffix=".sh", prefix="hpcjobs-") as file:
         file.write(script)
@@ -50,12 +51,25 @@ def check_startable(config: Config, shape: Shape, paths: RunPaths) -> None:
             done = run(["sbatch", "--test-only", file.name], _SECONDS)
         except LaunchError:
             return
+    if not done.returncode:
+        _check_time(config.cluster)
     if done.returncode and (keys := _keys(done.stderr)):
-        said = words(re.sub(r"^(sbatch|allocation failure|error): *", "", done.stderr, flags=re.MULTILINE))
+        said = words(re.sub(r"^((sbatch|allocation failure|error): *)+", "", done.stderr, flags=re.MULTILINE))
         change = ", ".join(f"cluster.{key}" for key in keys.split(", "))
         raise UsageError(
             f"Slurm can never start {shape}: {said}; change {change}, or see what there is: sinfo --summarize; "
             "scontrol show partition"
+        )
+
+
+def _check_time(cluster: ClusterConfig) -> None:
+    """What --test-only does not say: a job over its partition's limit waits for ever. A QOS may have another limit."""
+    most = None if cluster.qos else most_minutes(cluster.partition)
+    if most is not None and cluster.minutes > most:
+        where = f"partition {cluster.partition}" if cluster.partition else "the default partition"
+        raise UsageError(
+            f"Slurm can never start a job of {cluster.minutes} min in {where}, which allows {most} min; change "
+            "cluster.time (--time) or cluster.partition; see what there is: scontrol show partition"
         )
 
 

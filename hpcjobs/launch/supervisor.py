@@ -50,7 +50,7 @@ def supervise(run_dir: str, launch: int, ranks: int | None = None, gpus: int | N
     for earlier in together([one for one in read_launches(paths) if one.number <= launch])[:-1]:
         while earlier.supervisor and not Identity(**earlier.supervisor).is_dead():
             time.sleep(0.2)
-    if plan.kind.has("merge"):
+    if plan.kind.has("merge") or (plan.kind.program and config.cluster.warn):
         enter(MERGE, run_dir, launch)
 
 

@@ -5,6 +5,7 @@ Folders and import statements are read; nothing is imported or run here.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import sys
 import sysconfig
@@ -14,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from hpcjobs.plan.code_tree import OWN, TOP, CodeTree, TooMuchError, module_at
 from hpcjobs.run_folder.snapshot import MAX_BYTES, MAX_ENTRIES, MAX_FILES, Snapshot
 
+_MEETS_ITSELF = b"TorchDistributedEnvironment"
 _INSTALLED = {"site-packages", "dist-packages"}
 _LIMITS = f"more than {MAX_FILES:,} files of Python, {MAX_BYTES // 1_000_000} MB or {MAX_ENTRIES:,} names"
 
@@ -99,6 +101,24 @@ def _module_code(module: str, here: Path, run: Path) -> Snapshot:
         except TooMuchError:
             return Snapshot(note=f"the code of module {top} is not copied: {_LIMITS}")
     return found.snapshot(module=module, note=note)
+
+
+def meets_itself(argv: Sequence[str], folder: Path) -> bool:
+    """Whether a program, or what it imports from its folder, sets its ranks' variables by submitit's helper.
+
+    `TorchDistributedEnvironment().export()` refuses to find them set.
+    """
+    place = module_at(folder, argv[1].partition(".")[0]) if argv[0] == "-m" else folder / argv[0]
+    found = CodeTree(folder)
+    if place is None or argv[0].startswith("-") != (argv[0] == "-m"):
+        return False
+    with contextlib.suppress(TooMuchError):
+        if place.is_dir():
+            found.folder(place, TOP)
+        else:
+            found.file(place, PurePosixPath(place.name))
+        found.imports(place.parent, found.imported())
+    return any(_MEETS_ITSELF in content for content in found.files.values())
 
 
 def _imported_from(name: str) -> Path | None:

@@ -62,7 +62,6 @@ TRAIN = JobKind(
 SCRIPT = JobKind(
     name="script", program=True, refusals={
         "merge": "{run} is a script run: it has no samples to merge; see hpcjobs status and logs",
-        "resume": "{run} is a script run: it has no samples to resume; submit it again",
         "join": "{run} is a script run: its ranks are fixed, nobody can join them",
     },
 )  # fmt: skip

@@ -74,12 +74,17 @@ class PlanModel(_Part):
 
 @dataclass(frozen=True, kw_only=True)
 class PlanSnapshot(_Part):
-    """The user's code that was copied (`files` files), and what of it the ranks run; `note` is what was not copied."""
+    """The user's code that was copied (`files` files), and what of it the ranks run; `note` is what was not copied.
+
+    `command`: the ranks run a command, not Python. `meets_itself`: the program sets RANK and its like.
+    """
 
     sha256: str | None = None
     files: int | None = None
     program: str | None = None
     module: str | None = None
+    command: bool | None = None
+    meets_itself: bool | None = None
     also: str | None = None
     note: str | None = None
 
@@ -208,7 +213,7 @@ class Plan:
         """The plan for people, in a few lines."""
         lines = [f"run     {self.run}", f"job     {self.job}: {self.shape}", *self._code_lines()]
         if self.kind.program:
-            return [*lines, f"command {' '.join(self.argv)}"]
+            return [*lines, f"command {' '.join(self.argv)}", *(f"note    {note}" for note in self.notes)]
         lines += self._model_lines() if self.model.name else []
         if self.kind.unit != "answers":
             lines += [f"data    {self.data.name}: {self.rows} rows"] if self.data.name else []

@@ -79,3 +79,12 @@ def process_start(pid: int) -> str | None:
     except OSError:
         return None if sys.platform == "linux" else "0"
     return None if fields[0] in (b"Z", b"X") else fields[19].decode()
+
+
+def children_of(pid: int) -> list[int]:
+    """The child processes of a process of this machine; none if it is gone."""
+    found = []
+    with contextlib.suppress(OSError):
+        for task in os.listdir(f"/proc/{pid}/task"):
+            found += Path(f"/proc/{pid}/task/{task}/children").read_text().split()
+    return [int(word) for word in found]

@@ -28,7 +28,8 @@ _RUN_MODULE = (
 class Snapshot:
     """Files to copy to `code/`, by name, and symlinks from there to files that are not code (absolute paths).
 
-    `program` is the file that a script run starts, or `module` its module. `also` is a folder to import from after
+    `program` is the file that a script run starts, or `module` its module; with `command` it runs a command as it is.
+    With `meets_itself` the program sets its ranks' variables. `also` is a folder to import from after
     `code/`, if only part of it was copied. `note` says what was not copied, and why. `made` counts the files that
     hpcjobs made itself.
     """
@@ -37,6 +38,8 @@ class Snapshot:
     links: Mapping[str, str] = field(default_factory=dict)
     program: str = ""
     module: str = ""
+    command: bool = False
+    meets_itself: bool = False
     also: str = ""
     note: str = ""
     made: int = 0
@@ -56,6 +59,8 @@ class Snapshot:
             files=len(self.files) - self.made or None,
             program=self.program or None,
             module=self.module or None,
+            command=self.command or None,
+            meets_itself=self.meets_itself or None,
             also=self.also or None,
             note=self.note or None,
         )
@@ -93,12 +98,15 @@ def import_as_planned(paths: RunPaths, code: PlanCode) -> None:
 
 
 def program_command(paths: RunPaths, code: PlanCode, argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """`(arguments for python, folders for PYTHONPATH)` of a script run, with the snapshot's program if there is one."""
+    """`(command, folders for PYTHONPATH)` of a script run, with the snapshot's program if there is one."""
     snapshot = code.snapshot
     folders = [str(paths.code)] if snapshot.files else []
     folders += [folder for folder in (snapshot.also, code.cwd) if folder]
+    if snapshot.command:
+        return list(argv), []
+    python = [sys.executable, "-u"]
     if snapshot.program:
-        return ["-u", str(paths.code / snapshot.program), *argv[1:]], folders
+        return [*python, str(paths.code / snapshot.program), *argv[1:]], folders
     if snapshot.module:
-        return ["-u", "-c", _RUN_MODULE, *argv[1:]], folders
-    return ["-u", *argv], folders
+        return [*python, "-c", _RUN_MODULE, *argv[1:]], folders
+    return [*python, *argv], folders

@@ -7,8 +7,8 @@ import os
 import threading
 import time
 
+from hpcjobs.distributed.lost import LostRankError as LostRankError
 from hpcjobs.distributed.rank import Rank
-from hpcjobs.errors import HpcJobsError
 from hpcjobs.run_folder.heartbeat import Heartbeat, Vitals, read_heartbeat
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.rank_state import RankState
@@ -20,10 +20,6 @@ _GRACE_SECONDS = 10.0
 # How long the guard of a killed rank may take to record it; if it died with its node, missed heartbeats show it.
 _GUARD_SECONDS, _BEATS = 5.0, 3
 _GONE = (RankState.DEAD, RankState.FAILED)
-
-
-class LostRankError(HpcJobsError):
-    """Another rank was lost, and this one cannot go on without it. The next start resumes from the last checkpoint."""
 
 
 class Peers:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -26,6 +27,8 @@ def guard_rank(run_dir: str, job: str = "") -> None:
     `job` is the launch and the kind of a Slurm job, `0.work`. If that was cancelled before it began, nothing runs.
     """
     stay_private(Path(run_dir))
+    for number in (signal.SIGUSR1, *([] if os.isatty(0) else [signal.SIGHUP])):
+        signal.signal(number, lambda number, frame: None)  # it is for the program; a rank must not die of it
     if job and not _wanted(RunPaths(Path(run_dir)), job):
         return notice(f"{job} was cancelled before it began")
     with contextlib.suppress(HpcJobsError):  # the rank itself says what is wrong

@@ -22,6 +22,41 @@ class Terminated(SystemExit):
         return self.reason
 
 
+class Drained(SystemExit):
+    """A program has ended before it was done, in order: it was warned, or asks to be started again."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(0)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+class Warned:
+    """Notes that Slurm, or `hpcjobs cancel`, has warned this rank's program by a signal of the user's choice.
+
+    Slurm sends it to every process of the step, so the program has it already. A handler, not SIG_IGN, which the
+    program would inherit.
+    """
+
+    def __init__(self, name: str | None) -> None:
+        self.number = signal.Signals[f"SIG{name}"] if name else None
+        self.by: str | None = None
+
+    def __enter__(self) -> Warned:
+        if self.number is not None and self.number != signal.SIGTERM:
+            self._before = signal.signal(self.number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.number is not None and self.number != signal.SIGTERM:
+            signal.signal(self.number, self._before)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.by = signal.Signals(number).name
+
+
 class SignalHandlers:
     """Passes SIGTERM and USR2 to the drain. If nothing drains, SIGTERM raises Terminated in the main thread.
 

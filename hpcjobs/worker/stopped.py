@@ -19,9 +19,9 @@ from hpcjobs.run_folder.plan import Plan
 class StoppedRank:
     """Watches a rank for its guard. `why` is set before the rank is ended.
 
-    A rank is ended if it could not run for `run.lease_timeout` and nothing is left for it: in a training, whose other
-    ranks cannot go on without it, or when all other ranks of its attempt have ended. Time in which this process was
-    stopped itself, as by `scontrol suspend`, does not count.
+    A rank is ended if it could not run for `run.lease_timeout` and nothing is left for it: in a training or a program,
+    whose other ranks cannot go on without it, or when all other ranks of its attempt have ended. Time in which this
+    process was stopped itself, as by `scontrol suspend`, does not count.
     """
 
     def __init__(self, paths: RunPaths) -> None:
@@ -32,8 +32,9 @@ class StoppedRank:
     def watch(self, pid: int) -> None:
         """Return when the process `pid` has been ended, or is not to be watched."""
         with contextlib.suppress(Exception):  # the rank itself says what is wrong with its run
-            run, kind = read_config(self._paths.config).run, Plan.read(self._paths.plan).kind
-            if kind.unit != "none":
+            config, kind = read_config(self._paths.config), Plan.read(self._paths.plan).kind
+            run = config.run
+            if kind.unit != "none" or config.cluster.on_rank_failure == "end":
                 self._watch(pid, kind, Rank.from_env(), run.heartbeat, run.lease_timeout)
 
     def _watch(self, pid: int, kind: JobKind, rank: Rank, tick: float, timeout: float) -> None:
@@ -47,7 +48,7 @@ class StoppedRank:
         os.kill(pid, signal.SIGKILL)
 
     def _is_lost(self, pid: int, kind: JobKind, rank: Rank) -> bool:
-        if kind.unit == "steps":
+        if kind.unit != "answers":
             return is_stopped(pid) or (rank.world_size > 1 and self._is_silent(rank))
         return is_stopped(pid) and self._is_alone(rank)
 

@@ -19,6 +19,10 @@ VARYING = [
     ("a date and time", r"\b\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:\d\d)?", "DATE"),
     ("a date in a made-up name", r"\b20\d{6}-\d{6}(-[0-9a-f]{4})?\b", "DATE"),
     ("a process", r"\b(supervisor |local\d+t)\d+\b", r"\1PID"),
+    # Slurm gives numbers away as it likes: one to each question whether a job could start, too.
+    ("a job's number", r"\b(work|merge|join|batch job) \d+\b", r"\1 ID"),
+    ("a job's number", r"^(job +)\d+ \(", r"\1ID ("),
+    ("a job's number", r"^\[\d+_(\d+_log\.out\])", r"[ID_\1"),
     # How far a run was when it was looked at; of a complete one all figures count.
     ("progress", r"\b(pending|running), \d+/(\d+) samples \(\d+%\), .*", r"\1, N/\2 samples"),
     ("progress", r"^(resume +)\d+( of \d+ samples)", r"\1N\2"),

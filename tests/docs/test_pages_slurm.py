@@ -27,4 +27,5 @@ def test_a_page_prints_what_it_shows_on_a_cluster(path: Path, tmp_path: Path, re
     page = read_page(path)
     real = request.getfixturevalue("real_dir") if "real" in page.session else None
     with temporary_cluster() as cluster:
-        assert "\n\n".join(faults(page, Session(tmp_path / "me", cluster.env, real))) == ""
+        found = "\n\n".join(faults(page, Session(tmp_path / "me", cluster.env, real)))
+        assert not found, found

@@ -93,6 +93,8 @@ PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 PartitionName=debug Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1 OverSubscribe=NO
 PartitionName=urgent Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=off
+PartitionName=gpu Nodes=ALL MaxTime=2:00:00 State=UP PriorityTier=1
+PartitionName=small Nodes=node1 MaxTime=10 State=UP PriorityTier=1
 """
 NODE_CONF = """\
 NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={cpus} RealMemory=256000 {gres}

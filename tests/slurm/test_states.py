@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from unittest import mock
 
+import pytest
+
 from hpcjobs.run_folder.paths import RunPaths
 from tests.job_states import launch_with, row_of, rows
 from tests.runs import plan_run
@@ -179,3 +181,40 @@ def test_defaults_of_the_users_shell_reach_the_jobs(site: Site) -> None:
     assert done.returncode == 0, done.stderr
     scripts = [path.read_text() for path in (site.folder / "runs/g/logs").glob("*_submission.sh")]
     assert sum("#SBATCH --gres=gpu:2\n" in one for one in scripts) == 1, "of the ranks, not of the merge"
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [
+        (("--nodes", "3"), "cluster.nodes"), (("--partition", "small", "--nodes", "2"), "cluster.nodes"),
+        (("--partition", "small", "--time", "60"), "cluster.time"), (("--gpus-per-node", "9"), "gpus"),
+        (("--cpus-per-task", "99"), "cpus_per_task"), (("--mem", "900G"), "mem"),
+        (("--partition", "nope"), "cluster.partition"),
+    ],
+)  # fmt: skip
+def test_a_shape_that_can_never_start_is_refused_when_planning(site: Site, shape: tuple[str, ...], said: str) -> None:
+    """Slurm would queue most of them, and they would wait for ever."""
+    for how in ("--dry-run", "--yes"):
+        told = site.hpcjobs("submit", "eval", "--executor", "slurm", "--name", "n", *DUMMY, *shape, how, code=2)
+        assert "Slurm can never start" in told
+        assert said in told
+    assert not (site.folder / "runs/n").exists()
+    assert site.run("squeue", "--noheader").stdout == ""
+
+
+def test_nor_is_it_resumed_or_joined(site: Site) -> None:
+    site.hpcjobs("submit", "eval", "--executor", "slurm", "--name", "r", "--yes", *LONG)
+    for verb in ("join", "resume"):
+        site.until("ranks", lambda: site.look("r").done > 0)
+        if verb == "resume":
+            site.hpcjobs("cancel", "r")
+            site.until("the end", lambda: not site.look("r").going)
+        assert "Slurm can never start 7 nodes" in site.hpcjobs(verb, "r", "--nodes", "7", code=2)
+    assert len(json.loads((site.folder / "runs/r/submission.json").read_text())["launches"]) == 1
+    site.hpcjobs("resume", "r", "--wait")
+
+
+def test_the_merge_asks_for_no_more_time_than_its_partition_allows(site: Site) -> None:
+    how = ("--partition", "small", "--time", "5", "--yes", "--wait")
+    site.hpcjobs("submit", "eval", "--executor", "slurm", "--name", "m", *DUMMY, *how)
+    assert json.loads((site.folder / "runs/m/metrics.json").read_text())["complete"]

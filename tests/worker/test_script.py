@@ -1,0 +1,192 @@
+"""A user's program under the local executor: how its ranks meet, what they are told, and what their end means."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpcjobs.commands.status import read_status
+from hpcjobs.run_folder.heartbeat import read_heartbeats
+from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.run_folder.process import children_of
+from tests.runs import cancelled_at_end, hpcjobs, wait_for
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setenv("HPCJOBS_RUNS", str(tmp_path / "runs"))
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    with cancelled_at_end(RunPaths(tmp_path / "runs" / "s")):
+        pass
+
+
+def submit(program: str, ranks: int, *more: str, wait: bool = True, words: tuple[str, ...] = ("p.py",)) -> Any:
+    Path("p.py").write_text(program)
+    how = ("--executor", "local", "--ntasks-per-node", str(ranks), "--gpus", "0", "--name", "s", "--yes")
+    fast = ("--set", "run.heartbeat=0.2", "--set", "run.lease_timeout=3.0")
+    return hpcjobs("submit", "script", *how, *fast, *(("--wait",) if wait else ()), *more, "--", *words)
+
+
+def said(place: Path) -> str:
+    return "".join(path.read_text() for path in sorted((place / "runs/s/logs").glob("*_log.out")))
+
+
+ENVIRONMENT = """
+import json, os, socket
+rank = os.environ["RANK"]
+where = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+def bound(*options):
+    with socket.socket() as one:
+        for option in options:
+            one.setsockopt(socket.SOL_SOCKET, option, 1)
+        try:
+            one.bind(where)
+            one.listen()
+        except OSError:
+            return False
+        return True
+names = "RANK WORLD_SIZE LOCAL_RANK LOCAL_WORLD_SIZE GROUP_RANK ROLE_RANK TORCHELASTIC_RESTART_COUNT".split()
+free, asked = (bound(), bound(socket.SO_REUSEADDR)) if rank == "0" else (False, True)
+agent = os.environ["TORCHELASTIC_USE_AGENT_STORE"]
+open(f"env-{rank}", "w").write(json.dumps([[os.environ[name] for name in names], free, asked, agent]))
+"""
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_each_rank_has_what_torchrun_gives_and_the_port_is_reserved(place: Path, ranks: int) -> None:
+    """Case 54. Who asks for any free port does not get it; who asks for it as torch's store does, can."""
+    assert submit(ENVIRONMENT, ranks).returncode == 0
+    for rank in range(ranks):
+        values, free, asked, agent = json.loads(Path(f"env-{rank}").read_text())
+        assert values == [str(rank), str(ranks), str(rank), str(ranks), "0", str(rank), "0"]
+        assert (free, asked, agent) == (False, True, "False")
+
+
+DIES = """
+import os, signal, sys, time
+if os.environ["RANK"] == "1": {how}
+time.sleep({seconds}); print("slept to the end", flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "why"), [("os.kill(os.getpid(), signal.SIGSEGV)", "signal SIGSEGV"), ("sys.exit(7)", "exit code 7")]
+)
+def test_where_one_rank_dies_the_others_end(place: Path, how: str, why: str) -> None:
+    """Case 26."""
+    began = time.monotonic()
+    done = submit(DIES.format(how=how, seconds=100), 3)
+    assert time.monotonic() - began < 60
+    assert done.returncode == 1
+    assert f"p.py ended with {why} on rank 1" in done.stderr, "the cause, not what came of it"
+    assert "slept to the end" not in said(place)
+    assert said(place).count(f"rank 1 on {os.uname().nodename} (ended with {why}) was lost") == 2
+
+
+def test_where_ranks_do_not_need_each_other_they_go_on(place: Path) -> None:
+    how = ("--set", "cluster.on_rank_failure=go_on")
+    assert submit(DIES.format(how="sys.exit(7)", seconds=4), 2, *how).returncode == 1
+    assert "slept to the end" in said(place)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_rank_that_is_killed_or_stopped_takes_its_program_and_the_others_with_it(
+    place: Path, number: signal.Signals
+) -> None:
+    assert submit("import time; time.sleep(100)", 2, wait=False).returncode == 0
+    paths = RunPaths(place / "runs/s")
+    programs = wait_for(lambda: programs_of(paths, 2), "the programs")
+    os.kill(read_heartbeats(paths.heartbeats)[1].identity["pid"], number)
+    wait_for(lambda: not any(Path(f"/proc/{pid}/cmdline").exists() for pid in programs), "the end of both programs", 40)
+    wait_for(lambda: read_status(paths).over, "the end of the run", 40)
+    assert read_status(paths).state == "failed"
+
+
+def programs_of(paths: RunPaths, count: int) -> list[int] | None:
+    """The pids of all ranks' programs, once there are so many."""
+    ranks = [vitals.identity["pid"] for vitals in read_heartbeats(paths.heartbeats) if vitals.state == "working"]
+    found = [pid for rank in ranks for pid in children_of(rank)]
+    running = [pid for pid in found if b"p.py" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return running if len(running) == count else None
+
+
+SAVES = """
+import os, signal, sys, time
+file = f"saved-{os.environ['RANK']}"
+step = int(open(file).read()) if os.path.exists(file) else 0
+print("begins at", step, flush=True)
+def save(number, frame):
+    with open("got", "a") as got: got.write(signal.Signals(number).name + "\\n")
+    open(file, "w").write(str(step)); sys.exit(0)
+signal.signal(signal.SIGUSR1, save)
+open(f"ready-{os.environ['RANK']}", "w").close()
+while step < 40:
+    step += 1; time.sleep(0.1)
+print("done", step, flush=True)
+"""
+
+
+def test_cancel_warns_and_resume_starts_the_program_again_where_it_saved(place: Path) -> None:
+    """Case 27: warned once, `cancelled` and not failed, and gone on in the same folder."""
+    assert submit(SAVES, 2, "--set", "cluster.warn={signal: USR1, before: 30}", wait=False).returncode == 0
+    wait_for(lambda: all(Path(f"ready-{rank}").exists() for rank in range(2)), "both programs")
+    began = time.monotonic()
+    assert hpcjobs("cancel", "s").returncode == 0
+    assert time.monotonic() - began < 20, "cancel waits for programs that have ended"
+    assert Path("got").read_text() == "SIGUSR1\n" * 2
+    paths = RunPaths(place / "runs/s")
+    assert read_status(paths).state == "cancelled"
+    assert hpcjobs("resume", "s", "--wait").returncode == 0
+    assert "done 40" in said(place)
+    assert int(Path("saved-0").read_text()) > 0
+    assert f"begins at {Path('saved-0').read_text()}" in said(place)
+    assert "is complete: nothing to resume" in hpcjobs("resume", "s").stderr
+
+
+AGAIN = """
+import os, sys
+count = len([name for name in os.listdir() if name.startswith("start-")])
+open(f"start-{count}", "w").write(os.environ["HPCJOBS_ATTEMPT"])
+sys.exit(75 if count < TIMES else 0)
+"""
+
+
+@pytest.mark.parametrize(("times", "starts", "state"), [(2, 3, "complete"), (9, 3, "incomplete")])
+def test_a_program_that_asks_for_it_is_started_again(place: Path, times: int, starts: int, state: str) -> None:
+    """Exit code 75, EX_TEMPFAIL: as often in a row as run.auto_resume says."""
+    how = ("--set", "cluster.warn={}", "--set", "run.auto_resume=2")
+    submit(AGAIN.replace("TIMES", str(times)), 1, *how)
+    paths = RunPaths(place / "runs/s")
+    wait_for(lambda: not read_status(paths).going, "the end", 60)
+    status = read_status(paths)
+    assert status.state == state
+    names = [path.read_text() for path in place.glob("start-*")]
+    assert len(set(names)) == len(names) == starts
+    assert state == "complete" or "asks to be started again (exit code 75)" in " ".join(status.notes)
+
+
+@pytest.mark.parametrize(
+    ("words", "text"), [(("bash", "x.sh"), "from bash 0"), (("./x.sh",), "from bash 0"), (("printenv", "RANK"), "0")]
+)
+def test_any_command_runs(place: Path, words: tuple[str, ...], text: str) -> None:
+    Path("x.sh").write_text("#!/bin/bash\necho from bash $RANK\n")
+    os.chmod("x.sh", 0o755)
+    done = submit("", 1, words=words)
+    assert done.returncode == 0, done.stderr
+    assert text in said(place)
+
+
+def test_what_cannot_be_started_is_named(place: Path) -> None:
+    Path("x").write_bytes(b"\x7fELF\x02\x01\x01" + bytes(57))
+    os.chmod("x", 0o755)
+    done = submit("", 1, words=("./x",))
+    assert done.returncode == 1
+    assert "./x cannot be started on" in done.stderr
