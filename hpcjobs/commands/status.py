@@ -219,11 +219,11 @@ def _state(
     mine = [rank for rank in ranks if any(launch.owns(rank.vitals.attempt) for launch in launches)]
     if metrics:
         return RunState.FAILED if any(rank.vitals.fatal for rank in mine) else metrics.verdict.state
-    states = _newest_states(mine) if plan.kind.program else []
+    states = _newest_states(mine) if not plan.kind.has("merge") else []
     whole = len(states) == launches[-1].ranks
     if whole and set(states) == {RankState.DONE}:
         return RunState.COMPLETE
-    local = launches[-1].executor == "local" and not plan.kind.program
+    local = launches[-1].executor == "local" and plan.kind.has("merge")
     ended = any(one.cancelled for one in launches) or (local and any(rank.state == RankState.DRAINED for rank in mine))
     if ended or any(job.cancelled for job in work):
         return RunState.CANCELLED

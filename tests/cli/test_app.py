@@ -144,8 +144,8 @@ def test_bad_input_is_told_once_and_leaves_nothing(shell: Shell, words: list[str
         (["evla"], ["no job 'evla'", "did you mean 'eval'", "script"]),
         (["script"], ["nothing to run", "-- prog.py args"]),
         (["script", "--"], ["nothing to run"]),
-        (["script", "--", "none.py"], ["none.py does not exist"]),
-        (["script", "--", "echo", "x"], ["echo does not exist", "Python file"]),
+        (["script", "--", "none.py"], ["none.py is neither a file here nor a command on PATH"]),
+        (["script", "--", "ecko", "x"], ["ecko is neither", "Python file, -m module, or any command"]),
         (["script", "--nodes", "2", "--gpus", "3", "--", "-m", "json.tool"], ["--gpus 2 or --gpus 4"]),
     ],
 )

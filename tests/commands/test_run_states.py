@@ -18,11 +18,12 @@ from hpcjobs.run_folder.run_state import RunState
 def launch(executor: str = "slurm", **more: Any) -> Any:
     values = {"launched": True, "jobs": {"work": "1"}, "starting": False, "supervisor": None, "cancelled": False,
               "ranks": 2}  # fmt: skip
-    return SimpleNamespace(executor=executor, owns=lambda attempt: attempt == "a", **values | more)
+    return SimpleNamespace(executor=executor, owns=lambda attempt: attempt.startswith("a"), **values | more)
 
 
 def rank(live: bool = False, state: RankState = RankState.DONE, attempt: str = "a", fatal: bool = False) -> Any:
-    return SimpleNamespace(live=live, state=state, vitals=SimpleNamespace(attempt=attempt, fatal=fatal))
+    vitals = SimpleNamespace(attempt=attempt, fatal=fatal, started_at=float(attempt == "a"))
+    return SimpleNamespace(live=live, state=state, vitals=vitals)
 
 
 def job(state: str, source: str = "squeue") -> JobState:
@@ -98,7 +99,8 @@ def test_the_state_of_a_run_that_is_merged(launches: Any, jobs: Any, ranks: Any,
     ("ranks", "state"),
     [
         ([rank(), rank()], RunState.COMPLETE), ([rank()], RunState.FAILED), ([rank(), DEAD], RunState.FAILED),
-        ([rank(), rank(), DEAD], RunState.COMPLETE), ([rank(), rank(attempt="earlier")], RunState.FAILED),
+        ([rank(), rank(), rank(state=RankState.DEAD, attempt="a before")], RunState.COMPLETE),
+        ([rank(), rank(state=RankState.DRAINED)], RunState.INCOMPLETE), ([rank(), rank(attempt="earlier")], RunState.FAILED),
     ],
 )  # fmt: skip
 def test_a_script_is_complete_when_as_many_ranks_as_were_started_have_ended_well(ranks: Any, state: RunState) -> None:

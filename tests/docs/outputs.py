@@ -21,6 +21,8 @@ VARYING = [
     ("a process", r"\b(supervisor |local\d+t)\d+\b", r"\1PID"),
     # Slurm gives numbers away as it likes: one to each question whether a job could start, too.
     ("a job's number", r"\b(work|merge|join|batch job) \d+\b", r"\1 ID"),
+    ("a job's number", r"^cancelled: job \d+(, job \d+)*$", "cancelled: JOBS"),
+    ("a job's number", r"^(note +job )\d+( \(.* scontrol release )\d+$", r"\1ID\2ID"),
     ("a job's number", r"^(job +)\d+ \(", r"\1ID ("),
     ("a job's number", r"^\[\d+_(\d+_log\.out\])", r"[ID_\1"),
     # How far a run was when it was looked at; of a complete one all figures count.

@@ -86,7 +86,7 @@ def ran(paths: RunPaths, plan: Plan, **env: str) -> list[str]:
     """What the program of a script run prints, started as a rank starts it."""
     words, folders = program_command(paths, plan.code, plan.argv)
     env = os.environ | {"PYTHONPATH": os.pathsep.join(folders)} | env
-    done = subprocess.run([sys.executable, *words], env=env, cwd=plan.code.cwd, capture_output=True, text=True)
+    done = subprocess.run(words, env=env, cwd=plan.code.cwd, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
@@ -144,7 +144,7 @@ def test_a_module_may_start_processes_of_its_own(home: Path) -> None:
 
 def test_an_installed_module_runs_as_before(home: Path) -> None:
     paths, plan = planned("-m", "json.tool", "--help")
-    assert program_command(paths, plan.code, plan.argv) == (["-u", "-m", "json.tool", "--help"], [str(home)])
+    assert program_command(paths, plan.code, plan.argv) == ([sys.executable, "-u", "-m", "json.tool", "--help"], [str(home)])
     assert "snapshot" not in plan.code.values()
     assert not paths.code.exists()
 
