@@ -100,7 +100,8 @@ def test_the_state_of_a_run_that_is_merged(launches: Any, jobs: Any, ranks: Any,
     [
         ([rank(), rank()], RunState.COMPLETE), ([rank()], RunState.FAILED), ([rank(), DEAD], RunState.FAILED),
         ([rank(), rank(), rank(state=RankState.DEAD, attempt="a before")], RunState.COMPLETE),
-        ([rank(), rank(state=RankState.DRAINED)], RunState.INCOMPLETE), ([rank(), rank(attempt="earlier")], RunState.FAILED),
+        ([rank(), rank(state=RankState.DRAINED)], RunState.INCOMPLETE),
+        ([rank(), rank(attempt="earlier")], RunState.FAILED),
     ],
 )  # fmt: skip
 def test_a_script_is_complete_when_as_many_ranks_as_were_started_have_ended_well(ranks: Any, state: RunState) -> None:

@@ -144,7 +144,8 @@ def test_a_module_may_start_processes_of_its_own(home: Path) -> None:
 
 def test_an_installed_module_runs_as_before(home: Path) -> None:
     paths, plan = planned("-m", "json.tool", "--help")
-    assert program_command(paths, plan.code, plan.argv) == ([sys.executable, "-u", "-m", "json.tool", "--help"], [str(home)])
+    command = [sys.executable, "-u", "-m", "json.tool", "--help"]
+    assert program_command(paths, plan.code, plan.argv) == (command, [str(home)])
     assert "snapshot" not in plan.code.values()
     assert not paths.code.exists()
 
