@@ -207,7 +207,7 @@ def resume(
     launched = resume(paths, flags, sbatch or [], lambda text: typer.echo(text, err=True), errors, allow_changed)
     if launched:
         echo_launch(paths, launched, json_)
-    if launched is None or wait:
+    if launched is None or wait or launched.executor == "debug":
         _wait(paths, json_)
 
 

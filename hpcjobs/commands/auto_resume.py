@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable, Sequence
 
@@ -45,28 +46,28 @@ def may_go_on(paths: RunPaths) -> bool:
 
 def goes_on(paths: RunPaths) -> bool:
     """Whether a program is to be started again by itself: all its ranks have ended, none badly, and some before they
-    were done.
+    were done; or its job was out of time, or preempted, before they had.
 
-    Starts that were warned are as many as it takes. Of those that asked for another one at most `run.auto_resume` come
-    in a row.
+    Starts that ended after a warning are as many as it takes. Of the others at most `run.auto_resume` come in a row.
     """
     launches, tries = known_launches(paths), read_config(paths.config).run.auto_resume
-    last = launches[-1:]
+    last, vitals = launches[-1:], read_heartbeats(paths.heartbeats)
     if not last or last[0].executor == "debug" or last[0].cancelled or _any_job(last, lambda job: job.cancelled):
         return False
-    mine = [v for v in read_heartbeats(paths.heartbeats) if last[0].owns(v.attempt)]
+    mine = [v for v in vitals if last[0].owns(v.attempt)]
     newest = [v for v in mine if v.attempt == max(mine, key=lambda one: one.started_at).attempt]
-    if len(newest) != last[0].ranks or {v.state for v in newest} - {RankState.DONE, RankState.DRAINED}:
+    states = {v.state for v in newest}
+    in_order = len(newest) == last[0].ranks and states <= {RankState.DONE, RankState.DRAINED}
+    cut_off = bool(newest) and _any_job(last, lambda job: job.state.startswith(("TIMEOUT", "PREEMPTED")))
+    if not (in_order or cut_off) or states == {RankState.DONE}:
         return False
-    if all(v.state == RankState.DONE for v in newest):
-        return False
-    asked = 0
-    for one in reversed(launches):
-        ends = [v.ended or "" for v in read_heartbeats(paths.heartbeats) if one.owns(v.attempt)]
-        if not any(ASKS_AGAIN in end for end in ends):
-            break
-        asked += 1
-    return asked <= tries
+    ends = [[v.ended or "" for v in vitals if one.owns(v.attempt)] for one in reversed(launches)]
+    spent = itertools.takewhile(lambda those: not any(_was_warned(end) for end in those), ends)
+    return sum(1 for _ in spent) <= tries
+
+
+def _was_warned(end: str) -> bool:
+    return end.startswith("drained") and ASKS_AGAIN not in end
 
 
 def fatal_errors(paths: RunPaths, launches: Sequence[Launch]) -> list[str]:

@@ -42,7 +42,7 @@ def _warn(paths: RunPaths) -> None:
     It is cancelled as soon as it has ended. A config that cannot be read is no reason not to cancel.
     """
     warn = None
-    with contextlib.suppress(HpcJobsError):
+    with contextlib.suppress(HpcJobsError, OSError, ValueError, KeyError):
         warn = read_config(paths.config).cluster.warn if kind_of(paths).program else None
     launches = find_jobs(read_launches(paths)) if warn else []
     if warn is None or not (live := [one for one in launches if _live(paths, one)]):

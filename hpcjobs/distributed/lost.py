@@ -39,10 +39,11 @@ def _place(paths: RunPaths, attempt: str) -> Path:
 
 @dataclass
 class Ring:
-    """Each rank watches the next one that has not ended: so all are watched, and nobody reads all heartbeats.
+    """Each rank watches the next one that has not ended well: so all are watched, and nobody reads all heartbeats.
 
-    A rank whose heartbeat has not changed for `timeout` seconds was lost with its guard or its node, or is stopped.
-    Time in which this rank could not write its own heartbeat, as on a file system that hangs, does not count.
+    The guard of a rank that was killed says so at once. One whose heartbeat has not changed for `timeout` seconds was
+    lost with its guard or its node, or is stopped. Time in which this rank could not write its own heartbeat, as on a
+    file system that hangs, does not count.
     """
 
     paths: RunPaths
@@ -69,6 +70,8 @@ class Ring:
     def _look(self) -> str | None:
         now, mine = time.monotonic(), self.heartbeat.vitals.beat
         vitals = read_heartbeat(self.paths.heartbeat(self.rank.attempt, self._next))
+        if vitals and vitals.state in (RankState.DEAD, RankState.FAILED):
+            return f"rank {self._next} on {vitals.host} ({vitals.ended or vitals.first_error or vitals.state})"
         if vitals and vitals.state in (RankState.DONE, RankState.DRAINED):
             self._next = self._after(self._next)
             self._silent = 0.0
@@ -76,8 +79,9 @@ class Ring:
             self._silent = 0.0
         elif mine != self._beats[1]:
             self._silent += now - self._looked
-        else:
-            return None  # its own heartbeat stands still, too
+        else:  # its own heartbeat stands still, too
+            self._looked = now
+            return None
         self._beats, self._looked = (vitals.beat if vitals else -1, mine), now
         if self._silent <= self.timeout or self._next == self.rank.rank:
             return None

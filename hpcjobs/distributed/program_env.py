@@ -49,6 +49,8 @@ def _restarts(attempt: str) -> int:
 
 def _interface(rank: Rank, master: str) -> dict[str, str]:
     """gloo's network interface: otherwise it looks up its own host name, which may not resolve."""
-    name = None if "GLOO_SOCKET_IFNAME" in os.environ else interface_towards(master)
+    if rank.world_size == 1 or "GLOO_SOCKET_IFNAME" in os.environ:
+        return {}
+    name = interface_towards(master)
     alone = rank.world_size == rank.local_world_size
     return {"GLOO_SOCKET_IFNAME": name} if name and (name != "lo" or alone or master == "127.0.0.1") else {}

@@ -54,8 +54,10 @@ def submit(script: Path, key: str, patience: float = 0.0) -> str:
         except UnsureError:
             if time.monotonic() > deadline:
                 raise
-        if not trouble.unsure or time.monotonic() > deadline:
+        if not trouble.unsure:
             raise trouble
+        if time.monotonic() > deadline:
+            raise LaunchError(f"{trouble}; squeue answers, and has no such job: nothing was queued; next: try again")
         again = True
         time.sleep(_PAUSE)
 
@@ -89,7 +91,8 @@ def _sbatch(script: Path) -> str | _Refusal:
         return match[1]
     if done.returncode == 0:
         return _Refusal(f"sbatch gave no job id: {done.stdout!r} {done.stderr!r}", False)
-    return _Refusal(f"sbatch refused the job: {words(done.stderr)}", bool(_UNSURE.search(done.stderr)))
+    unsure = bool(_UNSURE.search(done.stderr))
+    return _Refusal(f"sbatch {'has failed' if unsure else 'refused the job'}: {words(done.stderr)}", unsure)
 
 
 def _look_for(key: str, trouble: _Refusal) -> str | None:

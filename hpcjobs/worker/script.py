@@ -129,11 +129,13 @@ def _wait(work: Work, child: subprocess.Popen[bytes]) -> int:
 def _let_end(work: Work, child: subprocess.Popen[bytes]) -> None:
     """Wait for the end of a program that Slurm, or `hpcjobs cancel`, has sent SIGTERM as well, and will kill in time.
 
-    It gets no second one: its handler may be saving. Only where nobody else does, this process passes it on.
+    It gets no second one: its handler may be saving. Only where nobody else does, or by the time that it should have
+    been killed, this process passes it on.
     """
     if work.rank.launcher in ("slurm", "submitit"):
-        child.wait()
-    else:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(max(work.drain.left(), 1.0))
+    if child.returncode is None:
         _end(child)
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import signal
+import time
 from types import FrameType
 
 from hpcjobs.distributed.drain import Drain
 
 log = logging.getLogger(__name__)
+# Slurm signals a rank and its guard, which passes it on: within this time it is one signal.
+_TOGETHER_SECONDS = 2.0
 
 
 class Terminated(SystemExit):
@@ -37,24 +40,29 @@ class Warned:
     """Notes that Slurm, or `hpcjobs cancel`, has warned this rank's program by a signal of the user's choice.
 
     Slurm sends it to every process of the step, so the program has it already. A handler, not SIG_IGN, which the
-    program would inherit.
+    program would inherit. Where that is SIGTERM, another one that comes later is no warning.
     """
 
     def __init__(self, name: str | None) -> None:
         self.number = signal.Signals[f"SIG{name}"] if name else None
         self.by: str | None = None
+        self._at = 0.0
 
     def __enter__(self) -> Warned:
-        if self.number is not None and self.number != signal.SIGTERM:
+        if self.number is not None:
             self._before = signal.signal(self.number, self._note)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.number is not None and self.number != signal.SIGTERM:
+        if self.number is not None:
             signal.signal(self.number, self._before)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        first, self._at = self.by is None, now if self.by is None else self._at
         self.by = signal.Signals(number).name
+        if number == signal.SIGTERM and not first and now - self._at > _TOGETHER_SECONDS and callable(self._before):
+            self._before(number, frame)
 
 
 class SignalHandlers:

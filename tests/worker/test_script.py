@@ -101,7 +101,9 @@ def test_where_ranks_do_not_need_each_other_they_go_on(place: Path) -> None:
 def test_a_rank_that_is_killed_or_stopped_takes_its_program_and_the_others_with_it(
     place: Path, number: signal.Signals
 ) -> None:
-    assert submit("import time; time.sleep(100)", 2, wait=False).returncode == 0
+    lease = "60" if number == signal.SIGKILL else "3"  # its guard tells of its death, not its silence
+    how = ("--set", f"run.lease_timeout={lease}")
+    assert submit("import time; time.sleep(100)", 2, *how, wait=False).returncode == 0
     paths = RunPaths(place / "runs/s")
     programs = wait_for(lambda: programs_of(paths, 2), "the programs")
     os.kill(read_heartbeats(paths.heartbeats)[1].identity["pid"], number)
