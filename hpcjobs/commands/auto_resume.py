@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 from collections.abc import Callable, Sequence
 
@@ -48,11 +47,14 @@ def goes_on(paths: RunPaths) -> bool:
     """Whether a program is to be started again by itself: all its ranks have ended, none badly, and some before they
     were done; or its job was out of time, or preempted, before they had.
 
-    Starts that ended after a warning are as many as it takes. Of the others at most `run.auto_resume` come in a row.
+    Starts that ended after a warning are as many as it takes. Of the others at most `run.auto_resume` come in a row; 0
+    is none of either.
     """
     launches, tries = known_launches(paths), read_config(paths.config).run.auto_resume
     last, vitals = launches[-1:], read_heartbeats(paths.heartbeats)
-    if not last or last[0].executor == "debug" or last[0].cancelled or _any_job(last, lambda job: job.cancelled):
+    if not tries or not last or last[0].executor == "debug" or last[0].cancelled:
+        return False
+    if _any_job(last, lambda job: job.cancelled):
         return False
     mine = [v for v in vitals if last[0].owns(v.attempt)]
     newest = [v for v in mine if v.attempt == max(mine, key=lambda one: one.started_at).attempt]
@@ -61,9 +63,9 @@ def goes_on(paths: RunPaths) -> bool:
     cut_off = bool(newest) and _any_job(last, lambda job: job.state.startswith(("TIMEOUT", "PREEMPTED")))
     if not (in_order or cut_off) or states == {RankState.DONE}:
         return False
-    ends = [[v.ended or "" for v in vitals if one.owns(v.attempt)] for one in reversed(launches)]
-    spent = itertools.takewhile(lambda those: not any(_was_warned(end) for end in those), ends)
-    return sum(1 for _ in spent) <= tries
+    warned = [any(_was_warned(v.ended or "") for v in vitals if one.owns(v.attempt)) for one in launches[-tries:]]
+    spent = [one for one, was in zip(launches[-tries:], warned, strict=True) if one.automatic and not was]
+    return len(spent) < tries
 
 
 def _was_warned(end: str) -> bool:

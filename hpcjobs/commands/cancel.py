@@ -8,7 +8,7 @@ import signal
 import time
 
 from hpcjobs.config.resolve import read_config
-from hpcjobs.errors import HpcJobsError
+from hpcjobs.errors import HpcJobsError, LaunchError
 from hpcjobs.launch import slurm
 from hpcjobs.launch.jobs import find_jobs, local_processes
 from hpcjobs.run_folder.heartbeat import read_heartbeats
@@ -51,8 +51,9 @@ def _warn(paths: RunPaths) -> None:
     for launch in live:
         files.mark(launch.number, "cancelled")  # what is warned must not start again
         if launch.executor == "slurm":
-            jobs = [job for job in _live_jobs(launch) if job in launch.work_jobs]
-            slurm.send(jobs, warn.signal)
+            states = slurm.job_states(launch.work_jobs)
+            with contextlib.suppress(LaunchError):  # no warning is no reason not to cancel
+                slurm.send([job for job, state in states.items() if not state.over and not state.pending], warn.signal)
         else:
             _warn_here(paths, launch, warn.signal)
     deadline = time.monotonic() + warn.before

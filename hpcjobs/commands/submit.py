@@ -154,7 +154,11 @@ def start_run(paths: RunPaths, config: Config, shape: Shape, start: Start, recor
         from hpcjobs.worker.run import run_rank
 
         os.environ.update(config.cluster.env)
-        run_rank(str(paths.root))
+        try:
+            run_rank(str(paths.root))
+        except SystemExit as end:  # a program has ended in order before it was done
+            if end.code:
+                raise
         if start.merge and not kind_of(paths).program:
             merge_and_report(paths)
     return record

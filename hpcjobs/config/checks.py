@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import signal
 from collections.abc import Mapping
 from typing import Annotated, Literal, get_args
 
@@ -154,9 +153,13 @@ def error_limit(limit: float) -> float:
     raise ValueError("is a share from 0.0 to 1.0, or a whole number of samples that is 0 or more")
 
 
+# Those that end neither a rank nor its guard, which get them too.
+_WARNINGS = ("USR1", "USR2", "TERM", "HUP", "INT")
+
+
 def signal_name(name: str) -> str:
     """The name of a signal without SIG, as Slurm has it. Raises a ValueError if a program cannot be warned by it."""
     short = name.upper().removeprefix("SIG")
-    if not hasattr(signal, f"SIG{short}") or short in ("KILL", "STOP"):
-        raise ValueError(f"{name!r} is not a signal that a program can handle: take USR1, USR2 or TERM")
+    if short not in _WARNINGS:
+        raise ValueError(f"{name!r} is no signal to warn a program by: take {', '.join(_WARNINGS)}")
     return short

@@ -4,40 +4,43 @@ from __future__ import annotations
 
 import os
 
+from hpcjobs.config.shape import Shape
 from hpcjobs.distributed.rank import Rank
 from hpcjobs.distributed.rendezvous import interface_towards
-from hpcjobs.run_folder.plan import Plan
 
 # What submitit.helpers.TorchDistributedEnvironment().export() sets itself, and refuses to find set.
 MEETING = ("MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 
 
-def program_env(rank: Rank, master: tuple[str, int], plan: Plan) -> dict[str, str]:
+def program_env(rank: Rank, master: tuple[str, int], shape: Shape, alone: bool = False) -> dict[str, str]:
     """The variables to add for this rank's program (torch.distributed.run's documentation, "Environment Variables").
 
-    torch hosts its own store at the address, as it does under srun (TORCHELASTIC_USE_AGENT_STORE). A torchrun that the
-    program starts takes its defaults from PET_*: one for each of these nodes, which meet there.
+    `shape` is that of this launch. `alone`: the program sets RANK and the like itself. torch hosts its own store at the
+    address, as it does under srun (TORCHELASTIC_USE_AGENT_STORE). A torchrun that the program starts takes its defaults
+    from PET_*: one for each of these nodes, which meet there.
     """
+    nodes = rank.world_size // rank.local_world_size
     restarts = _restarts(rank.attempt)
-    env = rank.exports(master, use_cpu=not plan.shape.gpus_per_node) | {
+    env = rank.exports(master, use_cpu=not shape.gpus_per_node) | {
         "TORCHELASTIC_RUN_ID": rank.attempt, "TORCHELASTIC_USE_AGENT_STORE": "False",
         "TORCHELASTIC_RESTART_COUNT": str(restarts), "TORCHELASTIC_MAX_RESTARTS": str(restarts),
-        "GROUP_RANK": str(rank.node), "GROUP_WORLD_SIZE": str(plan.shape.nodes), "ROLE_NAME": "default",
+        "GROUP_RANK": str(rank.node), "GROUP_WORLD_SIZE": str(nodes), "ROLE_NAME": "default",
         "ROLE_RANK": str(rank.rank), "ROLE_WORLD_SIZE": str(rank.world_size), "HPCJOBS_ATTEMPT": rank.attempt,
     }  # fmt: skip
-    env |= _torchrun(rank, master, plan) if plan.shape.ranks_per_node == 1 else {}
-    if plan.code.snapshot.meets_itself:
+    env |= _torchrun(rank, master, shape) if shape.ranks_per_node == 1 else {}
+    if alone:
         left = {*MEETING, "TORCHELASTIC_RUN_ID"}
         env = {name: value for name, value in env.items() if name not in left}
     return env | _interface(rank, master[0])
 
 
-def _torchrun(rank: Rank, master: tuple[str, int], plan: Plan) -> dict[str, str]:
+def _torchrun(rank: Rank, master: tuple[str, int], shape: Shape) -> dict[str, str]:
+    """One rank is one node here, of the local executor too, where all of them are on one machine."""
     values = {
-        "PET_NNODES": str(plan.shape.nodes), "PET_NODE_RANK": str(rank.node), "PET_MASTER_ADDR": master[0],
+        "PET_NNODES": str(rank.world_size), "PET_NODE_RANK": str(rank.rank), "PET_MASTER_ADDR": master[0],
         "PET_MASTER_PORT": str(master[1]),
     }  # fmt: skip
-    gpus = plan.shape.gpus_per_node
+    gpus = shape.gpus_per_node
     return values | ({"PET_NPROC_PER_NODE": str(gpus)} if gpus else {})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -12,13 +13,15 @@ import submitit
 from hpcjobs.config.resolve import read_config
 from hpcjobs.config.shape import shape_of
 from hpcjobs.launch.entry import MERGE, RANK, enter
+from hpcjobs.launch.jobs import LAUNCH_KEY
 from hpcjobs.run_folder.files import stay_private
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.plan import Plan
-from hpcjobs.run_folder.process import Identity
+from hpcjobs.run_folder.process import Identity, processes_with
 from hpcjobs.run_folder.submission import read_launches, together
 
 _MONTH_MINUTES = 60 * 24 * 30
+_LEFT_SECONDS = 2.0
 
 
 def wait_for_go() -> None:
@@ -47,11 +50,25 @@ def supervise(run_dir: str, launch: int, ranks: int | None = None, gpus: int | N
     )  # fmt: skip
     job = executor.submit(enter, RANK, run_dir)
     job._process.wait()
+    if plan.kind.program:
+        _end_leftovers()
     for earlier in together([one for one in read_launches(paths) if one.number <= launch])[:-1]:
         while earlier.supervisor and not Identity(**earlier.supervisor).is_dead():
             time.sleep(0.2)
     if plan.kind.has("merge") or (plan.kind.program and config.cluster.warn):
         enter(MERGE, run_dir, launch)
+
+
+def _end_leftovers() -> None:
+    """End what the ranks' programs have left running, as Slurm does at the end of a step."""
+    key = os.environ.get(LAUNCH_KEY)
+    left = [one for one in processes_with(LAUNCH_KEY, key) if one.pid != os.getpid()] if key else []
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for process in left:
+            process.send(number)
+        deadline = time.monotonic() + _LEFT_SECONDS
+        while (left := [one for one in left if not one.is_dead()]) and time.monotonic() < deadline:
+            time.sleep(0.05)
 
 
 if __name__ == "__main__":

@@ -18,10 +18,10 @@ from hpcjobs.run_folder.snapshot import Snapshot
 
 def make_script_plan(config: Config, argv: list[str], folder: Path | None = None) -> Draft:
     """Plan `submit script`. Raises a UsageError if the program does not exist, or cannot run."""
-    if not argv or argv == ["-m"]:
+    if not argv:
         raise UsageError("nothing to run: hpcjobs submit script --nodes 2 -- prog.py args, or -- any command")
     cluster = config.cluster
-    command = read_command(argv, bool(cluster.container or cluster.modules or cluster.setup))
+    command = read_command(argv, bool(cluster.container or cluster.modules or cluster.setup), cluster.env.get("PATH"))
     config, notes = _one_launcher(config, command)
     shape, kept = shape_of(config.cluster, 1, script=True), dict[str, str]()
 

@@ -5,6 +5,7 @@ Folders and import statements are read; nothing is imported or run here.
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import importlib.util
 import sys
@@ -118,7 +119,17 @@ def meets_itself(argv: Sequence[str], folder: Path) -> bool:
         else:
             found.file(place, PurePosixPath(place.name))
         found.imports(place.parent, found.imported())
-    return any(_MEETS_ITSELF in content for content in found.files.values())
+    return any(_MEETS_ITSELF in content and _names(content, _MEETS_ITSELF.decode()) for content in found.files.values())
+
+
+def _names(content: bytes, name: str) -> bool:
+    """Whether a program uses this name, not only in a comment or a text."""
+    try:
+        tree = ast.parse(content)
+    except (SyntaxError, ValueError):
+        return False
+    fields = ("id", "attr", "name")
+    return any(name == getattr(node, field, None) for node in ast.walk(tree) for field in fields)
 
 
 def _imported_from(name: str) -> Path | None:

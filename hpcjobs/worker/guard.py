@@ -125,7 +125,7 @@ def after_end(paths: RunPaths, code: int, why: str | None = None) -> bool:
     Returns whether the rank had said itself that it ends.
     """
     rank = Rank.from_env()
-    how = f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    how = f"ended by {signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
     how += "" if code else ", in the middle of its work: something that it runs has ended the process"
     how = f"ended by its guard: {why}" if why else how
     path = paths.heartbeat(rank.attempt, rank.rank)
@@ -134,11 +134,19 @@ def after_end(paths: RunPaths, code: int, why: str | None = None) -> bool:
     if vitals and not in_order:
         vitals.end(RankState.DEAD, how)
         vitals.first_error = vitals.first_error or (None if code else f"the process {how}")
-        vitals.signal = signal.Signals(-code).name if code < 0 else None
+        vitals.signal = signal_name(-code) if code < 0 else None
         write_heartbeat(path, vitals)
         notice(f"rank {rank.rank} on {rank.host} was {how}")
     free_chunks(paths, paths.journal(rank.attempt, rank.rank).name, f"its rank was {how}")
     return in_order
+
+
+def signal_name(number: int) -> str:
+    """SIGKILL for 9; real-time signals have numbers only."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def free_chunks(paths: RunPaths, journal: str, why: str) -> int:

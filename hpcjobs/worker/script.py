@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from hpcjobs.config.shape import shape_of
 from hpcjobs.distributed.drain import ASKS_AGAIN
 from hpcjobs.distributed.lost import LostRankError, Ring, tell_lost
 from hpcjobs.distributed.program_env import MEETING, program_env
@@ -19,8 +20,10 @@ from hpcjobs.distributed.rendezvous import Rendezvous
 from hpcjobs.errors import HpcJobsError
 from hpcjobs.masking import reveal
 from hpcjobs.run_folder.files import user_umask
+from hpcjobs.run_folder.process import processes_with
 from hpcjobs.run_folder.rank_state import RankState
 from hpcjobs.run_folder.snapshot import program_command
+from hpcjobs.worker.guard import signal_name
 from hpcjobs.worker.signals import Drained, Terminated, Warned
 from hpcjobs.worker.stopped import is_stopped
 
@@ -32,8 +35,12 @@ log = logging.getLogger(__name__)
 # another rank was lost (seconds).
 _POLL, _LOOK, _GRACE = 0.1, 1.0, 10.0
 _PR_SET_PDEATHSIG = 1
-# EX_TEMPFAIL of sysexits(3): "start me again". Above _BY_SIGNAL a shell says which signal has ended a program.
-TRY_AGAIN, _BY_SIGNAL = os.EX_TEMPFAIL, 128
+# A little less than `hpcjobs cancel` waits before it kills local ranks (seconds).
+_LOCAL_SECONDS = 18.0
+# EX_TEMPFAIL of sysexits(3): "start me again".
+TRY_AGAIN = os.EX_TEMPFAIL
+# The variable by which the processes of a rank's program are known.
+_MARK = "HPCJOBS_PROGRAM"
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -43,31 +50,51 @@ def run_script(work: Work) -> None:
     With `cluster.on_rank_failure: end` it is ended where another rank was lost, and tells the others of its own end.
     """
     words, folders = program_command(work.paths, work.plan.code, work.plan.argv)
+    shape = shape_of(work.config.cluster, 1, script=True)
     with _meeting(work) as master:
-        env = _outside() | program_env(work.rank, master, work.plan)
+        env = _outside() | program_env(work.rank, master, shape, bool(work.plan.code.snapshot.meets_itself))
         env["PYTHONPATH"] = os.pathsep.join(filter(None, [*folders, env.get("PYTHONPATH", "")]))
+        env[_MARK] = f"{work.rank.attempt}-{work.rank.rank}-{os.getpid()}"
         log.info("command: %s", " ".join(words))
         work.heartbeat.enter(RankState.WORKING)
         warn = work.config.cluster.warn
         with Warned(warn.signal if warn else None) as warned:
-            child = _start(_revealed(words, work.plan.run), env, work)
             try:
-                code = _wait(work, child)
-            except Terminated:
-                _let_end(work, child)
+                program = _Program(_start(_revealed(words, work.plan.run), env, work), env[_MARK])
+                code = _wait(work, program)
+            except HpcJobsError as error:
+                _tell(work, str(error))
                 raise
-            except BaseException:
-                _end(child)
-                raise
-    if code == TRY_AGAIN:
+    _judge(work, code, warned)
+
+
+def _judge(work: Work, code: int, warned: Warned) -> None:
+    """Say what the end of the program means: Drained, or an HpcJobsError, where it was not done."""
+    warn, name = work.config.cluster.warn, how_ended(code)
+    if warn and code == TRY_AGAIN:
+        _tell(work, ASKS_AGAIN)
         raise Drained(f"drained: {ASKS_AGAIN} (exit code {TRY_AGAIN})")
-    if warned.by and (code <= 0 or code > _BY_SIGNAL):
+    if warned.by and code in (0, -warned.number, 128 + warned.number):
         raise Drained(f"drained: warned by {warned.by}")
     if code:
-        name = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        if work.config.cluster.on_rank_failure == "end" and work.rank.world_size > 1:
-            tell_lost(work.paths, work.rank.attempt, f"rank {work.rank.rank} on {work.rank.host} (ended with {name})")
-        raise HpcJobsError(f"{' '.join(work.plan.argv)} ended with {name} on rank {work.rank.rank} ({work.rank.host})")
+        _tell(work, f"ended with {name}")
+        rank = work.rank
+        raise HpcJobsError(f"{' '.join(work.plan.argv)} ended with {name} on rank {rank.rank} ({rank.host})")
+
+
+def how_ended(code: int) -> str:
+    """`exit code 7`, `signal SIGSEGV`."""
+    return f"exit code {code}" if code >= 0 else f"signal {signal_name(-code).removeprefix('signal ')}"
+
+
+def _tell(work: Work, why: str) -> None:
+    """Tell the other ranks that this one has ended, if they need it."""
+    if _need_each_other(work):
+        tell_lost(work.paths, work.rank.attempt, f"rank {work.rank.rank} on {work.rank.host} ({why})")
+
+
+def _need_each_other(work: Work) -> bool:
+    return work.config.cluster.on_rank_failure == "end" and work.rank.world_size > 1
 
 
 @contextlib.contextmanager
@@ -101,42 +128,80 @@ def _die_with_parent() -> None:
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _wait(work: Work, child: subprocess.Popen[bytes]) -> int:
-    """Its exit code. Raises a LostRankError after ending it, if another rank was lost.
+def _wait(work: Work, program: _Program) -> int:
+    """Its exit code. Raises a LostRankError after ending it, if another rank was lost; Drained if that asks for more.
 
     Ranks that need each other wait for ever for a program that is stopped: it is ended as a stopped rank is.
     """
+    try:
+        return _watch(work, program)
+    except Terminated:
+        # Slurm, or `hpcjobs cancel`, has sent SIGTERM to the program as well, and will kill it in time. Its handler may
+        # be saving: it gets a second one only where nobody else does, or when it should have been killed by then.
+        patience = {"slurm": max(work.drain.left(), 1.0), "local": _LOCAL_SECONDS}
+        program.await_end(patience.get(work.rank.launcher, 0.0))
+        program.end()
+        _tell(work, "ended by SIGTERM")
+        raise
+    except BaseException:
+        program.end()
+        raise
+
+
+def _watch(work: Work, program: _Program) -> int:
     ring = Ring(work.paths, work.rank, work.heartbeat, work.config.run.lease_timeout)
-    looks = work.config.cluster.on_rank_failure == "end" and work.rank.world_size > 1
-    looked, runs = time.monotonic(), time.monotonic()
-    while True:
+    looks, looked, runs = _need_each_other(work), time.monotonic(), time.monotonic()
+    while (code := program.await_end(_POLL)) is None:
+        if not looks or time.monotonic() - looked < _LOOK:
+            continue
+        looked = time.monotonic()
+        runs = runs if is_stopped(program.pid) else looked
+        if looked - runs > work.config.run.lease_timeout:
+            program.kill()
+            why = f"{work.plan.argv[0]} was ended on rank {work.rank.rank}: stopped for {looked - runs:.0f} s"
+            raise HpcJobsError(why)
+        if lost := ring.lost():
+            program.end()
+            if ASKS_AGAIN in lost:
+                raise Drained(f"drained: {ASKS_AGAIN}: {lost}")
+            raise LostRankError(f"{lost} was lost: the others cannot go on without it")
+    return code
+
+
+class _Program:
+    """The program of a rank, and the processes that it has started: they have its mark in their environment."""
+
+    def __init__(self, child: subprocess.Popen[bytes], mark: str) -> None:
+        self._child, self._mark = child, mark
+
+    @property
+    def pid(self) -> int:
+        return self._child.pid
+
+    def await_end(self, seconds: float) -> int | None:
+        """Its exit code; None if it still runs by then."""
         with contextlib.suppress(subprocess.TimeoutExpired):
-            return child.wait(_POLL)
-        if looks and time.monotonic() - looked > _LOOK:
-            looked = time.monotonic()
-            runs = runs if is_stopped(child.pid) else looked
-            if looked - runs > work.config.run.lease_timeout:
-                child.kill()
-                child.wait()
-                why = f"{work.plan.argv[0]} was ended on rank {work.rank.rank}: stopped for {looked - runs:.0f} s"
-                tell_lost(work.paths, work.rank.attempt, f"rank {work.rank.rank} on {work.rank.host} (stopped)")
-                raise HpcJobsError(why)
-            if lost := ring.lost():
-                _end(child)
-                raise LostRankError(f"{lost} was lost: the others cannot go on without it")
+            return self._child.wait(seconds)
+        return None
 
+    def end(self) -> None:
+        """Terminate it, and kill it if it does not end; then what it has left."""
+        if self._child.poll() is None:
+            self._child.terminate()
+            self.await_end(_GRACE)
+        self.kill()
 
-def _let_end(work: Work, child: subprocess.Popen[bytes]) -> None:
-    """Wait for the end of a program that Slurm, or `hpcjobs cancel`, has sent SIGTERM as well, and will kill in time.
-
-    It gets no second one: its handler may be saving. Only where nobody else does, or by the time that it should have
-    been killed, this process passes it on.
-    """
-    if work.rank.launcher in ("slurm", "submitit"):
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            child.wait(max(work.drain.left(), 1.0))
-    if child.returncode is None:
-        _end(child)
+    def kill(self) -> None:
+        if self._child.poll() is None:
+            self._child.kill()
+            self._child.wait()
+        left = processes_with(_MARK, self._mark)
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            for process in left:
+                process.send(number)
+            deadline = time.monotonic() + 1.0
+            while (left := [one for one in left if not one.is_dead()]) and time.monotonic() < deadline:
+                time.sleep(0.05)
 
 
 def _revealed(command: list[str], run: str) -> list[str]:
@@ -149,13 +214,3 @@ def _revealed(command: list[str], run: str) -> list[str]:
             f"the command needs a secret that is not in this job's environment: {name}; next: export {name}=... in the "
             f"shell, then hpcjobs resume {run}"
         ) from None
-
-
-def _end(child: subprocess.Popen[bytes]) -> None:
-    """Terminate the program, and kill it if it does not end."""
-    child.terminate()
-    try:
-        child.wait(timeout=_GRACE)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        child.wait()

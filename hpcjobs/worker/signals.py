@@ -44,17 +44,17 @@ class Warned:
     """
 
     def __init__(self, name: str | None) -> None:
-        self.number = signal.Signals[f"SIG{name}"] if name else None
+        self.number = int(signal.Signals[f"SIG{name}"]) if name else 0
         self.by: str | None = None
         self._at = 0.0
 
     def __enter__(self) -> Warned:
-        if self.number is not None:
+        if self.number:
             self._before = signal.signal(self.number, self._note)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.number is not None:
+        if self.number:
             signal.signal(self.number, self._before)
 
     def _note(self, number: int, frame: FrameType | None) -> None:

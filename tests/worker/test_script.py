@@ -15,7 +15,8 @@ import pytest
 from hpcjobs.commands.status import read_status
 from hpcjobs.run_folder.heartbeat import read_heartbeats
 from hpcjobs.run_folder.paths import RunPaths
-from hpcjobs.run_folder.process import children_of
+from hpcjobs.run_folder.process import children_of, processes_with
+from hpcjobs.run_folder.submission import read_launches
 from tests.runs import cancelled_at_end, hpcjobs, wait_for
 
 
@@ -151,6 +152,87 @@ def test_cancel_warns_and_resume_starts_the_program_again_where_it_saved(place: 
     assert int(Path("saved-0").read_text()) > 0
     assert f"begins at {Path('saved-0').read_text()}" in said(place)
     assert "is complete: nothing to resume" in hpcjobs("resume", "s").stderr
+
+
+def test_one_rank_that_asks_for_another_start_takes_the_others_along(place: Path) -> None:
+    program = """
+import os, sys, time
+again = os.path.exists("first")
+if os.environ["RANK"] == "1" and not again:
+    open("first", "w").close()
+    sys.exit(75)
+time.sleep(0 if again else 100)
+"""
+    assert submit(program, 2, "--set", "cluster.warn={}").returncode in (0, 3)
+    paths = RunPaths(place / "runs/s")
+    wait_for(lambda: not read_status(paths).going, "the end", 60)
+    assert read_status(paths).state == "complete"
+
+
+def test_without_a_wish_to_be_warned_exit_code_75_is_a_failure(place: Path) -> None:
+    assert submit(DIES.format(how="sys.exit(75)", seconds=100), 2).returncode == 1
+
+
+def test_what_a_program_has_left_running_ends_with_the_run(place: Path) -> None:
+    """As at the end of a Slurm step: a daemon, and the foreground child of a shell that was ended."""
+    Path("x.sh").write_text("#!/bin/bash\nsleep 1000 &\n[ $RANK = 1 ] && exit 7\nsleep 1000\n")
+    began = time.monotonic()
+    assert submit("", 2, words=("bash", "x.sh")).returncode == 1
+    assert time.monotonic() - began < 60
+    assert not [one for one in processes_with("HPCJOBS_RUNS", str(place / "runs")) if sleeps(one.pid)]
+    assert submit("import subprocess; subprocess.Popen(['sleep', '1000'])", 1, "--name", "t").returncode == 0
+    assert not [one for one in processes_with("HPCJOBS_RUNS", str(place / "runs")) if sleeps(one.pid)]
+
+
+def sleeps(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text() == "sleep\n"
+    except OSError:
+        return False
+
+
+WARNED = """
+import os, signal, sys, time
+def end(number, frame):
+    {how}
+signal.signal(signal.{name}, end)
+open(f"ready-{{os.environ['RANK']}}", "w").close()
+time.sleep(100)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "how", "state"),
+    [
+        ("SIGUSR1", "sys.exit(0)", "cancelled"), ("SIGTERM", "time.sleep(12); open('saved', 'w').close(); sys.exit(0)",
+        "cancelled"),
+    ],
+)  # fmt: skip
+def test_each_signal_gives_the_time_that_was_asked_for(place: Path, name: str, how: str, state: str) -> None:
+    warn = f"cluster.warn={{signal: {name}, before: 40}}"
+    assert submit(WARNED.format(how=how, name=name), 1, "--set", warn, wait=False).returncode == 0
+    wait_for(lambda: Path("ready-0").exists(), "the program")
+    assert hpcjobs("cancel", "s").returncode == 0
+    assert read_status(RunPaths(place / "runs/s")).state == state
+    assert Path("saved").exists() == ("saved" in how)
+
+
+@pytest.mark.parametrize("how", ["sys.exit(3)", "os.kill(os.getpid(), signal.SIGSEGV)", "os._exit(255)"])
+def test_what_fails_after_a_warning_has_failed(place: Path, how: str) -> None:
+    warn = "cluster.warn={signal: USR1, before: 40}"
+    assert submit(WARNED.format(how=how, name="SIGUSR1"), 1, "--set", warn, wait=False).returncode == 0
+    wait_for(lambda: Path("ready-0").exists(), "the program")
+    paths = RunPaths(place / "runs/s")
+    rank = read_heartbeats(paths.heartbeats)[0].identity["pid"]
+    for pid in (rank, *children_of(rank)):
+        os.kill(pid, signal.SIGUSR1)
+    wait_for(lambda: not read_status(paths).going, "the end", 60)
+    assert (read_status(paths).state, len(read_launches(paths))) == ("failed", 1)
+
+
+def test_a_real_time_signal_has_a_number(place: Path) -> None:
+    done = submit("import os; os.kill(os.getpid(), 35)", 1)
+    assert "ended with signal 35 on rank 0" in done.stderr
 
 
 AGAIN = """
