@@ -111,11 +111,14 @@ def test_submit_from_inside_a_job_is_not_confused_by_it(site: Site) -> None:
     assert {rank["world_size"] for rank in site.status("in")["ranks"]} == {2}
 
 
-def test_what_sbatch_refuses_leaves_nothing_behind(site: Site) -> None:
-    said = site.hpcjobs("submit", "eval", "--partition", "nowhere", "--name", "x", *DUMMY, code=1)
+def test_what_slurm_refuses_leaves_nothing_behind(site: Site) -> None:
+    said = site.hpcjobs("submit", "eval", "--partition", "nowhere", "--name", "x", *DUMMY, code=2)
     assert "invalid partition" in said.lower()
     assert not site.paths("x").root.exists()
-    said = site.hpcjobs("submit", "eval", "--nodes", "2", "--gpus", "10", "--name", "x", *DUMMY, code=1)
+    said = site.hpcjobs("submit", "eval", "--nodes", "2", "--gpus", "10", "--name", "x", *DUMMY, code=2)
+    assert "Slurm can never start" in said
+    assert not site.paths("x").root.exists()
+    said = site.hpcjobs("submit", "eval", "--sbatch", "dependency-typo=1", "--name", "x", *DUMMY, code=1)
     assert "sbatch refused" in said
     assert not site.paths("x").root.exists()
     assert site.run("squeue", "--noheader").stdout == ""

@@ -193,12 +193,17 @@ def shim(folder: Path, name: str, text: str) -> dict[str, str]:
     return {"PATH": f"{folder}:{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
 
+# The question whether the job could start goes through.
+ASKED = '[ "$1" = --test-only ] && exec {real} "$@"; '
+
+
 @pytest.mark.parametrize(
     ("name", "words"), [("i1", ""), ("i2", "sbatch: error: Batch job submission failed: Socket timed out on send/recv")]
 )
 def test_a_lost_reply_of_sbatch_makes_one_job(site: Site, tmp_path: Path, name: str, words: str) -> None:
     real = site.run("which", "sbatch").stdout.strip()
-    env = site.env | shim(tmp_path / "shims", "sbatch", f'{real} "$@" >/dev/null; echo "{words}" >&2; exit 1')
+    lost = f'{ASKED.format(real=real)}{real} "$@" >/dev/null; echo "{words}" >&2; exit 1'
+    env = site.env | shim(tmp_path / "shims", "sbatch", lost)
     command = [sys.executable, "-m", "hpcjobs", "submit", "eval", *FOUR, "--name", name, *slow(50, 0.0)]
     done = subprocess.run(command, env=env, cwd=site.folder, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
@@ -212,7 +217,8 @@ def test_a_lost_reply_of_sbatch_makes_one_job(site: Site, tmp_path: Path, name: 
 
 def test_a_submit_that_was_killed_behind_sbatch_is_found_again(site: Site, tmp_path: Path) -> None:
     real = site.run("which", "sbatch").stdout.strip()
-    env = site.env | shim(tmp_path / "shims", "sbatch", f'{real} "$@" >/dev/null; kill -9 $PPID')
+    killed = f'{ASKED.format(real=real)}{real} "$@" >/dev/null; kill -9 $PPID'
+    env = site.env | shim(tmp_path / "shims", "sbatch", killed)
     command = [sys.executable, "-m", "hpcjobs", "submit", "eval", *FOUR, "--name", "f", *slow(50, 0.0)]
     done = subprocess.run(command, env=env, cwd=site.folder, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == -signal.SIGKILL
