@@ -43,7 +43,7 @@ def _warn(paths: RunPaths) -> None:
     """
     warn = None
     with contextlib.suppress(HpcJobsError, OSError, ValueError, KeyError):
-        warn = read_config(paths.config).cluster.warn if kind_of(paths).program else None
+        warn = read_config(paths.config).cluster.warn if kind_of(paths).alone else None
     launches = find_jobs(read_launches(paths)) if warn else []
     if warn is None or not (live := [one for one in launches if _live(paths, one)]):
         return

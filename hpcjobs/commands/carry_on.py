@@ -132,5 +132,5 @@ def _program(
 
 
 REST: dict[str, Callable[[RunPaths, Config, Callable[[str], None], Seen, bool], Launch | None]] = {
-    "eval": _answers, "generate": _answers, "train": _steps, "script": _program,
+    "eval": _answers, "generate": _answers, "sweep": _answers, "train": _steps, "script": _program,
 }  # fmt: skip

@@ -51,7 +51,7 @@ def finish_run(run_dir: str, launch: int | None = None) -> None:
         how = "has come after" if other > launch else "is still at work"
         log.info("start %d of this run %s: its merge judges", other, how)
         return
-    if kind_of(paths).program:
+    if kind_of(paths).alone:
         if goes_on(paths):
             _go_on(paths, seen)
         return

@@ -45,8 +45,8 @@ def resume(
     if allow_changed:
         config = config.model_copy(update={"run": config.run.model_copy(update={"allow_changed": True})})
     if executor_of(config) == "slurm":
-        program = plan.kind.program
-        check_startable(config, shape_of(config.cluster, config.model.gpus_per_rank, script=program), paths, program)
+        shape = shape_of(config.cluster, config.model.gpus_per_rank, script=plan.kind.alone)
+        check_startable(config, shape, paths, plan.kind.program)
     _withdraw_cut_short(paths)
     return (run_errors_again if errors else carry_on)(paths, config, echo, seen)
 

@@ -110,7 +110,7 @@ def _read(paths: RunPaths) -> Status:
     notes += counts.warnings if metrics is None else []  # they are among those of the merge
     if metrics and state.over and metrics.verdict.why:
         notes.append(f"{metrics.verdict.why}: {next_command(metrics.verdict, paths)}")
-    if state == RunState.INCOMPLETE and plan.kind.program:
+    if state == RunState.INCOMPLETE and plan.kind.alone:
         why = next((rank.vitals.ended for rank in ranks if rank.state == RankState.DRAINED), None)
         notes.append(f"its program was not done{f' ({why})' if why else ''}: next: hpcjobs resume {paths.root}")
     if state == RunState.FAILED and not metrics and plan.kind.has("merge") and _ended(now, ranks):

@@ -33,7 +33,7 @@ FLAGS = {
     "time": "cluster.time", "partition": "cluster.partition", "account": "cluster.account", "qos": "cluster.qos",
     "constraint": "cluster.constraint", "reservation": "cluster.reservation", "exclusive": "cluster.exclusive",
     "requeue": "cluster.requeue", "executor": "cluster.executor", "name": "run.name", "model": "model.name",
-    "data": "data.name", "max_samples": "data.max_samples", "array": "cluster.array",
+    "data": "data.name", "max_samples": "data.max_samples", "array": "cluster.array", "sweep": "sweep",
 }  # fmt: skip
 
 
@@ -61,6 +61,7 @@ class Flags:
     data: str | None = None
     max_samples: int | None = None
     array: int | None = None
+    sweep: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +145,7 @@ def start(draft: Draft) -> Launch:
 
 def ends_with_job(kind: JobKind, config: Config) -> bool:
     """Whether a job follows the ranks: the merge, or what starts a program again that was warned."""
-    return kind.has("merge") or (kind.program and config.cluster.warn is not None)
+    return kind.has("merge") or (kind.alone and config.cluster.warn is not None)
 
 
 def start_run(paths: RunPaths, config: Config, shape: Shape, start: Start, record: Launch) -> Launch:
@@ -159,6 +160,6 @@ def start_run(paths: RunPaths, config: Config, shape: Shape, start: Start, recor
         except SystemExit as end:  # a program has ended in order before it was done
             if end.code:
                 raise
-        if start.merge and not kind_of(paths).program:
+        if start.merge and not kind_of(paths).alone:
             merge_and_report(paths)
     return record

@@ -167,6 +167,7 @@ class RunConfig(Section):
     progress_timeout: Annotated[float, Field(gt=0)] = 1800.0
     metric_timeout: Annotated[float, Field(gt=0)] = 300.0
     auto_resume: Annotated[int, Field(ge=0)] = 3
+    retries: Annotated[int, Field(ge=0)] = 0
     max_errors: Annotated[int | float, AfterValidator(error_limit)] = 0.1
     drain_margin: Annotated[float, Field(ge=0)] | None = None
     rendezvous_timeout: Annotated[float, Field(gt=0)] = 600.0
@@ -327,3 +328,4 @@ class Config(Section):
     run: RunConfig = RunConfig()
     train: TrainConfig = TrainConfig()
     cluster: ClusterConfig = ClusterConfig()
+    sweep: dict[Annotated[str, Field(min_length=1)], tuple[str | int | float | bool | None, ...]] | str | None = None

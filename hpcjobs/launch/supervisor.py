@@ -41,7 +41,7 @@ def supervise(run_dir: str, launch: int, ranks: int | None = None, gpus: int | N
     paths = RunPaths(Path(run_dir))
     stay_private(paths.root)
     config, plan = read_config(paths.config), Plan.read(paths.plan)
-    shape = shape_of(config.cluster, config.model.gpus_per_rank, script=plan.kind.program)
+    shape = shape_of(config.cluster, config.model.gpus_per_rank, script=plan.kind.alone)
     os.environ["HPCJOBS_ATTEMPT"] = f"local{launch}t{os.getpid()}"
     executor = submitit.LocalExecutor(folder=paths.logs)
     executor.update_parameters(
@@ -55,7 +55,7 @@ def supervise(run_dir: str, launch: int, ranks: int | None = None, gpus: int | N
     for earlier in together([one for one in read_launches(paths) if one.number <= launch])[:-1]:
         while earlier.supervisor and not Identity(**earlier.supervisor).is_dead():
             time.sleep(0.2)
-    if plan.kind.has("merge") or (plan.kind.program and config.cluster.warn):
+    if plan.kind.has("merge") or (plan.kind.alone and config.cluster.warn):
         enter(MERGE, run_dir, launch)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hpcjobs.config import Config
+from hpcjobs.errors import UsageError
 from hpcjobs.plan.draft import Draft
 
 # (config, the words behind `--`, the run's folder or None for a made-up name) -> what will be written, all checked.
@@ -36,4 +37,12 @@ def _script(config: Config, argv: Sequence[str], folder: Path | None) -> Draft:
     return make_script_plan(config, list(argv), folder)
 
 
-PLANNERS: dict[str, Planner] = {"eval": _eval, "generate": _generate, "train": _train, "script": _script}
+def _sweep(config: Config, argv: Sequence[str], folder: Path | None) -> Draft:
+    if config.sweep is None:
+        raise UsageError("a sweep needs points: --sweep points.jsonl, or --set sweep.NAME=[1, 2, 3]")
+    return _script(config, argv, folder)
+
+
+PLANNERS: dict[str, Planner] = {
+    "eval": _eval, "generate": _generate, "train": _train, "script": _script, "sweep": _sweep,
+}  # fmt: skip

@@ -22,8 +22,8 @@ def make_script_plan(config: Config, argv: list[str], folder: Path | None = None
         raise UsageError("nothing to run: hpcjobs submit script --nodes 2 -- prog.py args, or -- any command")
     cluster = config.cluster
     command = read_command(argv, bool(cluster.container or cluster.modules or cluster.setup), cluster.env.get("PATH"))
-    config, notes = _one_launcher(config, command)
-    shape, kept = shape_of(config.cluster, 1, script=True), dict[str, str]()
+    config, notes = (config, list[str]()) if config.sweep is not None else _one_launcher(config, command)
+    shape, kept = shape_of(config.cluster, 1, script=config.sweep is None), dict[str, str]()
 
     def keep(secret: str) -> str:
         name = kept.setdefault(secret, f"HPCJOBS_SECRET_{len(kept) + 1}")
@@ -39,6 +39,11 @@ def make_script_plan(config: Config, argv: list[str], folder: Path | None = None
     alone = command.python and meets_itself(argv, Path.cwd())
     if alone:
         notes.append("the program sets RANK, MASTER_ADDR and the like itself (submitit's TorchDistributedEnvironment)")
+    if config.sweep is not None:
+        from hpcjobs.plan.sweep import make_sweep_plan
+
+        code = _code(command, argv, alone, (folder or Path("runs")).absolute())
+        return make_sweep_plan(config, command, argv, code, folder, notes)
     return draft_run(
         "script", config, folder, shape, lambda run: _code(command, argv, alone, run), argv=argv, notes=notes
     )

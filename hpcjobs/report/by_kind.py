@@ -27,7 +27,8 @@ class JobPage:
 _ANSWERS = JobPage(eval.content, eval.headline, eval.tiles)
 _RANKS = JobPage(script.content, script.headline, script.tiles)
 PAGES: dict[str, JobPage] = {
-    "eval": _ANSWERS, "generate": _ANSWERS, "train": JobPage(train.content, train.headline, train.tiles),
+    "eval": _ANSWERS, "generate": _ANSWERS, "sweep": _ANSWERS,
+    "train": JobPage(train.content, train.headline, train.tiles),
 }  # fmt: skip
 
 

@@ -42,6 +42,11 @@ class JobKind:
             raise UsageError(self.refusals[verb].format(run=run))
 
     @property
+    def alone(self) -> bool:
+        """Whether it runs one program, of which only the end of the ranks counts."""
+        return self.program and self.unit == "none"
+
+    @property
     def counted(self) -> str:
         """The unit, for people."""
         return {"answers": "samples", "steps": "steps", "none": "ranks"}[self.unit]
@@ -65,7 +70,12 @@ SCRIPT = JobKind(
         "join": "{run} is a script run: its ranks are fixed, nobody can join them",
     },
 )  # fmt: skip
-KINDS: dict[str, JobKind] = {kind.name: kind for kind in (EVAL, GENERATE, TRAIN, SCRIPT)}
+SWEEP = JobKind(
+    name="sweep", unit="answers", program=True, refusals={
+        "verify": "verify compares answers of a model; {run} is a sweep: see hpcjobs table {run}",
+    },
+)  # fmt: skip
+KINDS: dict[str, JobKind] = {kind.name: kind for kind in (EVAL, GENERATE, TRAIN, SCRIPT, SWEEP)}
 BUILT_IN = frozenset(KINDS)
 EVAL_OF_IT = "<its eval>"
 

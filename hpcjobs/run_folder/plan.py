@@ -213,7 +213,8 @@ class Plan:
         """The plan for people, in a few lines."""
         lines = [f"run     {self.run}", f"job     {self.job}: {self.shape}", *self._code_lines()]
         if self.kind.program:
-            return [*lines, f"command {' '.join(self.argv)}", *(f"note    {note}" for note in self.notes)]
+            points = [f"points  {self.rows}: {self.data.name}"] if self.kind.unit == "answers" else []
+            return [*lines, f"command {' '.join(self.argv)}", *points, *(f"note    {note}" for note in self.notes)]
         lines += self._model_lines() if self.model.name else []
         if self.kind.unit != "answers":
             lines += [f"data    {self.data.name}: {self.rows} rows"] if self.data.name else []

@@ -32,6 +32,11 @@ class EvalTask(Protocol):
 
 def eval_task_of(config: Config, columns: Iterable[str], paths: RunPaths) -> EvalTask:
     """The task of a run whose inputs/ has these columns."""
+    if config.sweep is not None:
+        from hpcjobs.run_folder.plan import Plan
+        from hpcjobs.tasks.sweep import SweepTask
+
+        return SweepTask(Plan.read(paths.plan).argv, config.cluster.env, user_columns(columns))
     if config.task.type == "lm_eval":
         from hpcjobs.tasks.lmeval.eval_task import LmEvalTask
 

@@ -25,5 +25,13 @@ def _script(work: Work) -> None:
     run_script(work)
 
 
+def _sweep(work: Work) -> None:
+    from hpcjobs.worker.sweep import run_sweep
+
+    run_sweep(work)
+
+
 # Returns when there is nothing left for this rank to do; an error ends the rank.
-RANKS: dict[str, Callable[[Work], None]] = {"eval": _eval, "generate": _eval, "train": _train, "script": _script}
+RANKS: dict[str, Callable[[Work], None]] = {
+    "eval": _eval, "generate": _eval, "train": _train, "script": _script, "sweep": _sweep,
+}  # fmt: skip

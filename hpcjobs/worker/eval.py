@@ -25,7 +25,11 @@ def run_eval(work: Work) -> None:
     rank.
     """
     work.heartbeat.enter(RankState.LOADING)
-    engine = make_engine(work)
+    run_answers(work, make_engine(work))
+
+
+def run_answers(work: Work, engine: Engine) -> None:
+    """Feed an engine from the ledger, until nothing is left."""
     with Journal(work.paths.journal(work.rank.attempt, work.rank.rank)) as journal:
         shift = ChunkRunner(work, journal, engine)
         work.heartbeat.vitals.ready_at = time.time()

@@ -102,7 +102,7 @@ def _run_job(work: Work) -> None:
         log.warning("%s", message)
     if not work.plan.kind.program:
         check_as_planned(work)
-    with contained() if work.plan.kind.unit == "answers" else contextlib.nullcontext():
+    with contained() if work.plan.kind.unit == "answers" and not work.plan.kind.program else contextlib.nullcontext():
         RANKS[work.plan.kind.name](work)
 
 

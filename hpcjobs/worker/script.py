@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import logging
 import os
 import signal
@@ -23,7 +22,7 @@ from hpcjobs.run_folder.files import user_umask
 from hpcjobs.run_folder.process import processes_with
 from hpcjobs.run_folder.rank_state import RankState
 from hpcjobs.run_folder.snapshot import program_command
-from hpcjobs.worker.guard import signal_name
+from hpcjobs.worker.guard import die_with_parent, signal_name
 from hpcjobs.worker.signals import Drained, Terminated, Warned
 from hpcjobs.worker.stopped import is_stopped
 
@@ -34,14 +33,12 @@ log = logging.getLogger(__name__)
 # How often the program and the other ranks are looked at, and how long a program may take to end after SIGTERM because
 # another rank was lost (seconds).
 _POLL, _LOOK, _GRACE = 0.1, 1.0, 10.0
-_PR_SET_PDEATHSIG = 1
 # A little less than `hpcjobs cancel` waits before it kills local ranks (seconds).
 _LOCAL_SECONDS = 18.0
 # EX_TEMPFAIL of sysexits(3): "start me again".
 TRY_AGAIN = os.EX_TEMPFAIL
 # The variable by which the processes of a rank's program are known.
 _MARK = "HPCJOBS_PROGRAM"
-_LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def run_script(work: Work) -> None:
@@ -54,13 +51,13 @@ def run_script(work: Work) -> None:
     with _meeting(work) as master:
         env = _outside() | program_env(work.rank, master, shape, bool(work.plan.code.snapshot.meets_itself))
         env["PYTHONPATH"] = os.pathsep.join(filter(None, [*folders, env.get("PYTHONPATH", "")]))
-        env[_MARK] = f"{work.rank.attempt}-{work.rank.rank}-{os.getpid()}"
+        env = marked(env, work)
         log.info("command: %s", " ".join(words))
         work.heartbeat.enter(RankState.WORKING)
         warn = work.config.cluster.warn
         with Warned(warn.signal if warn else None) as warned:
             try:
-                program = _Program(_start(_revealed(words, work.plan.run), env, work), env[_MARK])
+                program = Program(_start(_revealed(words, work.plan.run), env, work), env)
                 code = _wait(work, program)
             except HpcJobsError as error:
                 _tell(work, str(error))
@@ -117,18 +114,19 @@ def _start(command: list[str], env: Mapping[str, str], work: Work) -> subprocess
     """Start the program; it dies with this process, as this one dies with its guard."""
     try:
         return subprocess.Popen(
-            command, env=env, cwd=work.plan.code.cwd, umask=user_umask(), preexec_fn=_die_with_parent
+            command, env=env, cwd=work.plan.code.cwd, umask=user_umask(), preexec_fn=die_with_parent
         )
     except OSError as error:
         why = f"{error.strerror}: {command[0]}" if error.filename in (None, command[0]) else str(error)
         raise HpcJobsError(f"{command[0]} cannot be started on {work.rank.host}: {why}") from error
 
 
-def _die_with_parent() -> None:
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+def marked(env: dict[str, str], work: Work) -> dict[str, str]:
+    """The environment of a program of this rank, by which what it starts is known."""
+    return env | {_MARK: f"{work.rank.attempt}-{work.rank.rank}-{os.getpid()}-{time.monotonic_ns()}"}
 
 
-def _wait(work: Work, program: _Program) -> int:
+def _wait(work: Work, program: Program) -> int:
     """Its exit code. Raises a LostRankError after ending it, if another rank was lost; Drained if that asks for more.
 
     Ranks that need each other wait for ever for a program that is stopped: it is ended as a stopped rank is.
@@ -148,7 +146,7 @@ def _wait(work: Work, program: _Program) -> int:
         raise
 
 
-def _watch(work: Work, program: _Program) -> int:
+def _watch(work: Work, program: Program) -> int:
     ring = Ring(work.paths, work.rank, work.heartbeat, work.config.run.lease_timeout)
     looks, looked, runs = _need_each_other(work), time.monotonic(), time.monotonic()
     while (code := program.await_end(_POLL)) is None:
@@ -168,11 +166,11 @@ def _watch(work: Work, program: _Program) -> int:
     return code
 
 
-class _Program:
+class Program:
     """The program of a rank, and the processes that it has started: they have its mark in their environment."""
 
-    def __init__(self, child: subprocess.Popen[bytes], mark: str) -> None:
-        self._child, self._mark = child, mark
+    def __init__(self, child: subprocess.Popen[bytes], env: Mapping[str, str]) -> None:
+        self._child, self._mark = child, env[_MARK]
 
     @property
     def pid(self) -> int:

@@ -34,7 +34,7 @@ class StoppedRank:
         with contextlib.suppress(Exception):  # the rank itself says what is wrong with its run
             config, kind = read_config(self._paths.config), Plan.read(self._paths.plan).kind
             run = config.run
-            if kind.unit != "none" or (kind.program and config.cluster.on_rank_failure == "end"):
+            if kind.unit != "none" or (kind.alone and config.cluster.on_rank_failure == "end"):
                 self._watch(pid, kind, Rank.from_env(), run.heartbeat, run.lease_timeout)
 
     def _watch(self, pid: int, kind: JobKind, rank: Rank, tick: float, timeout: float) -> None:

@@ -1,0 +1,163 @@
+"""Sweeps: each point is run once and is a row of the table, whatever dies."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from hpcjobs.commands.status import read_status
+from hpcjobs.run_folder.heartbeat import read_heartbeats
+from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.run_folder.process import processes_with
+from tests.runs import cancelled_at_end, hpcjobs, wait_for
+
+PROGRAM = """
+import json, os, sys, time
+lr, seed = float(sys.argv[1].partition("=")[2]), int(sys.argv[2])
+print("lr", lr, "seed", seed, os.environ["NOTE"])
+if seed == 2 and os.environ["HPCJOBS_TRY"] == "1":
+    sys.exit(3)
+if seed == 3 and not os.path.exists("mended"):
+    os.kill(os.getpid(), 11)
+assert json.loads(os.environ["HPCJOBS_POINT"]) == {"lr": lr, "seed": seed}
+with open(os.environ["HPCJOBS_RESULT"], "w") as result:
+    json.dump({"loss": lr * seed}, result)
+"""
+GRID = ("--set", "sweep.lr=[0.5, 3e-4]", "--set", "sweep.seed=[1, 2, 3]", "--set", 'cluster.env={NOTE: "s {{ seed }}"}')
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setenv("HPCJOBS_RUNS", str(tmp_path / "runs"))
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    if (tmp_path / "runs/s").exists():
+        with cancelled_at_end(RunPaths(tmp_path / "runs" / "s")):
+            pass
+
+
+def submit(program: str, ranks: int, *more: str, words: tuple[str, ...] = ("p.py",), wait: bool = True) -> Any:
+    Path("p.py").write_text(program)
+    how = ("--executor", "local", "--ntasks-per-node", str(ranks), "--gpus", "0", "--name", "s", "--yes")
+    fast = ("--set", "run.heartbeat=0.2", "--set", "run.lease_timeout=3.0")
+    return hpcjobs("submit", "script", *how, *fast, *(("--wait",) if wait else ()), *more, "--", *words)
+
+
+def rows(place: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = pq.read_table(place / "runs/s/results.parquet").to_pylist()
+    return found
+
+
+def test_each_point_of_a_product_is_a_row_with_what_the_program_said(place: Path) -> None:
+    words = ("p.py", "lr={{ lr }}", "{{ seed }}")
+    done = submit(PROGRAM, 2, *GRID, "--set", "run.retries=1", "--set", "run.max_errors=0.5", words=words)
+    assert done.returncode == 0, done.stderr
+    table = rows(place)
+    points = [(lr, seed) for lr in (0.5, 3e-4) for seed in (1, 2, 3)]
+    assert [(row["input"]["lr"], row["input"]["seed"]) for row in table] == points
+    for row, (lr, seed) in zip(table, points, strict=True):
+        if seed == 3:
+            assert row["error"]["message"].startswith(f"signal SIGSEGV on {os.uname().nodename} in each of 2 tries: lr")
+            continue
+        said = json.loads(row["completion"])
+        assert (said["exit_code"], said["tries"], said["result"]) == (0, seed, {"loss": lr * seed})
+        assert said["last_line"] == f"lr {lr} seed {seed} s {seed}"
+        assert said["host"] == os.uname().nodename
+        assert said["seconds"] > 0
+    assert "try 2 of 2" in (place / "runs/s/logs/points/1.out").read_text()
+    Path("mended").touch()
+    again = hpcjobs("resume", "s", "--errors", "--wait")
+    assert again.returncode == 0, again.stderr
+    assert [row["error"] for row in rows(place)] == [None] * 6
+    assert hpcjobs("report", "s").returncode == 0
+
+
+def test_a_file_of_points_and_any_command(place: Path) -> None:
+    Path("points.jsonl").write_text('{"name": "a b", "n": 1}\n{"name": "ü\\"", "n": 2}\n')
+    words = ("printf", "%s|%s", "{{ name }}", "{{ n + 1 }}")
+    assert submit("", 1, "--sweep", "points.jsonl", words=words).returncode == 0
+    assert [json.loads(row["completion"])["last_line"] for row in rows(place)] == ["a b|2", 'ü"|3']
+
+
+SLOW = """
+import os, sys, time
+with open("runs.txt", "a") as all_runs: all_runs.write(os.environ["HPCJOBS_INDEX"] + "\\n")
+time.sleep(0.2)
+print("point", sys.argv[1])
+"""
+
+
+def done_more(paths: RunPaths, least: int) -> bool:
+    return read_status(paths).done > least
+
+
+def test_killed_workers_cost_only_the_point_in_hand(place: Path) -> None:
+    """Each of 60 points is in the table once; the program of a killed worker does not live on."""
+    Path("points.jsonl").write_text("".join(json.dumps({"n": number}) + "\n" for number in range(60)))
+    words = ("p.py", "{{ n }}")
+    assert submit(SLOW, 3, "--sweep", "points.jsonl", words=words, wait=False).returncode == 0
+    paths, kills = RunPaths(place / "runs/s"), 2
+    for least in (5, 10):
+        wait_for(functools.partial(done_more, paths, least), "some points")
+        live = [v for v in read_heartbeats(paths.heartbeats) if v.ended_at is None and v.state == "working"]
+        os.kill(live[0].identity["pid"], signal.SIGKILL)
+    wait_for(lambda: not read_status(paths).going, "the end", 120)
+    assert read_status(paths).state == "complete"
+    table = rows(place)
+    assert [json.loads(row["completion"])["last_line"] for row in table] == [f"point {n}" for n in range(60)]
+    runs = Path("runs.txt").read_text().split()
+    assert 60 <= len(runs) <= 60 + kills
+    assert not processes_with("HPCJOBS_RUNS", str(place / "runs"))
+
+
+def test_a_point_that_cancel_has_interrupted_has_not_failed(place: Path) -> None:
+    Path("points.jsonl").write_text("".join(json.dumps({"n": number}) + "\n" for number in range(4)))
+    program = "import os, sys, time; open('on', 'w').close(); time.sleep(0 if os.path.exists('quick') else 100)"
+    assert submit(program, 1, "--sweep", "points.jsonl", words=("p.py", "{{ n }}"), wait=False).returncode == 0
+    wait_for(lambda: Path("on").exists(), "the program")
+    time.sleep(0.5)
+    assert hpcjobs("cancel", "s").returncode == 0
+    Path("quick").touch()
+    assert hpcjobs("resume", "s", "--wait").returncode == 0
+    assert [row["error"] for row in rows(place)] == [None] * 4
+
+
+@pytest.mark.parametrize(
+    ("more", "words", "said"),
+    [
+        (("--set", "sweep.lr=[1]"), ("p.py", "{{ rl }}"), "column 'rl'"),
+        (("--set", "sweep.lr=[]"), ("p.py", "{{ lr }}"), "sweep.lr is empty"),
+        (("--sweep", "none.jsonl"), ("p.py",), "none.jsonl does not exist"),
+        (("--set", "sweep.learning-rate=[1]"), ("p.py",), "use letters, digits and _"),
+        (("--set", "sweep.lr=[1, 0]"), ("p.py", "{{ 1 // lr }}"), "point 1: integer division"),
+    ],
+)  # fmt: skip
+def test_what_no_point_could_run_is_refused_when_planning(
+    place: Path, more: tuple[str, ...], words: tuple[str, ...], said: str
+) -> None:
+    done = submit("", 1, *more, words=words)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert not (place / "runs").exists()
+
+
+def test_a_point_that_prints_and_writes_what_it_likes_is_kept(place: Path) -> None:
+    program = """
+import os, sys
+sys.stdout.buffer.write(b"\\xff\\x1b[31m" + b"x" * 10000 + b"\\n\\n")
+open(os.environ["HPCJOBS_RESULT"], "w").write("{not json" if sys.argv[1] == "0" else "[1e400, null]")
+"""
+    assert submit(program, 1, "--set", "sweep.n=[0, 1]", words=("p.py", "{{ n }}")).returncode == 0
+    said = [json.loads(row["completion"]) for row in rows(place)]
+    assert said[0]["result"].startswith("not JSON")
+    assert len(said[0]["last_line"]) <= 300
+    assert [row["error"] for row in rows(place)] == [None, None]
