@@ -52,7 +52,8 @@ def make_script_plan(config: Config, argv: list[str], folder: Path | None = None
 def _code(command: Command, argv: list[str], alone: bool, run: Path) -> Snapshot:
     if command.python:
         return replace(program_code(argv, Path.cwd(), run), meets_itself=alone)
-    return Snapshot(command=True, note=f"{argv[0]} is not copied: what it is when the job starts is what runs")
+    own = "/" in argv[0]  # else it is one of the system's
+    return Snapshot(command=True, note=f"{argv[0]} is not copied: what it is when the job starts is what runs" * own)
 
 
 def _one_launcher(config: Config, command: Command) -> tuple[Config, list[str]]:
