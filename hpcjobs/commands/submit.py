@@ -111,6 +111,8 @@ def draft_of(options: SubmitOptions) -> tuple[Draft, dict[str, str]]:
         raise UsageError(f"submit {options.job} takes no words after its options: {' '.join(options.argv)}{meant}")
     upper = [set_layer(options.sets), flag_layer(options.flags, options.sbatch, kind.program)]
     config, places = resolve(options.job, options.config, options.profile, upper)
+    if config.sweep is not None and not kind.program:
+        raise UsageError(f"sweep is for programs: hpcjobs submit script --sweep FILE -- prog.py; this is {kind}")
     executor = executor_of(config)
     with placing(places), contained():
         draft = PLANNERS[kind.name](config, options.argv, options.run_dir)

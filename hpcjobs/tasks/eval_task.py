@@ -10,6 +10,7 @@ from hpcjobs.metrics import Judge, Metric, Score, find_metrics
 from hpcjobs.requests import Completion, Request, Row
 from hpcjobs.run_folder.inputs import user_columns, user_row
 from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.run_folder.plan import Plan
 from hpcjobs.tasks.few_shot import Pool, read_pool
 from hpcjobs.tasks.prompts import Prompts
 
@@ -32,11 +33,10 @@ class EvalTask(Protocol):
 
 def eval_task_of(config: Config, columns: Iterable[str], paths: RunPaths) -> EvalTask:
     """The task of a run whose inputs/ has these columns."""
-    if config.sweep is not None:
-        from hpcjobs.run_folder.plan import Plan
+    if config.sweep is not None and (plan := Plan.read(paths.plan)).kind.program:
         from hpcjobs.tasks.sweep import SweepTask
 
-        return SweepTask(Plan.read(paths.plan).argv, config.cluster.env, user_columns(columns))
+        return SweepTask(plan.argv, config.cluster.env, user_columns(columns))
     if config.task.type == "lm_eval":
         from hpcjobs.tasks.lmeval.eval_task import LmEvalTask
 

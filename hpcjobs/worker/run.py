@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,7 +66,9 @@ def run_rank(run_dir: str) -> None:
     with rank_log(paths.rank_log(rank.attempt, rank.rank), rank.rank):
         heartbeat = Heartbeat(paths.heartbeat(rank.attempt, rank.rank), vitals, config.run.heartbeat)
         drain = Drain(_allocation(config))
-        limits = Limits(config.run.progress_timeout, config.run.lease_timeout)
+        # A program may take as long as its job: how long is its user's business.
+        progress = math.inf if plan.kind.program else config.run.progress_timeout
+        limits = Limits(progress, config.run.lease_timeout)
         with _logged(), heartbeat as heartbeat:
             watch = Watchdog(heartbeat, drain, limits, paths.stacks(rank.attempt, rank.rank))
             with SignalHandlers(drain), watch:

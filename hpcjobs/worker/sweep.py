@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from hpcjobs.config.shape import shape_of
 from hpcjobs.engines.base import Source
 from hpcjobs.requests import Completion, Request, SampleError, TaskType
 from hpcjobs.run_folder.files import make_folder, open_file, user_umask
@@ -113,18 +114,19 @@ class PointEngine:
                     break
         finally:
             program.end()
-        if work.drain.reason and code != 0:  # Slurm has sent SIGTERM to it as well: it was interrupted, and runs again
+        if work.drain.reason:  # Slurm has sent SIGTERM to it, too: it was interrupted, whatever it says, and runs again
             raise Terminated(work.drain.reason)
         return code or 0, ""
 
 
 def _own_gpus(work: Work) -> dict[str, str]:
     """This rank's share of the GPUs of its node."""
-    rank, count = work.rank, work.plan.shape.gpus_per_node // max(work.plan.shape.ranks_per_node, 1)
+    rank, shape = work.rank, shape_of(work.config.cluster, 1)
+    count = shape.gpus_per_node // max(shape.ranks_per_node, 1)
     if not count:
         return {}
     seen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    known = seen.split(",") if seen else [str(number) for number in range(work.plan.shape.gpus_per_node)]
+    known = seen.split(",") if seen else [str(number) for number in range(shape.gpus_per_node)]
     if len(known) <= count:
         return {}
     mine = known[rank.local_rank * count : (rank.local_rank + 1) * count]

@@ -131,6 +131,21 @@ def test_a_point_that_cancel_has_interrupted_has_not_failed(place: Path) -> None
     assert [row["error"] for row in rows(place)] == [None] * 4
 
 
+def test_a_point_may_take_longer_than_a_sample(place: Path) -> None:
+    how = ("--set", "sweep.n=[1]", "--set", "run.progress_timeout=1")
+    assert submit("import time; time.sleep(4)", 1, *how).returncode == 0
+    assert [row["error"] for row in rows(place)] == [None]
+
+
+def test_an_eval_is_no_sweep(place: Path) -> None:
+    done = hpcjobs("submit", "eval", "--set", "model.engine=dummy", "--set", "sweep.n=[1]", "--name", "s", "--yes")
+    assert done.returncode == 2
+    assert "sweep is for programs" in done.stderr
+    done = hpcjobs("submit", "sweep", "--name", "s", "--yes", "--", "true")
+    assert done.returncode == 2
+    assert "a sweep needs points" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("more", "words", "said"),
     [
