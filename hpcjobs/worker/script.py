@@ -57,7 +57,7 @@ def run_script(work: Work) -> None:
         warn = work.config.cluster.warn
         with Warned(warn.signal if warn else None) as warned:
             try:
-                program = Program(_start(_revealed(words, work.plan.run), env, work), env)
+                program = Program(_start(revealed(words, work.plan.run), env, work), env)
                 code = _wait(work, program)
             except HpcJobsError as error:
                 _tell(work, str(error))
@@ -174,6 +174,7 @@ class Program:
 
     @property
     def pid(self) -> int:
+        """Its process."""
         return self._child.pid
 
     def await_end(self, seconds: float) -> int | None:
@@ -190,6 +191,7 @@ class Program:
         self.kill()
 
     def kill(self) -> None:
+        """End it, and what it has left, at once."""
         if self._child.poll() is None:
             self._child.kill()
             self._child.wait()
@@ -202,7 +204,7 @@ class Program:
                 time.sleep(0.05)
 
 
-def _revealed(command: list[str], run: str) -> list[str]:
+def revealed(command: list[str], run: str) -> list[str]:
     """The command with the secrets that its plan does not have."""
     try:
         return reveal(command, os.environ)

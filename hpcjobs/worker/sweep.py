@@ -19,7 +19,7 @@ from hpcjobs.run_folder.files import make_folder, open_file, user_umask
 from hpcjobs.run_folder.snapshot import program_command
 from hpcjobs.worker.eval import run_answers
 from hpcjobs.worker.guard import die_with_parent
-from hpcjobs.worker.script import Program, how_ended, marked
+from hpcjobs.worker.script import Program, how_ended, marked, revealed
 from hpcjobs.worker.signals import Terminated
 
 if TYPE_CHECKING:
@@ -82,6 +82,7 @@ class PointEngine:
             "HPCJOBS_INDEX": str(request.index), "HPCJOBS_POINT": json.dumps(asked["point"]),
             "HPCJOBS_RESULT": str(result), "HPCJOBS_ATTEMPT": work.rank.attempt, "HPCJOBS_TRY": str(number),
         }  # fmt: skip
+        words = revealed(words, work.plan.run)
         env = marked(dict(os.environ) | asked["env"] | self._gpus | own, work)
         env["PYTHONPATH"] = os.pathsep.join(filter(None, [*folders, env.get("PYTHONPATH", "")]))
         result.unlink(missing_ok=True)

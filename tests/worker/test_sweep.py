@@ -137,6 +137,16 @@ def test_a_point_may_take_longer_than_a_sample(place: Path) -> None:
     assert [row["error"] for row in rows(place)] == [None]
 
 
+def test_a_secret_among_the_words_is_the_programs_alone(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_API_KEY", "s3cr3t-0123456789")
+    program = "import sys; open('got', 'a').write(sys.argv[1] + sys.argv[2])"
+    words = ("p.py", "--api-key=s3cr3t-0123456789", "{{ n }}")
+    assert submit(program, 1, "--set", "sweep.n=[1, 2]", words=words).returncode == 0
+    assert Path("got").read_text() == "--api-key=s3cr3t-01234567891--api-key=s3cr3t-01234567892"
+    kept = [path for path in (place / "runs").rglob("*") if path.is_file() and b"s3cr3t" in path.read_bytes()]
+    assert kept == []
+
+
 def test_an_eval_is_no_sweep(place: Path) -> None:
     done = hpcjobs("submit", "eval", "--set", "model.engine=dummy", "--set", "sweep.n=[1]", "--name", "s", "--yes")
     assert done.returncode == 2
