@@ -72,7 +72,7 @@ def hide_in_words(words: Sequence[str], keep: Callable[[str], str]) -> list[str]
     for place, word in enumerate(words):
         for value, name in values.items():
             word = word.replace(value, f"${{secret:{name}}}")
-        behind = place > 0 and _OPTION.fullmatch(words[place - 1]) and not word.startswith(("-", "$"))
+        behind = place > 0 and _OPTION.fullmatch(words[place - 1]) and not word.startswith(("-", "$", "{{"))
         if behind and len(word) >= _SHORTEST and any(char.isdigit() for char in word):
             word = f"${{secret:{keep(word)}}}"
         for form in (_LITERAL, _KNOWN, _LOGIN):

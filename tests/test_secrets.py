@@ -80,7 +80,7 @@ def test_logs_and_errors_of_samples_have_none(tmp_path: Path, monkeypatch: pytes
 
 def test_a_secret_that_is_not_there_any_more_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from hpcjobs.errors import HpcJobsError
-    from hpcjobs.worker.script import _revealed
+    from hpcjobs.worker.script import revealed
 
     (tmp_path / "prog.py").write_text("")
     monkeypatch.chdir(tmp_path)
@@ -88,7 +88,7 @@ def test_a_secret_that_is_not_there_any_more_is_asked_for(tmp_path: Path, monkey
     config, _ = resolve("script", None, None, [set_layer(["cluster.ntasks_per_node=1"])])
     plan = make_script_plan(config, ["prog.py", "--password=hunter22"], tmp_path / "run").plan
     assert plan.argv == ["prog.py", "--password=${secret:HPCJOBS_SECRET_1}"]
-    assert _revealed(plan.argv, plan.run) == ["prog.py", "--password=hunter22"]
+    assert revealed(plan.argv, plan.run) == ["prog.py", "--password=hunter22"]
     monkeypatch.delenv("HPCJOBS_SECRET_1")
     with pytest.raises(HpcJobsError, match=r"export HPCJOBS_SECRET_1=\.\.\. in the shell, then hpcjobs resume run"):
-        _revealed(plan.argv, plan.run)
+        revealed(plan.argv, plan.run)

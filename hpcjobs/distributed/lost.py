@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from hpcjobs.distributed.rank import Rank
@@ -37,7 +36,6 @@ def _place(paths: RunPaths, attempt: str) -> Path:
     return make_folder(paths.rendezvous / attempt) / _NAME
 
 
-@dataclass
 class Ring:
     """Each rank watches the next one that has not ended well: so all are watched, and nobody reads all heartbeats.
 
@@ -46,17 +44,10 @@ class Ring:
     file system that hangs, does not count.
     """
 
-    paths: RunPaths
-    rank: Rank
-    heartbeat: Heartbeat
-    timeout: float
-    _next: int = 0
-    _beats: tuple[int, int] = (-1, -1)
-    _silent: float = 0.0
-    _looked: float = field(default_factory=time.monotonic)
-
-    def __post_init__(self) -> None:
-        self._next = self._after(self.rank.rank)
+    def __init__(self, paths: RunPaths, rank: Rank, heartbeat: Heartbeat, timeout: float) -> None:
+        self.paths, self.rank, self.heartbeat, self.timeout = paths, rank, heartbeat, timeout
+        self._next, self._beats = self._after(rank.rank), (-1, -1)
+        self._silent, self._looked = 0.0, time.monotonic()
 
     def lost(self) -> str | None:
         """The rank that was lost, if one was; to be called about once a second."""

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from hpcjobs.config.shape import shape_of
 from hpcjobs.errors import UsageError
 from hpcjobs.plan.command import Command
 from hpcjobs.plan.draft import Draft, draft_run
-from hpcjobs.run_folder.inputs import table_sha256, user_columns
+from hpcjobs.run_folder.inputs import table_sha256, user_columns, user_row
 from hpcjobs.run_folder.json_columns import python_rows
 from hpcjobs.run_folder.ledger.chunks import plan_chunks
 from hpcjobs.run_folder.plan import PlanData
@@ -38,13 +39,19 @@ def make_sweep_plan(
     for name in columns:
         if not re.fullmatch(r"[^\W\d]\w*", name):
             raise UsageError(f"sweep: {name!r} cannot be named in {{{{ }}}}: use letters, digits and _")
-    task = SweepTask(argv, config.cluster.env, columns)
+    if not len(table):
+        raise UsageError("sweep: there is no point")
+    task, nulls = SweepTask(argv, config.cluster.env, table.column_names), Counter[str]()
     for row in python_rows(table):
         try:
-            task.words(row)
+            words, env = task.words(row)
         except Exception as error:  # a template may raise anything
             raise UsageError(f"sweep, point {row['id']}: {error}") from None
-    if unused := sorted(set(columns) - task.columns - {"id"}):
+        if any("\0" in text for text in (*words, *env.values())):
+            raise UsageError(f"sweep, point {row['id']}: a NUL character, which no program can be given")
+        nulls.update(name for name in task.columns if user_row(row).get(name) is None)
+    notes += [f"{name} is null in {count} of {len(table)} points, written as None" for name, count in nulls.items()]
+    if unused := sorted(set(columns) - task.columns - {"id", "index"}):
         notes.append(f"{', '.join(unused)} in no argument and no cluster.env: the program has HPCJOBS_POINT, as JSON")
     if config.cluster.ntasks_per_node is None and command.launcher:
         raise UsageError(f"{command.launcher} in a sweep: give --ntasks-per-node, how many points a node runs at once")
@@ -60,7 +67,7 @@ def make_sweep_plan(
 def _points(config: Config) -> pa.Table:
     """The points as a table: the lines of a file, or the product of lists, the last name fastest."""
     if isinstance(config.sweep, str):
-        return load_table(DataConfig(name=config.sweep, max_samples=config.data.max_samples))
+        return load_table(config.data.model_copy(update={"name": config.sweep}))
     axes: Mapping[str, Sequence[object]] = config.sweep or {}
     if empty := [name for name, values in axes.items() if not values]:
         raise UsageError(f"sweep.{empty[0]} is empty: there is no point")

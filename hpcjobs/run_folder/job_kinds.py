@@ -72,7 +72,7 @@ SCRIPT = JobKind(
 )  # fmt: skip
 SWEEP = JobKind(
     name="sweep", unit="answers", program=True, refusals={
-        "verify": "verify compares answers of a model; {run} is a sweep: see hpcjobs table {run}",
+        "verify": "verify compares answers of a model; {run} is a sweep: see its results.parquet",
     },
 )  # fmt: skip
 KINDS: dict[str, JobKind] = {kind.name: kind for kind in (EVAL, GENERATE, TRAIN, SCRIPT, SWEEP)}
@@ -120,6 +120,8 @@ def unit_of_both(a: RunPaths, b: RunPaths) -> Unit:
     """The unit by which two runs are compared. Raises a UsageError if they differ, or count nothing."""
     kinds = kind_of(a), kind_of(b)
     for paths, kind in zip((a, b), kinds, strict=True):
+        if kind.program and kind.unit == "answers":
+            raise UsageError(f"{paths.root} is {kind}, which has no scores to compare: see its results.parquet")
         if kind.unit == "none":
             check_answers(paths, "compare")
     if kinds[0].unit == kinds[1].unit:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from hpcjobs.config import Config, TaskConfig
+from hpcjobs.masking import reveal
 from hpcjobs.metrics import Judge, Metric, Score, find_metrics
 from hpcjobs.requests import Completion, Request, Row
 from hpcjobs.run_folder.inputs import user_columns, user_row
@@ -36,7 +38,7 @@ def eval_task_of(config: Config, columns: Iterable[str], paths: RunPaths) -> Eva
     if config.sweep is not None and (plan := Plan.read(paths.plan)).kind.program:
         from hpcjobs.tasks.sweep import SweepTask
 
-        return SweepTask(plan.argv, config.cluster.env, user_columns(columns))
+        return SweepTask(reveal(plan.argv, os.environ), config.cluster.env, columns)
     if config.task.type == "lm_eval":
         from hpcjobs.tasks.lmeval.eval_task import LmEvalTask
 

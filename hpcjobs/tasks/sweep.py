@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from hpcjobs.metrics import Score
 from hpcjobs.requests import Completion, Request, Row
-from hpcjobs.run_folder.inputs import user_row
+from hpcjobs.run_folder.inputs import user_columns, user_row
 from hpcjobs.tasks.template import Template
+
+# What begins a part of a template.
+_TEMPLATE = re.compile(r"\{[{%#]")
 
 
 class SweepTask:
@@ -18,9 +22,12 @@ class SweepTask:
     """
 
     def __init__(self, argv: Sequence[str], env: Mapping[str, str], columns: Iterable[str]) -> None:
-        names = [name for name in columns if name != "index"]
+        given = list(columns)
+        names = user_columns(given)
+        self._ours = {name for name in ("index", "id") if f"source_{name}" not in given}
         self._argv = [Template(word, f"argument {number}", names) for number, word in enumerate(argv)]
-        self._env = {name: Template(text, f"cluster.env.{name}", names) for name, text in env.items() if "{{" in text}
+        rendered = {name: text for name, text in env.items() if _TEMPLATE.search(text)}
+        self._env = {name: Template(text, f"cluster.env.{name}", names) for name, text in rendered.items()}
         self.columns = {name for one in (*self._argv, *self._env.values()) for name in one.columns}
 
     def words(self, row: Row) -> tuple[list[str], dict[str, str]]:
@@ -31,7 +38,7 @@ class SweepTask:
     def request(self, row: Row) -> Request:
         """The point as a request."""
         argv, env = self.words(row)
-        point = {name: value for name, value in user_row(row).items() if name not in ("index", "id")}
+        point = {name: value for name, value in user_row(row).items() if name not in self._ours}
         values = {"argv": argv, "env": env, "point": point}
         return Request(index=_number(row["index"]), id=str(row["id"]), prompt=json.dumps(values, default=str))
 

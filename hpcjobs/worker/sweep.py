@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import subprocess
 import time
@@ -34,6 +35,7 @@ MOST_RESULT = 1 << 20
 
 def run_sweep(work: Work) -> None:
     """Run this rank's share of a sweep's points."""
+    revealed(work.plan.argv, work.plan.run)  # that is missing now, not at each point
     run_answers(work, PointEngine(work))
 
 
@@ -76,24 +78,26 @@ class PointEngine:
 
     def _try(self, request: Request, number: int, tries: int) -> dict[str, Any]:
         work, asked = self._work, json.loads(str(request.prompt))
-        output, result = self._folder / f"{request.index}.out", self._folder / f".{request.index}.result.json"
+        make_folder(self._folder)  # what runs here may remove what it likes
+        # Names of this rank alone: what a killed rank's program has left running writes to others.
+        mine = f"{request.index}-{work.rank.attempt}-{work.rank.rank}"
+        output, result = self._folder / f"{mine}.out", self._folder / f".{mine}-{number}.json"
         words, folders = program_command(work.paths, work.plan.code, asked["argv"])
         own = {
             "HPCJOBS_INDEX": str(request.index), "HPCJOBS_POINT": json.dumps(asked["point"]),
             "HPCJOBS_RESULT": str(result), "HPCJOBS_ATTEMPT": work.rank.attempt, "HPCJOBS_TRY": str(number),
         }  # fmt: skip
-        words = revealed(words, work.plan.run)
         env = marked(dict(os.environ) | asked["env"] | self._gpus | own, work)
         env["PYTHONPATH"] = os.pathsep.join(filter(None, [*folders, env.get("PYTHONPATH", "")]))
-        result.unlink(missing_ok=True)
         began = time.time()
         with os.fdopen(open_file(output, os.O_WRONLY | os.O_APPEND), "ab") as file:
             file.write(f"# point {request.id}, try {number} of {tries} on {work.rank.host}\n".encode())
             file.flush()
+            start = os.fstat(file.fileno()).st_size
             code, said = self._execute(words, env, file.fileno())
         values = {
             "exit_code": code, "seconds": round(time.time() - began, 3), "host": work.rank.host, "tries": number,
-            "last_line": said or _last_line(output), "result": _result(result),
+            "last_line": said or _last_line(output, start), "result": _result(result),
         }  # fmt: skip
         if code:
             log.warning("point %s: %s, try %d of %d", request.id, how_ended(code), number, tries)
@@ -106,8 +110,8 @@ class PointEngine:
                 words, env=env, cwd=work.plan.code.cwd, umask=user_umask(), preexec_fn=die_with_parent,
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output,
             )  # fmt: skip
-        except OSError as error:
-            return 127, f"{words[0]} cannot be started: {error.strerror}"
+        except (OSError, ValueError) as error:
+            return 127, f"{words[0]} cannot be started: {error}"
         program = Program(child, env)
         try:
             while (code := program.await_end(_POLL)) is None:
@@ -134,23 +138,34 @@ def _own_gpus(work: Work) -> dict[str, str]:
     return {"CUDA_VISIBLE_DEVICES": ",".join(mine)}
 
 
-def _last_line(output: Path) -> str:
-    with output.open("rb") as file:
-        file.seek(max(0, output.stat().st_size - _TAIL))
-        lines = file.read().decode(errors="replace").splitlines()
-    found = next((line for line in reversed(lines) if line.strip() and not line.startswith("# point ")), "")
-    return found.strip()[:_LINE]
+def _last_line(output: Path, start: int) -> str:
+    """The last line that was printed behind `start`."""
+    try:
+        with output.open("rb") as file:
+            file.seek(max(start, output.stat().st_size - _TAIL))
+            lines = file.read().decode(errors="replace").splitlines()
+    except OSError:  # the program has removed it
+        return ""
+    return next((line for line in reversed(lines) if line.strip()), "").strip()[:_LINE]
 
 
 def _result(path: Path) -> object:
-    """What the program wrote; None for nothing; a text that says what is wrong with it."""
-    with contextlib.suppress(FileNotFoundError):
-        try:
-            if path.stat().st_size > MOST_RESULT:
-                return f"larger than {MOST_RESULT:,} bytes"
-            return json.loads(path.read_bytes())
-        except ValueError as error:
-            return f"not JSON: {error}"
-        finally:
+    """What the program wrote; None for nothing; a text that says what is wrong with it. NaN and infinity are texts."""
+    try:
+        if not path.exists():
+            return None
+        if not path.is_file() or path.stat().st_size > MOST_RESULT:
+            return f"no file of at most {MOST_RESULT:,} bytes"
+        found: object = json.loads(path.read_bytes(), parse_constant=str, parse_float=_float)
+        json.dumps(found)
+    except (ValueError, RecursionError, OSError) as error:
+        return f"not JSON: {error}"
+    finally:
+        with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
-    return None
+    return found
+
+
+def _float(text: str) -> float | str:
+    value = float(text)
+    return value if math.isfinite(value) else text

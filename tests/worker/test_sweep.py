@@ -73,7 +73,7 @@ def test_each_point_of_a_product_is_a_row_with_what_the_program_said(place: Path
         assert said["last_line"] == f"lr {lr} seed {seed} s {seed}"
         assert said["host"] == os.uname().nodename
         assert said["seconds"] > 0
-    assert "try 2 of 2" in (place / "runs/s/logs/points/1.out").read_text()
+    assert "try 2 of 2" in next((place / "runs/s/logs/points").glob("1-*.out")).read_text()
     Path("mended").touch()
     again = hpcjobs("resume", "s", "--errors", "--wait")
     assert again.returncode == 0, again.stderr
@@ -156,11 +156,55 @@ def test_an_eval_is_no_sweep(place: Path) -> None:
     assert "a sweep needs points" in done.stderr
 
 
+def test_values_are_given_as_they_are(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where they look like a secret or its mark; the user's own `index` is theirs."""
+    values = ["${secret:HOME}", "{{ x }}", "%s", "a'b\n\"c"]
+    points = [{"tok1": value, "index": 7 + n, "n": n} for n, value in enumerate(values)]
+    Path("points.jsonl").write_text("".join(json.dumps(point) + "\n" for point in points))
+    program = """
+import json, os, sys
+with open(os.environ["HPCJOBS_RESULT"], "w") as file:
+    json.dump([sys.argv[1:], json.loads(os.environ["HPCJOBS_POINT"]), os.environ["E"]], file)
+"""
+    words = ("p.py", "--pad-token", "{{ tok1 }}", "{{ index }}")
+    env = ("--set", 'cluster.env={E: "{% if n %}some{% else %}none{% endif %}"}')
+    assert submit(program, 1, "--sweep", "points.jsonl", *env, words=words).returncode == 0
+    for row, point in zip(rows(place), points, strict=True):
+        argv, seen, set_ = json.loads(row["completion"])["result"]
+        assert argv == ["--pad-token", point["tok1"], str(point["index"])]
+        assert seen == point
+        assert set_ == ("some" if point["n"] else "none")
+
+
+HOSTILE = """
+import math, os, shutil, sys
+result, n = os.environ["HPCJOBS_RESULT"], int(sys.argv[1])
+if n == 0: open(result, "w").write("[" * 100000)
+if n == 1: os.mkdir(result)
+if n == 2: shutil.rmtree(os.path.dirname(result))
+if n == 3: os.mkfifo(result)
+if n == 4: open(result, "w").write('{"loss": NaN, "big": 1e400}')
+if n == 5 and os.environ["HPCJOBS_TRY"] == "1": print("of try 1", end=""); sys.exit(1)
+if n == 6: print("# point of all this")
+"""
+
+
+def test_what_a_program_does_to_its_files_costs_nobody_else(place: Path) -> None:
+    how = ("--set", "sweep.n=[0, 1, 2, 3, 4, 5, 6]", "--set", "run.retries=1")
+    assert submit(HOSTILE, 1, *how, words=("p.py", "{{ n }}")).returncode == 0
+    said = [json.loads(row["completion"], parse_constant=pytest.fail) for row in rows(place)]
+    assert [one["exit_code"] for one in said] == [0] * 7
+    assert said[4]["result"] == {"loss": "NaN", "big": "1e400"}
+    assert (said[5]["last_line"], said[5]["tries"], said[6]["last_line"]) == ("", 2, "# point of all this")
+
+
 @pytest.mark.parametrize(
     ("more", "words", "said"),
     [
         (("--set", "sweep.lr=[1]"), ("p.py", "{{ rl }}"), "column 'rl'"),
         (("--set", "sweep.lr=[]"), ("p.py", "{{ lr }}"), "sweep.lr is empty"),
+        (("--set", 'sweep.a=["x\\0y"]'), ("p.py", "{{ a }}"), "a NUL character"),
+        (("--set", "sweep.a=[1]", "--max-samples", "0"), ("p.py", "{{ a }}"), "there is no point"),
         (("--sweep", "none.jsonl"), ("p.py",), "none.jsonl does not exist"),
         (("--set", "sweep.learning-rate=[1]"), ("p.py",), "use letters, digits and _"),
         (("--set", "sweep.lr=[1, 0]"), ("p.py", "{{ 1 // lr }}"), "point 1: integer division"),
