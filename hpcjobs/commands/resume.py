@@ -52,9 +52,12 @@ def resume(
 
 
 def _withdraw_cut_short(paths: RunPaths) -> None:
-    """Let launches of killed commands not count, so that a job of theirs that appears only now ends at once."""
+    """Let launches of killed commands not count, so that a job of theirs that appears only now ends at once.
+
+    Of a command that lives, such as a join of this moment, a job may just be queued: `claim` sees that one.
+    """
     for one in read_launches(paths):
-        if not one.launched and not one.jobs and not one.supervisor:
+        if not (one.launched or one.jobs or one.supervisor or one.starting):
             withdraw(paths, one.number, "cut short; resumed since")
 
 
