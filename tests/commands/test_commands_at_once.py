@@ -57,7 +57,8 @@ def at_once(place: Place, *commands: list[str]) -> list[tuple[int, str]]:
 def all_known(place: Place) -> None:
     launches = read_launches(place.paths)
     recorded = [job_id for one in launches for job_id in one.jobs.values()]
-    assert sorted(recorded) == sorted(place.slurm.states()), "jobs without a record, or with two"
+    files = {file.name: file.read_text()[-200:] for file in sorted(place.paths.launches.iterdir())}
+    assert sorted(recorded) == sorted(place.slurm.states()), f"jobs without a record, or with two: {files}"
     assert known_launches(place.paths) == launches, "the records say it without the queue"
     written = read_json(place.paths.submission)["launches"]
     assert [one["jobs"] for one in written] == [one.jobs for one in launches]
