@@ -16,8 +16,9 @@ moment, some of them killed in the middle, and submit too, on a queue of this pr
 be in the records, the results are as above, and `rm` leaves nothing of the run.
 
 With --slurm each trial is a run on a cluster of three nodes that is started for it, by the commands that a user
-types; to the faults come the loss of a node, preemption, `cancel`, `join`, a controller that is away, a killed merge
-job and a time limit of one minute (chaos_faults.py).
+types; to the faults come the loss of a node, preemption with and without a requeue, `cancel`, `join`, a controller
+that is away or does not answer, accounting that is away, a killed merge job and a time limit of one minute
+(chaos_faults.py).
 
 chaos_audit.py says how often a sample may be made. Exit code 1 where anything was wrong; its run folder is kept.
 """
@@ -47,7 +48,7 @@ COLUMNS = (
     "trials", "lost", "duplicated", "wrong", "over bound", "kills", "stops", "drains", "takeovers", "releases",
     "joins", "resumes", "torn", "deleted", "recomputed", "commands", "cut short", "unrecorded", "burnt",
 )  # fmt: skip
-SLURM_COLUMNS = (*COLUMNS, "nodes", "preemptions", "cancels", "controllers", "merges")
+SLURM_COLUMNS = (*COLUMNS, "nodes", "preemptions", "cancels", "controllers", "silences", "dbd", "merges")
 TINY_IN_200 = 3
 # One trial of so many is of commands.
 COMMANDS_EACH = 8

@@ -16,8 +16,9 @@ from hpcjobs.run_folder.heartbeat import read_heartbeats
 from tests.runs import records_in
 from tests.slurm.site import Site
 
-# How long a rank sleeps, a node is without power, and the controller is away (seconds).
-_SLEEP, _DARK, _AWAY = (0.5, 12.0), (1.0, 20.0), (0.5, 6.0)
+# How long a rank sleeps, a node is without power, the controller is away or takes connections without an answer, and
+# accounting is away (seconds).
+_SLEEP, _DARK, _AWAY, _SILENT, _UNACCOUNTED = (0.5, 12.0), (1.0, 20.0), (0.5, 6.0), (1.0, 25.0), (5.0, 60.0)
 _DEATH_SECONDS = 30.0
 
 
@@ -32,6 +33,7 @@ class Faults:
         self._site, self._paths, self._run, self._rng = site, site.paths(run), run, rng
         self._lives: dict[str, SlurmRank] = {}
         self._due: list[tuple[float, Callable[[], None]]] = []
+        self._unaccounted = False
 
     @property
     def lives(self) -> list[SlurmRank]:
@@ -48,7 +50,8 @@ class Faults:
         """One fault, now."""
         {
             "kill": self._kill, "guard": self._kill_with_guard, "stop": self._stop, "node": self._cut_power,
-            "preempt": self._preempt, "controller": self._stop_controller, "lose": self._lose_a_journal,
+            "preempt": self._preempt, "evict": self._preempt, "lose": self._lose_a_journal,
+            "controller": self._stop_controller, "silence": self._suspend_controller, "dbd": self._stop_accounting,
         }[name]()  # fmt: skip
 
     def pause(self, seconds: float) -> None:
@@ -127,6 +130,25 @@ class Faults:
         time.sleep(self._rng.uniform(*_AWAY))
         self._site.cluster.start_ctld()
         self.counts["controllers"] += 1
+
+    def _suspend_controller(self) -> None:
+        """slurmctld takes connections and answers none, for some seconds."""
+        self._site.cluster.pause_ctld()
+        time.sleep(self._rng.uniform(*_SILENT))
+        self._site.cluster.continue_ctld()
+        self.counts["silences"] += 1
+
+    def _stop_accounting(self) -> None:
+        """slurmdbd is away: sacct has no answer for jobs that squeue has forgotten."""
+        if not self._unaccounted:
+            self._unaccounted = True
+            self._site.cluster.stop_dbd()
+            self.counts["dbd"] += 1
+            self._later(_UNACCOUNTED, self._start_accounting)
+
+    def _start_accounting(self) -> None:
+        self._site.cluster.start_dbd()
+        self._unaccounted = False
 
     def _lose_a_journal(self) -> None:
         """A dead rank's journal is gone."""

@@ -21,8 +21,12 @@ from tests.slurm.cluster import Cluster, temporary_cluster
 from tests.slurm.site import Site
 
 RUN = "chaos"
-# In the order in which trials are given one; `time` is a time limit of a minute and more work than that.
-FAULTS = ("kill", "node", "preempt", "cancel", "time", "stop", "controller", "merge", "lose", "join", "guard")
+# In the order in which trials are given one; `time` is a time limit of a minute and more work than that, `evict` is
+# preemption of jobs that Slurm must not requeue.
+FAULTS = (
+    "kill", "node", "preempt", "cancel", "time", "stop", "controller", "merge", "lose", "join", "guard", "evict",
+    "silence", "dbd",
+)  # fmt: skip
 _OVER = ("complete", "incomplete", "failed", "ended", "cancelled")
 _START_SECONDS, _CANCEL_SECONDS, _END_SECONDS = 120.0, 90.0, 420.0
 # What is over may be a moment between two files, or two jobs (seconds).
@@ -61,8 +65,8 @@ class SlurmTrial:
     def _submit(self, shape: Shape) -> None:
         template = self._setting.plan(self._site.folder / "template")
         where = ("--config", str(template.config), "--run-dir", str(self._paths.root), "--name", RUN)
-        limit = ("--time", "1") if "time" in self._names else ()
-        self._site.hpcjobs("submit", "eval", *where, "--executor", "slurm", "--yes", *shape.flags, *limit)
+        more = ["--time", "1"] * ("time" in self._names) + ["--set", "cluster.requeue=false"] * ("evict" in self._names)
+        self._site.hpcjobs("submit", "eval", *where, "--executor", "slurm", "--yes", *shape.flags, *more)
 
     def _disturb(self) -> None:
         """From the first record on, one fault after another at random times, as long as there is work."""
