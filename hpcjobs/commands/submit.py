@@ -66,16 +66,19 @@ class Flags:
 
 @dataclass(frozen=True, kw_only=True)
 class SubmitOptions:
-    """The arguments of `submit`."""
+    """The arguments of `submit`. `config` is a file, or its values; `layers` count more than `sets`, and less than
+    `flags`.
+    """
 
     job: str
-    config: Path | None
+    config: Path | Layer | None
     profile: str | None
     sets: Sequence[str]
     flags: Flags
     sbatch: Sequence[str]
     argv: Sequence[str]
     run_dir: Path | None
+    layers: Sequence[Layer] = ()
 
 
 def flag_layer(flags: Flags, sbatch: Sequence[str], program: bool = False) -> Layer:
@@ -109,7 +112,7 @@ def draft_of(options: SubmitOptions) -> tuple[Draft, dict[str, str]]:
         files = [word for word in options.argv if word.endswith((".yaml", ".yml"))]
         meant = f"; did you mean --config {files[0]}?" if files else ""
         raise UsageError(f"submit {options.job} takes no words after its options: {' '.join(options.argv)}{meant}")
-    upper = [set_layer(options.sets), flag_layer(options.flags, options.sbatch, kind.program)]
+    upper = [set_layer(options.sets), *options.layers, flag_layer(options.flags, options.sbatch, kind.program)]
     config, places = resolve(options.job, options.config, options.profile, upper)
     if config.sweep is not None and not kind.program:
         raise UsageError(f"sweep is for programs: hpcjobs submit script --sweep FILE -- prog.py; this is {kind}")

@@ -47,7 +47,7 @@ def plan_runs(options: SubmitOptions, sizes: Sequence[int]) -> dict[int, Draft]:
     yet.
     """
     _check_order(options)
-    upper = [set_layer(options.sets), flag_layer(options.flags, options.sbatch)]
+    upper = [set_layer(options.sets), *options.layers, flag_layer(options.flags, options.sbatch)]
     config, _ = resolve(options.job, options.config, options.profile, upper)
     folder = options.run_dir or _new_folder(config)
     drafts: dict[int, Draft] = {}
@@ -69,7 +69,7 @@ def _check_order(options: SubmitOptions) -> None:
     fit = [kind.name for kind in KINDS.values() if kind.unit == "answers"]
     if options.job not in fit:
         raise UsageError(f"verify has no job {options.job!r}{did_you_mean(options.job, fit)}; it has: {', '.join(fit)}")
-    if options.config is not None and not options.config.is_file():
+    if isinstance(options.config, Path) and not options.config.is_file():
         for folder in (options.config, runs_root() / options.config):
             if RunPaths(folder).plan.is_file():
                 config = RunPaths(folder).config

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -21,9 +22,10 @@ _LOOK_SECONDS = 0.2
 _UNKNOWN_SECONDS = 3600.0
 
 
-def wait(paths: RunPaths, show: Callable[[Status], None]) -> int:
+def wait(paths: RunPaths, show: Callable[[Status], None], deadline: float = math.inf) -> int:
     """Wait until the run is over; returns its exit code. It only reads files and the queue, so it may be interrupted.
 
+    `show` gets each status, one of them right after `deadline` (as time.monotonic()): it may raise to end the wait.
     Raises a LaunchError if Slurm has not answered for an hour and no rank shows activity.
     """
     from hpcjobs.commands.status import read_status
@@ -45,7 +47,8 @@ def wait(paths: RunPaths, show: Callable[[Status], None]) -> int:
             if not status.over and passed > _UNKNOWN_SECONDS:
                 raise LaunchError(f"{status.run}: {'; '.join(status.notes)}")
         sys.stdout.flush()
-        _sleep(paths, pause)
+        left = deadline - time.monotonic()
+        _sleep(paths, min(pause, left) if left > 0 else pause)
         pause = min(pause * 1.3, 5.0)
 
 

@@ -42,7 +42,7 @@ def profile_file(profile: str) -> Path:
 
 
 def resolve(
-    job: str, config: Path | None, profile: str | None, upper: Sequence[Layer]
+    job: str, config: Path | Layer | None, profile: str | None, upper: Sequence[Layer]
 ) -> tuple[Config, dict[str, str]]:
     """The config of a job kind (eval, train...), and where each value came from (dotted key -> place).
 
@@ -55,7 +55,7 @@ def resolve(
         layers.append(file_layer(user_config()))
     default = defaults_folder() / f"{job}.yaml"
     if config is not None:
-        layers.append(file_layer(config))
+        layers.append(config if isinstance(config, Layer) else file_layer(config))
     elif default.is_file():
         layers.append(_without(file_layer(default), shell))
     merged = merge_layers([*layers, *upper])
