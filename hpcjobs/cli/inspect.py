@@ -136,3 +136,42 @@ def runs(
     if prune:
         return show_pruned(prune_root(runs_root()), json_)
     return show_runs(list_runs(runs_root()), json_)
+
+
+@app.command()
+def table(
+    run: Annotated[list[str] | None, typer.Argument(metavar="RUN...", help="Default: all under the runs root.")] = None,
+    format_: Annotated[str, typer.Option("--format", help="rich, md, csv, latex or html.")] = "rich",
+    json_: Json = False,
+) -> None:
+    """The scores of many runs, a row each: values with standard errors."""
+    from hpcjobs.cli.show_table import show_table
+    from hpcjobs.commands.table import table_of
+    from hpcjobs.run_folder.paths import find_run, list_runs, runs_root
+
+    show_table(table_of([find_run(name) for name in run] if run else list_runs(runs_root())), format_, json_)
+
+
+@app.command()
+def show(
+    run: RunName = "last",
+    id_: Annotated[list[str] | None, typer.Option("--id", help="A sample's id; repeatable.")] = None,
+    errors: Annotated[
+        bool, typer.Option("--errors", help="Only samples that failed, or that a metric failed on.")
+    ] = False,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--metric", metavar="f1<0.5", help="Also completion_tokens>100, finish_reason=length; repeatable."
+        ),
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 10,
+    json_: Json = False,
+) -> None:
+    """Samples of a run: prompt, target, answer and scores."""
+    from hpcjobs.cli.show_samples import show_samples
+    from hpcjobs.report.show import Wanted, find_samples
+    from hpcjobs.run_folder.paths import find_run
+
+    wanted = Wanted(ids=id_ or [], errors=errors, conditions=metric or [], limit=limit)
+    show_samples(find_samples(find_run(run), wanted), limit, json_)

@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hpcjobs.config import TaskConfig
@@ -90,9 +91,8 @@ def read_samples(path: Path, task: TaskConfig, pool: Pool | None = None, lower: 
     """The rows of results.parquet to show. `pool` has the few-shot examples of their prompts; of the metrics in
     `lower`, lower values are better.
     """
-    selection, schema = pick_rows(path, lower), pq.read_schema(path)
-    names = [field.name for field in schema.field("input").type] if "input" in schema.names else []
-    prompts = _prompts(task, ["index", "id", *(name.removeprefix("source_") for name in names)], pool)
+    selection = pick_rows(path, lower)
+    prompts = prompts_of(task, pq.read_schema(path), pool)
     rows = {number: _sample(row, prompts) for number, row in read_rows(path, sorted(selection.rows))}
     shown = (selection.failed, selection.worst, selection.spread)
     failed, worst, spread = ([rows[n] for n in numbers] for numbers in shown)
@@ -107,9 +107,11 @@ def read_samples(path: Path, task: TaskConfig, pool: Pool | None = None, lower: 
     )
 
 
-def _prompts(task: TaskConfig, columns: list[str], pool: Pool | None) -> Prompts | None:
+def prompts_of(task: TaskConfig, results: pa.Schema, pool: Pool | None) -> Prompts | None:
+    """What makes the prompts of rows of results.parquet; None if config and table do not go together."""
+    names = [field.name for field in results.field("input").type] if "input" in results.names else []
     try:
-        return Prompts(task, columns, pool)
+        return Prompts(task, ["index", "id", *(name.removeprefix("source_") for name in names)], pool)
     except HpcJobsError:
         return None  # the config was changed by hand: the columns still show what was asked
 
@@ -118,13 +120,13 @@ def _sample(row: ShownRow, prompts: Prompts | None) -> Sample:
     values = user_row({"index": row["index"], "id": row["id"], **(row.get("input") or {})})
     scores = [(name, "none" if value is None else f"{value:.4g}") for name, value in (row.get("scores") or {}).items()]
     own = {name: value for name, value in values.items() if name != "index" and value != row["id"]}
-    columns = [(name, Cut.of(_text(value))) for name, value in list(own.items())[:_COLUMNS_SHOWN]]
+    columns = [(name, Cut.of(as_text(value))) for name, value in list(own.items())[:_COLUMNS_SHOWN]]
     return Sample(
         index=row["index"],
         id=Cut.of(row["id"]),
-        turns=_turns(values, prompts, row["id"]),
+        turns=[(role, Cut.of(text)) for role, text in prompt_turns(values, prompts, row["id"])],
         columns=columns,
-        targets=_targets(values, prompts),
+        targets=[Cut.of(text) for text in answer_targets(values, prompts)],
         completion=Cut.of(row["completion"]),
         finish_reason=row["finish_reason"],
         tokens=row["completion_tokens"],
@@ -136,12 +138,17 @@ def _sample(row: ShownRow, prompts: Prompts | None) -> Sample:
 
 
 def _error(row: ShownRow) -> tuple[str, Cut] | None:
-    """Why there is no completion, or no score of it."""
+    failed = failure_of(row)
+    return (failed[0], Cut.of(failed[1])) if failed else None
+
+
+def failure_of(row: ShownRow) -> tuple[str, str] | None:
+    """Why there is no completion, or no score of it: the error's type, or the metrics, and its text."""
     if failed := row["error"]:
-        return failed["type"], Cut.of(failed["message"])
+        return failed["type"], failed["message"]
     unscored = row.get("metric_errors") or []
     texts = [f"{one['type']}: {one['message']}" for one in unscored]
-    return (", ".join(one["metric"] for one in unscored), Cut.of("; ".join(dict.fromkeys(texts)))) if unscored else None
+    return (", ".join(one["metric"] for one in unscored), "; ".join(dict.fromkeys(texts))) if unscored else None
 
 
 def _options(values: Row, logprobs: Sequence[float], prompts: Prompts | None) -> list[Option]:
@@ -164,13 +171,14 @@ def letter(number: int) -> str:
     return chr(ord("A") + number) if number < 26 else str(number + 1)
 
 
-def _turns(values: Row, prompts: Prompts | None, sample: str) -> list[tuple[str, Cut]]:
+def prompt_turns(values: Row, prompts: Prompts | None, sample: str) -> list[tuple[str, str]]:
+    """The turns of a row's prompt, as (role, text)."""
     try:
         prompt = prompts.prompt(values, sample) if prompts else []
     except Exception as problem:  # a template may raise anything
-        return [("no prompt", Cut.of(f"the template fails on this row: {problem}"))]
+        return [("no prompt", f"the template fails on this row: {problem}")]
     turns = [{"role": "prompt", "content": prompt}] if isinstance(prompt, str) else prompt
-    return [(turn["role"], Cut.of(_said(turn))) for turn in turns]
+    return [(turn["role"], _said(turn)) for turn in turns]
 
 
 def _said(turn: Turn) -> str:
@@ -179,16 +187,18 @@ def _said(turn: Turn) -> str:
     return "\n".join(filter(None, [turn.get("content"), calls]))
 
 
-def _targets(values: Row, prompts: Prompts | None) -> list[Cut]:
+def answer_targets(values: Row, prompts: Prompts | None) -> list[str]:
+    """The targets of a row."""
     try:
         target = prompts.target(values) if prompts else None
     except Exception as problem:  # a template may raise anything
-        return [Cut.of(f"the template fails on this row: {problem}")]
+        return [f"the template fails on this row: {problem}"]
     targets = target if isinstance(target, list) else [] if target is None else [target]
-    return [Cut.of(str(one)) for one in targets]
+    return [str(one) for one in targets]
 
 
-def _text(value: object) -> str:
+def as_text(value: object) -> str:
+    """A value of a row: texts as they are, others as JSON."""
     if isinstance(value, str):
         return value
     if isinstance(value, bytes):
