@@ -175,3 +175,20 @@ def show(
 
     wanted = Wanted(ids=id_ or [], errors=errors, conditions=metric or [], limit=limit)
     show_samples(find_samples(find_run(run), wanted), limit, json_)
+
+
+@app.command("ls")
+def list_names(
+    kind: Annotated[str, typer.Argument(metavar="metrics|tasks|data|models|engines|profiles|keys")],
+    json_: Json = False,
+) -> None:
+    """What can be named in a config."""
+    from hpcjobs.commands.names import names
+
+    found = names(kind)
+    if json_:
+        typer.echo(json.dumps({one.name: one.what for one in found}, indent=2))
+        return
+    width = min(max(len(one.name) for one in found), 40)
+    for one in found:
+        typer.echo(f"{one.name:<{width}}  {one.what}")
