@@ -94,6 +94,8 @@ def _check_joinable(paths: RunPaths, plan: Plan, executor: str) -> None:
 def _reshaped(config: Config, flags: Flags, sbatch: Sequence[str]) -> Config:
     """The config with another shape. Counts that contradict the new flags are dropped."""
     values = config.model_dump(mode="python")
+    if flags.nodes is not None:
+        values["cluster"] |= {"spares": 0}
     if flags.array is not None and flags.nodes is None:
         values["cluster"] |= {"nodes": 1}
     elif flags.nodes is not None:

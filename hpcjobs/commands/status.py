@@ -15,6 +15,7 @@ from hpcjobs.commands.job_notes import job_notes, jobs_of
 from hpcjobs.config.resolve import read_config
 from hpcjobs.launch import slurm
 from hpcjobs.launch.jobs import known_launches, local_processes
+from hpcjobs.run_folder.attempts import FailedAttempt, failed_attempts
 from hpcjobs.run_folder.disk import shortage
 from hpcjobs.run_folder.liveness import LOST, RankView, view_ranks
 from hpcjobs.run_folder.metrics_file import MetricsFile
@@ -33,9 +34,10 @@ class Status:
     """The status of a run. `rate` is in samples per second, `eta` in seconds; None if unknown.
 
     For a train run `rows` and `done` count steps, `rate` is steps per second, `step` is the last step's record, and
-    `evals` are the evals of its models. `going`: some job or process of the run is alive, even if only the merge job,
-    which is still writing the report. `age`: where Slurm does not answer, how old the newest sign of life in the files
-    is, in seconds; None if it answers or there is none.
+    `evals` are the evals of its models. `attempts` are the starts of a program, in its last launch, that have failed.
+    `going`: some job or process of the run is alive, even if only the merge job, which is still writing the report.
+    `age`: where Slurm does not answer, how old the newest sign of life in the files is, in seconds; None if it answers
+    or there is none.
     """
 
     run: str
@@ -55,6 +57,7 @@ class Status:
     age: float | None = None
     step: dict[str, float] | None = None
     evals: list[ModelEval] = field(default_factory=list)
+    attempts: list[FailedAttempt] = field(default_factory=list)
 
     @property
     def over(self) -> bool:
@@ -98,7 +101,8 @@ def _read(paths: RunPaths) -> Status:
         rows, done = metrics.counts.rows, metrics.counts.accepted
     eta = (rows - done) / rate if rate and plan.kind.unit != "none" else None
     state = _state(plan, now, jobs, ranks, metrics)
-    failed = sorted((rank for rank in ranks if rank.vitals.first_error), key=_by_weight)
+    counted = _newest(ranks, now) if plan.kind.alone else ranks
+    failed = sorted((rank for rank in counted if rank.vitals.first_error), key=_by_weight)
     errors = [f"rank {rank.vitals.rank} on {rank.vitals.host}: {rank.vitals.first_error}" for rank in failed]
     if state == RunState.FAILED and not errors and (short := shortage(paths)):
         errors = [short]
@@ -106,7 +110,9 @@ def _read(paths: RunPaths) -> Status:
     age = _age(ranks) if unheard else None
     notes += [_from_files(age)] if unheard else []
     notes += job_notes(jobs, now, paths, state.over, bool(errors)) if state != RunState.COMPLETE else []
-    notes += [note for one in now for note in one.notes] + [_loss(rank) for rank in ranks if rank.state in LOST]
+    notes += [note for one in now for note in one.notes] + [_loss(rank) for rank in counted if rank.state in LOST]
+    attempts = [one for one in failed_attempts(paths) if any(launch.owns(one.attempt) for launch in now)]
+    notes += [str(one) for one in attempts if one.restarts]
     notes += counts.warnings if metrics is None else []  # they are among those of the merge
     if metrics and state.over and metrics.verdict.why:
         notes.append(f"{metrics.verdict.why}: {next_command(metrics.verdict, paths)}")
@@ -133,6 +139,7 @@ def _read(paths: RunPaths) -> Status:
         age=age,
         step=counts.step,
         evals=evals_of(paths),
+        attempts=attempts,
     )
 
 
@@ -219,7 +226,7 @@ def _state(
     mine = [rank for rank in ranks if any(launch.owns(rank.vitals.attempt) for launch in launches)]
     if metrics:
         return RunState.FAILED if any(rank.vitals.fatal for rank in mine) else metrics.verdict.state
-    states = _newest_states(mine) if not plan.kind.has("merge") else []
+    states = [rank.state for rank in _newest(mine, launches)] if not plan.kind.has("merge") else []
     whole = len(states) == launches[-1].ranks
     if whole and set(states) == {RankState.DONE}:
         return RunState.COMPLETE
@@ -230,10 +237,11 @@ def _state(
     return RunState.INCOMPLETE if whole and set(states) <= {RankState.DONE, RankState.DRAINED} else RunState.FAILED
 
 
-def _newest_states(ranks: Sequence[RankView]) -> list[RankState]:
-    """How the ranks of the newest attempt are."""
-    newest = max((rank.vitals for rank in ranks), key=lambda vitals: vitals.started_at, default=None)
-    return [rank.state for rank in ranks if newest and rank.vitals.attempt == newest.attempt]
+def _newest(ranks: Sequence[RankView], launches: Sequence[Launch]) -> list[RankView]:
+    """The ranks of the newest attempt of these launches; of any, where there is no launch."""
+    mine = [rank for rank in ranks if not launches or any(one.owns(rank.vitals.attempt) for one in launches)]
+    newest = max((rank.vitals for rank in mine), key=lambda vitals: vitals.started_at, default=None)
+    return [rank for rank in mine if newest and rank.vitals.attempt == newest.attempt]
 
 
 def _still_going(launches: Sequence[Launch], jobs: dict[str, slurm.JobState], ranks: Sequence[RankView]) -> bool:

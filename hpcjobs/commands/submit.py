@@ -34,6 +34,7 @@ FLAGS = {
     "constraint": "cluster.constraint", "reservation": "cluster.reservation", "exclusive": "cluster.exclusive",
     "requeue": "cluster.requeue", "executor": "cluster.executor", "name": "run.name", "model": "model.name",
     "data": "data.name", "max_samples": "data.max_samples", "array": "cluster.array", "sweep": "sweep",
+    "restarts": "cluster.restarts", "spares": "cluster.spares",
 }  # fmt: skip
 
 
@@ -61,6 +62,8 @@ class Flags:
     data: str | None = None
     max_samples: int | None = None
     array: int | None = None
+    restarts: int | None = None
+    spares: int | None = None
     sweep: str | None = None
 
 
@@ -113,6 +116,9 @@ def draft_of(options: SubmitOptions) -> tuple[Draft, dict[str, str]]:
     config, places = resolve(options.job, options.config, options.profile, upper)
     if config.sweep is not None and not kind.program:
         raise UsageError(f"sweep is for programs: hpcjobs submit script --sweep FILE -- prog.py; this is {kind}")
+    if config.cluster.restarts and (config.sweep is not None or not kind.alone):
+        what, instead = ("a sweep", "run.retries") if config.sweep is not None else (str(kind), "run.auto_resume")
+        raise UsageError(f"cluster.restarts is for submit script; {what} goes on by {instead}")
     executor = executor_of(config)
     with placing(places), contained():
         draft = PLANNERS[kind.name](config, options.argv, options.run_dir)

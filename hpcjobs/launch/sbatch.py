@@ -18,6 +18,7 @@ from hpcjobs.config.shape import Shape
 from hpcjobs.distributed.drain import WARNING_SECONDS
 from hpcjobs.errors import LaunchError
 from hpcjobs.launch import slurm
+from hpcjobs.launch.entry import RESTARTS
 from hpcjobs.launch.partitions import most_minutes
 from hpcjobs.run_folder.files import private_umask
 from hpcjobs.run_folder.paths import RunPaths
@@ -52,6 +53,8 @@ class Executor(submitit.SlurmExecutor):  # type: ignore[misc]
         return 2
 
     name, array = "work-0", False
+    # The words in front of srun: what starts it once for each attempt of a program, if there may be several.
+    starter: tuple[str, ...] = ()
     # Whether Slurm is asked for a signal before the time limit; submitit asks always.
     warned = True
 
@@ -78,6 +81,9 @@ class Executor(submitit.SlurmExecutor):  # type: ignore[misc]
             text: str = super()._make_submission_file_text(command, uid)
         finally:
             self.parameters["setup"] = setup
+        if self.starter:
+            words = shlex.join([*self.starter, self.name.rpartition("-")[2]])
+            text = re.sub(r"^(?=srun --unbuffered --output )", lambda _: f"{words} ", text, flags=re.MULTILINE)
         return text if self.warned else re.sub(r"^#SBATCH --signal=.*\n", "", text, flags=re.MULTILINE)
 
     @property
@@ -134,10 +140,12 @@ def work_executor(config: Config, shape: Shape, paths: RunPaths, program: bool =
         more["signal"] = "CONT@1"
     executor = _executor(paths)
     executor.warned = not program or cluster.warn is not None
+    if cluster.restarts:
+        executor.starter = (sys.executable, "-m", RESTARTS, str(paths.root.absolute()))
     common = _common(cluster, paths)
     executor.update_parameters(
         **common | {"setup": [_ENDS_AT, _KILL_WAIT, *common["setup"]]},
-        job_name=paths.root.name, time=cluster.minutes, nodes=shape.nodes,
+        job_name=paths.root.name, time=cluster.minutes, nodes=_nodes(cluster, shape),
         ntasks_per_node=shape.ranks_per_node, cpus_per_task=cluster.cpus_per_task,
         gpus_per_node=None if cluster.gpu_flag == "gres" else shape.gpus_per_node or None,
         signal_delay_s=WARNING_SECONDS,
@@ -145,6 +153,11 @@ def work_executor(config: Config, shape: Shape, paths: RunPaths, program: bool =
         additional_parameters=_additional(cluster) | _gres(cluster, shape) | more,
     )  # fmt: skip
     return executor
+
+
+def _nodes(cluster: ClusterConfig, shape: Shape) -> int | str:
+    """The nodes to ask for: with spares, from as many as are needed to as many as are wanted."""
+    return f"{shape.nodes}-{shape.nodes + cluster.spares}" if cluster.spares else shape.nodes
 
 
 def merge_executor(config: Config, after: Sequence[str], paths: RunPaths) -> Executor:
