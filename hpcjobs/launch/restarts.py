@@ -86,7 +86,7 @@ class Steps:
         """
         program, *rest = self.words
         where = [f"--nodes={len(chosen)}", f"--ntasks={len(chosen) * self.per_node}", f"--nodelist={','.join(chosen)}"]
-        some = where if list(chosen) != self.nodes.names else []
+        some = where if self.budget.config.cluster.spares else []
         return [program, *some, *(["--overlap"] if restart else []), *rest]
 
     def _await(self, srun: subprocess.Popen[bytes], files: AttemptFiles) -> bool:

@@ -146,7 +146,7 @@ def work_executor(config: Config, shape: Shape, paths: RunPaths, program: bool =
     executor.update_parameters(
         **common | {"setup": [_ENDS_AT, _KILL_WAIT, *common["setup"]]},
         job_name=paths.root.name, time=cluster.minutes, nodes=_nodes(cluster, shape),
-        ntasks_per_node=shape.ranks_per_node, cpus_per_task=cluster.cpus_per_task,
+        ntasks_per_node=_ranks(cluster, shape), cpus_per_task=cluster.cpus_per_task,
         gpus_per_node=None if cluster.gpu_flag == "gres" else shape.gpus_per_node or None,
         signal_delay_s=WARNING_SECONDS,
         srun_args=[*srun, *cluster.srun_args],
@@ -158,6 +158,13 @@ def work_executor(config: Config, shape: Shape, paths: RunPaths, program: bool =
 def _nodes(cluster: ClusterConfig, shape: Shape) -> int | str:
     """The nodes to ask for: with spares, from as many as are needed to as many as are wanted."""
     return f"{shape.nodes}-{shape.nodes + cluster.spares}" if cluster.spares else shape.nodes
+
+
+def _ranks(cluster: ClusterConfig, shape: Shape) -> int | None:
+    """The tasks of each node. To Slurm `--nodes=3-4 --ntasks-per-node=1` is three tasks, for which it takes three nodes;
+    without the second it takes four if they are free, with a task on each.
+    """
+    return None if cluster.spares and shape.ranks_per_node == 1 else shape.ranks_per_node
 
 
 def merge_executor(config: Config, after: Sequence[str], paths: RunPaths) -> Executor:
