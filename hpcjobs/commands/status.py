@@ -16,6 +16,7 @@ from hpcjobs.config.resolve import read_config
 from hpcjobs.launch import slurm
 from hpcjobs.launch.jobs import known_launches, local_processes
 from hpcjobs.run_folder.attempts import FailedAttempt, failed_attempts
+from hpcjobs.run_folder.copies import Copy, array_size, state_of, view_copies
 from hpcjobs.run_folder.disk import shortage
 from hpcjobs.run_folder.liveness import LOST, RankView, view_ranks
 from hpcjobs.run_folder.metrics_file import MetricsFile
@@ -28,16 +29,19 @@ from hpcjobs.run_folder.submission import Launch, read_launches, together
 from hpcjobs.run_folder.verdict import Verdict
 from hpcjobs.training.evals import ModelEval, evals_of
 
+# How many failed copies of an array are told of one by one.
+_MOST_COPIES = 5
+
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
     """The status of a run. `rate` is in samples per second, `eta` in seconds; None if unknown.
 
     For a train run `rows` and `done` count steps, `rate` is steps per second, `step` is the last step's record, and
-    `evals` are the evals of its models. `attempts` are the starts of a program, in its last launch, that have failed.
-    `going`: some job or process of the run is alive, even if only the merge job, which is still writing the report.
-    `age`: where Slurm does not answer, how old the newest sign of life in the files is, in seconds; None if it answers
-    or there is none.
+    `evals` are the evals of its models. `attempts` are the starts of a program, in its last launch, that have failed,
+    `copies` those of an array of programs. `going`: some job or process of the run is alive, even if only the merge
+    job, which is still writing the report. `age`: where Slurm does not answer, how old the newest sign of life in the
+    files is, in seconds; None if it answers or there is none.
     """
 
     run: str
@@ -58,6 +62,7 @@ class Status:
     step: dict[str, float] | None = None
     evals: list[ModelEval] = field(default_factory=list)
     attempts: list[FailedAttempt] = field(default_factory=list)
+    copies: list[Copy] = field(default_factory=list)
 
     @property
     def over(self) -> bool:
@@ -100,8 +105,12 @@ def _read(paths: RunPaths) -> Status:
     if metrics and (metrics.complete or not any(rank.live for rank in ranks)):  # else it was a look, and more is done
         rows, done = metrics.counts.rows, metrics.counts.accepted
     eta = (rows - done) / rate if rate and plan.kind.unit != "none" else None
-    state = _state(plan, now, jobs, ranks, metrics)
-    counted = _newest(ranks, now) if plan.kind.alone else ranks
+    going, failures = _still_going(now, jobs, ranks), failed_attempts(paths) if plan.kind.alone else []
+    size = array_size(plan, launches)
+    cancelled = any(one.cancelled for one in now) or any(job.cancelled for job in jobs.values())
+    copies = view_copies(ranks, size, failures, now[-1] if going else None, cancelled) if size else []
+    counted = _counted(ranks, now, copies) if plan.kind.alone else ranks
+    state = _state(plan, now, jobs, ranks, metrics, copies)
     failed = sorted((rank for rank in counted if rank.vitals.first_error), key=_by_weight)
     errors = [f"rank {rank.vitals.rank} on {rank.vitals.host}: {rank.vitals.first_error}" for rank in failed]
     if state == RunState.FAILED and not errors and (short := shortage(paths)):
@@ -111,8 +120,10 @@ def _read(paths: RunPaths) -> Status:
     notes += [_from_files(age)] if unheard else []
     notes += job_notes(jobs, now, paths, state.over, bool(errors)) if state != RunState.COMPLETE else []
     notes += [note for one in now for note in one.notes] + [_loss(rank) for rank in counted if rank.state in LOST]
-    attempts = [one for one in failed_attempts(paths) if any(launch.owns(one.attempt) for launch in now)]
+    attempts = [one for one in failures if any(launch.owns(one.attempt) for launch in now)]
     notes += [str(one) for one in attempts if one.restarts]
+    bad = [one for one in copies if one.state == RunState.FAILED]
+    notes += [f"copy {one.index} has failed: {one.why}" for one in bad[:_MOST_COPIES]]
     notes += counts.warnings if metrics is None else []  # they are among those of the merge
     if metrics and state.over and metrics.verdict.why:
         notes.append(f"{metrics.verdict.why}: {next_command(metrics.verdict, paths)}")
@@ -135,11 +146,12 @@ def _read(paths: RunPaths) -> Status:
         first_error=errors[0] if errors else None,
         notes=notes,
         metrics=metrics,
-        going=_still_going(now, jobs, ranks),
+        going=going,
         age=age,
         step=counts.step,
         evals=evals_of(paths),
         attempts=attempts,
+        copies=copies,
     )
 
 
@@ -207,6 +219,7 @@ def _state(
     jobs: dict[str, slurm.JobState],
     ranks: Sequence[RankView],
     metrics: MetricsFile | None,
+    copies: Sequence[Copy] = (),
 ) -> RunState:
     if metrics and metrics.complete:
         return metrics.verdict.state
@@ -228,13 +241,23 @@ def _state(
         return RunState.FAILED if any(rank.vitals.fatal for rank in mine) else metrics.verdict.state
     states = [rank.state for rank in _newest(mine, launches)] if not plan.kind.has("merge") else []
     whole = len(states) == launches[-1].ranks
-    if whole and set(states) == {RankState.DONE}:
+    if (state_of(copies) == RunState.COMPLETE) if copies else (whole and set(states) == {RankState.DONE}):
         return RunState.COMPLETE
     local = launches[-1].executor == "local" and plan.kind.has("merge")
     ended = any(one.cancelled for one in launches) or (local and any(rank.state == RankState.DRAINED for rank in mine))
     if ended or any(job.cancelled for job in work):
         return RunState.CANCELLED
+    if copies:
+        return state_of(copies)
     return RunState.INCOMPLETE if whole and set(states) <= {RankState.DONE, RankState.DRAINED} else RunState.FAILED
+
+
+def _counted(ranks: Sequence[RankView], launches: Sequence[Launch], copies: Sequence[Copy]) -> list[RankView]:
+    """The ranks of a program that say how it is: those of the newest attempt, of each copy where there are several."""
+    if not copies:
+        return _newest(ranks, launches)
+    attempts = {copy.attempt for copy in copies}
+    return [rank for rank in ranks if rank.vitals.attempt in attempts]
 
 
 def _newest(ranks: Sequence[RankView], launches: Sequence[Launch]) -> list[RankView]:

@@ -142,7 +142,9 @@ def _ways_on(paths: RunPaths) -> str:
 def start(draft: Draft) -> Launch:
     """Write the run folder and launch it. If Slurm refuses, neither jobs nor a folder are left."""
     draft.write()
-    paths, shape, options = draft.paths, draft.plan.shape, Start(merge=ends_with_job(draft.plan.kind, draft.config))
+    paths, shape, array = draft.paths, draft.plan.shape, draft.plan.kind.alone and draft.config.cluster.array
+    copies = tuple(range(shape.workers)) if array else ()
+    options = Start(merge=ends_with_job(draft.plan.kind, draft.config), indexes=copies)
     record = Seen(0, 0).claim(paths, executor_of(draft.config), shape, options)
     try:
         return start_run(paths, draft.config, shape, options, record)

@@ -29,6 +29,8 @@ def program_env(
         "GROUP_RANK": str(rank.node), "GROUP_WORLD_SIZE": str(nodes), "ROLE_NAME": "default",
         "ROLE_RANK": str(rank.rank), "ROLE_WORLD_SIZE": str(rank.world_size), "HPCJOBS_ATTEMPT": rank.attempt,
     }  # fmt: skip
+    if rank.index is not None:
+        env |= {"HPCJOBS_INDEX": str(rank.index), "HPCJOBS_ARRAY_SIZE": str(rank.copies)}
     env |= _torchrun(rank, master, shape) if shape.ranks_per_node == 1 else {}
     if alone:
         left = {*MEETING, "TORCHELASTIC_RUN_ID"}

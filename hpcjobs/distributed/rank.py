@@ -10,6 +10,7 @@ import os
 import socket
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
+from typing import TypedDict
 
 from hpcjobs.errors import RendezvousError
 from hpcjobs.run_folder.process import process_start
@@ -24,7 +25,7 @@ class Rank:
 
     `attempt` names this start of the job: a requeue, a resume and a second job step have others. `restart` counts those
     of this job, by Slurm or as `cluster.restarts` has it, before this one. Each element of a job array is one of
-    `workers`, with a world of its own.
+    `workers`, with a world of its own; of an array of programs this one runs number `index` of `copies`.
     """
 
     rank: int
@@ -42,6 +43,8 @@ class Rank:
     workers: int = 1
     in_array: bool = False
     restart: int = 0
+    index: int | None = None
+    copies: int = 1
 
     @property
     def walk(self) -> tuple[int, int]:
@@ -226,10 +229,22 @@ def _from_slurm(env: Mapping[str, str]) -> Rank:
         restart=_number(env, "SLURM_RESTART_COUNT", 0) + _number(env, "HPCJOBS_RESTART", 0),
         job_id=env.get("SLURM_JOB_ID"),
         launch_address=env.get("SLURM_LAUNCH_NODE_IPADDR") or env.get("SLURM_SRUN_COMM_HOST"),
+        **_copy(env),
         worker=_number(env, "SLURM_ARRAY_TASK_ID", 0) - _number(env, "SLURM_ARRAY_TASK_MIN", 0) if array else 0,
         workers=max(1, _number(env, "SLURM_ARRAY_TASK_COUNT", 1)) if array else 1,
         in_array=array is not None,
     )
+
+
+class _Copy(TypedDict):
+    index: int | None
+    copies: int
+
+
+def _copy(env: Mapping[str, str]) -> _Copy:
+    """Which copy of an array of programs this is, as the job's script or the supervisor says."""
+    index = _number(env, "HPCJOBS_INDEX") if "HPCJOBS_INDEX" in env else None
+    return {"index": index, "copies": _number(env, "HPCJOBS_ARRAY_SIZE", 1)}
 
 
 @dataclass(frozen=True)
@@ -293,6 +308,7 @@ def _from_submitit(env: Mapping[str, str]) -> Rank:
         launcher="local",
         host=_host(env),
         restart=_number(env, "HPCJOBS_RESTART", 0),
+        **_copy(env),
         job_id=job,
     )
 

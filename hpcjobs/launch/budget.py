@@ -34,9 +34,13 @@ class Budget:
         print(f"hpcjobs: {record}", flush=True)
         return record.again
 
+    def cancelled(self) -> bool:
+        """Whether the launch is to end."""
+        return LaunchFiles(self.paths).marked(self.number, "cancelled", "void")
+
     def _against(self, restart: int, failure: Failure) -> str:
         restarts = self.config.cluster.restarts
-        if LaunchFiles(self.paths).marked(self.number, "cancelled", "void"):
+        if self.cancelled():
             return "cancelled"
         if failure.fatal:
             return "another start would fail in the same way"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hpcjobs.distributed.drain import ASKS_AGAIN
-from hpcjobs.distributed.lost import parse_lost, read_lost
+from hpcjobs.distributed.lost import parse_lost, read_lost, tell_lost
 from hpcjobs.run_folder.heartbeat import Vitals, read_heartbeat
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.rank_state import RankState
@@ -38,6 +38,7 @@ class AttemptFiles:
 
     def __init__(self, paths: RunPaths, attempt: str, ranks: int, nodes: Sequence[str] = ()) -> None:
         self.paths, self.attempt, self.ranks, self.nodes = paths, attempt, ranks, nodes
+        self._beat, self._beaten = -1, time.monotonic()
 
     def told(self) -> bool:
         """Whether a rank was lost; the others are then ending."""
@@ -48,6 +49,17 @@ class AttemptFiles:
         rank, host, _ = parse_lost(read_lost(self.paths, self.attempt) or "") or (None, None, "")
         left = [one for one in self._vitals().values() if one.ended_at is None and one.rank != rank]
         return not left if alone else all(one.host == host for one in left)
+
+    def watch(self, timeout: float) -> None:
+        """Tell of rank 0 where it has been silent for so long; to be called about once a second.
+
+        The ranks watch each other. Only if all are gone, as where they were on one node, nobody of them tells.
+        """
+        vitals, now = read_heartbeat(self.paths.heartbeat(self.attempt, 0)), time.monotonic()
+        if vitals is None or vitals.ended_at is not None or vitals.beat != self._beat:
+            self._beat, self._beaten = vitals.beat if vitals else -1, now
+        elif now - self._beaten > timeout:
+            tell_lost(self.paths, self.attempt, f"rank 0 on {vitals.host} (no sign of life for {timeout:.0f} s)")
 
     def failure(self) -> Failure | None:
         """What has ended the attempt; None if all its ranks have ended in order."""

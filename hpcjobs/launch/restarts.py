@@ -31,6 +31,8 @@ from hpcjobs.run_folder.paths import RunPaths
 # How often the step is looked at; how long it may last when all ranks but the lost one have ended, as srun hears
 # nothing of a node that is gone; and how long after the loss whatever the others do (seconds).
 _LOOK, _SETTLE, _MOST = 0.5, 5.0, 60.0
+# How much longer than the ranks it waits for a sign of life of one that is silent: they know better (seconds).
+_PATIENCE = 10.0
 
 
 class Steps:
@@ -97,6 +99,7 @@ class Steps:
                 srun.wait(_LOOK)
                 return False
             now = time.monotonic()
+            files.watch(self.budget.config.lost_after + _PATIENCE)
             told = told or (now if files.told() else None)
             settled = settled or (now if told and files.others_ended() else None)
             if (settled and now - settled > _SETTLE) or (told and now - told > _MOST):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import submitit
@@ -14,14 +15,12 @@ from hpcjobs.config.shape import shape_of
 from hpcjobs.launch.budget import Budget
 from hpcjobs.launch.entry import MERGE, RANK, enter
 from hpcjobs.launch.jobs import LAUNCH_KEY
-from hpcjobs.launch.local_program import MONTH_MINUTES, LocalProgram
+from hpcjobs.launch.local_program import MONTH_MINUTES, run_programs
 from hpcjobs.run_folder.files import stay_private
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.plan import Plan
 from hpcjobs.run_folder.process import Identity, end_processes
 from hpcjobs.run_folder.submission import read_launches, together
-
-_LOOK_SECONDS = 0.1
 
 
 def wait_for_go() -> None:
@@ -43,7 +42,8 @@ def supervise(run_dir: str, launch: int, ranks: int | None = None, gpus: int | N
     config, plan = read_config(paths.config), Plan.read(paths.plan)
     shape = shape_of(config.cluster, config.model.gpus_per_rank, script=plan.kind.alone)
     if plan.kind.alone:
-        _run_program(LocalProgram(Budget(paths, config, launch), shape))
+        record = next((one for one in read_launches(paths) if one.number == launch), None)
+        run_programs(Budget(paths, config, launch), replace(shape, workers=1), record.indexes if record else ())
     else:
         _run_ranks(paths, launch, ranks or shape.ranks, shape.gpus_per_node * shape.nodes if gpus is None else gpus)
     if plan.kind.program:
@@ -63,12 +63,6 @@ def _run_ranks(paths: RunPaths, launch: int, ranks: int, gpus: int) -> None:
         tasks_per_node=ranks, timeout_min=MONTH_MINUTES, stderr_to_stdout=True, gpus_per_node=gpus
     )
     executor.submit(enter, RANK, str(paths.root))._process.wait()
-
-
-def _run_program(program: LocalProgram) -> None:
-    program.start()
-    while program.goes_on():
-        time.sleep(_LOOK_SECONDS)
 
 
 def _end_leftovers() -> None:

@@ -30,7 +30,8 @@ class Vitals:
     """The content of a heartbeat: times in Unix seconds, counts since the rank started.
 
     `open` counts finished samples of chunks that are not done yet. `ended` is why the rank ended early, `signal` the
-    signal that killed it; `fatal` means that a restart would fail the same way.
+    signal that killed it; `fatal` means that a restart would fail the same way. `index` is that of its copy of a
+    program in an array.
     """
 
     rank: int
@@ -57,6 +58,7 @@ class Vitals:
     ended: str | None = None
     signal: str | None = None
     fatal: bool = False
+    index: int | None = None
 
     def __post_init__(self) -> None:
         self.state = RankState(self.state)

@@ -62,6 +62,7 @@ def run_rank(run_dir: str) -> None:
         host=rank.host,
         world_size=rank.world_size,
         identity=Identity.own().values(),
+        index=rank.index if plan.kind.alone else None,
     )
     with rank_log(paths.rank_log(rank.attempt, rank.rank), rank.rank):
         # Ranks of a program are missed soon: what one has written must show at once on a network file system too.
