@@ -23,7 +23,7 @@ Ntasks = Annotated[
 ]
 Cpus = Annotated[int | None, typer.Option("--cpus-per-task", min=1, help="Cores per rank.")]
 Sweep = Annotated[str | None, typer.Option(help="A file of points; {{ names }} in the program's words stand for them.")]
-Array = Annotated[int | None, typer.Option(min=1, help="N single-node workers as an array; each starts when it can.")]
+Array = Annotated[int | None, typer.Option(min=1, help="N single-node workers, or copies of a program, as an array.")]
 Mem = Annotated[str | None, typer.Option(help="Memory per node, such as 64G.")]
 Time = Annotated[str | None, typer.Option(help="Time limit: minutes, H:M:S or D-H:M:S.")]
 Word = Annotated[str | None, typer.Option(help="As for sbatch.")]

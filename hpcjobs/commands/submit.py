@@ -124,6 +124,8 @@ def draft_of(options: SubmitOptions) -> tuple[Draft, dict[str, str]]:
         draft = PLANNERS[kind.name](config, options.argv, options.run_dir)
     if executor == "debug" and draft.plan.shape.ranks > 1:
         raise UsageError(f"--executor debug runs one rank, not {draft.plan.shape.ranks}: use --executor local")
+    if executor == "debug" and (config.cluster.restarts or (kind.alone and config.cluster.array)):
+        raise UsageError("--executor debug runs one rank, once: no --restarts, no --array; use --executor local")
     if draft.paths.root.exists():
         raise UsageError(f"run folder {draft.paths.root} exists: {_ways_on(draft.paths)}")
     if executor == "slurm":

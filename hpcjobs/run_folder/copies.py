@@ -40,10 +40,10 @@ def view_copies(
     launch: Launch | None = None,
     cancelled: bool = False,
 ) -> list[Copy]:
-    """The copies, from all ranks of all starts. `failed` are the attempts that have; `launch` is the newest, where it lives.
+    """The copies, from all ranks of all starts.
 
-    A copy that has not begun when nothing lives any more has failed, unless the run was `cancelled` before: it is still
-    pending.
+    `failed` are the attempts that have, `launch` is the newest if it lives. A copy that has not begun when nothing
+    lives any more has failed, unless the run was `cancelled` before: it is still pending.
     """
     starts: dict[int, dict[str, list[RankView]]] = {}
     for rank in ranks:
