@@ -133,6 +133,7 @@ def test_limits_preemption_and_a_cancel_leave_no_trace_in_the_losses(site: Site)
     await_attempt(site, 5, 2, trained(site) + 5)
     assert site.cluster.sacct(urgent.strip())[0]["State"] == "COMPLETED"
     site.hpcjobs("cancel", "t")
+    end(site, "t")
     assert site.look("t").state == "cancelled"
     site.hpcjobs("resume", "t", "--yes")
     end(site, "t")
