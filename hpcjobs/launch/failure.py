@@ -79,6 +79,9 @@ class AttemptFiles:
             return self._of(vitals, first.rank, first.host, why, silent)
         if left := [one for one in vitals.values() if one.ended_at is None]:
             return self._of(vitals, left[0].rank, left[0].host, "no sign of life", silent)
+        if not vitals:
+            why = "none of its ranks has begun: what started them has said why in hpcjobs logs"
+            return Failure(rank=None, host=None, why=why, own=False)
         if absent:
             return Failure(rank=absent[0], host=self._host(absent[0]), why="it has never begun", own=False)
         return Failure(rank=None, host=None, why="its ranks have ended, and none has said why")

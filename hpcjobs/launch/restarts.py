@@ -43,7 +43,7 @@ class Steps:
         self.paths, self.budget, self.here, self.words = paths, budget, here, list(words)
         self.per_node = shape_of(cluster, 1, script=True).ranks_per_node
         self.nodes = Nodes(slurm.host_names(here.nodes), cluster.nodes)
-        self._ended = ""
+        self._ended, self._stale = "", False
 
     def run(self) -> int:
         """Run the program until it has ended well, or is not started again; the exit code of the last step."""
@@ -76,20 +76,25 @@ class Steps:
         self, chosen: Sequence[str], restart: int, attempt: str, files: AttemptFiles
     ) -> tuple[int, Failure | None]:
         env = os.environ | {"HPCJOBS_ATTEMPT": attempt, "HPCJOBS_RESTART": str(restart)}
-        srun = subprocess.Popen(self._command(chosen, restart), env=env)
+        srun = subprocess.Popen(self._command(chosen), env=env)
         forced = self._await(srun, files)
         failure = files.failure()
         if failure and failure.silent and not forced:  # a rank that was killed with its guard says no end, either
             failure = replace(failure, silent=failure.silent & slurm.down_nodes(failure.silent))
+        self._stale = self._stale or forced or bool(failure and failure.silent)
         return srun.returncode, failure
 
-    def _command(self, chosen: Sequence[str], restart: int) -> list[str]:
-        """srun on these nodes. Where one is gone Slurm may take its last step to be running: they share what they have.
+    def _command(self, chosen: Sequence[str]) -> list[str]:
+        """srun on these nodes.
+
+        Once a node is gone Slurm may take the step that was on it to be running, for as long as the job lasts: the next
+        ones share the GPUs, cores and memory of the others with it. --mem=0 is all that the job has there, and nothing
+        is counted; by --overlap alone, memory is not shared in Slurm 22.05.
         """
         program, *rest = self.words
         where = [f"--nodes={len(chosen)}", f"--ntasks={len(chosen) * self.per_node}", f"--nodelist={','.join(chosen)}"]
         some = where if self.budget.config.cluster.spares else []
-        return [program, *some, *(["--overlap"] if restart else []), *rest]
+        return [program, *some, *(["--overlap", "--mem=0"] if self._stale else []), *rest]
 
     def _await(self, srun: subprocess.Popen[bytes], files: AttemptFiles) -> bool:
         """Wait for the end of the step; whether it had to be ended, because a node is gone."""

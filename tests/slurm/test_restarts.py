@@ -8,15 +8,19 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from hpcjobs.run_folder.heartbeat import read_heartbeats
 from hpcjobs.run_folder.process import process_start
+from tests.slurm.cluster import Cluster, missing_programs, temporary_cluster
 from tests.slurm.site import ROOT, Site
 
 TRAINER = ROOT / "tests" / "programs" / "plain_trainer.py"
-HOW = ("--gpus", "0", "--time", "30", "--yes")
+HOW = ("--time", "30", "--yes")
 WARN = ("--sbatch", "signal=USR1@60")
 # What the others may take to end after the first (seconds).
 SOON = 30
@@ -70,35 +74,46 @@ def end(site: Site, name: str) -> None:
     site.until("the end", lambda: site.look(name).state.over and not site.look(name).going)
 
 
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """Three nodes: one to spare."""
+    if missing := missing_programs():
+        reason = f"not installed: {', '.join(missing)}; tools/install_slurm.sh installs them"
+        (pytest.fail if os.environ.get("HPCJOBS_REQUIRE_SLURM") == "1" else pytest.skip)(reason)
+    with temporary_cluster(nodes=3, gpus=1) as started:
+        yield started
+
+
 def test_each_way_to_lose_a_rank_or_a_node_costs_a_restart(site: Site) -> None:
     """Killed, stopped, and gone with its node: the others end soon, the cause is named, a spare takes the place of a
     bad node, and the program goes on from what it has saved.
     """
-    submit(site, "r", 400, "--nodes", "1-2", "--ntasks-per-node", "2", "--restarts", "3")
+    submit(site, "r", 500, "--nodes", "2-3", "--gpus-per-node", "1", "--restarts", "3")
     first = await_attempt(site, 1, 2)
     os.kill(first[1]["pid"], signal.SIGKILL)
     assert ended_after(site, first) < SOON
     second = await_attempt(site, 2, 2, trained(site) + 5)
-    assert [one["node"] for one in second] == ["node1", "node1"], "once is no reason to leave a node"
+    assert [one["node"] for one in second] == ["node1", "node2"], "once is no reason to leave a node"
     assert all(one["step"] >= 5 for one in second)
-    os.kill(second[0]["pid"], signal.SIGSTOP)
+    os.kill(second[1]["pid"], signal.SIGSTOP)
     assert ended_after(site, second) < SOON
     third = await_attempt(site, 3, 2, trained(site) + 5)
-    assert [one["node"] for one in third] == ["node2", "node2"], "the spare"
-    site.cluster.kill_node("node2")
+    assert [one["node"] for one in third] == ["node1", "node3"], "the spare"
+    site.cluster.kill_node("node3")
+    assert ended_after(site, third) < SOON
     fourth = await_attempt(site, 4, 2, trained(site) + 5)
-    assert [one["node"] for one in fourth] == ["node1", "node1"], "bad, but there is no other"
+    assert [one["node"] for one in fourth] == ["node1", "node2"], "bad, but there is no other"
     end(site, "r")
     status = site.look("r")
     assert (status.state, status.first_error) == ("complete", None)
-    assert losses(site.folder, 0) == losses(site.folder, 1) == undisturbed(site.folder / "alone", 400)
+    assert losses(site.folder, 0) == losses(site.folder, 1) == undisturbed(site.folder / "alone", 500)
     told = [str(one) for one in status.attempts]
-    assert "rank 1 on node1 (ended with signal SIGKILL): started again: restart 1 of 3" in told[0]
-    assert "rank 0 on node1 (" in told[1]
+    assert "rank 1 on node2 (ended with signal SIGKILL): started again: restart 1 of 3" in told[0]
+    assert "rank 1 on node2 (" in told[1]
     assert "stopped for" in told[1]
-    assert "started again without node1: restart 2 of 3" in told[1]
-    assert "on node2 (" in told[2]
-    assert "started again without node2: restart 3 of 3" in told[2]
+    assert "started again without node2: restart 2 of 3" in told[1]
+    assert "rank 1 on node3 (no sign of life for" in told[2]
+    assert "started again without node3: restart 3 of 3" in told[2]
     assert len(json.loads(site.paths("r").submission.read_text())["launches"]) == 1, "in one job"
 
 
@@ -129,7 +144,7 @@ def test_limits_preemption_and_a_cancel_leave_no_trace_in_the_losses(site: Site)
         await_attempt(site, number, 2, trained(site) + 5)
         site.run("scancel", "--signal=USR1", site.jobs("t")["work"])
     await_attempt(site, 4, 2, trained(site) + 5)
-    urgent = site.run("sbatch", "--parsable", "--partition=urgent", "--nodes=2", "--exclusive", "--wrap=sleep 1").stdout
+    urgent = site.run("sbatch", "--parsable", "--partition=urgent", "--nodes=3", "--exclusive", "--wrap=sleep 1").stdout
     await_attempt(site, 5, 2, trained(site) + 5)
     assert site.cluster.sacct(urgent.strip())[0]["State"] == "COMPLETED"
     site.hpcjobs("cancel", "t")
