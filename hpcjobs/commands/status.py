@@ -12,11 +12,12 @@ from typing import Any
 from hpcjobs.commands.counts import count
 from hpcjobs.commands.damage import is_changed, naming
 from hpcjobs.commands.job_notes import job_notes, jobs_of
+from hpcjobs.commands.program import look_at_program, newest_start
 from hpcjobs.config.resolve import read_config
 from hpcjobs.launch import slurm
 from hpcjobs.launch.jobs import known_launches, local_processes
-from hpcjobs.run_folder.attempts import FailedAttempt, failed_attempts
-from hpcjobs.run_folder.copies import Copy, array_size, state_of, view_copies
+from hpcjobs.run_folder.attempts import FailedAttempt
+from hpcjobs.run_folder.copies import Copy, state_of
 from hpcjobs.run_folder.disk import shortage
 from hpcjobs.run_folder.liveness import LOST, RankView, view_ranks
 from hpcjobs.run_folder.metrics_file import MetricsFile
@@ -28,9 +29,6 @@ from hpcjobs.run_folder.run_state import RunState
 from hpcjobs.run_folder.submission import Launch, read_launches, together
 from hpcjobs.run_folder.verdict import Verdict
 from hpcjobs.training.evals import ModelEval, evals_of
-
-# How many failed copies of an array are told of one by one.
-_MOST_COPIES = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,12 +103,11 @@ def _read(paths: RunPaths) -> Status:
     if metrics and (metrics.complete or not any(rank.live for rank in ranks)):  # else it was a look, and more is done
         rows, done = metrics.counts.rows, metrics.counts.accepted
     eta = (rows - done) / rate if rate and plan.kind.unit != "none" else None
-    going, failures = _still_going(now, jobs, ranks), failed_attempts(paths) if plan.kind.alone else []
-    size = array_size(plan, launches)
+    going = _still_going(now, jobs, ranks)
     cancelled = any(one.cancelled for one in now) or any(job.cancelled for job in jobs.values())
-    copies = view_copies(ranks, size, failures, now[-1] if going else None, cancelled) if size else []
-    counted = _counted(ranks, now, copies) if plan.kind.alone else ranks
-    state = _state(plan, now, jobs, ranks, metrics, copies)
+    program = look_at_program(paths, launches, ranks, going, cancelled) if plan.kind.alone else None
+    counted = program.ranks if program else ranks
+    state = _state(plan, now, jobs, ranks, metrics, program.copies if program else ())
     failed = sorted((rank for rank in counted if rank.vitals.first_error), key=_by_weight)
     errors = [f"rank {rank.vitals.rank} on {rank.vitals.host}: {rank.vitals.first_error}" for rank in failed]
     if state == RunState.FAILED and not errors and (short := shortage(paths)):
@@ -120,10 +117,7 @@ def _read(paths: RunPaths) -> Status:
     notes += [_from_files(age)] if unheard else []
     notes += job_notes(jobs, now, paths, state.over, bool(errors)) if state != RunState.COMPLETE else []
     notes += [note for one in now for note in one.notes] + [_loss(rank) for rank in counted if rank.state in LOST]
-    attempts = [one for one in failures if any(launch.owns(one.attempt) for launch in now)]
-    notes += [str(one) for one in attempts if one.restarts]
-    bad = [one for one in copies if one.state == RunState.FAILED]
-    notes += [f"copy {one.index} has failed: {one.why}" for one in bad[:_MOST_COPIES]]
+    notes += program.notes() if program else []
     notes += counts.warnings if metrics is None else []  # they are among those of the merge
     if metrics and state.over and metrics.verdict.why:
         notes.append(f"{metrics.verdict.why}: {next_command(metrics.verdict, paths)}")
@@ -150,8 +144,8 @@ def _read(paths: RunPaths) -> Status:
         age=age,
         step=counts.step,
         evals=evals_of(paths),
-        attempts=attempts,
-        copies=copies,
+        attempts=program.attempts if program else [],
+        copies=program.copies if program else [],
     )
 
 
@@ -239,7 +233,7 @@ def _state(
     mine = [rank for rank in ranks if any(launch.owns(rank.vitals.attempt) for launch in launches)]
     if metrics:
         return RunState.FAILED if any(rank.vitals.fatal for rank in mine) else metrics.verdict.state
-    states = [rank.state for rank in _newest(mine, launches)] if not plan.kind.has("merge") else []
+    states = [rank.state for rank in newest_start(mine)] if not plan.kind.has("merge") else []
     whole = len(states) == launches[-1].ranks
     if (state_of(copies) == RunState.COMPLETE) if copies else (whole and set(states) == {RankState.DONE}):
         return RunState.COMPLETE
@@ -250,21 +244,6 @@ def _state(
     if copies:
         return state_of(copies)
     return RunState.INCOMPLETE if whole and set(states) <= {RankState.DONE, RankState.DRAINED} else RunState.FAILED
-
-
-def _counted(ranks: Sequence[RankView], launches: Sequence[Launch], copies: Sequence[Copy]) -> list[RankView]:
-    """The ranks of a program that say how it is: those of the newest attempt, of each copy where there are several."""
-    if not copies:
-        return _newest(ranks, launches)
-    attempts = {copy.attempt for copy in copies}
-    return [rank for rank in ranks if rank.vitals.attempt in attempts]
-
-
-def _newest(ranks: Sequence[RankView], launches: Sequence[Launch]) -> list[RankView]:
-    """The ranks of the newest attempt of these launches; of any, where there is no launch."""
-    mine = [rank for rank in ranks if not launches or any(one.owns(rank.vitals.attempt) for one in launches)]
-    newest = max((rank.vitals for rank in mine), key=lambda vitals: vitals.started_at, default=None)
-    return [rank for rank in mine if newest and rank.vitals.attempt == newest.attempt]
 
 
 def _still_going(launches: Sequence[Launch], jobs: dict[str, slurm.JobState], ranks: Sequence[RankView]) -> bool:

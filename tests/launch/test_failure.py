@@ -83,7 +83,7 @@ def test_a_rank_without_an_end_makes_its_node_silent(files: AttemptFiles) -> Non
     tell_lost(files.paths, "7.0.1", "rank 1 on n1 (no sign of life for 16 s)")
     found = files.failure()
     assert found is not None
-    assert (found.host, found.silent, found.own) == ("n1", {"n1"}, False)
+    assert (found.host, found.silent, found.own) == ("n1", frozenset({"n1"}), False)
     assert files.others_ended()
 
 

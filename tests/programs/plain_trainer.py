@@ -10,7 +10,8 @@ import sys
 import time
 
 rank, steps, pause = os.environ["RANK"], int(sys.argv[1]), float(sys.argv[2])
-saved, warned = f"saved-{rank}.json", []
+saved = f"saved-{rank}.json"
+warned: list[int] = []
 signal.signal(signal.SIGUSR1, lambda number, frame: warned.append(number))
 state = {"step": 0, "weight": 1.0}
 if os.path.exists(saved):
