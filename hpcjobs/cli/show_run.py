@@ -58,6 +58,9 @@ def status_line(status: Status) -> str:
     if not status.over:
         live = sum(rank.live for rank in status.ranks)
         parts.append(f"{live} rank{'s' if live != 1 else ''} live" if live or status.done else "no rank has started")
+        if status.attempts and status.attempts[-1].again and not status.copies:
+            last = status.attempts[-1]
+            parts.append(f"restart {last.restart + 1} of {last.restarts} after {last.cause}")
         if status.rate:
             parts.append(f"{status.rate:.3g}/s, {_duration(status.eta)} left")
         parts += [f"{_duration(status.age)} ago, as the files have it"] if status.age is not None else []

@@ -52,9 +52,9 @@ def await_attempt(site: Site, number: int, ranks: int, steps: int = 5) -> list[d
 
 
 def trained(site: Site) -> int:
-    """Steps that were saved by the rank that has saved least."""
+    """Steps that were saved by the one of two ranks that has saved less."""
     files = list(site.folder.glob("saved-*.json"))
-    return min(json.loads(path.read_text())["step"] for path in files) if files else 0
+    return min(json.loads(path.read_text())["step"] for path in files) if len(files) == 2 else 0
 
 
 def losses(folder: Path, rank: int) -> dict[int, float]:

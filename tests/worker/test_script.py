@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -12,10 +13,12 @@ from typing import Any
 
 import pytest
 
+from hpcjobs.cli.show_run import status_line
 from hpcjobs.commands.status import read_status
 from hpcjobs.run_folder.heartbeat import read_heartbeats
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.process import children_of, processes_with
+from hpcjobs.run_folder.run_state import RunState
 from hpcjobs.run_folder.submission import read_launches
 from hpcjobs.worker.script import how_ended, oom_kills
 from tests.runs import cancelled_at_end, hpcjobs, wait_for
@@ -323,7 +326,9 @@ def test_a_program_is_started_again_as_torchrun_does_it(place: Path, how: str, w
     assert (status.state, status.first_error) == ("complete", None)
     found = [(one.rank, one.restart, one.again, one.why.startswith(why)) for one in status.attempts]
     assert found == [(1, 0, True, True)]
-    assert f"rank 1 on {os.uname().nodename} ({why}" in hpcjobs("status", "s").stdout
+    cause = f"rank 1 on {os.uname().nodename} ({why}"
+    assert cause in hpcjobs("status", "s").stdout
+    assert f"restart 1 of 3 after {cause}" in status_line(dataclasses.replace(status, state=RunState.RUNNING))
 
 
 def test_where_the_restarts_are_used_up_the_last_cause_is_named(place: Path) -> None:
