@@ -15,6 +15,8 @@ from hpcjobs.run_folder.rank_state import RankState
 _IN_ORDER = {RankState.DONE, RankState.DRAINED}
 # How long the last heartbeats of other nodes may take to become visible (seconds).
 _VISIBLE_SECONDS = 5.0
+# What one look at a silent rank counts for at most (seconds).
+_LONG_LOOK = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +40,7 @@ class AttemptFiles:
 
     def __init__(self, paths: RunPaths, attempt: str, ranks: int, nodes: Sequence[str] = ()) -> None:
         self.paths, self.attempt, self.ranks, self.nodes = paths, attempt, ranks, nodes
-        self._beat, self._beaten = -1, time.monotonic()
+        self._beat, self._silent, self._looked = -1, 0.0, time.monotonic()
 
     def told(self) -> bool:
         """Whether a rank was lost; the others are then ending."""
@@ -53,12 +55,16 @@ class AttemptFiles:
     def watch(self, timeout: float) -> None:
         """Tell of rank 0 where it has been silent for so long; to be called about once a second.
 
-        The ranks watch each other. Only if all are gone, as where they were on one node, nobody of them tells.
+        The ranks watch each other. Only if all are gone, as where they were on one node, nobody of them tells. Time in
+        which the file system did not answer does not count.
         """
         vitals, now = read_heartbeat(self.paths.heartbeat(self.attempt, 0)), time.monotonic()
+        passed, self._looked = min(now - self._looked, _LONG_LOOK), now
         if vitals is None or vitals.ended_at is not None or vitals.beat != self._beat:
-            self._beat, self._beaten = vitals.beat if vitals else -1, now
-        elif now - self._beaten > timeout:
+            self._beat, self._silent = vitals.beat if vitals else -1, 0.0
+            return
+        self._silent += passed
+        if self._silent > timeout:
             tell_lost(self.paths, self.attempt, f"rank 0 on {vitals.host} (no sign of life for {timeout:.0f} s)")
 
     def failure(self) -> Failure | None:
@@ -75,6 +81,8 @@ class AttemptFiles:
             return self._of(vitals, rank, host or self._host(rank), why, silent)
         if failed := [one for one in vitals.values() if one.state not in _IN_ORDER and one.ended_at is not None]:
             first = min(failed, key=_order)
+            if absent and (first.first_error or "").startswith("RendezvousError"):  # it waited for them in vain
+                return Failure(rank=absent[0], host=self._host(absent[0]), why="it has never begun", own=False)
             why = first.ended or first.first_error or str(first.state)
             return self._of(vitals, first.rank, first.host, why, silent)
         if left := [one for one in vitals.values() if one.ended_at is None]:

@@ -95,6 +95,15 @@ def test_a_rank_that_never_began_is_named_with_its_node(files: AttemptFiles) -> 
     assert (found.rank, found.host, found.own) == (2, "n2", False)
 
 
+def test_who_waited_in_vain_for_another_is_not_the_cause(files: AttemptFiles) -> None:
+    """As where srun could start nothing on a node."""
+    for rank in range(2):
+        beat(files, rank, RankState.FAILED, first_error="RendezvousError: 1 of 3 ranks did not come: rank 2")
+    found = files.failure()
+    assert found is not None
+    assert (found.rank, found.host, found.own) == (2, "n2", False)
+
+
 def test_what_would_fail_again_is_fatal(files: AttemptFiles) -> None:
     for rank in range(3):
         beat(files, rank, RankState.FAILED, fatal=rank == 2)
@@ -113,3 +122,13 @@ def test_where_all_are_silent_the_launcher_tells(files: AttemptFiles, monkeypatc
         clock[0] += 1.0
         files.watch(10.0)
     assert 40 <= clock[0] <= 42
+
+
+def test_a_file_system_that_hung_is_no_silence(files: AttemptFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("hpcjobs.launch.failure.time.monotonic", lambda: clock[0])
+    beat(files, 0, RankState.WORKING, None, beat=1)
+    for _ in range(3):
+        files.watch(10.0)
+        clock[0] += 100.0
+    assert read_lost(files.paths, "7.0.1") is None
