@@ -22,6 +22,7 @@ MOST_WORKERS = 6
 LONGEST = (
     "tests/slurm/test_train.py",
     "tests/slurm/test_faults.py",
+    "tests/slurm/test_restarts.py",
     "tests/docs/test_pages.py",
     "tests/docs/test_pages_slurm.py",
     "tests/worker/test_train.py",

@@ -27,9 +27,11 @@ def show_plan(draft: Draft, places: Mapping[str, str], dry: bool, as_json: bool)
     executor = executor_of(draft.config)
     scripts: dict[str, str] = {}
     if dry and executor == "slurm":
+        from hpcjobs.commands.submit import ends_with_job
         from hpcjobs.launch.sbatch import scripts as scripts_of
 
-        scripts = scripts_of(draft.config, draft.plan.shape, draft.paths, draft.plan.kind.has("merge"))
+        kind, after = draft.plan.kind, ends_with_job(draft.plan.kind, draft.config)
+        scripts = scripts_of(draft.config, draft.plan.shape, draft.paths, after, kind.program)
     if as_json:
         plan = dataclasses.asdict(draft.plan)
         config = draft.config.model_dump(mode="json")

@@ -16,6 +16,7 @@ from hpcjobs.commands.runs import look_at
 from hpcjobs.commands.status import Status, next_command, read_status
 from hpcjobs.errors import HpcJobsError, NewerPlanError
 from hpcjobs.metrics.format import group_lines, number_text, score_lines
+from hpcjobs.run_folder.copies import Copy, numbers
 from hpcjobs.run_folder.job_kinds import find_kind
 from hpcjobs.run_folder.logs import Entry
 from hpcjobs.run_folder.metrics_file import MetricsFile, TrainFacts
@@ -50,9 +51,16 @@ def status_line(status: Status) -> str:
     if kind.unit != "none":
         share = f" ({status.done / status.rows:.0%})" if status.rows else ""
         parts.append(f"{status.done}/{status.rows} {kind.counted}{share}")
+    if status.copies:
+        done = sum(copy.state == RunState.COMPLETE for copy in status.copies)
+        bad = sum(copy.state == RunState.FAILED for copy in status.copies)
+        parts.append(f"{done}/{len(status.copies)} copies" + (f", {bad} failed" if bad else ""))
     if not status.over:
         live = sum(rank.live for rank in status.ranks)
         parts.append(f"{live} rank{'s' if live != 1 else ''} live" if live or status.done else "no rank has started")
+        if status.attempts and status.attempts[-1].again and not status.copies:
+            last = status.attempts[-1]
+            parts.append(f"restart {last.restart + 1} of {last.restarts} after {last.cause}")
         if status.rate:
             parts.append(f"{status.rate:.3g}/s, {_duration(status.eta)} left")
         parts += [f"{_duration(status.age)} ago, as the files have it"] if status.age is not None else []
@@ -107,6 +115,7 @@ def _status_text(status: Status) -> str:
             f"{v.rank:>4}  {v.attempt:<17}  {v.host[:12]:<12}  {rank.state:<9} {v.samples:>6}  {errors:>6}  "
             f"{rank.rate:>6.3g}  {'' if v.last_index is None else v.last_index}"
         )
+    lines += copy_lines(status.copies)
     if status.step:
         lines.append(f"step    {step_text(status.step)}")
     lines += [f"note    {note}" for note in status.notes]
@@ -116,6 +125,13 @@ def _status_text(status: Status) -> str:
         lines += ["", metrics_text(status.metrics)]
     lines += eval_lines(status.evals)
     return "\n".join(lines)
+
+
+def copy_lines(copies: Sequence[Copy]) -> list[str]:
+    """The copies of an array of programs, a line for each state."""
+    states = dict.fromkeys(copy.state for copy in copies)
+    by_state = {state: [copy.index for copy in copies if copy.state == state] for state in states}
+    return [f"copies  {len(found)} of {len(copies)} {state}: {numbers(found)}" for state, found in by_state.items()]
 
 
 def step_text(step: Mapping[str, float]) -> str:
@@ -153,7 +169,7 @@ def show_end(paths: RunPaths, as_json: bool) -> None:
     elif status.metrics:
         _print_scores(paths, status.metrics, status)
     else:
-        typer.echo(f"{status.state}  {paths.root}")
+        typer.echo("\n".join([f"{status.state}  {paths.root}", *copy_lines(status.copies)]))
         if status.state == RunState.FAILED:
             print_error(f"error: {status.first_error or 'no rank said why'}\nnext: hpcjobs logs --errors {paths.root}")
 

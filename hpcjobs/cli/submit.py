@@ -19,6 +19,7 @@ from hpcjobs.cli.flags import (
     Mem,
     Nodes,
     Ntasks,
+    Restarts,
     RunName,
     Sbatch,
     Sweep,
@@ -26,6 +27,7 @@ from hpcjobs.cli.flags import (
     WaitFlag,
     Word,
     Yes,
+    nodes_and_spares,
 )
 
 if TYPE_CHECKING:
@@ -57,6 +59,7 @@ def submit(
     ntasks_per_node: Ntasks = None,
     cpus_per_task: Cpus = None,
     array: Array = None,
+    restarts: Restarts = None,
     sweep: Sweep = None,
     mem: Mem = None,
     time: Time = None,
@@ -87,13 +90,16 @@ def submit(
     from hpcjobs.commands.submit import Flags, SubmitOptions, draft_of
 
     extra = [*(sbatch or ()), *([f"comment={comment}"] if comment is not None else ())]
+    count, spares = nodes_and_spares(nodes)
     flags = Flags(
-        nodes=nodes,
+        nodes=count,
+        spares=spares,
         gpus=gpus,
         gpus_per_node=gpus_per_node,
         ntasks_per_node=ntasks_per_node,
         cpus_per_task=cpus_per_task,
         array=array,
+        restarts=restarts,
         sweep=sweep,
         mem=mem,
         time=time,
@@ -171,6 +177,7 @@ def resume(
     ntasks_per_node: Ntasks = None,
     cpus_per_task: Cpus = None,
     array: Array = None,
+    restarts: Restarts = None,
     mem: Mem = None,
     time: Time = None,
     partition: Word = None,
@@ -191,13 +198,16 @@ def resume(
     from hpcjobs.run_folder.paths import find_run
 
     paths = find_run(run)
+    count, spares = nodes_and_spares(nodes)
     flags = Flags(
-        nodes=nodes,
+        nodes=count,
+        spares=spares,
         gpus=gpus,
         gpus_per_node=gpus_per_node,
         ntasks_per_node=ntasks_per_node,
         cpus_per_task=cpus_per_task,
         array=array,
+        restarts=restarts,
         mem=mem,
         time=time,
         partition=partition,
@@ -242,8 +252,10 @@ def join(
     from hpcjobs.run_folder.paths import find_run
 
     paths = find_run(run)
+    count, spares = nodes_and_spares(nodes)
     flags = Flags(
-        nodes=nodes,
+        nodes=count,
+        spares=spares,
         gpus=gpus,
         gpus_per_node=gpus_per_node,
         ntasks_per_node=ntasks_per_node,

@@ -10,11 +10,16 @@ from hpcjobs.distributed.drain import ASKS_AGAIN, PREEMPTION, TIME_LIMIT
 from hpcjobs.errors import LaunchError
 from hpcjobs.launch import slurm
 from hpcjobs.launch.jobs import known_launches
-from hpcjobs.run_folder.heartbeat import read_heartbeats
+from hpcjobs.run_folder.attempts import failed_attempts
+from hpcjobs.run_folder.copies import Copy, array_size, view_copies
+from hpcjobs.run_folder.heartbeat import Vitals, read_heartbeats
 from hpcjobs.run_folder.job_kinds import kind_of
 from hpcjobs.run_folder.ledger.chunks import read_sizes
+from hpcjobs.run_folder.liveness import view_ranks
 from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.run_folder.plan import Plan
 from hpcjobs.run_folder.rank_state import RankState
+from hpcjobs.run_folder.run_state import RunState
 from hpcjobs.run_folder.submission import Launch, together
 
 log = logging.getLogger(__name__)
@@ -45,7 +50,7 @@ def may_go_on(paths: RunPaths) -> bool:
 
 def goes_on(paths: RunPaths) -> bool:
     """Whether a program is to be started again by itself: all its ranks have ended, none badly, and some before they
-    were done; or its job was out of time, or preempted, before they had.
+    were done; or its job was out of time, or preempted, before they had. Of an array, whether a copy is.
 
     Starts that ended after a warning are as many as it takes. Of the others at most `run.auto_resume` come in a row; 0
     is none of either.
@@ -59,10 +64,24 @@ def goes_on(paths: RunPaths) -> bool:
     mine = [v for v in vitals if last[0].owns(v.attempt)]
     newest = [v for v in mine if v.attempt == max(mine, key=lambda one: one.started_at).attempt]
     states = {v.state for v in newest}
+    if last[0].indexes:
+        undone = any(one.state not in (RunState.COMPLETE, RunState.FAILED) for one in _copies(paths))
+        return undone and _has_tries(launches, vitals, tries)
     in_order = len(newest) == last[0].ranks and states <= {RankState.DONE, RankState.DRAINED}
     cut_off = bool(newest) and _any_job(last, lambda job: job.state.startswith(("TIMEOUT", "PREEMPTED")))
     if not (in_order or cut_off) or states == {RankState.DONE}:
         return False
+    return _has_tries(launches, vitals, tries)
+
+
+def _copies(paths: RunPaths) -> list[Copy]:
+    """The copies of an array of programs whose jobs have ended."""
+    launches = known_launches(paths)
+    ranks = view_ranks(paths, together(launches), lambda: 0.0)
+    return view_copies(ranks, array_size(Plan.read(paths.plan), launches) or 0, failed_attempts(paths))
+
+
+def _has_tries(launches: Sequence[Launch], vitals: Sequence[Vitals], tries: int) -> bool:
     warned = [any(_was_warned(v.ended or "") for v in vitals if one.owns(v.attempt)) for one in launches[-tries:]]
     spent = [one for one, was in zip(launches[-tries:], warned, strict=True) if one.automatic and not was]
     return len(spent) < tries

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from hpcjobs.commands.merge import merge_and_report
 from hpcjobs.commands.seen import Seen
@@ -14,6 +15,7 @@ from hpcjobs.engines.fingerprint import check_planned
 from hpcjobs.launch.claim import Start
 from hpcjobs.launch.launch import executor_of
 from hpcjobs.plan.train import check_trainable
+from hpcjobs.run_folder.copies import numbers
 from hpcjobs.run_folder.files import write_whole
 from hpcjobs.run_folder.job_kinds import kind_of
 from hpcjobs.run_folder.ledger.rounds import close_round, open_round
@@ -117,14 +119,22 @@ def _steps(
 def _program(
     paths: RunPaths, config: Config, echo: Callable[[str], None], seen: Seen, automatic: bool
 ) -> Launch | None:
-    """Start a program again, in the same run folder. None if all ranks of it have ended well."""
+    """Start a program again, in the same run folder; of an array what has not ended well. None if all of it has."""
     from hpcjobs.commands.status import read_status
 
     plan, shape = Plan.read(paths.plan), shape_of(config.cluster, 1, script=True)
-    if read_status(paths).state == RunState.COMPLETE:
+    status = read_status(paths)
+    left = [one for one in status.copies if one.state != RunState.COMPLETE]
+    if automatic:  # what has failed would fail again
+        left = [one for one in left if one.state != RunState.FAILED]
+    if status.state == RunState.COMPLETE or (status.copies and not left):
         echo(f"{plan.run} is complete: nothing to resume")
         return None
-    start = Start(merge=ends_with_job(plan.kind, config), automatic=automatic)
+    indexes = tuple(one.index for one in left)
+    if indexes:
+        shape = replace(shape, workers=len(indexes))
+        echo(f"copies  {numbers(indexes)} of {len(status.copies)} have not ended well")
+    start = Start(merge=ends_with_job(plan.kind, config), automatic=automatic, indexes=indexes)
     record = seen.claim(paths, executor_of(config), shape, start)
     write_whole(paths.config, dump(config))
     echo(f"resume  {' '.join(plan.argv)} starts again on {shape}")

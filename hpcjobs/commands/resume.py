@@ -41,7 +41,10 @@ def resume(
     seen = Seen.now(paths)
     if read_launches(paths):
         check_over(paths, plan.run)
-    config = _reshaped(config, flags, sbatch)
+    if plan.kind.alone and flags.array is not None and flags.array != config.cluster.array:
+        had = f"{config.cluster.array} copies" if config.cluster.array else "no copies"
+        raise UsageError(f"--array {flags.array}: {plan.run} has {had}, as it was submitted; leave --array out")
+    config = _reshaped(config, flags, sbatch, plan.kind.alone)
     if allow_changed:
         config = config.model_copy(update={"run": config.run.model_copy(update={"allow_changed": True})})
     if executor_of(config) == "slurm":
@@ -91,12 +94,17 @@ def _check_joinable(paths: RunPaths, plan: Plan, executor: str) -> None:
         )
 
 
-def _reshaped(config: Config, flags: Flags, sbatch: Sequence[str]) -> Config:
-    """The config with another shape. Counts that contradict the new flags are dropped."""
+def _reshaped(config: Config, flags: Flags, sbatch: Sequence[str], program: bool = False) -> Config:
+    """The config with another shape. Counts that contradict the new flags are dropped.
+
+    The copies of a `program` may have any nodes.
+    """
     values = config.model_dump(mode="python")
-    if flags.array is not None and flags.nodes is None:
+    if flags.nodes is not None:
+        values["cluster"] |= {"spares": 0}
+    if flags.array is not None and flags.nodes is None and flags.array != config.cluster.array:
         values["cluster"] |= {"nodes": 1}
-    elif flags.nodes is not None:
+    elif flags.nodes is not None and not program:
         values["cluster"] |= {"array": None}
     if flags.gpus is not None or flags.gpus_per_node is not None:
         values["cluster"] |= {"gpus": None, "gpus_per_node": None, "ntasks_per_node": None}

@@ -12,9 +12,12 @@ from typing import Any
 from hpcjobs.commands.counts import count
 from hpcjobs.commands.damage import is_changed, naming
 from hpcjobs.commands.job_notes import job_notes, jobs_of
+from hpcjobs.commands.program import look_at_program, newest_start
 from hpcjobs.config.resolve import read_config
 from hpcjobs.launch import slurm
 from hpcjobs.launch.jobs import known_launches, local_processes
+from hpcjobs.run_folder.attempts import FailedAttempt
+from hpcjobs.run_folder.copies import Copy, state_of
 from hpcjobs.run_folder.disk import shortage
 from hpcjobs.run_folder.liveness import LOST, RankView, view_ranks
 from hpcjobs.run_folder.metrics_file import MetricsFile
@@ -33,9 +36,10 @@ class Status:
     """The status of a run. `rate` is in samples per second, `eta` in seconds; None if unknown.
 
     For a train run `rows` and `done` count steps, `rate` is steps per second, `step` is the last step's record, and
-    `evals` are the evals of its models. `going`: some job or process of the run is alive, even if only the merge job,
-    which is still writing the report. `age`: where Slurm does not answer, how old the newest sign of life in the files
-    is, in seconds; None if it answers or there is none.
+    `evals` are the evals of its models. `attempts` are the starts of a program, in its last launch, that have failed,
+    `copies` those of an array of programs. `going`: some job or process of the run is alive, even if only the merge
+    job, which is still writing the report. `age`: where Slurm does not answer, how old the newest sign of life in the
+    files is, in seconds; None if it answers or there is none.
     """
 
     run: str
@@ -55,6 +59,8 @@ class Status:
     age: float | None = None
     step: dict[str, float] | None = None
     evals: list[ModelEval] = field(default_factory=list)
+    attempts: list[FailedAttempt] = field(default_factory=list)
+    copies: list[Copy] = field(default_factory=list)
 
     @property
     def over(self) -> bool:
@@ -97,8 +103,12 @@ def _read(paths: RunPaths) -> Status:
     if metrics and (metrics.complete or not any(rank.live for rank in ranks)):  # else it was a look, and more is done
         rows, done = metrics.counts.rows, metrics.counts.accepted
     eta = (rows - done) / rate if rate and plan.kind.unit != "none" else None
-    state = _state(plan, now, jobs, ranks, metrics)
-    failed = sorted((rank for rank in ranks if rank.vitals.first_error), key=_by_weight)
+    going = _still_going(now, jobs, ranks)
+    cancelled = any(one.cancelled for one in now) or any(job.cancelled for job in jobs.values())
+    program = look_at_program(paths, launches, ranks, going, cancelled) if plan.kind.alone else None
+    counted = program.ranks if program else ranks
+    state = _state(plan, now, jobs, ranks, metrics, program.copies if program else ())
+    failed = sorted((rank for rank in counted if rank.vitals.first_error), key=_by_weight)
     errors = [f"rank {rank.vitals.rank} on {rank.vitals.host}: {rank.vitals.first_error}" for rank in failed]
     if state == RunState.FAILED and not errors and (short := shortage(paths)):
         errors = [short]
@@ -106,7 +116,8 @@ def _read(paths: RunPaths) -> Status:
     age = _age(ranks) if unheard else None
     notes += [_from_files(age)] if unheard else []
     notes += job_notes(jobs, now, paths, state.over, bool(errors)) if state != RunState.COMPLETE else []
-    notes += [note for one in now for note in one.notes] + [_loss(rank) for rank in ranks if rank.state in LOST]
+    notes += [note for one in now for note in one.notes] + [_loss(rank) for rank in counted if rank.state in LOST]
+    notes += program.notes() if program else []
     notes += counts.warnings if metrics is None else []  # they are among those of the merge
     if metrics and state.over and metrics.verdict.why:
         notes.append(f"{metrics.verdict.why}: {next_command(metrics.verdict, paths)}")
@@ -129,10 +140,12 @@ def _read(paths: RunPaths) -> Status:
         first_error=errors[0] if errors else None,
         notes=notes,
         metrics=metrics,
-        going=_still_going(now, jobs, ranks),
+        going=going,
         age=age,
         step=counts.step,
         evals=evals_of(paths),
+        attempts=program.attempts if program else [],
+        copies=program.copies if program else [],
     )
 
 
@@ -200,6 +213,7 @@ def _state(
     jobs: dict[str, slurm.JobState],
     ranks: Sequence[RankView],
     metrics: MetricsFile | None,
+    copies: Sequence[Copy] = (),
 ) -> RunState:
     if metrics and metrics.complete:
         return metrics.verdict.state
@@ -219,21 +233,17 @@ def _state(
     mine = [rank for rank in ranks if any(launch.owns(rank.vitals.attempt) for launch in launches)]
     if metrics:
         return RunState.FAILED if any(rank.vitals.fatal for rank in mine) else metrics.verdict.state
-    states = _newest_states(mine) if not plan.kind.has("merge") else []
+    states = [rank.state for rank in newest_start(mine)] if not plan.kind.has("merge") else []
     whole = len(states) == launches[-1].ranks
-    if whole and set(states) == {RankState.DONE}:
+    if (state_of(copies) == RunState.COMPLETE) if copies else (whole and set(states) == {RankState.DONE}):
         return RunState.COMPLETE
     local = launches[-1].executor == "local" and plan.kind.has("merge")
     ended = any(one.cancelled for one in launches) or (local and any(rank.state == RankState.DRAINED for rank in mine))
     if ended or any(job.cancelled for job in work):
         return RunState.CANCELLED
+    if copies:
+        return state_of(copies)
     return RunState.INCOMPLETE if whole and set(states) <= {RankState.DONE, RankState.DRAINED} else RunState.FAILED
-
-
-def _newest_states(ranks: Sequence[RankView]) -> list[RankState]:
-    """How the ranks of the newest attempt are."""
-    newest = max((rank.vitals for rank in ranks), key=lambda vitals: vitals.started_at, default=None)
-    return [rank.state for rank in ranks if newest and rank.vitals.attempt == newest.attempt]
 
 
 def _still_going(launches: Sequence[Launch], jobs: dict[str, slurm.JobState], ranks: Sequence[RankView]) -> bool:

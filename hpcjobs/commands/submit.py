@@ -34,6 +34,7 @@ FLAGS = {
     "constraint": "cluster.constraint", "reservation": "cluster.reservation", "exclusive": "cluster.exclusive",
     "requeue": "cluster.requeue", "executor": "cluster.executor", "name": "run.name", "model": "model.name",
     "data": "data.name", "max_samples": "data.max_samples", "array": "cluster.array", "sweep": "sweep",
+    "restarts": "cluster.restarts", "spares": "cluster.spares",
 }  # fmt: skip
 
 
@@ -61,6 +62,8 @@ class Flags:
     data: str | None = None
     max_samples: int | None = None
     array: int | None = None
+    restarts: int | None = None
+    spares: int | None = None
     sweep: str | None = None
 
 
@@ -116,11 +119,16 @@ def draft_of(options: SubmitOptions) -> tuple[Draft, dict[str, str]]:
     config, places = resolve(options.job, options.config, options.profile, upper)
     if config.sweep is not None and not kind.program:
         raise UsageError(f"sweep is for programs: hpcjobs submit script --sweep FILE -- prog.py; this is {kind}")
+    if config.cluster.restarts and (config.sweep is not None or not kind.alone):
+        what, instead = ("a sweep", "run.retries") if config.sweep is not None else (str(kind), "run.auto_resume")
+        raise UsageError(f"cluster.restarts is for submit script; {what} goes on by {instead}")
     executor = executor_of(config)
     with placing(places), contained():
         draft = PLANNERS[kind.name](config, options.argv, options.run_dir)
     if executor == "debug" and draft.plan.shape.ranks > 1:
         raise UsageError(f"--executor debug runs one rank, not {draft.plan.shape.ranks}: use --executor local")
+    if executor == "debug" and (config.cluster.restarts or (kind.alone and config.cluster.array)):
+        raise UsageError("--executor debug runs one rank, once: no --restarts, no --array; use --executor local")
     if draft.paths.root.exists():
         raise UsageError(f"run folder {draft.paths.root} exists: {_ways_on(draft.paths)}")
     if executor == "slurm":
@@ -139,7 +147,9 @@ def _ways_on(paths: RunPaths) -> str:
 def start(draft: Draft) -> Launch:
     """Write the run folder and launch it. If Slurm refuses, neither jobs nor a folder are left."""
     draft.write()
-    paths, shape, options = draft.paths, draft.plan.shape, Start(merge=ends_with_job(draft.plan.kind, draft.config))
+    paths, shape, array = draft.paths, draft.plan.shape, draft.plan.kind.alone and draft.config.cluster.array
+    copies = tuple(range(shape.workers)) if array else ()
+    options = Start(merge=ends_with_job(draft.plan.kind, draft.config), indexes=copies)
     record = Seen(0, 0).claim(paths, executor_of(draft.config), shape, options)
     try:
         return start_run(paths, draft.config, shape, options, record)

@@ -305,12 +305,29 @@ class ClusterConfig(Section):
     srun_args: tuple[Line, ...] = ()
     gpu_flag: Literal["gpus-per-node", "gres"] = "gpus-per-node"
     on_rank_failure: Literal["end", "go_on"] = "end"
+    restarts: Annotated[int, Field(ge=0)] = 0
+    spares: Annotated[int, Field(ge=0)] = 0
+    lost_after: Annotated[float, Field(gt=0)] = 15.0
     warn: WarnConfig | None = None
 
     @pydantic.model_validator(mode="after")
     def _one_way_to_ask(self) -> ClusterConfig:
         check_no_gpus(self.sbatch)
         check_memory(self.mem, self.sbatch)
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _one_way_to_go_on(self) -> ClusterConfig:
+        if self.restarts and self.on_rank_failure == "go_on":
+            raise ValueError(
+                "cluster.restarts starts all ranks again where one has failed, and cluster.on_rank_failure go_on lets "
+                "the others go on: leave one out"
+            )
+        if self.spares and not self.restarts:
+            raise ValueError(
+                f"cluster.spares {self.spares} (--nodes {self.nodes}-{self.nodes + self.spares}) are nodes that take "
+                "the place of bad ones at a restart: set cluster.restarts (--restarts) too"
+            )
         return self
 
     @property
@@ -329,3 +346,8 @@ class Config(Section):
     train: TrainConfig = TrainConfig()
     cluster: ClusterConfig = ClusterConfig()
     sweep: dict[Annotated[str, Field(min_length=1)], tuple[str | int | float | bool | None, ...]] | str | None = None
+
+    @property
+    def lost_after(self) -> float:
+        """Seconds without a sign of life after which a rank of a program is lost: at least three heartbeats."""
+        return max(self.cluster.lost_after, 3 * self.run.heartbeat)

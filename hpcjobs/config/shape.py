@@ -39,11 +39,10 @@ class Shape:
 def shape_of(cluster: ClusterConfig, gpus_per_rank: int, script: bool = False) -> Shape:
     """The shape that a cluster section requests. Raises a UsageError that says which numbers are valid."""
     per_node, workers = cluster.gpus_per_node or 0, cluster.array or 1
-    if cluster.array is not None and (cluster.nodes > 1 or script):
-        what = "submit script" if script else f"--nodes {cluster.nodes}"
+    if cluster.array is not None and cluster.nodes > 1 and not script:
         raise UsageError(
-            f"--array {cluster.array} does not go with {what}: an array is of single-node workers, which share the "
-            "samples through the ledger"
+            f"--array {cluster.array} does not go with --nodes {cluster.nodes}: an array is of single-node workers, "
+            "which share the samples through the ledger"
         )
     if cluster.gpus is not None and cluster.gpus_per_node is not None and cluster.gpus != per_node * cluster.nodes:
         raise UsageError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.rank_state import RankState
 
 _NAME = "lost"
+_SAID = re.compile(r"rank (?P<rank>\d+)(?: on (?P<host>\S+))? \((?P<why>.*)\)", re.DOTALL)
 
 
 class LostRankError(HpcJobsError):
@@ -32,6 +34,12 @@ def read_lost(paths: RunPaths, attempt: str) -> str | None:
         return None
 
 
+def parse_lost(said: str) -> tuple[int, str | None, str] | None:
+    """Rank, node and reason in a record of a lost rank."""
+    match = _SAID.fullmatch(said)
+    return (int(match["rank"]), match["host"], match["why"]) if match else None
+
+
 def _place(paths: RunPaths, attempt: str) -> Path:
     return make_folder(paths.rendezvous / attempt) / _NAME
 
@@ -41,13 +49,13 @@ class Ring:
 
     The guard of a rank that was killed says so at once. One whose heartbeat has not changed for `timeout` seconds was
     lost with its guard or its node, or is stopped. Time in which this rank could not write its own heartbeat, as on a
-    file system that hangs, does not count.
+    file system that hangs, does not count: each of its own beats counts for at most two intervals.
     """
 
     def __init__(self, paths: RunPaths, rank: Rank, heartbeat: Heartbeat, timeout: float) -> None:
         self.paths, self.rank, self.heartbeat, self.timeout = paths, rank, heartbeat, timeout
         self._next, self._beats = self._after(rank.rank), (-1, -1)
-        self._silent, self._looked = 0.0, time.monotonic()
+        self._silent, self._beaten = 0.0, time.monotonic()
 
     def lost(self) -> str | None:
         """The rank that was lost, if one was; to be called about once a second."""
@@ -68,12 +76,11 @@ class Ring:
             self._silent = 0.0
         elif vitals and vitals.beat != self._beats[0]:
             self._silent = 0.0
-        elif mine != self._beats[1]:
-            self._silent += now - self._looked
-        else:  # its own heartbeat stands still, too
-            self._looked = now
+        elif mine == self._beats[1]:  # its own heartbeat stands still, too
             return None
-        self._beats, self._looked = (vitals.beat if vitals else -1, mine), now
+        else:
+            self._silent += min(now - self._beaten, 2 * self.heartbeat.interval)
+        self._beats, self._beaten = (vitals.beat if vitals else -1, mine), now
         if self._silent <= self.timeout or self._next == self.rank.rank:
             return None
         where = f" on {vitals.host}" if vitals else ""

@@ -12,21 +12,25 @@ from hpcjobs.distributed.rendezvous import interface_towards
 MEETING = ("MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 
 
-def program_env(rank: Rank, master: tuple[str, int], shape: Shape, alone: bool = False) -> dict[str, str]:
+def program_env(
+    rank: Rank, master: tuple[str, int], shape: Shape, alone: bool = False, restarts: int = 0
+) -> dict[str, str]:
     """The variables to add for this rank's program (torch.distributed.run's documentation, "Environment Variables").
 
     `shape` is that of this launch. `alone`: the program sets RANK and the like itself. torch hosts its own store at the
     address, as it does under srun (TORCHELASTIC_USE_AGENT_STORE). A torchrun that the program starts takes its defaults
-    from PET_*: one for each of these nodes, which meet there.
+    from PET_*: one for each of these nodes, which meet there. `restarts` is `cluster.restarts`, of each allocation.
     """
     nodes = rank.world_size // rank.local_world_size
-    restarts = _restarts(rank.attempt)
+    most = max(rank.restart, _requeues(rank.attempt) + restarts)
     env = rank.exports(master, use_cpu=not shape.gpus_per_node) | {
         "TORCHELASTIC_RUN_ID": rank.attempt, "TORCHELASTIC_USE_AGENT_STORE": "False",
-        "TORCHELASTIC_RESTART_COUNT": str(restarts), "TORCHELASTIC_MAX_RESTARTS": str(restarts),
+        "TORCHELASTIC_RESTART_COUNT": str(rank.restart), "TORCHELASTIC_MAX_RESTARTS": str(most),
         "GROUP_RANK": str(rank.node), "GROUP_WORLD_SIZE": str(nodes), "ROLE_NAME": "default",
         "ROLE_RANK": str(rank.rank), "ROLE_WORLD_SIZE": str(rank.world_size), "HPCJOBS_ATTEMPT": rank.attempt,
     }  # fmt: skip
+    if rank.index is not None:
+        env |= {"HPCJOBS_INDEX": str(rank.index), "HPCJOBS_ARRAY_SIZE": str(rank.copies)}
     env |= _torchrun(rank, master, shape) if shape.ranks_per_node == 1 else {}
     if alone:
         left = {*MEETING, "TORCHELASTIC_RUN_ID"}
@@ -44,7 +48,7 @@ def _torchrun(rank: Rank, master: tuple[str, int], shape: Shape) -> dict[str, st
     return values | ({"PET_NPROC_PER_NODE": str(gpus)} if gpus else {})
 
 
-def _restarts(attempt: str) -> int:
+def _requeues(attempt: str) -> int:
     """How often Slurm has started this job again."""
     parts = attempt.split(".")
     return int(parts[1]) if len(parts) == 3 and parts[1].isdigit() else 0

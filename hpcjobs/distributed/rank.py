@@ -10,6 +10,7 @@ import os
 import socket
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
+from typing import TypedDict
 
 from hpcjobs.errors import RendezvousError
 from hpcjobs.run_folder.process import process_start
@@ -22,8 +23,9 @@ _KILL_WAIT = 30.0
 class Rank:
     """One process: `rank` of `world_size`, `local_rank` of `local_world_size` on node number `node`.
 
-    `attempt` names this start of the job: a requeue, a resume and a second job step have others. Each element of a job
-    array is one of `workers`, with a world of its own.
+    `attempt` names this start of the job: a requeue, a resume and a second job step have others. `restart` counts those
+    of this job, by Slurm or as `cluster.restarts` has it, before this one. Each element of a job array is one of
+    `workers`, with a world of its own; of an array of programs this one runs number `index` of `copies`.
     """
 
     rank: int
@@ -40,6 +42,9 @@ class Rank:
     worker: int = 0
     workers: int = 1
     in_array: bool = False
+    restart: int = 0
+    index: int | None = None
+    copies: int = 1
 
     @property
     def walk(self) -> tuple[int, int]:
@@ -211,8 +216,7 @@ def _from_slurm(env: Mapping[str, str]) -> Rank:
     local_world = _tasks_on_node(env.get("SLURM_STEP_TASKS_PER_NODE") or env.get("SLURM_TASKS_PER_NODE", ""), node)
     restart, step = env.get("SLURM_RESTART_COUNT", "0"), env.get("SLURM_STEP_ID", "0")
     array = env.get("SLURM_ARRAY_JOB_ID")
-    job = f"{array}_{env.get('SLURM_ARRAY_TASK_ID', '0')}" if array else env.get("SLURM_JOB_ID", "slurm")
-    attempt = env.get("HPCJOBS_ATTEMPT") or f"{job}.{restart}.{step}"
+    attempt = env.get("HPCJOBS_ATTEMPT") or f"{_job_name(env)}.{restart}.{step}"
     return Rank(
         rank=_number(env, "SLURM_PROCID"),
         world_size=world,
@@ -222,12 +226,55 @@ def _from_slurm(env: Mapping[str, str]) -> Rank:
         attempt=attempt,
         launcher="slurm",
         host=_host(env),
+        restart=_number(env, "SLURM_RESTART_COUNT", 0) + _number(env, "HPCJOBS_RESTART", 0),
         job_id=env.get("SLURM_JOB_ID"),
         launch_address=env.get("SLURM_LAUNCH_NODE_IPADDR") or env.get("SLURM_SRUN_COMM_HOST"),
+        **_copy(env),
         worker=_number(env, "SLURM_ARRAY_TASK_ID", 0) - _number(env, "SLURM_ARRAY_TASK_MIN", 0) if array else 0,
         workers=max(1, _number(env, "SLURM_ARRAY_TASK_COUNT", 1)) if array else 1,
         in_array=array is not None,
     )
+
+
+class _Copy(TypedDict):
+    index: int | None
+    copies: int
+
+
+def _copy(env: Mapping[str, str]) -> _Copy:
+    """Which copy of an array of programs this is, as the job's script or the supervisor says."""
+    index = _number(env, "HPCJOBS_INDEX") if "HPCJOBS_INDEX" in env else None
+    return {"index": index, "copies": _number(env, "HPCJOBS_ARRAY_SIZE", 1)}
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """The Slurm job of this batch script: its id, its name in attempts, how often Slurm has started it again, and its
+    nodes as Slurm writes them.
+    """
+
+    job_id: str
+    name: str
+    requeues: int
+    nodes: str
+
+    def attempt(self, restart: int) -> str:
+        """The name of a start of the ranks in this job."""
+        return f"{self.name}.{self.requeues}.{restart}"
+
+
+def allocation(env: Mapping[str, str] | None = None) -> Allocation:
+    """The job whose batch script this process runs in. Raises a RendezvousError outside of one."""
+    env = os.environ if env is None else env
+    if "SLURM_JOB_ID" not in env:
+        raise RendezvousError("this process was not started by a Slurm job: it has no SLURM_JOB_ID")
+    requeues = _number(env, "SLURM_RESTART_COUNT", 0)
+    return Allocation(env["SLURM_JOB_ID"], _job_name(env), requeues, env.get("SLURM_JOB_NODELIST", ""))
+
+
+def _job_name(env: Mapping[str, str]) -> str:
+    array = env.get("SLURM_ARRAY_JOB_ID")
+    return f"{array}_{env.get('SLURM_ARRAY_TASK_ID', '0')}" if array else env.get("SLURM_JOB_ID", "slurm")
 
 
 def slurm_job() -> str | None:
@@ -260,6 +307,8 @@ def _from_submitit(env: Mapping[str, str]) -> Rank:
         attempt=attempt,
         launcher="local",
         host=_host(env),
+        restart=_number(env, "HPCJOBS_RESTART", 0),
+        **_copy(env),
         job_id=job,
     )
 

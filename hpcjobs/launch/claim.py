@@ -17,12 +17,13 @@ from hpcjobs.run_folder.submission import Launch, read_launches, take_launch, to
 @dataclass(frozen=True)
 class Start:
     """Options of a launch. `merge`: queue a merge job after the ranks. `automatic`: an automatic resume. `joined`: the
-    ranks join the current round.
+    ranks join the current round. `indexes`: the copies to start, of an array of programs.
     """
 
     merge: bool = True
     automatic: bool = False
     joined: bool = False
+    indexes: tuple[int, ...] = ()
 
 
 class OvertakenError(HpcJobsError):
@@ -51,6 +52,7 @@ def claim(
         automatic=start.automatic,
         round=round_number,
         joined=start.joined,
+        indexes=start.indexes,
         key=secrets.token_hex(8),
     )
     if not take_launch(paths, record):

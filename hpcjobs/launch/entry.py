@@ -16,6 +16,7 @@ RANK = "hpcjobs.worker.__main__:guard_rank"
 MERGE = "hpcjobs.commands.finish:guard_merge"
 # Modules that are started by `python -m`.
 SUPERVISOR = "hpcjobs.launch.supervisor"
+RESTARTS = "hpcjobs.launch.restarts"
 THEN_EVAL = "hpcjobs.commands.then_eval"
 
 

@@ -71,7 +71,7 @@ def launch(paths: RunPaths, config: Config, shape: Shape, start: Start, record: 
 def _slurm(paths: RunPaths, config: Config, shape: Shape, start: Start, record: Launch) -> Launch:
     queue = functools.partial(_queue, paths, _PATIENCE if start.automatic else 0.0)
     try:
-        for kind, work in _pieces(config, shape, paths, start.joined):
+        for kind, work in _pieces(config, shape, paths, start):
             try:
                 record = queue(record, kind, work, RANK, str(paths.root), f"{record.number}.{kind}")
             except LaunchError as error:
@@ -134,20 +134,21 @@ def _queue(
     return record
 
 
-def _pieces(config: Config, shape: Shape, paths: RunPaths, joined: bool) -> Iterator[tuple[str, Executor]]:
+def _pieces(config: Config, shape: Shape, paths: RunPaths, start: Start) -> Iterator[tuple[str, Executor]]:
     """The work as one job, or as job arrays of the size that Slurm allows, each with its name."""
     from hpcjobs.launch.sbatch import work_executor
 
     program = kind_of(paths).program
-    name, left = "join" if joined else "work", shape.workers
+    name, left, indexes = "join" if start.joined else "work", shape.workers, start.indexes
     if left == 1:
-        yield name, work_executor(config, shape, paths, program)
+        yield name, work_executor(config, shape, paths, program, indexes)
         return
     most, number = slurm.most_array_tasks(), 1
     while left:
         size = min(left, most)
-        yield f"{name}{number if number > 1 else ''}", work_executor(config, shape, paths, program).as_array(size)
-        left, number = left - size, number + 1
+        work = work_executor(config, shape, paths, program, indexes[:size])
+        yield f"{name}{number if number > 1 else ''}", work.as_array(size)
+        left, number, indexes = left - size, number + 1, indexes[size:]
 
 
 def _take_back(job_ids: Iterable[str], paths: RunPaths, why: BaseException) -> None:

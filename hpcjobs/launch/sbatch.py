@@ -18,6 +18,7 @@ from hpcjobs.config.shape import Shape
 from hpcjobs.distributed.drain import WARNING_SECONDS
 from hpcjobs.errors import LaunchError
 from hpcjobs.launch import slurm
+from hpcjobs.launch.entry import RESTARTS
 from hpcjobs.launch.partitions import most_minutes
 from hpcjobs.run_folder.files import private_umask
 from hpcjobs.run_folder.paths import RunPaths
@@ -52,6 +53,8 @@ class Executor(submitit.SlurmExecutor):  # type: ignore[misc]
         return 2
 
     name, array = "work-0", False
+    # The words in front of srun: what starts it once for each attempt of a program, if there may be several.
+    starter: tuple[str, ...] = ()
     # Whether Slurm is asked for a signal before the time limit; submitit asks always.
     warned = True
 
@@ -78,6 +81,9 @@ class Executor(submitit.SlurmExecutor):  # type: ignore[misc]
             text: str = super()._make_submission_file_text(command, uid)
         finally:
             self.parameters["setup"] = setup
+        if self.starter:
+            words = shlex.join([*self.starter, self.name.rpartition("-")[2]])
+            text = re.sub(r"^(?=srun --unbuffered --output )", lambda _: f"{words} ", text, flags=re.MULTILINE)
         return text if self.warned else re.sub(r"^#SBATCH --signal=.*\n", "", text, flags=re.MULTILINE)
 
     @property
@@ -112,10 +118,13 @@ class Executor(submitit.SlurmExecutor):  # type: ignore[misc]
         return job_id
 
 
-def work_executor(config: Config, shape: Shape, paths: RunPaths, program: bool = False) -> Executor:
+def work_executor(
+    config: Config, shape: Shape, paths: RunPaths, program: bool = False, indexes: Sequence[int] = ()
+) -> Executor:
     """The job of the ranks. With --no-kill it goes on with its remaining nodes, and a dead rank ends no other.
 
     Slurm warns ranks before the time limit; a `program` of the user's gets only the signals that its user asks for.
+    `indexes` are those of the copies of an array of programs, in the order of the job array.
     """
     cluster = config.cluster
     srun = ["--no-kill", "--kill-on-bad-exit=0", "--wait=0", "--open-mode=append"]
@@ -134,17 +143,41 @@ def work_executor(config: Config, shape: Shape, paths: RunPaths, program: bool =
         more["signal"] = "CONT@1"
     executor = _executor(paths)
     executor.warned = not program or cluster.warn is not None
+    if cluster.restarts:
+        executor.starter = (sys.executable, "-m", RESTARTS, str(paths.root.absolute()))
     common = _common(cluster, paths)
     executor.update_parameters(
-        **common | {"setup": [_ENDS_AT, _KILL_WAIT, *common["setup"]]},
-        job_name=paths.root.name, time=cluster.minutes, nodes=shape.nodes,
-        ntasks_per_node=shape.ranks_per_node, cpus_per_task=cluster.cpus_per_task,
+        **common | {"setup": [_ENDS_AT, _KILL_WAIT, *_index(cluster, indexes), *common["setup"]]},
+        job_name=paths.root.name, time=cluster.minutes, nodes=_nodes(cluster, shape),
+        ntasks_per_node=_ranks(cluster, shape), cpus_per_task=cluster.cpus_per_task,
         gpus_per_node=None if cluster.gpu_flag == "gres" else shape.gpus_per_node or None,
         signal_delay_s=WARNING_SECONDS,
         srun_args=[*srun, *cluster.srun_args],
         additional_parameters=_additional(cluster) | _gres(cluster, shape) | more,
     )  # fmt: skip
     return executor
+
+
+def _index(cluster: ClusterConfig, indexes: Sequence[int]) -> list[str]:
+    """The shell lines by which a job of an array of programs knows its copy."""
+    if not indexes:
+        return []
+    return [
+        f"indexes=({' '.join(map(str, indexes))})",
+        f'export HPCJOBS_INDEX="${{indexes[${{SLURM_ARRAY_TASK_ID:-0}}]}}" HPCJOBS_ARRAY_SIZE={cluster.array}',
+    ]
+
+
+def _nodes(cluster: ClusterConfig, shape: Shape) -> int | str:
+    """The nodes to ask for: with spares, from as many as are needed to as many as are wanted."""
+    return f"{shape.nodes}-{shape.nodes + cluster.spares}" if cluster.spares else shape.nodes
+
+
+def _ranks(cluster: ClusterConfig, shape: Shape) -> int | None:
+    """The tasks of each node. To Slurm `--nodes=3-4 --ntasks-per-node=1` is three tasks, for which it takes three
+    nodes; without the second it takes four if they are free, with a task on each.
+    """
+    return None if cluster.spares and shape.ranks_per_node == 1 else shape.ranks_per_node
 
 
 def merge_executor(config: Config, after: Sequence[str], paths: RunPaths) -> Executor:
@@ -208,7 +241,8 @@ def scripts(
     """The exact scripts by job: work and merge. The merge job's dependency is a placeholder until the work job has an
     id.
     """
-    work = work_executor(config, shape, paths, program)
+    copies = range(shape.workers) if program and config.cluster.array and config.sweep is None else ()
+    work = work_executor(config, shape, paths, program, copies)
     texts = {"work": (work.as_array(shape.workers) if shape.workers > 1 else work).script}
     if with_merge:
         merge = merge_executor(config, ["WORK_JOB_ID"], paths)

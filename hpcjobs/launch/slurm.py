@@ -147,3 +147,27 @@ def send(job_ids: Iterable[str], signal: str) -> None:
         done = run(["scancel", f"--signal={signal}", *ids])
         if done.returncode and "Invalid job id" not in done.stderr:
             raise LaunchError(f"scancel --signal={signal} {' '.join(ids)}: {words(done.stderr)}")
+
+
+def host_names(nodes: str) -> list[str]:
+    """The nodes in a list as Slurm writes it: `node[1-2,4]` is three. Raises a LaunchError."""
+    done = run(["scontrol", "show", "hostnames", nodes])
+    if done.returncode:
+        raise LaunchError(f"scontrol show hostnames {nodes}: {words(done.stderr)}")
+    return done.stdout.split()
+
+
+def down_nodes(names: Iterable[str]) -> set[str]:
+    """Those of these nodes that Slurm has as down, or from which it hears nothing; none if it does not answer."""
+    with contextlib.suppress(LaunchError):
+        done = run(["sinfo", "--noheader", "--Node", f"--nodes={','.join(names)}", "--format=%N %T"])
+        pairs = (line.split() for line in done.stdout.splitlines())
+        return {pair[0] for pair in pairs if len(pair) == 2 and re.match(r"down|fail|.*\*$", pair[1])}
+    return set()
+
+
+def end_steps(job_id: str) -> None:
+    """End the steps of a job, and not the job. Raises a LaunchError if Slurm does not answer."""
+    listed = run(["squeue", "--noheader", "--steps", f"--jobs={job_id}", "--format=%i"]).stdout.split()
+    if steps := [step for step in listed if step.rpartition(".")[2].isdigit()]:
+        run(["scancel", *steps])

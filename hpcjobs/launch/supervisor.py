@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import submitit
 
 from hpcjobs.config.resolve import read_config
 from hpcjobs.config.shape import shape_of
+from hpcjobs.launch.budget import Budget
 from hpcjobs.launch.entry import MERGE, RANK, enter
 from hpcjobs.launch.jobs import LAUNCH_KEY
+from hpcjobs.launch.local_program import MONTH_MINUTES, run_programs
 from hpcjobs.run_folder.files import stay_private
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.plan import Plan
-from hpcjobs.run_folder.process import Identity, processes_with
+from hpcjobs.run_folder.process import Identity, end_processes
 from hpcjobs.run_folder.submission import read_launches, together
-
-_MONTH_MINUTES = 60 * 24 * 30
-_LEFT_SECONDS = 2.0
 
 
 def wait_for_go() -> None:
@@ -42,14 +41,11 @@ def supervise(run_dir: str, launch: int, ranks: int | None = None, gpus: int | N
     stay_private(paths.root)
     config, plan = read_config(paths.config), Plan.read(paths.plan)
     shape = shape_of(config.cluster, config.model.gpus_per_rank, script=plan.kind.alone)
-    os.environ["HPCJOBS_ATTEMPT"] = f"local{launch}t{os.getpid()}"
-    executor = submitit.LocalExecutor(folder=paths.logs)
-    executor.update_parameters(
-        tasks_per_node=ranks or shape.ranks, timeout_min=_MONTH_MINUTES, stderr_to_stdout=True,
-        gpus_per_node=shape.gpus_per_node * shape.nodes if gpus is None else gpus,
-    )  # fmt: skip
-    job = executor.submit(enter, RANK, run_dir)
-    job._process.wait()
+    if plan.kind.alone:
+        record = next((one for one in read_launches(paths) if one.number == launch), None)
+        run_programs(Budget(paths, config, launch), replace(shape, workers=1), record.indexes if record else ())
+    else:
+        _run_ranks(paths, launch, ranks or shape.ranks, shape.gpus_per_node * shape.nodes if gpus is None else gpus)
     if plan.kind.program:
         _end_leftovers()
     for earlier in together([one for one in read_launches(paths) if one.number <= launch])[:-1]:
@@ -59,16 +55,20 @@ def supervise(run_dir: str, launch: int, ranks: int | None = None, gpus: int | N
         enter(MERGE, run_dir, launch)
 
 
+def _run_ranks(paths: RunPaths, launch: int, ranks: int, gpus: int) -> None:
+    """Ranks that share a ledger or go in step: each start is one job."""
+    os.environ["HPCJOBS_ATTEMPT"] = f"local{launch}t{os.getpid()}"
+    executor = submitit.LocalExecutor(folder=paths.logs)
+    executor.update_parameters(
+        tasks_per_node=ranks, timeout_min=MONTH_MINUTES, stderr_to_stdout=True, gpus_per_node=gpus
+    )
+    executor.submit(enter, RANK, str(paths.root))._process.wait()
+
+
 def _end_leftovers() -> None:
     """End what the ranks' programs have left running, as Slurm does at the end of a step."""
-    key = os.environ.get(LAUNCH_KEY)
-    left = [one for one in processes_with(LAUNCH_KEY, key) if one.pid != os.getpid()] if key else []
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        for process in left:
-            process.send(number)
-        deadline = time.monotonic() + _LEFT_SECONDS
-        while (left := [one for one in left if not one.is_dead()]) and time.monotonic() < deadline:
-            time.sleep(0.05)
+    if key := os.environ.get(LAUNCH_KEY):
+        end_processes(LAUNCH_KEY, key)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,8 @@ class Vitals:
     """The content of a heartbeat: times in Unix seconds, counts since the rank started.
 
     `open` counts finished samples of chunks that are not done yet. `ended` is why the rank ended early, `signal` the
-    signal that killed it; `fatal` means that a restart would fail the same way.
+    signal that killed it; `fatal` means that a restart would fail the same way. `index` is that of its copy of a
+    program in an array.
     """
 
     rank: int
@@ -57,6 +58,7 @@ class Vitals:
     ended: str | None = None
     signal: str | None = None
     fatal: bool = False
+    index: int | None = None
 
     def __post_init__(self) -> None:
         self.state = RankState(self.state)
@@ -72,13 +74,16 @@ class Vitals:
 
 
 class Heartbeat:
-    """Writes `vitals` every `interval` seconds until closed. A failed write is logged once and is not fatal."""
+    """Writes `vitals` every `interval` seconds until closed. A failed write is logged once and is not fatal.
 
-    def __init__(self, path: Path, vitals: Vitals, interval: float) -> None:
-        self.vitals = vitals
-        self._path, self._interval = path, interval
+    `flags` are for open(2): with O_DSYNC a write is on the server when it is done, and not half a minute later.
+    """
+
+    def __init__(self, path: Path, vitals: Vitals, interval: float, flags: int = 0) -> None:
+        self.vitals, self.interval = vitals, interval
+        self._path = path
         with disk_errors(path, SIZE):
-            self._handle = open_file(path, os.O_WRONLY)
+            self._handle = open_file(path, os.O_WRONLY | flags)
         self._stop, self._lock, self._complained = threading.Event(), threading.Lock(), False
         self._thread = threading.Thread(target=self._write_periodically, name="heartbeat", daemon=True)
 
@@ -109,7 +114,7 @@ class Heartbeat:
         self.write()
 
     def _write_periodically(self) -> None:
-        while not self._stop.wait(self._interval):
+        while not self._stop.wait(self.interval):
             self.write()
 
     def enter(self, state: RankState) -> None:

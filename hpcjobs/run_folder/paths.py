@@ -177,6 +177,11 @@ class RunPaths:
         return self.root / "rendezvous"
 
     @property
+    def attempts(self) -> Path:
+        """The folder of the starts of a program that have failed, and why."""
+        return self.root / "attempts"
+
+    @property
     def tables(self) -> Path:
         """The folder of the merged tables: of the one that stands, and of those that are being made."""
         return self.root / "tables"

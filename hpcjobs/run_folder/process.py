@@ -6,9 +6,12 @@ import contextlib
 import os
 import signal
 import sys
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+_LEFT_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,17 @@ def processes_with(name: str, value: str) -> list[Identity]:
             if started and wanted in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
                 found.append(Identity(machine, pid, started))
     return found
+
+
+def end_processes(name: str, value: str) -> None:
+    """End the `processes_with` this in their environment, but this one: by SIGTERM, two seconds later by SIGKILL."""
+    left = [one for one in processes_with(name, value) if one.pid != os.getpid()]
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for process in left:
+            process.send(number)
+        deadline = time.monotonic() + _LEFT_SECONDS
+        while (left := [one for one in left if not one.is_dead()]) and time.monotonic() < deadline:
+            time.sleep(0.05)
 
 
 def machine_id() -> str:

@@ -31,7 +31,8 @@ class Launch:
     `jobs` names the Slurm jobs or the local supervisor's process. A Slurm job has a key, recorded before sbatch is
     called: it identifies a job whose id was never received. The ranks of a `joined` launch were added to the current
     round. `by` is the process that starts it, on `host`, until it is `launched`; `starting`: that process may still be
-    queueing jobs. `key` is in the environment of local processes.
+    queueing jobs. `key` is in the environment of local processes. `indexes` are the
+    copies that it starts, of an array of programs.
     """
 
     number: int
@@ -54,6 +55,7 @@ class Launch:
     launched: bool = True
     cancelled: bool = False
     starting: bool = False
+    indexes: tuple[int, ...] = ()
 
     def with_job(self, kind: str, job_id: str) -> Launch:
         """The launch with the id of one more job."""
@@ -147,6 +149,7 @@ def _read(files: LaunchFiles, number: int, facts: LaunchFacts) -> Launch:
         **values
         | {
             "commands": tuple(values["commands"]),
+            "indexes": tuple(values.get("indexes", ())),
             "notes": (*values["notes"], *refused),
             "keys": {kind: one["key"] for kind, one in queued.items()},
             "scripts": {kind: one["script"] for kind, one in queued.items()},
@@ -186,18 +189,24 @@ def _named(jobs: Mapping[str, set[str]]) -> list[tuple[str, str]]:
 def _first(launch: Launch) -> dict[str, Any]:
     """What is known of a launch before anything is queued."""
     later = {"jobs", "keys", "scripts", "supervisor", "launched", "cancelled", "starting"}
-    return {name: value for name, value in dataclasses.asdict(launch).items() if name not in later}
+    return _without_none(launch, later)
 
 
 def _for_people(launch: Launch) -> dict[str, Any]:
-    return {name: value for name, value in dataclasses.asdict(launch).items() if name not in _OWN}
+    return _without_none(launch, _OWN)
+
+
+def _without_none(launch: Launch, names: set[str]) -> dict[str, Any]:
+    """The fields but these, and without `indexes` where there are none: earlier versions do not know the key."""
+    left_out = names if launch.indexes else {*names, "indexes"}
+    return {name: value for name, value in dataclasses.asdict(launch).items() if name not in left_out}
 
 
 def _submitted(paths: RunPaths) -> list[Launch]:
     """The launches in submission.json, which in runs of earlier versions are all."""
     if not paths.submission.exists():
         return []
-    known, lists = {one.name for one in dataclasses.fields(Launch)}, ("commands", "notes")
+    known, lists = {one.name for one in dataclasses.fields(Launch)}, ("commands", "notes", "indexes")
     return [
         Launch(
             **{name: value for name, value in values.items() if name in known}

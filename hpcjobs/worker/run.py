@@ -62,9 +62,12 @@ def run_rank(run_dir: str) -> None:
         host=rank.host,
         world_size=rank.world_size,
         identity=Identity.own().values(),
+        index=rank.index if plan.kind.alone else None,
     )
     with rank_log(paths.rank_log(rank.attempt, rank.rank), rank.rank):
-        heartbeat = Heartbeat(paths.heartbeat(rank.attempt, rank.rank), vitals, config.run.heartbeat)
+        # Ranks of a program are missed soon: what one has written must show at once on a network file system too.
+        flags = os.O_DSYNC if plan.kind.alone else 0
+        heartbeat = Heartbeat(paths.heartbeat(rank.attempt, rank.rank), vitals, config.run.heartbeat, flags)
         drain = Drain(_allocation(config))
         # A program may take as long as its job: how long is its user's business.
         progress = math.inf if plan.kind.program else config.run.progress_timeout

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpcjobs.config.shape import shape_of
@@ -19,7 +20,7 @@ from hpcjobs.distributed.rendezvous import Rendezvous
 from hpcjobs.errors import HpcJobsError
 from hpcjobs.masking import reveal
 from hpcjobs.run_folder.files import user_umask
-from hpcjobs.run_folder.process import processes_with
+from hpcjobs.run_folder.process import end_processes
 from hpcjobs.run_folder.rank_state import RankState
 from hpcjobs.run_folder.snapshot import program_command
 from hpcjobs.worker.guard import die_with_parent, signal_name
@@ -37,6 +38,7 @@ _POLL, _LOOK, _GRACE = 0.1, 1.0, 10.0
 _LOCAL_SECONDS = 18.0
 # EX_TEMPFAIL of sysexits(3): "start me again".
 TRY_AGAIN = os.EX_TEMPFAIL
+VMSTAT = Path("/proc/vmstat")
 # The variable by which the processes of a rank's program are known.
 _MARK = "HPCJOBS_PROGRAM"
 
@@ -49,7 +51,8 @@ def run_script(work: Work) -> None:
     words, folders = program_command(work.paths, work.plan.code, work.plan.argv)
     shape = shape_of(work.config.cluster, 1, script=True)
     with _meeting(work) as master:
-        env = _outside() | program_env(work.rank, master, shape, bool(work.plan.code.snapshot.meets_itself))
+        alone, restarts = bool(work.plan.code.snapshot.meets_itself), work.config.cluster.restarts
+        env = _outside() | program_env(work.rank, master, shape, alone, restarts)
         env["PYTHONPATH"] = os.pathsep.join(filter(None, [*folders, env.get("PYTHONPATH", "")]))
         env = marked(env, work)
         log.info("command: %s", " ".join(words))
@@ -57,31 +60,48 @@ def run_script(work: Work) -> None:
         warn = work.config.cluster.warn
         with Warned(warn.signal if warn else None) as warned:
             try:
+                ended = oom_kills()
                 program = Program(_start(revealed(words, work.plan.run), env, work), env)
                 code = _wait(work, program)
+                how = how_ended(code, ended)
             except HpcJobsError as error:
                 _tell(work, str(error))
                 raise
-    _judge(work, code, warned)
+    _judge(work, code, how, warned)
 
 
-def _judge(work: Work, code: int, warned: Warned) -> None:
+def _judge(work: Work, code: int, how: str, warned: Warned) -> None:
     """Say what the end of the program means: Drained, or an HpcJobsError, where it was not done."""
-    warn, name = work.config.cluster.warn, how_ended(code)
+    warn = work.config.cluster.warn
     if warn and code == TRY_AGAIN:
         _tell(work, ASKS_AGAIN)
         raise Drained(f"drained: {ASKS_AGAIN} (exit code {TRY_AGAIN})")
     if warned.by and code in (0, -warned.number, 128 + warned.number):
         raise Drained(f"drained: warned by {warned.by}")
     if code:
-        _tell(work, f"ended with {name}")
+        _tell(work, f"ended with {how}")
         rank = work.rank
-        raise HpcJobsError(f"{' '.join(work.plan.argv)} ended with {name} on rank {rank.rank} ({rank.host})")
+        raise HpcJobsError(f"{' '.join(work.plan.argv)} ended with {how} on rank {rank.rank} ({rank.host})")
 
 
-def how_ended(code: int) -> str:
-    """`exit code 7`, `signal SIGSEGV`."""
-    return f"exit code {code}" if code >= 0 else f"signal {signal_name(-code).removeprefix('signal ')}"
+def how_ended(code: int, oom_kills_before: int | None = None) -> str:
+    """`exit code 7`, `signal SIGSEGV`; of SIGKILL also whether the node had no memory left, since it was so many."""
+    how = f"exit code {code}" if code >= 0 else f"signal {signal_name(-code).removeprefix('signal ')}"
+    if code not in (-signal.SIGKILL, 128 + signal.SIGKILL) or oom_kills_before is None:
+        return how
+    killed = (oom_kills() or 0) > oom_kills_before
+    return f"{how}: out of memory, as the kernel's OOM killer was at work on the node" if killed else how
+
+
+def oom_kills() -> int | None:
+    """How many processes of this machine, those in a job's cgroup too, the kernel has ended for lack of memory.
+
+    proc(5), /proc/vmstat, since Linux 4.13; None if it is not known.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        lines = (line.split() for line in VMSTAT.read_text().splitlines())
+        return next((int(value) for name, value in lines if name == "oom_kill"), None)
+    return None
 
 
 def _tell(work: Work, why: str) -> None:
@@ -147,14 +167,16 @@ def _wait(work: Work, program: Program) -> int:
 
 
 def _watch(work: Work, program: Program) -> int:
-    ring = Ring(work.paths, work.rank, work.heartbeat, work.config.run.lease_timeout)
-    looks, looked, runs = _need_each_other(work), time.monotonic(), time.monotonic()
+    timeout = work.config.lost_after
+    ring = Ring(work.paths, work.rank, work.heartbeat, timeout)
+    looks = _need_each_other(work) or work.config.cluster.restarts
+    looked = runs = time.monotonic()
     while (code := program.await_end(_POLL)) is None:
         if not looks or time.monotonic() - looked < _LOOK:
             continue
         looked = time.monotonic()
         runs = runs if is_stopped(program.pid) else looked
-        if looked - runs > work.config.run.lease_timeout:
+        if looked - runs > timeout:
             program.kill()
             why = f"{work.plan.argv[0]} was ended on rank {work.rank.rank}: stopped for {looked - runs:.0f} s"
             raise HpcJobsError(why)
@@ -195,13 +217,7 @@ class Program:
         if self._child.poll() is None:
             self._child.kill()
             self._child.wait()
-        left = processes_with(_MARK, self._mark)
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            for process in left:
-                process.send(number)
-            deadline = time.monotonic() + 1.0
-            while (left := [one for one in left if not one.is_dead()]) and time.monotonic() < deadline:
-                time.sleep(0.05)
+        end_processes(_MARK, self._mark)
 
 
 def revealed(command: list[str], run: str) -> list[str]:

@@ -19,9 +19,9 @@ from hpcjobs.run_folder.plan import Plan
 class StoppedRank:
     """Watches a rank for its guard. `why` is set before the rank is ended.
 
-    A rank is ended if it could not run for `run.lease_timeout` and nothing is left for it: in a training or a program,
-    whose other ranks cannot go on without it, or when all other ranks of its attempt have ended. Time in which this
-    process was stopped itself, as by `scontrol suspend`, does not count.
+    A rank is ended if it could not run for `run.lease_timeout`, that of a program for `cluster.lost_after`, and nothing
+    is left for it: in a training or a program, whose other ranks cannot go on without it, or when all other ranks of
+    its attempt have ended. Time in which this process was stopped itself, as by `scontrol suspend`, does not count.
     """
 
     def __init__(self, paths: RunPaths) -> None:
@@ -35,7 +35,8 @@ class StoppedRank:
             config, kind = read_config(self._paths.config), Plan.read(self._paths.plan).kind
             run = config.run
             if kind.unit != "none" or (kind.alone and config.cluster.on_rank_failure == "end"):
-                self._watch(pid, kind, Rank.from_env(), run.heartbeat, run.lease_timeout)
+                timeout = config.lost_after if kind.alone else run.lease_timeout
+                self._watch(pid, kind, Rank.from_env(), run.heartbeat, timeout)
 
     def _watch(self, pid: int, kind: JobKind, rank: Rank, tick: float, timeout: float) -> None:
         still, last = 0.0, time.monotonic()

@@ -35,7 +35,7 @@ class Ranks:
 
     def _heartbeat(self, number: int) -> Heartbeat:
         vitals = Vitals(rank=number, attempt="a", host="n", world_size=WORLD, identity=Identity.own().values())
-        heartbeat = Heartbeat(self.paths.heartbeat("a", number), vitals, 60.0)
+        heartbeat = Heartbeat(self.paths.heartbeat("a", number), vitals, 2.0)
         heartbeat.write()
         return heartbeat
 
@@ -101,3 +101,13 @@ def test_one_rank_alone_has_nobody_to_miss(ranks: Ranks) -> None:
     ring = Ring(ranks.paths, alone, ranks.beats[0], 10.0)
     ranks.now += 1000
     assert ring.lost() is None
+
+
+def test_silence_is_measured_however_often_one_looks(ranks: Ranks) -> None:
+    """A beat each two seconds, and four looks between: a timeout of ten seconds is ten seconds."""
+    began = ranks.now
+    while not ranks.tick(seconds=0.5):
+        if ranks.now % 2 == 0:
+            ranks.beats[0].write()
+        assert ranks.now - began < 20
+    assert 10 <= ranks.now - began <= 15

@@ -24,6 +24,7 @@ VARYING = [
     ("a job's number", r"^cancelled: job \d+(, job \d+)*$", "cancelled: JOBS"),
     ("a job's number", r"^(note +job )\d+( \(.* scontrol release )\d+$", r"\1ID\2ID"),
     ("a job's number", r"^(job +)\d+ \(", r"\1ID ("),
+    ("a job's number", r"\battempt \d+\.", "attempt ID."),
     ("a job's number", r"^\[\d+_(\d+_log\.out\])", r"[ID_\1"),
     # How far a run was when it was looked at; of a complete one all figures count.
     ("progress", r"\b(pending|running), \d+/(\d+) samples \(\d+%\), .*", r"\1, N/\2 samples"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -12,11 +13,14 @@ from typing import Any
 
 import pytest
 
+from hpcjobs.cli.show_run import status_line
 from hpcjobs.commands.status import read_status
 from hpcjobs.run_folder.heartbeat import read_heartbeats
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.process import children_of, processes_with
+from hpcjobs.run_folder.run_state import RunState
 from hpcjobs.run_folder.submission import read_launches
+from hpcjobs.worker.script import how_ended, oom_kills
 from tests.runs import cancelled_at_end, hpcjobs, wait_for
 
 
@@ -32,7 +36,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def submit(program: str, ranks: int, *more: str, wait: bool = True, words: tuple[str, ...] = ("p.py",)) -> Any:
     Path("p.py").write_text(program)
     how = ("--executor", "local", "--ntasks-per-node", str(ranks), "--gpus", "0", "--name", "s", "--yes")
-    fast = ("--set", "run.heartbeat=0.2", "--set", "run.lease_timeout=3.0")
+    fast = ("--set", "run.heartbeat=0.2", "--set", "cluster.lost_after=3.0")
     return hpcjobs("submit", "script", *how, *fast, *(("--wait",) if wait else ()), *more, "--", *words)
 
 
@@ -103,7 +107,7 @@ def test_a_rank_that_is_killed_or_stopped_takes_its_program_and_the_others_with_
     place: Path, number: signal.Signals
 ) -> None:
     lease = "60" if number == signal.SIGKILL else "3"  # its guard tells of its death, not its silence
-    how = ("--set", f"run.lease_timeout={lease}")
+    how = ("--set", f"cluster.lost_after={lease}")
     assert submit("import time; time.sleep(100)", 2, *how, wait=False).returncode == 0
     paths = RunPaths(place / "runs/s")
     programs = wait_for(lambda: programs_of(paths, 2), "the programs")
@@ -274,3 +278,127 @@ def test_what_cannot_be_started_is_named(place: Path) -> None:
     done = submit("", 1, words=("./x",))
     assert done.returncode == 1
     assert "./x cannot be started on" in done.stderr
+
+
+TRAINS = """
+import json, os, signal, sys, time
+rank, again = os.environ["RANK"], os.environ["TORCHELASTIC_RESTART_COUNT"]
+start = {name: os.environ[name] for name in ("HPCJOBS_ATTEMPT", "MASTER_PORT", "TORCHELASTIC_MAX_RESTARTS")}
+open(f"start-{again}-{rank}", "w").write(json.dumps(start))
+file = f"step-{rank}"
+step = int(open(file).read()) if os.path.exists(file) else 0
+while step < 4:
+    step += 1
+    open(file, "w").write(str(step))
+    if rank == "1" and step == 2 + int(again) and int(again) < FAILS:
+        HOW
+    time.sleep(0.2)
+    if rank == "0" and step == 2 + int(again) and int(again) < FAILS:
+        time.sleep(100)
+open(f"done-{rank}", "w").close()
+"""
+
+
+def trains(fails: int, how: str = "sys.exit(7)") -> str:
+    return TRAINS.replace("FAILS", str(fails)).replace("HOW", how)
+
+
+@pytest.mark.parametrize(
+    ("how", "why"),
+    [
+        ("sys.exit(7)", "ended with exit code 7"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "ended with signal SIGKILL"),
+        ("os.kill(os.getpid(), signal.SIGSTOP)", "p.py was ended on rank 1: stopped for"),
+    ],
+)
+def test_a_program_is_started_again_as_torchrun_does_it(place: Path, how: str, why: str) -> None:
+    """All ranks with one new attempt and a new port; each goes on from what it has saved."""
+    submit(trains(1, how), 2, "--restarts", "3", wait=False)
+    paths = RunPaths(place / "runs/s")
+    wait_for(lambda: not read_status(paths).going, "the end", 180)
+    starts = [[json.loads(Path(f"start-{again}-{rank}").read_text()) for rank in range(2)] for again in range(2)]
+    assert all(one == other for one, other in starts), "the ranks agree"
+    assert starts[0][0]["HPCJOBS_ATTEMPT"] != starts[1][0]["HPCJOBS_ATTEMPT"]
+    assert starts[0][0]["MASTER_PORT"] != starts[1][0]["MASTER_PORT"]
+    assert {one["TORCHELASTIC_MAX_RESTARTS"] for one, _ in starts} == {"3"}
+    assert sorted(path.name for path in place.glob("done-*")) == ["done-0", "done-1"]
+    status = read_status(paths)
+    assert (status.state, status.first_error) == ("complete", None)
+    found = [(one.rank, one.restart, one.again, one.why.startswith(why)) for one in status.attempts]
+    assert found == [(1, 0, True, True)]
+    cause = f"rank 1 on {os.uname().nodename} ({why}"
+    assert cause in hpcjobs("status", "s").stdout
+    assert f"restart 1 of 3 after {cause}" in status_line(dataclasses.replace(status, state=RunState.RUNNING))
+
+
+def test_where_the_restarts_are_used_up_the_last_cause_is_named(place: Path) -> None:
+    submit(trains(9, "sys.exit(3 + int(again))"), 2, "--restarts", "1", wait=False)
+    paths = RunPaths(place / "runs/s")
+    wait_for(lambda: not read_status(paths).going, "the end", 180)
+    status = read_status(paths)
+    assert status.state == "failed"
+    assert "p.py ended with exit code 4 on rank 1" in (status.first_error or "")
+    told = [note.partition(": ")[2] for note in status.notes if note.startswith("attempt")]
+    assert told == ["started again: restart 1 of 1", "restart 1 of 1 was the last"]
+
+
+def test_what_was_cancelled_does_not_start_again(place: Path) -> None:
+    """Neither by its end after a warning, nor by that of the last."""
+    program = WARNED.format(how="sys.exit(3)", name="SIGUSR1")
+    how = ("--restarts", "5", "--set", "cluster.warn={signal: USR1, before: 20}")
+    assert submit(program, 2, *how, wait=False).returncode == 0
+    wait_for(lambda: all(Path(f"ready-{rank}").exists() for rank in range(2)), "both programs")
+    assert hpcjobs("cancel", "s").returncode == 0
+    paths = RunPaths(place / "runs/s")
+    assert [one.then for one in read_status(paths).attempts] in ([], ["cancelled"])
+    assert len({one.attempt for one in read_heartbeats(paths.heartbeats)}) == 1
+
+
+def test_restarts_are_for_programs_whose_ranks_need_each_other(place: Path) -> None:
+    said = submit("", 2, "--restarts", "1", "--set", "cluster.on_rank_failure=go_on").stderr
+    assert "cluster.restarts starts all ranks again" in said
+    assert "set cluster.restarts" in submit("", 2, "--nodes", "2-3").stderr
+    assert "--nodes 3-2: a number of nodes" in submit("", 2, "--nodes", "3-2").stderr
+    said = submit("", 2, "--restarts", "1", "--set", "sweep.n=[1]").stderr
+    assert "cluster.restarts is for submit script; a sweep goes on by run.retries" in said
+
+
+def test_a_kill_for_lack_of_memory_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel counts them. Where the count is the same, or the signal another one, nothing is said of memory."""
+    monkeypatch.setattr("hpcjobs.worker.script.VMSTAT", tmp_path / "vmstat")
+    assert how_ended(-9, oom_kills()) == "signal SIGKILL", "an old kernel counts none"
+    (tmp_path / "vmstat").write_text("nr_free_pages 1\noom_kill 3\n")
+    assert how_ended(-9, 3) == "signal SIGKILL"
+    assert how_ended(-9, 2).startswith("signal SIGKILL: out of memory")
+    assert how_ended(137, 2).startswith("exit code 137: out of memory")
+    assert how_ended(-11, 2) == "signal SIGSEGV"
+
+
+COPY = """
+import os, sys
+index, size = os.environ["HPCJOBS_INDEX"], os.environ["HPCJOBS_ARRAY_SIZE"]
+file = f"copy-{index}-{os.environ['RANK']}"
+first = not os.path.exists(file)
+open(file, "a").write(f"{size} {os.environ['WORLD_SIZE']}\\n")
+sys.exit(75 if index == "2" and first else 4 if index == "1" and not os.path.exists("mended") else 0)
+"""
+
+
+def test_copies_in_an_array_fail_alone_and_resume_starts_those(place: Path) -> None:
+    """What has asked for it was started again by itself, what has failed was not."""
+    submit(COPY, 1, "--array", "3", "--set", "cluster.warn={}", wait=False)
+    paths = RunPaths(place / "runs/s")
+    wait_for(lambda: not read_status(paths).going, "the end", 180)
+    status = read_status(paths)
+    assert (status.state, [one.state for one in status.copies]) == ("failed", ["complete", "failed", "complete"])
+    assert "p.py ended with exit code 4 on rank 0" in (status.copies[1].why or "")
+    Path("mended").touch()
+    assert "--array 4: s has 3 copies" in hpcjobs("resume", "s", "--array", "4").stderr
+    assert hpcjobs("resume", "s").returncode == 0
+    wait_for(lambda: not read_status(paths).going, "the end", 180)
+    assert read_status(paths).state == "complete"
+    assert {path.name: path.read_text() for path in place.glob("copy-*")} == {
+        "copy-0-0": "3 1\n", "copy-1-0": "3 1\n3 1\n", "copy-2-0": "3 1\n3 1\n",
+    }  # fmt: skip
+    assert [one.indexes for one in read_launches(paths)] == [(0, 1, 2), (2,), (1,)]
+    assert "3 of 3 copies ended well" in (hpcjobs("report", "s"), paths.report.read_text())[1]
