@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["AccelerateConnector", "__version__"]
+__all__ = ["AccelerateConnector", "AutoExecutor", "Executor", "Job", "JobEnvironment", "__version__", "helpers"]
 
 if TYPE_CHECKING:
+    from submitit import JobEnvironment
+
+    from hpcjobs import helpers
     from hpcjobs.connector import AccelerateConnector
+    from hpcjobs.functions.executor import Executor
+    from hpcjobs.functions.executor import Executor as AutoExecutor
+    from hpcjobs.functions.job import Job
 else:  # for a type checker, any name would exist
+    _FROM = {
+        "AccelerateConnector": "hpcjobs.connector:AccelerateConnector",
+        "AutoExecutor": "hpcjobs.functions.executor:Executor",
+        "Executor": "hpcjobs.functions.executor:Executor",
+        "Job": "hpcjobs.functions.job:Job",
+        "JobEnvironment": "submitit:JobEnvironment",
+        "helpers": "hpcjobs.helpers:",
+    }
 
-    def __getattr__(name: str) -> type:
-        """`hpcjobs.AccelerateConnector`, imported when it is first asked for (PEP 562)."""
-        if name != "AccelerateConnector":
+    def __getattr__(name: str) -> Any:
+        """What `import hpcjobs` offers, imported when it is first asked for (PEP 562)."""
+        if name not in _FROM:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from hpcjobs.connector import AccelerateConnector
+        import importlib
 
-        return AccelerateConnector
+        module, _, attribute = _FROM[name].partition(":")
+        found = importlib.import_module(module)
+        return getattr(found, attribute) if attribute else found
 
 
 def __dir__() -> list[str]:

@@ -1,0 +1,206 @@
+"""One call of a function: its output to its files, its outcome to its file, its state saved where it is interrupted."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from submitit.core import utils
+from submitit.core.logger import get_logger
+
+from hpcjobs.run_folder.calls import CallFacts, Calls, call_files, end_call, outcome_of
+from hpcjobs.run_folder.files import open_file
+from hpcjobs.run_folder.paths import RunPaths
+
+# Kept of a message; the whole traceback is in the outcome.
+_MOST_WORDS = 2000
+_LOOK = 0.2
+# What ends a process whose call has reached its limit and did not leave.
+TIMED_OUT = 124
+
+
+@dataclass(frozen=True, kw_only=True)
+class End:
+    """How a call has ended in this process. `outcome` is None if it has left before its end, to go on later."""
+
+    outcome: str | None
+    message: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """Which call to run: task `number` of its job. `early`: how many seconds before its limit Slurm may warn it."""
+
+    index: int
+    job_id: str
+    number: int = 0
+    early: float = 0.0
+
+
+class _Left(BaseException):
+    """The call leaves: its function is unwound as by sys.exit. Not an Exception, which functions often catch."""
+
+
+class _Leave:
+    """Lets a call leave when it is warned (USR2, SIGTERM) or its time is nearly over, with its state saved.
+
+    As submitit does: a function with `checkpoint` says what to run next time, and any other starts anew, unless it was
+    out of time. Task 0 saves; the others wait until it has, as it may need them.
+    """
+
+    def __init__(self, facts: CallFacts, calls: Calls, task: Task, call: utils.DelayedSubmission) -> None:
+        self._facts, self._calls, self._task, self._call = facts, calls, task, call
+        self._began, self._late, self._saved = time.monotonic(), False, calls.saved(task.index)
+        self.over, self.left = threading.Event(), False
+        self.reason: str | None = None
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """The signal handler. Raises _Left, once."""
+        if self.over.is_set() or self.reason is not None:
+            return
+        early = self._facts.warning + self._task.early
+        late = self._late or time.monotonic() - self._began > self._facts.seconds - early
+        self.reason = ""
+        get_logger().warning(f"{signal.Signals(number).name}: this call is {'timed-out' if late else 'preempted'}")
+        if self._task.number:
+            self._await_saved()
+        else:
+            self.reason = self._save(late)
+        self.left = True
+        raise _Left
+
+    def _save(self, late: bool) -> str:
+        """Save the call; what is returned says why it does not go on, empty if it does."""
+        left = self._call._timeout_countdown - late
+        function = self._call.function
+        if left < 0:
+            return "timed-out too many times"
+        if not hasattr(function, "checkpoint") and not hasattr(function, "__submitit_checkpoint__"):
+            return "timed-out and not checkpointable" if late else ""
+        get_logger().info("Calling checkpoint method.")
+        found = self._call._checkpoint_function()
+        if found is None:
+            return "checkpoint function returned None"
+        found.set_timeout(self._call._timeout_min, left)
+        self._calls.save(self._task.index, found)
+        get_logger().info(f"Requeued job {self._task.job_id} ({left} remaining timeouts)")
+        return ""
+
+    def _await_saved(self) -> None:
+        ends = time.monotonic() + self._facts.warning
+        while self._calls.saved(self._task.index) == self._saved and time.monotonic() < ends:
+            time.sleep(_LOOK)
+
+    def watch(self, give_up: Callable[[], None]) -> None:
+        """In a thread: warn the call before its limit; `give_up` when it is still here at its limit."""
+        if self.over.wait(max(self._facts.seconds - self._facts.warning, 0.0)):
+            return
+        self._late = True
+        os.kill(os.getpid(), signal.SIGUSR2)
+        if not self.over.wait(min(self._facts.warning, self._facts.seconds)):
+            give_up()
+
+
+def run_call(paths: RunPaths, calls: Calls, task: Task) -> End:
+    """Run a call, and create its outcome. What it has printed is in its files; files without output are removed."""
+    files = call_files(paths, task.job_id, task.number)
+    with _output(files, calls.facts.stderr_to_stdout):
+        try:
+            return _run(calls, task, files.result_pickle)
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+
+
+def _run(calls: Calls, task: Task, path: Path) -> End:
+    leave: _Leave | None = None
+    try:
+        call = calls.current(task.index)
+        leave = _Leave(calls.facts, calls, task, call)
+        with _signals(leave, lambda: _give_up(calls.facts, path)):
+            value = call.result()
+            leave.over.set()
+        return _end(path, "success", value)
+    except BaseException as error:
+        if leave and leave.left:  # a `finally` of the function's may have raised something else since
+            why = f"Job not requeued because: {leave.reason}."
+            return _end(path, "error", why) if leave.reason else End(outcome=None)
+        if isinstance(error, SystemExit):
+            return _end(path, "uncompleted", f"the function has ended its process: SystemExit({error.code!r})")
+        if isinstance(error, KeyboardInterrupt):
+            return _end(path, "uncompleted", "the function was interrupted (SIGINT)")
+        text = traceback.format_exc()
+        print(text, file=sys.stderr)
+        return _end(path, "error", text)
+
+
+def _end(path: Path, outcome: str, value: object) -> End:
+    """Create the outcome; where there is one already, that counts."""
+    try:
+        mine = end_call(path, outcome, value)
+    except OSError as error:
+        return End(outcome="uncompleted", message=f"its outcome could not be written: {error}"[:_MOST_WORDS])
+    except Exception as error:  # a value that cannot be pickled may raise anything
+        kind = f"{type(value).__module__}.{type(value).__qualname__}"
+        said = f"the result, of type {kind}, cannot be pickled: {type(error).__name__}: {error}"
+        text = f"{traceback.format_exc()}\n{said}"
+        print(text, file=sys.stderr)
+        return _end(path, "error", text)
+    found = outcome if mine else outcome_of(path)
+    return End(outcome=found, message="" if outcome == "success" else _last_line(str(value)))
+
+
+def _last_line(text: str) -> str:
+    return next((line for line in reversed(text.splitlines()) if line.strip()), "").strip()[:_MOST_WORDS]
+
+
+def _give_up(facts: CallFacts, path: Path) -> None:
+    """End this process: the call is over its limit, and does not listen to signals."""
+    with contextlib.suppress(Exception):
+        end_call(path, "uncompleted", f"timed-out: it ran for more than {facts.seconds / 60:g} min (timeout_min)")
+    os._exit(TIMED_OUT)
+
+
+@contextlib.contextmanager
+def _signals(leave: _Leave, give_up: Callable[[], None]) -> Iterator[None]:
+    """Within the block signals and the time limit are `leave`'s. Outside, this process does not mind them."""
+    before = {number: signal.signal(number, leave.handle) for number in (signal.SIGUSR2, signal.SIGTERM)}
+    threading.Thread(target=leave.watch, args=(give_up,), name="time limit", daemon=True).start()
+    try:
+        yield
+    finally:
+        leave.over.set()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _output(files: utils.JobPaths, together: bool) -> Iterator[None]:
+    """Within the block stdout and stderr of this process, and of what it starts, go to the files of a call."""
+    paths = {1: files.stdout, 2: files.stdout if together else files.stderr}
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    kept = {number: os.dup(number) for number in paths}
+    for number, path in paths.items():
+        handle = open_file(path, os.O_WRONLY | os.O_APPEND)
+        os.dup2(handle, number)
+        os.close(handle)
+    try:
+        yield
+    finally:
+        for number, handle in kept.items():
+            os.dup2(handle, number)
+            os.close(handle)
+        for path in set(paths.values()):
+            with contextlib.suppress(OSError):
+                if not path.stat().st_size:
+                    path.unlink()

@@ -1,0 +1,42 @@
+"""`python -m hpcjobs.worker.call_task RUN`: one task of a call of several tasks, as a program of `submit script`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from hpcjobs.distributed.program_env import MEETING
+from hpcjobs.distributed.rank import Rank
+from hpcjobs.run_folder.calls import Calls
+from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.worker.call import Task, run_call
+from hpcjobs.worker.call_server import import_as_submitted
+from hpcjobs.worker.call_place import EARLY, call_env, job_of
+
+# EX_TEMPFAIL of sysexits(3): "start me again".
+_TRY_AGAIN = os.EX_TEMPFAIL
+# Before the names of the variables that a function finds free, as under submitit.
+KEPT = "HPCJOBS_"
+
+
+def main(run_dir: str) -> int:
+    """Run this task; returns the exit code that says to `submit script` what becomes of it."""
+    paths = RunPaths(Path(run_dir))
+    calls, rank = Calls(paths), Rank.from_env()
+    job = job_of(paths, calls)
+    import_as_submitted(calls)
+    for name in (*MEETING, "TORCHELASTIC_RUN_ID"):
+        if name in os.environ:
+            os.environ[KEPT + name] = os.environ.pop(name)
+    os.environ.update(call_env(paths, job, rank.launcher))
+    end = run_call(paths, calls, Task(index=0, job_id=job, number=rank.rank, early=EARLY * (rank.launcher == "slurm")))
+    if end.outcome is None:
+        return _TRY_AGAIN
+    if end.message:
+        print(end.message, file=sys.stderr)
+    return 0 if end.outcome == "success" else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
