@@ -127,7 +127,8 @@ class Executor(submitit.AutoExecutor):  # type: ignore[misc]
         seconds = 60 * names.minutes_of(cluster, given)
         own = time.strftime("%Y%m%d%H%M%S") + f"{_RANDOM.randrange(10**6):06}"
         return CallFacts(
-            job_id=None if cluster == "slurm" else own, seconds=seconds, warning=min(names.warning_of(cluster, given), seconds / 2),
+            job_id=None if cluster == "slurm" else own, seconds=seconds,
+            warning=min(names.warning_of(cluster, given), seconds / 2),
             timeouts=self._executor.max_num_timeout, stderr_to_stdout=bool(given.get("stderr_to_stdout")),
             path=[folder for folder in sys.path if isinstance(folder, str)],
         )  # fmt: skip

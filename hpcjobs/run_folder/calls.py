@@ -22,7 +22,6 @@ from submitit.core import utils
 from hpcjobs.run_folder.files import create_once, json_text, make_folder, read_json, write_whole
 from hpcjobs.run_folder.paths import RunPaths
 
-
 # JOB_0_result.pkl, or JOB_INDEX_0_result.pkl where there are several, and beside it `.killed-1`...
 _OUTCOME = re.compile(r"[^._]+_(?:(\d+)_)?0_result\.")
 

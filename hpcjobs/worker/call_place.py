@@ -8,8 +8,8 @@ from hpcjobs.run_folder.calls import Calls
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.submission import read_launches
 
-# How much earlier than asked Slurm may warn a call whose limit is that of its job: it may send a warning a minute early,
-# and checks time limits once a minute (seconds).
+# How much earlier than asked Slurm may warn a call whose limit is that of its job: a warning may come a minute early,
+# and time limits are checked once a minute (seconds).
 EARLY = 75.0
 
 

@@ -11,8 +11,8 @@ from hpcjobs.distributed.rank import Rank
 from hpcjobs.run_folder.calls import Calls
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.worker.call import Task, run_call
-from hpcjobs.worker.call_server import import_as_submitted
 from hpcjobs.worker.call_place import EARLY, call_env, job_of
+from hpcjobs.worker.call_server import import_as_submitted
 
 # EX_TEMPFAIL of sysexits(3): "start me again".
 _TRY_AGAIN = os.EX_TEMPFAIL
@@ -23,12 +23,12 @@ KEPT = "HPCJOBS_"
 def main(run_dir: str) -> int:
     """Run this task; returns the exit code that says to `submit script` what becomes of it."""
     paths = RunPaths(Path(run_dir))
+    for name in (*MEETING, "TORCHELASTIC_RUN_ID"):  # a function's own launcher sets them; and this is no torchrun
+        if name in os.environ:
+            os.environ[KEPT + name] = os.environ.pop(name)
     calls, rank = Calls(paths), Rank.from_env()
     job = job_of(paths, calls)
     import_as_submitted(calls)
-    for name in (*MEETING, "TORCHELASTIC_RUN_ID"):
-        if name in os.environ:
-            os.environ[KEPT + name] = os.environ.pop(name)
     os.environ.update(call_env(paths, job, rank.launcher))
     end = run_call(paths, calls, Task(index=0, job_id=job, number=rank.rank, early=EARLY * (rank.launcher == "slurm")))
     if end.outcome is None:
