@@ -19,6 +19,8 @@ from typing import Any
 import submitit
 
 import hpcjobs
+from hpcjobs.commands.status import read_status
+from hpcjobs.run_folder.paths import RunPaths
 
 
 def square(number: int) -> int:
@@ -38,7 +40,8 @@ def timed(calls: int, submit: Callable[[Callable[[int], int], range], Sequence[A
 
 def told(who: str, calls: int, submitted: float, took: float) -> str:
     """A line of the table."""
-    return f"{who:<9} {calls:>6} calls: submitted in {submitted:8.1f} s, done in {took:8.1f} s, {1000 * took / calls:7.1f} ms a call"
+    each = 1000 * took / calls
+    return f"{who:<9} {calls:>6} calls: submitted in {submitted:.1f} s, done in {took:.1f} s, {each:.1f} ms a call"
 
 
 def main() -> None:
@@ -52,6 +55,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         ours = hpcjobs.Executor(Path(folder) / "hpcjobs", "local", local_array_parallelism=asked.workers)
         print(told("hpcjobs", asked.calls, *timed(asked.calls, ours.map_array)), flush=True)
+        runs = [RunPaths(path) for path in (Path(folder) / "hpcjobs").iterdir()]
+        while any(read_status(run).going for run in runs):  # its table is still being merged
+            time.sleep(1)
         if asked.submitit:
             theirs = submitit.AutoExecutor(Path(folder) / "submitit", "local")
             print(told("submitit", asked.submitit, *timed(asked.submitit, theirs.map_array)), flush=True)

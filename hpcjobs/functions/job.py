@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
+import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,8 +16,11 @@ from submitit.core import core, utils
 from hpcjobs.commands.cancel import cancel
 from hpcjobs.errors import HpcJobsError, UsageError
 from hpcjobs.functions.watch import RunWatch, watch_of
+from hpcjobs.launch import slurm
 from hpcjobs.run_folder.calls import end_call, outcome_of
+from hpcjobs.run_folder.heartbeat import read_heartbeats
 from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.run_folder.process import Identity, children_of
 from hpcjobs.run_folder.run_state import RunState
 from hpcjobs.run_folder.submission import read_launches
 
@@ -164,7 +169,18 @@ class Job(core.Job[R]):  # type: ignore[misc]
             cancel(RunPaths(self._root))
 
     def _interrupt(self, timeout: bool = False) -> None:
-        raise NotImplementedError("scancel --signal=USR2, or kill -USR2, warns the processes of a job")
+        """Warn the workers of its run, as before a preemption, to see whether it goes on (submitit's documentation)."""
+        paths = RunPaths(self._root)
+        last = read_launches(paths)[-1]
+        if last.executor == "slurm":
+            return slurm.send(last.work_jobs, "USR2")
+        for vitals in read_heartbeats(paths.heartbeats):
+            rank = Identity(**vitals.identity)
+            if last.owns(vitals.attempt) and not rank.is_dead():
+                for pid in (rank.pid, *children_of(rank.pid)):
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGUSR2)
+        return None
 
     def stdout(self) -> str | None:
         """What it has printed; None if it has not begun."""

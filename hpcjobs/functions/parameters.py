@@ -90,6 +90,8 @@ def _additional(given: Mapping[str, Any]) -> dict[str, Any]:
     """Options of sbatch: those that the config has a key for, and others."""
     values = {}
     for name, value in given.items():
+        if value is None:
+            continue
         key = OWN.get(name.replace("_", "-"), "")
         values[key if key.startswith("cluster.") and " " not in key else f"cluster.sbatch.{name}"] = value
     return values

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -17,7 +17,7 @@ from types import FrameType
 from submitit.core import utils
 from submitit.core.logger import get_logger
 
-from hpcjobs.run_folder.calls import CallFacts, Calls, call_files, end_call, outcome_of
+from hpcjobs.run_folder.calls import Calls, call_files, end_call, outcome_of
 from hpcjobs.run_folder.files import open_file
 from hpcjobs.run_folder.paths import RunPaths
 
@@ -57,22 +57,22 @@ class _Leave:
     out of time. Task 0 saves; the others wait until it has, as it may need them.
     """
 
-    def __init__(self, facts: CallFacts, calls: Calls, task: Task, call: utils.DelayedSubmission) -> None:
-        self._facts, self._calls, self._task, self._call = facts, calls, task, call
+    def __init__(self, calls: Calls, task: Task, call: utils.DelayedSubmission, path: Path) -> None:
+        self._facts, self._calls, self._task, self._call, self._path = calls.facts, calls, task, call, path
         self._began, self._late, self._saved = time.monotonic(), False, calls.saved(task.index)
-        self.over, self.left = threading.Event(), False
+        self.over = self.left = False
         self.reason: str | None = None
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """The signal handler. Raises _Left, once."""
-        if self.over.is_set() or self.reason is not None:
+        if self.over or self.reason is not None:
             return
         early = self._facts.warning + self._task.early
         late = self._late or time.monotonic() - self._began > self._facts.seconds - early
         self.reason = ""
         get_logger().warning(f"{signal.Signals(number).name}: this call is {'timed-out' if late else 'preempted'}")
         if self._task.number:
-            self._await_saved()
+            self._await_first()
         else:
             self.reason = self._save(late)
         self.left = True
@@ -81,10 +81,9 @@ class _Leave:
     def _save(self, late: bool) -> str:
         """Save the call; what is returned says why it does not go on, empty if it does."""
         left = self._call._timeout_countdown - late
-        function = self._call.function
         if left < 0:
             return "timed-out too many times"
-        if not hasattr(function, "checkpoint") and not hasattr(function, "__submitit_checkpoint__"):
+        if not self._can_save:
             return "timed-out and not checkpointable" if late else ""
         get_logger().info("Calling checkpoint method.")
         found = self._call._checkpoint_function()
@@ -95,40 +94,65 @@ class _Leave:
         get_logger().info(f"Requeued job {self._task.job_id} ({left} remaining timeouts)")
         return ""
 
-    def _await_saved(self) -> None:
-        ends = time.monotonic() + self._facts.warning
-        while self._calls.saved(self._task.index) == self._saved and time.monotonic() < ends:
+    @property
+    def _can_save(self) -> bool:
+        function = self._call.function
+        return hasattr(function, "checkpoint") or hasattr(function, "__submitit_checkpoint__")
+
+    def _await_first(self) -> None:
+        """Wait until task 0 has saved, or ended."""
+        first = self._path.with_name(self._path.name.replace(f"_{self._task.number}_result", "_0_result"))
+        ends = time.monotonic() + self._facts.warning * self._can_save
+        while self._calls.saved(self._task.index) == self._saved and time.monotonic() < ends and not first.exists():
             time.sleep(_LOOK)
 
-    def watch(self, give_up: Callable[[], None]) -> None:
-        """In a thread: warn the call before its limit; `give_up` when it is still here at its limit."""
-        if self.over.wait(max(self._facts.seconds - self._facts.warning, 0.0)):
-            return
-        self._late = True
-        os.kill(os.getpid(), signal.SIGUSR2)
-        if not self.over.wait(min(self._facts.warning, self._facts.seconds)):
-            give_up()
+    def look(self) -> None:
+        """From the watching thread: warn the call before its limit, and end this process where it is still here then.
+        """
+        ran = time.monotonic() - self._began
+        if not self._late and ran > self._facts.seconds - self._facts.warning:
+            self._late = True
+            os.kill(os.getpid(), signal.SIGUSR2)
+        if ran > self._facts.seconds and not self.over:
+            why = f"timed-out: it ran for more than {self._facts.seconds / 60:g} min (timeout_min)"
+            with contextlib.suppress(Exception):
+                end_call(self._path, "uncompleted", why)
+            os._exit(TIMED_OUT)
 
 
-def run_call(paths: RunPaths, calls: Calls, task: Task) -> End:
+class TimeLimit:
+    """The thread that looks after the time limit of the call that runs in this process."""
+
+    def __init__(self) -> None:
+        self.call: _Leave | None = None
+        threading.Thread(target=self._watch, name="time limit", daemon=True).start()
+
+    def _watch(self) -> None:
+        while True:
+            time.sleep(_LOOK)
+            if (call := self.call) and not call.over:
+                call.look()
+
+
+def run_call(paths: RunPaths, calls: Calls, task: Task, limit: TimeLimit) -> End:
     """Run a call, and create its outcome. What it has printed is in its files; files without output are removed."""
     files = call_files(paths, task.job_id, task.number)
     with _output(files, calls.facts.stderr_to_stdout):
         try:
-            return _run(calls, task, files.result_pickle)
+            return _run(calls, task, files.result_pickle, limit)
         finally:
             sys.stdout.flush()
             sys.stderr.flush()
 
 
-def _run(calls: Calls, task: Task, path: Path) -> End:
+def _run(calls: Calls, task: Task, path: Path, limit: TimeLimit) -> End:
     leave: _Leave | None = None
     try:
         call = calls.current(task.index)
-        leave = _Leave(calls.facts, calls, task, call)
-        with _signals(leave, lambda: _give_up(calls.facts, path)):
+        leave = _Leave(calls, task, call, path)
+        with _signals(leave, limit):
             value = call.result()
-            leave.over.set()
+            leave.over = True
         return _end(path, "success", value)
     except BaseException as error:
         if leave and leave.left:  # a `finally` of the function's may have raised something else since
@@ -163,22 +187,15 @@ def _last_line(text: str) -> str:
     return next((line for line in reversed(text.splitlines()) if line.strip()), "").strip()[:_MOST_WORDS]
 
 
-def _give_up(facts: CallFacts, path: Path) -> None:
-    """End this process: the call is over its limit, and does not listen to signals."""
-    with contextlib.suppress(Exception):
-        end_call(path, "uncompleted", f"timed-out: it ran for more than {facts.seconds / 60:g} min (timeout_min)")
-    os._exit(TIMED_OUT)
-
-
 @contextlib.contextmanager
-def _signals(leave: _Leave, give_up: Callable[[], None]) -> Iterator[None]:
+def _signals(leave: _Leave, limit: TimeLimit) -> Iterator[None]:
     """Within the block signals and the time limit are `leave`'s. Outside, this process does not mind them."""
     before = {number: signal.signal(number, leave.handle) for number in (signal.SIGUSR2, signal.SIGTERM)}
-    threading.Thread(target=leave.watch, args=(give_up,), name="time limit", daemon=True).start()
+    limit.call = leave
     try:
         yield
     finally:
-        leave.over.set()
+        leave.over = True
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from hpcjobs.run_folder.calls import Calls
 from hpcjobs.run_folder.paths import RunPaths
-from hpcjobs.worker.call import Task, run_call
+from hpcjobs.worker.call import Task, TimeLimit, run_call
 
 
 def serve(run_dir: str, requests: int, replies: int) -> None:
@@ -25,14 +25,14 @@ def serve(run_dir: str, requests: int, replies: int) -> None:
     import_as_submitted(calls)
     for number in (signal.SIGUSR2, signal.SIGTERM, signal.SIGINT):  # between two calls, only the rank ends this process
         signal.signal(number, lambda number, frame: None)
-    here, env = os.getcwd(), dict(os.environ)
+    here, env, limit = os.getcwd(), dict(os.environ), TimeLimit()
     with os.fdopen(requests) as lines:
         for line in lines:
             asked = json.loads(line)
             _restore(here, env)
             os.environ.update(asked["env"])
             signal.signal(signal.SIGINT, signal.default_int_handler)
-            end = run_call(paths, calls, Task(**asked["task"]))
+            end = run_call(paths, calls, Task(**asked["task"]), limit)
             signal.signal(signal.SIGINT, lambda number, frame: None)
             os.write(replies, json.dumps(asdict(end)).encode() + b"\n")
             if end.outcome is None:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
 from hpcjobs.distributed.program_env import MEETING
 from hpcjobs.distributed.rank import Rank
+from hpcjobs.helpers import KEPT
 from hpcjobs.run_folder.calls import Calls
 from hpcjobs.run_folder.paths import RunPaths
-from hpcjobs.worker.call import Task, run_call
+from hpcjobs.worker.call import Task, TimeLimit, run_call
 from hpcjobs.worker.call_place import EARLY, call_env, job_of
 from hpcjobs.worker.call_server import import_as_submitted
 
 # EX_TEMPFAIL of sysexits(3): "start me again".
 _TRY_AGAIN = os.EX_TEMPFAIL
-# Before the names of the variables that a function finds free, as under submitit.
-KEPT = "HPCJOBS_"
 
 
 def main(run_dir: str) -> int:
@@ -30,7 +30,10 @@ def main(run_dir: str) -> int:
     job = job_of(paths, calls)
     import_as_submitted(calls)
     os.environ.update(call_env(paths, job, rank.launcher))
-    end = run_call(paths, calls, Task(index=0, job_id=job, number=rank.rank, early=EARLY * (rank.launcher == "slurm")))
+    task = Task(index=0, job_id=job, number=rank.rank, early=EARLY * (rank.launcher == "slurm"))
+    for number in (signal.SIGUSR2, signal.SIGTERM):  # while the call runs they are its own; later they may not end this
+        signal.signal(number, lambda number, frame: None)
+    end = run_call(paths, calls, task, TimeLimit())
     if end.outcome is None:
         return _TRY_AGAIN
     if end.message:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
 from tests.slurm.site import Site
@@ -84,7 +83,7 @@ def test_a_checkpoint_goes_on_in_the_next_start(site: Site) -> None:
     """Warned as before a time limit, and requeued as by preemption, with no client there."""
     (site.folder / "client.py").write_text(SECOND)
     job, pair = site.run(sys.executable, "client.py").stdout.split()
-    for number, (how, again) in enumerate([(("scancel", "--signal=USR2"), False), (("scontrol", "requeue"), True)], 1):
+    for number, how in enumerate([("scancel", "--signal=USR2"), ("scontrol", "requeue")], 1):
         for name in ("a", "b"):
             site.until(f"start {number} of {name}", lambda path=site.folder / f"{name}.{number}": path.exists())
         for name in ("counter", "pair"):
