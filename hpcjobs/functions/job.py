@@ -69,15 +69,10 @@ class Job(core.Job[R]):  # type: ignore[misc]
         """Whether it has ended: it has a result or an error, or nothing that could give it one is left."""
         if self._sub_jobs:
             return all(job.done(force_check) for job in self._sub_jobs)
-        return self._has_ended() or (self._watch.is_over(force_check) and not self._shows_late())
+        return self._has_ended() or self._watch.is_over(force_check)
 
     def _has_ended(self) -> bool:
         return self._watch.has_ended(self.paths.result_pickle.name)
-
-    def _shows_late(self) -> bool:
-        """A last look: whether there is an outcome after all. Never the reason to wait on."""
-        self._has_ended()
-        return False
 
     def wait(self) -> None:
         """Wait until it is done."""

@@ -24,8 +24,12 @@ from hpcjobs.run_folder.paths import RunPaths
 # Kept of a message; the whole traceback is in the outcome.
 _MOST_WORDS = 2000
 _LOOK = 0.2
+# How much earlier than asked Slurm may send a warning: a minute, and it checks time limits once a minute (seconds).
+_EARLY = 75.0
 # What ends a process whose call has reached its limit and did not leave.
 TIMED_OUT = 124
+# What a process says to its rank when a call begins.
+BEGUN = b"begun"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,12 +42,14 @@ class End:
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """Which call to run: task `number` of its job. `early`: how many seconds before its limit Slurm may warn it."""
+    """Which call to run: task `number` of its job. `ends_at`: when its job ends (Unix time), if that is for this call
+    alone.
+    """
 
     index: int
     job_id: str
     number: int = 0
-    early: float = 0.0
+    ends_at: float | None = None
 
 
 class _Left(BaseException):
@@ -67,9 +73,7 @@ class _Leave:
         """The signal handler. Raises _Left, once."""
         if self.over or self.reason is not None:
             return
-        early = self._facts.warning + self._task.early
-        late = self._late or time.monotonic() - self._began > self._facts.seconds - early
-        self.reason = ""
+        late, self.reason = self._is_late(), ""
         get_logger().warning(f"{signal.Signals(number).name}: this call is {'timed-out' if late else 'preempted'}")
         if self._task.number:
             self._await_first()
@@ -77,6 +81,13 @@ class _Leave:
             self.reason = self._save(late)
         self.left = True
         raise _Left
+
+    def _is_late(self) -> bool:
+        """Whether it is the time limit for which this call is warned, and not a preemption."""
+        ends, warning = self._task.ends_at, self._facts.warning
+        if self._late or time.monotonic() - self._began > self._facts.seconds - warning:
+            return True
+        return ends is not None and ends - time.time() < warning + _EARLY
 
     def _save(self, late: bool) -> str:
         """Save the call; what is returned says why it does not go on, empty if it does."""

@@ -8,10 +8,6 @@ from hpcjobs.run_folder.calls import Calls
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.submission import read_launches
 
-# How much earlier than asked Slurm may warn a call whose limit is that of its job: a warning may come a minute early,
-# and time limits are checked once a minute (seconds).
-EARLY = 75.0
-
 
 def job_of(paths: RunPaths, calls: Calls) -> str:
     """The id of the job, which stays that of the first launch: Slurm's, or the run's own.

@@ -1,7 +1,8 @@
 """`python -m hpcjobs.worker.call_server RUN REQUESTS REPLIES`: runs the calls that a rank asks for, one by one.
 
 One process for many calls, so that what a function imports is imported once. Each call finds the environment and the
-working directory as they were. Requests and replies are lines of JSON on inherited pipes.
+working directory as they were. Requests and replies are lines on inherited pipes: JSON, and
+`begun`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from hpcjobs.run_folder.calls import Calls
 from hpcjobs.run_folder.paths import RunPaths
-from hpcjobs.worker.call import Task, TimeLimit, run_call
+from hpcjobs.worker.call import BEGUN, Task, TimeLimit, run_call
 
 
 def serve(run_dir: str, requests: int, replies: int) -> None:
@@ -32,6 +33,7 @@ def serve(run_dir: str, requests: int, replies: int) -> None:
             _restore(here, env)
             os.environ.update(asked["env"])
             signal.signal(signal.SIGINT, signal.default_int_handler)
+            os.write(replies, BEGUN + b"\n")
             end = run_call(paths, calls, Task(**asked["task"]), limit)
             signal.signal(signal.SIGINT, lambda number, frame: None)
             os.write(replies, json.dumps(asdict(end)).encode() + b"\n")

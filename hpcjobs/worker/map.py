@@ -15,13 +15,14 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from hpcjobs.distributed.rank import job_end
 from hpcjobs.engines.base import Source
 from hpcjobs.requests import Completion, Request, SampleError, TaskType
 from hpcjobs.run_folder.calls import Calls, call_files, call_id, end_call, outcome_of
 from hpcjobs.run_folder.files import create_once, user_umask
 from hpcjobs.run_folder.rank_state import RankState
-from hpcjobs.worker.call import TIMED_OUT, End, Task
-from hpcjobs.worker.call_place import EARLY, alone_env, call_env, job_of
+from hpcjobs.worker.call import BEGUN, TIMED_OUT, End, Task
+from hpcjobs.worker.call_place import alone_env, call_env, job_of
 from hpcjobs.worker.eval import run_answers
 from hpcjobs.worker.guard import die_with_parent
 from hpcjobs.worker.script import Program, how_ended, marked
@@ -60,7 +61,7 @@ class CallEngine:
         self._work, self._calls = work, Calls(work.paths)
         self._job = job_of(work.paths, self._calls)
         alone = work.config.cluster.minutes * 60 <= self._calls.facts.seconds + 60
-        self._early = EARLY if alone and work.rank.launcher == "slurm" else 0.0
+        self._ends_at = job_end().at if alone and work.rank.launcher == "slurm" else None
         self._server: _Server | None = None
 
     def close(self) -> None:
@@ -81,7 +82,7 @@ class CallEngine:
     def _run(self, request: Request) -> Completion | None:
         started, tries = time.time(), self._work.config.run.retries + 1
         name = call_id(self._job, request.index, len(self._calls))
-        task, path = Task(index=request.index, job_id=name, early=self._early), self._outcome(name)
+        task, path = Task(index=request.index, job_id=name, ends_at=self._ends_at), self._outcome(name)
         end = self._found(path) if path.exists() else End(outcome=None)
         while end.outcome is None:
             found = self._execute(task, path)
@@ -94,7 +95,7 @@ class CallEngine:
 
     def _goes_on(self, left: bool) -> bool:
         """Whether this rank may run a call again that has `left`, or else was killed. If not, another start does."""
-        return self._work.drain.has_room(self._calls.facts.seconds if left and self._early else 0.0)
+        return self._work.drain.has_room(self._calls.facts.seconds if left and self._ends_at else 0.0)
 
     def _killed(self, path: Path, how: str) -> int:
         """How often the process of a call was killed, with this time, in all starts of the run."""
@@ -134,7 +135,7 @@ class CallEngine:
         self._server, work = server, self._work
         env = call_env(work.paths, task.job_id, work.rank.launcher) | alone_env(work.rank.launcher)
         server.ask({"task": asdict(task), "env": env})
-        facts, began, looked, warned = self._calls.facts, time.monotonic(), time.monotonic(), 0.0
+        facts, asked, looked, warned = self._calls.facts, time.monotonic(), time.monotonic(), 0.0
         while (said := server.answer(_POLL)) is None:
             now = time.monotonic()
             if work.drain.reason and not warned:
@@ -142,7 +143,9 @@ class CallEngine:
                 server.warn()
             if warned and (work.drain.left() <= 0 or now - warned > facts.warning):
                 break
-            if now - began > facts.seconds + _OVER:
+            if server.begun is None and now - asked > work.config.run.rendezvous_timeout:
+                break  # what it imports hangs
+            if server.begun is not None and now - server.begun > facts.seconds + _OVER:
                 end_call(path, "uncompleted", f"timed-out: it ran for more than {facts.seconds / 60:g} min")
                 break
             if now - looked > _LOOK:
@@ -173,9 +176,11 @@ class _Server:
         os.close(requests)
         os.close(replies)
         self._program, self._rest = Program(self._child, env), b""
+        self.begun: float | None = None
 
     def ask(self, request: dict[str, Any]) -> None:
-        """Ask for a call. That the process is gone shows in the answer."""
+        """Ask for a call. That the process is gone shows in the answer; `begun` is set once it runs."""
+        self.begun = None
         with contextlib.suppress(BrokenPipeError):
             os.write(self._requests, json.dumps(request).encode() + b"\n")
 
@@ -187,10 +192,11 @@ class _Server:
         ended = self._child.poll() is not None
         if select.select([self._replies], [], [], 0.0 if ended else seconds)[0]:
             self._rest += os.read(self._replies, 1 << 16)
-        line, newline, rest = self._rest.partition(b"\n")
-        if newline:
-            self._rest = rest
-            return End(**json.loads(line))
+        while b"\n" in self._rest:
+            line, _, self._rest = self._rest.partition(b"\n")
+            if line != BEGUN:
+                return End(**json.loads(line))
+            self.begun = time.monotonic()
         return False if ended else None
 
     def warn(self) -> None:

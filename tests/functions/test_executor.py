@@ -172,7 +172,7 @@ def test_status_cancel_and_resume_are_those_of_any_run(folder: Path) -> None:
         job.result()
 
 
-class Slacker(hpcjobs.helpers.Checkpointable):
+class Slacker(hpcjobs.helpers.Checkpointable):  # type: ignore[misc]
     """Works once it was interrupted."""
 
     def __call__(self, slack: bool = True) -> str:
@@ -266,6 +266,17 @@ def test_what_cannot_be_submitted_leaves_nothing(folder: Path) -> None:
     with pytest.raises(UsageError, match="no job 12 in"):
         hpcjobs.Job(folder, "12")
     assert list(folder.iterdir()) == []
+
+
+def submits(folder: str) -> tuple[str, int]:
+    inner = hpcjobs.Executor(folder, "local").submit(abs, -3)
+    return str(inner.run), inner.result()
+
+
+def test_a_function_that_submits_one(folder: Path) -> None:
+    with hpcjobs.helpers.clean_env():
+        run, result = local(folder).submit(submits, str(folder / "inner")).result()
+    assert (Path(run).parent, result) == (folder / "inner", 3)
 
 
 def test_batch_and_debug(folder: Path) -> None:

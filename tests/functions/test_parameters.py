@@ -27,7 +27,8 @@ def lines_of(folder: Path, **parameters: Any) -> list[str]:
 def test_a_script_has_what_was_asked_for(tmp_path: Path) -> None:
     lines = lines_of(
         tmp_path, partition="dev", account="me", qos="high", constraint="a100", nodes=2, ntasks_per_node=4,
-        cpus_per_task=3, mem="4GB", exclusive=True, comment="a b", exclude="n1", mail_type="END", gres="tmp:10G", wckey="mine",
+        cpus_per_task=3, mem="4GB", exclusive=True, comment="a b", exclude="n1", mail_type="END", gres="tmp:10G",
+        wckey="mine",
         setup=["module load x"], teardown=["echo done", "it's"], srun_args=["--cpu-bind=none"],
         additional_parameters={"mem_per_cpu": None, "hint": "nomultithread", "reservation": "r"},
     )  # fmt: skip

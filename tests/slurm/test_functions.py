@@ -85,7 +85,7 @@ def test_a_checkpoint_goes_on_in_the_next_start(site: Site) -> None:
     job, pair = site.run(sys.executable, "client.py").stdout.split()
     for number, how in enumerate([("scancel", "--signal=USR2"), ("scontrol", "requeue")], 1):
         for name in ("a", "b"):
-            site.until(f"start {number} of {name}", lambda path=site.folder / f"{name}.{number}": path.exists())
+            site.until(f"start {number} of {name}", (site.folder / f"{name}.{number}").exists)
         for name in ("counter", "pair"):
             site.run(*how, newest_job(site, name))
     found = results(site, job, pair)
