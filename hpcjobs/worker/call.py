@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -132,10 +132,14 @@ class _Leave:
 
 
 class TimeLimit:
-    """The thread that looks after the time limit of the call that runs in this process."""
+    """The thread that looks after the time limit of the call that runs in this process.
 
-    def __init__(self) -> None:
+    `began` is called when a call has been unpickled, with all that it imports, and its time begins.
+    """
+
+    def __init__(self, began: Callable[[], object] = lambda: None) -> None:
         self.call: _Leave | None = None
+        self.began = began
         threading.Thread(target=self._watch, name="time limit", daemon=True).start()
 
     def _watch(self) -> None:
@@ -203,6 +207,7 @@ def _signals(leave: _Leave, limit: TimeLimit) -> Iterator[None]:
     """Within the block signals and the time limit are `leave`'s. Outside, this process does not mind them."""
     before = {number: signal.signal(number, leave.handle) for number in (signal.SIGUSR2, signal.SIGTERM)}
     limit.call = leave
+    limit.began()
     try:
         yield
     finally:

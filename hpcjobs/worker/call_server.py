@@ -1,8 +1,7 @@
 """`python -m hpcjobs.worker.call_server RUN REQUESTS REPLIES`: runs the calls that a rank asks for, one by one.
 
 One process for many calls, so that what a function imports is imported once. Each call finds the environment and the
-working directory as they were. Requests and replies are lines on inherited pipes: JSON, and
-`begun`.
+working directory as they were. Requests and replies are lines on inherited pipes: JSON, and `begun`.
 """
 
 from __future__ import annotations
@@ -26,14 +25,13 @@ def serve(run_dir: str, requests: int, replies: int) -> None:
     import_as_submitted(calls)
     for number in (signal.SIGUSR2, signal.SIGTERM, signal.SIGINT):  # between two calls, only the rank ends this process
         signal.signal(number, lambda number, frame: None)
-    here, env, limit = os.getcwd(), dict(os.environ), TimeLimit()
+    here, env, limit = os.getcwd(), dict(os.environ), TimeLimit(lambda: os.write(replies, BEGUN + b"\n"))
     with os.fdopen(requests) as lines:
         for line in lines:
             asked = json.loads(line)
             _restore(here, env)
             os.environ.update(asked["env"])
             signal.signal(signal.SIGINT, signal.default_int_handler)
-            os.write(replies, BEGUN + b"\n")
             end = run_call(paths, calls, Task(**asked["task"]), limit)
             signal.signal(signal.SIGINT, lambda number, frame: None)
             os.write(replies, json.dumps(asdict(end)).encode() + b"\n")

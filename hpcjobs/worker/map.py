@@ -144,7 +144,7 @@ class CallEngine:
             if warned and (work.drain.left() <= 0 or now - warned > facts.warning):
                 break
             if server.begun is None and now - asked > work.config.run.rendezvous_timeout:
-                break  # what it imports hangs
+                break  # in what it imports
             if server.begun is not None and now - server.begun > facts.seconds + _OVER:
                 end_call(path, "uncompleted", f"timed-out: it ran for more than {facts.seconds / 60:g} min")
                 break
