@@ -42,7 +42,8 @@ def may_go_on(paths: RunPaths) -> bool:
     last = together(launches)
     if fatal_errors(paths, last) or any(one.cancelled for one in last) or _any_job(last, lambda job: job.cancelled):
         return False
-    if not (_has_worked(paths, last) or (not starts[-1].automatic and _was_killed(paths, last))):
+    saved = kind_of(paths).saves and any(_ran_out_of_time(paths, one) for one in last)
+    if not (saved or _has_worked(paths, last) or (not starts[-1].automatic and _was_killed(paths, last))):
         return False
     spent = [one for one in starts[-tries:] if one.automatic and not _ran_out_of_time(paths, one)]
     return len(spent) < tries
@@ -102,7 +103,10 @@ def _ran_out_of_time(paths: RunPaths, launch: Launch) -> bool:
     """Whether a launch was drained at the time limit or by preemption, after a fair share of its work."""
     vitals = [v for v in read_heartbeats(paths.heartbeats) if launch.owns(v.attempt)]
     in_time = any(v.state == RankState.DRAINED and (v.ended or "").endswith((TIME_LIMIT, PREEMPTION)) for v in vitals)
-    if kind_of(paths).unit == "steps":  # what it has done is in a checkpoint, be it little
+    kind = kind_of(paths)
+    if kind.saves:
+        return in_time
+    if kind.unit == "steps":  # what it has done is in a checkpoint, be it little
         return in_time and any(v.samples for v in vitals)
     sizes = read_sizes(paths.chunks(launch.round))
     return in_time and sum(v.samples for v in vitals) >= _FAIR_SHARE * sum(sizes)

@@ -15,6 +15,7 @@ from hpcjobs.engines.fingerprint import check_planned
 from hpcjobs.launch.claim import Start
 from hpcjobs.launch.launch import executor_of
 from hpcjobs.plan.train import check_trainable
+from hpcjobs.run_folder.calls import forget_outcomes
 from hpcjobs.run_folder.copies import numbers
 from hpcjobs.run_folder.files import write_whole
 from hpcjobs.run_folder.job_kinds import kind_of
@@ -76,6 +77,8 @@ def _next_round(
     todo = [*merged.missing, *failed]
     check_planned(config.model, plan.model, paths.root, config.run.allow_changed)
     record = seen.claim(paths, executor_of(config), shape, start, new_round=True)
+    if failed and paths.call_facts.exists():
+        forget_outcomes(paths, failed, record.round)
     open_round(paths, record.round, todo, plan.chunk_size, deterministic, again=bool(failed))
     write_whole(paths.config, dump(config))
     which = f", {len(failed)} of them with an error," if failed else ""
@@ -142,5 +145,5 @@ def _program(
 
 
 REST: dict[str, Callable[[RunPaths, Config, Callable[[str], None], Seen, bool], Launch | None]] = {
-    "eval": _answers, "generate": _answers, "sweep": _answers, "train": _steps, "script": _program,
+    "eval": _answers, "generate": _answers, "sweep": _answers, "map": _answers, "train": _steps, "script": _program,
 }  # fmt: skip

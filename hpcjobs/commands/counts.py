@@ -51,5 +51,5 @@ def _steps(paths: RunPaths, plan: Plan, live: Sequence[Vitals]) -> Counts:
 
 
 COUNTS: dict[str, Callable[[RunPaths, Plan, Sequence[Vitals]], Counts]] = {
-    "eval": _answers, "generate": _answers, "sweep": _answers, "train": _steps,
+    "eval": _answers, "generate": _answers, "sweep": _answers, "map": _answers, "train": _steps,
 }  # fmt: skip

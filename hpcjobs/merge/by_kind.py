@@ -21,4 +21,6 @@ def _train(paths: RunPaths) -> Merged:
 
 
 # Writes the results and metrics.json, and says what is missing. May be run again at any time.
-MERGES: dict[str, Callable[[RunPaths], Merged]] = {"eval": _eval, "generate": _eval, "sweep": _eval, "train": _train}
+MERGES: dict[str, Callable[[RunPaths], Merged]] = {
+    "eval": _eval, "generate": _eval, "sweep": _eval, "map": _eval, "train": _train,
+}  # fmt: skip

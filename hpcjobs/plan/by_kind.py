@@ -43,6 +43,10 @@ def _sweep(config: Config, argv: Sequence[str], folder: Path | None) -> Draft:
     return _script(config, argv, folder)
 
 
+def _map(config: Config, argv: Sequence[str], folder: Path | None) -> Draft:
+    raise UsageError("a map of functions is submitted from Python: hpcjobs.Executor(folder).map_array(f, values)")
+
+
 PLANNERS: dict[str, Planner] = {
-    "eval": _eval, "generate": _generate, "train": _train, "script": _script, "sweep": _sweep,
+    "eval": _eval, "generate": _generate, "train": _train, "script": _script, "sweep": _sweep, "map": _map,
 }  # fmt: skip

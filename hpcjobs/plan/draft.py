@@ -47,7 +47,7 @@ from hpcjobs.run_folder.snapshot import Snapshot
 
 @dataclass(frozen=True, kw_only=True)
 class Draft:
-    """A checked plan with everything that will be written, still in memory."""
+    """A checked plan with everything that will be written, still in memory. `more` writes what its kind has beside."""
 
     paths: RunPaths
     config: Config
@@ -58,6 +58,7 @@ class Draft:
     pool: pa.Table | None = None
     validation: pa.Table | None = None
     then_eval: str | None = None
+    more: Callable[[RunPaths], None] | None = None
 
     def write(self) -> None:
         """Create the run folder. A failure leaves no folder behind.
@@ -122,6 +123,8 @@ class Draft:
             write_whole(paths.then_eval, self.then_eval)
         if self.pool is not None:
             write_whole(paths.few_shot, table_parts(self.pool))
+        if self.more is not None:
+            self.more(paths)
         self.snapshot.write(paths.code)
         if not self.plan.kind.program:
             write_hashes(paths)

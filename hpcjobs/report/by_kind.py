@@ -27,7 +27,7 @@ class JobPage:
 _ANSWERS = JobPage(eval.content, eval.headline, eval.tiles)
 _RANKS = JobPage(script.content, script.headline, script.tiles)
 PAGES: dict[str, JobPage] = {
-    "eval": _ANSWERS, "generate": _ANSWERS, "sweep": _ANSWERS,
+    "eval": _ANSWERS, "generate": _ANSWERS, "sweep": _ANSWERS, "map": _ANSWERS,
     "train": JobPage(train.content, train.headline, train.tiles),
 }  # fmt: skip
 

@@ -20,8 +20,9 @@ class JobKind:
 
     `unit`: what a run counts. Answers come from chunks that ranks claim from the ledger; steps are done by all ranks
     together; with `none` only the exit of the ranks counts. `article`: a or an. `scored`: its answers need metrics.
-    `program`: each rank runs the user's own program, without a model. `template`: the script in sbatch/ that runs it by
-    hand, if any. `refusals`: verbs that it does not have, each with a message; `{run}` is the run's name.
+    `program`: each rank runs the user's own program, without a model. `saves`: what a rank had in hand when it was
+    drained is saved, so that such a start was not in vain. `template`: the script in sbatch/ that runs it by hand, if
+    any. `refusals`: verbs that it does not have, each with a message; `{run}` is the run's name.
     """
 
     name: str
@@ -29,6 +30,7 @@ class JobKind:
     article: str = "a"
     scored: bool = False
     program: bool = False
+    saves: bool = False
     template: str | None = None
     refusals: Mapping[str, str] = field(default_factory=dict)
 
@@ -75,7 +77,12 @@ SWEEP = JobKind(
         "verify": "verify compares answers of a model; {run} is a sweep: see its results.parquet",
     },
 )  # fmt: skip
-KINDS: dict[str, JobKind] = {kind.name: kind for kind in (EVAL, GENERATE, TRAIN, SCRIPT, SWEEP)}
+MAP = JobKind(
+    name="map", unit="answers", program=True, saves=True, refusals={
+        "verify": "verify compares answers of a model; {run} is a map of Python functions: see its jobs/",
+    },
+)  # fmt: skip
+KINDS: dict[str, JobKind] = {kind.name: kind for kind in (EVAL, GENERATE, TRAIN, SCRIPT, SWEEP, MAP)}
 BUILT_IN = frozenset(KINDS)
 EVAL_OF_IT = "<its eval>"
 

@@ -85,6 +85,25 @@ class RunPaths:
         return self.inputs / "versions.json"
 
     @property
+    def calls(self) -> Path:
+        """The pickled functions and arguments of a run of hpcjobs.Executor."""
+        return self.inputs / "calls.pkl"
+
+    @property
+    def call_facts(self) -> Path:
+        """Where each call stands in `calls`, and what holds for all of them."""
+        return self.inputs / "calls.json"
+
+    @property
+    def jobs(self) -> Path:
+        """The folder of the results and the output of calls, named as submitit names them."""
+        return self.root / "jobs"
+
+    def call_checkpoint(self, index: int, number: int) -> Path:
+        """The state that a call has saved when it was interrupted for the `number`-th time, from 1."""
+        return self.checkpoints / f"{index}.{number}.pkl"
+
+    @property
     def then_eval(self) -> Path:
         """The config of the eval that follows a train run, resolved when planning."""
         return self.root / "then_eval.yaml"

@@ -10,7 +10,7 @@ from hpcjobs.config import Config, TaskConfig
 from hpcjobs.masking import reveal
 from hpcjobs.metrics import Judge, Metric, Score, find_metrics
 from hpcjobs.requests import Completion, Request, Row
-from hpcjobs.run_folder.inputs import user_columns, user_row
+from hpcjobs.run_folder.inputs import row_index, user_columns, user_row
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.plan import Plan
 from hpcjobs.tasks.few_shot import Pool, read_pool
@@ -39,6 +39,8 @@ def eval_task_of(config: Config, columns: Iterable[str], paths: RunPaths) -> Eva
         from hpcjobs.tasks.sweep import SweepTask
 
         return SweepTask(reveal(plan.argv, os.environ), config.cluster.env, columns)
+    if paths.call_facts.exists():
+        return CallTask()
     if config.task.type == "lm_eval":
         from hpcjobs.tasks.lmeval.eval_task import LmEvalTask
 
@@ -53,6 +55,22 @@ def run_metrics(task: TaskConfig, paths: RunPaths) -> Sequence[Metric]:
 
         return planned_metrics(paths.code)
     return find_metrics(task.metrics)
+
+
+class CallTask:
+    """Calls of Python functions: what is called stands elsewhere, by the row's index (run_folder/calls.py)."""
+
+    def request(self, row: Row) -> Request:
+        """The request of a row."""
+        return Request(index=row_index(row), id=str(row["id"]), prompt="")
+
+    def judge(self, answer: Completion, row: Row) -> dict[str, Score]:
+        """No scores."""
+        return {}
+
+    def failed(self, row: Row) -> dict[str, Score]:
+        """No scores."""
+        return {}
 
 
 class TemplateTask:

@@ -31,7 +31,13 @@ def _sweep(work: Work) -> None:
     run_sweep(work)
 
 
+def _map(work: Work) -> None:
+    from hpcjobs.worker.map import run_map
+
+    run_map(work)
+
+
 # Returns when there is nothing left for this rank to do; an error ends the rank.
 RANKS: dict[str, Callable[[Work], None]] = {
-    "eval": _eval, "generate": _eval, "train": _train, "script": _script, "sweep": _sweep,
+    "eval": _eval, "generate": _eval, "train": _train, "script": _script, "sweep": _sweep, "map": _map,
 }  # fmt: skip

@@ -52,7 +52,7 @@ class PointEngine:
 
     def __init__(self, work: Work) -> None:
         self._work, self._folder = work, make_folder(work.paths.logs / "points")
-        self._gpus = _own_gpus(work)
+        self._gpus = share_of_gpus(work)
 
     def stream(self, requests: Source) -> Iterator[Completion]:
         """Completions in the order of the requests. Raises Terminated where a point was ended by the end of the job."""
@@ -124,9 +124,9 @@ class PointEngine:
         return code or 0, ""
 
 
-def _own_gpus(work: Work) -> dict[str, str]:
+def share_of_gpus(work: Work) -> dict[str, str]:
     """This rank's share of the GPUs of its node."""
-    rank, shape = work.rank, shape_of(work.config.cluster, 1)
+    rank, shape = work.rank, shape_of(work.config.cluster, work.config.model.gpus_per_rank)
     count = shape.gpus_per_node // max(shape.ranks_per_node, 1)
     if not count:
         return {}

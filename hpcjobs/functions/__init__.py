@@ -1,0 +1,1 @@
+"""Functions in Python, with submitit's face: hpcjobs.Executor and its jobs."""

@@ -1,0 +1,165 @@
+"""The calls of a run of hpcjobs.Executor: pickled functions with their arguments, and the outcome of each.
+
+`inputs/calls.pkl` holds pickles one behind the other, `inputs/calls.json` where each begins and ends: a function that
+is called often is there once. An outcome is a file of `jobs/` that is created once: of several that run the same call,
+the first one's stands. All of it is as submitit has it: a result is the pickle of (`success`, value) or (`error`,
+traceback), or else of (`uncompleted` or `cancelled`, why).
+"""
+
+from __future__ import annotations
+
+import pickle
+import pickletools
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+from submitit.core import utils
+
+from hpcjobs.run_folder.files import create_once, json_text, make_folder, read_json, write_whole
+from hpcjobs.run_folder.paths import RunPaths
+
+# JOB_0_result.pkl, or JOB_INDEX_0_result.pkl where there are several, and beside it `.killed-1`...
+_OUTCOME = re.compile(r"[^._]+_(?:(\d+)_)?0_result\.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CallFacts:
+    """What holds for all calls of a run.
+
+    `job_id`: their job, if Slurm does not name it. `seconds`: the time limit of a call, which is warned `warning`
+    seconds before. `timeouts`: how often a call that saves its state may reach it. `path`: where to import from.
+    """
+
+    job_id: str | None
+    seconds: float
+    warning: float
+    timeouts: int
+    stderr_to_stdout: bool
+    path: Sequence[str]
+
+
+class PackedCalls:
+    """Calls as they will be written. Raises a pickle.PicklingError that names what cannot be pickled."""
+
+    def __init__(self, submissions: Iterable[utils.DelayedSubmission]) -> None:
+        self.parts: list[bytes] = []
+        self.size = 0
+        self.functions: list[tuple[int, int]] = []
+        self.calls: list[tuple[int, int, int]] = []
+        known: dict[int, int] = {}
+        kept = []  # or another function could come to have the same id
+        for number, one in enumerate(submissions):
+            place = known.get(id(one.function))
+            if place is None:
+                place = known[id(one.function)] = len(self.functions)
+                kept.append(one.function)
+                self.functions.append(self._add(one.function, name_of(one.function)))
+            what = f"what is given to call {number} of {name_of(one.function)}"
+            self.calls.append((place, *self._add((one.args, one.kwargs), what)))
+
+    def __len__(self) -> int:
+        return len(self.calls)
+
+    def _add(self, value: object, what: str) -> tuple[int, int]:
+        try:
+            content = cloudpickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+        except Exception as error:  # what __reduce__ and the like raise
+            raise pickle.PicklingError(f"{what} cannot be pickled: {type(error).__name__}: {error}") from error
+        self.parts.append(content)
+        self.size += len(content)
+        return self.size - len(content), self.size
+
+    def write(self, paths: RunPaths, facts: CallFacts) -> None:
+        """Write both files, and make the folder of the outcomes."""
+        make_folder(paths.jobs)
+        write_whole(paths.calls, self.parts)
+        values = asdict(facts) | {"functions": self.functions, "calls": self.calls}
+        write_whole(paths.call_facts, json_text(values))
+
+
+class Calls:
+    """The calls of a run on disk."""
+
+    def __init__(self, paths: RunPaths) -> None:
+        values = read_json(paths.call_facts)
+        self._paths, self._functions, self._calls = paths, values.pop("functions"), values.pop("calls")
+        self.facts = CallFacts(**values)
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def submitted(self, index: int) -> utils.DelayedSubmission:
+        """A call as it was submitted. Raises what unpickling raises."""
+        function, start, stop = self._calls[index]
+        args, kwargs = pickle.loads(self._read(start, stop))
+        found = utils.DelayedSubmission(pickle.loads(self._read(*self._functions[function])), *args, **kwargs)
+        found.set_timeout(self.facts.seconds / 60, self.facts.timeouts)
+        return found
+
+    def current(self, index: int) -> utils.DelayedSubmission:
+        """A call as it saved itself last, or else as it was submitted."""
+        if number := self.saved(index):
+            return utils.DelayedSubmission.load(self._paths.call_checkpoint(index, number))
+        return self.submitted(index)
+
+    def saved(self, index: int) -> int:
+        """How often a call has saved its state."""
+        number = 0
+        while self._paths.call_checkpoint(index, number + 1).exists():
+            number += 1
+        return number
+
+    def save(self, index: int, call: utils.DelayedSubmission) -> None:
+        """Keep a call's state for its next start."""
+        make_folder(self._paths.checkpoints)
+        content = cloudpickle.dumps(call, pickle.HIGHEST_PROTOCOL)
+        while not create_once(self._paths.call_checkpoint(index, self.saved(index) + 1), content):
+            pass
+
+    def _read(self, start: int, stop: int) -> bytes:
+        with self._paths.calls.open("rb") as file:
+            file.seek(start)
+            return file.read(stop - start)
+
+
+def name_of(function: object) -> str:
+    """The name of what is called, for people."""
+    name = getattr(function, "__qualname__", None) or getattr(getattr(function, "func", None), "__qualname__", None)
+    return name or type(function).__qualname__
+
+
+def call_files(paths: RunPaths, job_id: str, task: int) -> utils.JobPaths:
+    """The files of a call: `result_pickle`, `stdout`, `stderr`."""
+    return utils.JobPaths(paths.jobs, job_id, task)
+
+
+def call_id(job: str, index: int, count: int) -> str:
+    """The id of a call: as that of an element of a job array, where there are several."""
+    return f"{job}_{index}" if count > 1 else job
+
+
+def forget_outcomes(paths: RunPaths, indexes: Iterable[int], round_number: int) -> None:
+    """Put the outcomes of calls of one task aside, so that they are run again in this round."""
+    asked = set(indexes)
+    for path in list(paths.jobs.iterdir()):
+        match = _OUTCOME.match(path.name)
+        if match and int(match[1] or 0) in asked:
+            path.rename(path.with_name(f".{path.name}.before-{round_number}"))
+
+
+def end_call(path: Path, outcome: str, value: Any) -> bool:
+    """Create the outcome of a call; False if it has one. Raises what pickling raises, and a DiskFullError."""
+    return create_once(path, cloudpickle.dumps((outcome, value), pickle.HIGHEST_PROTOCOL))
+
+
+def outcome_of(path: Path) -> str:
+    """`success`, `error`, `uncompleted` or `cancelled`, without unpickling the value. Raises an OSError."""
+    with path.open("rb") as file:
+        for operation, value, _ in pickletools.genops(file):
+            if "UNICODE" in operation.name:
+                return str(value)
+    return "uncompleted"
