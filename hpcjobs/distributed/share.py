@@ -99,7 +99,9 @@ def _taker(data: Any) -> Callable[[range], Any] | None:
     if is_a(data, "pandas", "DataFrame", "Series"):
         return lambda places: data.iloc[_slice(places)]
     if is_a(data, "pyarrow", "Table", "RecordBatch", "Array", "ChunkedArray"):
-        return lambda places: data.take(list(places))
+        import pyarrow as pa
+
+        return lambda places: data.take(pa.array(places, pa.int64()))  # an empty list would have no type
     if is_a(data, "numpy", "ndarray") or is_a(data, "torch", "Tensor"):
         if not data.ndim:
             raise UsageError("split_dataset: cannot split a number: an array or tensor has its rows in dimension 0")
