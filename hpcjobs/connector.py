@@ -87,6 +87,7 @@ class AccelerateConnector:
         self._state: PartialState | None = None
         self._accelerator: Accelerator | None = None
         self._group: Peers | None = None
+        self._part: object = None
         self._process = os.getpid()
 
     @property
@@ -202,7 +203,8 @@ class AccelerateConnector:
         passes the same data, and all of them call this: it raises a UsageError on each where one has other data, or
         what cannot be split.
         """
-        return split(self._peers(), dataset)
+        self._part = split(self._peers(), dataset)
+        return self._part
 
     def gather_results(self, results: Iterable[T]) -> list[T]:
         """The results of all processes in input order on the main process; an empty list on the others.
@@ -224,8 +226,15 @@ class AccelerateConnector:
     ) -> tuple[Any, ...]:
         """`(model, optimizer, *dataloaders)`, prepared by accelerate for a distributed loop.
 
-        Weights are trained in float32, under autocast if `mixed_precision` is bf16 or fp16.
+        Weights are trained in float32, under autocast if `mixed_precision` is bf16 or fp16. Each process gets its share
+        of the batches. Raises a UsageError for a loader over a part of `split_dataset`, which would be split again.
         """
+        parts = [loader for loader in dataloaders if getattr(loader, "dataset", dataloaders) is self._part]
+        if parts and self.state.num_processes > 1:
+            raise UsageError(
+                "prepare_for_training: a DataLoader has a part of split_dataset, and its batches would be split once "
+                "more: give it the whole data set"
+            )
         if any(p.is_floating_point() and p.element_size() < 4 for p in model.parameters()):
             model.float()  # in place: the optimizer keeps its parameters
         model.train()

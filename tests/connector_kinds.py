@@ -87,6 +87,10 @@ def good_kinds() -> dict[str, Good]:
         "pyarrow Table": Good(lambda: pa.table(COLUMNS), DICTS, lambda part: part.to_pylist()),
         "pyarrow RecordBatch": Good(lambda: pa.RecordBatch.from_pylist(DICTS), DICTS, lambda part: part.to_pylist()),
         "pyarrow ChunkedArray": Good(lambda: pa.chunked_array([TEXTS[:3], TEXTS[3:]]), TEXTS, lambda p: p.to_pylist()),
+        "pyarrow Table without rows": Good(lambda: pa.table(COLUMNS)[:0], [], lambda part: part.to_pylist()),
+        "pyarrow Table of one row": Good(lambda: pa.table(COLUMNS)[:1], DICTS[:1], lambda part: part.to_pylist()),
+        "pandas DataFrame of one row": Good(lambda: frame[:1], DICTS[:1], lambda part: part.to_dict("records")),
+        "datasets.Dataset of one row": Good(lambda: datasets.Dataset.from_dict(COLUMNS).select([0]), DICTS[:1]),
         "datasets.Dataset": Good(lambda: datasets.Dataset.from_dict(COLUMNS), DICTS),
         "empty datasets.Dataset": Good(lambda: datasets.Dataset.from_dict({"text": [], "n": []}), []),
         "shuffled datasets.Dataset": Good(

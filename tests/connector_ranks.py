@@ -143,6 +143,27 @@ def check_prompts(connector: AccelerateConnector) -> Outcomes:
     return found
 
 
+def check_training(connector: AccelerateConnector) -> Outcomes:
+    """A part of the data is not split again by the loop over its batches; on one rank there is nothing to split."""
+    import torch
+    from torch.utils.data import DataLoader
+
+    model = torch.nn.Linear(1, 1)
+    mine: Any = connector.split_dataset(torch.arange(8.0).reshape(8, 1))
+
+    def prepared(data: Any) -> str:
+        optimizer = torch.optim.SGD(model.parameters())
+        loader = connector.prepare_for_training(model, optimizer, DataLoader(data))[2]
+        return "right" if len(loader) == 8 // connector.state.num_processes else f"{len(loader)} batches"
+
+    alone = connector.state.num_processes == 1
+    says = None if alone else "a DataLoader has a part of split_dataset"
+    return {
+        "training: the whole": _outcome(partial(prepared, torch.arange(8.0).reshape(8, 1))),
+        "training: a part": _outcome(partial(prepared, mine), says),
+    }
+
+
 def _completed(connector: AccelerateConnector, prompts: Any) -> str:
     return f"gave {connector.complete_batch(prompts)}"
 
@@ -197,7 +218,7 @@ def main(folder: str) -> None:
     connector = AccelerateConnector("tiny", mixed_precision="no")
     rank, world = connector.state.process_index, connector.state.num_processes
     found: dict[str, Any] = {"world": world}
-    checks = (check_splits, check_gathers, check_prompts, check_late_rank, check_lost_rank)
+    checks = (check_splits, check_gathers, check_prompts, check_training, check_late_rank, check_lost_rank)
     for check in checks:
         found |= check(connector)
     Path(folder).mkdir(parents=True, exist_ok=True)
