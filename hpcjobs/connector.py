@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pydantic import ValidationError
+
 from hpcjobs.config import GenerationConfig, WeightsConfig
 from hpcjobs.distributed.rank import Rank
+from hpcjobs.distributed.split_gather import gather, split
+from hpcjobs.distributed.together import Peers
 from hpcjobs.engines.base import BatchSize, Engine, Source
 from hpcjobs.engines.loader import ModelSource, fresh_model, load_model, precision_dtype
-from hpcjobs.errors import HpcJobsError, UsageError, did_you_mean
+from hpcjobs.engines.prompt_batch import MISSING, prompt_batch
+from hpcjobs.errors import UsageError, did_you_mean
 from hpcjobs.requests import Completion, Prompt, Request, TaskType
 
 if TYPE_CHECKING:
@@ -68,7 +74,7 @@ class AccelerateConnector:
     ) -> None:
         if mixed_precision not in MIXED_PRECISIONS:
             raise UsageError(f"mixed_precision {mixed_precision!r} is not one of {', '.join(MIXED_PRECISIONS)}")
-        if batch_size != "auto" and batch_size < 1:
+        if batch_size != "auto" and (not isinstance(batch_size, int) or batch_size < 1):
             raise UsageError(f"batch_size {batch_size} is not a number of samples")
         self.options = options or ConnectorOptions()
         self.source = ModelSource(
@@ -80,18 +86,18 @@ class AccelerateConnector:
         self._tokenizer: PreTrainedTokenizerBase | None = None
         self._state: PartialState | None = None
         self._accelerator: Accelerator | None = None
+        self._group: Peers | None = None
+        self._part: object = None
+        self._process = os.getpid()
 
     @property
     def state(self) -> PartialState:
         """accelerate's `PartialState`. The process joins the group on first use."""
-        if self._state is None:
-            from accelerate import PartialState
+        if self._state is None or self._process != os.getpid():  # a notebook's launcher forks
+            from hpcjobs.distributed.group import join_once
 
-            from hpcjobs.distributed.group import join_group
-
-            # A second connector, or the user's own Accelerator before it: the group exists already.
-            joined = PartialState._shared_state != {}
-            self._state = PartialState() if joined else join_group(Rank.from_env(), None, self.options.timeout)
+            self._state, self._group = join_once(Rank.from_env(), self.options.timeout), None
+            self._process = os.getpid()
         return self._state
 
     @property
@@ -151,16 +157,23 @@ class AccelerateConnector:
         """The completion of one chat or prompt. `kwargs` are fields of GenerationConfig for this call."""
         return self.complete_batch([messages], seed=seed, **kwargs)[0]
 
-    def complete_batch(self, messages_batch: Sequence[Prompt], *, seed: int = 0, **kwargs: object) -> list[Completion]:
-        """The completions, in the order of the prompts. `kwargs` as in `complete`, `seed` is for sampling.
+    def complete_batch(self, messages_batch: Iterable[Prompt], *, seed: int = 0, **kwargs: object) -> list[Completion]:
+        """The completions, in the order of the prompts: texts, chats, or both. `kwargs` as in `complete`, `seed` is for
+        sampling.
 
-        Raises a UsageError for an unknown option.
+        A prompt that cannot be run, or is None, has a completion with an `error`. Raises a UsageError, before the model
+        runs, for an unknown option, or what is no list of prompts.
         """
-        engine = self.engine(self._generation(kwargs))
+        prompts, generation = prompt_batch(messages_batch), self._generation(kwargs)
         requests = (
-            Request(index=n, id=str(n), prompt=prompt, seed=seed + n) for n, prompt in enumerate(messages_batch)
+            Request(index=n, id=str(n), prompt=prompt, seed=seed + n)
+            for n, prompt in enumerate(prompts)
+            if prompt is not None
         )
-        return sorted(engine.stream(requests), key=lambda completion: completion.index)
+        done = [Completion.failed(n, MISSING) for n, prompt in enumerate(prompts) if prompt is None]
+        if len(done) < len(prompts):
+            done += self.engine(generation).stream(requests)
+        return sorted(done, key=lambda completion: completion.index)
 
     def _generation(self, changes: Mapping[str, object]) -> GenerationConfig:
         for name in changes:
@@ -168,8 +181,14 @@ class AccelerateConnector:
                 valid = GenerationConfig.model_fields
                 raise UsageError(f"unknown option {name!r}{did_you_mean(name, valid)}; valid: {', '.join(valid)}, seed")
         values = self.generation.model_dump() | dict(changes)
-        values["stop"] = (values["stop"],) if isinstance(values["stop"], str) else tuple(values["stop"] or ())
-        return GenerationConfig.model_validate(values)
+        if values["stop"] is None or isinstance(values["stop"], str | list):
+            values["stop"] = (values["stop"],) if isinstance(values["stop"], str) else tuple(values["stop"] or ())
+        try:
+            return GenerationConfig.model_validate(values)
+        except ValidationError as error:
+            wrong = error.errors()[0]
+            option = str(wrong["loc"][0])
+            raise UsageError(f"{option} {values[option]!r}: {wrong['msg']}") from None
 
     def stream(self, requests: Source) -> Iterator[Completion]:
         """Completions of an iterator of requests as they finish, in any order. The worker uses this."""
@@ -179,32 +198,43 @@ class AccelerateConnector:
         """This process's share: items r, r+W, r+2W... for rank r of W. No padding, no duplicates; sizes differ by at
         most one.
 
-        Returns a Dataset for a `datasets.Dataset`, and a list for any other sequence.
+        Tables of `datasets`, pandas and pyarrow, arrays, tensors and dicts of columns stay what they are; streams stay
+        streams, a torch Dataset becomes a Subset, and other sequences and iterables become a list. Every process
+        passes the same data, and all of them call this: it raises a UsageError on each where one has other data, or
+        what cannot be split.
         """
-        rank, world = self.state.process_index, self.state.num_processes
-        mine = range(rank, len(dataset), world)
-        return dataset.select(mine) if hasattr(dataset, "select") else [dataset[index] for index in mine]
+        self._part = split(self._peers(), dataset)
+        return self._part
 
-    def gather_results(self, results: Sequence[T]) -> list[T]:
+    def gather_results(self, results: Iterable[T]) -> list[T]:
         """The results of all processes in input order on the main process; an empty list on the others.
 
-        Each process passes one result for each item of its `split_dataset`, in that order.
+        Each process passes one result for each item of its `split_dataset`, in that order; in an array or tensor each
+        row is one. Tensors come on the CPU. Waits as long as the other processes work. Raises a UsageError on every
+        process where the numbers of results do not fit, or one cannot be sent.
         """
-        if self.state.num_processes == 1:
-            return list(results)
-        import torch.distributed as dist
+        return gather(self._peers(), results)
 
-        parts: list[list[T]] | None = [[]] * self.state.num_processes if self.is_main_process else None
-        dist.gather_object(list(results), parts, dst=0)
-        return interleave(parts) if parts is not None else []
+    def _peers(self) -> Peers | None:
+        """The other processes, in a group of their own; None where there are none."""
+        if self._group is None and self.state.num_processes > 1:
+            self._group = Peers(self.state.process_index, self.state.num_processes)
+        return self._group
 
     def prepare_for_training(
         self, model: torch.nn.Module, optimizer: torch.optim.Optimizer, *dataloaders: DataLoader[Any]
     ) -> tuple[Any, ...]:
         """`(model, optimizer, *dataloaders)`, prepared by accelerate for a distributed loop.
 
-        Weights are trained in float32, under autocast if `mixed_precision` is bf16 or fp16.
+        Weights are trained in float32, under autocast if `mixed_precision` is bf16 or fp16. Each process gets its share
+        of the batches. Raises a UsageError for a loader over a part of `split_dataset`, which would be split again.
         """
+        parts = [loader for loader in dataloaders if getattr(loader, "dataset", dataloaders) is self._part]
+        if parts and self.state.num_processes > 1:
+            raise UsageError(
+                "prepare_for_training: a DataLoader has a part of split_dataset, and its batches would be split once "
+                "more: give it the whole data set"
+            )
         if any(p.is_floating_point() and p.element_size() < 4 for p in model.parameters()):
             model.float()  # in place: the optimizer keeps its parameters
         model.train()
@@ -242,18 +272,3 @@ class AccelerateConnector:
             self.tokenizer.save_pretrained(output_dir)
         accelerator.wait_for_everyone()
 
-
-def interleave(parts: Sequence[Sequence[T]]) -> list[T]:
-    """The parts of ranks 0..W-1, as `split_dataset` makes them, in input order.
-
-    Raises an HpcJobsError if their sizes cannot come from one split.
-    """
-    total = sum(len(part) for part in parts)
-    world = len(parts)
-    sizes = [len(range(rank, total, world)) for rank in range(world)]
-    if [len(part) for part in parts] != sizes:
-        raise HpcJobsError(
-            f"gather_results: ranks gave {[len(part) for part in parts]} results where a split of {total} has {sizes}: "
-            "each rank gives one result for each item of its split_dataset"
-        )
-    return [parts[index % world][index // world] for index in range(total)]

@@ -10,10 +10,10 @@ import argparse
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +22,7 @@ from hpcjobs.config import Config, DataConfig, GenerationConfig
 from hpcjobs.config.layers import dotted_layer, set_layer
 from hpcjobs.config.resolve import resolve
 from hpcjobs.distributed.rank import lone_launch_hint
+from hpcjobs.distributed.share import table_rows
 from hpcjobs.errors import HpcJobsError, UsageError
 from hpcjobs.metrics import Fold, Judge, MeanFold, Metric, Score, fold_of, metric_errors
 from hpcjobs.metrics.format import score_lines
@@ -72,27 +73,56 @@ def load_validation_data(data_file: str, max_samples: int | None = None) -> list
 
 
 def run_inference_with_prompt(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, dataset: Sequence[Row], config: Config | None = None
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, dataset: Iterable[Row], config: Config | None = None
 ) -> list[Result]:
     """One result per row, in input order, computed by this process alone. The task is that of `config` (default:
     eval.yaml).
+
+    Raises a UsageError if `dataset` has no rows, or rows that cannot be told apart (`checked_rows`).
     """
     from hpcjobs.engines.pick import EngineSpec, make_engine
 
-    config = config or default_config()
+    config, dataset = config or default_config(), checked_rows(dataset)
     spec = EngineSpec(config.model.engine, config.model.batch_size, task=_task(config))
     engine = make_engine(model, tokenizer, config.task.generation, spec)
     return _run(engine.stream, dataset, config, _pool(config, dataset))
 
 
 def run_inference_with_accelerate(
-    connector: AccelerateConnector, dataset: Sequence[Row], config: Config | None = None
+    connector: AccelerateConnector, dataset: Iterable[Row], config: Config | None = None
 ) -> list[Result]:
-    """One result per row, in input order, on the main process; an empty list on the others."""
-    config = config or default_config()
+    """One result per row, in input order, on the main process; an empty list on the others.
+
+    Raises a UsageError on every process if `dataset` is none (`checked_rows`), or not the same on all.
+    """
+    config, dataset = config or default_config(), checked_rows(dataset)
     engine = connector.engine(task=_task(config))
     mine = _run(engine.stream, connector.split_dataset(dataset), config, _pool(config, dataset))
     return connector.gather_results(mine)
+
+
+def checked_rows(dataset: Any) -> list[Row]:
+    """The rows of a list or iterable of dicts, a `datasets`, pandas or pyarrow table, or a dict of columns.
+
+    Rows without `index` get their number, and those without `id` its text. Raises a UsageError for what has no rows,
+    and for an `index` that is no number or stands twice.
+    """
+    rows = [_numbered(row, number) for number, row in enumerate(table_rows(dataset))]
+    seen: dict[int, int] = {}
+    for number, row in enumerate(rows):
+        index = row["index"]
+        if not isinstance(index, int) or index in seen:
+            why = f"is that of row {seen[index]} too" if isinstance(index, int) else "is no whole number"
+            raise UsageError(f"index {index!r} of row {number} {why}: rename the column, and rows get their numbers")
+        seen[index] = number
+    return rows
+
+
+def _numbered(row: object, number: int) -> Row:
+    if not isinstance(row, Mapping):
+        raise UsageError(f"row {number} of the data set is a {type(row).__name__}: a row is a dict of its columns")
+    index = row.get("index", number)
+    return row if {"index", "id"} <= row.keys() else {**row, "index": index, "id": str(row.get("id", index))}
 
 
 def _task(config: Config) -> TaskType:

@@ -32,6 +32,7 @@ LONGEST = (
     "tests/slurm/test_eval.py",
     "tests/slurm/test_by_hand.py",
     "tests/test_connector.py",
+    "tests/test_connector_kinds.py",
     "tests/test_real.py",
     "tests/slurm/test_script.py",
     "tests/commands/test_submit_train.py",

@@ -29,7 +29,7 @@ HEAVY = {
         "scoring.boundary", "scoring.engine", "scoring.logit_parts", "scoring.passes", "scoring.sequences",
         "scoring.spans", "scoring.tree",
     )
-}  # fmt: skip
+} | {"hpcjobs.distributed.stream_part"}  # fmt: skip
 CONTRIBUTING = (PACKAGE.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
 

@@ -9,10 +9,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 
-from hpcjobs.connector import AccelerateConnector, interleave
-from hpcjobs.errors import ConfigError, HpcJobsError, UsageError
+from hpcjobs.connector import AccelerateConnector
+from hpcjobs.errors import ConfigError, UsageError
 from hpcjobs.launch.slurm import clean_environment
 from hpcjobs.requests import Completion
 
@@ -56,11 +58,29 @@ def test_complete_one_and_a_batch(connector: AccelerateConnector) -> None:
     assert connector.complete_batch([]) == []
 
 
+def test_texts_and_chats_in_one_batch_are_each_what_they_are_alone(connector: AccelerateConnector) -> None:
+    text = "Spell: wecu"
+    chats = [_chat(text), tuple(_chat(text)), np.array(_chat(text))]
+    mixed: list[Any] = [chats[0], text, None, chats[1], float("nan"), [], chats[2], np.str_(text)]
+    found = connector.complete_batch(mixed)
+    alone = connector.complete(text).text
+    assert alone != "w-e-c-u"  # without the chat template it is no question
+    assert [one.text for one in found] == ["w-e-c-u", alone, "", "w-e-c-u", "", "", "w-e-c-u", alone]
+    assert [one.index for one in found if one.error] == [2, 4, 5]
+    assert [one.text for one in connector.complete_batch(iter([_chat(text)] * 2))] == ["w-e-c-u"] * 2
+    assert [one.text for one in connector.complete_batch(pd.Series([text], index=["a"]))] == [alone]
+
+
 def test_options_of_a_call_are_checked(connector: AccelerateConnector) -> None:
     assert connector.complete(_chat("Spell: wecu"), max_new_tokens=3).text == "w-e"
     assert connector.complete(_chat("Spell: wecu"), stop="-c").text == "w-e"
     with pytest.raises(UsageError, match="did you mean 'max_new_tokens'"):
         connector.complete(_chat("Spell: wecu"), max_new_token=3)
+    for wrong in ({"max_new_tokens": 0}, {"temperature": "0.5"}, {"stop": 5}, {"stop": [""]}):
+        with pytest.raises(UsageError, match=rf"^{next(iter(wrong))} .*: "):
+            connector.complete(_chat("Spell: wecu"), **wrong)
+    with pytest.raises(UsageError, match="prompt 0 is a list of texts"):
+        connector.complete(["Spell: wecu", "Spell: wecu"])  # type: ignore[list-item]
 
 
 def test_a_model_is_loaded_once(connector: AccelerateConnector) -> None:
@@ -75,6 +95,8 @@ def test_wrong_arguments_are_said_before_anything_is_loaded() -> None:
         AccelerateConnector("tiny", mixed_precision="fp8")
     with pytest.raises(UsageError, match="batch_size 0"):
         AccelerateConnector("tiny", batch_size=0)
+    with pytest.raises(UsageError, match="batch_size 8"):
+        AccelerateConnector("tiny", batch_size="8")  # type: ignore[arg-type]
 
 
 def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:
@@ -85,18 +107,6 @@ def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_one_process_has_the_whole_data_set(connector: AccelerateConnector) -> None:
     assert connector.split_dataset(["a", "b", "c"]) == ["a", "b", "c"]
     assert connector.gather_results([1, 2, 3]) == [1, 2, 3]
-
-
-@pytest.mark.parametrize("count", [0, 1, 7, 97])
-@pytest.mark.parametrize("world", [1, 2, 3, 4])
-def test_interleave_undoes_the_split(count: int, world: int) -> None:
-    items = list(range(count))
-    assert interleave([items[rank::world] for rank in range(world)]) == items
-
-
-def test_interleave_refuses_what_cannot_be_a_split() -> None:
-    with pytest.raises(HpcJobsError, match=r"\[1, 2\]"):
-        interleave([["a"], ["b", "c"]])
 
 
 def test_split_and_gather_on_three_processes() -> None:

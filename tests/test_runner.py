@@ -9,12 +9,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+import pyarrow as pa
 import pytest
 import sacrebleu
 
 from hpcjobs import runner
 from hpcjobs.config.layers import Layer
 from hpcjobs.config.problems import validate
+from hpcjobs.errors import UsageError
 from hpcjobs.launch.slurm import clean_environment
 from hpcjobs.metrics import Judge
 from hpcjobs.requests import Completion, SampleError
@@ -156,3 +159,26 @@ def test_examples_are_the_rows_as_they_are() -> None:
     assert pool is not None
     shown = pool.examples(rows[4], "4", ["a"])
     assert [(type(row["a"]), row["a"]) for row in shown] == [(type(row["a"]), row["a"]) for row in rows[:4]]
+
+
+def test_rows_of_any_kind_have_their_numbers() -> None:
+    columns: dict[str, Any] = {"question": ["a", "b"], "id": ["x", 7]}
+    rows: list[dict[str, Any]] = [{"question": "a", "index": 0, "id": "x"}, {"question": "b", "index": 1, "id": "7"}]
+    plain = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    for data in (plain, iter(plain), columns, pd.DataFrame(columns), rows):
+        assert runner.checked_rows(data) == rows
+    assert runner.checked_rows(pa.table({"question": ["a", "b"]}))[1] == {"question": "b", "index": 1, "id": "1"}
+    assert runner.checked_rows([]) == []
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ("rows.jsonl", "cannot split a str"), (None, "cannot split a NoneType"), (["a"], "row 0 of the data set is"),
+        ([{"index": 1}, {"index": 1}], "index 1 of row 1 is that of row 0 too: rename the column"),
+        ([{"index": "q"}], "index 'q' of row 0 is no whole number"),
+    ],
+)  # fmt: skip
+def test_what_has_no_rows_is_refused(data: Any, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        runner.checked_rows(data)

@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 from datetime import timedelta
+from multiprocessing import parent_process
 from typing import TYPE_CHECKING, Any
 
 from hpcjobs.distributed.rank import Rank, assert_world
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 _stores: list[Any] = []  # rank 0's store serves as long as the process lives
+_alone: list[Rank] = []  # this rank, where it works without the others
 
 
 def join_group(rank: Rank, rendezvous: Rendezvous | None, timeout: float, backend: str = "gloo") -> PartialState:
@@ -44,6 +46,26 @@ def join_group(rank: Rank, rendezvous: Rendezvous | None, timeout: float, backen
         raise RendezvousError(
             f"rank {rank.rank} on {rank.host}: no process group within {timeout:g} s: {error}"
         ) from error
+    assert_world(rank, state.num_processes)
+    return state
+
+
+def join_once(rank: Rank, timeout: float) -> PartialState:
+    """`join_group`, or the state of a group that this process is in already, by a second connector or an Accelerator.
+
+    Raises a RendezvousError if that group is not the launcher's.
+    """
+    from accelerate import PartialState
+    from accelerate.state import AcceleratorState
+
+    if PartialState._shared_state == {}:
+        return join_group(rank, None, timeout)
+    state = PartialState()
+    if _alone:
+        return state
+    if state.num_processes == 1 < rank.world_size and AcceleratorState._shared_state == {} and parent_process():
+        PartialState._reset_state()  # a notebook's, which worked alone before its launcher forked this process
+        return join_group(rank, None, timeout)
     assert_world(rank, state.num_processes)
     return state
 
@@ -147,6 +169,7 @@ def work_alone(rank: Rank) -> PartialState:
     from accelerate import PartialState
 
     leave_group()
+    _alone[:] = [rank]
     PartialState._reset_state()
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         os.environ.pop(name, None)

@@ -7,46 +7,43 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hpcjobs.config import FsdpConfig, TrainConfig
+from hpcjobs.config import TrainConfig
 from hpcjobs.config.shape import Shape
 from hpcjobs.config.yaml import parse_yaml
 from hpcjobs.errors import ConfigError
+from hpcjobs.plan.accelerate_fsdp import fsdp_settings
 
-# accelerate's name -> key of train.fsdp; values are copied.
-_FSDP = {
-    "fsdp_reshard_after_forward": "reshard_after_forward", "fsdp_offload_params": "cpu_offload",
-    "fsdp_min_num_params": "min_num_params", "fsdp_activation_checkpointing": "activation_checkpointing",
-}  # fmt: skip
-_POLICIES = {
-    "TRANSFORMER_BASED_WRAP": "transformer_based_wrap", "SIZE_BASED_WRAP": "size_based_wrap", "NO_WRAP": "no_wrap",
-}  # fmt: skip
 _KINDS = {"NO", "MULTI_GPU", "MULTI_CPU", "FSDP"}
 _TOPOLOGY = ("num_machines", "num_processes", "machine_rank", "gpu_ids", "main_process_ip", "main_process_port")
 
 
 def with_accelerate_config(train: TrainConfig, path: Path, shape: Shape) -> tuple[TrainConfig, list[str]]:
-    """`train` with the settings of the file, and a note on which were used.
+    """`train` with the settings of the file, and notes on which were used and which were not.
 
     Settings of the config itself take precedence. Raises a ConfigError if the file cannot be used.
     """
     values = _read(path)
-    kind = str(values.get("distributed_type", "NO")).upper()
+    kind = _word(values.get("distributed_type")).upper()
     if kind not in _KINDS:
         valid = ", ".join(sorted(_KINDS))
         raise ConfigError(f"{path}: distributed_type {kind} is not run by submit train; valid: {valid}")
+    _check_parallelism(values.get("parallelism_config"), path)
     used: dict[str, Any] = {}
-    precision = str(values.get("mixed_precision", "no"))
-    if precision not in ("no", "bf16", "fp16"):
-        raise ConfigError(f"{path}: mixed_precision {precision} is none of no, bf16, fp16")
+    precision = _precision(values, path)
     if train.mixed_precision == "auto":
         used["mixed_precision"] = precision
+    words, unused = [f"{name} {value}" for name, value in used.items()], _unused(values)
     if kind == "FSDP" and not train.fsdp.enabled:
-        used["fsdp"] = _fsdp(values.get("fsdp_config") or {}, path)
-    words = [f"{name} {_plain(value)}" for name, value in used.items()]
+        found = fsdp_settings(values.get("fsdp_config") or {}, path)
+        used["fsdp"], unused = found.config, [*found.unused, *unused]
+        shown = found.config.model_dump(exclude_defaults=True).items()
+        words.append("fsdp " + (", ".join(f"{name} {value}" for name, value in shown) or "off: NO_SHARD"))
     topology = [f"{name} {values[name]}" for name in _TOPOLOGY if values.get(name) is not None]
     taken, replaced = ", ".join(words) or "nothing", ", ".join(topology) or "no topology"
-    note = f"{path}: {taken} used; {replaced} replaced by {shape}"
-    return TrainConfig.model_validate(train.model_dump() | used), [note]
+    notes = [f"{path}: {taken} used; {replaced} replaced by {shape}"]
+    if unused:
+        notes.append(f"{path}: not used: {', '.join(unused)}")
+    return TrainConfig.model_validate(train.model_dump() | used), notes
 
 
 def _read(path: Path) -> Mapping[str, Any]:
@@ -59,28 +56,31 @@ def _read(path: Path) -> Mapping[str, Any]:
     return values
 
 
-def _fsdp(values: Mapping[str, Any], path: Path) -> FsdpConfig:
-    """FSDP settings as a FsdpConfig. Sharding strategies of FSDP1 are translated to FSDP2 where possible."""
-    found: dict[str, Any] = {"enabled": True}
-    for name, ours in _FSDP.items():
-        if values.get(name) is not None:
-            found[ours] = values[name]
-    strategy = str(values.get("fsdp_sharding_strategy", found.get("reshard_after_forward", "")))
-    if isinstance(found.get("reshard_after_forward"), str):
-        strategy = found.pop("reshard_after_forward")
-    if strategy.upper() in ("SHARD_GRAD_OP", "2", "FULL_SHARD", "1"):
-        found["reshard_after_forward"] = strategy.upper() in ("FULL_SHARD", "1")
-    policy = str(values.get("fsdp_auto_wrap_policy", "TRANSFORMER_BASED_WRAP")).upper()
-    found["auto_wrap_policy"] = _POLICIES.get(policy, policy)
-    layers = values.get("fsdp_transformer_layer_cls_to_wrap") or ""
-    found["transformer_cls_names_to_wrap"] = tuple(filter(None, (name.strip() for name in str(layers).split(","))))
-    try:
-        return FsdpConfig.model_validate(found)
-    except ValueError as error:
-        raise ConfigError(f"{path}: fsdp_config: {error}") from None
+def _word(value: object) -> str:
+    """A word of the file. Nothing, and the `false` that YAML 1.1 reads in a bare `no`, stand for "no"."""
+    return "no" if value is None or value is False else str(value)
 
 
-def _plain(value: Any) -> str:
-    if isinstance(value, FsdpConfig):
-        return ", ".join(f"{name} {shown}" for name, shown in value.model_dump(exclude_defaults=True).items())
-    return str(value)
+def _precision(values: Mapping[str, Any], path: Path) -> str:
+    """`mixed_precision`, or what files of earlier versions say with `fp16`."""
+    old = "fp16" if str(values.get("fp16", "")).lower() == "true" else "no"
+    precision = _word(values.get("mixed_precision", old)).lower()
+    if precision not in ("no", "bf16", "fp16"):
+        raise ConfigError(f"{path}: mixed_precision {precision} is none of no, bf16, fp16")
+    return precision
+
+
+def _check_parallelism(found: object, path: Path) -> None:
+    """Raise a ConfigError for tensor, context or replicated parallelism, which submit train does not run."""
+    sizes = found if isinstance(found, Mapping) else {}
+    for name in ("dp_replicate_size", "tp_size", "cp_size", "sp_size"):
+        key = f"parallelism_config_{name}"
+        if str(sizes.get(key, 1)) != "1":
+            raise ConfigError(f"{path}: {key} {sizes[key]} is not run by submit train; valid: 1")
+
+
+def _unused(values: Mapping[str, Any]) -> list[str]:
+    """Settings of the file that would change how accelerate runs the program, and that are not used here."""
+    compiled = values.get("dynamo_config")
+    backend = compiled.get("dynamo_backend", "NO") if isinstance(compiled, Mapping) else "NO"
+    return [] if str(backend).upper() in ("NO", "FALSE") else [f"dynamo_backend {backend}"]
