@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Hashable, Sequence
 
 from hpcjobs.errors import ConfigError
-from hpcjobs.metrics.base import Metric, Score, bounds_of, texts_of
+from hpcjobs.metrics.base import Metric, Score, bounds_of, failed_score, texts_of
 from hpcjobs.metrics.fold import Fold, MeanFold
 from hpcjobs.requests import Completion, Row, Target
 
@@ -77,6 +77,10 @@ class Majority(_OverRepeats):
         """The base metric's score of the most frequent answer."""
         texts = texts_of(answer)
         return Score(self._score(elected(texts, [self._ballot(text) for text in texts]), target, row))
+
+    def failed(self, target: Target) -> Score:
+        """What a sample without a completion scores by the base metric."""
+        return Score(failed_score(self._base, target).value)
 
     def fold(self) -> Fold:
         """The mean, within the base metric's bounds."""
