@@ -244,6 +244,16 @@ def test_a_group_keeps_64_values_and_all_others_4096() -> None:
         assert len(fold._histogram.values) == most
 
 
+def test_blocks_of_scores_are_joined_to_the_mean_and_error_of_all() -> None:
+    """Several blocks of a group's 1024 scores, of other means and of another number of the last."""
+    scores = np.random.default_rng(8).normal(size=3500) + np.arange(3500) // 500
+    found = folded(limited(MeanFold), scores, None, [700, 2500])
+    assert found["value"] == pytest.approx(scores.mean(), rel=1e-12)
+    assert found["stderr"] == pytest.approx(scores.std(ddof=1) / math.sqrt(3500), rel=1e-12)
+    two = folded(MeanFold, np.array([1.0, 3.0]), None, [])
+    assert (two["value"], two["stderr"]) == (2.0, pytest.approx(1.0))
+
+
 @pytest.mark.parametrize(
     ("scores", "binary"),
     [([0, 1], True), ([1, 1], True), ([0, 0], True), ([0, 0.5, 1], False), ([1, 1.25], False), ([0, -1], False)],

@@ -102,5 +102,4 @@ def elected(texts: Sequence[str], votes: Sequence[Hashable | None]) -> str:
     counts = Counter(vote for vote in votes if vote is not None)
     if not counts:
         return texts[0]
-    winner = counts.most_common(1)[0][0]
-    return texts[votes.index(winner)]
+    return texts[votes.index(max(counts, key=counts.__getitem__))]

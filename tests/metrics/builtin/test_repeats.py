@@ -108,7 +108,7 @@ def test_an_error_scores_for_the_majority_what_it_scores_for_its_metric() -> Non
     for bounds, worst in (((0.0, 5.0), 5.0), (None, math.nan)):
         base: Any = Distance(bounds)
         metric = Majority("majority(distance)", base)
-        assert metric.lower_is_better
+        assert (metric.lower_is_better, metric.normalized, metric.needs_target) == (True, True, True)
         assert metric.failed("1").value == pytest.approx(worst, nan_ok=True)
         assert metric.judge(answers("3", "1.5", "1.5 "), "1", {}).value == 0.5
     assert not find_metric("majority(f1)").lower_is_better
