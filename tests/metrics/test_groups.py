@@ -199,5 +199,5 @@ def test_codes_of_texts_and_rows_of_nothing_but_null_can_be_grouped() -> None:
     check_groups(["coded", "none", "large"], schema)
     with pytest.raises(ConfigError, match="'reals' holds dictionary"):
         check_groups(["reals"], schema)
-    with pytest.raises(ConfigError, match="^task.cluster_by: no column 'x'; its columns: none$"):
+    with pytest.raises(ConfigError, match=r"^task\.cluster_by: no column 'x'; its columns: none$"):
         check_groups(["x"], pa.schema([("index", pa.int64()), ("id", pa.string())]), "task.cluster_by")
