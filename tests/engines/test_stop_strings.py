@@ -14,7 +14,7 @@ PIECES = ["<s>", "<end>", "a", "b", "ab", "ba ", " ", "c", "<0xC3>", "<0xA9>", "
 
 
 class Table:
-    """Pieces by their numbers, also of bytes; the first two are special, and one that only its library takes as such."""
+    """Pieces by their numbers, also of bytes; two are special, and one only to its library."""
 
     all_special_ids = (0, 1)
     all_special_tokens = ("<s>", "<end>")
