@@ -60,6 +60,7 @@ ROOMS = {
         tests=(
             "engines/test_encoding.py",
             "engines/test_lengths.py",
+            "engines/test_stop_strings.py",
             "engines/test_dummy.py",
             "training/data",
             "reference/test_detokenisation.py",

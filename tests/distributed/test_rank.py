@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from typing import Any
@@ -15,7 +16,10 @@ from hpcjobs.distributed.rank import (
     SlurmResources,
     assert_world,
     job_end,
+    lone_launch_hint,
+    node_gpus,
     refuse_lone_process,
+    slurm_job,
     slurm_resources,
 )
 from hpcjobs.errors import RendezvousError
@@ -311,3 +315,72 @@ STEP = SRUN | {
 )  # fmt: skip
 def test_what_slurm_gave_is_known_inside_a_step_alone(env: dict[str, str], given: SlurmResources | None) -> None:
     assert slurm_resources(env) == given
+
+
+@pytest.mark.parametrize(
+    ("env", "expected"),
+    [
+        ({"RANK": "5", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4"}, (5, 8, 1, 4, 1)),
+        ({"RANK": "1", "WORLD_SIZE": "2"}, (1, 2, 1, 2, 0)),
+        ({"RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "0"}, (0, 1, 0, 1, 0)),
+        ({"SLURM_PROCID": "1", "SLURM_NTASKS": "4", "SLURM_NNODES": "2"}, (1, 4, 0, 2, 0)),
+        ({"SLURM_PROCID": "1", "SLURM_NTASKS": "4", "SLURM_NNODES": "9"}, (1, 4, 0, 1, 0)),
+        ({"SLURM_PROCID": "1", "SLURM_NTASKS": "4"}, (1, 4, 0, 4, 0)),
+        ({"SUBMITIT_LOCAL_GLOBALID": "2", "SUBMITIT_LOCAL_NTASKS": "3"}, (2, 3, 2, 3, 0)),
+        ({"RANK": "1"}, (0, 1, 0, 1, 0)), ({"SLURM_PROCID": "1"}, (0, 1, 0, 1, 0)),
+    ],
+)  # fmt: skip
+def test_what_a_launcher_does_not_say_follows_from_what_it_says(env: dict[str, str], expected: tuple[int, ...]) -> None:
+    rank = Rank.from_env(env)
+    assert place(rank) == expected
+    assert (rank.job_id or "0", rank.master, rank.launch_address) == ("0", None, None)
+    assert (rank.worker, rank.workers, rank.in_array, rank.host) == (0, 1, False, socket.gethostname())
+    assert Rank.from_env(env | {"HPCJOBS_ATTEMPT": "mine"}).attempt == "mine"
+
+
+def test_attempts_of_launchers_that_name_no_job() -> None:
+    assert Rank.from_env({"SLURM_PROCID": "1", "SLURM_NTASKS": "4"}).attempt == "slurm.0.0"
+    assert Rank.from_env({"SUBMITIT_LOCAL_GLOBALID": "2", "SUBMITIT_LOCAL_NTASKS": "3"}).attempt == "local0"
+    own = f"p{os.getpid()}t{process_start(os.getpid())}"
+    assert Rank.from_env({"RANK": "1", "WORLD_SIZE": "2"}).attempt == own
+    less = {name: value for name, value in ARRAY.items() if name != "SLURM_ARRAY_TASK_ID"}
+    assert Rank.from_env(less | {"SLURM_ARRAY_TASK_MIN": "0"}).attempt == "812_0.0.0"
+    assert Rank.from_env(ARRAY | {"SLURM_ARRAY_TASK_COUNT": "0"}).workers == 1
+
+
+def test_where_the_others_meet_is_what_slurm_or_torch_says() -> None:
+    other = {name: value for name, value in SRUN.items() if name != "SLURM_LAUNCH_NODE_IPADDR"}
+    assert Rank.from_env(other | {"SLURM_SRUN_COMM_HOST": "10.0.0.9"}).launch_address == "10.0.0.9"
+    for lone in ("MASTER_ADDR", "MASTER_PORT"):
+        assert Rank.from_env({name: value for name, value in TORCHRUN.items() if name != lone}).master is None
+
+
+def test_the_job_of_this_process_is_the_whole_array(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID"):
+        monkeypatch.delenv(name, raising=False)
+    assert slurm_job() is None
+    monkeypatch.setenv("SLURM_JOB_ID", "815")
+    assert slurm_job() == "815"
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "812")
+    assert slurm_job() == "812"
+
+
+def test_accelerate_that_starts_one_process_on_cpus_is_explained() -> None:
+    env = {"ACCELERATE_MIXED_PRECISION": "no", "MASTER_PORT": "29500"}
+    assert "accelerate launch --multi_gpu --num_processes N" in (lone_launch_hint(env) or "")
+    assert lone_launch_hint(env | {"WORLD_SIZE": "2"}) is None
+    for name in env:
+        assert lone_launch_hint({other: value for other, value in env.items() if other != name}) is None
+
+
+@pytest.mark.parametrize(("gpus", "count"), [("4", 4), ("", 0), ("a100:4", 0), ("0", 0)])
+def test_gpus_of_a_node_are_a_number_or_unknown(gpus: str, count: int) -> None:
+    assert node_gpus({"SLURM_GPUS_ON_NODE": gpus}) == count
+    assert node_gpus({}) == 0
+
+
+def test_an_attempt_of_other_parts_is_no_start_of_this_job() -> None:
+    rank = Rank.from_env(SRUN | {"HPCJOBS_ATTEMPT": "812.1.0"})
+    assert [rank.succeeds(theirs) for theirs in ("812.0", "812.0.0.0", "812", "")] == [False] * 4
+    assert not Rank.from_env(SRUN | {"HPCJOBS_ATTEMPT": "812.1"}).succeeds("812.0.0")
+    assert not Rank.from_env(TORCHRUN | {"HPCJOBS_ATTEMPT": "812.1.0"}).succeeds("812.0.0")

@@ -96,3 +96,41 @@ def test_how_many_are_drawn_at_a_time_changes_nothing(monkeypatch: pytest.Monkey
     assert len(means) == len(totals) == 1000
     assert histogram.means() == pytest.approx(means, rel=1e-12)
     assert resampled_totals(rows) == pytest.approx(totals, rel=1e-12)
+
+
+def joined(values: list[float], counts: list[float], most: int) -> tuple[list[float], list[float]]:
+    """Histogram's rule, pair by pair: half of the pairs of neighbours at most, those that lose the least first."""
+    while len(values) > most:
+        pairs = range(0, len(values) - 1, 2)
+        loss = {at: (values[at + 1] - values[at]) ** 2 / (1 / counts[at] + 1 / counts[at + 1]) for at in pairs}
+        least = sorted(pairs, key=loss.__getitem__)
+        chosen = {*least[: min(math.ceil(len(pairs) / 2), len(values) - most)]}
+        made = []
+        for at, one in enumerate(zip(values, counts, strict=True)):
+            if at in chosen:
+                both = counts[at] + counts[at + 1]
+                made.append(((values[at] * counts[at] + values[at + 1] * counts[at + 1]) / both, both))
+            elif at - 1 not in chosen:
+                made.append(one)
+        values, counts = [value for value, _ in made], [count for _, count in made]
+    return values, counts
+
+
+@pytest.mark.parametrize(("count", "most"), [(5, 4), (8, 7), (9, 4), (11, 9), (40, 7), (41, 16), (3, 1)])
+def test_the_values_that_are_joined_are_those_that_lose_least(count: int, most: int) -> None:
+    draw = np.random.default_rng(count)
+    values, counts = np.sort(draw.exponential(size=count)), draw.integers(1, 30, count)
+    histogram = Histogram(most=most)
+    histogram.values, histogram.counts = values.copy(), counts.astype(np.float64)
+    histogram.add(np.empty(0))
+    expected = joined(values.tolist(), [float(one) for one in counts], most)
+    assert (len(histogram.values), histogram.counts.tolist()) == (most, expected[1])
+    assert histogram.values == pytest.approx(expected[0], rel=1e-12)
+
+
+def test_a_new_histogram_is_empty_and_counts_each_value() -> None:
+    histogram = Histogram()
+    assert (len(histogram.values), len(histogram.counts)) == (0, 0)
+    for part in ([2.0, 1.0], [], [2.0, 2.0]):
+        histogram.add(np.array(part))
+    assert (histogram.values.tolist(), histogram.counts.tolist()) == ([1.0, 2.0], [1.0, 3.0])

@@ -178,3 +178,82 @@ def test_neighbours_of_many_clusters_are_joined_in_pairs(monkeypatch: pytest.Mon
         totals.add(rows[:count], np.arange(count))
         starts = np.cumsum([0, *sizes[:-1]])
         assert (totals.resampled() == resampled_totals(np.add.reduceat(rows[:count], starts))).all()
+
+
+def test_clusters_are_numbered_as_they_appear() -> None:
+    codes = ClusterCodes()
+    assert codes.of(pa.array(["a", None, "b", "a", None])).tolist() == [0, 1, 2, 0, 3]
+    assert codes.of(pa.array(["c", "b", None]).dictionary_encode()).tolist() == [4, 2, 5]
+    assert codes.of(pa.array([], pa.string())).dtype == np.int64
+
+
+def test_sums_of_clusters_are_in_order_of_appearance() -> None:
+    totals = ClusterTotals(2)
+    rows = np.arange(40.0).reshape(20, 2)
+    codes = np.array([7, 3, 7, 9, *range(20, 36)])
+    for start in range(0, 20, 3):
+        totals.add(rows[start : start + 3], codes[start : start + 3])
+    expected = [rows[codes == code].sum(axis=0).tolist() for code in dict.fromkeys(codes.tolist())]
+    assert totals.sums.tolist() == expected
+
+
+def test_a_mean_is_resampled_by_whole_clusters() -> None:
+    """From the seed 0, as everywhere: the shares of 1000 draws of all clusters."""
+    scores, groups = drawn(5, 80, 6)
+    names = list(dict.fromkeys(groups.tolist()))
+    sums = np.array([[scores[groups == name].sum(), (groups == name).sum()] for name in names])
+    totals = sums[np.random.default_rng(0).integers(0, len(names), (1000, len(names)))].sum(axis=1)
+    expected = np.percentile(totals[:, 0] / totals[:, 1], [2.5, 97.5])
+    assert folded(scores, groups)["bootstrap_ci95"] == pytest.approx(expected, rel=1e-12)
+
+
+def test_an_interval_of_clusters_is_cut_at_the_bounds() -> None:
+    """Of two clusters, one all right and one all wrong, it is as wide as t of one degree makes it."""
+    scores, groups = np.repeat([0.0, 1.0], 10), np.repeat([0, 1], 10)
+    half = 12.7062047 * 0.5
+    for bounds, ends in ((None, [0.0, 1.0]), ((-2.0, 3.0), [-2.0, 3.0]), ((0.0, 9.0), [0.0, 0.5 + half])):
+        assert folded(scores, groups, bounds=bounds)["ci95"] == pytest.approx(ends)
+    others = folded(scores + 0.25, groups, bounds=None)["ci95"]
+    assert others == pytest.approx([0.75 - half, 0.75 + half]), "these are no shares"
+
+
+class Own:
+    """A user's fold."""
+
+    def __init__(self) -> None:
+        self.n, self.few = 0, False
+
+    def add(self, scores: Any, statistics: Any = None) -> None:
+        self.n += len(scores)
+
+    def limit(self) -> None:
+        self.few = True
+
+    def notes(self) -> list[str]:
+        return ["a note"]
+
+    def summary(self) -> Any:
+        return {"value": 3.0, "stderr": None, "ci95": None, "n": self.n}
+
+
+def test_a_fold_of_the_users_keeps_its_own_errors() -> None:
+    own = Own()
+    clustered = ClusteredFold(own)
+    clustered.limit()
+    clustered.add(np.ones(2), None, np.array([0, 1]))
+    assert clustered.summary() == {"value": 3.0, "stderr": None, "ci95": None, "n": 2}
+    assert (own.few, clustered.notes(), ClusteredFold(MeanFold()).notes()) == (True, ["a note"], [])
+
+
+def test_clusters_are_counted_also_where_there_is_no_value() -> None:
+    fold = ClusteredFold(find_metrics(["perplexity"])[0].fold())
+    fold.add(np.ones(3), pa.array([[-1.0, 0.0]] * 3, pa.list_(pa.float64())), np.array([0, 1, 0]))
+    found = fold.summary()
+    assert (found["value"], found["n"], found["clusters"], found["stderr"]) == (None, 3, 2, None)
+
+
+def test_a_sample_without_a_score_is_of_no_cluster() -> None:
+    scores = np.array([1.0, math.nan, 0.0, 1.0])
+    found = folded(scores, np.array([0, 1, 2, 0]), 2)
+    assert (found["n"], found["clusters"]) == (3, 2)
+    assert found["stderr"] == pytest.approx(math.sqrt(2 * 2 * (2 / 3) ** 2) / 3)

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from hpcjobs.metrics import Fold, MeanFold, SumsFold
 from hpcjobs.metrics.blocks import BlockBuffer
-from hpcjobs.metrics.bootstrap import Floats
+from hpcjobs.metrics.bootstrap import Floats, resampled_totals
 from hpcjobs.metrics.builtin.accuracy import Accuracy
-from hpcjobs.metrics.fold import numbers, wilson
+from hpcjobs.metrics.fold import exponential, numbers, wilson
 from hpcjobs.metrics.registry import find_metric
 from hpcjobs.metrics.sums import in_logarithms, within
 
@@ -196,6 +196,76 @@ def test_blocks_of_neighbours_tell_the_error_of_many_samples(limit: bool) -> Non
     assert found["stderr"] == pytest.approx(math.sqrt(slope @ covariance @ slope / n), rel=0.2 if limit else 0.1)
 
 
+def blocks(rows: Floats, most: int) -> Floats:
+    """Sums of neighbours, of as many as the least power of two that leaves at most `most` of them."""
+    size = 1
+    while math.ceil(len(rows) / size) > most:
+        size *= 2
+    return np.array([rows[start : start + size].sum(axis=0) for start in range(0, len(rows), size)])
+
+
+@pytest.mark.parametrize("n", [*range(1, 20), 31, 32, 33, 63, 64, 65, 100])
+@pytest.mark.parametrize("limit", [False, True])
+def test_beyond_the_most_blocks_neighbours_are_joined_in_pairs(
+    monkeypatch: pytest.MonkeyPatch, n: int, limit: bool
+) -> None:
+    monkeypatch.setattr("hpcjobs.metrics.sums.MOST_BLOCKS", 8)
+    monkeypatch.setattr("hpcjobs.metrics.sums._FEW_BLOCKS", 4)
+    rows = np.random.default_rng(n).integers(1, 9, (n, 2)).astype(np.float64)
+    made = folded(limited(ratios) if limit else ratios, np.zeros(n), pa.array(rows.tolist(), SUMS), range(0, n, 3))
+    one = blocks(rows, 4 if limit else 8)
+    assert (made["value"], made["n"]) == (ratio(rows.sum(axis=0)), n)
+    if n == 1:
+        assert (made["stderr"], made["bootstrap_ci95"]) == (None, None)
+        return
+    values = [ratio(total) for total in resampled_totals(one)]
+    assert made["stderr"] == pytest.approx(np.std(values, ddof=1), rel=1e-12)
+    assert made["bootstrap_ci95"] == pytest.approx(np.percentile(values, [2.5, 97.5]), rel=1e-12)
+
+
+@pytest.mark.parametrize(("limit", "most"), [(False, 8192), (True, 256)])
+def test_as_many_blocks_as_said_are_kept(limit: bool, most: int) -> None:
+    for n, count in ((most, most), (most + 1, most // 2 + 1)):
+        fold = ratios()
+        if limit:
+            fold.limit()
+        fold.add(np.zeros(n), pa.array(np.ones((n, 2)).tolist(), SUMS))
+        fold.summary()
+        assert len(fold._blocks.sums) == count
+
+
+def test_a_group_keeps_64_values_and_all_others_4096() -> None:
+    for most in (4096, 64):
+        fold = MeanFold()
+        if most == 64:
+            fold.limit()
+        fold.add(np.arange(5000.0))
+        fold.summary()
+        assert len(fold._histogram.values) == most
+
+
+def test_blocks_of_scores_are_joined_to_the_mean_and_error_of_all() -> None:
+    """Several blocks of a group's 1024 scores, of other means and of another number of the last."""
+    scores = np.random.default_rng(8).normal(size=3500) + np.arange(3500) // 500
+    found = folded(limited(MeanFold), scores, None, [700, 2500])
+    assert found["value"] == pytest.approx(scores.mean(), rel=1e-12)
+    assert found["stderr"] == pytest.approx(scores.std(ddof=1) / math.sqrt(3500), rel=1e-12)
+    two = folded(MeanFold, np.array([1.0, 3.0]), None, [])
+    assert (two["value"], two["stderr"]) == (2.0, pytest.approx(1.0))
+
+
+@pytest.mark.parametrize(
+    ("scores", "binary"),
+    [([0, 1], True), ([1, 1], True), ([0, 0], True), ([0, 0.5, 1], False), ([1, 1.25], False), ([0, -1], False)],
+)
+def test_a_mean_is_of_shares_where_every_score_is_0_or_1(scores: list[float], binary: bool) -> None:
+    fold = MeanFold()
+    fold.add(np.array(scores, np.float64))
+    ends = fold.summary()["ci95"]
+    assert fold.binary is binary
+    assert (ends == wilson(float(np.mean(scores)), len(scores))) is binary
+
+
 def test_few_values_are_enough_for_a_group() -> None:
     scores = np.random.default_rng(5).beta(2, 3, 20_000)
     whole, group = (folded(make, scores, None, []) for make in (MeanFold, limited(MeanFold)))
@@ -219,3 +289,29 @@ def test_an_interval_stays_where_values_can_be() -> None:
     factor = math.exp(1.96 * float(np.log(values).std(ddof=1)))
     assert in_logarithms(2.0, values) == pytest.approx([2 / factor, 2 * factor])
     assert in_logarithms(0.0, values) is None
+    for value, others in ((-0.5, [1.0, 2.0]), (2.0, [1.0, 0.0]), (2.0, [1.0, -0.5])):
+        with np.errstate(all="raise"):
+            assert in_logarithms(value, np.array(others)) is None
+    assert in_logarithms(0.5, np.array([0.25, 0.5])) is not None
+    with np.errstate(over="ignore", invalid="ignore"):
+        assert within(0.0, 5.0)(1.0, np.array([1e200, -1e200])) is None
+
+
+def test_two_resampled_values_are_the_least_for_an_error() -> None:
+    fold, of = ratios(), pytest.approx
+    assert fold.errors(0.5, np.array([[1.0, 2.0], [1.0, 0.0]])) == (None, None, None)
+    stderr, ends, resampled = fold.errors(0.5, np.array([[1.0, 2.0], [1.0, 0.0], [3.0, 4.0]]))
+    assert stderr == of(0.25 / math.sqrt(2))
+    assert ends == of([0.5 - 1.96 * stderr, 0.5 + 1.96 * stderr])
+    assert resampled == of([0.5 + 0.025 * 0.25, 0.75 - 0.025 * 0.25])
+
+
+def test_what_is_beyond_a_double_is_infinite() -> None:
+    assert (exponential(710.0), exponential(0.0)) == (math.inf, 1.0)
+
+
+def test_samples_without_statistics_are_not_counted() -> None:
+    fold = ratios()
+    fold.add(np.zeros(3))
+    fold.add(np.zeros(2), pa.array([[1.0, 4.0], [1.0, math.inf]], SUMS))
+    assert (fold.summary()["n"], fold.summary()["value"]) == (1, 0.25)

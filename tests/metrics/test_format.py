@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from hpcjobs.metrics.format import MOST_SHOWN, group_lines, number_text, score_lines
+from hpcjobs.metrics.format import group_lines, number_text, score_lines
 from hpcjobs.run_folder.metrics_file import OptionSummary, Summary
 
 
@@ -45,9 +45,16 @@ def test_a_table_a_column() -> None:
 
 
 def test_the_rest_of_many_values_is_counted() -> None:
-    lines = list(group_lines({"n": {str(number): {"f1": summary(0.0)} for number in range(MOST_SHOWN + 3)}}))
-    assert len(lines) == MOST_SHOWN + 3
+    lines = list(group_lines({"n": {str(number): {"f1": summary(0.0)} for number in range(23)}}))
+    assert len(lines) == 23, "a blank line, the heading, 20 values, and this:"
     assert lines[-1] == "... and 3 other values of n: metrics.json has all"
+
+
+def test_a_name_of_32_characters_is_not_cut_and_none_is_blank() -> None:
+    values = {"a" * 32: "a" * 32, "a" * 33: "a" * 31 + "…", " \n": '""', "b  c": "b c"}
+    lines = list(group_lines({"c": {value: {} for value in values}}))
+    assert [line.split("  ")[0].rstrip() for line in lines[2:]] == list(values.values())
+    assert lines[4] == '""' + " " * 30 + "         0", "no metric has counted any"
 
 
 def test_large_numbers_stay_short() -> None:

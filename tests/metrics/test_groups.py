@@ -13,7 +13,8 @@ import pytest
 from hpcjobs.config import TaskConfig
 from hpcjobs.errors import ConfigError
 from hpcjobs.metrics import Aggregator, MeanFold, check_groups, find_metrics
-from hpcjobs.metrics.groups import MOST_GROUPS
+from hpcjobs.metrics.clusters import ClusteredFold
+from hpcjobs.metrics.groups import MOST_GROUPS, ScoredBatch
 
 ROWS = 3000
 
@@ -158,3 +159,45 @@ def test_a_users_metric_without_a_fold_has_groups() -> None:
     fold = MeanFold()
     fold.add(np.array([1.0, np.nan, 3.0]))
     assert made.summary() == {"plain": {**fold.summary(), "unscored": 1}}
+
+
+def test_without_clusters_each_sample_is_its_own() -> None:
+    fold = ClusteredFold(MeanFold())
+    ScoredBatch(np.array([1.0, 0.0, 0.5]), None).feed(fold)
+    ScoredBatch(np.array([1.0, 0.0]), None, np.array([7, 7])).take(np.array([1, 0])).part(0, 2).feed(fold)
+    assert (fold.summary()["n"], fold.summary()["clusters"]) == (5, 4)
+
+
+def test_a_part_has_its_own_samples() -> None:
+    lists = pa.array([[1.0], None, [3.0], [4.0]], pa.list_(pa.float64()))
+    batch = ScoredBatch(np.array([1.0, np.nan, np.nan, 4.0]), lists, np.array([0, 1, 2, 3]))
+    assert batch.missing.tolist() == [False, True, False, False]
+    assert ScoredBatch(batch.scores, None).missing.tolist() == [False, True, True, False]
+    part = batch.take(np.array([3, 2, 1, 0])).part(1, 3)
+    assert np.array_equal(part.scores, [np.nan, np.nan], equal_nan=True)
+    assert part.statistics is not None
+    assert part.statistics.to_pylist() == [[3.0], None]
+    assert part.clusters is not None
+    assert part.clusters.tolist() == [2, 1]
+    assert (ScoredBatch(batch.scores, None).part(0, 1).statistics, batch.part(3, 4).scores.tolist()) == (None, [4.0])
+
+
+def test_numbers_booleans_and_null_are_named_as_in_json() -> None:
+    columns = {"n": [10, 9, None], "b": [True, None, False]}
+    arrays = pa.StructArray.from_arrays([pa.array(one) for one in columns.values()], list(columns))
+    rows = pa.table({"scores": pa.StructArray.from_arrays([pa.array(np.ones(3))], ["f1"]), "input": arrays})
+    made = Aggregator(find_metrics(["f1"]), TaskConfig(metrics=("f1",), group_by=("n", "b")))
+    made.add(rows)
+    assert {column: list(values) for column, values in made.groups().items()} == {
+        "n": ["9", "10", "null"], "b": ["false", "true", "null"],
+    }  # fmt: skip
+
+
+def test_codes_of_texts_and_rows_of_nothing_but_null_can_be_grouped() -> None:
+    schema = pa.schema([("coded", pa.dictionary(pa.int8(), pa.string())), ("none", pa.null()),
+                        ("large", pa.large_string()), ("reals", pa.dictionary(pa.int8(), pa.float64()))])  # fmt: skip
+    check_groups(["coded", "none", "large"], schema)
+    with pytest.raises(ConfigError, match="'reals' holds dictionary"):
+        check_groups(["reals"], schema)
+    with pytest.raises(ConfigError, match=r"^task\.cluster_by: no column 'x'; its columns: none$"):
+        check_groups(["x"], pa.schema([("index", pa.int64()), ("id", pa.string())]), "task.cluster_by")

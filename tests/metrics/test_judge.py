@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 
 from hpcjobs.config import TaskConfig
 from hpcjobs.errors import ConfigError
-from hpcjobs.metrics import Judge, Score, metrics_of
-from hpcjobs.requests import Completion, Target
+from hpcjobs.metrics import Judge, Metric, Score, metric_errors, metrics_of
+from hpcjobs.requests import Completion, MetricError, Row, SampleError, Target
 
 
 def judged(answer: str, target: Target, *more: str, **task: Any) -> dict[str, float]:
@@ -77,6 +78,7 @@ def test_what_cannot_score_the_task_is_refused(task: dict[str, Any], words: list
 def test_what_can_is_not() -> None:
     for task in (
         {"metrics": ("pass@4(number_match)", "majority"), "repeats": 4},
+        {"metrics": ("majority",), "repeats": 2},
         {"normalize": ("lower",)},
         {"metrics": ("f1", "exact_match"), "normalize": ("lower",)},
         {"type": "choice", "metrics": ("acc", "acc_norm", "acc_bytes")},
@@ -93,3 +95,41 @@ def test_failed_samples_score_the_worst_there_is() -> None:
     assert judge.failed() == judge.failed(broken) == {"exact_match": Score(0.0), "bleu": Score(0.0)}
     assert judge.failed(lambda: "a b")["bleu"].statistics == (0, 2, *[0] * 8)
     assert Judge(TaskConfig(type="perplexity", metrics=("perplexity",))).failed()["perplexity"].number is None
+
+
+def test_a_target_that_could_not_be_made_leaves_no_score_and_its_error() -> None:
+    found = Judge(TaskConfig(metrics=("exact_match", "f1"))).undecided(KeyError("column"))
+    assert list(found) == ["exact_match", "f1"]
+    for score in found.values():
+        assert (score.number, score.statistics) == (None, None)
+        assert math.isnan(score.value)
+        assert score.error == SampleError("KeyError", "'column'")
+    assert metric_errors({"f1": found["f1"], "bleu": Score(1.0)}) == [MetricError("f1", "KeyError", "'column'")]
+
+
+def test_a_metric_that_raises_costs_its_own_score_alone() -> None:
+    judge = Judge(TaskConfig(metrics=("exact_match", "f1")))
+    judge.metrics.append(Broken())  # type: ignore[arg-type]
+    found = judge.judge(Completion(index=0, text="a", finish_reason="stop"), "a", {})
+    assert (found["exact_match"], found["f1"]) == (Score(1.0), Score(1.0))
+    assert found["broken"].error == SampleError("ZeroDivisionError", "no")
+    assert judge.names == ["exact_match", "f1", "broken"]
+
+
+class Broken:
+    """A user's, which cannot score."""
+
+    name = "broken"
+
+    def score(self, completion: str, target: Target, row: Row) -> float:
+        raise ZeroDivisionError("no")
+
+
+def test_what_a_base_metric_has_not_is_told() -> None:
+    class Empty(Metric):
+        name = "empty"
+
+    with pytest.raises(NotImplementedError, match="empty has no score of a text alone"):
+        Empty().score("a", "b", {})
+    assert (Empty().vote(" a "), Empty().vote(" "), Empty().refuse("x"), Empty.revision) == ("a", None, "", 1)
+    assert Empty().fold().summary()["n"] == 0

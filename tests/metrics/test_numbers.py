@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcjobs.metrics import find_metric
+from hpcjobs.metrics.number_notation import plain_digits
 from hpcjobs.metrics.numbers import MOST_DIGITS, NumberReader
 
 READER = NumberReader()
@@ -72,6 +73,35 @@ def test_with_a_decimal_comma() -> None:
 def test_what_a_model_repeats_for_ever_is_no_number(text: str) -> None:
     assert READER.answer(text) is None
     assert READER.target(text) is None
+
+
+def test_the_longest_numbers() -> None:
+    assert MOST_DIGITS == 400
+    assert READER.answer("9" * 400) == 10**400 - 1
+    assert (READER.answer("1e400"), READER.answer("1e401")) == (10**400, None)
+    assert (READER.answer("2^800"), READER.answer("2^801")) == (2**800, None)
+    assert (READER.answer("0^0"), READER.answer("0^1"), READER.answer("3^-1")) == (1, 0, Fraction(1, 3))
+
+
+def test_signs_are_those_of_the_whole_number() -> None:
+    for text, value in (("-3/4", Fraction(-3, 4)), ("-2e3", -2000), ("-1 3/4", Fraction(-7, 4)), ("-2 × 10^2", -200),
+                        ("-3^2", -9), ("2 1/4", Fraction(9, 4)), ("1 1/0", None)):  # fmt: skip
+        assert READER.answer(text) == value
+
+
+def test_a_box_is_closed_by_its_own_brace() -> None:
+    for text, value in (("\\boxed{3} and {4}", 3), ("x} \\boxed{3}", 3), ("\\boxed{1 + 2 = 2 + 1 = 3}", 3),
+                        ("{5} \\fbox{1} \\boxed{2{}}", 2), ("\\boxed{-7}.", -7)):  # fmt: skip
+        assert READER.answer(text) == value
+
+
+def test_full_width_letters_have_ends() -> None:
+    assert plain_digits("\uff01\uff15\uff5e") == "!5~"
+    assert plain_digits("\uff00\uff5f") == "\uff00\uff5f"
+
+
+def test_a_long_target_is_told_in_part() -> None:
+    assert find_metric("number_match").refuse("x" * 300) == "'" + "x" * 199 + " is not one number"
 
 
 def test_the_mark_of_a_heading_is_no_answer() -> None:

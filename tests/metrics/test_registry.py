@@ -103,6 +103,42 @@ def test_every_metric_is_found_by_its_name() -> None:
     assert set(BUILT_IN) >= {"exact_match", "contains", "f1", "number_match"}
 
 
+# What each metric scores, and `target` if it needs one, `normal` if task.normalize goes before it, `right` if it says
+# right or wrong, `lower` if less is better, and its bounds.
+WORDS = {
+    "exact_match": "generate target normal right", "contains": "generate target normal right",
+    "f1": "generate target 0 1", "number_match": "generate target right", "bleu": "generate target",
+    "chrf": "generate target", "rouge1": "generate target 0 1", "rouge2": "generate target 0 1",
+    "rougeL": "generate target 0 1", "rougeLsum": "generate target 0 1", "json_valid": "generate right",
+    "answered": "generate right", "acc": "choice target normal right", "acc_norm": "choice target normal right",
+    "acc_bytes": "choice target normal right", "perplexity": "perplexity normal lower",
+    "word_perplexity": "perplexity normal lower", "byte_perplexity": "perplexity normal lower",
+    "bits_per_byte": "perplexity normal lower", "pass@2": "generate target normal 0 1",
+    "pass@2(json_valid)": "generate 0 1", "pass@2(number_match)": "generate target 0 1",
+    "majority": "generate target normal", "majority(f1)": "generate target", "majority(answered)": "generate",
+    "bleu(tokenize=zh)": "generate target",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "words"), WORDS.items())
+def test_what_a_metric_says_of_itself(name: str, words: str) -> None:
+    metric = find_metric(name)
+    said = {"target": metric.needs_target, "normal": metric.normalized, "right": metric.binary,
+            "lower": metric.lower_is_better, "0 1": metric.bounds == (0.0, 1.0)}  # fmt: skip
+    assert " ".join([*metric.tasks, *(word for word, there in said.items() if there)]) == words
+    assert metric.bounds in (None, (0.0, 1.0))
+    assert metric.skips_errors is False
+
+
+def test_every_metric_is_in_that_table() -> None:
+    assert {*BUILT_IN} <= {*WORDS}
+
+
+def test_what_is_new_of_a_definition_is_new_inside_others_too() -> None:
+    names = ["exact_match", "number_match", "pass@1(number_match)", "majority(number_match)", "majority"]
+    assert revisions(TaskConfig(), find_metrics(names)) == dict.fromkeys(names[1:4], 2)
+
+
 def test_no_metric_twice_and_none_that_is_not_there() -> None:
     with pytest.raises(ConfigError, match="two metrics are called 'f1'"):
         find_metrics(["f1", "f1"])

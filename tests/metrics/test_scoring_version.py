@@ -9,3 +9,4 @@ def test_what_an_earlier_version_scored_otherwise_is_named_and_nothing_of_today(
     assert changed_since(1, names, ("lower",)) == names[1:4]
     assert changed_since(1, names, ("lower", "numbers")) == names
     assert changed_since(SCORING, names, ("numbers",)) == []
+    assert changed_since(SCORING - 1, names, ("numbers",)), "what raised it"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import pydantic
 import pytest
 
 from hpcjobs.config.layers import text_layer
@@ -12,7 +13,7 @@ from hpcjobs.errors import ConfigError
 from hpcjobs.metrics import find_metric, find_metrics
 from hpcjobs.metrics.builtin.bleu import BleuSettings
 from hpcjobs.metrics.registry import lower_is_better, registered_names
-from hpcjobs.metrics.settings import split_name
+from hpcjobs.metrics.settings import full_name, split_name
 
 
 def metrics(yaml: str) -> tuple[str, ...]:
@@ -58,6 +59,16 @@ def test_what_is_no_metric_with_options_is_told(written: str, said: str) -> None
 def test_an_option_that_is_wrong_is_told_with_the_valid_ones(name: str, said: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(said)):
         find_metric(name)
+
+
+def test_options_are_what_is_set_and_stay_so() -> None:
+    given = BleuSettings.model_validate({"lowercase": "true"})
+    assert given.chosen == {"lowercase": True}
+    with pytest.raises(pydantic.ValidationError, match="frozen"):
+        setattr(given, "lowercase", False)  # noqa: B010
+    with pytest.raises(ConfigError, match="bleu: tokenize: 'zhh' is none of"):
+        find_metric("bleu(tokenize=zhh, lowercase=maybe)")
+    assert (full_name("bleu", {}), full_name("bleu", {"a": "b", "c": "d"})) == ("bleu", "bleu(a=b, c=d)")
 
 
 def test_a_tokenizer_without_its_library_is_told_when_the_run_is_planned(monkeypatch: pytest.MonkeyPatch) -> None:

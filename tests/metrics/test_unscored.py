@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from hpcjobs.config import TaskConfig
 from hpcjobs.metrics import Aggregator, find_metrics
 from hpcjobs.metrics.format import score_lines
+from hpcjobs.metrics.unscored import Unscored
 from hpcjobs.report.scores import score_of
 
 NONE = [0.5, None, 0.25, math.nan, math.inf, None, -math.inf, None, None]
@@ -61,3 +63,26 @@ def test_a_sample_whose_counts_are_in_the_value_is_not_left_out() -> None:
     """A perplexity beyond numbers: its log-likelihood is in the sums."""
     found = told(["perplexity"], {"perplexity": [2.0, None, None, None]}, [[-1.0, 1.0], None, [-9999.0, 1.0], None])
     assert (found["metrics"]["perplexity"]["n"], found["metrics"]["perplexity"]["unscored"]) == (2, 1)
+
+
+def test_what_the_metric_failed_to_score_has_its_own_error() -> None:
+    rows = pa.table({
+        "id": ["a", "b", "c", "d"],
+        "metric_errors": [[{"metric": "f1"}], [{"metric": "bleu"}], None, [{"metric": "bleu"}, {"metric": "f1"}]],
+    })  # fmt: skip
+    unscored = Unscored("f1")
+    assert unscored.warning() == ""
+    unscored.add(rows, np.array([False, False, False, False]))
+    assert unscored.count == 0
+    unscored.add(rows, np.array([True, True, True, True]))
+    assert (unscored.count, unscored.warning().partition(": 'b'")[2]) == (2, ", 'c'")
+
+
+def test_five_are_named_over_all_batches() -> None:
+    unscored = Unscored("f1")
+    for names in (["a", "b"], ["c", "d", "e"]):
+        unscored.add(pa.table({"id": names}), np.ones(len(names), bool))
+    assert unscored.warning().endswith(": 'a', 'b', 'c', 'd', 'e'")
+    unscored.add(pa.table({"other": [1]}), np.ones(1, bool))
+    assert unscored.warning().startswith("f1: 6 samples have")
+    assert unscored.warning().endswith("'e', ...")

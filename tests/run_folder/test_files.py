@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import platform
@@ -22,11 +23,19 @@ from hpcjobs.run_folder.files import (
     _create_exclusive,
     _link,
     create_once,
+    hide,
+    json_text,
     make_folder,
     name_once,
+    open_file,
+    private_umask,
     read_json,
     replace_whole,
+    sha256_of,
+    stay_private,
     sync_folder,
+    temporary_name,
+    user_umask,
     write_all,
     write_json,
     write_whole,
@@ -311,3 +320,130 @@ def test_a_second_name_is_given_once_or_the_file_is_written(
     assert name_once(source, path, "otherwise") is (number is None), "the reply to our own link was lost"
     assert name_once(tmp_path / "gone", tmp_path / "new", "otherwise")
     assert (tmp_path / "new").read_text() == "otherwise"
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.fixture(params=[False, True], ids=["private", "shared"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, bool]:
+    """A folder of one user or of its group, and which."""
+    made = tmp_path / "run"
+    made.mkdir()
+    made.chmod(0o2770 if request.param else 0o700)
+    return made, bool(request.param)
+
+
+def test_what_is_made_is_for_the_user_or_for_the_group(folder: tuple[Path, bool]) -> None:
+    place, shared = folder
+    before = os.umask(0o077)
+    try:
+        make_folder(place / "a" / "b")
+        write_whole(place / "a" / "file", "text")
+        assert create_once(place / "claim", "text")
+        assert _create_exclusive(place / "claim", place / "other")
+    finally:
+        os.umask(before)
+    assert {mode(place / name) for name in ("a", "a/b")} == {0o2770 if shared else 0o700}
+    assert {mode(place / name) for name in ("a/file", "claim", "other")} == {0o660 if shared else 0o600}
+
+
+def test_what_a_library_made_is_hidden_after(folder: tuple[Path, bool]) -> None:
+    place, shared = folder
+    (place / "file").touch(0o777)
+    (place / "inner").mkdir(0o777)
+    for name in ("file", "inner"):
+        (place / name).chmod(0o777)
+        hide(place / name)
+    assert (mode(place / "file"), mode(place / "inner")) == ((0o660, 0o2770) if shared else (0o600, 0o700))
+
+
+def test_what_libraries_make_within_a_block_is_private(folder: tuple[Path, bool]) -> None:
+    place, shared = folder
+    before = os.umask(0o022)
+    try:
+        with contextlib.suppress(RuntimeError), private_umask(place):
+            (place / "within").touch()
+            raise RuntimeError
+        (place / "after").touch()
+    finally:
+        os.umask(before)
+    assert (mode(place / "within"), mode(place / "after")) == (0o660 if shared else 0o600, 0o644)
+
+
+def test_a_process_stays_private_and_knows_the_umask_of_the_user(
+    folder: tuple[Path, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, shared = folder
+    monkeypatch.setenv("HPCJOBS_UMASK", "")  # restored after
+    monkeypatch.delenv("HPCJOBS_UMASK")
+    assert user_umask() == -1, "unchanged"
+    before = os.umask(0o026)
+    try:
+        stay_private(place)
+        (place / "within").touch()
+        stay_private(place)
+        assert os.umask(0) == (0o007 if shared else 0o077)
+    finally:
+        os.umask(before)
+    assert (os.environ["HPCJOBS_UMASK"], user_umask()) == ("26", 0o026)
+    assert mode(place / "within") == (0o660 if shared else 0o600)
+
+
+def test_a_file_of_another_member_of_the_group_is_opened_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tmp_path.chmod(0o2770)
+    (tmp_path / "theirs").write_text("old")
+
+    def refuse(handle: int, mode: int) -> None:
+        raise PermissionError(errno.EPERM, "not yours")
+
+    monkeypatch.setattr(os, "fchmod", refuse)
+    handle = open_file(tmp_path / "theirs", os.O_WRONLY | os.O_APPEND)
+    write_all(handle, memoryview(b" new"))
+    os.close(handle)
+    assert (tmp_path / "theirs").read_text() == "old new"
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(FileExistsError):
+        make_folder(tmp_path / "file")
+    assert make_folder(tmp_path / "a") == make_folder(tmp_path / "a") == tmp_path / "a"
+
+
+def test_temporary_names_are_hidden_and_never_the_same(tmp_path: Path) -> None:
+    names = {temporary_name(tmp_path / "plan.json") for _ in range(50)}
+    assert len(names) == 50
+    for name in names:
+        assert (name.parent, name.name.startswith(".plan.json."), name.suffix) == (tmp_path, True, ".tmp")
+        assert len(name.stem.rpartition(".")[2]) == 12, "48 bits: two of as many files as there are meet never"
+
+
+def test_json_is_indented_and_keeps_letters_and_hashes_are_those_of_the_bytes(tmp_path: Path) -> None:
+    assert json_text({"a": ["é", None]}) == '{\n  "a": [\n    "é",\n    null\n  ]\n}\n'
+    write_json(tmp_path / "file", "é")
+    assert (tmp_path / "file").read_bytes() == '"é"\n'.encode()
+    assert sha256_of(tmp_path / "file") == hashlib.sha256('"é"\n'.encode()).hexdigest()
+
+
+def test_what_could_not_be_written_under_its_name_is_left_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others may have seen the name already, and take an empty file for a claim that is not whole."""
+    (tmp_path / "mine").write_text("content")
+
+    def refuse(handle: int) -> None:
+        raise OSError(errno.EIO, "no")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(OSError, match="no"):
+        _create_exclusive(tmp_path / "mine", tmp_path / "claim")
+    assert (tmp_path / "claim").read_bytes() == b""
+    with pytest.raises(OSError, match="no"):
+        write_whole(tmp_path / "file", "text")
+    assert sorted(os.listdir(tmp_path)) == ["claim", "mine"]
+    assert len(os.listdir("/proc/self/fd")) == before, "a file is still open"

@@ -164,7 +164,6 @@ def agree(one: Scorer, other: Scorer, model: PreTrainedModel) -> bool:
         ends = [Span((*head, *(n * step % size for n in range(1, length + 1))), 8) for step, length in branches]
         job = ScoringJob(Request(index=0, id="probe", prompt=""), ends)
         list(scorer.score([job]))
-        scorer.forget()
         sums.append(job.logprobs)
     return all(abs(a - b) <= 8 * least for a, b in zip(*sums, strict=True))
 

@@ -44,13 +44,13 @@ class Bleu(CorpusMetric):
     def use(self, settings: Settings) -> None:
         """Use these options; raises what sacrebleu raises for a tokenizer whose library is not installed."""
         self._chosen = BleuSettings.model_validate(settings.chosen)
-        self._sacrebleu.sentence_score("", [""])
+        self.counts("", [""])
 
     @cached_property
     def _sacrebleu(self) -> BLEU:
         from sacrebleu.metrics import BLEU
 
-        return BLEU(effective_order=True, **self._chosen.chosen)
+        return BLEU(**self._chosen.chosen)
 
     def counts(self, completion: str, references: Sequence[str]) -> tuple[float, ...]:
         """The counts of one sample."""

@@ -27,9 +27,10 @@ class OptionFold(MeanFold):
         right = numbers(statistics, 1)[:, 0]
         there = (right >= 0) & (right < _MOST) & ~np.isnan(scores)
         places = right[there].astype(np.int64)
-        size = max(len(self._count), int(places.max(initial=-1)) + 1)
-        self._count = np.pad(self._count, (0, size - len(self._count))) + np.bincount(places, minlength=size)
-        self._sum = np.pad(self._sum, (0, size - len(self._sum))) + np.bincount(places, scores[there], size)
+        count = np.bincount(places, minlength=len(self._count))
+        longer = (0, len(count) - len(self._count))
+        self._count, self._sum = np.pad(self._count, longer) + count, np.pad(self._sum, longer)
+        self._sum += np.bincount(places, scores[there], len(count))
 
     def summary(self) -> Summary:
         """The mean's summary with `by_option`."""

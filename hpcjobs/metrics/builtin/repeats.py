@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Hashable, Sequence
 
 from hpcjobs.errors import ConfigError
-from hpcjobs.metrics.base import Metric, Score, bounds_of, texts_of
+from hpcjobs.metrics.base import Metric, Score, bounds_of, failed_score, texts_of
 from hpcjobs.metrics.fold import Fold, MeanFold
 from hpcjobs.requests import Completion, Row, Target
 
@@ -78,6 +78,10 @@ class Majority(_OverRepeats):
         texts = texts_of(answer)
         return Score(self._score(elected(texts, [self._ballot(text) for text in texts]), target, row))
 
+    def failed(self, target: Target) -> Score:
+        """What a sample without a completion scores by the base metric."""
+        return Score(failed_score(self._base, target).value)
+
     def fold(self) -> Fold:
         """The mean, within the base metric's bounds."""
         return MeanFold(bounds_of(self._base))
@@ -98,5 +102,4 @@ def elected(texts: Sequence[str], votes: Sequence[Hashable | None]) -> str:
     counts = Counter(vote for vote in votes if vote is not None)
     if not counts:
         return texts[0]
-    winner = counts.most_common(1)[0][0]
-    return texts[votes.index(winner)]
+    return texts[votes.index(max(counts, key=counts.__getitem__))]

@@ -26,6 +26,9 @@ class Letters:
         lead = [FIRST] if self._adds and add_special_tokens else []
         return SimpleNamespace(input_ids=lead + [ord(letter) for letter in text if letter != "?"])
 
+    def convert_ids_to_tokens(self, token: int) -> str:
+        return chr(token)
+
     def decode(self, ids: Any) -> str:
         return "".join(map(chr, ids))
 
@@ -54,6 +57,54 @@ def told(span: Any) -> tuple[str, str]:
 )  # fmt: skip
 def test_a_continuation_is_scored_behind_its_context(context: str, continuation: str, scored: tuple[str, str]) -> None:
     assert told(builder().pair(Pair(context, continuation))) == scored
+
+
+def test_the_first_token_of_a_continuation_alone_may_be_the_one_before_all() -> None:
+    for continuation, scored in (("cd", "cd"), ("^cd", "cd"), ("cd^", "cd^"), ("c^d", "c^d"), ("^^d", "^d")):
+        for adds in (False, True):
+            assert told(builder(adds=adds).pair(Pair("", continuation))) == ("^", scored)
+
+
+def test_a_token_that_the_model_does_not_know_is_refused() -> None:
+    from hpcjobs.engines.scoring.boundary import SpanBuilder
+
+    made: Any = Letters()
+    known = SpanBuilder(made, 10, ord("d"))
+    assert told(known.pair(Pair("ab", "c"))) == ("ab", "c")
+    for ask in (lambda: known.pair(Pair("ab", "cd")), lambda: known.windows("abd")):
+        with pytest.raises(ValueError, match=r"no embedding for the token 'd' \(100\): it has 100"):
+            ask()
+
+
+def test_contexts_are_kept_for_one_question_alone_and_read_once_for_it() -> None:
+    read = list[str]()
+
+    class Counted(Letters):
+        def __call__(self, text: str, add_special_tokens: bool = True) -> Any:
+            read.append(text)
+            return super().__call__(text, add_special_tokens)
+
+    from hpcjobs.engines.scoring.boundary import SpanBuilder
+
+    made: Any = Counted()
+    spans = SpanBuilder(made, 10)
+    for _ in range(2):
+        spans.spans(request(pairs=(Pair("ab", "c"), Pair("ab", "d"), Pair("ef", "g"))))
+    assert read == ["ab", "abc", "abd", "ef", "efg"] * 2
+
+
+def test_a_chat_has_the_first_token_of_its_template_alone() -> None:
+    class Chats(Letters):
+        chat_template = "{}"
+
+        def apply_chat_template(self, chat: Any, add_generation_prompt: bool, **_: Any) -> str:
+            return "".join(turn["content"] for turn in chat) + (">" if add_generation_prompt else "")
+
+    from hpcjobs.engines.scoring.boundary import SpanBuilder
+
+    made: Any = Chats(adds=True)
+    assert told(SpanBuilder(made, 10).pair(Pair([{"role": "user", "content": "ab"}], "cd"))) == ("ab>", "cd")
+    assert told(SpanBuilder(made, 10).pair(Pair("ab>", "cd"))) == ("^ab>", "cd")
 
 
 def test_a_tokenizers_first_token_stands_once_and_may_be_all_there_is_before() -> None:

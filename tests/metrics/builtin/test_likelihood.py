@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from hpcjobs.metrics import find_metric
+from hpcjobs.metrics import Score, find_metric
 from hpcjobs.metrics.builtin.options import letter
 from hpcjobs.requests import Completion, Target
 from tests.reference.differences import Doc, scored
@@ -62,6 +62,7 @@ def test_a_failed_choice_counts_zero_under_its_letter() -> None:
     metric = find_metric("acc")
     assert metric.failed(2).statistics == (2.0,)
     assert metric.failed([3, 1]).statistics == (3.0,)
+    assert metric.judge(scored([-1.0, -2.0, -3.0], "xyz"), [2, 0], {}) == Score(1.0, (2.0,)), "the first that is right"
     fold = metric.fold()
     fold.add(np.zeros(2), pa.array([metric.failed(2).statistics, metric.failed(None).statistics], metric.statistics))
     summary: dict[str, Any] = dict(fold.summary())
@@ -129,3 +130,35 @@ def test_a_text_without_likelihood_counts_nowhere() -> None:
     with pytest.raises(ValueError, match="no log-likelihood"):
         metric.judge(Completion(index=0, text="", finish_reason="stop"), "text", {})
     assert metric.judge(scored([0.0], tokens=0), "", {}).number is None
+
+
+def test_only_one_text_with_a_likelihood_has_a_perplexity() -> None:
+    for answer, target in ((scored([-1.0]), None), (scored([-1.0, -2.0], "ab"), "text")):
+        with pytest.raises(ValueError, match="no log-likelihood of one text"):
+            find_metric("bits_per_byte").judge(answer, target, {})
+    with pytest.raises(ValueError, match="no log-likelihoods of options"):
+        find_metric("acc").judge(Completion(index=0, text="", finish_reason="stop"), 0, {})
+    perplexity: Any = find_metric("perplexity")
+    assert perplexity.units(Completion(index=0, text="", finish_reason="stop"), "x") == 0
+    assert find_metric("bits_per_byte").judge(scored([0.0]), "", {}).number is None
+
+
+def test_bits_per_byte_are_never_below_0_and_have_no_upper_bound() -> None:
+    found = run_value("bits_per_byte", [(scored([-0.001]), "abcd"), (scored([-900.0]), "abcd")])
+    assert found["ci95"][0] == 0
+    assert found["ci95"][1] == pytest.approx(found["value"] + 1.96 * found["stderr"])
+    assert run_value("bits_per_byte", [(scored([-1.0]), "abcd")])["value"] == pytest.approx(1 / 4 / math.log(2))
+
+
+def test_options_are_counted_over_batches_up_to_a_thousand() -> None:
+    fold = find_metric("acc").fold()
+    for right, scores in (([], []), ([2.0], [1.0]), ([None, 0.0], [0.0, 1.0]), ([999.0, 1000.0, -1.0], [0.0, 1.0, 1.0]),
+                          ([2.0, 2.0], [0.0, math.nan]), ([], [])):  # fmt: skip
+        lists = pa.array([None if one is None else [one] for one in right], pa.list_(pa.float64()))
+        fold.add(np.array(scores, np.float64), lists)
+    fold.add(np.array([1.0]))
+    summary: dict[str, Any] = dict(fold.summary())
+    assert summary["by_option"] == {
+        "A": {"value": 1.0, "n": 1}, "C": {"value": 0.5, "n": 2}, "1000": {"value": 0.0, "n": 1},
+    }  # fmt: skip
+    assert summary["n"] == 8

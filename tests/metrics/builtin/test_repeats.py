@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from statistics import fmean
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -13,9 +15,9 @@ from hypothesis import strategies as st
 
 from hpcjobs.errors import ConfigError
 from hpcjobs.merge.results import schema_of
-from hpcjobs.metrics import find_metric, find_metrics
-from hpcjobs.metrics.builtin.repeats import elected, pass_at_k
-from hpcjobs.requests import Completion
+from hpcjobs.metrics import Score, find_metric, find_metrics
+from hpcjobs.metrics.builtin.repeats import Majority, elected, pass_at_k
+from hpcjobs.requests import Completion, Row, Target
 
 
 def answers(*texts: str) -> Completion:
@@ -87,6 +89,30 @@ def test_names_that_mean_nothing(name: str, words: str) -> None:
     with pytest.raises(ConfigError) as error:
         find_metric(name)
     assert words in str(error.value)
+
+
+class Distance:
+    """A user's own, of which less is better."""
+
+    lower_is_better = True
+    name = "distance"
+
+    def __init__(self, bounds: tuple[float, float] | None = None) -> None:
+        self.bounds = bounds
+
+    def score(self, completion: str, target: Target, row: Row) -> float:
+        return abs(float(completion) - float(str(target)))
+
+
+def test_an_error_scores_for_the_majority_what_it_scores_for_its_metric() -> None:
+    for bounds, worst in (((0.0, 5.0), 5.0), (None, math.nan)):
+        base: Any = Distance(bounds)
+        metric = Majority("majority(distance)", base)
+        assert (metric.lower_is_better, metric.normalized, metric.needs_target) == (True, True, True)
+        assert metric.failed("1").value == pytest.approx(worst, nan_ok=True)
+        assert metric.judge(answers("3", "1.5", "1.5 "), "1", {}).value == 0.5
+    assert not find_metric("majority(f1)").lower_is_better
+    assert find_metric("majority(f1)").failed("1") == find_metric("pass@2").failed("1") == Score(0.0)
 
 
 def test_names_with_parentheses_are_columns_and_keys() -> None:

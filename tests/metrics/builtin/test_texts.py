@@ -56,12 +56,25 @@ def streams(references: Sequence[Sequence[str]]) -> list[list[str | None]]:
 @pytest.mark.parametrize("name", ["bleu", "chrf"])
 def test_a_corpus_has_sacrebleus_value(name: str) -> None:
     theirs = {"bleu": sacrebleu.corpus_bleu, "chrf": sacrebleu.corpus_chrf}[name]
-    for take in (slice(None), slice(0, 3), slice(3, 4), slice(5, 8)):
+    for take in (slice(None), slice(0, 3), slice(3, 4), slice(4, 5), slice(5, 8)):
         found = corpus(name, ANSWERS[take], REFERENCES[take])
         assert found["value"] == theirs(ANSWERS[take], streams(REFERENCES[take])).score
     assert found["n"] == 3
     low, high = found["bootstrap_ci95"]
     assert 0 <= low <= found["value"] <= high <= 100
+
+
+def test_a_corpus_is_scored_with_its_options() -> None:
+    answers = [text.upper() for text in ANSWERS[:3]]
+    for name, theirs in (
+        ("chrf(word_order=2, beta=1)", sacrebleu.CHRF(word_order=2, beta=1)),
+        ("chrf(char_order=3, whitespace=true)", sacrebleu.CHRF(char_order=3, whitespace=True)),
+        ("bleu(lowercase=true, smooth_method=floor)", sacrebleu.BLEU(lowercase=True, smooth_method="floor")),
+        ("bleu(tokenize=char)", sacrebleu.BLEU(tokenize="char")),
+    ):
+        found = corpus(name, answers, REFERENCES[:3])["value"]
+        assert found == theirs.corpus_score(answers, streams(REFERENCES[:3])).score
+        assert found != corpus(name.partition("(")[0], answers, REFERENCES[:3])["value"]
 
 
 @pytest.mark.parametrize("name", ["bleu", "chrf"])

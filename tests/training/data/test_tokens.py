@@ -10,13 +10,22 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from hpcjobs.errors import DataError, RendezvousError
-from hpcjobs.run_folder.files import make_folder
+from hpcjobs.config import Config
+from hpcjobs.errors import ConfigError, DataError, RendezvousError
+from hpcjobs.run_folder.files import make_folder, sha256_of
 from hpcjobs.run_folder.inputs import Inputs, table_parts
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.training.data.encode import Tokens
-from hpcjobs.training.data.tokens import TokenCount, TokenFacts, TokenFile, _learned, wait_for_tokens, write_tokens
-from hpcjobs.training.data.validation_rows import validation_rows
+from hpcjobs.training.data.tokens import (
+    TokenCount,
+    TokenFacts,
+    TokenFile,
+    _learned,
+    wait_for_tokens,
+    whole_tokens,
+    write_tokens,
+)
+from hpcjobs.training.data.validation_rows import validation_rows, validation_table
 
 
 def inputs_of(folder: Path, count: int) -> Inputs:
@@ -127,3 +136,80 @@ def test_lists_of_sliced_chunks_are_counted_from_their_own_start(tmp_path: Path)
     wanted = [n for n in range(1021, 1030) if n % 5 != 4]
     assert made.samples == len(file) == len(wanted)
     assert file.lengths.tolist() == [len(encode({"index": n}).ids) for n in wanted]
+
+
+def told(paths: RunPaths, files: bool) -> TokenFacts:
+    """A run with a token file of 4 samples, and what is known of it: its hash, or of an earlier version none."""
+    make_folder(paths.inputs)
+    made = write_tokens(inputs_of(paths.root, 4), encode, paths.tokens, lambda index: True)
+    known = {paths.tokens.name: sha256_of(paths.tokens)} if files else {}
+    facts = TokenFacts(train=made, validation=None, steps=1, units=4, longest=5, files=known)
+    facts.write(paths.token_facts)
+    return facts
+
+
+@pytest.mark.parametrize("files", [True, False])
+def test_tokens_of_an_earlier_start_are_taken_where_they_are_whole(tmp_path: Path, files: bool) -> None:
+    paths = RunPaths(tmp_path)
+    assert whole_tokens(paths, "b") is None
+    facts = replace(told(paths, files), attempt="b")
+    assert whole_tokens(paths, "b") == TokenFacts.read(paths.token_facts) == facts
+
+
+@pytest.mark.parametrize("files", [True, False])
+def test_tokens_that_are_not_what_was_written_are_made_again(
+    tmp_path: Path, files: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    paths = RunPaths(tmp_path)
+    facts = told(paths, files)
+    write_tokens(inputs_of(tmp_path, 3), encode, paths.tokens, lambda index: True)
+    assert whole_tokens(paths, "b") is None
+    assert f"{paths.tokens} is not what was written: the tokens are made again" in caplog.text
+    paths.tokens.unlink()
+    assert whole_tokens(paths, "b") is None
+    assert "a token file cannot be read" in caplog.text
+    assert TokenFacts.read(paths.token_facts) == facts, "nobody has proved them"
+    paths.token_facts.write_text("{")
+    assert whole_tokens(paths, "b") is None
+    assert "tokens.json cannot be read" in caplog.text
+
+
+def test_of_what_is_left_out_the_first_five_are_told_in_part(tmp_path: Path) -> None:
+    def long(row: Mapping[str, Any]) -> Tokens:
+        if row["index"] < 6:
+            raise ValueError("x" * 400)
+        return Tokens([1, 2], [False, True], apart=True)
+
+    made = write_tokens(inputs_of(tmp_path, 8), long, tmp_path / "tokens.arrow", lambda index: True)
+    assert made.reasons == [f"row {n} (id row-{n}): {'x' * 400}"[:300] for n in range(5)]
+    assert (made.samples, made.left_out, made.cut, made.apart, made.tokens, made.learned) == (2, 6, 0, 2, 4, 2)
+    assert TokenCount(samples=1, tokens=1, learned=1, left_out=0).apart == 0
+    told = TokenFacts(train=made, validation=None, steps=1, units=1, longest=9).warnings()
+    assert told[0].endswith("xxx; and 1 more")
+    assert told[1].startswith("2 chats have an earlier answer that later prompts hold in other tokens")
+    with pytest.raises(DataError, match="none of 0 rows can be learned from: there are none"):
+        write_tokens(inputs_of(tmp_path, 0), encode, tmp_path / "none.arrow", lambda index: True)
+
+
+def splits(tmp_path: Path, **task: Any) -> Config:
+    folder = tmp_path / "data"
+    folder.mkdir(exist_ok=True)
+    for name, count in (("train", 3), ("test", 2), ("empty", 0)):
+        rows = [f'{{"prompt": "p{n}", "answer": "{name}"}}\n' for n in range(count)]
+        (folder / f"{name}.jsonl").write_text("".join(rows))
+    values = {"data": {"name": str(folder), "max_samples": 1}, "train": {"validation_split": "test"}, "task": task}
+    return Config.model_validate(values)
+
+
+def test_the_rows_of_a_split_are_for_validation(tmp_path: Path) -> None:
+    config = splits(tmp_path, prompt="{{prompt}}", target="{{answer}}")
+    table = validation_table(config)
+    assert table is not None
+    assert table.column("answer").to_pylist() == ["test"] * 2, "all of them, whatever data.max_samples says"
+    none = config.train.model_copy(update={"validation_split": None})
+    assert validation_table(config.model_copy(update={"train": none})) is None
+    with pytest.raises(ConfigError, match="nothing"):
+        validation_table(splits(tmp_path, prompt="{{nothing}}", target="{{answer}}"))
+    one = config.data.model_copy(update={"name": str(tmp_path / "data" / "train.jsonl")})
+    with pytest.raises(ConfigError, match=r"train\.jsonl is one file, without splits; use a fraction"):
+        validation_table(config.model_copy(update={"data": one}))
