@@ -11,6 +11,7 @@ from typing import Any
 
 from hpcjobs.commands.counts import count
 from hpcjobs.commands.damage import is_changed, naming
+from hpcjobs.commands.first_error import first_error, is_earlier
 from hpcjobs.commands.job_notes import job_notes, jobs_of
 from hpcjobs.config.resolve import read_config
 from hpcjobs.launch import slurm
@@ -98,15 +99,17 @@ def _read(paths: RunPaths) -> Status:
         rows, done = metrics.counts.rows, metrics.counts.accepted
     eta = (rows - done) / rate if rate and plan.kind.unit != "none" else None
     state = _state(plan, now, jobs, ranks, metrics)
-    failed = sorted((rank for rank in ranks if rank.vitals.first_error), key=_by_weight)
-    errors = [f"rank {rank.vitals.rank} on {rank.vitals.host}: {rank.vitals.first_error}" for rank in failed]
-    if state == RunState.FAILED and not errors and (short := shortage(paths)):
-        errors = [short]
+    complete = state == RunState.COMPLETE
+    error = None if complete and plan.kind.unit != "answers" else first_error(ranks, now, metrics if complete else None)
+    if state == RunState.FAILED and not error:
+        error = shortage(paths)
     unheard = any(job.source == "unreachable" for job in jobs.values())
     age = _age(ranks) if unheard else None
     notes += [_from_files(age)] if unheard else []
-    notes += job_notes(jobs, now, paths, state.over, bool(errors)) if state != RunState.COMPLETE else []
-    notes += [note for one in now for note in one.notes] + [_loss(rank) for rank in ranks if rank.state in LOST]
+    notes += job_notes(jobs, now, paths, state.over, bool(error)) if not complete else []
+    notes += [note for one in now for note in one.notes]
+    lost = [rank for rank in ranks if rank.state in LOST]
+    notes += [_loss(rank) for rank in lost if not (complete and is_earlier(rank, now))]
     notes += counts.warnings if metrics is None else []  # they are among those of the merge
     if metrics and state.over and metrics.verdict.why:
         notes.append(f"{metrics.verdict.why}: {next_command(metrics.verdict, paths)}")
@@ -126,7 +129,7 @@ def _read(paths: RunPaths) -> Status:
         eta=eta,
         ranks=ranks,
         jobs=jobs,
-        first_error=errors[0] if errors else None,
+        first_error=error,
         notes=notes,
         metrics=metrics,
         going=_still_going(now, jobs, ranks),
@@ -134,11 +137,6 @@ def _read(paths: RunPaths) -> Status:
         step=counts.step,
         evals=evals_of(paths),
     )
-
-
-def _by_weight(rank: RankView) -> tuple[bool, bool]:
-    """What would come again first; that another rank was lost is no cause of its own."""
-    return not rank.vitals.fatal, (rank.vitals.first_error or "").startswith("LostRankError")
 
 
 def _cut_short(paths: RunPaths, launches: Sequence[Launch]) -> list[str]:

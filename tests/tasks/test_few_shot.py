@@ -218,3 +218,20 @@ def test_a_row_that_stands_twice_in_the_data_set_is_no_example_of_itself(tmp_pat
     path.write_text("".join(json.dumps(row) + "\n" for row in QUESTIONS[:3] * 2))
     assert own_examples(tmp_path, {"name": str(path)}, {"k": 3}) == [False] * 6
     assert own_examples(tmp_path / "b", {"name": str(path)}, {"k": 4, "sampling": "random"}) == [False] * 6
+
+
+def test_examples_in_a_csv_file_have_the_delimiter_of_the_data(tmp_path: Path) -> None:
+    for name, mark in (("d.csv", ";"), ("f.csv", ";")):
+        (tmp_path / name).write_text(f"q{mark}a\n{name}{mark}1\n")
+    (tmp_path / "f.jsonl").write_text('{"q": "of jsonl", "a": "1"}\n')
+    for few, shown in (("f.csv", "f.csv"), ("f.jsonl", "of jsonl")):
+        values = {
+            "model": {"engine": "dummy"}, "data": {"name": str(tmp_path / "d.csv"), "delimiter": ";"},
+            "task": {
+                "prompt": "{{ q }}", "target": "{{ a }}", "metrics": ["exact_match"],
+                "few_shot": {"k": 1, "data": str(tmp_path / few)},
+            },
+        }  # fmt: skip
+        draft = make_plan("eval", validate(Layer(values)), tmp_path / "run")
+        assert draft.pool is not None
+        assert draft.pool.column("q").to_pylist() == [shown]
