@@ -29,7 +29,7 @@ from hpcjobs.run_folder.plan import PlanData
 from hpcjobs.tasks.datasets import expected_work, load_table
 from hpcjobs.tasks.few_shot import Pool, TableRows, is_own, pool_table
 from hpcjobs.tasks.nulls import null_notes
-from hpcjobs.tasks.prompts import Prompts
+from hpcjobs.tasks.prompts import ExampleError, Prompts
 from hpcjobs.tasks.targets import target_notes
 
 
@@ -125,6 +125,8 @@ def _try_first(prompts: Prompts, table: pa.Table) -> None:
             row = python_rows(table.slice(0, 1))[0]
             prompts.request(row, 0)
             prompts.target(user_row(row))
+        except ExampleError as error:
+            raise DataError(f"the task's templates fail: {error}") from None
         except Exception as error:  # a template may raise anything
             said = str(error) or type(error).__name__
             raise DataError(f"the task's templates fail on the first row (id {name!r}): {said}") from None

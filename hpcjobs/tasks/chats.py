@@ -77,7 +77,8 @@ def _listed(value: object, name: str) -> list[object]:
         try:
             value = json.loads(value)
         except ValueError:
-            raise ValueError(f"column {name!r} of a row with a chat is no JSON: {value!r}"[:300]) from None
+            how = f"; with data.types: {{{name}: json}} an empty one is null" if not value.strip() else ""
+            raise ValueError(f"column {name!r} of a row with a chat is no JSON: {value!r}"[:300] + how) from None
     if not isinstance(value, list):
         raise ValueError(f"column {name!r} of a row with a chat is no list: {value!r}"[:300])
     if not all(isinstance(one, dict) for one in value):  # as transformers refuses it

@@ -173,7 +173,7 @@ def test_half_a_surrogate_pair_is_named_by_line_and_column(tmp_path: Path, value
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("d.jsonl", b'{"a": 1}\n{"a": \n', r"d\.jsonl:2: not JSON"),
+        ("d.jsonl", b'{"a": 1}\n{"a": \n', r"d\.jsonl:2: not JSON: Expecting value \(character 7\)$"),
         ("d.jsonl", b'{"a": 1}\n[1]\n', r"d\.jsonl:2: row 1 is list, not an object"),
         ("d.jsonl", b'{"a": "\xff"}\n', r"d\.jsonl:1: not JSON"),
         ("d.json", b"{", r"d\.json: not JSON"),

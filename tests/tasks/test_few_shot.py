@@ -91,7 +91,7 @@ def test_too_few_rows_are_an_error_that_says_how_many() -> None:
 def test_an_example_without_an_answer_is_named(answer: Any, said: str) -> None:
     rows = [{"index": n, "id": f"r{n}", "q": "q", "a": answer} for n in range(2)]
     rows[1]["q"] = "other"
-    with pytest.raises(ValueError, match=rf"an example of task\.few_shot has no answer: .*{said}"):
+    with pytest.raises(ValueError, match=rf"the example of task\.few_shot with id 'r\d': it has no answer: .*{said}"):
         prompts_of(rows, prompt="{{ q }}", few_shot={"k": 1}).request(rows[1], 0)
 
 
@@ -235,3 +235,26 @@ def test_examples_in_a_csv_file_have_the_delimiter_of_the_data(tmp_path: Path) -
         draft = make_plan("eval", validate(Layer(values)), tmp_path / "run")
         assert draft.pool is not None
         assert draft.pool.column("q").to_pylist() == [shown]
+
+
+@pytest.mark.parametrize(
+    ("task", "said"),
+    [
+        ({"prompt": "{{ 6 // (n | int) }}"}, "ZeroDivisionError: integer division"),
+        ({"prompt": "{{ q }}", "target": "{{ [a, 1 // (n | int)] | last }}"}, "ZeroDivisionError"),
+        ({"messages": [{"role": "user", "content": "{{ n.x.y }}"}]}, "UndefinedError: 'str object' has no"),
+    ],
+)
+def test_an_example_that_fails_is_blamed_and_not_the_row(tmp_path: Path, task: dict[str, Any], said: str) -> None:
+    good = {"q": "good", "a": "1", "n": {"x": {"y": 1}} if "messages" in task else "1"}
+    (tmp_path / "d.jsonl").write_text(json.dumps({"id": "mine"} | good) + "\n")
+    (tmp_path / "f.jsonl").write_text(json.dumps({"id": "bad", "q": "q", "a": "2", "n": "0"}) + "\n")
+    few_shot = {"k": 1, "data": str(tmp_path / "f.jsonl")}
+    values = {
+        "model": {"engine": "dummy"}, "data": {"name": str(tmp_path / "d.jsonl")},
+        "task": {"target": "{{ a }}", "metrics": ["exact_match"], "few_shot": few_shot} | task,
+    }  # fmt: skip
+    with pytest.raises(DataError) as error:
+        make_plan("eval", validate(Layer(values)), tmp_path / "run")
+    assert f"the task's templates fail: the example of task.few_shot with id 'bad': {said}" in str(error.value)
+    assert "mine" not in str(error.value)
