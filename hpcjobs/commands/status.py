@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hpcjobs.commands.counts import count
-from hpcjobs.commands.damage import is_changed, naming
+from hpcjobs.commands.damage import damage_notes, is_changed, naming
 from hpcjobs.commands.first_error import first_error, is_earlier
 from hpcjobs.commands.job_notes import job_notes, jobs_of
 from hpcjobs.config.resolve import read_config
@@ -110,6 +110,7 @@ def _read(paths: RunPaths) -> Status:
     notes += [note for one in now for note in one.notes]
     lost = [rank for rank in ranks if rank.state in LOST]
     notes += [_loss(rank) for rank in lost if not (complete and is_earlier(rank, now))]
+    notes += damage_notes(paths, plan) if state.over and metrics is None else []  # what was merged was readable
     notes += counts.warnings if metrics is None else []  # they are among those of the merge
     if metrics and state.over and metrics.verdict.why:
         notes.append(f"{metrics.verdict.why}: {next_command(metrics.verdict, paths)}")

@@ -93,8 +93,9 @@ class Side:
     def is_no_mean(self, metric: str, mean: float, n: int) -> bool:
         """Whether the run's value of a metric is not the mean of its `n` samples, but made of sums, as BLEU is."""
         known = self.summaries.get(metric)
-        same = known is None or known["value"] is None or known["n"] != n
-        return not (same or math.isclose(known["value"], mean, rel_tol=1e-9, abs_tol=1e-12))
+        if known is None or known["value"] is None or known["n"] != n:
+            return False
+        return not math.isclose(known["value"], mean, rel_tol=1e-9, abs_tol=1e-12)
 
     def same_data(self, other: Side) -> bool:
         """Whether both runs have the same input rows, by their hash."""

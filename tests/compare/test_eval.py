@@ -297,12 +297,13 @@ def test_of_an_lm_eval_task_no_score_is_advised(ram: Path) -> None:
 
 def test_means_that_are_not_the_runs_own_value_are_called_so(ram: Path) -> None:
     rows = [{"id": str(n), "q": f"q{n}", "gold": answer(f"q{n}")[: 3 + n] + "x" * n} for n in range(6)]
-    task = {"metrics": ["exact_match", "chrf"], "prompt": "{{ q }}", "target": "{{ gold }}"}
+    task: dict[str, Any] = {"metrics": ["exact_match", "chrf"], "prompt": "{{ q }}", "target": "{{ gold }}"}
     runs = [run_of(ram / name, rows, **task) for name in ("a", "b")]
-    lines = list(find(*runs, [], False, None).lines())
+    findings = find(runs[0], runs[1], [], False, None)
+    lines = list(findings.lines())
     at = next(number for number, line in enumerate(lines) if line.startswith("chrf "))
     assert lines[at + 1].endswith("; means of the samples' scores, not the runs' chrf")
     assert sum("means of the samples" in line for line in lines) == 1, "exact_match is a mean"
-    values: Any = find(*runs, [], False, None).values()
+    values: Any = findings.values()
     assert [values["metrics"][name]["of_samples"] for name in ("exact_match", "chrf")] == [False, True]
     assert values["metrics"]["chrf"]["a"] != read_json(runs[0].metrics)["metrics"]["chrf"]["value"]
