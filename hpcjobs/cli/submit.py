@@ -131,15 +131,18 @@ def submit(
 
 
 def _go(draft: Draft, plan_only: bool, wait: bool, yes: bool, json_: bool) -> None:
-    from hpcjobs.cli.ask import confirm
+    from hpcjobs.cli.ask import confirm, is_asked
     from hpcjobs.cli.interrupts import interruptible
-    from hpcjobs.cli.show_plan import echo_launch, echo_plan
+    from hpcjobs.cli.show_plan import echo_launch, echo_plan, show_first
+    from hpcjobs.cli.show_run import print_error
     from hpcjobs.commands.submit import start
 
     if plan_only:
         draft.write()
         return echo_plan(draft, json_)
     if not yes:
+        if is_asked():
+            show_first(draft, print_error)
         confirm("Queue it?", "not queued")
     with interruptible(draft.paths):
         launched = start(draft)
@@ -187,14 +190,17 @@ def resume(
     reservation: Word = None,
     executor: Executor = None,
     sbatch: Sbatch = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be started, with the exact scripts; change nothing.")
+    ] = False,
     wait: WaitFlag = False,
     yes: Yes = False,
     json_: Json = False,
 ) -> None:
     """Run what is missing, with the same shape or another; with --errors also what failed."""
     from hpcjobs.cli.interrupts import interruptible
-    from hpcjobs.cli.show_plan import echo_launch
-    from hpcjobs.commands.resume import resume
+    from hpcjobs.cli.show_plan import echo_launch, show_rest
+    from hpcjobs.commands.resume import look_ahead, resume
     from hpcjobs.commands.submit import Flags
     from hpcjobs.run_folder.paths import find_run
 
@@ -215,12 +221,15 @@ def resume(
         reservation=reservation,
         executor=executor,
     )
+    if dry_run:
+        return show_rest(look_ahead(paths, flags, sbatch or [], errors, allow_changed), json_)
     with interruptible(paths):
         launched = resume(paths, flags, sbatch or [], lambda text: typer.echo(text, err=True), errors, allow_changed)
     if launched:
         echo_launch(paths, launched, json_)
     if launched is None or wait or launched.executor == "debug":
         _wait(paths, json_)
+    return None
 
 
 @app.command()

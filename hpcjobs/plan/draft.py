@@ -23,6 +23,7 @@ from hpcjobs.engines.own_dtype import save_dtype
 from hpcjobs.errors import DiskFullError, UsageError
 from hpcjobs.metrics.registry import find_metrics, registered_names
 from hpcjobs.metrics.revisions import revisions
+from hpcjobs.plan.first_prompt import FirstPrompt
 from hpcjobs.plan.model import fetched, model_folder
 from hpcjobs.plan.named_engine import check_engine
 from hpcjobs.plan.weights import check_trained, check_weights
@@ -58,6 +59,7 @@ class Draft:
     pool: pa.Table | None = None
     validation: pa.Table | None = None
     then_eval: str | None = None
+    first: FirstPrompt | None = None
 
     def write(self) -> None:
         """Create the run folder. A failure leaves no folder behind.
@@ -146,6 +148,7 @@ def draft_run(
     train: PlanTrain | None = None,
     argv: Sequence[str] = (),
     notes: Sequence[str] = (),
+    first: FirstPrompt | None = None,
 ) -> Draft:
     """The draft of a run of kind `job`, in `folder` or under the runs root.
 
@@ -190,6 +193,7 @@ def draft_run(
         pool=few_shot,
         validation=validation,
         then_eval=then_eval,
+        first=first,
     )
 
 

@@ -35,6 +35,7 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     shell.write("emptyid.jsonl", ROWS + ROWS.replace('"a"', '""'))
     shell.write("unknown.yaml", "model:\n  engine: dummy\ncluster:\n  partiton: gpu\n")
     shell.write("newline.yaml", YAML + 'cluster:\n  sbatch:\n    comment: "a\\nb"\n')
+    shell.write("two.jsonl", ROWS + ROWS.replace('"a"', '"b"'))
     shell.write("two.yaml", YAML + "cluster:\n  nodes: two\n")
     shell.write("true.yaml", YAML + "cluster:\n  nodes: true\n")
     shell.write("text.yaml", YAML + 'cluster:\n  nodes: "2"\n')
@@ -289,6 +290,41 @@ def test_what_a_dry_run_shows_is_what_is_queued(shell: Shell) -> None:
     assert shell.slurm.script(101).rstrip().replace("afterany:100", "afterany:WORK_JOB_ID") in shown
 
 
+@pytest.mark.parametrize("warn", [[], ["--sbatch", "signal=USR1@60"]])
+def test_the_same_of_a_program(shell: Shell, warn: list[str]) -> None:
+    words = ["submit", "script", "--name", "p", *warn]
+    shown = shell.run(*words, "--dry-run", "--", "echo", "hi").out
+    assert shell.run(*words, "--", "echo", "hi").code == 0
+    assert shell.slurm.script(100).rstrip() in shown
+    assert len(shell.slurm.calls("sbatch")) == 1 + bool(warn) == shown.count("# script: ")
+
+
+def test_a_dry_run_of_a_resume_says_what_it_would_queue_and_changes_nothing(shell: Shell) -> None:
+    assert shell.run("submit", "eval", *DUMMY, "--name", "a", "--data", "two.jsonl").code == 0
+    assert "still going" in shell.run("resume", "a", "--dry-run").message
+    shell.slurm.answer("squeue", "100|CANCELLED|None|n1\n101|CANCELLED|None|\n")
+    before = {path: path.stat().st_mtime_ns for path in shell.runs.rglob("*")}
+    calls = len(shell.slurm.calls("sbatch"))
+    said = shell.run("resume", "a", "--gpus", "2", "--dry-run")
+    assert said.code == 0, said
+    assert said.out.startswith("resume  at most 2 of 2 samples on 1 node x 2 GPUs = 2 ranks\nby      slurm\n")
+    assert json.loads(shell.run("resume", "a", "--dry-run", "--json").out)["scripts"].keys() == {"work", "merge"}
+    assert {path: path.stat().st_mtime_ns for path in shell.runs.rglob("*")} == before
+    assert len(shell.slurm.calls("sbatch")) == calls
+    assert shell.run("resume", "a", "--gpus", "2").code == 0
+    shown = said.out.replace("merge-0", "merge-1").replace("work-0", "work-1")
+    assert shell.slurm.script(102).rstrip().replace("work-0", "work-1") in shown
+    assert "no sample" not in shell.run("resume", "a", "--errors", "--dry-run").out
+
+
+def test_a_dry_run_of_a_resume_of_what_is_complete(
+    shell: Shell, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HPCJOBS_RUNS", str(finished))
+    said = shell.run("resume", "done", "--dry-run")
+    assert (said.code, said.out.splitlines()[0]) == (0, "resume  done is complete, and nothing is left to run")
+
+
 def test_a_dry_run_as_json(shell: Shell) -> None:
     value = json.loads(shell.run("submit", "eval", *DUMMY, "--name", "a", "--gpus", "2", "--dry-run", "--json").out)
     assert value["plan"]["shape"]["gpus_per_node"] == 2
@@ -490,7 +526,6 @@ class Slow:
         return 1.0
 """
     shell.write("slow.py", metric)
-    shell.write("two.jsonl", ROWS + ROWS.replace('"a"', '"b"'))
     words = ["submit", "eval", *DUMMY, "--executor", "debug", "--data", "two.jsonl", "--set", "run.chunk_size=1"]
     code, err = interrupted([*words, "--name", "d", "--metric", "slow:Slow", "--yes"], started)
     assert code == 130
