@@ -13,6 +13,7 @@ import typer
 
 from hpcjobs.assets import shipped
 from hpcjobs.cli.show_run import print_error
+from hpcjobs.cli.terminal import visible
 from hpcjobs.config.checks import minutes_and_seconds
 from hpcjobs.config.shell import shell_notes
 from hpcjobs.plan.draft import Draft
@@ -56,7 +57,7 @@ def show_plan(draft: Draft, places: Mapping[str, str], dry: bool, as_json: bool)
 def show_first(draft: Draft, out: Callable[[str], None]) -> None:
     """Show the first prompt of an eval, if there is one."""
     for line in ["", *draft.first.lines()] if draft.first else []:
-        out(line)
+        out(visible(line))  # else typer takes escape sequences away where the output is no terminal
 
 
 def _of_the_shell(draft: Draft, places: Mapping[str, str]) -> list[str]:

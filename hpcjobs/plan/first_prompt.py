@@ -52,7 +52,8 @@ class FirstPrompt:
 
 def first_prompt(config: Config, request: Request, row: Row, target: Target) -> FirstPrompt | None:
     """What is to be shown of the first row. None if its chat cannot be rendered, which is told elsewhere."""
-    folder, ends = model_folder(config), tuple[str, ...]()
+    folder = None if config.model.engine == "dummy" else model_folder(config)  # that one has no template
+    ends = tuple[str, ...]()
     tokens = None
     if folder is None or not (folder / "tokenizer.json").is_file():
         text = _plain(request.prompt)

@@ -61,7 +61,7 @@ def make_train_plan(config: Config, folder: Path | None = None) -> Draft:
     validation = validation_table(config)
     if validation is not None:
         notes += [f"{config.train.validation_split}: {note}" for note in row_notes(config, validation, examples)]
-    steps = config.train.max_steps or f"{config.train.epochs or 1.0:g} times over the data"
+    steps = config.train.max_steps or _passes(config.train.epochs or 1.0)
     data = PlanData(name=config.data.title, rows=len(table), sha256=table_sha256(table), columns=table.column_names)
     after = _eval_after(config)
     notes += _notes_of_eval(after, config, shape) if after else []
@@ -78,6 +78,10 @@ def make_train_plan(config: Config, folder: Path | None = None) -> Draft:
         "train", config, folder, shape, lambda run: Snapshot(), table=table, data=data, model=model, train=details,
         validation=validation, then_eval=after.text if after else None,
     )  # fmt: skip
+
+
+def _passes(epochs: float) -> str:
+    return "once over the data" if epochs == 1 else f"{epochs:g} times over the data"
 
 
 def _batch_notes(train: TrainConfig, rows: int) -> list[str]:

@@ -172,7 +172,7 @@ def _load(config: Config) -> pa.Table:
     try:
         return load_beside(data.model_copy(update=changes))
     except DataError as error:
-        raise DataError(f"task.few_shot: {error}") from None
+        raise DataError(f"task.few_shot.{'data' if shots.data else 'split'}: {error}") from None
 
 
 def _first_of_each(pool: pa.Table, shots: FewShotConfig, asked: Sequence[str]) -> pa.Table:

@@ -88,7 +88,7 @@ def test_a_dry_run_shows_it_through_the_filter_and_the_question_does(
     metric = "task.metrics=[bleu: {tokenize: char}]"
     words = ["submit", "eval", "--data", "d.jsonl", "--set", "model.engine=dummy", "--set", metric]
     said = shell.run(*words, "--dry-run")
-    assert "user: x\\x1b[31m\n" in said.out
+    assert "\nuser: x\\x1b[31m\n" in said.out
     assert "\x1b" not in said.out
     assert 'task.metrics = ["bleu(tokenize=char)"]    # --set task.metrics' in said.out
     assert json.loads(shell.run(*words, "--dry-run", "--json").out)["first"]["text"] == "user: x\x1b[31m"
@@ -96,5 +96,5 @@ def test_a_dry_run_shows_it_through_the_filter_and_the_question_does(
     monkeypatch.setattr("typer.confirm", lambda *_, **__: False)
     said = shell.run(*words)
     assert said.code == 130
-    assert "user: x" in said.err
+    assert "\nuser: x" in said.err
     assert "not queued" in said.err

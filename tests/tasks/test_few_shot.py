@@ -151,7 +151,7 @@ def test_the_plan_keeps_no_more_rows_than_are_needed(tmp_path: Path) -> None:
 
 
 def test_a_pool_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"task\.few_shot: data file .*no\.jsonl does not exist"):
+    with pytest.raises(DataError, match=r"task\.few_shot\.data: data file .*no\.jsonl does not exist"):
         pool_table(config_of(tmp_path, k=1, data=str(tmp_path / "no.jsonl")), pa.Table.from_pylist(ROWS))
     with pytest.raises(ConfigError, match=r"needs task\.target"):
         Prompts(validate(Layer({"task": {"prompt": "{{ q }}", "few_shot": {"k": 1}}})).task, ["q"])
