@@ -37,6 +37,9 @@ class FlagValues(TypedDict, total=False):
     ntasks_per_node: int
     cpus_per_task: int
     array: int
+    restarts: int
+    spares: int
+    metric: Sequence[str]
     mem: str
     time: str
     partition: str

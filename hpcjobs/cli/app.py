@@ -10,14 +10,27 @@ from collections.abc import Sequence
 from typing import Any
 
 import typer
+import typer.core
 
 import hpcjobs
 from hpcjobs.cli.hints import hint
 from hpcjobs.cli.terminal import filtered
 from hpcjobs.errors import HpcJobsError, UsageError
 
+
+class _Verbs(typer.core.TyperGroup):
+    """typer would end a verb that is interrupted without a word."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise typer.Abort from None
+
+
 app = typer.Typer(
-    name="hpcjobs", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
+    name="hpcjobs", cls=_Verbs, no_args_is_help=True, add_completion=False, rich_markup_mode=None,
+    pretty_exceptions_enable=False,
     help="Slurm batch jobs for models and data: complete, scored results even if ranks or nodes die.\n\n"
     "RUN is a run folder, a name under the runs root (HPCJOBS_RUNS, default runs/), or 'last'.\n\n"
     "Exit codes: 0 done, 1 failed, 2 wrong usage or config, 3 finished but incomplete, 130 interrupted.",

@@ -6,18 +6,22 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from hpcjobs.assets import shipped
 from hpcjobs.cli.show_run import print_error
+from hpcjobs.cli.terminal import visible
 from hpcjobs.config.checks import minutes_and_seconds
 from hpcjobs.config.shell import shell_notes
 from hpcjobs.plan.draft import Draft
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.submission import Launch
+
+if TYPE_CHECKING:
+    from hpcjobs.commands.resume import Rest
 
 
 def show_plan(draft: Draft, places: Mapping[str, str], dry: bool, as_json: bool) -> None:
@@ -35,11 +39,9 @@ def show_plan(draft: Draft, places: Mapping[str, str], dry: bool, as_json: bool)
     if as_json:
         plan = dataclasses.asdict(draft.plan)
         config = draft.config.model_dump(mode="json")
-        typer.echo(
-            json.dumps(
-                {"plan": plan, "config": config, "from": places, "executor": executor, "scripts": scripts}, indent=2
-            )
-        )
+        first = draft.first and dataclasses.asdict(draft.first)
+        values = {"plan": plan, "first": first, "config": config, "from": places, "executor": executor}
+        typer.echo(json.dumps(values | {"scripts": scripts}, indent=2))
         return
     out = typer.echo if dry else print_error
     shell = _of_the_shell(draft, places) if executor == "slurm" else []
@@ -48,7 +50,14 @@ def show_plan(draft: Draft, places: Mapping[str, str], dry: bool, as_json: bool)
     if executor == "local" and draft.plan.shape.nodes > 1:
         out(f"note    the local executor has this machine only: all {draft.plan.shape.ranks} ranks run here")
     if dry:
+        show_first(draft, typer.echo)
         _show_dry(draft, places, executor, scripts)
+
+
+def show_first(draft: Draft, out: Callable[[str], None]) -> None:
+    """Show the first prompt of an eval, if there is one."""
+    for line in ["", *draft.first.lines()] if draft.first else []:
+        out(visible(line))  # else typer takes escape sequences away where the output is no terminal
 
 
 def _of_the_shell(draft: Draft, places: Mapping[str, str]) -> list[str]:
@@ -68,7 +77,7 @@ def _of_the_shell(draft: Draft, places: Mapping[str, str]) -> list[str]:
 def _show_dry(draft: Draft, places: Mapping[str, str], executor: str, scripts: Mapping[str, str]) -> None:
     typer.echo("\n# config: where each value came from (all others are built-in defaults)")
     config = draft.config.model_dump(mode="json")
-    for key, place in sorted(places.items()):
+    for key, place in sorted({_whole(config, key): place for key, place in places.items()}.items()):
         value = _value_at(config, key)
         leaf = not isinstance(value, dict) and not any(other.startswith(f"{key}.") for other in places)
         if leaf or value == {}:
@@ -77,6 +86,17 @@ def _show_dry(draft: Draft, places: Mapping[str, str], executor: str, scripts: M
         typer.echo(f"\n# script: {kind}\n{text.rstrip()}")
     if not scripts:
         typer.echo(f"\n# command ({executor})\n{sys.executable} -m hpcjobs.supervisor {draft.paths.root} 0")
+
+
+def _whole(value: Any, key: str) -> str:
+    """The key, or the one of the value that it is within: `task.metrics` for an option of a metric, which is a text."""
+    parts = key.split(".")
+    for length, part in enumerate(parts):
+        plain_list = isinstance(value, list) and not any(isinstance(item, dict) for item in value)
+        if plain_list or not isinstance(value, dict | list):
+            return ".".join(parts[:length])
+        value = value[int(part)] if isinstance(value, list) else value.get(part)
+    return key
 
 
 def _value_at(value: Any, key: str) -> Any:
@@ -95,6 +115,16 @@ def echo_plan(draft: Draft, as_json: bool) -> None:
     template = draft.plan.kind.template
     start = f"sbatch {shipped('sbatch') / template}" if template else "srun python -m hpcjobs.worker"
     typer.echo(f"planned {paths.root}\nnext    {start} {paths.root}")
+
+
+def show_rest(rest: Rest, as_json: bool) -> None:
+    """Show what a resume would start."""
+    if as_json:
+        return typer.echo(json.dumps(dataclasses.asdict(rest)))
+    typer.echo(f"resume  {rest.words}\nby      {rest.executor}")
+    for kind, text in rest.scripts.items():
+        typer.echo(f"\n# script: {kind}\n{text.rstrip()}")
+    return None
 
 
 def echo_launch(paths: RunPaths, launch: Launch, as_json: bool) -> None:

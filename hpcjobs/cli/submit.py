@@ -53,6 +53,9 @@ def submit(
     model: Annotated[str | None, typer.Option(help="model.name: asset, folder or hub id.")] = None,
     data: Annotated[str | None, typer.Option(help="data.name: asset, file, folder or hub id.")] = None,
     max_samples: Annotated[int | None, typer.Option(min=0, help="Only the first N rows.")] = None,
+    metric: Annotated[
+        list[str] | None, typer.Option("--metric", help="task.metrics: one of them; repeatable.")
+    ] = None,
     nodes: Nodes = None,
     gpus: Gpus = None,
     gpus_per_node: GpusPerNode = None,
@@ -113,6 +116,7 @@ def submit(
         model=model,
         data=data,
         max_samples=max_samples,
+        metric=metric or None,
         exclusive=exclusive,
         requeue=requeue,
     )
@@ -133,16 +137,22 @@ def submit(
 
 
 def _go(draft: Draft, plan_only: bool, wait: bool, yes: bool, json_: bool) -> None:
-    from hpcjobs.cli.ask import confirm
-    from hpcjobs.cli.show_plan import echo_launch, echo_plan
+    from hpcjobs.cli.ask import confirm, is_asked
+    from hpcjobs.cli.interrupts import interruptible
+    from hpcjobs.cli.show_plan import echo_launch, echo_plan, show_first
+    from hpcjobs.cli.show_run import print_error
     from hpcjobs.commands.submit import start
 
     if plan_only:
         draft.write()
         return echo_plan(draft, json_)
     if not yes:
+        if is_asked():
+            show_first(draft, print_error)
         confirm("Queue it?", "not queued")
-    echo_launch(draft.paths, start(draft), json_)
+    with interruptible(draft.paths):
+        launched = start(draft)
+    echo_launch(draft.paths, launched, json_)
     if wait or draft.config.cluster.executor == "debug":
         _wait(draft.paths, json_)
     return None
@@ -187,13 +197,17 @@ def resume(
     reservation: Word = None,
     executor: Executor = None,
     sbatch: Sbatch = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be started, with the exact scripts; change nothing.")
+    ] = False,
     wait: WaitFlag = False,
     yes: Yes = False,
     json_: Json = False,
 ) -> None:
     """Run what is missing, with the same shape or another; with --errors also what failed."""
-    from hpcjobs.cli.show_plan import echo_launch
-    from hpcjobs.commands.resume import resume
+    from hpcjobs.cli.interrupts import interruptible
+    from hpcjobs.cli.show_plan import echo_launch, show_rest
+    from hpcjobs.commands.resume import look_ahead, resume
     from hpcjobs.commands.submit import Flags
     from hpcjobs.run_folder.paths import find_run
 
@@ -217,11 +231,15 @@ def resume(
         reservation=reservation,
         executor=executor,
     )
-    launched = resume(paths, flags, sbatch or [], lambda text: typer.echo(text, err=True), errors, allow_changed)
+    if dry_run:
+        return show_rest(look_ahead(paths, flags, sbatch or [], errors, allow_changed), json_)
+    with interruptible(paths):
+        launched = resume(paths, flags, sbatch or [], lambda text: typer.echo(text, err=True), errors, allow_changed)
     if launched:
         echo_launch(paths, launched, json_)
     if launched is None or wait or launched.executor == "debug":
         _wait(paths, json_)
+    return None
 
 
 @app.command()
@@ -246,6 +264,7 @@ def join(
     json_: Json = False,
 ) -> None:
     """Add ranks to a running run: more nodes, another partition, or an array of single-node workers."""
+    from hpcjobs.cli.interrupts import interruptible
     from hpcjobs.cli.show_plan import echo_launch
     from hpcjobs.commands.resume import join
     from hpcjobs.commands.submit import Flags
@@ -270,6 +289,8 @@ def join(
         reservation=reservation,
         executor=executor,
     )
-    echo_launch(paths, join(paths, flags, sbatch or [], lambda text: typer.echo(text, err=True)), json_)
+    with interruptible(paths):
+        launched = join(paths, flags, sbatch or [], lambda text: typer.echo(text, err=True))
+    echo_launch(paths, launched, json_)
     if wait:
         _wait(paths, json_)

@@ -1,23 +1,31 @@
-"""Name the file of a run that cannot be read, where a reader has said only what is wrong with it."""
+"""Name the files of a run that cannot be read, where a reader has said only what is wrong, or has not met them yet."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 import hashlib
+import itertools
+import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from hpcjobs.config.resolve import read_config
-from hpcjobs.errors import HpcJobsError
+from hpcjobs.errors import HpcJobsError, MergeError
+from hpcjobs.run_folder.job_kinds import Unit
+from hpcjobs.run_folder.journal.journal import broken
+from hpcjobs.run_folder.journal.parse_lines import lines_of
+from hpcjobs.run_folder.journal.record import Record
 from hpcjobs.run_folder.ledger.chunks import read_sizes
-from hpcjobs.run_folder.ledger.claims import Claims
+from hpcjobs.run_folder.ledger.claims import Claims, Counted
 from hpcjobs.run_folder.metrics_file import MetricsFile
 from hpcjobs.run_folder.paths import RunPaths, find_run
 from hpcjobs.run_folder.plan import Plan
 from hpcjobs.run_folder.submission import read_launches
 
+# What a look at a run may read of its journals and its ledger.
+_MOST_BYTES, _MOST_FILES = 1 << 24, 10_000
 # What readers of damaged files raise. An HpcJobsError names its file already.
 _WRONG = (OSError, ValueError, LookupError, TypeError, AttributeError, EOFError)
 
@@ -45,6 +53,52 @@ def explanation(names: Iterable[str]) -> str | None:
             if found := _culprit(find_run(name)):
                 return f"{found[0]} cannot be read: {found[1]}"
     return None
+
+
+def damage_notes(paths: RunPaths, plan: Plan) -> list[str]:
+    """What a merge will stop at: the first broken line of a journal, and the first broken file of the ledger.
+
+    Of journals of many megabytes the beginnings are read, and of a large ledger the first files.
+    """
+    checks = [functools.partial(_check_journals, paths, plan.kind.unit)]
+    if plan.kind.unit == "answers":
+        checks.append(functools.partial(_check_done, paths))
+    notes = list[str]()
+    for check in checks:
+        try:
+            check()
+        except MergeError as error:
+            notes.append(str(error))
+    return notes
+
+
+def _check_journals(paths: RunPaths, unit: Unit) -> None:
+    """Raise a MergeError for a line that is no record, or in a journal of steps no JSON."""
+    journals = paths.journals()
+    for path in journals:
+        with path.open("rb") as file:
+            content = file.read(_MOST_BYTES // len(journals))
+        for offset, line in lines_of(0, content[: content.rfind(b"\n") + 1]):
+            try:
+                Record.parse(line) if unit == "answers" else json.loads(line)
+            except ValueError as error:
+                raise broken(path, offset, error) from None
+
+
+def _check_done(paths: RunPaths) -> None:
+    """Raise a MergeError for a file that ends a chunk and is no JSON object; an empty one is its creator's death."""
+    folder = paths.round(paths.rounds()[-1])
+    for chunk in itertools.islice(Claims(folder).list().done, _MOST_FILES):
+        path = folder / f"{chunk}.done"
+        if content := path.read_bytes():
+            try:
+                values = json.loads(content)
+                Counted(values["chunk"], values["journal"], values["generation"], tuple(values["former"]))
+            except (ValueError, LookupError, TypeError) as error:
+                raise MergeError(
+                    f"{path}: broken claim file: {error}; no crash does that: look at the disk; next: hpcjobs merge "
+                    f"{paths.root}"
+                ) from None
 
 
 def is_changed(paths: RunPaths, plan: Plan) -> bool:

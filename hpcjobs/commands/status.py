@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hpcjobs.commands.counts import count
-from hpcjobs.commands.damage import is_changed, naming
+from hpcjobs.commands.damage import damage_notes, is_changed, naming
+from hpcjobs.commands.first_error import first_error, is_earlier
 from hpcjobs.commands.job_notes import job_notes, jobs_of
 from hpcjobs.commands.program import look_at_program, newest_start
 from hpcjobs.config.resolve import read_config
@@ -108,16 +109,20 @@ def _read(paths: RunPaths) -> Status:
     program = look_at_program(paths, launches, ranks, going, cancelled) if plan.kind.alone else None
     counted = program.ranks if program else ranks
     state = _state(plan, now, jobs, ranks, metrics, program.copies if program else ())
-    failed = sorted((rank for rank in counted if rank.vitals.first_error), key=_by_weight)
-    errors = [f"rank {rank.vitals.rank} on {rank.vitals.host}: {rank.vitals.first_error}" for rank in failed]
-    if state == RunState.FAILED and not errors and (short := shortage(paths)):
-        errors = [short]
+    complete = state == RunState.COMPLETE
+    merged = metrics if complete else None
+    error = None if complete and plan.kind.unit != "answers" else first_error(counted, now, merged)
+    if state == RunState.FAILED and not error:
+        error = shortage(paths)
     unheard = any(job.source == "unreachable" for job in jobs.values())
     age = _age(ranks) if unheard else None
     notes += [_from_files(age)] if unheard else []
-    notes += job_notes(jobs, now, paths, state.over, bool(errors)) if state != RunState.COMPLETE else []
-    notes += [note for one in now for note in one.notes] + [_loss(rank) for rank in counted if rank.state in LOST]
+    notes += job_notes(jobs, now, paths, state.over, bool(error)) if not complete else []
+    notes += [note for one in now for note in one.notes]
+    lost = [rank for rank in counted if rank.state in LOST]
+    notes += [_loss(rank) for rank in lost if not (complete and is_earlier(rank, now))]
     notes += program.notes() if program else []
+    notes += damage_notes(paths, plan) if state.over and metrics is None else []  # what was merged was readable
     notes += counts.warnings if metrics is None else []  # they are among those of the merge
     if metrics and state.over and metrics.verdict.why:
         notes.append(f"{metrics.verdict.why}: {next_command(metrics.verdict, paths)}")
@@ -137,7 +142,7 @@ def _read(paths: RunPaths) -> Status:
         eta=eta,
         ranks=ranks,
         jobs=jobs,
-        first_error=errors[0] if errors else None,
+        first_error=error,
         notes=notes,
         metrics=metrics,
         going=going,
@@ -147,11 +152,6 @@ def _read(paths: RunPaths) -> Status:
         attempts=program.attempts if program else [],
         copies=program.copies if program else [],
     )
-
-
-def _by_weight(rank: RankView) -> tuple[bool, bool]:
-    """What would come again first; that another rank was lost is no cause of its own."""
-    return not rank.vitals.fatal, (rank.vitals.first_error or "").startswith("LostRankError")
 
 
 def _cut_short(paths: RunPaths, launches: Sequence[Launch]) -> list[str]:

@@ -11,7 +11,7 @@ from hpcjobs.commands.merge import merge_and_report
 from hpcjobs.commands.seen import Seen
 from hpcjobs.config import Config
 from hpcjobs.config.layers import Layer, dotted_layer, set_layer
-from hpcjobs.config.placing import placing
+from hpcjobs.config.placing import placed, placing
 from hpcjobs.config.resolve import resolve
 from hpcjobs.config.shape import Shape
 from hpcjobs.errors import LaunchError, UsageError
@@ -34,7 +34,7 @@ FLAGS = {
     "constraint": "cluster.constraint", "reservation": "cluster.reservation", "exclusive": "cluster.exclusive",
     "requeue": "cluster.requeue", "executor": "cluster.executor", "name": "run.name", "model": "model.name",
     "data": "data.name", "max_samples": "data.max_samples", "array": "cluster.array", "sweep": "sweep",
-    "restarts": "cluster.restarts", "spares": "cluster.spares",
+    "restarts": "cluster.restarts", "spares": "cluster.spares", "metric": "task.metrics",
 }  # fmt: skip
 
 
@@ -65,6 +65,7 @@ class Flags:
     restarts: int | None = None
     spares: int | None = None
     sweep: str | None = None
+    metric: Sequence[str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +115,11 @@ def draft_of(options: SubmitOptions) -> tuple[Draft, dict[str, str]]:
     if options.argv and not kind.program:
         files = [word for word in options.argv if word.endswith((".yaml", ".yml"))]
         meant = f"; did you mean --config {files[0]}?" if files else ""
+        if "}}" in options.argv:
+            meant = "; a template needs quotes, for the shell and for YAML: --set 'task.target=\"{{ answer }}\"'"
         raise UsageError(f"submit {options.job} takes no words after its options: {' '.join(options.argv)}{meant}")
+    if options.flags.metric is not None and not kind.scored:
+        raise UsageError(f"--metric is for submit eval: {kind} has no scores")
     upper = [set_layer(options.sets), *options.layers, flag_layer(options.flags, options.sbatch, kind.program)]
     config, places = resolve(options.job, options.config, options.profile, upper)
     if config.sweep is not None and not kind.program:
@@ -123,6 +128,9 @@ def draft_of(options: SubmitOptions) -> tuple[Draft, dict[str, str]]:
         what, instead = ("a sweep", "run.retries") if config.sweep is not None else (str(kind), "run.auto_resume")
         raise UsageError(f"cluster.restarts is for submit script; {what} goes on by {instead}")
     executor = executor_of(config)
+    if config.run.retries and config.sweep is None:
+        why = "run.retries is for the points of a sweep, and there is none"
+        raise UsageError(placed(f"{why}: leave it out (run.auto_resume is how often a run is started again)", places))
     with placing(places), contained():
         draft = PLANNERS[kind.name](config, options.argv, options.run_dir)
     if executor == "debug" and draft.plan.shape.ranks > 1:

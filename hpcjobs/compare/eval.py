@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -46,6 +47,7 @@ class Side:
     revisions: Mapping[str, int] = field(default_factory=dict)
     scoring: int = SCORING
     normalize: Sequence[str] = ()
+    summaries: Mapping[str, Summary] = field(default_factory=dict)
 
     @classmethod
     def read(cls, paths: RunPaths) -> Side:
@@ -74,6 +76,7 @@ class Side:
                 revisions={name: one.get("revision", 1) for name, one in file.metrics.items()},
                 scoring=known.scoring,
                 normalize=config.task.normalize,
+                summaries=file.metrics,
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise MergeError(f"{paths.metrics} is broken: {error!r}; next: hpcjobs merge {paths.root}") from None
@@ -86,6 +89,13 @@ class Side:
     def complete(self) -> bool:
         """Whether the run is a success: every row has its result and its scores, and not too many failed."""
         return self.verdict.state == RunState.COMPLETE
+
+    def is_no_mean(self, metric: str, mean: float, n: int) -> bool:
+        """Whether the run's value of a metric is not the mean of its `n` samples, but made of sums, as BLEU is."""
+        known = self.summaries.get(metric)
+        if known is None or known["value"] is None or known["n"] != n:
+            return False
+        return not math.isclose(known["value"], mean, rel_tol=1e-9, abs_tol=1e-12)
 
     def same_data(self, other: Side) -> bool:
         """Whether both runs have the same input rows, by their hash."""

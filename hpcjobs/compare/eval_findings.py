@@ -37,7 +37,10 @@ class Findings:
             "a": _side_values(found.a), "b": _side_values(found.b), "common": pairs.common, "only_a": pairs.only_a,
             "only_b": pairs.only_b, "in_order": pairs.in_order, "same_data": found.other_inputs is None,
             "other_inputs": found.other_inputs or 0, "warnings": list(self.warnings()),
-            "metrics": {name: _metric_values(each, name in found.lower) for name, each in found.metrics.items()},
+            "metrics": {
+                name: _metric_values(each, name in found.lower) | {"of_samples": self._of_samples(name)}
+                for name, each in found.metrics.items()
+            },
             "gates": [asdict(gate) for gate in self.gates],
             "flips_file": None if self.out is None else str(self.out),
         }  # fmt: skip
@@ -51,11 +54,19 @@ class Findings:
         how = "" if found.pairs.in_order else "; they stand in another order, and were joined in memory"
         yield f"paired  {found.pairs.common} samples by id{how}"
         for name, each in found.metrics.items():
-            yield from _metric_lines(name, each, name in found.lower)
+            remark = "; lower is better" if name in found.lower else ""
+            remark += f"; means of the samples' scores, not the runs' {name}" if self._of_samples(name) else ""
+            yield from _metric_lines(name, each, remark)
         if not any(each.worse or each.better or each.unscored for each in found.metrics.values()):
             yield "no difference in any score"
         for gate in self.gates:
             yield gate.line()
+
+    def _of_samples(self, name: str) -> bool:
+        """Whether the means of a metric are not what `score` shows for the runs."""
+        found, each = self.comparison, self.comparison.metrics[name]
+        sides = ((found.a, each.a), (found.b, each.b))
+        return any(side.is_no_mean(name, total / each.n, each.n) for side, total in sides if each.n)
 
     def warnings(self) -> Iterator[str]:
         """Warnings about the two runs that affect the comparison."""
@@ -188,7 +199,7 @@ def _metric_values(found: Differences, lower: bool) -> dict[str, object]:
     }  # fmt: skip
 
 
-def _metric_lines(name: str, found: Differences, lower: bool) -> Iterator[str]:
+def _metric_lines(name: str, found: Differences, remark: str) -> Iterator[str]:
     if found.mean is None:
         yield f"{name:<16} -  n=0"
         return
@@ -200,6 +211,6 @@ def _metric_lines(name: str, found: Differences, lower: bool) -> Iterator[str]:
     if test := found.mcnemar():
         test_line = f"{found.worse} from 1 to 0, {found.better} from 0 to 1; McNemar ({test.method})"
         statistic = "" if test.statistic is None else f" {test.statistic:.2f},"
-        yield f"{'':<16} {test_line}{statistic} p={test.p_value:.3g}{'; lower is better' * lower}"
+        yield f"{'':<16} {test_line}{statistic} p={test.p_value:.3g}{remark}"
     else:
-        yield f"{'':<16} {found.worse} lower, {found.better} higher in B{'; lower is better' * lower}"
+        yield f"{'':<16} {found.worse} lower, {found.better} higher in B{remark}"

@@ -153,6 +153,29 @@ def error_limit(limit: float) -> float:
     raise ValueError("is a share from 0.0 to 1.0, or a whole number of samples that is 0 or more")
 
 
+def csv_delimiter(value: str) -> str:
+    """`value`, if it can stand between the columns of a CSV file; else a ValueError."""
+    if len(value) != 1 or value in '"\r\n\0':
+        raise ValueError("is one character, such as ';' or '\\t'; no quote and no end of a line")
+    return value
+
+
+def sweep_points(value: object) -> object:
+    """`sweep`, if it is a file's name or names with lists of plain values; a ValueError says what is neither."""
+    if not isinstance(value, Mapping):
+        if value is None or (isinstance(value, str) and value):
+            return value
+        raise ValueError("is a list of values for each name, such as {lr: [0.1, 0.2]}, or the name of a file")
+    for name, values in value.items():
+        if not (isinstance(name, str) and name):
+            raise ValueError(f"sweep: the name {name!r} is no text, and none that {{{{ }}}} can have")
+        if not isinstance(values, tuple):
+            raise ValueError(f"sweep.{name} is a list of values, such as sweep.{name}=[0.1, 0.2] (got {values!r})")
+        if not all(isinstance(one, str | int | float | None) for one in values):
+            raise ValueError(f"sweep.{name}: each value is a text, a number, true, false or null, no list")
+    return value
+
+
 # Those that end neither a rank nor its guard, which get them too.
 _WARNINGS = ("USR1", "USR2", "TERM", "HUP", "INT")
 

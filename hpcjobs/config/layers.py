@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from hpcjobs.config.sections import is_section
 from hpcjobs.config.yaml import Loader, parse_yaml
 from hpcjobs.errors import ConfigError
 
@@ -20,6 +22,8 @@ EITHER_OR = (
     ("cluster.mem", "cluster.sbatch.mem-per-cpu"), ("cluster.mem", "cluster.sbatch.mem-per-gpu"),
     ("cluster.sbatch.mem-per-cpu", "cluster.sbatch.mem-per-gpu"),
 )  # fmt: skip
+# A file, or a mapping of lists.
+EITHER_WAY = ("sweep",)
 
 
 @dataclass(frozen=True)
@@ -55,14 +59,19 @@ def text_layer(text: str, source: str) -> Layer:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
-        raise ConfigError(f"{source}{line}: not YAML: {_why(error)}") from None
+        hint = "" if mark is None else _hint(text.splitlines()[mark.line : mark.line + 1])
+        raise ConfigError(f"{source}{line}: not YAML: {_why(error)}{hint}") from None
 
 
 def _why(error: yaml.YAMLError) -> str:
-    """The parser's message on one line, with a hint for the most common mistake, a template without quotes."""
-    problem = getattr(error, "problem", None) or str(error)
-    hint = '; a text that starts with {{ needs quotes around it: "{{ column }}"'
-    return f"{problem}{hint if problem == 'found unhashable key' else ''}"
+    """The parser's message on one line."""
+    return str(getattr(error, "problem", None) or error)
+
+
+def _hint(lines: Iterable[str]) -> str:
+    """What to do about the most common mistake, a template without quotes."""
+    template = any(re.search(r"\{[{%]", line) for line in lines)
+    return '; a text that starts with {{ needs quotes around it: "{{ column }}"' if template else ""
 
 
 def _find_places(node: yaml.Node, prefix: str, source: str, places: dict[str, str]) -> None:
@@ -108,8 +117,17 @@ def set_layer(assignments: Iterable[str]) -> Layer:
         try:
             values[key] = parse_yaml(text)
         except yaml.YAMLError as error:
-            raise ConfigError(f"--set {assignment!r}: the value is not YAML: {_why(error)}") from None
+            why = f"{_why(error)}{_with_quotes(key, text)}"
+            raise ConfigError(f"--set {assignment!r}: the value is not YAML: {why}") from None
     return dotted_layer(values, {key: f"--set {key}" for key in values})
+
+
+def _with_quotes(key: str, text: str) -> str:
+    """What to type instead of a text that is no YAML; empty for one that has quotes, and for a list."""
+    if text.startswith(("'", '"', "[")):
+        return ""
+    quoted = f'"{text}"' if not set(text) & {'"', "\\"} else "'{}'".format(text.replace("'", "''"))
+    return f"; a text needs quotes: --set {shlex.quote(f'{key}={quoted}')}"
 
 
 def merge_layers(layers: Iterable[Layer]) -> Layer:
@@ -120,7 +138,8 @@ def merge_layers(layers: Iterable[Layer]) -> Layer:
             for ours, theirs in ((one, other), (other, one)):
                 if _get(layer.values, ours) is not None and _get(layer.values, theirs) is None:
                     _drop(merged, theirs)
-        _overlay(merged.values, layer.values)
+        _check_one_way(merged, layer)
+        _overlay(merged, merged.values, layer.values, ())
         for key in layer.places:
             for stale in [old for old in merged.places if old.startswith(f"{key}.")]:
                 if _get(merged.values, stale) is None:
@@ -129,12 +148,37 @@ def merge_layers(layers: Iterable[Layer]) -> Layer:
     return merged
 
 
-def _overlay(base: dict[str, Any], over: Mapping[str, Any]) -> None:
+def _check_one_way(lower: Layer, upper: Layer) -> None:
+    """Raise a ConfigError where one layer gives a key a value, and the other keys below it: one of them would be lost.
+    """
+    for key in EITHER_WAY:
+        low, high = _get(lower.values, key), _get(upper.values, key)
+        if low is None or high is None or isinstance(low, Mapping) == isinstance(high, Mapping):
+            continue
+        file, value, keys = (low, lower, upper) if isinstance(high, Mapping) else (high, upper, lower)
+        raise ConfigError(
+            f"{_place(value, key)}: {key} is the file {file!r}, and {_place(keys, key)} sets keys below it: leave one "
+            "of them out"
+        )
+
+
+def _place(layer: Layer, key: str) -> str:
+    """Where a layer sets a key, or the first one below it."""
+    return layer.places.get(key) or next(layer.places[one] for one in layer.places if one.startswith(f"{key}."))
+
+
+def _overlay(merged: Layer, base: dict[str, Any], over: Mapping[str, Any], at: tuple[str, ...]) -> None:
+    """Put the values `over` those in `base`, which stand `at` these keys of `merged`."""
     for key, value in over.items():
-        if isinstance(value, Mapping) and isinstance(base.get(key), dict):
-            _overlay(base[key], value)
-        elif not isinstance(value, Mapping) or base.get(key) is None:  # else not a section: validation shall say so
-            base[key] = copy.deepcopy(value)
+        before = base.get(key)
+        if isinstance(value, Mapping) and isinstance(before, dict):
+            _overlay(merged, before, value, (*at, key))
+            continue
+        if isinstance(value, Mapping) and before is not None:
+            if is_section((*at, key)):  # and was set to a value: validation shall say so
+                continue
+            merged.places.pop(".".join((*at, key)), None)
+        base[key] = copy.deepcopy(value)
 
 
 def _get(values: Mapping[str, Any], dotted: str) -> Any:

@@ -25,6 +25,14 @@ def is_path(name: str) -> bool:
     return name.startswith((".", "/", "~")) or name.count("/") > 1 or ("/" in name and Path(name).parent.is_dir())
 
 
+def a_models_file(name: str) -> str:
+    """What to say of a file that was named as a model."""
+    folder = Path(name).expanduser().parent
+    if (folder / "config.json").is_file():
+        return f"a file: the model is its folder, {folder}"
+    return "a file: a model is a folder with config.json in it"
+
+
 def near_file(name: str, others: Iterable[str] = ()) -> str:
     """`" (did you mean 'x'?)"` with a name in the same folder, or one of `others` for a name without a folder."""
     path = Path(name).expanduser()

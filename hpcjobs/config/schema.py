@@ -12,6 +12,7 @@ from hpcjobs.config.checks import (
     Line,
     Name,
     SbatchWord,
+    csv_delimiter,
     engine_name,
     env_name,
     error_limit,
@@ -20,6 +21,7 @@ from hpcjobs.config.checks import (
     signal_name,
     slurm_minutes,
     slurm_time,
+    sweep_points,
 )
 from hpcjobs.config.sbatch_options import check_memory, check_no_gpus, sbatch_key
 from hpcjobs.requests import GenerationConfig, Truncate
@@ -73,7 +75,7 @@ def _type_name(word: object) -> object:
 
 class DataConfig(Section):
     """The data set, and which of its rows. `name` is one data set or a list of files; `types` has CSV columns that are
-    not text.
+    not text, and `delimiter` what stands between them (null: a comma, in a .tsv file a tab).
     """
 
     name: str | tuple[str, ...] = ""
@@ -82,6 +84,7 @@ class DataConfig(Section):
     max_samples: Annotated[int, Field(ge=0)] | None = None
     id_column: str | None = None
     types: dict[str, Annotated[ColumnType, BeforeValidator(_type_name)]] = {}
+    delimiter: Annotated[str, AfterValidator(csv_delimiter)] | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -345,7 +348,10 @@ class Config(Section):
     run: RunConfig = RunConfig()
     train: TrainConfig = TrainConfig()
     cluster: ClusterConfig = ClusterConfig()
-    sweep: dict[Annotated[str, Field(min_length=1)], tuple[str | int | float | bool | None, ...]] | str | None = None
+    sweep: Annotated[
+        dict[Annotated[str, Field(min_length=1)], tuple[str | int | float | bool | None, ...]] | str | None,
+        BeforeValidator(sweep_points),
+    ] = None
 
     @property
     def lost_after(self) -> float:

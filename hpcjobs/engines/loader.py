@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from hpcjobs.assets import ASSETS
 from hpcjobs.config import ModelConfig, WeightsConfig
+from hpcjobs.config.path_names import a_models_file
 from hpcjobs.engines.context_length import config_length
 from hpcjobs.engines.hub import HubModel, cache_folder, is_hub_id
 from hpcjobs.engines.vocabulary import embedded_tokens
@@ -58,6 +59,8 @@ class ModelSource:
 
     def not_loaded(self, error: Exception) -> ConfigError:
         """The ConfigError for a model that cannot be loaded."""
+        if Path(self.location).is_file():
+            return ConfigError(f"model {self.name!r} cannot be loaded: it is {a_models_file(self.name)}")
         where = "a folder" if Path(self.location).exists() else "the hub (or its cache, when offline)"
         return ConfigError(f"model {self.name!r} cannot be loaded from {where}: {error}")
 

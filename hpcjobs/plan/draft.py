@@ -23,6 +23,7 @@ from hpcjobs.engines.own_dtype import save_dtype
 from hpcjobs.errors import DiskFullError, UsageError
 from hpcjobs.metrics.registry import find_metrics, registered_names
 from hpcjobs.metrics.revisions import revisions
+from hpcjobs.plan.first_prompt import FirstPrompt
 from hpcjobs.plan.model import fetched, model_folder
 from hpcjobs.plan.named_engine import check_engine
 from hpcjobs.plan.weights import check_trained, check_weights
@@ -59,6 +60,7 @@ class Draft:
     validation: pa.Table | None = None
     then_eval: str | None = None
     more: Callable[[RunPaths], None] | None = None
+    first: FirstPrompt | None = None
 
     def write(self) -> None:
         """Create the run folder. A failure leaves no folder behind.
@@ -149,6 +151,7 @@ def draft_run(
     train: PlanTrain | None = None,
     argv: Sequence[str] = (),
     notes: Sequence[str] = (),
+    first: FirstPrompt | None = None,
 ) -> Draft:
     """The draft of a run of kind `job`, in `folder` or under the runs root.
 
@@ -193,6 +196,7 @@ def draft_run(
         pool=few_shot,
         validation=validation,
         then_eval=then_eval,
+        first=first,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from hpcjobs.errors import ConfigError, DataError
 from hpcjobs.metrics import Judge, check_groups, metrics_of
 from hpcjobs.plan.chat_template import check_first_chats
 from hpcjobs.plan.draft import Draft, draft_run
+from hpcjobs.plan.first_prompt import FirstPrompt, first_prompt
 from hpcjobs.plan.generation_keys import generation_notes
 from hpcjobs.plan.locate import located
 from hpcjobs.plan.model import checked_model, model_folder
@@ -20,7 +22,7 @@ from hpcjobs.plan.model_files import vocabulary_notes
 from hpcjobs.plan.prompt_lengths import length_notes
 from hpcjobs.plan.user_code import metric_code
 from hpcjobs.plugins import limit_time
-from hpcjobs.requests import Chat, Prompt
+from hpcjobs.requests import Chat, Prompt, Request, Row, Target
 from hpcjobs.run_folder.inputs import table_sha256, user_columns, user_row
 from hpcjobs.run_folder.job_kinds import find_kind
 from hpcjobs.run_folder.json_columns import python_rows
@@ -29,7 +31,7 @@ from hpcjobs.run_folder.plan import PlanData
 from hpcjobs.tasks.datasets import expected_work, load_table
 from hpcjobs.tasks.few_shot import Pool, TableRows, is_own, pool_table
 from hpcjobs.tasks.nulls import null_notes
-from hpcjobs.tasks.prompts import Prompts
+from hpcjobs.tasks.prompts import ExampleError, Prompts
 from hpcjobs.tasks.targets import target_notes
 
 
@@ -86,7 +88,7 @@ def make_plan(job: str, config: Config, folder: Path | None = None) -> Draft:
     )
     return draft_run(
         job, config, folder, shape, lambda run: metric_code(metrics, run), few_shot=few_shot,
-        table=table, chunks=chunks, chunk_size=size, data=data, model=model,
+        table=table, chunks=chunks, chunk_size=size, data=data, model=model, first=_shown(config, prompts, table),
         notes=[*notes, *dated, *generation_notes(config), *vocabulary_notes(model_folder(config))],
     )  # fmt: skip
 
@@ -107,11 +109,30 @@ def _lm_eval_plan(job: str, config: Config, folder: Path | None, shape: Shape) -
     return draft_run(
         job, task.config, folder, shape, task.snapshot,
         table=task.table, chunks=chunks, chunk_size=size, data=data, model=model,
+        first=_shown_request(task.config, task.table, planned_request),
         notes=[
             *task.notes, *length_notes(task.config, task.table, work, planned_request),
             *generation_notes(task.config), *vocabulary_notes(model_folder(task.config)),
         ],
     )  # fmt: skip
+
+
+def _shown(config: Config, prompts: Prompts, table: pa.Table) -> FirstPrompt | None:
+    """The first prompt, its target and that one's own score; None of a data set without rows."""
+    return _shown_request(
+        config, table, lambda row: prompts.request(row, config.run.seed), lambda row: prompts.target(user_row(row))
+    )
+
+
+def _shown_request(
+    config: Config,
+    table: pa.Table,
+    request_of: Callable[[Row], Request],
+    target_of: Callable[[Row], Target] = lambda row: None,
+) -> FirstPrompt | None:
+    for row in python_rows(table.slice(0, 1)):
+        return first_prompt(config, request_of(row), row, target_of(row))
+    return None
 
 
 def _chat(prompt: Prompt) -> Chat | None:
@@ -125,6 +146,8 @@ def _try_first(prompts: Prompts, table: pa.Table) -> None:
             row = python_rows(table.slice(0, 1))[0]
             prompts.request(row, 0)
             prompts.target(user_row(row))
+        except ExampleError as error:
+            raise DataError(f"the task's templates fail: {error}") from None
         except Exception as error:  # a template may raise anything
             said = str(error) or type(error).__name__
             raise DataError(f"the task's templates fail on the first row (id {name!r}): {said}") from None

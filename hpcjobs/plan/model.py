@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hpcjobs.assets import ASSETS
 from hpcjobs.config import Config
-from hpcjobs.config.path_names import is_path, near_file
+from hpcjobs.config.path_names import a_models_file, is_path, near_file
 from hpcjobs.engines.fingerprint import weight_digests, weights_fingerprint
 from hpcjobs.engines.generation_keys import generation_values
 from hpcjobs.engines.hub import HubModel, cache_folder, is_hub_id
@@ -59,6 +59,8 @@ def checked_model(config: Config) -> PlanModel:
 
 def _check_hub_name(name: str, assets: Sequence[str]) -> None:
     """Raise a ConfigError for what is no name on the hub, instead of asking it for a while."""
+    if Path(name).expanduser().is_file():
+        raise ConfigError(f"model.name {name} is {a_models_file(name)}")
     if not is_hub_id(name) or is_path(name):
         raise ConfigError(f"model folder {name} does not exist{near_file(name, assets)}")
     here = [*assets, *(path.parent.name for path in Path().glob("*/config.json"))]

@@ -11,12 +11,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from hpcjobs.config import Config, GenerationConfig
-from hpcjobs.engines.chat_template import checked_text
 from hpcjobs.engines.context_length import config_length
 from hpcjobs.engines.lengths import named_dynamic_factor
 from hpcjobs.errors import ConfigError
-from hpcjobs.plan.chat_template import chat_renderer, special_tokens
 from hpcjobs.plan.model import model_folder
+from hpcjobs.plan.prompt_tokens import prompt_tokens
 from hpcjobs.requests import Prompt, Request, Row
 from hpcjobs.run_folder.files import read_json
 from hpcjobs.run_folder.json_columns import python_rows
@@ -88,13 +87,7 @@ class _Room:
     """
 
     def __init__(self, folder: Path, positions: int, beyond: int, generation: GenerationConfig) -> None:
-        from tokenizers import Tokenizer
-
-        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
-        self._render = chat_renderer(folder)
-        self._first = special_tokens(folder).get("bos_token")
+        self._tokens = prompt_tokens(folder)
         self._positions, self._beyond, self._generation = positions, beyond, generation
 
     def most(self, request: Request) -> int:
@@ -118,16 +111,11 @@ class _Room:
         return self._exceeds(request.prompt, "", most)
 
     def _exceeds(self, prompt: Prompt, option: str, most: int) -> bool:
-        text, special = (prompt, True) if isinstance(prompt, str) else (checked_text(prompt, self._render), False)
-        special = special and not (self._first and text.startswith(self._first))
+        text, special = self._tokens.text(prompt)
         if option and not text:  # one token stands before it
             most, special = most - 1, False
         text += option
         head = text[: _CHARACTERS * self._beyond]
-        if len(head) < len(text) and self._count(head, special) > most + 2:  # a token or two differ at the cut
+        if len(head) < len(text) and self._tokens.count(head, special) > most + 2:  # a token or two differ at the cut
             return True
-        return self._count(text, special) > most
-
-    def _count(self, text: str, special: bool) -> int:
-        # One text at a time: after use of the tokenizer's own threads it warns of each process that is started.
-        return len(self._tokenizer.encode(text, add_special_tokens=special))
+        return self._tokens.count(text, special) > most

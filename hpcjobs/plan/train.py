@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from hpcjobs.config import Config
+from hpcjobs.config import Config, TrainConfig
 from hpcjobs.config.placing import placing
 from hpcjobs.config.resolve import dump, resolve
 from hpcjobs.config.shape import Shape, shape_of
@@ -57,10 +57,11 @@ def make_train_plan(config: Config, folder: Path | None = None) -> Draft:
     notes += check_first_chats(config, table, lambda row: _learned_chat(examples, row))
     notes += null_notes(examples.prompts, table) if examples.prompts else []
     notes += row_notes(config, table, examples) + vocabulary_notes(model_folder(config))
+    notes += _batch_notes(config.train, len(table))
     validation = validation_table(config)
     if validation is not None:
         notes += [f"{config.train.validation_split}: {note}" for note in row_notes(config, validation, examples)]
-    steps = config.train.max_steps or f"{config.train.epochs or 1.0:g} times over the data"
+    steps = config.train.max_steps or _passes(config.train.epochs or 1.0)
     data = PlanData(name=config.data.title, rows=len(table), sha256=table_sha256(table), columns=table.column_names)
     after = _eval_after(config)
     notes += _notes_of_eval(after, config, shape) if after else []
@@ -77,6 +78,21 @@ def make_train_plan(config: Config, folder: Path | None = None) -> Draft:
         "train", config, folder, shape, lambda run: Snapshot(), table=table, data=data, model=model, train=details,
         validation=validation, then_eval=after.text if after else None,
     )  # fmt: skip
+
+
+def _passes(epochs: float) -> str:
+    return "once over the data" if epochs == 1 else f"{epochs:g} times over the data"
+
+
+def _batch_notes(train: TrainConfig, rows: int) -> list[str]:
+    """A note where one step takes rows more than once: epochs follow each other without a gap."""
+    learned = rows - int(rows * train.validation_fraction)
+    if train.global_batch <= learned:
+        return []
+    times = train.global_batch / max(learned, 1)
+    few = f"{learned} row{'s' if learned != 1 else ''}{' (fewer when packed)' if train.packing else ''}"
+    each = f"each step goes {times:.3g} times over the data; for one pass in several steps set it lower"
+    return [f"train.global_batch is {train.global_batch}, and there are {few}: {each}"]
 
 
 def _learned_chat(examples: Examples, row: Row) -> Chat | None:

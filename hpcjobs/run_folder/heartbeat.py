@@ -101,7 +101,7 @@ class Heartbeat:
         if error and not drained:
             self.vitals.fatal = bool(getattr(error, "fatal", False))
             if self.vitals.fatal or not self.vitals.first_error:  # what ended all outweighs what a sample met
-                self.vitals.first_error = f"{type(error).__name__}: {error}"[:400]
+                self.vitals.first_error = f"{type(error).__name__}: {error}".removesuffix(": ")[:400]
         end = RankState.DRAINED if drained else RankState.FAILED if kind else RankState.DONE
         self.vitals.end(end, str(error) if error else None)
         self.write()

@@ -73,11 +73,12 @@ def _is_listed(value: object) -> bool:
 
 
 def _listed(value: object, name: str) -> list[object]:
-    if isinstance(value, str):
+    if isinstance(text := value, str):
         try:
-            value = json.loads(value)
+            value = json.loads(text)
         except ValueError:
-            raise ValueError(f"column {name!r} of a row with a chat is no JSON: {value!r}"[:300]) from None
+            how = "" if text.strip() else f"; with data.types: {{{name}: json}} an empty one is null"
+            raise ValueError(f"column {name!r} of a row with a chat is no JSON: {text!r}"[:300] + how) from None
     if not isinstance(value, list):
         raise ValueError(f"column {name!r} of a row with a chat is no list: {value!r}"[:300])
     if not all(isinstance(one, dict) for one in value):  # as transformers refuses it

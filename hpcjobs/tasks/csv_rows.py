@@ -12,29 +12,48 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from hpcjobs.assets import data_suffix
 from hpcjobs.config.schema import ColumnType
 from hpcjobs.errors import DataError
 from hpcjobs.tasks.csv_types import csv_field, csv_values
 from hpcjobs.tasks.file_names import open_bytes
 
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
+# As spreadsheets and databases write: where the comma is in numbers, and elsewhere.
+_OTHERS = (";", "\t", "|", ",")
 _ROWS = 8192
 # A row of its own behind the last one, unless a quote is never closed: then the reader takes it into the last value.
 _END = "\ue000 end of the file \ue000"
 _END_ROW = [_END, _END]
 
 
-def read_csv(path: Path, delimiter: str, types: Mapping[str, ColumnType]) -> pa.Table:
-    """The rows in their order; a DataError names the line that is no row or no UTF-8."""
+def read_csv(path: Path, delimiter: str | None, types: Mapping[str, ColumnType]) -> pa.Table:
+    """The rows in their order; a DataError names the line that is no row or no UTF-8.
+
+    Without a `delimiter` it is the one of the file's ending; a first line that has another one is then refused.
+    """
+    mark = DELIMITERS[data_suffix(path.name)] if delimiter is None else delimiter
     try:
-        with _any_length(), _reader(path, delimiter) as reader:
+        with _any_length(), _reader(path, mark) as reader:
             header = next(reader)
             if not header or header == _END_ROW:
                 raise DataError(f"data file {path} cannot be read: its first line has no names of columns")
-            return _Columns(path, delimiter, header, types).read(reader)
+            if delimiter is None and len(header) == 1:
+                _check_delimiter(path, header[0], mark)
+            return _Columns(path, mark, header, types).read(reader)
     except UnicodeDecodeError:
         raise _not_utf8(path) from None
     except csv.Error as error:
         raise DataError(f"data file {path} cannot be read: {error}") from None
+
+
+def _check_delimiter(path: Path, name: str, delimiter: str) -> None:
+    """Raise a DataError for a file of one column that seems to have more, told apart in another way."""
+    if found := next((one for one in _OTHERS if one in name and one != delimiter), None):
+        raise DataError(
+            f"data file {path}: its first line has no {delimiter!r}, but {found!r}: set data.delimiter to {found!r} "
+            f"(to {delimiter!r} if it is one column)"
+        )
 
 
 class _Columns:

@@ -22,7 +22,7 @@ from hpcjobs.tasks.arrow_rows import roomy
 from hpcjobs.tasks.file_names import files_of, is_pattern, is_saved
 from hpcjobs.tasks.ids import row_ids, slices
 from hpcjobs.tasks.kept_values import check_kept, plain
-from hpcjobs.tasks.read_files import read_files, read_folder
+from hpcjobs.tasks.read_files import check_no_delimiter, read_files, read_folder
 from hpcjobs.tasks.typed_columns import check_named, typed
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
@@ -128,6 +128,7 @@ def _from_hub(config: DataConfig) -> pa.Table:
 
 
 def _of_dataset(loaded: Any, config: DataConfig) -> pa.Table:
+    check_no_delimiter(config)
     if isinstance(loaded, dict):
         splits = list(loaded)
         split = config.split or (splits[0] if len(splits) == 1 else None)

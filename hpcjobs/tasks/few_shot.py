@@ -10,12 +10,14 @@ from typing import Protocol
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from hpcjobs.assets import data_suffix
 from hpcjobs.config import Config, DataConfig, FewShotConfig
 from hpcjobs.errors import ConfigError, DataError, did_you_mean
 from hpcjobs.requests import Row
 from hpcjobs.run_folder.inputs import Inputs, user_columns, user_row
 from hpcjobs.run_folder.json_columns import python_rows, python_values
 from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.tasks.csv_rows import DELIMITERS
 from hpcjobs.tasks.datasets import load_beside, on_hub
 from hpcjobs.tasks.seeds import sample_seed
 
@@ -163,12 +165,14 @@ def is_own(shots: FewShotConfig) -> bool:
 def _load(config: Config) -> pa.Table:
     shots, data = config.task.few_shot, config.data
     if shots.data:
-        data = DataConfig(name=shots.data, config=data.config if on_hub(shots.data) else None, types=data.types)
+        config_name = data.config if on_hub(shots.data) else None
+        delimiter = data.delimiter if data_suffix(shots.data) in DELIMITERS else None
+        data = DataConfig(name=shots.data, config=config_name, types=data.types, delimiter=delimiter)
     changes = {"split": shots.split, "config": shots.config or data.config, "max_samples": None, "id_column": None}
     try:
         return load_beside(data.model_copy(update=changes))
     except DataError as error:
-        raise DataError(f"task.few_shot: {error}") from None
+        raise DataError(f"task.few_shot.{'data' if shots.data else 'split'}: {error}") from None
 
 
 def _first_of_each(pool: pa.Table, shots: FewShotConfig, asked: Sequence[str]) -> pa.Table:

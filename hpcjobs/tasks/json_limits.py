@@ -24,9 +24,16 @@ def text_problem(text: str) -> str | None:
     except RecursionError:
         return "JSON nested too deep for Python"
     except ValueError as error:
-        return f"not JSON: {error}: {text[:80]!r}"
+        return f"{not_json(error)}: {text[:80]!r}"
     # Only an escape gives half a pair, and each level opens once: most texts need no closer look.
     return json_problem(value) if "\\u" in text or text.count("[") + text.count("{") > DEEPEST else None
+
+
+def not_json(error: ValueError) -> str:
+    """What `json.loads` says of a text that is one line or one value: the lines that it counts are none of the file."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"not JSON: {error.msg} (character {error.pos + 1})"
+    return f"not JSON: {error}"
 
 
 def too_deep(value: Any) -> str | None:

@@ -14,6 +14,7 @@ from hpcjobs.run_folder.journal.parse_lines import parse_block
 from hpcjobs.tasks.arrow_json import has_no_json, reads_as_python
 from hpcjobs.tasks.column_types import joined, rows_table, united_schema
 from hpcjobs.tasks.file_names import open_bytes
+from hpcjobs.tasks.json_limits import not_json
 
 _BLOCK = 1 << 23
 BOM = b"\xef\xbb\xbf"
@@ -91,6 +92,6 @@ def json_value(text: str, path: Path, line: int) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
-        raise DataError(f"{path}:{line}: not JSON: {error}") from None
+        raise DataError(f"{path}:{line}: {not_json(error)}") from None
     except RecursionError:
         raise DataError(f"{path}:{line}: JSON nested too deep for Python") from None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 
 from hpcjobs.config import TaskConfig
@@ -13,6 +14,22 @@ from hpcjobs.tasks.chats import TEMPLATE_COLUMNS, prompt_of
 from hpcjobs.tasks.few_shot import Pool
 from hpcjobs.tasks.seeds import sample_seed
 from hpcjobs.tasks.template import Template
+
+
+class ExampleError(ValueError):
+    """A few-shot example cannot be shown: it is to blame, and not the row that is asked."""
+
+
+@contextlib.contextmanager
+def _blaming(example: Row) -> Iterator[None]:
+    """Whatever is raised in the block names the example by its id."""
+    try:
+        yield
+    except TimeoutError:
+        raise
+    except Exception as error:  # a template may raise anything
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        raise ExampleError(f"the example of task.few_shot with id {example.get('id')!r}: {kind}{error}") from None
 
 
 class _AnyColumn(list[str]):
@@ -113,14 +130,11 @@ class Prompts:
             return turn
         lead = self._description.text(row) if self._description else ""
         shown = self._pool.examples(row, sample, self.asked) if self._pool else []
-        examples = [self._example(one) for one in shown]
         if isinstance(turn, str):
-            if any(not isinstance(shot, str) for shot, _ in examples):
-                raise ValueError("an example of task.few_shot is a chat, and the row a text")
-            shots = [f"{shot}{self._delimiter}{answer}" for shot, answer in examples]
+            shots = [self._text_example(one) for one in shown]
             return lead + self._task.few_shot.separator.join([*shots, turn])
         place = _leading_system(turn)
-        solved = [message for shot, answer in examples for message in _solved(shot, answer, turn)]
+        solved = [message for one in shown for message in self._chat_example(one, turn)]
         return turns_like(turn, [*_described(lead, turn[:place]), *solved, *turn[place:]])
 
     def _turn(self, row: Row) -> Prompt:
@@ -131,14 +145,27 @@ class Prompts:
             return self._prompt.text(row)
         return [{"role": role, "content": template.text(row)} for role, template in self._messages]
 
+    def _text_example(self, row: Row) -> str:
+        """A few-shot example before a text."""
+        with _blaming(row):
+            shot, answer = self._example(row)
+            if not isinstance(shot, str):
+                raise ValueError("it is a chat, and the row a text")
+            return f"{shot}{self._delimiter}{answer}"
+
+    def _chat_example(self, row: Row, asked: Chat) -> Chat:
+        """A few-shot example before the turns of a chat."""
+        with _blaming(row):
+            return _solved(*self._example(row), asked)
+
     def _example(self, row: Row) -> tuple[Prompt, str]:
         """A few-shot example: its prompt, and the first correct answer."""
         try:
             first = first_answer(self.target(row))
         except ValueError as error:
-            raise ValueError(f"an example of task.few_shot has no answer: {error}") from None
+            raise ValueError(f"it has no answer: {error}") from None
         if first is None:
-            raise ValueError("an example of task.few_shot has no answer: task.target gives null for it")
+            raise ValueError("it has no answer: task.target gives null for it")
         return self._turn(row), self.options(row)[first] if isinstance(first, int) else str(first)
 
     def options(self, row: Row) -> list[str]:
@@ -281,8 +308,8 @@ def _solved(shot: Prompt, answer: str, asked: Chat) -> Chat:
     Raises a ValueError if it needs other tools or documents than the chat that is asked: there is one place for them.
     """
     if isinstance(shot, str):
-        raise ValueError("an example of task.few_shot is a text, and the row a chat")
+        raise ValueError("it is a text, and the row a chat")
     for name in TEMPLATE_COLUMNS:
         if (own := template_values(shot).get(name)) and own != template_values(asked).get(name):
-            raise ValueError(f"an example of task.few_shot has other {name} than the row, and a chat has them once")
+            raise ValueError(f"it has other {name} than the row, and a chat has them once")
     return [*shot[_leading_system(shot) :], {"role": "assistant", "content": answer}]

@@ -13,15 +13,14 @@ from hpcjobs.config import DataConfig
 from hpcjobs.errors import DataError
 from hpcjobs.tasks.arrow_rows import read_arrow, read_parquet, same_columns
 from hpcjobs.tasks.column_types import joined, united_schema
-from hpcjobs.tasks.csv_rows import read_csv
+from hpcjobs.tasks.csv_rows import DELIMITERS, read_csv
 from hpcjobs.tasks.file_names import files_in, of_split, one_kind, saved_in
 from hpcjobs.tasks.json_rows import read_json
 from hpcjobs.tasks.jsonl import read_jsonl
 from hpcjobs.tasks.kept_values import plain
 from hpcjobs.tasks.typed_columns import typed
 
-_DELIMITERS = {".csv": ",", ".tsv": "\t"}
-_PACKABLE = (".jsonl", ".json", *_DELIMITERS)
+_PACKABLE = (".jsonl", ".json", *DELIMITERS)
 
 
 def read_folder(folder: Path, config: DataConfig) -> pa.Table:
@@ -44,6 +43,8 @@ def read_files(files: Sequence[Path], config: DataConfig) -> pa.Table:
     kind = one_kind(files, f"data.name {config.title}")
     if config.config is not None:
         raise DataError(f"data.config {config.config!r} is for data sets of the hub, and {config.title} is a file")
+    if kind not in DELIMITERS:
+        check_no_delimiter(config)
     if kind != ".json" or len(files) > 1:
         files = of_split(files, config.split, config.title)
         config = config.model_copy(update={"split": None})
@@ -52,7 +53,14 @@ def read_files(files: Sequence[Path], config: DataConfig) -> pa.Table:
         parts.append(_read(path, kind, config, left))
         left = None if left is None else max(0, left - len(parts[-1]))
     table = parts[0] if len(parts) == 1 else _together(parts, files, kind)
-    return table if kind in _DELIMITERS else typed(table, config.types, config.title)
+    return table if kind in DELIMITERS else typed(table, config.types, config.title)
+
+
+def check_no_delimiter(config: DataConfig) -> None:
+    """Raise a DataError for a delimiter where it would have no effect."""
+    if config.delimiter is not None:
+        kinds = " and ".join(DELIMITERS)
+        raise DataError(f"data.delimiter is for {kinds} files, and {config.title} is none: leave it out")
 
 
 def _together(parts: Sequence[pa.Table], files: Sequence[Path], kind: str) -> pa.Table:
@@ -66,8 +74,8 @@ def _read(path: Path, kind: str, config: DataConfig, rows: int | None) -> pa.Tab
     try:
         if path.suffix.lower() in (".gz", ".zst") and kind not in _PACKABLE:
             raise DataError(f"data file {path}: {kind} is packed already; unpack it first")
-        if kind in _DELIMITERS:
-            return read_csv(path, _DELIMITERS[kind], config.types)
+        if kind in DELIMITERS:
+            return read_csv(path, config.delimiter, config.types)
         if kind == ".jsonl":
             return read_jsonl(path)
         if kind == ".json":

@@ -19,6 +19,7 @@ from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.process import Identity
 from hpcjobs.run_folder.submission import read_launches
 from tests.fake_slurm import Said, Shell
+from tests.runs import wait_for
 
 DUMMY = ["--set", "model.engine=dummy"]
 ROWS = '{"id": "a", "question": "q", "answer": "x"}\n'
@@ -34,6 +35,7 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     shell.write("emptyid.jsonl", ROWS + ROWS.replace('"a"', '""'))
     shell.write("unknown.yaml", "model:\n  engine: dummy\ncluster:\n  partiton: gpu\n")
     shell.write("newline.yaml", YAML + 'cluster:\n  sbatch:\n    comment: "a\\nb"\n')
+    shell.write("two.jsonl", ROWS + ROWS.replace('"a"', '"b"'))
     shell.write("two.yaml", YAML + "cluster:\n  nodes: two\n")
     shell.write("true.yaml", YAML + "cluster:\n  nodes: true\n")
     shell.write("text.yaml", YAML + 'cluster:\n  nodes: "2"\n')
@@ -45,6 +47,8 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     head = "model:\n  engine: dummy\ndata:\n  name: rows.jsonl\n"
     shell.write("column.yaml", head + "task:\n  prompt: '{{ qestion }}'\n  metrics: [exact_match]\n  target: x\n")
     shell.write("metric.yaml", head + "task:\n  prompt: x\n  metrics: [exact_mach]\n  target: x\n")
+    shell.write("braces.yaml", "task:\n  prompt: {{ question }} then {{ answer }}\n")
+    shell.write("points.yaml", YAML + "sweep:\n  lr: [1]\n")
     shell.write("broken_metric.py", "import no_such_package_for_sure\n")
     (shell.home / "folder").mkdir()
     return shell
@@ -68,7 +72,17 @@ BAD: list[tuple[list[str], list[str]]] = [
     (["--set", "cluster.nodse=2"], ["--set cluster.nodse", "unknown key", "did you mean 'nodes'", "partition"]),
     (["--set", "clutser.nodes=2"], ["--set clutser.nodes", "did you mean 'cluster'"]),
     (["--set", "nodes=2"], ["section.key=value"]),
-    (["--set", "task.prompt={{ question }}"], ["quotes"]),
+    (["--set", "task.prompt={{ question }}"], ["a text needs quotes: --set 'task.prompt=\"{{ question }}\"'"]),
+    (["--set", "task.prompt={{", "question", "}}"], ["a template needs quotes", "'task.target=\"{{ answer }}\"'"]),
+    (["--config", "braces.yaml"], ["braces.yaml:2: not YAML", 'quotes around it: "{{ column }}"']),
+    (["--set", "task.prompt=Q: x"], ["--set task.prompt: is a text: one with braces or a colon in it needs quotes"]),
+    (["--config", "metric.yaml", "--set", "task.target={x}"], ["--set task.target: is a text: one with braces"]),
+    (["--config", "metric.yaml", "--set", "task.target.x=1"], ["--set task.target.x: task.target: is a text"]),
+    (["--set", "cluster.sbatch.comment={a: b}"], ["--set cluster.sbatch.comment: is a text or a valid integer"]),
+    (["--set", "train.betas=[0.1]"], ["train.betas.1: is missing"]),
+    (["--set", "model.batch_size=x"], ["model.batch_size: Input should be a valid integer or 'auto' (got 'x')"]),
+    (["--metric", "exact_mach"], ["--metric: task.metrics: no metric 'exact_mach'", "did you mean 'exact_match'"]),
+    (["--set", "run.retries=2"], ["--set run.retries", "for the points of a sweep", "run.auto_resume"]),
     (["--nodes", "2", "--gpus", "7"], ["--gpus 7", "--nodes 2", "--gpus 6 or --gpus 8"]),
     (["--gpus", "4", "--gpus-per-node", "2"], ["contradict"]),
     (["--gpus", "4", "--ntasks-per-node", "3"], ["--ntasks-per-node 3", "4 ranks a node"]),
@@ -147,6 +161,8 @@ def test_bad_input_is_told_once_and_leaves_nothing(shell: Shell, words: list[str
         (["script", "--", "none.py"], ["none.py is neither a file here nor a command on PATH"]),
         (["script", "--", "ecko", "x"], ["ecko is neither", "Python file, -m module, or any command"]),
         (["script", "--nodes", "2", "--gpus", "3", "--", "-m", "json.tool"], ["--gpus 2 or --gpus 4"]),
+        (["script", "--metric", "f1", "--", "echo"], ["--metric is for submit eval", "script run has no scores"]),
+        (["generate", "--metric", "f1"], ["--metric is for submit eval", "a generate run has no scores"]),
     ],
 )
 def test_jobs_that_cannot_be(shell: Shell, words: list[str], message: list[str]) -> None:
@@ -272,6 +288,41 @@ def test_what_a_dry_run_shows_is_what_is_queued(shell: Shell) -> None:
     assert shell.run("submit", "eval", *DUMMY, "--name", "a", "--gpus", "2", "--comment", "x y").code == 0
     assert shell.slurm.script(100).rstrip() in shown
     assert shell.slurm.script(101).rstrip().replace("afterany:100", "afterany:WORK_JOB_ID") in shown
+
+
+@pytest.mark.parametrize("warn", [[], ["--sbatch", "signal=USR1@60"]])
+def test_the_same_of_a_program(shell: Shell, warn: list[str]) -> None:
+    words = ["submit", "script", "--name", "p", *warn]
+    shown = shell.run(*words, "--dry-run", "--", "echo", "hi").out
+    assert shell.run(*words, "--", "echo", "hi").code == 0
+    assert shell.slurm.script(100).rstrip() in shown
+    assert len(shell.slurm.calls("sbatch")) == 1 + bool(warn) == shown.count("# script: ")
+
+
+def test_a_dry_run_of_a_resume_says_what_it_would_queue_and_changes_nothing(shell: Shell) -> None:
+    assert shell.run("submit", "eval", *DUMMY, "--name", "a", "--data", "two.jsonl").code == 0
+    assert "still going" in shell.run("resume", "a", "--dry-run").message
+    shell.slurm.answer("squeue", "100|CANCELLED|None|n1\n101|CANCELLED|None|\n")
+    before = {path: path.stat().st_mtime_ns for path in shell.runs.rglob("*")}
+    calls = len(shell.slurm.calls("sbatch"))
+    said = shell.run("resume", "a", "--gpus", "2", "--dry-run")
+    assert said.code == 0, said
+    assert said.out.startswith("resume  at most 2 of 2 samples on 1 node x 2 GPUs = 2 ranks\nby      slurm\n")
+    assert json.loads(shell.run("resume", "a", "--dry-run", "--json").out)["scripts"].keys() == {"work", "merge"}
+    assert {path: path.stat().st_mtime_ns for path in shell.runs.rglob("*")} == before
+    assert len(shell.slurm.calls("sbatch")) == calls
+    assert shell.run("resume", "a", "--gpus", "2").code == 0
+    shown = said.out.replace("merge-0", "merge-1").replace("work-0", "work-1")
+    assert shell.slurm.script(102).rstrip().replace("work-0", "work-1") in shown
+    assert "no sample" not in shell.run("resume", "a", "--errors", "--dry-run").out
+
+
+def test_a_dry_run_of_a_resume_of_what_is_complete(
+    shell: Shell, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HPCJOBS_RUNS", str(finished))
+    said = shell.run("resume", "done", "--dry-run")
+    assert (said.code, said.out.splitlines()[0]) == (0, "resume  done is complete, and nothing is left to run")
 
 
 def test_a_dry_run_as_json(shell: Shell) -> None:
@@ -444,3 +495,53 @@ def test_ctrl_c_ends_the_waiting_and_not_the_run(shell: Shell) -> None:
     assert said.code == 0
     assert str(supervisor.pid) in said.out
     assert json.loads(shell.run("status", "long", "--json").out)["state"] == "cancelled"
+
+
+def interrupted(command: list[str | Path], sign: Path) -> tuple[int, str]:
+    """Exit code and stderr of `hpcjobs command`, which gets Ctrl-C as soon as `sign` has content."""
+    words = [sys.executable, "-m", "hpcjobs", *map(str, command)]
+    with subprocess.Popen(
+        words, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=heed_ctrl_c
+    ) as process:
+        try:
+            wait_for(lambda: sign.exists() and (sign.stat().st_size > 0 or process.poll() is not None), str(sign))
+            os.killpg(process.pid, signal.SIGINT)
+            _, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    return process.returncode, err
+
+
+def test_ctrl_c_of_a_debug_run_says_what_stands(shell: Shell) -> None:
+    paths, started = RunPaths(shell.runs / "d"), shell.home / "started"
+    shell.write("wait.py", f"import time; open({str(started)!r}, 'w').write('1'); time.sleep(600)\n")
+    metric = f"""
+import time
+class Slow:
+    name = "slow"
+    def score(self, completion, target, row):
+        if row["id"] == "b":
+            open({str(started)!r}, "w").write("1")
+            time.sleep(600)
+        return 1.0
+"""
+    shell.write("slow.py", metric)
+    words = ["submit", "eval", *DUMMY, "--executor", "debug", "--data", "two.jsonl", "--set", "run.chunk_size=1"]
+    code, err = interrupted([*words, "--name", "d", "--metric", "slow:Slow", "--yes"], started)
+    assert code == 130
+    assert err.splitlines()[-1] == f"interrupted: 1 of 2 samples are done and kept; next: hpcjobs resume {paths.root}"
+    assert "Traceback" not in err
+    started.unlink()
+    code, err = interrupted(["submit", "script", "--executor", "debug", "--name", "s", "--", "wait.py"], started)
+    assert (code, err.splitlines()[-1]) == (
+        130, f"interrupted: its program has ended; next: hpcjobs resume {shell.runs / 's'}"
+    )  # fmt: skip
+
+
+def test_a_verb_that_is_interrupted_says_so(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hpcjobs.run_folder.paths.list_runs", interrupt)
+    said = shell.run("runs")
+    assert (said.code, said.err) == (130, "interrupted\n")

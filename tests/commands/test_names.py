@@ -38,8 +38,8 @@ def test_every_engine_is_taken_and_every_key_is_one_of_the_config() -> None:
 
 def test_data_and_profiles_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in listed("data"):
-        changes = {"task": {"prompt": "x", "target": "x", "metrics": ["f1"]}, "data": {"name": name, "max_samples": 2}}
-        config = config_of(tmp_path, changes)
+        task = {"prompt": "x", "target": "x", "metrics": ["f1"]}
+        config = config_of(tmp_path, {"task": task, "data": {"name": name, "max_samples": 2}})
         assert make_plan("eval", config, tmp_path / name).plan.rows == 2
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs" / "clusters").mkdir(parents=True)

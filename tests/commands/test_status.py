@@ -332,3 +332,29 @@ def test_a_local_run_whose_ranks_were_asked_to_end_is_cancelled(ram: Path) -> No
     local_launch(paths, 0, alive=False)
     rank_told(paths, 0, "local0t5", state="drained", ended_at=time.time())
     assert read_status(paths).state == "cancelled"
+
+
+def test_a_journal_and_a_ledger_with_bad_bytes_are_told_before_the_merge_is(ram: Path) -> None:
+    paths = plan_run(ram / "run", ROWS)
+    run_ranks(paths, 1)
+    journal = paths.journal("a", 0)
+    with journal.open("ab") as file:
+        file.write(b'{"half": ')  # a crash does that
+    assert read_status(paths).notes == []
+    content = journal.read_bytes()
+    second = content.index(b"\n") + 1
+    journal.write_bytes(content[: second + 3] + b"\xff\0" + content[second + 5 :])
+    [note] = read_status(paths).notes
+    assert note.startswith(f"{journal}: broken record at offset {second}: ")
+    journal.write_bytes(content)
+    done = paths.round(0) / "3.done"
+    values = done.read_bytes()
+    for damage in (values[:-5], b"[]", b"\xff" + values):
+        done.write_bytes(damage)
+        [note] = read_status(paths).notes
+        assert note.startswith(f"{done}: broken claim file: ")
+        assert note.endswith(f"next: hpcjobs merge {paths.root}")
+    done.write_bytes(values)
+    merge(paths)
+    journal.write_bytes(b"\xff\n")
+    assert (read_status(paths).state, read_status(paths).notes) == ("complete", []), "its results are there"

@@ -215,3 +215,22 @@ def test_the_shipped_configs_are_plans(tmp_path: Path) -> None:
         assert draft.plan.job == "train"
     assert str(draft.plan.train.then_eval).endswith("configs/eval.yaml")
     assert draft.plan.rows == 48_000
+
+
+@pytest.mark.parametrize(
+    ("rows", "train", "said"),
+    [
+        (12, {}, None),
+        (11, {}, "is 12, and there are 11 rows: each step goes 1.09 times over the data; for one pass in several"),
+        (20, {"validation_fraction": 0.5}, "there are 10 rows: each step goes 1.2 times"),
+        (1, {"packing": True}, "there are 1 row (fewer when packed): each step goes 12 times"),
+    ],
+)
+def test_a_batch_of_more_than_all_rows_is_noted(
+    tmp_path: Path, rows: int, train: dict[str, Any], said: str | None
+) -> None:
+    (tmp_path / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS[:rows]))
+    plan = make_train_plan(train_config(tmp_path / "d.jsonl", **train), tmp_path / "run").plan
+    found = [line for line in plan.summary() if "train.global_batch" in line]
+    assert len(found) == (said is not None)
+    assert said is None or said in found[0]

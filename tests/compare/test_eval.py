@@ -14,12 +14,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from hpcjobs.compare.eval import Side, compare
-from hpcjobs.compare.eval_findings import Findings
+from hpcjobs.compare.eval_findings import Findings, find
 from hpcjobs.compare.statistics import mcnemar
 from hpcjobs.errors import MergeError, UsageError
 from hpcjobs.launch.slurm import clean_environment
 from hpcjobs.merge.eval import merge
 from hpcjobs.plan.eval import make_plan
+from hpcjobs.run_folder.files import read_json
 from hpcjobs.run_folder.paths import RunPaths
 from tests.runs import DEADLINE, answer, config_of, hpcjobs, plan_run, rows_of, run_ranks
 
@@ -292,3 +293,17 @@ def test_of_an_lm_eval_task_no_score_is_advised(ram: Path) -> None:
     for number in (0, 1):
         mixed = [replace(side, lm_eval=n == number) for n, side in enumerate(sides)]
         assert list(Findings(compare(*mixed), [], None).warnings())[-1] == f"{b.root} has no contains"
+
+
+def test_means_that_are_not_the_runs_own_value_are_called_so(ram: Path) -> None:
+    rows = [{"id": str(n), "q": f"q{n}", "gold": answer(f"q{n}")[: 3 + n] + "x" * n} for n in range(6)]
+    task: dict[str, Any] = {"metrics": ["exact_match", "chrf"], "prompt": "{{ q }}", "target": "{{ gold }}"}
+    runs = [run_of(ram / name, rows, **task) for name in ("a", "b")]
+    findings = find(runs[0], runs[1], [], False, None)
+    lines = list(findings.lines())
+    at = next(number for number, line in enumerate(lines) if line.startswith("chrf "))
+    assert lines[at + 1].endswith("; means of the samples' scores, not the runs' chrf")
+    assert sum("means of the samples" in line for line in lines) == 1, "exact_match is a mean"
+    values: Any = findings.values()
+    assert [values["metrics"][name]["of_samples"] for name in ("exact_match", "chrf")] == [False, True]
+    assert values["metrics"]["chrf"]["a"] != read_json(runs[0].metrics)["metrics"]["chrf"]["value"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -129,8 +130,20 @@ def test_set_says_how_it_is_written(word: str) -> None:
 
 
 def test_set_with_a_template_without_quotes_says_the_cure() -> None:
-    with pytest.raises(ConfigError, match=r'not YAML.*quotes.*"\{\{ column \}\}"'):
-        set_layer(["task.prompt={{ question }}"])
+    for text, quoted in (
+        ("{{ question }}", "'task.prompt=\"{{ question }}\"'"),
+        ("Q: {{ q }}", "'task.prompt=\"Q: {{ q }}\"'"),
+        ("{{ q }} of", "'task.prompt=\"{{ q }} of\"'"),
+        ("@q", "'task.prompt=\"@q\"'"),
+        ('{{ q["a"] }}', shlex.quote("task.prompt='{{ q[\"a\"] }}'")),
+    ):
+        with pytest.raises(ConfigError) as error:
+            set_layer([f"task.prompt={text}"])
+        assert str(error.value).endswith(f"a text needs quotes: --set {quoted}")
+        word = shlex.split(quoted)[0]
+        assert set_layer([word]).values == {"task": {"prompt": text}}, "what it says to type is what was meant"
+    with pytest.raises(ConfigError, match=r"not YAML: [^;]*$"):
+        set_layer(["task.metrics=[a"])
 
 
 def test_a_flag_through_a_value() -> None:
@@ -182,6 +195,29 @@ def test_both_of_an_either_or_in_one_layer_stay_for_the_check() -> None:
 def test_a_value_where_a_section_belongs_is_not_lost() -> None:
     merged = merge_layers([text_layer("model: tiny\n", "low"), set_layer(["model.engine=dummy"])])
     assert merged.values == {"model": "tiny"}
+
+
+def test_keys_over_a_value_take_its_place_so_that_they_are_refused() -> None:
+    merged = merge_layers([text_layer("task: {target: a}\n", "low"), set_layer(["task.target.x=1"])])
+    assert merged.values == {"task": {"target": {"x": 1}}}
+    assert merged.places["task.target.x"] == "--set task.target.x"
+    assert "task.target" not in merged.places
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        ("sweep: a.csv", "sweep: {lr: [1]}", "low:1: sweep is the file 'a.csv', and high:1 sets keys below it"),
+        ("sweep: {lr: [1]}", "sweep: a.csv", "high:1: sweep is the file 'a.csv', and low:1 sets keys below it"),
+    ],
+)
+def test_points_of_a_file_and_of_lists_are_not_taken_for_each_other(low: str, high: str, said: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        merge_layers([text_layer(low, "low"), text_layer(high, "high")])
+    assert said in str(error.value)
+    assert merge_layers([text_layer("sweep: a", "low"), text_layer("sweep: b", "high")]).values == {"sweep": "b"}
+    axes = [text_layer("sweep: {a: [1]}", "low"), text_layer("sweep: {b: [2]}", "high")]
+    assert merge_layers(axes).values == {"sweep": {"a": [1], "b": [2]}}
 
 
 _KEYS = st.sampled_from("abc")

@@ -98,6 +98,13 @@ def test_1e_4_is_a_float() -> None:
         ("task:\n  generation: {stop: ['']}\n", ["c.yaml:2", "task.generation.stop.0"]),
         ("model: tiny\n", ["c.yaml:1", "model", "section", "'tiny'"]),
         ("1: {}\n", ["string"]),
+        ("sweep: 3\n", ["c.yaml:1", "sweep: is a list of values for each name", "file (got 3)"]),
+        ("sweep:\n  1: [2]\n", ["c.yaml:1", "the name 1 is no text"]),
+        ("sweep:\n  lr: 0.1\n", ["c.yaml:2", "sweep.lr is a list of values", "sweep.lr=[0.1, 0.2] (got 0.1)"]),
+        ("cluster:\n  sbatch:\n    comment: {a: b}\n", ["c.yaml:3: cluster.sbatch.comment: is a text or a valid"]),
+        ("task:\n  choices: {a: b}\n", ["c.yaml:2: task.choices: is a text or is a list"]),
+        ("train:\n  betas: [0.1]\n", ["c.yaml:2: train.betas.1: is missing"]),
+        ("task:\n  target: a\ndata:\n  delimiter: ab\n", ["c.yaml:4: data.delimiter: is one character", "'ab'"]),
     ],
 )
 def test_what_is_wrong_where_and_what_would_do(text: str, words: list[str]) -> None:

@@ -43,6 +43,13 @@ def test_what_is_no_model_is_told(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     with pytest.raises(ConfigError, match=r"model folder .*/mien does not exist .did you mean 'mine'"):
         checked_model(config(str(tmp_path / "mien")))
+    file = tmp_path / "mine" / "model.safetensors"
+    file.touch()
+    with pytest.raises(ConfigError, match=r"model\.name .*safetensors is a file: a model is a folder with"):
+        checked_model(config(str(file)))
+    (tmp_path / "mine" / "config.json").touch()
+    with pytest.raises(ConfigError, match=rf"is a file: the model is its folder, {tmp_path / 'mine'}$"):
+        checked_model(config(str(file)))
 
 
 def test_a_name_in_a_folder_that_is_here_is_no_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -143,3 +143,26 @@ def test_generate_has_answers_and_no_metrics(site: Site) -> None:
     assert "scores" not in site.rows("g")[0]
     assert len(site.rows("g")) == 50
     assert "exact_match" in site.hpcjobs("score", "g", "--metric", "exact_match", "--target", "{{ answer }}")
+
+
+def test_join_merge_and_resume_of_jobs_that_get_nothing_of_the_shell(site: Site) -> None:
+    shape, slow = ("--nodes", "1", "--ntasks-per-node", "2"), ("--data", "unified", "--max-samples", "80", *DUMMY)
+    bare = ("--sbatch", "export=NONE", "--set", "model.dummy_delay=0.5", "--set", "cluster.env={MINE: here}")
+    site.hpcjobs("submit", "eval", *shape, "--gpus", "0", "--name", "none", *bare, *slow)
+    site.until("some samples", lambda: site.look("none").done >= 4)
+    site.hpcjobs("join", "none", *shape)
+    site.until("the others", lambda: len([rank for rank in site.look("none").ranks if rank.vitals.samples]) == 4)
+    site.hpcjobs("cancel", "none")
+    site.cluster.wait_job(site.jobs("none")["join"], "CANCELLED", "COMPLETED", "FAILED")
+    site.until("the end of all", lambda: not site.look("none").going)
+    assert "incomplete" in site.hpcjobs("merge", "none", code=3)
+    kept = site.metrics("none")["counts"]["accepted"]
+    assert 4 <= kept < 80
+    site.hpcjobs("resume", "none", "--wait")
+    metrics = site.metrics("none")
+    assert (metrics["complete"], metrics["counts"]["accepted"]) == (True, 80)
+    launches = json.loads(site.paths("none").submission.read_text())["launches"]
+    for launch in launches:
+        work = next(text for kind, text in launch["scripts"].items() if kind != "merge")
+        assert "#SBATCH --export=NONE" in work
+        assert "--export=ALL" in work, "or srun hands on less than the script has"

@@ -113,7 +113,7 @@ def test_an_example_with_tools_or_documents_of_its_own_is_an_error() -> None:
         for n, text in enumerate(("same", "same", "other"))
     ]
     assert len(asked(rows, 1, target="{{ gold }}", few_shot={"k": 1})) == 3
-    with pytest.raises(ValueError, match=r"an example of task\.few_shot has other documents than the row"):
+    with pytest.raises(ValueError, match=r"id .r0.: it has other documents than the row"):
         asked(rows, 2, target="{{ gold }}", few_shot={"k": 1})
 
 
@@ -124,7 +124,7 @@ def test_texts_and_chats_are_never_mixed() -> None:
     )  # fmt: skip
     prompts = Prompts(task_of(target="{{ gold }}", few_shot={"k": 1}), ["prompt", "gold"], pool)
     assert prompts.prompt({"prompt": "x", "gold": "y"}) == "text g\n\nx"
-    with pytest.raises(ValueError, match=r"an example of task\.few_shot is a text, and the row a chat"):
+    with pytest.raises(ValueError, match=r"the example of task\.few_shot with id .*: it is a text, and the row a chat"):
         prompts.prompt({"prompt": [USER], "gold": "y"})
 
 

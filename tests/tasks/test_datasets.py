@@ -173,7 +173,7 @@ def test_half_a_surrogate_pair_is_named_by_line_and_column(tmp_path: Path, value
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("d.jsonl", b'{"a": 1}\n{"a": \n', r"d\.jsonl:2: not JSON"),
+        ("d.jsonl", b'{"a": 1}\n{"a": \n', r"d\.jsonl:2: not JSON: Expecting value \(character 7\)$"),
         ("d.jsonl", b'{"a": 1}\n[1]\n', r"d\.jsonl:2: row 1 is list, not an object"),
         ("d.jsonl", b'{"a": "\xff"}\n', r"d\.jsonl:1: not JSON"),
         ("d.json", b"{", r"d\.json: not JSON"),
@@ -247,3 +247,29 @@ def test_what_can_only_be_a_name_of_the_hub(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path)
     assert [name for name in ("someone/name", "owner/here", "./owner/name", "owner/*", "a b", asset_names()[0])
             if on_hub(name)] == ["someone/name"]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "mark"), [("d.csv", ";"), ("d.csv", "\t"), ("d.csv", "|"), ("d.tsv", ","), ("d.CSV", ";")]
+)
+def test_a_csv_file_with_another_delimiter_is_refused_until_it_is_named(tmp_path: Path, name: str, mark: str) -> None:
+    path, usual = tmp_path / name, "\t" if name == "d.tsv" else ","
+    path.write_text(f"question{mark}answer\n1{usual}5{mark}x\n")
+    with pytest.raises(DataError, match=r"set data\.delimiter to ") as error:
+        load_table(DataConfig(name=str(path)))
+    said = f"its first line has no {usual!r}, but {mark!r}: set data.delimiter to {mark!r} (to {usual!r} if it is one"
+    assert said in str(error.value)
+    table = load_table(DataConfig(name=str(path), delimiter=mark))
+    assert table.select(["question", "answer"]).to_pylist() == [{"question": f"1{usual}5", "answer": "x"}]
+    path.write_text(f"a{mark}b\n1\n")
+    assert load_table(DataConfig(name=str(path), delimiter=usual)).column(f"a{mark}b").to_pylist() == ["1"]
+
+
+def test_a_delimiter_is_for_csv_alone(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"data\.delimiter is for \.csv and \.tsv files, and unified is none: leave"):
+        load_table(DataConfig(name="unified", delimiter=";"))
+    import datasets
+
+    datasets.Dataset.from_list([{"a": 1}]).save_to_disk(str(tmp_path / "saved"))
+    with pytest.raises(DataError, match=r"data\.delimiter is for"):
+        load_table(DataConfig(name=str(tmp_path / "saved"), delimiter=";"))

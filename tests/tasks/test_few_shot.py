@@ -91,7 +91,7 @@ def test_too_few_rows_are_an_error_that_says_how_many() -> None:
 def test_an_example_without_an_answer_is_named(answer: Any, said: str) -> None:
     rows = [{"index": n, "id": f"r{n}", "q": "q", "a": answer} for n in range(2)]
     rows[1]["q"] = "other"
-    with pytest.raises(ValueError, match=rf"an example of task\.few_shot has no answer: .*{said}"):
+    with pytest.raises(ValueError, match=rf"the example of task\.few_shot with id 'r\d': it has no answer: .*{said}"):
         prompts_of(rows, prompt="{{ q }}", few_shot={"k": 1}).request(rows[1], 0)
 
 
@@ -151,7 +151,7 @@ def test_the_plan_keeps_no_more_rows_than_are_needed(tmp_path: Path) -> None:
 
 
 def test_a_pool_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"task\.few_shot: data file .*no\.jsonl does not exist"):
+    with pytest.raises(DataError, match=r"task\.few_shot\.data: data file .*no\.jsonl does not exist"):
         pool_table(config_of(tmp_path, k=1, data=str(tmp_path / "no.jsonl")), pa.Table.from_pylist(ROWS))
     with pytest.raises(ConfigError, match=r"needs task\.target"):
         Prompts(validate(Layer({"task": {"prompt": "{{ q }}", "few_shot": {"k": 1}}})).task, ["q"])
@@ -218,3 +218,43 @@ def test_a_row_that_stands_twice_in_the_data_set_is_no_example_of_itself(tmp_pat
     path.write_text("".join(json.dumps(row) + "\n" for row in QUESTIONS[:3] * 2))
     assert own_examples(tmp_path, {"name": str(path)}, {"k": 3}) == [False] * 6
     assert own_examples(tmp_path / "b", {"name": str(path)}, {"k": 4, "sampling": "random"}) == [False] * 6
+
+
+def test_examples_in_a_csv_file_have_the_delimiter_of_the_data(tmp_path: Path) -> None:
+    for name, mark in (("d.csv", ";"), ("f.csv", ";")):
+        (tmp_path / name).write_text(f"q{mark}a\n{name}{mark}1\n")
+    (tmp_path / "f.jsonl").write_text('{"q": "of jsonl", "a": "1"}\n')
+    for few, shown in (("f.csv", "f.csv"), ("f.jsonl", "of jsonl")):
+        values = {
+            "model": {"engine": "dummy"}, "data": {"name": str(tmp_path / "d.csv"), "delimiter": ";"},
+            "task": {
+                "prompt": "{{ q }}", "target": "{{ a }}", "metrics": ["exact_match"],
+                "few_shot": {"k": 1, "data": str(tmp_path / few)},
+            },
+        }  # fmt: skip
+        draft = make_plan("eval", validate(Layer(values)), tmp_path / "run")
+        assert draft.pool is not None
+        assert draft.pool.column("q").to_pylist() == [shown]
+
+
+@pytest.mark.parametrize(
+    ("task", "said"),
+    [
+        ({"prompt": "{{ 6 // (n | int) }}"}, "ZeroDivisionError: integer division"),
+        ({"prompt": "{{ q }}", "target": "{{ [a, 1 // (n | int)] | last }}"}, "ZeroDivisionError"),
+        ({"messages": [{"role": "user", "content": "{{ n.x.y }}"}]}, "UndefinedError: 'str object' has no"),
+    ],
+)
+def test_an_example_that_fails_is_blamed_and_not_the_row(tmp_path: Path, task: dict[str, Any], said: str) -> None:
+    good = {"q": "good", "a": "1", "n": {"x": {"y": 1}} if "messages" in task else "1"}
+    (tmp_path / "d.jsonl").write_text(json.dumps({"id": "mine"} | good) + "\n")
+    (tmp_path / "f.jsonl").write_text(json.dumps({"id": "bad", "q": "q", "a": "2", "n": "0"}) + "\n")
+    few_shot = {"k": 1, "data": str(tmp_path / "f.jsonl")}
+    values = {
+        "model": {"engine": "dummy"}, "data": {"name": str(tmp_path / "d.jsonl")},
+        "task": {"target": "{{ a }}", "metrics": ["exact_match"], "few_shot": few_shot} | task,
+    }  # fmt: skip
+    with pytest.raises(DataError) as error:
+        make_plan("eval", validate(Layer(values)), tmp_path / "run")
+    assert f"the task's templates fail: the example of task.few_shot with id 'bad': {said}" in str(error.value)
+    assert "mine" not in str(error.value)

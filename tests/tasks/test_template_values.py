@@ -129,8 +129,11 @@ def test_a_template_that_leaves_them_out_is_refused(tmp_path: Path, column: str)
 
 @pytest.mark.parametrize(
     ("value", "said"),
-    [("{", "is no JSON"), ('{"a": 1}', "is no list"), (7, "is no list"), (["{}"], "has items that are no objects")],
-)
+    [
+        ("{", "is no JSON: '{'$"), ("", r"is no JSON: ''; with data\.types: \{tools: json\} an empty one is null"),
+        ('{"a": 1}', "is no list"), (7, "is no list"), (["{}"], "has items that are no objects"),
+    ],
+)  # fmt: skip
 def test_what_is_no_list_is_an_error_of_the_sample(value: object, said: str) -> None:
     row = {"messages": CHAT, "tools": value}
     with pytest.raises(ValueError, match=f"column 'tools' of a row with a chat {said}"):

@@ -208,6 +208,14 @@ def test_what_a_program_does_to_its_files_costs_nobody_else(place: Path) -> None
         (("--sweep", "none.jsonl"), ("p.py",), "none.jsonl does not exist"),
         (("--set", "sweep.learning-rate=[1]"), ("p.py",), "use letters, digits and _"),
         (("--set", "sweep.lr=[1, 0]"), ("p.py", "{{ 1 // lr }}"), "point 1: integer division"),
+        (("--set", "sweep.lr=0.1"), ("p.py",), "--set sweep.lr is a list of values, such as sweep.lr=[0.1, 0.2] (got"),
+        (("--set", "sweep.lr=[[1]]"), ("p.py",), "--set sweep.lr: each value is a text, a number, true, false or null"),
+        (("--sweep", ""), ("p.py",), "--sweep: sweep: is a list of values for each name, such as {lr: [0.1, 0.2]}, or"),
+        (
+            ("--sweep", "p.jsonl", "--set", "sweep.lr=[1]"),
+            ("p.py",),
+            "--sweep: sweep is the file 'p.jsonl', and --set sweep.lr sets keys below it: leave one of them out",
+        ),
     ],
 )  # fmt: skip
 def test_what_no_point_could_run_is_refused_when_planning(
