@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from hpcjobs.run_folder.heartbeat import read_heartbeats
-from tests.slurm.site import DUMMY, Site
+from tests.slurm.site import DUMMY, ROOT, Site
 
 
 @pytest.mark.model
@@ -147,7 +147,8 @@ def test_generate_has_answers_and_no_metrics(site: Site) -> None:
 
 def test_join_merge_and_resume_of_jobs_that_get_nothing_of_the_shell(site: Site) -> None:
     shape, slow = ("--nodes", "1", "--ntasks-per-node", "2"), ("--data", "unified", "--max-samples", "80", *DUMMY)
-    bare = ("--sbatch", "export=NONE", "--set", "model.dummy_delay=0.5", "--set", "cluster.env={MINE: here}")
+    here = f"cluster.env={{PYTHONPATH: {ROOT}}}"  # without the shell's, jobs would import what is installed
+    bare = ("--sbatch", "export=NONE", "--set", "model.dummy_delay=0.5", "--set", here)
     site.hpcjobs("submit", "eval", *shape, "--gpus", "0", "--name", "none", *bare, *slow)
     site.until("some samples", lambda: site.look("none").done >= 4)
     site.hpcjobs("join", "none", *shape)
