@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from hpcjobs.run_folder.heartbeat import read_heartbeats
-from tests.slurm.site import DUMMY, Site
+from tests.slurm.site import DUMMY, ROOT, Site
 
 
 @pytest.mark.model
@@ -146,10 +146,11 @@ def test_generate_has_answers_and_no_metrics(site: Site) -> None:
 
 
 def test_join_merge_and_resume_of_jobs_that_get_nothing_of_the_shell(site: Site) -> None:
-    shape, slow = ("--nodes", "1", "--ntasks-per-node", "2"), ("--data", "unified", "--max-samples", "80", *DUMMY)
-    bare = ("--sbatch", "export=NONE", "--set", "model.dummy_delay=0.5", "--set", "cluster.env={MINE: here}")
+    shape, slow = ("--nodes", "1", "--ntasks-per-node", "2"), ("--data", "unified", *DUMMY)
+    here = f"cluster.env={{PYTHONPATH: {ROOT}}}"  # without the shell's, jobs would import what is installed
+    bare = ("--sbatch", "export=NONE", "--set", "model.dummy_delay=2.0", "--set", here)
     site.hpcjobs("submit", "eval", *shape, "--gpus", "0", "--name", "none", *bare, *slow)
-    site.until("some samples", lambda: site.look("none").done >= 4)
+    site.until("some samples", lambda: site.look("none").done >= 1)
     site.hpcjobs("join", "none", *shape)
     site.until("the others", lambda: len([rank for rank in site.look("none").ranks if rank.vitals.samples]) == 4)
     site.hpcjobs("cancel", "none")
@@ -157,10 +158,12 @@ def test_join_merge_and_resume_of_jobs_that_get_nothing_of_the_shell(site: Site)
     site.until("the end of all", lambda: not site.look("none").going)
     assert "incomplete" in site.hpcjobs("merge", "none", code=3)
     kept = site.metrics("none")["counts"]["accepted"]
-    assert 4 <= kept < 80
+    assert 4 <= kept < 600
+    config = site.paths("none").config
+    config.write_text(config.read_text().replace("dummy_delay: 2.0", "dummy_delay: 0.0"))
     site.hpcjobs("resume", "none", "--wait")
     metrics = site.metrics("none")
-    assert (metrics["complete"], metrics["counts"]["accepted"]) == (True, 80)
+    assert (metrics["complete"], metrics["counts"]["accepted"]) == (True, 600)
     launches = json.loads(site.paths("none").submission.read_text())["launches"]
     for launch in launches:
         work = next(text for kind, text in launch["scripts"].items() if kind != "merge")
