@@ -5,8 +5,8 @@
     python tools/mutate.py hpcjobs/commands/status.py   # of a file, with the tests of its folder
     python tools/mutate.py hpcjobs/metrics/numbers.py:51
 
-A mutant is killed by a test that fails, or takes several times as long as without it. First come the quick tests that
-run its lines, then the others that run lines of its file; all of the room where none runs its lines.
+A mutant is killed by a test that fails, or takes several times as long as without it, before and right after. First
+come the quick tests that run its lines, then the others that run lines of its file; all of the room where none does.
 tools/mutants_equivalent.txt names those that no test can kill.
 """
 
@@ -129,18 +129,22 @@ def equivalent() -> set[str]:
     return {line for line in lines if line and not line.startswith("#")}
 
 
-def _end(ready: Runner, mutant: Mutant, text: str, recorded: dict[str, Test]) -> str:
+def _end(ready: Runner, mutant: Mutant, text: str, recorded: dict[str, Test], patience: int = 1) -> str:
     quick = dict(sorted(recorded.items(), key=lambda item: item[1].seconds))
     lines = set(mutant.lines)
     on_it = {name: test for name, test in quick.items() if not lines.isdisjoint(test.files.get(mutant.path, ()))}
+    near = {name: test for name, test in quick.items() if not on_it or mutant.path in test.files}
+    rest = {name: test for name, test in near.items() if name not in on_it}
+    how: str | None = None
     ready.write(mutant.path, mutant.text)
     try:
-        how = ready.fails(on_it) if on_it else None
-        near = {name: test for name, test in quick.items() if not on_it or mutant.path in test.files}
-        rest = {name: test for name, test in near.items() if name not in on_it}
-        how = how or (ready.fails(rest) if rest else None)
+        for tests in filter(None, (on_it, rest)):
+            if how := ready.fails(tests, patience):
+                break
     finally:
         ready.write(mutant.path, text)
+    if how == "timeout" and ready.fails(tests, patience) == "timeout":  # without the mutant too: the machine is busy
+        return _end(ready, mutant, text, recorded, 4 * patience)
     return {None: "SURVIVED", "failed": "killed", "timeout": "timed out"}[how]
 
 

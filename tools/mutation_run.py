@@ -72,10 +72,12 @@ class Runner:
         passed, failed = json.loads(found.read_text(encoding="utf-8"))
         return {name: Test(*each) for name, each in passed.items()}, failed
 
-    def fails(self, chosen: dict[str, Test]) -> str | None:
-        """How the first of the tests that does fails, in the order given, or None if all pass."""
+    def fails(self, chosen: dict[str, Test], patience: int = 1) -> str | None:
+        """How the first of the tests that does fails, in the order given, or None if all pass. They have four times as
+        long as they took, and `patience` times that.
+        """
         files = list(dict.fromkeys(name.partition("::")[0] for name in chosen))
-        limit = LEAST_SECONDS + 4 * sum(test.seconds for test in chosen.values())
+        limit = patience * (LEAST_SECONDS + 4 * sum(test.seconds for test in chosen.values()))
         end = self._fork(lambda: _pytest([*files, "-m", QUICK, "-x"], _Chosen(list(chosen))), limit)
         if end == pytest.ExitCode.NO_TESTS_COLLECTED:
             sys.exit(f"none of {list(chosen)[:3]} is there")

@@ -302,6 +302,7 @@ def test_two_resampled_values_are_the_least_for_an_error() -> None:
     assert fold.errors(0.5, np.array([[1.0, 2.0], [1.0, 0.0]])) == (None, None, None)
     stderr, ends, resampled = fold.errors(0.5, np.array([[1.0, 2.0], [1.0, 0.0], [3.0, 4.0]]))
     assert stderr == of(0.25 / math.sqrt(2))
+    assert stderr is not None
     assert ends == of([0.5 - 1.96 * stderr, 0.5 + 1.96 * stderr])
     assert resampled == of([0.5 + 0.025 * 0.25, 0.75 - 0.025 * 0.25])
 

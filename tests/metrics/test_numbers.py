@@ -77,10 +77,9 @@ def test_what_a_model_repeats_for_ever_is_no_number(text: str) -> None:
 
 def test_the_longest_numbers() -> None:
     assert MOST_DIGITS == 400
-    assert READER.answer("9" * 400) == 10**400 - 1
-    assert (READER.answer("1e400"), READER.answer("1e401")) == (10**400, None)
-    assert (READER.answer("2^800"), READER.answer("2^801")) == (2**800, None)
-    assert (READER.answer("0^0"), READER.answer("0^1"), READER.answer("3^-1")) == (1, 0, Fraction(1, 3))
+    for text, value in (("9" * 400, 10**400 - 1), ("1e400", 10**400), ("1e401", None), ("2^800", 2**800),
+                        ("2^801", None), ("0^0", 1), ("0^1", 0), ("3^-1", Fraction(1, 3))):  # fmt: skip
+        assert READER.answer(text) == value
 
 
 def test_signs_are_those_of_the_whole_number() -> None:

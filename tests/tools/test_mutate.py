@@ -60,7 +60,7 @@ RUN = """
 import sys
 sys.path[:0] = [sys.argv.pop(1)]
 import mutate, mutation_run
-mutation_run.HEAVY, mutation_run.LEAST_SECONDS = (), 3.0
+mutation_run.HEAVY, mutation_run.LEAST_SECONDS = (), float(sys.argv.pop(1))
 sys.exit(mutate.main())
 """
 
@@ -82,10 +82,9 @@ def copy(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def mutate(folder: Path, *arguments: str) -> tuple[int, list[str]]:
-    done = subprocess.run(
-        [sys.executable, "-c", RUN, folder / "tools", *arguments], capture_output=True, text=True, cwd=folder
-    )
+def mutate(folder: Path, *arguments: str, least: float = 3.0) -> tuple[int, list[str]]:
+    command: list[str | Path] = [sys.executable, "-c", RUN, folder / "tools", str(least), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
     assert not done.stderr
     return done.returncode, done.stdout.splitlines()
 
@@ -110,6 +109,31 @@ def test_it_names_what_no_test_kills(copy: Path) -> None:
 def test_a_line_where_all_are_killed_is_a_success(copy: Path) -> None:
     end, lines = mutate(copy, "hpcjobs/room/small.py:8", "--tests", "tests/room")
     assert (end, lines[-1].split()) == (0, ["all", "1", "1", "0", "0", "0", "100.0%"])
+
+
+BUSY = """
+import time
+from pathlib import Path
+
+from hpcjobs.room.small import most
+
+
+def test_most():
+    runs = Path(__file__).with_name("runs")
+    with runs.open("a") as file:
+        file.write("x")
+    if len(runs.read_text()) in (2, 3):
+        time.sleep(60)
+    assert most([]) >= 0
+"""
+
+
+def test_what_takes_long_without_the_mutant_too_is_tried_again_with_patience(copy: Path) -> None:
+    """The second run is with the mutant, the third without: as on a machine that was busy for a while."""
+    (copy / "tests/room/test_small.py").write_text(BUSY)
+    end, lines = mutate(copy, "hpcjobs/room/small.py:4", "--tests", "tests/room", least=1.0)
+    assert [line.split()[0] for line in lines[:2]] == ["SURVIVED", "killed"]
+    assert end == 1
 
 
 MADE = """

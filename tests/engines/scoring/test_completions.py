@@ -172,7 +172,7 @@ def test_a_number_that_is_none_fails_the_request() -> None:
     from hpcjobs.engines.scoring.engine import _completion
 
     for task in ("perplexity", "choice"):
-        request: Any = Request(index=1, id="", prompt="x", task=task)  # type: ignore[arg-type]
+        request: Any = Request(index=1, id="", prompt="x", task=task)
         done = _completion(job(request, [-1.0, math.nan], [True, True], [(3, 1), (3, 1)]), time.time() - 5)
         assert done.error is not None
         assert (done.index, done.error.type, done.finish_reason) == (1, "ValueError", "error")

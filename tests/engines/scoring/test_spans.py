@@ -16,7 +16,7 @@ FIRST, LAST = ord("^"), ord("$")
 class Letters:
     """One token a letter, none for `?`; `^` comes first unless it is told not to add special tokens."""
 
-    chat_template = None
+    chat_template: str | None = None
     all_special_ids: tuple[int, ...] = ()
 
     def __init__(self, first: int | None = FIRST, last: int | None = LAST, adds: bool = False) -> None:
