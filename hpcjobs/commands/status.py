@@ -13,6 +13,7 @@ from hpcjobs.commands.counts import count
 from hpcjobs.commands.damage import damage_notes, is_changed, naming
 from hpcjobs.commands.first_error import first_error, is_earlier
 from hpcjobs.commands.job_notes import job_notes, jobs_of
+from hpcjobs.commands.local_supervisor import may_work
 from hpcjobs.commands.program import look_at_program, newest_start
 from hpcjobs.config.resolve import read_config
 from hpcjobs.launch import slurm
@@ -24,7 +25,6 @@ from hpcjobs.run_folder.liveness import LOST, RankView, view_ranks
 from hpcjobs.run_folder.metrics_file import MetricsFile
 from hpcjobs.run_folder.paths import RunPaths
 from hpcjobs.run_folder.plan import Plan
-from hpcjobs.run_folder.process import Identity
 from hpcjobs.run_folder.rank_state import RankState
 from hpcjobs.run_folder.run_state import RunState
 from hpcjobs.run_folder.submission import Launch, read_launches, together
@@ -104,7 +104,7 @@ def _read(paths: RunPaths) -> Status:
     if metrics and (metrics.complete or not any(rank.live for rank in ranks)):  # else it was a look, and more is done
         rows, done = metrics.counts.rows, metrics.counts.accepted
     eta = (rows - done) / rate if rate and plan.kind.unit != "none" else None
-    going = _still_going(now, jobs, ranks)
+    going = _still_going(now, jobs, ranks, plan.kind.has("merge"), metrics)
     cancelled = any(one.cancelled for one in now) or any(job.cancelled for job in jobs.values())
     program = look_at_program(paths, launches, ranks, going, cancelled) if plan.kind.alone else None
     counted = program.ranks if program else ranks
@@ -223,9 +223,8 @@ def _state(
             return RunState.RUNNING
         return metrics.verdict.state if metrics else RunState.ENDED if ranks else RunState.PLANNED
     work = [job for kind, job in jobs.items() if kind != "merge"]
-    if _still_going(
-        launches, jobs, ranks
-    ):  # what was merged so far may be a look, or the merge job may go on by itself
+    # What was merged so far may be a look, or the merge job may go on by itself.
+    if _still_going(launches, jobs, ranks, plan.kind.has("merge"), metrics):
         if work and all(job.pending for job in work):
             return RunState.PENDING
         unknown = any(job.source == "unreachable" for job in work) or any(_unheard(one) for one in launches)
@@ -246,7 +245,13 @@ def _state(
     return RunState.INCOMPLETE if whole and set(states) <= {RankState.DONE, RankState.DRAINED} else RunState.FAILED
 
 
-def _still_going(launches: Sequence[Launch], jobs: dict[str, slurm.JobState], ranks: Sequence[RankView]) -> bool:
+def _still_going(
+    launches: Sequence[Launch],
+    jobs: dict[str, slurm.JobState],
+    ranks: Sequence[RankView],
+    merges: bool = True,
+    metrics: MetricsFile | None = None,
+) -> bool:
     """Whether any job or process of these launches is or may be alive, from Slurm or from heartbeats."""
     if not launches:
         return False
@@ -259,8 +264,7 @@ def _still_going(launches: Sequence[Launch], jobs: dict[str, slurm.JobState], ra
         known = all(job.source not in ("none", "unreachable") for job in jobs.values())
         return any(job.source == "unreachable" for job in jobs.values()) or (live and not known)
     if launches[-1].executor == "local":
-        elsewhere = any(one.supervisor and not Identity(**one.supervisor).is_dead() for one in launches)
-        return live or elsewhere or any(local_processes(one) for one in launches)
+        return live or any(may_work(one, ranks, merges, metrics) or local_processes(one) for one in launches)
     return False
 
 
