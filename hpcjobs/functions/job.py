@@ -107,7 +107,12 @@ class Job(core.Job[R]):  # type: ignore[misc]
         path = self.paths.result_pickle
         if not self._has_ended():
             raise utils.UncompletedJobError(self._why_not())
-        outcome, value = utils.pickle_load(path)
+        try:
+            outcome, value = utils.pickle_load(path)
+        except FileNotFoundError:  # it is run again since
+            self._watch.forget(path.name)
+            self.wait()
+            return self._get_outcome_and_result()
         if outcome not in ("success", "error"):
             raise utils.UncompletedJobError(f"Job {self.job_id} (task: {self.task_id}): {value}{self._tail()}")
         return outcome, value

@@ -65,16 +65,15 @@ class RunWatch:
 
     def has_ended(self, name: str) -> bool:
         """Whether there is an outcome, given the name of its file."""
-        if name in self._ended:
-            return True
         if len(self.calls) <= _FEW:
-            found = (self.paths.jobs / name).exists()
-        else:
+            return (self.paths.jobs / name).exists()
+        if name not in self._ended:
             self._list()
-            found = name in self._ended
-        if found:
-            self._ended.add(name)
-        return found
+        return name in self._ended
+
+    def forget(self, name: str) -> None:
+        """Forget an outcome that was put aside meanwhile, as by `hpcjobs resume --errors`."""
+        self._ended.discard(name)
 
     def note_ended(self, name: str) -> int:
         """Note an outcome that this process has made; returns how many there are."""

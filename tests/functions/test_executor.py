@@ -161,8 +161,9 @@ def test_status_cancel_and_resume_are_those_of_any_run(folder: Path) -> None:
     assert "of 2 samples 2 have no completion" in told.stdout
     assert Path(run).name.startswith("mine-")
     Path("mended").touch()
-    again = command("resume", run, "--errors", "--wait")
+    again = command("resume", run, "--errors")
     assert again.returncode == 0, again.stderr
+    wait_for(lambda: read_status(RunPaths(Path(run))).state == "complete", "the second start", PATIENCE)
     assert [job.result() for job in jobs] == ["a", "b"]
     job = local(folder).submit(time.sleep, 600)
     wait_for(lambda: job.state == "RUNNING", "the call", PATIENCE)

@@ -1,8 +1,8 @@
 """submitit's own tests of what its users see, from the installed package, with hpcjobs in the place of its executors.
 
 Left out are those of its insides: its watcher and sacct, its sbatch text, its signal handler and `LocalJob._process`,
-its fakes of executors and plugins; `local_setup`; and folders whose names hold what no run folder's may (quotes, line
-ends). Their functions are the same objects as before: nothing of them is copied or changed.
+its fakes of executors and plugins; those with limits of 2 or 3 s; `local_setup`; and folders whose names hold what no
+run folder's may (quotes, line ends). Their functions are the same objects as before: nothing of them is copied.
 """
 
 from __future__ import annotations
@@ -47,7 +47,6 @@ LOCAL = [
     "auto.test_auto:test_redirect_stdout_stderr",
     "auto.test_auto:test_python_executor",
     "auto.test_auto:test_local_executor",
-    "core.test_utils:test_command_function_deadlock",
     "test_pickle:test_nested_pickling",
 ]
 DEBUG = [
