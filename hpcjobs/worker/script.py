@@ -23,6 +23,7 @@ from hpcjobs.run_folder.process import processes_with
 from hpcjobs.run_folder.rank_state import RankState
 from hpcjobs.run_folder.snapshot import program_command
 from hpcjobs.worker.guard import die_with_parent, signal_name
+from hpcjobs.worker.last_words import LastWords
 from hpcjobs.worker.signals import Drained, Terminated, Warned
 from hpcjobs.worker.stopped import is_stopped
 
@@ -54,6 +55,7 @@ def run_script(work: Work) -> None:
         env = marked(env, work)
         log.info("command: %s", " ".join(words))
         work.heartbeat.enter(RankState.WORKING)
+        said = LastWords()
         warn = work.config.cluster.warn
         with Warned(warn.signal if warn else None) as warned:
             try:
@@ -62,10 +64,10 @@ def run_script(work: Work) -> None:
             except HpcJobsError as error:
                 _tell(work, str(error))
                 raise
-    _judge(work, code, warned)
+    _judge(work, code, warned, said)
 
 
-def _judge(work: Work, code: int, warned: Warned) -> None:
+def _judge(work: Work, code: int, warned: Warned, said: LastWords) -> None:
     """Say what the end of the program means: Drained, or an HpcJobsError, where it was not done."""
     warn, name = work.config.cluster.warn, how_ended(code)
     if warn and code == TRY_AGAIN:
@@ -75,8 +77,9 @@ def _judge(work: Work, code: int, warned: Warned) -> None:
         raise Drained(f"drained: warned by {warned.by}")
     if code:
         _tell(work, f"ended with {name}")
-        rank = work.rank
-        raise HpcJobsError(f"{' '.join(work.plan.argv)} ended with {name} on rank {rank.rank} ({rank.host})")
+        rank, cause = work.rank, said.read()
+        where = f"on rank {rank.rank} ({rank.host})"
+        raise HpcJobsError(f"{' '.join(work.plan.argv)} ended with {name} {where}{f': {cause}' if cause else ''}")
 
 
 def how_ended(code: int) -> str:
@@ -111,10 +114,13 @@ def _outside() -> dict[str, str]:
 
 
 def _start(command: list[str], env: Mapping[str, str], work: Work) -> subprocess.Popen[bytes]:
-    """Start the program; it dies with this process, as this one dies with its guard."""
+    """Start the program; it dies with this process, as this one dies with its guard.
+
+    It has what srun left open for its tasks, by which MPI reaches Slurm (PMI_FD); what Python opens here it has not.
+    """
     try:
         return subprocess.Popen(
-            command, env=env, cwd=work.plan.code.cwd, umask=user_umask(), preexec_fn=die_with_parent
+            command, env=env, cwd=work.plan.code.cwd, umask=user_umask(), preexec_fn=die_with_parent, close_fds=False
         )
     except OSError as error:
         why = f"{error.strerror}: {command[0]}" if error.filename in (None, command[0]) else str(error)
