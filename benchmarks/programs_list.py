@@ -160,9 +160,6 @@ PROGRAMS = (
         how="srun", last=r"(tested)", what="prints that it is through", srun=("--mpi=pmi2",),
     ),
     Program(
-        "mpi4py", "demo/mpi-ref-v1/ex-2.16.py", how="srun", last=r"(\d+)", what="nothing", srun=("--mpi=pmi2",),
-    ),
-    Program(
         "hydra", f"{_HYDRA}/1_simple_cli/my_app.py", ("+db.user=me",), how="srun",
         last=r"user: (\w+)", what="nothing",
     ),
