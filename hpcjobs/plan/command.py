@@ -22,6 +22,8 @@ _LAUNCHERS = {
     "accelerate.commands.launch", "colossalai", "composer",
 }  # fmt: skip
 _PYTHON = re.compile(r"python(3(\.\d+)?)?")
+# Those that Python has; any other stands there by mistake.
+_LONG_OPTIONS = {"--help", "--help-all", "--help-env", "--help-xoptions", "--version", "--check-hash-based-pycs"}
 _SHEBANG = 512  # bytes; execve(2) reads fewer
 
 
@@ -76,10 +78,16 @@ def _python(words: Sequence[str], elsewhere: bool) -> Command:
     name, launcher = words[0], None
     if name == "-m":
         _check_module(words[1], elsewhere)
+        package = Path(words[1].replace(".", "/"))
+        if (package / "__init__.py").exists():
+            _check_main(package, f"-m {words[1]}")
         launcher = words[1] if words[1] in _LAUNCHERS else None
+    elif name.startswith("--") and name not in _LONG_OPTIONS:
+        raise UsageError(f"{name} stands behind --, where the program begins: options of hpcjobs stand before it")
     elif not name.startswith("-"):
         if not Path(name).exists():
             raise UsageError(f"{name} does not exist")
+        _check_main(Path(name), name)
         if name.endswith(".py"):
             _check_syntax(Path(name))
     return Command(tuple(words), True, launcher)
@@ -125,6 +133,12 @@ def _check_module(module: str, elsewhere: bool) -> None:
         known = False
     if not known:
         raise UsageError(f"there is no module {top}, neither installed nor here: -m {module}")
+
+
+def _check_main(folder: Path, name: str) -> None:
+    """A UsageError where Python is to run a folder that has no program."""
+    if folder.is_dir() and not list(folder.glob("__main__.*")):
+        raise UsageError(f"{name} cannot be run: {folder} has no __main__.py; name the program in it")
 
 
 def _check_syntax(path: Path) -> None:

@@ -24,6 +24,7 @@ from hpcjobs.run_folder.process import end_processes
 from hpcjobs.run_folder.rank_state import RankState
 from hpcjobs.run_folder.snapshot import program_command
 from hpcjobs.worker.guard import die_with_parent, signal_name
+from hpcjobs.worker.last_words import LastWords
 from hpcjobs.worker.signals import Drained, Terminated, Warned
 from hpcjobs.worker.stopped import is_stopped
 
@@ -57,6 +58,7 @@ def run_script(work: Work) -> None:
         env = marked(env, work)
         log.info("command: %s", " ".join(words))
         work.heartbeat.enter(RankState.WORKING)
+        said = LastWords()
         warn = work.config.cluster.warn
         with Warned(warn.signal if warn else None) as warned:
             try:
@@ -67,10 +69,10 @@ def run_script(work: Work) -> None:
             except HpcJobsError as error:
                 _tell(work, str(error))
                 raise
-    _judge(work, code, how, warned)
+    _judge(work, code, how, warned, said)
 
 
-def _judge(work: Work, code: int, how: str, warned: Warned) -> None:
+def _judge(work: Work, code: int, how: str, warned: Warned, said: LastWords) -> None:
     """Say what the end of the program means: Drained, or an HpcJobsError, where it was not done."""
     warn = work.config.cluster.warn
     if warn and code == TRY_AGAIN:
@@ -80,8 +82,9 @@ def _judge(work: Work, code: int, how: str, warned: Warned) -> None:
         raise Drained(f"drained: warned by {warned.by}")
     if code:
         _tell(work, f"ended with {how}")
-        rank = work.rank
-        raise HpcJobsError(f"{' '.join(work.plan.argv)} ended with {how} on rank {rank.rank} ({rank.host})")
+        rank, cause = work.rank, said.read()
+        where = f"on rank {rank.rank} ({rank.host})"
+        raise HpcJobsError(f"{' '.join(work.plan.argv)} ended with {how} {where}{f': {cause}' if cause else ''}")
 
 
 def how_ended(code: int, oom_kills_before: int | None = None) -> str:
@@ -131,10 +134,13 @@ def _outside() -> dict[str, str]:
 
 
 def _start(command: list[str], env: Mapping[str, str], work: Work) -> subprocess.Popen[bytes]:
-    """Start the program; it dies with this process, as this one dies with its guard."""
+    """Start the program; it dies with this process, as this one dies with its guard.
+
+    It has what srun left open for its tasks, by which MPI reaches Slurm (PMI_FD); what Python opens here it has not.
+    """
     try:
         return subprocess.Popen(
-            command, env=env, cwd=work.plan.code.cwd, umask=user_umask(), preexec_fn=die_with_parent
+            command, env=env, cwd=work.plan.code.cwd, umask=user_umask(), preexec_fn=die_with_parent, close_fds=False
         )
     except OSError as error:
         why = f"{error.strerror}: {command[0]}" if error.filename in (None, command[0]) else str(error)

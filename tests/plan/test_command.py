@@ -21,13 +21,17 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "crlf.sh": "#!/bin/bash\r\necho x\r\n", "other.py": "#!/usr/bin/python9\n", "noext": "print(1)\n",
         "by_option": f"#!{sys.executable} -I\n", "ours": f"#!{sys.executable}\n",
         "by_env": f"#!/usr/bin/env {Path(sys.executable).name}\nprint(1)\n", "data.txt": "x\n",
+        "by_no_env.sh": "#!/usr/bin/env python9\n", "app/__main__.py": "print(1)\n", "lib/__init__.py": "",
     }  # fmt: skip
+    for name in ("app", "lib"):
+        Path(name).mkdir()
     for name, text in files.items():
         Path(name).write_text(text)
-    for name in ("x.sh", "none.sh", "gone.sh", "by_env", "crlf.sh", "other.py", "by_option", "ours"):
+    for name in ("x.sh", "none.sh", "gone.sh", "by_env", "crlf.sh", "other.py", "by_option", "ours", "by_no_env.sh"):
         os.chmod(name, 0o755)
     Path("folder").mkdir()
     Path("package").mkdir()
+    Path("hangs").symlink_to("nowhere")
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:/usr/bin:/bin")
     return tmp_path
 
@@ -47,7 +51,8 @@ def test_python_is_told_from_other_commands(here: Path, words: list[str], python
 
 
 def test_our_own_python_is_python_and_a_file_here_needs_no_dot(here: Path) -> None:
-    for words in (["good.py"], ["noext", "pass"], ["folder"], ["-X", "dev", "good.py"], ["-m", "json.tool"]):
+    ours = (["good.py"], ["noext", "pass"], ["app"], ["-m", "app"], ["--version"], ["-X", "dev", "good.py"])
+    for words in (*ours, ["-m", "json.tool"]):
         command = read_command(["python", *words], elsewhere=False)
         assert (list(command.argv), command.python) == (words, True)
     assert read_command(["x.sh", "1"], elsewhere=False).argv == ("./x.sh", "1")
@@ -58,7 +63,10 @@ def test_our_own_python_is_python_and_a_file_here_needs_no_dot(here: Path) -> No
     [
         (["goood.py"], ["goood.py is neither a file here nor a command", "did you mean 'good.py'"]),
         (["bad.py"], ["bad.py, line 1:"]), (["nul.py"], ["nul.py is not a Python program"]),
-        (["./none"], ["./none does not exist"]), (["folder"], ["folder is a folder"]),
+        (["python", "folder"], ["folder has no __main__.py"]), (["-m", "lib"], ["lib has no __main__.py"]),
+        (["--nodes", "2", "good.py"], ["--nodes stands behind --"]), (["./hangs"], ["./hangs does not exist"]),
+        (["./by_no_env.sh"], ["python9, which is not here"]), (["./none"], ["./none does not exist"]),
+        (["folder"], ["folder is a folder"]),
         (["plain.sh"], ["not executable: chmod +x plain.sh", "-- bash plain.sh"]),
         (["plain.sh", "-x"], ["-- bash plain.sh -x"]), (["data.txt"], ["not executable"]),
         (["./crlf.sh"], ["line ends of Windows"]), (["./other.py"], ["/usr/bin/python9, which is not here"]),

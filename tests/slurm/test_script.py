@@ -106,6 +106,21 @@ def test_programs_that_meet_by_themselves_meet_as_under_srun(site: Site, program
         assert f"rank {rank} of 2 sum 1.0" in said
 
 
+PMI2 = """
+import os, socket
+with socket.socket(fileno=int(os.environ["PMI_FD"])) as slurm:  # what MPICH says first in MPI_Init
+    slurm.sendall(b"cmd=init pmi_version=2 pmi_subversion=0\\n")
+    print("told", slurm.recv(100).decode(), flush=True)
+"""
+
+
+def test_mpi_reaches_slurm_by_the_socket_that_srun_left_open(site: Site) -> None:
+    (site.folder / "mpi.py").write_text(PMI2)
+    how = ("--set", "cluster.srun_args=[--mpi=pmi2]", "--name", "p", "--wait", "--yes")
+    site.hpcjobs("submit", "script", *SHAPE, *how, "--", "mpi.py")
+    assert site.hpcjobs("logs", "p").count("told cmd=response_to_init rc=0") == 4
+
+
 def test_signals_are_the_programs_own(site: Site) -> None:
     """Case 53: without a wish of its user's no signal before the time limit; one that comes ends no rank of ours."""
     (site.folder / "steps.py").write_text(STEPS)

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -272,12 +273,44 @@ def test_any_command_runs(place: Path, words: tuple[str, ...], text: str) -> Non
     assert text in said(place)
 
 
-def test_what_cannot_be_started_is_named(place: Path) -> None:
+@pytest.mark.parametrize(
+    ("words", "program", "cause"),
+    [
+        (("p.py",), "input('which? ')", "exit code 1 on rank 0 ({host}): EOFError: EOF when reading a line"),
+        (("-m", "json.nothing"), "", "exit code 1 on rank 0 ({host}): {python}: No module named json.nothing"),
+        (("bash", "p.py"), "no-such-command", "exit code 127 on rank 0 ({host}): p.py: line 1: no-such-command"),
+        (("./x",), "", "./x cannot be started on {host}: Exec format error"),
+    ],
+)  # fmt: skip
+def test_the_cause_of_what_only_shows_on_the_node_stands_in_status(
+    place: Path, words: tuple[str, ...], program: str, cause: str
+) -> None:
+    """It reads what nobody types, is a module that is not there, calls what is not there, is for another machine."""
     Path("x").write_bytes(b"\x7fELF\x02\x01\x01" + bytes(57))
     os.chmod("x", 0o755)
-    done = submit("", 1, words=("./x",))
+    done = submit(program, 1, words=words)
     assert done.returncode == 1
-    assert "./x cannot be started on" in done.stderr
+    told = cause.format(host=os.uname().nodename, python=sys.executable)
+    assert told in done.stderr
+    assert told in (read_status(RunPaths(place / "runs/s")).first_error or "")
+
+
+def test_what_can_be_known_before_is_a_usage_error_and_leaves_nothing(place: Path) -> None:
+    done = submit("", 1, words=("--nodes", "2", "p.py"))
+    assert (done.returncode, "--nodes stands behind --" in done.stderr) == (2, True)
+    assert not (place / "runs").exists()
+
+
+OPEN = """
+import os, stat, sys
+opened = {fd for fd in map(int, os.listdir("/proc/self/fd")) if fd > 2 and os.path.exists(f"/proc/self/fd/{fd}")}
+print("open:", sorted(os.readlink(f"/proc/self/fd/{fd}") for fd in opened), flush=True)
+"""
+
+
+def test_a_program_has_no_file_of_its_rank_open(place: Path) -> None:
+    assert submit(OPEN, 1).returncode == 0
+    assert "open: []" in said(place)
 
 
 TRAINS = """

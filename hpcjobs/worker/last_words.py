@@ -1,0 +1,46 @@
+"""What a program said last on stderr: the cause of its end, which an exit code does not tell."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+
+from hpcjobs.masking import masked
+
+_TAIL, _LINE = 1 << 16, 300
+# `ValueError: text`, with the prefix that torch puts before it; `p.py: error: text`, of programs that parse options,
+# but not Slurm's lines in the same file.
+_ERROR = re.compile(
+    r"^(?:\[rank\d+\]: ?)?"
+    r"((?:[A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt)|(?!srun:|slurmstepd)\S+: error): .+)$", re.MULTILINE
+)  # fmt: skip
+
+
+class LastWords:
+    """The stderr of this process from now on, where that is a file, as under srun and the local executor."""
+
+    def __init__(self) -> None:
+        self._start = _size()
+
+    def read(self) -> str:
+        """The last line that names an error, else the last line; empty where nothing was said, or it cannot be read."""
+        try:
+            if (size := _size()) is None or self._start is None:
+                return ""
+            with open("/proc/self/fd/2", "rb") as file:
+                file.seek(max(self._start, size - _TAIL))
+                text = file.read().decode(errors="replace")
+        except OSError:
+            return ""
+        errors = _ERROR.findall(text)
+        lines = errors or [line for line in text.splitlines() if line.strip()]
+        return masked(lines[-1].strip())[:_LINE] if lines else ""
+
+
+def _size() -> int | None:
+    try:
+        found = os.fstat(2)
+    except OSError:
+        return None
+    return found.st_size if stat.S_ISREG(found.st_mode) else None
