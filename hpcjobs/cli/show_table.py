@@ -18,7 +18,8 @@ from hpcjobs.run_folder.metrics_file import Summary
 _LEFT = ("run", "model", "data", "state", "samples")
 # LaTeX's own characters, each as LaTeX prints it.
 _LATEX = {
-    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "|": r"\textbar{}",
+    "<": r"\textless{}", ">": r"\textgreater{}",
     **{char: f"\\{char}" for char in "&%$#_{}"},
 }  # fmt: skip
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from hpcjobs.commands.damage import naming
 from hpcjobs.commands.runs import look_at
 from hpcjobs.commands.status import Status
 from hpcjobs.errors import HpcJobsError
@@ -46,12 +47,20 @@ def table_of(runs: Sequence[RunPaths]) -> Table:
 
 
 def _row(paths: RunPaths, status: Status | HpcJobsError) -> TableRow:
-    if isinstance(status, HpcJobsError):
-        lost = {"job": "", "model": "", "data": "", "state": "damaged", "rows": 0, "done": 0}
-        return TableRow(run=paths.root.name, metrics={}, why=str(status), **lost)  # type: ignore[arg-type]
+    if not isinstance(status, HpcJobsError):
+        try:
+            with naming(paths):
+                return _read(paths, status)
+        except HpcJobsError as error:
+            status = error
+    lost = {"job": "", "model": "", "data": "", "state": "damaged", "rows": 0, "done": 0}
+    return TableRow(run=paths.root.name, metrics={}, why=str(status), **lost)  # type: ignore[arg-type]
+
+
+def _read(paths: RunPaths, status: Status) -> TableRow:
     plan = Plan.read(paths.plan)
     return TableRow(
-        run=status.run,
+        run=paths.root.name,
         job=status.job,
         model=plan.model.name,
         data=plan.data.name,

@@ -152,6 +152,24 @@ def failure_of(row: ShownRow) -> tuple[str, str] | None:
 
 
 def _options(values: Row, logprobs: Sequence[float], prompts: Prompts | None) -> list[Option]:
+    found = scored_options(values, logprobs, prompts)
+    best = max((one.logprob for one in found), default=0.0)
+    first = next((n for n, one in enumerate(found) if one.logprob == best), 0)
+    return [
+        Option(letter(n), Cut.of(one.text), f"{one.logprob:.2f}", one.right, n == first) for n, one in enumerate(found)
+    ]
+
+
+@dataclass(frozen=True)
+class ScoredOption:
+    """An option of a choice: its text, its log-likelihood, and whether it is correct."""
+
+    text: str
+    logprob: float
+    right: bool
+
+
+def scored_options(values: Row, logprobs: Sequence[float], prompts: Prompts | None) -> list[ScoredOption]:
     """The options with their scores; empty if config or row no longer match."""
     try:
         texts = prompts.options(values) if prompts else []
@@ -161,9 +179,7 @@ def _options(values: Row, logprobs: Sequence[float], prompts: Prompts | None) ->
     if not texts or len(texts) != len(logprobs):
         return []
     right = target if isinstance(target, list) else [target]
-    best = max(range(len(texts)), key=logprobs.__getitem__)
-    both = enumerate(zip(texts, logprobs, strict=True))
-    return [Option(letter(n), Cut.of(text), f"{one:.2f}", n in right, n == best) for n, (text, one) in both]
+    return [ScoredOption(text, one, n in right) for n, (text, one) in enumerate(zip(texts, logprobs, strict=True))]
 
 
 def letter(number: int) -> str:

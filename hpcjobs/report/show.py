@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -18,13 +19,23 @@ from hpcjobs.config.resolve import read_config
 from hpcjobs.errors import UsageError, did_you_mean
 from hpcjobs.metrics.format import number_text
 from hpcjobs.report.row_selection import ShownRow, metric_names, read_rows
-from hpcjobs.report.samples import answer_targets, as_text, failure_of, prompt_turns, prompts_of
+from hpcjobs.report.samples import (
+    ScoredOption,
+    answer_targets,
+    as_text,
+    failure_of,
+    prompt_turns,
+    prompts_of,
+    scored_options,
+)
 from hpcjobs.run_folder.inputs import user_row
+from hpcjobs.run_folder.job_kinds import check_answers
 from hpcjobs.run_folder.paths import RunPaths
+from hpcjobs.run_folder.results_file import readable
 from hpcjobs.tasks.few_shot import read_pool
 from hpcjobs.tasks.prompts import Prompts
 
-_CONDITION = re.compile(r"\s*([^<>=!]+?)\s*(<=|>=|==|!=|<|>|=)\s*(\S.*?)\s*")
+_CONDITION = r"\s*({})\s*(<=|>=|==|!=|<|>|=)\s*(\S.*?)\s*"
 _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
     "=": operator.eq, "==": operator.eq, "!=": operator.ne,
@@ -45,7 +56,8 @@ class Condition:
     def parse(cls, text: str, metrics: Collection[str]) -> Condition:
         """Raises a UsageError that says what can be named."""
         names = [*metrics, *_NUMBERS, "finish_reason"]
-        if not (found := _CONDITION.fullmatch(text)):
+        known = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
+        if not (found := re.fullmatch(_CONDITION.format(f"{known}|[^<>=!]+?"), text)):
             raise UsageError(f"--metric {text!r}: write it as NAME<NUMBER, also with <= > >= = !=; {_listed(names)}")
         name, sign, value = found.groups()
         if name not in names:
@@ -55,9 +67,12 @@ class Condition:
                 raise UsageError(f"--metric {text!r}: finish_reason is a word: compare it by = or !=")
             return cls(name, sign, value)
         try:
-            return cls(name, sign, float(value))
+            number = float(value)
         except ValueError:
-            raise UsageError(f"--metric {text!r}: {value!r} is no number") from None
+            number = math.nan
+        if math.isnan(number):
+            raise UsageError(f"--metric {text!r}: {value!r} is no number")
+        return cls(name, sign, number)
 
     def holds(self, batch: pa.RecordBatch) -> npt.NDArray[np.bool_]:
         """Which rows it holds for; never one without a value."""
@@ -83,11 +98,14 @@ class Wanted:
 
 @dataclass(frozen=True, kw_only=True)
 class ShownSample:
-    """A sample: its row of results.parquet, the prompt's turns (role, text) and the targets as they were asked for."""
+    """A sample: its row of results.parquet, the prompt's turns (role, text), the targets as they were asked for, and
+    the options of a choice.
+    """
 
     row: ShownRow
     turns: list[tuple[str, str]]
     targets: list[str]
+    options: list[ScoredOption]
 
     def lines(self) -> Iterator[str]:
         """The sample as text."""
@@ -101,8 +119,12 @@ class ShownSample:
             yield from _labelled(role, text)
         for target in self.targets:
             yield from _labelled("target", target)
+        for one in self.options:
+            yield from _labelled(f"option ({number_text(one.logprob)})", one.text)
         tokens = row["completion_tokens"]
-        yield from _labelled(f"answer ({row['finish_reason']}, {tokens} tokens)", row["completion"])
+        if row["completion"] or self.targets:
+            how = f"{row['finish_reason']}, {tokens} tokens" if tokens else row["finish_reason"]
+            yield from _labelled(f"answer ({how})", row["completion"])
         for further in (row.get("completions") or [])[1:]:
             yield from _labelled("answer", further)
         if failed := failure_of(row):
@@ -127,11 +149,13 @@ def find_samples(paths: RunPaths, wanted: Wanted) -> Found:
 
     Raises a UsageError for a run without results, an id that is not there, or a wrong condition.
     """
+    check_answers(paths, "show")
     if not paths.results.exists():
         raise UsageError(f"{paths.root.name} has no results yet; next: hpcjobs merge {paths.root.name}")
-    file = pq.ParquetFile(paths.results)
-    metrics = metric_names(file)
-    numbers, total = _numbers(file, wanted, [Condition.parse(text, metrics) for text in wanted.conditions])
+    with readable(paths):
+        file = pq.ParquetFile(paths.results)
+        metrics = metric_names(file)
+        numbers, total = _numbers(file, wanted, [Condition.parse(text, metrics) for text in wanted.conditions])
     return Found(_read(paths, numbers), total)
 
 
@@ -169,18 +193,24 @@ def _failed(batch: pa.RecordBatch) -> npt.NDArray[np.bool_]:
 
 
 def _read(paths: RunPaths, numbers: Sequence[int]) -> Iterator[ShownSample]:
-    task, schema = read_config(paths.config).task, pq.read_schema(paths.results)
-    prompts = prompts_of(task, schema, read_pool(paths, task.few_shot)) if numbers else None
-    for _, row in read_rows(paths.results, numbers):
-        yield _shown(row, prompts)
+    task = read_config(paths.config).task
+    with readable(paths):
+        schema = pq.read_schema(paths.results)
+        prompts = prompts_of(task, schema, read_pool(paths, task.few_shot)) if numbers else None
+        for _, row in read_rows(paths.results, numbers):
+            yield _shown(row, prompts, task.type)
 
 
-def _shown(row: ShownRow, prompts: Prompts | None) -> ShownSample:
+def _shown(row: ShownRow, prompts: Prompts | None, kind: str) -> ShownSample:
     values = user_row({"index": row["index"], "id": row["id"], **(row.get("input") or {})})
     turns = prompt_turns(values, prompts, row["id"])
     if not turns:  # of a task whose prompts are made elsewhere: the columns show what was asked
         turns = [(name, as_text(value)) for name, value in values.items() if name not in ("index", "id")]
-    return ShownSample(row=row, turns=turns, targets=answer_targets(values, prompts))
+    if kind == "perplexity":  # the text is the prompt, and nothing is answered
+        return ShownSample(row=row, turns=turns, targets=[], options=[])
+    options = scored_options(values, row.get("choice_logprobs") or [], prompts)
+    right = [one.text for one in options if one.right]
+    return ShownSample(row=row, turns=turns, targets=right or answer_targets(values, prompts), options=options)
 
 
 def _labelled(label: str, text: str) -> Iterator[str]:

@@ -150,13 +150,23 @@ class MetricsFile:
         return cls(
             complete=values["complete"],
             counts=Counts.of(values["counts"]),
-            metrics=values["metrics"],
+            metrics={name: _checked(name, one) for name, one in values["metrics"].items()},
             provenance=Provenance.of(values["provenance"]),
             groups=values.get("groups", {}),
             warnings=values.get("warnings", []),
             train=TrainFacts.of(values["train"]) if "train" in values else None,
             values=values,
         )
+
+
+def _checked(name: str, one: Summary) -> Summary:
+    """The summary. Raises a ValueError, KeyError or TypeError if it is none."""
+    for key in ("value", "stderr"):
+        if one[key] is not None and not isinstance(one[key], int | float):
+            raise ValueError(f"the {key} of {name!r} is no number")
+    if not isinstance(one["n"], int):
+        raise ValueError(f"n of {name!r} is no number")
+    return one
 
 
 def scored(metrics: Mapping[str, Summary]) -> dict[str, int]:
