@@ -194,7 +194,7 @@ class AccelerateConnector:
         """Completions of an iterator of requests as they finish, in any order. The worker uses this."""
         return self.engine().stream(requests)
 
-    def split_dataset(self, dataset: Any) -> Any:
+    def split_dataset(self, dataset: object) -> Any:
         """This process's share: items r, r+W, r+2W... for rank r of W. No padding, no duplicates; sizes differ by at
         most one.
 
@@ -222,7 +222,7 @@ class AccelerateConnector:
         return self._group
 
     def prepare_for_training(
-        self, model: torch.nn.Module, optimizer: torch.optim.Optimizer, *dataloaders: DataLoader[Any]
+        self, model: torch.nn.Module, optimizer: torch.optim.Optimizer, *dataloaders: DataLoader[object]
     ) -> tuple[Any, ...]:
         """`(model, optimizer, *dataloaders)`, prepared by accelerate for a distributed loop.
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import html
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
-from hpcjobs.errors import HpcJobsError, UsageError
+from hpcjobs.errors import HpcJobsError, UsageError, did_you_mean
+from hpcjobs.run_folder.job_kinds import check_answers, kind_of
 from hpcjobs.run_folder.paths import RunPaths, find_run, list_runs, runs_root
 
 if TYPE_CHECKING:
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
     from hpcjobs.commands.status import Status
     from hpcjobs.run_folder.metrics_file import MetricsFile, Summary
 
+# The flags that a resume and a join take: those of the shape.
+_SHAPE = (
+    "nodes", "gpus", "gpus_per_node", "ntasks_per_node", "cpus_per_task", "array", "mem", "time", "partition",
+    "account", "qos", "constraint", "reservation", "executor",
+)  # fmt: skip
 # Structs of results.parquet whose fields become columns, and how the columns are named.
 _FLAT = {"scores": "score_", "input": "input_", "statistics": "statistics_"}
 
@@ -53,11 +59,11 @@ class FlagValues(TypedDict, total=False):
 
 
 def submit(
-    config: Path | str | Mapping[str, Any] | None = None,
+    config: Path | str | Mapping[str, object] | None = None,
     *,
     job: str = "eval",
-    argv: Sequence[str] = (),
-    sets: Mapping[str, Any] | None = None,
+    argv: Sequence[object] = (),
+    sets: Mapping[str, object] | None = None,
     profile: str | None = None,
     sbatch: Mapping[str, object] | None = None,
     run_dir: Path | str | None = None,
@@ -76,17 +82,20 @@ def submit(
     from hpcjobs.commands.submit import Flags, SubmitOptions, draft_of, start
     from hpcjobs.config.layers import Layer, dotted_layer
 
+    if config is not None and not isinstance(config, str | Path | Mapping):
+        raise UsageError(f"the config is a YAML file or a mapping of its sections, not a {type(config).__name__}")
     given = Layer(_plain(config)) if isinstance(config, Mapping) else None if config is None else Path(config)
+    _check_flags(flags, FlagValues.__annotations__)
     options = SubmitOptions(
         job=job,
         config=given,
         profile=profile,
         sets=[],
         flags=Flags(**flags),
-        sbatch=[key if value is True else f"{key}={value}" for key, value in (sbatch or {}).items()],
-        argv=list(argv),
+        sbatch=_sbatch_words(sbatch),
+        argv=_words_of(argv),
         run_dir=None if run_dir is None else Path(run_dir),
-        layers=[dotted_layer(sets or {}, "sets")],
+        layers=[dotted_layer(_mapping("sets", sets), "sets")],
     )
     draft, _ = draft_of(options)
     start(draft)
@@ -94,7 +103,12 @@ def submit(
 
 
 def runs(root: Path | str | None = None) -> list[Run]:
-    """The runs in the folder `root`, by default HPCJOBS_RUNS or runs/ here; oldest first."""
+    """The runs in the folder `root`, by default HPCJOBS_RUNS or runs/ here; oldest first.
+
+    Raises a UsageError for a root that is no folder.
+    """
+    if root is not None and not Path(root).is_dir():
+        raise UsageError(f"{root} is no folder of runs")
     return [Run(paths.root) for paths in list_runs(runs_root() if root is None else Path(root))]
 
 
@@ -162,16 +176,16 @@ class Run:
         from hpcjobs.commands.resume import resume
         from hpcjobs.commands.submit import Flags
 
-        words = [key if value is True else f"{key}={value}" for key, value in (sbatch or {}).items()]
-        return resume(self._paths, Flags(**flags), words, _quiet, errors, allow_changed) is not None
+        _check_flags(flags, _SHAPE)
+        return resume(self._paths, Flags(**flags), _sbatch_words(sbatch), _quiet, errors, allow_changed) is not None
 
     def join(self, *, sbatch: Mapping[str, object] | None = None, **flags: Unpack[FlagValues]) -> None:
         """Add ranks to the run while it goes on. Raises a UsageError if it does not."""
         from hpcjobs.commands.resume import join
         from hpcjobs.commands.submit import Flags
 
-        words = [key if value is True else f"{key}={value}" for key, value in (sbatch or {}).items()]
-        join(self._paths, Flags(**flags), words, _quiet)
+        _check_flags(flags, _SHAPE)
+        join(self._paths, Flags(**flags), _sbatch_words(sbatch), _quiet)
 
     def merge(self) -> MetricsFile:
         """Merge what there is and write the report; the run's own merge does so, too. Safe at any time."""
@@ -207,7 +221,10 @@ class Run:
         import datasets
         import pyarrow.parquet as pq
 
-        table = _flat(pq.read_table(self._results(), memory_map=True))
+        from hpcjobs.run_folder.results_file import readable
+
+        with readable(self._paths):
+            table = _flat(pq.read_table(self._results(), memory_map=True))
         return datasets.Dataset(datasets.table.InMemoryTable(table))
 
     def samples(self) -> Iterator[dict[str, Any]]:
@@ -215,8 +232,9 @@ class Run:
         import pyarrow.parquet as pq
 
         from hpcjobs.run_folder.json_columns import python_rows
+        from hpcjobs.run_folder.results_file import readable
 
-        with pq.ParquetFile(self._results()) as file:
+        with readable(self._paths), pq.ParquetFile(self._results()) as file:
             for batch in file.iter_batches(1024):
                 yield from (_flat_row(row) for row in python_rows(batch))
 
@@ -230,16 +248,20 @@ class Run:
         return RunPaths(self.folder)
 
     def _results(self) -> Path:
+        check_answers(self._paths, "read")
         if not self._paths.results.exists():
             raise UsageError(f"{self.name} has no results yet: run.wait(), or run.merge() for what there is")
         return self._paths.results
 
     def _metrics_file(self) -> MetricsFile:
+        from hpcjobs.commands.damage import naming
         from hpcjobs.run_folder.metrics_file import MetricsFile
 
+        kind_of(self._paths).check("merge", str(self.folder))
         if not self._paths.metrics.exists():
             raise UsageError(f"{self.name} has no metrics yet: run.wait(), or run.merge() for what there is")
-        return MetricsFile.read(self._paths.metrics)
+        with naming(self._paths):
+            return MetricsFile.read(self._paths.metrics)
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r})"
@@ -279,7 +301,7 @@ def _flat(table: pa.Table) -> pa.Table:
     return pa.table(columns)
 
 
-def _flat_row(row: dict[str, Any]) -> dict[str, Any]:
+def _flat_row(row: dict[str, object]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in row.items():
         if name in _FLAT and isinstance(value, dict):
@@ -289,9 +311,36 @@ def _flat_row(row: dict[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
+def _plain(config: Mapping[str, object]) -> dict[str, Any]:
     """The sections as plain dicts, which layers are merged from."""
     return {key: _plain(value) if isinstance(value, Mapping) else value for key, value in config.items()}
+
+
+def _check_flags(flags: Mapping[str, object], known: Iterable[str]) -> None:
+    """Raise a UsageError for an argument that the verb does not have."""
+    for name in flags:
+        if name not in known:
+            raise UsageError(f"no argument {name!r}{did_you_mean(name, known)}; there are {', '.join(known)}")
+
+
+def _mapping(name: str, given: object) -> Mapping[str, object]:
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping) or not all(isinstance(key, str) for key in given):
+        raise UsageError(f"{name} is a mapping, such as {{{'run.seed' if name == 'sets' else 'comment'!r}: 1}}")
+    return given
+
+
+def _sbatch_words(sbatch: Mapping[str, object] | None) -> list[str]:
+    """sbatch's options as the command takes them: True is an option without a value; None and False leave it out."""
+    given = [(key, value) for key, value in _mapping("sbatch", sbatch).items() if value not in (None, False)]
+    return [key if value is True else f"{key}={value}" for key, value in given]
+
+
+def _words_of(argv: Sequence[object]) -> list[str]:
+    if isinstance(argv, str | bytes):
+        raise UsageError(f"argv is a list of words, such as {str(argv).split()!r}")
+    return [str(word) for word in argv]
 
 
 def _quiet(text: str) -> None:

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
+from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -101,7 +101,7 @@ def run_inference_with_accelerate(
     return connector.gather_results(mine)
 
 
-def checked_rows(dataset: Any) -> list[Row]:
+def checked_rows(dataset: object) -> list[Row]:
     """The rows of a list or iterable of dicts, a `datasets`, pandas or pyarrow table, or a dict of columns.
 
     Rows without `index` get their number, and those without `id` its text. Raises a UsageError for what has no rows,

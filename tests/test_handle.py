@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from datasets import Dataset
 
 import hpcjobs
-from hpcjobs.errors import ConfigError, UsageError
+from hpcjobs.errors import ConfigError, HpcJobsError, UsageError
 from hpcjobs.run_folder.files import read_json
 from hpcjobs.run_folder.run_state import RunState
 from tests.runs import MIXED, answer
@@ -96,9 +97,13 @@ def test_a_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HPCJOBS_RUNS", str(tmp_path / "runs"))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "prog.py").write_text("import sys\nopen('said', 'w').write(sys.argv[1])\n")
-    run = hpcjobs.submit(job="script", argv=["prog.py", "hello"], executor="local", nodes=1, ntasks_per_node=1, gpus=0)
+    run = hpcjobs.submit(job="script", argv=["prog.py", 12], executor="local", nodes=1, ntasks_per_node=1, gpus=0)
     assert run.wait(timeout=60).state == RunState.COMPLETE
-    assert (tmp_path / "said").read_text() == "hello"
+    assert (tmp_path / "said").read_text() == "12"
+    with pytest.raises(UsageError, match="it has no samples to read"):
+        run.results()
+    with pytest.raises(UsageError, match="is a script run"):
+        run.metrics  # noqa: B018
 
 
 def test_wrong_values_are_named_before_anything_is_written(data: Path, tmp_path: Path) -> None:
@@ -109,8 +114,20 @@ def test_wrong_values_are_named_before_anything_is_written(data: Path, tmp_path:
         hpcjobs.submit(config | {"modell": {}})
     with pytest.raises(ConfigError, match="nodes"):
         hpcjobs.submit(config, nodes=0)
-    with pytest.raises(TypeError, match="node"):
+    with pytest.raises(UsageError, match=r"no argument 'node' \(did you mean 'nodes'"):
         hpcjobs.submit(config, node=2)  # type: ignore[call-arg]
+    with pytest.raises(UsageError, match=r"argv is a list of words, such as \['echo', 'hi'\]$"):
+        hpcjobs.submit(job="script", argv="echo hi", executor="local")
+    with pytest.raises(UsageError, match="sets is a mapping"):
+        hpcjobs.submit(config, sets=["run.seed=1"])  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="sbatch is a mapping"):
+        hpcjobs.submit(config, sbatch=["--comment=x"])  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="a YAML file or a mapping of its sections, not a int"):
+        hpcjobs.submit(3)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="nope is no folder of runs"):
+        hpcjobs.runs(tmp_path / "nope")
+    with pytest.raises(UsageError, match="no run 'aaa"):
+        hpcjobs.Run("a" * 5000)
     with pytest.raises(ConfigError, match="does not exist"):
         hpcjobs.submit(tmp_path / "no.yaml")
     with pytest.raises(UsageError, match="no run 'other'"):
@@ -121,8 +138,34 @@ def test_wrong_values_are_named_before_anything_is_written(data: Path, tmp_path:
 
 def test_a_notebook_shows_state_and_metrics_and_no_markup_of_others(data: Path) -> None:
     run = hpcjobs.submit(config_of(data), name="bad", executor="debug", ntasks_per_node=1, sets={"task.target": "x"})
+    with pytest.raises(UsageError, match="no argument 'metric'; there are nodes"):
+        run.resume(metric=["f1"])
     shown = run._repr_html_()
     assert "<tr><th>state</th><td>complete</td></tr>" in shown
     assert "<th>exact_match</th><td>0 [0, " in shown
     (run.folder / "plan.json").write_text('{"<script>')
     assert "<script" not in run._repr_html_()
+
+
+def test_damaged_files_are_named(data: Path) -> None:
+    run = hpcjobs.submit(config_of(data), name="hurt", executor="debug", ntasks_per_node=1)
+    table = (run.folder / "results.parquet").read_bytes()
+    (run.folder / "results.parquet").write_bytes(table[:500])
+    for read in (run.results, lambda: list(run.samples())):
+        with pytest.raises(HpcJobsError, match=r"results\.parquet cannot be read: .*; next: hpcjobs merge"):
+            read()
+    (run.folder / "metrics.json").write_text("{")
+    with pytest.raises(HpcJobsError, match=r"metrics\.json cannot be read"):
+        run.metrics  # noqa: B018
+
+
+def test_debug_runs_in_a_thread_too(data: Path) -> None:
+    found: list[hpcjobs.Run] = []
+
+    def submit() -> None:
+        found.append(hpcjobs.submit(config_of(data), name="thread", executor="debug", ntasks_per_node=1))
+
+    thread = threading.Thread(target=submit)
+    thread.start()
+    thread.join()
+    assert found[0].status().state == RunState.COMPLETE

@@ -88,7 +88,7 @@ def _show_dry(draft: Draft, places: Mapping[str, str], executor: str, scripts: M
         typer.echo(f"\n# command ({executor})\n{sys.executable} -m hpcjobs.supervisor {draft.paths.root} 0")
 
 
-def _whole(value: Any, key: str) -> str:
+def _whole(value: object, key: str) -> str:
     """The key, or the one of the value that it is within: `task.metrics` for an option of a metric, which is a text."""
     parts = key.split(".")
     for length, part in enumerate(parts):
@@ -99,7 +99,7 @@ def _whole(value: Any, key: str) -> str:
     return key
 
 
-def _value_at(value: Any, key: str) -> Any:
+def _value_at(value: object, key: str) -> Any:
     """The value of a dotted key; None if there is none."""
     for part in key.split("."):
         value = value[int(part)] if isinstance(value, list) else value.get(part) if isinstance(value, dict) else None

@@ -89,7 +89,7 @@ def _find_places(node: yaml.Node, prefix: str, source: str, places: dict[str, st
         _find_places(value_node, f"{key}.", source, places)
 
 
-def dotted_layer(values: Mapping[str, Any], place: str | Mapping[str, str]) -> Layer:
+def dotted_layer(values: Mapping[str, object], place: str | Mapping[str, str]) -> Layer:
     """The layer of flags, given as dotted key -> value. `place` is where they come from: one place for all, or one per
     key.
     """
@@ -167,7 +167,7 @@ def _place(layer: Layer, key: str) -> str:
     return layer.places.get(key) or next(layer.places[one] for one in layer.places if one.startswith(f"{key}."))
 
 
-def _overlay(merged: Layer, base: dict[str, Any], over: Mapping[str, Any], at: tuple[str, ...]) -> None:
+def _overlay(merged: Layer, base: dict[str, object], over: Mapping[str, object], at: tuple[str, ...]) -> None:
     """Put the values `over` those in `base`, which stand `at` these keys of `merged`."""
     for key, value in over.items():
         before = base.get(key)
@@ -181,7 +181,7 @@ def _overlay(merged: Layer, base: dict[str, Any], over: Mapping[str, Any], at: t
         base[key] = copy.deepcopy(value)
 
 
-def _get(values: Mapping[str, Any], dotted: str) -> Any:
+def _get(values: Mapping[str, object], dotted: str) -> Any:
     for part in dotted.split("."):
         if not isinstance(values, Mapping):
             return None

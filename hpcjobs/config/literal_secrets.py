@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from hpcjobs.config.schema import Config
 from hpcjobs.errors import ConfigError
@@ -32,7 +31,7 @@ def _may_be_a_word(value: str) -> bool:
     return value.isalpha() and len(value) < 16
 
 
-def _texts(key: str, value: Any) -> Iterator[tuple[str, str]]:
+def _texts(key: str, value: object) -> Iterator[tuple[str, str]]:
     if isinstance(value, str):
         yield key, value
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()

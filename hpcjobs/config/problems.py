@@ -16,11 +16,11 @@ from hpcjobs.errors import ConfigError, did_you_mean
 
 # pydantic's messages name Python types, but the user writes YAML.
 _WORDS = {
-    "model_type": "is a section: write its keys below it",
+    "model_type": "must be a section: write its keys below it",
     "dict_type": "holds keys and values, such as {key: value}",
-    "tuple_type": "is a list, such as [one, two]",
+    "tuple_type": "must be a list, such as [one, two]",
     "missing": "is missing",
-    "string_type": "is a text",
+    "string_type": "must be a text",
 }
 
 
@@ -58,7 +58,7 @@ def _location(parts: Sequence[Any], values: Any, missing: bool) -> list[str]:
     return location
 
 
-def _tuples(value: Any) -> Any:
+def _tuples(value: object) -> Any:
     """YAML's lists as the tuples that a frozen config holds."""
     if isinstance(value, Mapping):
         return {key: _tuples(item) for key, item in value.items()}
@@ -78,7 +78,8 @@ def _explain(problems: Sequence[Any], key: str, places: Mapping[str, str]) -> st
         named = [word for word in re.findall(r"\w+\.\w+", words[0]) if word in places]
         where = named[0] if named else key
         return at_place(places.get(where, place), where, words[0])
-    message = " or ".join(dict.fromkeys([words[0], *(word.removeprefix("Input should be ") for word in words[1:])]))
+    more = (word.removeprefix("Input should be ").removeprefix("must be ") for word in words[1:])
+    message = " or ".join(dict.fromkeys([words[0], *more]))
     shown = isinstance(problem["input"], str | int | float | None) and problem["loc"][-1] != "[key]"
     got = f" (got {problem['input']!r})" if shown and not key.startswith("cluster.env.") else ""  # may be a secret
     return at_place(place, key, f"{key}: {message}{got}"[:2000])
@@ -88,7 +89,7 @@ def _words(problem: Any, alone: bool) -> str:
     """What is wrong, for who writes YAML; `alone`: the value can be of one type only."""
     kind, value = problem["type"], problem["input"]
     if alone and kind == "string_type" and isinstance(value, Mapping):
-        return "is a text: one with braces or a colon in it needs quotes"
+        return "must be a text: one with braces or a colon in it needs quotes"
     return _WORDS.get(kind, str(problem["msg"]).removeprefix("Value error, "))
 
 

@@ -34,13 +34,13 @@ def _annotation(model: type[BaseModel], key: str) -> Any:
     return model.model_fields[key].annotation if key in model.model_fields else None
 
 
-def _section_of(annotation: Any) -> type[BaseModel] | None:
+def _section_of(annotation: object) -> type[BaseModel] | None:
     """The section that a key is; a section or null is one, too."""
     kinds = annotation.__args__ if isinstance(annotation, UnionType) else (annotation,)
     return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
 
 
-def _section_in(annotation: Any) -> type[BaseModel] | None:
+def _section_in(annotation: object) -> type[BaseModel] | None:
     """The section that a key is, or whose items it lists."""
     inner = (found for arg in getattr(annotation, "__args__", ()) if (found := _section_in(arg)))
     return _section_of(annotation) or next(inner, None)

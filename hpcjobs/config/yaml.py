@@ -67,7 +67,7 @@ def parse_yaml(text: str) -> Any:
     return yaml.load(text, Loader=Loader)
 
 
-def dump_yaml(value: Any) -> str:
+def dump_yaml(value: object) -> str:
     """YAML text that `parse_yaml`, and any other YAML reader, reads back as `value`."""
     text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
     return text

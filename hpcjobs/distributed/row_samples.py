@@ -22,7 +22,7 @@ def sampled_places(count: int) -> list[int]:
     return [*range(min(_FIRST, count)), *(1 << n for n in range(_FIRST.bit_length() - 1, (count - 1).bit_length()))]
 
 
-def digest(row: Any) -> str:
+def digest(row: object) -> str:
     """What is sure to be equal in equal rows: their texts, whole numbers and shape.
 
     Floats are left out, since each rank may have computed its own.
@@ -30,7 +30,7 @@ def digest(row: Any) -> str:
     return hashlib.blake2b(repr(_exact(row)).encode(errors="surrogatepass"), digest_size=8).hexdigest()
 
 
-def _exact(value: Any) -> object:
+def _exact(value: object) -> object:
     if value is None or isinstance(value, str | bytes | bool | int):
         return value if type(value) in (str, bytes, bool, int, type(None)) else repr(value)
     if isinstance(value, Mapping):

@@ -56,7 +56,7 @@ def share_of(data: Any, rank: int, world: int) -> Share:
     raise _refused(data)
 
 
-def table_rows(data: Any) -> list[Any]:
+def table_rows(data: object) -> list[Any]:
     """The rows of data that `share_of` splits, those of tables and dicts of columns as dicts.
 
     Raises a UsageError for what has no rows in an order.
@@ -117,7 +117,7 @@ def _slice(places: range) -> slice:
     return slice(places.start, max(places.stop, 0), places.step)
 
 
-def _taken(count: int, take: Callable[[range], Any], mine: slice) -> Share:
+def _taken(count: int, take: Callable[[range], object], mine: slice) -> Share:
     samples = {place: digest(take(range(place, place + 1))) for place in sampled_places(count)}
     return Share(take(range(count)[mine]), count, samples)
 

@@ -12,7 +12,7 @@ from hpcjobs.distributed.together import Peers, Said, check_same_data
 T = TypeVar("T")
 
 
-def split(peers: Peers | None, data: Any) -> Any:
+def split(peers: Peers | None, data: object) -> Any:
     """This rank's share of the data; all of it without peers. Raises a UsageError on every rank if one has other data,
     or what cannot be split.
     """
@@ -24,7 +24,7 @@ def split(peers: Peers | None, data: Any) -> Any:
     except Exception as error:
         peers.exchange(Said.failed(step, error), error)
         raise
-    check_same_data(peers.exchange(Said(step, share.rows, share.samples)))
+    check_same_data(peers.exchange(Said(step=step, rows=share.rows, samples=share.samples)))
     return share.part
 
 
@@ -42,12 +42,12 @@ def gather(peers: Peers | None, results: Iterable[T]) -> list[T]:
     except Exception as error:
         peers.exchange(Said.failed(step, error), error)
         raise
-    said = peers.exchange(Said(step, len(rows), size=len(payload)))
+    said = peers.exchange(Said(step=step, rows=len(rows), size=len(payload)))
     check_sizes([each.rows or 0 for each in said])
     parts, failure, everything = peers.gather(said, payload), None, list[T]()
     try:
         everything = unpacked(parts)
     except Exception as error:
         failure = error
-    peers.exchange(Said.failed(step, failure) if failure else Said(step), failure)
+    peers.exchange(Said.failed(step, failure) if failure else Said(step=step), failure)
     return everything

@@ -12,7 +12,7 @@ from torch.utils.data import IterableDataset
 class StreamPart(IterableDataset[Any]):
     """Items r, r+W, r+2W... of an IterableDataset, read as they come. Every rank reads the whole stream."""
 
-    def __init__(self, whole: IterableDataset[Any], rank: int, world: int) -> None:
+    def __init__(self, whole: IterableDataset[object], rank: int, world: int) -> None:
         self.whole, self.rank, self.world = whole, rank, world
 
     def __iter__(self) -> Iterator[Any]:

@@ -27,7 +27,7 @@ _NOTE_EVERY = timedelta(minutes=5)
 _PIECE = 1 << 28
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Said:
     """What one rank says before a joint step: its `failure`, or the number of rows and some of them by digest.
 
@@ -45,8 +45,8 @@ class Said:
     def failed(cls, step: str, error: Exception) -> Said:
         """The failure of a rank."""
         if isinstance(error, HpcJobsError):
-            return cls(step, failure=str(error), usage=isinstance(error, UsageError))
-        return cls(step, failure=f"{type(error).__name__}: {error}", usage=False)
+            return cls(step=step, failure=str(error), usage=isinstance(error, UsageError))
+        return cls(step=step, failure=f"{type(error).__name__}: {error}", usage=False)
 
 
 class Peers:

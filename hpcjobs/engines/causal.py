@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from hpcjobs.engines.lengths import NEAR
@@ -22,7 +22,7 @@ _ENCODERS = {
 _tried: WeakKeyDictionary[PreTrainedModel, bool] = WeakKeyDictionary()
 
 
-def check_config(name: str, model: Mapping[str, Any]) -> None:
+def check_config(name: str, model: Mapping[str, object]) -> None:
     """Raise a ConfigError if this config.json is that of a model that is not causal. Needs no torch."""
     kind, ahead = str(model.get("model_type")), model.get("use_bidirectional_attention")
     if model.get("is_encoder_decoder"):

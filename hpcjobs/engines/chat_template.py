@@ -14,7 +14,7 @@ _CALLS = ("tool_calls", "function_call")
 Render = Callable[[Sequence[Turn]], str]
 
 
-def chat_text(tokenizer: Any, chat: Sequence[Turn], ask: bool) -> str:
+def chat_text(tokenizer: object, chat: Sequence[Turn], ask: bool) -> str:
     """The text of a chat; with `ask`, including the generation prompt. Raises what `checked_text` raises."""
     return checked_text(chat, lambda turns: _render(tokenizer, turns, ask))
 
@@ -68,7 +68,7 @@ def _with_other(chat: Sequence[Turn], name: str) -> Chat:
     return ToolChat(chat, {**values, name: _other(values[name])})
 
 
-def _other(value: Any) -> Any:
+def _other(value: object) -> Any:
     """Another value of the same shape: whatever a template writes of it, it writes otherwise."""
     if isinstance(value, dict):
         return {f"{key}0": _other(one) for key, one in value.items()}
@@ -151,5 +151,5 @@ def _writes_none(chat: Sequence[Turn], number: int, text: str, render: Render) -
     return text == none != empty
 
 
-def _replaced(chat: Sequence[Turn], number: int, values: dict[str, Any]) -> list[Turn]:
+def _replaced(chat: Sequence[Turn], number: int, values: dict[str, object]) -> list[Turn]:
     return turns_like(chat, [*chat[:number], {**chat[number], **values}, *chat[number + 1 :]])

@@ -79,7 +79,7 @@ def unused_keys(values: Mapping[str, object]) -> list[str]:
     )
 
 
-def processor_keys(values: Mapping[str, Any]) -> dict[str, Any]:
+def processor_keys(values: Mapping[str, object]) -> dict[str, Any]:
     """The keys that change logits, with their values."""
     return {key: values[key] for key in _PROCESSORS if values.get(key) is not None}
 

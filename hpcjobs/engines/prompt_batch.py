@@ -11,7 +11,7 @@ from hpcjobs.requests import Prompt, SampleError
 MISSING = SampleError("ValueError", "there is no prompt: the item is None, or a chat without turns")
 
 
-def prompt_batch(prompts: Iterable[Any]) -> list[Prompt | None]:
+def prompt_batch(prompts: Iterable[object]) -> list[Prompt | None]:
     """The prompts in their order, each a text or a list of turns; None for a missing value (None, NaN, no turns).
 
     Raises a UsageError for one text or chat instead of several, and for what is no prompt.
@@ -49,7 +49,7 @@ def _prompt(item: Any, number: int) -> Prompt | None:
     raise UsageError(f"prompt {number} is {kind}; a prompt is a text, or a chat: a list of {{'role', 'content'}} dicts")
 
 
-def _is_sequence(item: Any) -> bool:
+def _is_sequence(item: object) -> bool:
     """A list, or what libraries give for one: pandas has arrays of turns."""
     if isinstance(item, str | bytes | Mapping):
         return False

@@ -96,7 +96,7 @@ def _float32_patterns(model: PreTrainedModel, dtype: torch.dtype) -> Iterator[st
 def _say_dtype(file: Path, name: str) -> None:
     """Name the type in a config.json, where save_pretrained named that of the weights in memory."""
 
-    def said(value: Any) -> Any:
+    def said(value: object) -> Any:
         if not isinstance(value, dict):
             return value
         return {key: name if key == "dtype" else said(item) for key, item in value.items()}

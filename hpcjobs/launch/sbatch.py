@@ -95,7 +95,7 @@ class Executor(submitit.SlurmExecutor):  # type: ignore[misc]
         job = "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}" if self.array else "${SLURM_JOB_ID}"
         return f'{shlex.quote(str(self.folder))}/"{job}_submitted.pkl"'
 
-    def queue(self, key: str, entry: Callable[..., Any], *args: str | int, patience: float = 0.0) -> str:
+    def queue(self, key: str, entry: Callable[..., object], *args: str | int, patience: float = 0.0) -> str:
         """Queue `entry(*args)` for every rank and return the job id. Only a function's name, a path and a number are
         pickled.
 

@@ -72,6 +72,8 @@ def find_metric(name: str, task_type: str | None = None) -> Metric:
         if "generate" not in getattr(base, "tasks", ("generate",)) or isinstance(base, Majority | PassAtK):
             raise ConfigError(f"task.metrics: {name!r}: {base.name} does not judge one answer in words")
         return PassAtK(name, base, int(repeated["k"])) if repeated["k"] else Majority(name, base)
+    if name == "pass@k":
+        raise ConfigError("task.metrics: 'pass@k': write a number of answers for k, such as pass@1")
     metric, options = split_name(name)
     if options and metric in BUILT_IN:
         return _configured(BUILT_IN[metric], options)

@@ -56,7 +56,7 @@ def checked_settings(metric: str, kind: type[Settings] | None, options: Mapping[
         raise ConfigError(f"task.metrics: {metric}: {key}: {_said(kind, key, problem)}") from None
 
 
-def _words(annotation: Any) -> list[str]:
+def _words(annotation: object) -> list[str]:
     """The words of a Literal, also beside None."""
     return [each for arg in get_args(annotation) for each in ([arg] if isinstance(arg, str) else _words(arg))]
 

@@ -61,7 +61,7 @@ def _word(value: object) -> str:
     return "no" if value is None or value is False else str(value)
 
 
-def _precision(values: Mapping[str, Any], path: Path) -> str:
+def _precision(values: Mapping[str, object], path: Path) -> str:
     """`mixed_precision`, or what files of earlier versions say with `fp16`."""
     old = "fp16" if str(values.get("fp16", "")).lower() == "true" else "no"
     precision = _word(values.get("mixed_precision", old)).lower()
@@ -79,7 +79,7 @@ def _check_parallelism(found: object, path: Path) -> None:
             raise ConfigError(f"{path}: {key} {sizes[key]} is not run by submit train; valid: 1")
 
 
-def _unused(values: Mapping[str, Any]) -> list[str]:
+def _unused(values: Mapping[str, object]) -> list[str]:
     """Settings of the file that would change how accelerate runs the program, and that are not used here."""
     compiled = values.get("dynamo_config")
     backend = compiled.get("dynamo_backend", "NO") if isinstance(compiled, Mapping) else "NO"

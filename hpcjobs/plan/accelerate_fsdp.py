@@ -41,7 +41,7 @@ class FoundFsdp:
     unused: list[str]
 
 
-def fsdp_settings(values: Mapping[str, Any], path: Path) -> FoundFsdp:
+def fsdp_settings(values: Mapping[str, object], path: Path) -> FoundFsdp:
     """The FSDP settings of a file. Raises a ConfigError for a value that accelerate does not know, or that is not run.
     """
     if not isinstance(values, Mapping):
@@ -53,7 +53,7 @@ def fsdp_settings(values: Mapping[str, Any], path: Path) -> FoundFsdp:
         raise ConfigError(f"{path}: fsdp_config: {error}") from None
 
 
-def _config(found: Mapping[str, Any]) -> FsdpConfig:
+def _config(found: Mapping[str, object]) -> FsdpConfig:
     version = str(found.get("version", 1))
     if version not in ("1", "2"):
         raise ValueError(f"fsdp_version {version} is none of 1, 2")
@@ -81,7 +81,7 @@ def _config(found: Mapping[str, Any]) -> FsdpConfig:
     )
 
 
-def _strategy(found: Mapping[str, Any], version: str) -> str:
+def _strategy(found: Mapping[str, object], version: str) -> str:
     """The sharding strategy, by FSDP1's name of it.
 
     `accelerate config` writes FSDP1's into `fsdp_reshard_after_forward`, and earlier versions into
@@ -96,7 +96,7 @@ def _strategy(found: Mapping[str, Any], version: str) -> str:
     return _NUMBERS.get(value, value)
 
 
-def _boolean(found: Mapping[str, Any], name: str) -> bool:
+def _boolean(found: Mapping[str, object], name: str) -> bool:
     """A boolean, or a word that accelerate reads as one; false where it is not set."""
     word = str(found.get(name, False)).lower()
     if word not in (*_TRUE, *_FALSE):
@@ -115,13 +115,13 @@ def _whole(value: Any) -> int:
     return int(number)
 
 
-def _names(value: Any) -> tuple[str, ...]:
+def _names(value: object) -> tuple[str, ...]:
     """Class names, separated by commas or in a list."""
     names = value if isinstance(value, list) else str(value).split(",")
     return tuple(filter(None, (str(name).strip() for name in names)))
 
 
-def _unused(found: Mapping[str, Any]) -> list[str]:
+def _unused(found: Mapping[str, object]) -> list[str]:
     names = [
         f"fsdp_{name} {value}" + ("" if name in _NO_MATTER else f"{did_you_mean(name, _READ)}")
         for name, value in found.items()

@@ -29,7 +29,7 @@ class Layout:
         return name.removeprefix(self.prefix)
 
 
-def layout_of(config: Mapping[str, Any]) -> Layout | None:
+def layout_of(config: Mapping[str, object]) -> Layout | None:
     """The layout of the model of a config.json; None if it cannot be told for sure."""
     make = _LAYOUTS.get(str(config.get("model_type")))
     try:
@@ -100,32 +100,32 @@ def _decoder(config: Mapping[str, Any], layer: Shapes, end: Shapes, head_bias: b
     return Layout(tensors, "model.")
 
 
-def _llama(config: Mapping[str, Any]) -> Layout:
+def _llama(config: Mapping[str, object]) -> Layout:
     sizes, bias = _Sizes.of(config), bool(config.get("attention_bias", False))
     layer = _attention(sizes, bias, bias) | _gated(sizes, bool(config.get("mlp_bias", False)))
     layer |= _norms(sizes.hidden, "input_layernorm", "post_attention_layernorm")
     return _decoder(config, layer, _norm("norm", sizes.hidden))
 
 
-def _mistral(config: Mapping[str, Any]) -> Layout:
+def _mistral(config: Mapping[str, object]) -> Layout:
     return _llama({**config, "attention_bias": False, "mlp_bias": False})
 
 
-def _qwen2(config: Mapping[str, Any]) -> Layout:
+def _qwen2(config: Mapping[str, object]) -> Layout:
     sizes = _Sizes.of(config)
     layer = _attention(sizes, bias=True, out_bias=False) | _gated(sizes)
     layer |= _norms(sizes.hidden, "input_layernorm", "post_attention_layernorm")
     return _decoder(config, layer, _norm("norm", sizes.hidden))
 
 
-def _qwen3(config: Mapping[str, Any]) -> Layout:
+def _qwen3(config: Mapping[str, object]) -> Layout:
     sizes, bias = _Sizes.of(config, 128), bool(config.get("attention_bias", False))
     layer = _attention(sizes, bias, bias) | _gated(sizes) | _norms(sizes.head, "self_attn.q_norm", "self_attn.k_norm")
     layer |= _norms(sizes.hidden, "input_layernorm", "post_attention_layernorm")
     return _decoder(config, layer, _norm("norm", sizes.hidden))
 
 
-def _gemma(config: Mapping[str, Any]) -> Layout:
+def _gemma(config: Mapping[str, object]) -> Layout:
     sizes, bias = _Sizes.of(config, 256), bool(config.get("attention_bias", False))
     kind, names = config["model_type"], ["input_layernorm", "post_attention_layernorm"]
     if kind != "gemma":
@@ -136,13 +136,13 @@ def _gemma(config: Mapping[str, Any]) -> Layout:
     return _decoder(config, layer, _norm("norm", sizes.hidden))
 
 
-def _olmo(config: Mapping[str, Any]) -> Layout:
+def _olmo(config: Mapping[str, object]) -> Layout:
     """Its norms have no weights."""
     sizes, bias = _Sizes.of(config), bool(config.get("attention_bias", False))
     return _decoder(config, _attention(sizes, bias, bias) | _gated(sizes), {})
 
 
-def _olmo2(config: Mapping[str, Any]) -> Layout:
+def _olmo2(config: Mapping[str, object]) -> Layout:
     sizes, bias = _Sizes.of(config), bool(config.get("attention_bias", False))
     layer = _attention(sizes, bias, bias) | _gated(sizes)
     layer |= _norm("self_attn.q_norm", sizes.queries) | _norm("self_attn.k_norm", sizes.keys)
@@ -150,7 +150,7 @@ def _olmo2(config: Mapping[str, Any]) -> Layout:
     return _decoder(config, layer, _norm("norm", sizes.hidden))
 
 
-def _phi3(config: Mapping[str, Any]) -> Layout:
+def _phi3(config: Mapping[str, object]) -> Layout:
     sizes = _Sizes.of(config)
     layer = (
         _linear("self_attn.qkv_proj", sizes.queries + 2 * sizes.keys, sizes.hidden)
@@ -162,7 +162,7 @@ def _phi3(config: Mapping[str, Any]) -> Layout:
     return _decoder(config, layer, _norm("norm", sizes.hidden))
 
 
-def _phi(config: Mapping[str, Any]) -> Layout:
+def _phi(config: Mapping[str, object]) -> Layout:
     sizes = _Sizes.of(config)
     layer = (
         _attention(sizes, bias=True, out_bias=True, out="dense")
@@ -175,7 +175,7 @@ def _phi(config: Mapping[str, Any]) -> Layout:
     return _decoder(config, layer, _norm("final_layernorm", sizes.hidden, bias=True), head_bias=True)
 
 
-def _starcoder2(config: Mapping[str, Any]) -> Layout:
+def _starcoder2(config: Mapping[str, object]) -> Layout:
     sizes, bias = _Sizes.of(config), bool(config.get("use_bias", True))
     layer = (
         _attention(sizes, bias, bias)

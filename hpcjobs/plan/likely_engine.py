@@ -18,7 +18,7 @@ _OWN_WAYS = {
 _OWN_KEYS = {"deepseek_v2", "deepseek_v3", "jetmoe"}
 
 
-def likely_engine(config: Config, model: Mapping[str, Any], generation: Mapping[str, object]) -> str:
+def likely_engine(config: Config, model: Mapping[str, object], generation: Mapping[str, object]) -> str:
     """The engine that `auto` will probably be with the model of this config.json and these generation settings.
 
     The rank decides once it has loaded the model: its GPU may not work, for example.

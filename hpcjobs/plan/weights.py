@@ -82,7 +82,7 @@ def check_trained(config: Config) -> None:
         check_targets(lora.target_modules, {name.removesuffix(".weight") for name in matrices})
 
 
-def _is_tied(folder: Path, model: Mapping[str, Any]) -> bool:
+def _is_tied(folder: Path, model: Mapping[str, object]) -> bool:
     """Whether output layer and embeddings share their weights; only what the config or its layout says for sure."""
     if (said := model.get("tie_word_embeddings")) is not None:
         return bool(said)

@@ -22,7 +22,7 @@ def json_field(name: str) -> pa.Field:
     return pa.field(name, pa.string(), metadata={_KEY: _VALUE})
 
 
-def json_array(values: Sequence[Any]) -> pa.Array | pa.ChunkedArray:
+def json_array(values: Sequence[object]) -> pa.Array | pa.ChunkedArray:
     """Python values as an array of JSON texts."""
     texts = [None if value is None else json.dumps(value, ensure_ascii=False) for value in values]
     return pa.array(texts, pa.string())

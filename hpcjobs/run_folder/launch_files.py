@@ -72,7 +72,7 @@ class LaunchFiles:
         """Record that a job was not queued."""
         create_once(self._path(number, f"{kind}.refused"), masked(why))
 
-    def note_process(self, number: int, identity: Mapping[str, Any]) -> bool:
+    def note_process(self, number: int, identity: Mapping[str, object]) -> bool:
         """Record the supervisor; False if there is one already."""
         return create_once(self._path(number, "process.json"), json_text(dict(identity)))
 

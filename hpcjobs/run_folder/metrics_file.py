@@ -49,7 +49,7 @@ class _Part:
     """A section of the file."""
 
     @classmethod
-    def of(cls, values: Mapping[str, Any]) -> Self:
+    def of(cls, values: Mapping[str, object]) -> Self:
         """The section with those values that it has fields for. Raises a TypeError if one is missing."""
         return cls(**{one.name: values[one.name] for one in fields(cls) if one.name in values})
 
@@ -174,7 +174,7 @@ def scored(metrics: Mapping[str, Summary]) -> dict[str, int]:
     return {name: summary["n"] for name, summary in metrics.items()}
 
 
-def with_verdict(values: dict[str, Any]) -> dict[str, Any]:
+def with_verdict(values: dict[str, object]) -> dict[str, Any]:
     """The values of metrics.json with the run's `state`, and in `why` what is wrong, for programs that read it."""
     verdict = MetricsFile.of(values).verdict
     return values | {"state": str(verdict.state), "why": verdict.why}

@@ -10,6 +10,8 @@ from pathlib import Path
 from hpcjobs.errors import UsageError
 from hpcjobs.run_folder.trust import check_trusted
 
+# Names and paths may be no longer (path_resolution(7)).
+_LONGEST = 4096
 _STEP = re.compile(r"step-(\d{8,})")
 
 
@@ -283,7 +285,7 @@ def find_run(name: str) -> RunPaths:
             raise UsageError(f"no run in {root} yet; next: hpcjobs submit eval")
         check_trusted(runs[-1].root)
         return runs[-1]
-    for folder in (Path(name), root / name):
+    for folder in (Path(name), root / name) if len(name) < _LONGEST else ():
         if (folder / "plan.json").is_file():
             root = folder.resolve()
             check_trusted(root)

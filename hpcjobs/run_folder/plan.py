@@ -20,7 +20,7 @@ class _Part:
     """A section of plan.json. Missing fields have defaults; None is not written."""
 
     @classmethod
-    def of(cls, values: Mapping[str, Any]) -> Self:
+    def of(cls, values: Mapping[str, object]) -> Self:
         """The section with those values that it has fields for."""
         return cls(**{one.name: values[one.name] for one in fields(cls) if one.name in values})
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
 
 from hpcjobs.requests import Prompt, Row, ToolChat, Turn, template_values
 
@@ -112,7 +111,7 @@ def _turn_of(turn: Turn, number: int) -> Turn:
     return {**turn, "content": content}
 
 
-def _text_part(part: Any, number: int) -> str:
+def _text_part(part: object, number: int) -> str:
     if isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str):
         return str(part["text"])
     kind = part.get("type") if isinstance(part, dict) else part

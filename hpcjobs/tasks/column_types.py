@@ -71,7 +71,7 @@ def no_columns(rows: int) -> pa.Table:
 
 
 def _column(
-    name: str, rows: Sequence[dict[str, Any]], place: Callable[[int], str]
+    name: str, rows: Sequence[dict[str, object]], place: Callable[[int], str]
 ) -> tuple[pa.Field, pa.Array | pa.ChunkedArray]:
     values = [row.get(name) for row in rows]
     try:
@@ -86,7 +86,7 @@ def _column(
         raise _half_pair(name, rows, place) from None
 
 
-def _half_pair(name: str, rows: Sequence[dict[str, Any]], place: Callable[[int], str]) -> DataError:
+def _half_pair(name: str, rows: Sequence[dict[str, object]], place: Callable[[int], str]) -> DataError:
     """Names the first row whose text or key has half a surrogate pair."""
     for number, row in enumerate(rows):
         if name in row and (problem := half_pair(name) or json_problem(row[name])):

@@ -12,7 +12,7 @@ from typing import Any
 DEEPEST = 256
 
 
-def json_problem(value: Any) -> str | None:
+def json_problem(value: object) -> str | None:
     """Why a value that `json.loads` gave cannot be kept; None where it can."""
     return too_deep(value) or next(filter(None, map(half_pair, _texts(value))), None)
 
@@ -36,7 +36,7 @@ def not_json(error: ValueError) -> str:
     return f"not JSON: {error}"
 
 
-def too_deep(value: Any) -> str | None:
+def too_deep(value: object) -> str | None:
     """Says so of a value of too many levels; None of others."""
     return f"nested more than {DEEPEST} deep" if _deeper(value, DEEPEST) else None
 
@@ -53,14 +53,14 @@ def half_pair(text: str) -> str | None:
     return None
 
 
-def _deeper(value: Any, levels: int) -> bool:
+def _deeper(value: object, levels: int) -> bool:
     if not isinstance(value, dict | list):
         return False
     inside: Iterable[Any] = value.values() if isinstance(value, dict) else value
     return levels == 0 or any(_deeper(one, levels - 1) for one in inside)
 
 
-def _texts(value: Any) -> Iterable[str]:
+def _texts(value: object) -> Iterable[str]:
     """All texts within a value, keys included."""
     if isinstance(value, str):
         yield value

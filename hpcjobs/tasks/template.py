@@ -32,14 +32,14 @@ def python_texts() -> Iterator[set[str]]:
         _python_texts.reset(token)
 
 
-def _finalized(value: Any) -> Any:
+def _finalized(value: object) -> Any:
     """What an expression of a template writes. Raises what `_with_text` raises."""
     if (seen := _python_texts.get()) is not None and (value is None or isinstance(value, list | tuple | Mapping)):
         seen.add("null" if value is None else "a list or object")
     return _with_text(value)
 
 
-def _with_text(value: Any) -> Any:
+def _with_text(value: object) -> Any:
     """The value. Raises a TypeError for what has no text of its own.
 
     jinja2 would write Python's name of it: `{{ a.items }}` is the method, though `a` has a key `items`.

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import signal
+import threading
 import time
 from types import FrameType
+from typing import Any
 
 from hpcjobs.distributed.drain import Drain
 
@@ -73,9 +75,12 @@ class SignalHandlers:
 
     def __init__(self, drain: Drain) -> None:
         self._drain, self._warned = drain, False
+        self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> None:
-        self._before = {signal.SIGTERM: signal.signal(signal.SIGTERM, self._end)}
+        if threading.current_thread() is not threading.main_thread():  # of a debug run in a thread of the user's
+            return
+        self._before[signal.SIGTERM] = signal.signal(signal.SIGTERM, self._end)
         self._before[signal.SIGUSR2] = signal.signal(signal.SIGUSR2, self._warn)
 
     def __exit__(self, *_: object) -> None:

@@ -75,10 +75,10 @@ BAD: list[tuple[list[str], list[str]]] = [
     (["--set", "task.prompt={{ question }}"], ["a text needs quotes: --set 'task.prompt=\"{{ question }}\"'"]),
     (["--set", "task.prompt={{", "question", "}}"], ["a template needs quotes", "'task.target=\"{{ answer }}\"'"]),
     (["--config", "braces.yaml"], ["braces.yaml:2: not YAML", 'quotes around it: "{{ column }}"']),
-    (["--set", "task.prompt=Q: x"], ["--set task.prompt: is a text: one with braces or a colon in it needs quotes"]),
-    (["--config", "metric.yaml", "--set", "task.target={x}"], ["--set task.target: is a text: one with braces"]),
-    (["--config", "metric.yaml", "--set", "task.target.x=1"], ["--set task.target.x: task.target: is a text"]),
-    (["--set", "cluster.sbatch.comment={a: b}"], ["--set cluster.sbatch.comment: is a text or a valid integer"]),
+    (["--set", "task.prompt=Q: x"], ["--set task.prompt: must be a text: one with braces or a colon in it"]),
+    (["--config", "metric.yaml", "--set", "task.target={x}"], ["--set task.target: must be a text: one with braces"]),
+    (["--config", "metric.yaml", "--set", "task.target.x=1"], ["--set task.target.x: task.target: must be a text"]),
+    (["--set", "cluster.sbatch.comment={a: b}"], ["--set cluster.sbatch.comment: must be a text or a valid integer"]),
     (["--set", "train.betas=[0.1]"], ["train.betas.1: is missing"]),
     (["--set", "model.batch_size=x"], ["model.batch_size: Input should be a valid integer or 'auto' (got 'x')"]),
     (["--metric", "exact_mach"], ["--metric: task.metrics: no metric 'exact_mach'", "did you mean 'exact_match'"]),
@@ -143,7 +143,7 @@ BAD: list[tuple[list[str], list[str]]] = [
     (["--config", "metric.yaml"], ["metric.yaml:7: task.metrics: no metric 'exact_mach'"]),
     (["--model", "tinny", "--set", "model.engine=auto"], ["--model: model.name 'tinny'", "(did you mean 'tiny'?)"]),
     (["--model", "folder/m", "--set", "model.engine=auto"], ["--model: model folder folder/m does not exist"]),
-    (["--set", "task.metrics=exact_match"], ["--set task.metrics: is a list, such as [one, two]"]),
+    (["--set", "task.metrics=exact_match"], ["--set task.metrics: must be a list, such as [one, two]"]),
 ]  # fmt: skip
 
 
@@ -174,8 +174,8 @@ def test_jobs_that_cannot_be(shell: Shell, words: list[str], message: list[str])
     [
         (["submit"], "Missing argument"),
         (["submit", "eval", "--nodez", "3"], "--nodes"),
-        (["submit", "eval", "--nodes", "two"], "'--nodes'"),
-        (["submit", "eval", "--nodes", "0"], "'--nodes'"),
+        (["submit", "eval", "--nodes", "two"], "--nodes"),
+        (["submit", "eval", "--nodes", "0"], "--nodes"),
         (["submit", "eval", "--max-samples", "-1"], "'--max-samples'"),
         (["submti", "eval"], "submti"),
         (["status", "a", "b"], "b"),

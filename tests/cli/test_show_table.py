@@ -28,7 +28,11 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[RunPaths]:
         run_ranks(paths, 1)
         merge_and_report(paths)
     damaged = plan_run(folder / "d", 3)
-    damaged.plan.write_text('{"')
+    run_ranks(damaged, 1)
+    merge_and_report(damaged)
+    values = read_json(damaged.metrics)
+    values["metrics"]["contains"]["value"] = "x"
+    damaged.metrics.write_text(json.dumps(values))
     return [scored, other, plan_run(folder / "c", 5), damaged]
 
 
@@ -48,7 +52,7 @@ def test_csv_has_all_digits_and_every_run(runs: list[RunPaths], capsys: pytest.C
             assert int(row[f"{name}_n"]) == one["n"]
     assert (rows[0]["f1"], rows[1]["exact_match"], rows[2]["f1"]) == ("", "", "")
     assert (rows[2]["done"], rows[2]["rows"]) == ("0", "5")
-    assert (rows[3]["state"], "plan.json" in rows[3]["why"]) == ("damaged", True)
+    assert (rows[3]["state"], "metrics.json" in rows[3]["why"]) == ("damaged", True)
 
 
 def test_json_is_metrics_json_of_each(runs: list[RunPaths], capsys: pytest.CaptureFixture[str]) -> None:

@@ -33,7 +33,7 @@ def test_a_map_is_a_metric_with_its_options() -> None:
         ("[bleu: zh]", "is not one metric with its options: {bleu: {tokenize: zh}}"),
         ("[{bleu: {}, chrf: {}}]", "is not one metric with its options"),
         ("[bleu: {tokenize: 'a,b'}]", "tokenize: 'a,b' has one of ( ) , ="),
-        ("[3]", "task.metrics.0: Input should be a valid string"),
+        ("[3]", "task.metrics.0: must be a text"),
     ],
 )
 def test_what_is_no_metric_with_options_is_told(written: str, said: str) -> None:

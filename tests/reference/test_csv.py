@@ -50,9 +50,9 @@ def test_rows_are_what_dict_reader_gives_or_refused(
         ragged = any(None in row or None in row.values() for row in expected)
         if not names or ragged or len(set(names)) < len(names) or open_at_the_end(text, delimiter):
             with pytest.raises(DataError):
-                load_table(DataConfig(name=str(path)))
+                load_table(DataConfig(name=str(path), delimiter=delimiter))
             return
-        table = load_table(DataConfig(name=str(path)))
+        table = load_table(DataConfig(name=str(path), delimiter=delimiter))
     assert [{name: user_row(row)[name] for name in names} for row in table.to_pylist()] == expected
 
 

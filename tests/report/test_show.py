@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from hpcjobs.cli.app import main
-from hpcjobs.errors import UsageError
+from hpcjobs.errors import HpcJobsError, UsageError
 from hpcjobs.merge.eval import merge
 from hpcjobs.report.show import Condition, Wanted, find_samples
 from hpcjobs.run_folder.paths import RunPaths
@@ -96,6 +96,7 @@ def test_a_sample_as_text_and_as_json(paths: RunPaths, capsys: pytest.CaptureFix
     ("text", "said"),
     [
         ("f1<0.5", "no 'f1' here"), ("exact_mach<1", "did you mean 'exact_match'"), ("exact_match", "NAME<NUMBER"),
+        ("exact_match<nan", "'nan' is no number"),
         ("exact_match<half", "'half' is no number"), ("finish_reason<3", "compare it by = or !="),
     ],
 )  # fmt: skip
@@ -118,3 +119,25 @@ def test_no_number_meets_no_condition() -> None:
 def test_a_run_without_results_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="fresh has no results yet; next: hpcjobs merge fresh"):
         find_samples(plan_run(tmp_path / "fresh", 3), Wanted())
+
+
+def test_a_choice_shows_its_options_and_the_right_one_by_its_text(tmp_path: Path) -> None:
+    task = {"type": "choice", "prompt": "{{ question }}", "choices": ["yes", "no"], "target": "1", "metrics": ["acc"]}
+    paths = plan_run(tmp_path / "run", 2, task=task)
+    run_ranks(paths, 1)
+    merge(paths)
+    [first, _] = [list(sample.lines()) for sample in find_samples(paths, Wanted()).samples]
+    assert "target: no" in first
+    assert [line.partition(": ")[2] for line in first if line.startswith("option (")] == ["yes", "no"]
+
+
+def test_a_damaged_table_is_named(paths: RunPaths, tmp_path: Path) -> None:
+    import shutil
+
+    copied = RunPaths(tmp_path / "copied")
+    shutil.copytree(paths.root, copied.root, symlinks=True)
+    results = copied.results.read_bytes()
+    copied.results.unlink()
+    copied.results.write_bytes(results[:300])
+    with pytest.raises(HpcJobsError, match=r"results\.parquet cannot be read: .*; next: hpcjobs merge"):
+        find_samples(copied, Wanted())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -56,7 +56,7 @@ class LogitParts:
 
     @contextlib.contextmanager
     def _after_body(self, change: Callable[[ModelOutput], None]) -> Iterator[None]:
-        def hook(module: torch.nn.Module, given: Any, output: ModelOutput) -> ModelOutput:
+        def hook(module: torch.nn.Module, given: object, output: ModelOutput) -> ModelOutput:
             change(output)
             return output
 

@@ -100,7 +100,7 @@ def _named(values: Mapping[str, object], kind: pa.StructType) -> dict[str, objec
     return {field.name: values[field.name] for field in kind if field.name in values}
 
 
-def storable(value: Any) -> Any:
+def storable(value: object) -> Any:
     """`value` (nested lists and dicts of anything) with lone surrogates replaced by `?`: UTF-8 cannot encode them."""
     if isinstance(value, str):
         return value if value.isascii() else value.encode("utf-8", "replace").decode("utf-8")

@@ -90,7 +90,7 @@ class TaskData:
         return cls(answers)
 
 
-def _checked(answer: Any) -> Answer:
+def _checked(answer: object) -> Answer:
     import datasets
 
     if not all(isinstance(one, datasets.Dataset) for one in _splits(answer).values()):

@@ -110,7 +110,7 @@ def _tensors(value: object) -> Iterator[torch.Tensor]:
             yield from _tensors(item)
 
 
-def _copied(value: Any) -> Any:
+def _copied(value: object) -> Any:
     """Dicts, lists and tuples anew, their tensors copied into host memory."""
     import torch
 
