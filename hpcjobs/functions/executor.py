@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import random
 import re
 import shlex
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +75,9 @@ class Executor(submitit.AutoExecutor):  # type: ignore[misc]
         found: list[core.Job[Any]] = super().map_array(fn, *iterable)
         return found
 
-    def submit_array(self, fns: Sequence[Callable[[], Any]]) -> list[core.Job[Any]]:
+    def submit_array(self, fns: Iterable[Callable[[], Any]]) -> list[core.Job[Any]]:
         """Submit functions that need no argument. Raises as `submit`."""
+        fns = list(fns)
         for fn in fns:
             _check_plain(fn)
         found: list[core.Job[Any]] = super().submit_array(fns)
@@ -186,7 +188,7 @@ def _is_constructed(name: str) -> bool:
 def _check_plain(fn: object) -> None:
     """Raise a TypeError for what gives its values one by one, or not at once: only whole results leave a process."""
     inner, name = fn, name_of(fn)
-    while hasattr(inner, "func"):
+    while isinstance(inner, functools.partial):
         inner = inner.func
     called = type(inner).__dict__.get("__call__")
     for one in (inner, called):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import pickle
@@ -72,8 +73,17 @@ def test_a_map_goes_on_whoever_is_killed(folder: Path) -> None:
 
     def kill(victim: Callable[[Vitals], int], least: int) -> None:
         wait_for(lambda: sum(job.done() for job in jobs) > least, "some results", PATIENCE)
-        live = [one for one in read_heartbeats(paths.heartbeats) if one.ended_at is None and one.state == "working"]
-        os.kill(victim(live[-1]), signal.SIGKILL)
+        killed: list[int] = []
+
+        def is_killed() -> bool:  # a worker may not have started its process yet, or have ended since its heartbeat
+            for one in reversed(read_heartbeats(paths.heartbeats)):
+                with contextlib.suppress(IndexError, FileNotFoundError, ProcessLookupError):
+                    if one.ended_at is None and one.state == "working" and not killed:
+                        os.kill(pid := victim(one), signal.SIGKILL)
+                        killed.append(pid)
+            return bool(killed)
+
+        wait_for(is_killed, "one to kill", PATIENCE)
 
     kill(lambda rank: children_of(rank.identity["pid"])[0], 3)
     kill(lambda rank: int(rank.identity["pid"]), 10)
