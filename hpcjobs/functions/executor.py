@@ -84,10 +84,12 @@ class Executor(submitit.AutoExecutor):  # type: ignore[misc]
         return found
 
     def _internal_update_parameters(self, **kwargs: Any) -> None:
+        for name, value in kwargs.items():
+            names.check_number(name, value)
         for prefix in _CLUSTERS:
             most = kwargs.pop(f"{prefix}_array_parallelism", None)
             if most is not None:
-                if not isinstance(most, int) or most < 1:
+                if not isinstance(most, int):
                     raise ValueError(f"{prefix}_array_parallelism={most!r}: a whole number, 1 or more")
                 self._parallelism = most
         super()._internal_update_parameters(**kwargs)

@@ -1,9 +1,9 @@
 """The calls of a run of hpcjobs.Executor: pickled functions with their arguments, and the outcome of each.
 
 `inputs/calls.pkl` holds pickles one behind the other, `inputs/calls.json` where each begins and ends: a function that
-is called often is there once, unless it could share something with what it is given. An outcome is a file of `jobs/` that is created once: of several that run the same call,
-the first one's stands. All of it is as submitit has it: a result is the pickle of (`success`, value) or (`error`,
-traceback), or else of (`uncompleted` or `cancelled`, why).
+is called often is there once, unless it could share something with what it is given. An outcome is a file of `jobs/`
+that is created once: of several that run the same call, the first one's stands. All of it is as submitit has it: a
+result is the pickle of (`success`, value) or (`error`, traceback), or else of (`uncompleted` or `cancelled`, why).
 """
 
 from __future__ import annotations
@@ -146,9 +146,10 @@ class Calls:
 
 def _pickle(value: object, what: str) -> bytes:
     try:
-        return cloudpickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+        content: bytes = cloudpickle.dumps(value, pickle.HIGHEST_PROTOCOL)
     except Exception as error:  # what __reduce__ and the like raise
         raise pickle.PicklingError(f"{what} cannot be pickled: {type(error).__name__}: {error}") from error
+    return content
 
 
 def _is_plain(value: object, depth: int = _DEPTH) -> bool:
