@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import random
 import re
 import shlex
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -74,18 +75,21 @@ class Executor(submitit.AutoExecutor):  # type: ignore[misc]
         found: list[core.Job[Any]] = super().map_array(fn, *iterable)
         return found
 
-    def submit_array(self, fns: Sequence[Callable[[], Any]]) -> list[core.Job[Any]]:
+    def submit_array(self, fns: Iterable[Callable[[], Any]]) -> list[core.Job[Any]]:
         """Submit functions that need no argument. Raises as `submit`."""
+        fns = list(fns)
         for fn in fns:
             _check_plain(fn)
         found: list[core.Job[Any]] = super().submit_array(fns)
         return found
 
     def _internal_update_parameters(self, **kwargs: Any) -> None:
+        for name, value in kwargs.items():
+            names.check_number(name, value)
         for prefix in _CLUSTERS:
             most = kwargs.pop(f"{prefix}_array_parallelism", None)
             if most is not None:
-                if not isinstance(most, int) or most < 1:
+                if not isinstance(most, int):
                     raise ValueError(f"{prefix}_array_parallelism={most!r}: a whole number, 1 or more")
                 self._parallelism = most
         super()._internal_update_parameters(**kwargs)
@@ -186,7 +190,7 @@ def _is_constructed(name: str) -> bool:
 def _check_plain(fn: object) -> None:
     """Raise a TypeError for what gives its values one by one, or not at once: only whole results leave a process."""
     inner, name = fn, name_of(fn)
-    while hasattr(inner, "func"):
+    while isinstance(inner, functools.partial):
         inner = inner.func
     called = type(inner).__dict__.get("__call__")
     for one in (inner, called):

@@ -43,6 +43,13 @@ class Job(core.Job[R]):  # type: ignore[misc]
 
     def __init__(self, folder: Path | str, job_id: str, tasks: Sequence[int] = (0,)) -> None:
         self._root = _run_of(Path(folder).expanduser().absolute(), job_id.partition("_")[0])
+        base, several, index = job_id.partition("_")
+        count = len(self._watch.calls)
+        if count > 1 and not (index.isdecimal() and str(int(index)) == index and int(index) < count):
+            which = f"{base}_0 to {base}_{count - 1}"
+            raise UsageError(f"no job {job_id} in {folder}: of its {count} calls give one, {which}")
+        if count == 1 and several:
+            raise UsageError(f"no job {job_id} in {folder}: its only call is {base}")
         super().__init__(self._root / "jobs", job_id, tasks)
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shlex
@@ -22,7 +23,28 @@ _NOT = {
     "cpus_per_gpu": "set cpus_per_task",
     "use_srun": "hpcjobs starts what it runs by srun",
 }
+_NUMBERS = {
+    "a whole number, 1 or more": {"nodes", "tasks_per_node", "ntasks_per_node", "cpus_per_task", "array_parallelism"},
+    "a whole number, 0 or more": {"gpus_per_node", "gpus_per_task", "num_gpus"},
+    "a number above 0": {"timeout_min", "time", "mem_gb"},
+}
 _TEARDOWN = 'case "$SLURM_JOB_NAME" in *.merge) ;; *) trap {} EXIT ;; esac'
+
+
+def check_number(name: str, value: object) -> None:
+    """Raise a ValueError for a number that this parameter, by the user's name for it, cannot be."""
+    own = re.sub(r"^(slurm|local|debug)_", "", name)
+    what = next((what for what, names in _NUMBERS.items() if own in names), None)
+    if what is None or not isinstance(value, int | float):
+        return
+    number = not isinstance(value, bool)
+    good = {
+        "a whole number, 1 or more": number and isinstance(value, int) and value >= 1,
+        "a whole number, 0 or more": number and isinstance(value, int) and value >= 0,
+        "a number above 0": number and 0 < value < math.inf,
+    }
+    if not good[what]:
+        raise ValueError(f"{name}={value!r}: {what}")
 
 
 def minutes_of(cluster: str, parameters: Mapping[str, Any]) -> float:

@@ -1,9 +1,9 @@
 """The calls of a run of hpcjobs.Executor: pickled functions with their arguments, and the outcome of each.
 
 `inputs/calls.pkl` holds pickles one behind the other, `inputs/calls.json` where each begins and ends: a function that
-is called often is there once. An outcome is a file of `jobs/` that is created once: of several that run the same call,
-the first one's stands. All of it is as submitit has it: a result is the pickle of (`success`, value) or (`error`,
-traceback), or else of (`uncompleted` or `cancelled`, why).
+is called often is there once, unless it could share something with what it is given. An outcome is a file of `jobs/`
+that is created once: of several that run the same call, the first one's stands. All of it is as submitit has it: a
+result is the pickle of (`success`, value) or (`error`, traceback), or else of (`uncompleted` or `cancelled`, why).
 """
 
 from __future__ import annotations
@@ -24,6 +24,11 @@ from hpcjobs.run_folder.paths import RunPaths
 
 # JOB_0_result.pkl, or JOB_INDEX_0_result.pkl where there are several, and beside it `.killed-1`...
 _OUTCOME = re.compile(r"[^._]+_(?:(\d+)_)?0_result\.")
+_PLAIN = (type(None), bool, int, float, str, bytes)
+# How deep plain data is looked at; what is deeper, or contains itself, is pickled with its function.
+_DEPTH = 20
+# What a pickle consists of that only names its object.
+_NAMING = {"PROTO", "FRAME", "SHORT_BINUNICODE", "BINUNICODE", "MEMOIZE", "STACK_GLOBAL", "STOP"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,26 +54,38 @@ class PackedCalls:
         self.parts: list[bytes] = []
         self.size = 0
         self.functions: list[tuple[int, int]] = []
-        self.calls: list[tuple[int, int, int]] = []
-        known: dict[int, int] = {}
+        self.calls: list[tuple[int | None, int, int]] = []
+        self._places: dict[int, int] = {}
+        self._named: dict[int, bool] = {}
         kept = []  # or another function could come to have the same id
         for number, one in enumerate(submissions):
-            place = known.get(id(one.function))
-            if place is None:
-                place = known[id(one.function)] = len(self.functions)
-                kept.append(one.function)
-                self.functions.append(self._add(one.function, name_of(one.function)))
+            kept.append(one.function)
             what = f"what is given to call {number} of {name_of(one.function)}"
-            self.calls.append((place, *self._add((one.args, one.kwargs), what)))
+            if _is_plain((one.args, one.kwargs)) or self._is_named(one.function):
+                place = self._place(one.function)
+                self.calls.append((place, *self._add(_pickle((one.args, one.kwargs), what))))
+            else:  # apart, each would have its own copy of an object that both use
+                whole = _pickle((one.function, one.args, one.kwargs), what)
+                self.calls.append((None, *self._add(whole)))
 
     def __len__(self) -> int:
         return len(self.calls)
 
-    def _add(self, value: object, what: str) -> tuple[int, int]:
-        try:
-            content = cloudpickle.dumps(value, pickle.HIGHEST_PROTOCOL)
-        except Exception as error:  # what __reduce__ and the like raise
-            raise pickle.PicklingError(f"{what} cannot be pickled: {type(error).__name__}: {error}") from error
+    def _is_named(self, function: object) -> bool:
+        """Whether its pickle only says where to import it from, so that it has no copy of anything."""
+        if (found := self._named.get(id(function))) is None:
+            operations = pickletools.genops(_pickle(function, name_of(function)))
+            found = all(operation.name in _NAMING for operation, _, _ in operations)
+            self._named[id(function)] = found
+        return found
+
+    def _place(self, function: object) -> int:
+        if (found := self._places.get(id(function))) is None:
+            found = self._places[id(function)] = len(self.functions)
+            self.functions.append(self._add(_pickle(function, name_of(function))))
+        return found
+
+    def _add(self, content: bytes) -> tuple[int, int]:
         self.parts.append(content)
         self.size += len(content)
         return self.size - len(content), self.size
@@ -94,9 +111,10 @@ class Calls:
 
     def submitted(self, index: int) -> utils.DelayedSubmission:
         """A call as it was submitted. Raises what unpickling raises."""
-        function, start, stop = self._calls[index]
-        args, kwargs = pickle.loads(self._read(start, stop))
-        found = utils.DelayedSubmission(pickle.loads(self._read(*self._functions[function])), *args, **kwargs)
+        place, start, stop = self._calls[index]
+        *whole, args, kwargs = pickle.loads(self._read(start, stop))
+        function = whole[0] if place is None else pickle.loads(self._read(*self._functions[place]))
+        found = utils.DelayedSubmission(function, *args, **kwargs)
         found.set_timeout(self.facts.seconds / 60, self.facts.timeouts)
         return found
 
@@ -124,6 +142,25 @@ class Calls:
         with self._paths.calls.open("rb") as file:
             file.seek(start)
             return file.read(stop - start)
+
+
+def _pickle(value: object, what: str) -> bytes:
+    try:
+        content: bytes = cloudpickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+    except Exception as error:  # what __reduce__ and the like raise
+        raise pickle.PicklingError(f"{what} cannot be pickled: {type(error).__name__}: {error}") from error
+    return content
+
+
+def _is_plain(value: object, depth: int = _DEPTH) -> bool:
+    """Whether it is data without objects of other kinds."""
+    if type(value) in _PLAIN:
+        return True
+    if depth and type(value) in (list, tuple):
+        return all(_is_plain(one, depth - 1) for one in value)  # type: ignore[attr-defined]
+    if depth and type(value) is dict:
+        return all(_is_plain(one, depth - 1) for item in value.items() for one in item)
+    return False
 
 
 def name_of(function: object) -> str:

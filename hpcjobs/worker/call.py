@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn, TextIO
 
 from submitit.core import utils
 from submitit.core.logger import get_logger
@@ -34,7 +35,11 @@ BEGUN = b"begun"
 
 @dataclass(frozen=True, kw_only=True)
 class End:
-    """How a call has ended in this process. `outcome` is None if it has left before its end, to go on later."""
+    """How a call has ended in this process.
+
+    `outcome` is None if it has left before its end, to go on later; `message` is the signal then that it has left for,
+    empty at its time limit.
+    """
 
     outcome: str | None
     message: str = ""
@@ -68,12 +73,19 @@ class _Leave:
         self._began, self._late, self._saved = time.monotonic(), False, calls.saved(task.index)
         self.over = self.left = False
         self.reason: str | None = None
+        self.by, self._pid = "", os.getpid()
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """The signal handler. Raises _Left, once."""
+        if os.getpid() != self._pid:  # a child that the function has forked: the call is not its own
+            if number == signal.SIGTERM:
+                signal.signal(number, signal.SIG_DFL)
+                os.kill(os.getpid(), number)
+            return
         if self.over or self.reason is not None:
             return
         late, self.reason = self._is_late(), ""
+        self.by = "" if late else signal.Signals(number).name
         get_logger().warning(f"{signal.Signals(number).name}: this call is {'timed-out' if late else 'preempted'}")
         if self._task.number:
             self._await_first()
@@ -153,33 +165,60 @@ def run_call(paths: RunPaths, calls: Calls, task: Task, limit: TimeLimit) -> End
     """Run a call, and create its outcome. What it has printed is in its files; files without output are removed."""
     files = call_files(paths, task.job_id, task.number)
     with _output(files, calls.facts.stderr_to_stdout):
-        try:
-            return _run(calls, task, files.result_pickle, limit)
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
+        return _run(calls, task, files.result_pickle, limit)
 
 
 def _run(calls: Calls, task: Task, path: Path, limit: TimeLimit) -> End:
     leave: _Leave | None = None
+    own = os.getpid()
     try:
         call = calls.current(task.index)
         leave = _Leave(calls, task, call, path)
         with _signals(leave, limit):
             value = call.result()
             leave.over = True
+            if os.getpid() != own:
+                _end_child(None)
         return _end(path, "success", value)
     except BaseException as error:
+        if os.getpid() != own:
+            _end_child(error)
         if leave and leave.left:  # a `finally` of the function's may have raised something else since
             why = f"Job not requeued because: {leave.reason}."
-            return _end(path, "error", why) if leave.reason else End(outcome=None)
+            return _end(path, "error", why) if leave.reason else End(outcome=None, message=leave.by)
         if isinstance(error, SystemExit):
             return _end(path, "uncompleted", f"the function has ended its process: SystemExit({error.code!r})")
         if isinstance(error, KeyboardInterrupt):
             return _end(path, "uncompleted", "the function was interrupted (SIGINT)")
         text = traceback.format_exc()
-        print(text, file=sys.stderr)
+        _tell(text)
         return _end(path, "error", text)
+
+
+def _tell(text: str) -> None:
+    """Print to stderr, if the function has left it open. Before the outcome, after which it is read."""
+    with contextlib.suppress(Exception):
+        print(text, file=sys.stderr)
+
+
+def _end_child(error: BaseException | None) -> NoReturn:
+    """End a process that the function has forked, and that has come back from it: the call is not its own."""
+    code: object = 0
+    if isinstance(error, SystemExit):
+        code = error.code or 0
+    elif error:
+        code = "".join(traceback.format_exception(error))
+    if not isinstance(code, int):
+        _tell(str(code))
+        code = 1
+    _flush(sys.stdout, sys.stderr)
+    os._exit(code & 0xFF)
+
+
+def _flush(*streams: TextIO) -> None:
+    for stream in streams:
+        with contextlib.suppress(Exception):  # one that is closed, or of the function's own
+            stream.flush()
 
 
 def _end(path: Path, outcome: str, value: object) -> End:
@@ -192,10 +231,15 @@ def _end(path: Path, outcome: str, value: object) -> End:
         kind = f"{type(value).__module__}.{type(value).__qualname__}"
         said = f"the result, of type {kind}, cannot be pickled: {type(error).__name__}: {error}"
         text = f"{traceback.format_exc()}\n{said}"
-        print(text, file=sys.stderr)
+        _tell(text)
         return _end(path, "error", text)
     found = outcome if mine else outcome_of(path)
     return End(outcome=found, message="" if outcome == "success" else _last_line(str(value)))
+
+
+def _opened(stream: TextIO, number: int) -> TextIO:
+    """The stream, or another one in its place if it is closed."""
+    return os.fdopen(number, "w", buffering=1, closefd=False) if stream.closed else stream
 
 
 def _last_line(text: str) -> str:
@@ -204,7 +248,10 @@ def _last_line(text: str) -> str:
 
 @contextlib.contextmanager
 def _signals(leave: _Leave, limit: TimeLimit) -> Iterator[None]:
-    """Within the block signals and the time limit are `leave`'s. Outside, this process does not mind them."""
+    """Within the block signals and the time limit are `leave`'s. Outside, this process does not mind them.
+
+    A timer that the function has set, and not its handler, would end a later call.
+    """
     before = {number: signal.signal(number, leave.handle) for number in (signal.SIGUSR2, signal.SIGTERM)}
     limit.call = leave
     limit.began()
@@ -212,16 +259,21 @@ def _signals(leave: _Leave, limit: TimeLimit) -> Iterator[None]:
         yield
     finally:
         leave.over = True
+        for timer in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF):
+            signal.setitimer(timer, 0)
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
 @contextlib.contextmanager
 def _output(files: utils.JobPaths, together: bool) -> Iterator[None]:
-    """Within the block stdout and stderr of this process, and of what it starts, go to the files of a call."""
+    """Within the block stdout and stderr of this process, and of what it starts, go to the files of a call.
+
+    The function may close or replace them: afterwards they are as before.
+    """
     paths = {1: files.stdout, 2: files.stdout if together else files.stderr}
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
+    own = (sys.stdout, sys.stderr)
+    _flush(*own)
     kept = {number: os.dup(number) for number in paths}
     for number, path in paths.items():
         handle = open_file(path, os.O_WRONLY | os.O_APPEND)
@@ -230,6 +282,8 @@ def _output(files: utils.JobPaths, together: bool) -> Iterator[None]:
     try:
         yield
     finally:
+        _flush(sys.stdout, sys.stderr, *own)
+        sys.stdout, sys.stderr = (_opened(stream, number) for number, stream in enumerate(own, 1))
         for number, handle in kept.items():
             os.dup2(handle, number)
             os.close(handle)

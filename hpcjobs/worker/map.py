@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -36,8 +36,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 # How often a call that runs is looked at, whether it was cancelled, and how long it may take over its limit (seconds).
 _POLL, _LOOK, _OVER = 0.2, 1.0, 10.0
-# How long a process that is told to end, as nothing is left to run, may take (seconds).
-_IDLE = 0.5
+# How long a process that is told to end may take, and where nothing is left to run, its threads and atexit (seconds).
+_IDLE, _LAST = 0.5, 60.0
+# How long after a call the rank's own signal may come, if Slurm has sent it to all processes, and how early a warning.
+_TOGETHER, _EARLY = 2.0, 75.0
 
 
 def run_map(work: Work) -> None:
@@ -65,9 +67,9 @@ class CallEngine:
         self._server: _Server | None = None
 
     def close(self) -> None:
-        """End the process of the calls."""
+        """End the process of the calls, once the threads that they have left in it have ended."""
         if self._server:
-            self._server.end()
+            self._server.end(_LAST, lambda: not self._work.drain.has_room(_POLL))
         self._server = None
 
     def stream(self, requests: Source) -> Iterator[Completion]:
@@ -96,6 +98,13 @@ class CallEngine:
     def _goes_on(self, left: bool) -> bool:
         """Whether this rank may run a call again that has `left`, or else was killed. If not, another start does."""
         return self._work.drain.has_room(self._calls.facts.seconds if left and self._ends_at else 0.0)
+
+    def _is_to_leave(self) -> bool:
+        """Whether this rank is to end soon too, so that a call has left for that."""
+        drain, ends = self._work.drain, time.monotonic() + _TOGETHER
+        while not drain.reason and time.monotonic() < ends:
+            time.sleep(_POLL)
+        return bool(drain.reason) or drain.left() <= self._calls.facts.warning + _EARLY
 
     def _killed(self, path: Path, how: str) -> int:
         """How often the process of a call was killed, with this time, in all starts of the run."""
@@ -157,7 +166,8 @@ class CallEngine:
         how = server.end()
         self._server = None
         if isinstance(said, End):
-            return said
+            alone = said.message == "SIGTERM" and not self._is_to_leave()
+            return "SIGTERM, which it was sent alone, as by itself" if alone else said
         return self._found(path) if path.exists() else how if how != f"exit code {TIMED_OUT}" else "its time limit"
 
 
@@ -204,10 +214,12 @@ class _Server:
         with contextlib.suppress(ProcessLookupError):
             self._child.send_signal(signal.SIGUSR2)
 
-    def end(self) -> str:
-        """End the process, and what it has started; how it ended if it had before."""
+    def end(self, seconds: float = _IDLE, hurry: Callable[[], bool] = lambda: False) -> str:
+        """End the process, and what it has started; how it ended if it had before, or does in so many seconds."""
         os.close(self._requests)
         os.close(self._replies)
-        code = self._program.await_end(_IDLE)
+        ends = time.monotonic() + seconds
+        while (code := self._program.await_end(_POLL)) is None and time.monotonic() < ends and not hurry():
+            pass
         self._program.kill()
         return how_ended(self._child.wait() if code is None else code)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import io
 import os
 import pickle
 import signal
@@ -72,8 +74,17 @@ def test_a_map_goes_on_whoever_is_killed(folder: Path) -> None:
 
     def kill(victim: Callable[[Vitals], int], least: int) -> None:
         wait_for(lambda: sum(job.done() for job in jobs) > least, "some results", PATIENCE)
-        live = [one for one in read_heartbeats(paths.heartbeats) if one.ended_at is None and one.state == "working"]
-        os.kill(victim(live[-1]), signal.SIGKILL)
+        killed: list[int] = []
+
+        def is_killed() -> bool:  # a worker may not have started its process yet, or have ended since its heartbeat
+            for one in reversed(read_heartbeats(paths.heartbeats)):
+                with contextlib.suppress(IndexError, FileNotFoundError, ProcessLookupError):
+                    if one.ended_at is None and one.state == "working" and not killed:
+                        os.kill(pid := victim(one), signal.SIGKILL)
+                        killed.append(pid)
+            return bool(killed)
+
+        wait_for(is_killed, "one to kill", PATIENCE)
 
     kill(lambda rank: children_of(rank.identity["pid"])[0], 3)
     kill(lambda rank: int(rank.identity["pid"]), 10)
@@ -112,6 +123,126 @@ def outcome(kind: str) -> object:
     print(kind)
     print("to stderr", file=sys.stderr)
     return kind
+
+
+class Box:
+    """A function's state, which an argument has too."""
+
+    def __init__(self) -> None:
+        self.found: list[int] = []
+
+    def fill(self, other: Box) -> bool:
+        """Whether it is the same."""
+        self.found.append(1)
+        return other.found == [1]
+
+
+class Proxy:
+    """Has every attribute, as proxies do."""
+
+    def __getattr__(self, name: str) -> Proxy:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self
+
+    def __call__(self) -> str:
+        return "called"
+
+
+def forks(how: str) -> str:
+    if not (child := os.fork()):
+        if how == "exit":
+            sys.exit(4)
+        if how == "raise":
+            raise ValueError("of the child")
+        return "the child's"
+    return f"{how}: {os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}"
+
+
+def ends_its_child() -> int:
+    ready, says = os.pipe()
+    if not (child := os.fork()):
+        os.write(says, b"x")
+        time.sleep(600)
+    os.read(ready, 1)  # Python forgets a signal that comes while it forks
+    os.kill(child, signal.SIGTERM)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def closes_stderr() -> None:
+    sys.stderr.close()
+    os.close(2)
+    raise ValueError("Too bad")
+
+
+def replaces_stdout() -> None:
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(1)
+    sys.stdout = io.StringIO()
+
+
+def prints_later() -> None:
+    time.sleep(1.5)
+    print("printed")
+
+
+def ends_itself() -> None:
+    with open("terms.txt", "a") as terms:
+        terms.write("x")
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(600)
+
+
+def leaves_a_thread() -> None:
+    def late() -> None:
+        time.sleep(2)
+        Path("late").touch()
+
+    threading.Thread(target=late).start()
+
+
+def test_what_a_function_does_to_its_process_stays_its_own(folder: Path) -> None:
+    box = Box()
+    calls: list[Callable[[], object]] = [
+        functools.partial(forks, "exit"), functools.partial(forks, "raise"), functools.partial(forks, "return"),
+        ends_its_child, closes_stderr, replaces_stdout, prints_later, ends_itself, Proxy(), leaves_a_thread,
+    ]  # fmt: skip
+    executor = local(folder, local_array_parallelism=1)
+    with executor.batch():
+        shared = executor.submit(box.fill, box)
+        jobs = executor.submit_array(call for call in calls)
+    assert shared.result()
+    assert [job.result() for job in jobs[:4]] == ["exit: 4", "raise: 1", "return: 0", -signal.SIGTERM]
+    assert "ValueError: of the child" in str(jobs[1].stderr())
+    with pytest.raises(FailedJobError, match="ValueError: Too bad"):
+        jobs[4].result()
+    assert [job.result() for job in jobs[5:7]] == [None, None]
+    assert jobs[6].stdout() == "printed\n"
+    with pytest.raises(UncompletedJobError, match=r"SIGTERM, which it was sent alone.* in each of 3 tries"):
+        jobs[7].result()
+    assert Path("terms.txt").read_text() == "xxx"
+    assert [job.result() for job in jobs[8:]] == ["called", None]
+    wait_for(Path("late").exists, "what the thread does", PATIENCE)
+    for name in (jobs[0].job_id.partition("_")[0], jobs[0].job_id.partition("_")[0] + "_10"):
+        with pytest.raises(UsageError, match="of its 10 calls give one"):
+            hpcjobs.Job(folder, name)
+
+
+SHARES = """
+import hpcjobs
+state = {}
+def setter():
+    state["x"] = 1
+def usecb(call):
+    call()
+    return state
+print(hpcjobs.Executor("jobs", "local").submit(usecb, setter).result())
+"""
+
+
+def test_globals_of_a_script_are_shared_by_its_functions(folder: Path) -> None:
+    found = subprocess.run([sys.executable, "-c", SHARES], capture_output=True, text=True, check=True)
+    assert found.stdout == "{'x': 1}\n"
 
 
 ENDS: dict[str, tuple[type[Exception], str]] = {

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import hpcjobs
 from hpcjobs.config.layers import dotted_layer
 from hpcjobs.config.problems import validate
 from hpcjobs.config.shape import shape_of
@@ -91,6 +92,23 @@ def test_limits_and_workers() -> None:
     assert local_workers({}, 3, 8) == 3
     assert local_workers({}, 100, 8) == 8
     assert local_workers({"cpus_per_task": 10_000}, 100, None) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("cpus_per_task", 0, "cpus_per_task=0: a whole number, 1 or more"),
+        ("nodes", True, "nodes=True: a whole number, 1 or more"),
+        ("slurm_ntasks_per_node", -1, "slurm_ntasks_per_node=-1: a whole number, 1 or more"),
+        ("gpus_per_node", -1, "gpus_per_node=-1: a whole number, 0 or more"),
+        ("timeout_min", 0, "timeout_min=0: a number above 0"),
+        ("local_array_parallelism", True, "local_array_parallelism=True: a whole number, 1 or more"),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused(tmp_path: Path, name: str, value: object, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        hpcjobs.Executor(tmp_path, "slurm" if "slurm" in name else "local", **{name: value})
+    hpcjobs.Executor(tmp_path, "local", gpus_per_node=0, local_timeout_min=0.2, mem_gb=0.5, cpus_per_task=None)
 
 
 def test_gpus_of_this_machine_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:
