@@ -174,6 +174,7 @@ class Job(core.Job[R]):  # type: ignore[misc]
                 return
         with contextlib.nullcontext() if check else contextlib.suppress(HpcJobsError):
             cancel(RunPaths(self._root))
+            self._watch.status(force=True)
 
     def _interrupt(self, timeout: bool = False) -> None:
         """Warn the workers of its run, as before a preemption, to see whether it goes on (submitit's documentation)."""

@@ -13,7 +13,9 @@ _TAIL, _LINE = 1 << 16, 300
 # but not Slurm's lines in the same file.
 _ERROR = re.compile(
     r"^(?:\[rank\d+\]: ?)?"
-    r"((?:[A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt)|(?!srun:|slurmstepd)\S+: error): .+)$", re.MULTILINE
+    r"((?:[A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt)|(?!srun:|slurmstepd)\S+: error): .+"
+    r"|\S+: (?:.+: )?(?:command not found|No such file or directory|Permission denied|No module named .+))$",
+    re.MULTILINE,
 )  # fmt: skip
 
 
@@ -24,7 +26,10 @@ class LastWords:
         self._start = _size()
 
     def read(self) -> str:
-        """The last line that names an error, else the last line; empty where nothing was said, or it cannot be read."""
+        """The last line that names an error, else the last line where that is of stderr; empty where there is none.
+
+        Slurm writes both streams to one file: a last line of what a program has computed is no cause.
+        """
         try:
             if (size := _size()) is None or self._start is None:
                 return ""
@@ -34,7 +39,7 @@ class LastWords:
         except OSError:
             return ""
         errors = _ERROR.findall(text)
-        lines = errors or [line for line in text.splitlines() if line.strip()]
+        lines = errors or ([] if _shared() else [line for line in text.splitlines() if line.strip()])
         return masked(lines[-1].strip())[:_LINE] if lines else ""
 
 
@@ -44,3 +49,11 @@ def _size() -> int | None:
     except OSError:
         return None
     return found.st_size if stat.S_ISREG(found.st_mode) else None
+
+
+def _shared() -> bool:
+    """Whether stdout goes to the same file."""
+    try:
+        return os.path.samestat(os.fstat(1), os.fstat(2))
+    except OSError:
+        return True

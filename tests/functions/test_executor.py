@@ -299,7 +299,7 @@ def test_status_cancel_and_resume_are_those_of_any_run(folder: Path) -> None:
     job = local(folder).submit(time.sleep, 600)
     wait_for(lambda: job.state == "RUNNING", "the call", PATIENCE)
     job.cancel()
-    assert job.state == "CANCELLED"
+    wait_for(lambda: job.state == "CANCELLED", "the end of the call", PATIENCE)
     with pytest.raises(UncompletedJobError, match=r"has not produced any output \(state: CANCELLED\)"):
         job.result()
 

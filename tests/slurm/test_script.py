@@ -20,7 +20,7 @@ import torch, torch.distributed as dist
 dist.init_process_group("gloo")
 x = torch.tensor([float(dist.get_rank() + 1)])
 dist.all_reduce(x)
-print("rank", dist.get_rank(), "of", dist.get_world_size(), "sum", x.item(), flush=True)
+print(f"rank {dist.get_rank()} of {dist.get_world_size()} sum {x.item()}\\n", end="", flush=True)  # one write
 dist.destroy_process_group()  # without it torch's threads now and then abort a process that exits on a busy machine
 """
 SHAPE = ("--nodes", "2", "--ntasks-per-node", "2", "--gpus", "0")

@@ -48,3 +48,19 @@ def test_the_last_error_or_the_last_line_of_this_start(tmp_path: Path, text: str
 def test_nothing_where_stderr_is_no_file(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", RANK, "ValueError: bad\n"], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("", "ValueError: bad\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        ("epoch 3 loss 0.1\n", ""), ("x.sh: line 3: train: command not found\nepoch 3\n",
+         "x.sh: line 3: train: command not found"),
+        ("/usr/bin/python: No module named nothing\n", "/usr/bin/python: No module named nothing"),
+    ],
+)  # fmt: skip
+def test_where_both_streams_are_one_file_only_an_error_is_a_cause(tmp_path: Path, text: str, cause: str) -> None:
+    """As Slurm writes them: the last line may be of what the program computes."""
+    words = [sys.executable, "-c", RANK.replace("end=", "file=sys.stderr, end="), text]
+    with (tmp_path / "log").open("a") as file:
+        subprocess.run(words, stdout=file, stderr=file, check=True)
+    assert (tmp_path / "log").read_text() == text + cause
