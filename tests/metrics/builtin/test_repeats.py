@@ -77,7 +77,7 @@ def test_the_first_of_those_who_voted_so_is_elected() -> None:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("pass@0", "no metric 'pass@0' (did you mean 'pass@k'?)"), ("pass@k", "no metric 'pass@k'"),
+        ("pass@0", "no metric 'pass@0' (did you mean 'pass@k'?)"), ("pass@k", "such as pass@1"),
         ("pass@5(exact_mach)", "no metric 'exact_mach' (did you mean 'exact_match'?)"),
         ("majorty", "(did you mean 'majority'?)"), ("pass@5()", "no metric ''"),
         ("pass@5(acc)", "'pass@5(acc)': acc does not judge one answer in words"),
