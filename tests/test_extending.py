@@ -170,7 +170,7 @@ def test_names_of_packages_are_among_those_that_an_error_lists(seen: Path) -> No
         ConfigError, match=r"c.yaml:2: model.engine: is no engine \(did you mean 'echo'\?\): .* packages echo, mirror"
     ):
         validate(layer)
-    with pytest.raises(UsageError, match=r"no job 'cont' \(did you mean 'count'\?\); there are: .*sweep, map, count, quiz"):
+    with pytest.raises(UsageError, match=r"no job 'cont' \(did you mean 'count'\?\); .*sweep, map, count, quiz"):
         find_kind("cont")
 
 
