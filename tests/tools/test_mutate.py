@@ -131,7 +131,7 @@ def test_most():
 def test_what_takes_long_without_the_mutant_too_is_tried_again_with_patience(copy: Path) -> None:
     """The second run is with the mutant, the third without: as on a machine that was busy for a while."""
     (copy / "tests/room/test_small.py").write_text(BUSY)
-    end, lines = mutate(copy, "hpcjobs/room/small.py:4", "--tests", "tests/room", least=1.0)
+    end, lines = mutate(copy, "hpcjobs/room/small.py:4", "--tests", "tests/room", least=8.0)
     assert [line.split()[0] for line in lines[:2]] == ["SURVIVED", "killed"]
     assert end == 1
 
